@@ -1,0 +1,53 @@
+# make setup    .venv with toolrl and all that its tests need (the other targets call it)
+# make train    train the embedded model on CPU
+# make test     lint, then the tests
+# make lint     ruff, mypy
+# make bench    benchmarks
+# make clean    remove caches and build products; .venv and runs/ stay
+#
+# ARGS="..." is passed on:  make train ARGS="--seed 1"   make test ARGS="-k spaces"
+
+PYTHON ?= python3
+ARGS ?=
+# One torch thread for each test process: two processes with two threads each are slower on two cores.
+WORKERS ?= 2
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint bench clean
+
+help:
+	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
+
+setup: $(READY)
+
+train: $(READY)
+	$(BIN)/toolrl train --config toolrl/training/recipes/tiny.yaml $(ARGS)
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find toolrl envs tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+# Shows what pip downloads, which is most of the time; its errors go to stderr and are shown in full.
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found. Install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old, toolrl needs 3.11 or newer. Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv .venv || { echo "make: $(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing toolrl and its dependencies into .venv ..."
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' | awk '/^ *Downloading/ { print; fflush() } /^Installing collected/ { print "Installing the packages ..."; fflush() }'
+	@touch $@

@@ -1,0 +1,30 @@
+"""The environments that come with toolrl. Importing this package registers them with Gymnasium.
+
+    import gymnasium
+    import toolrl_envs
+
+    env = gymnasium.make("toolrl/PythonMath-v0")
+
+`gymnasium.make("toolrl_envs:toolrl/PythonMath-v0")` does the same in one line. Registering imports none
+of the environments: that happens in `make`.
+"""
+
+import gymnasium
+
+__all__ = ["ENTRY_POINTS", "register"]
+
+ENTRY_POINTS = {
+    "toolrl/PythonMath-v0": "toolrl_envs.python_math.env:PythonMathEnv",
+    "toolrl/DocsSearch-v0": "toolrl_envs.docs_search.env:DocsSearchEnv",
+    "toolrl/DocsCompute-v0": "toolrl_envs.docs_compute.env:DocsComputeEnv",
+}
+
+
+def register() -> None:
+    """Register the environments that are not registered yet; called at import and by the entry point."""
+    for environment_id, entry_point in ENTRY_POINTS.items():
+        if environment_id not in gymnasium.registry:
+            gymnasium.register(id=environment_id, entry_point=entry_point)
+
+
+register()

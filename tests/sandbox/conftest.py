@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
+from toolrl.sandbox.launcher import Zygote
+
+
+@pytest.fixture(scope="session")
+def plain_zygote() -> Iterator[Zygote]:
+    """What a kernel without user namespaces leaves us."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # ordinary users are not cut off from the network
+        zygote = Zygote(namespaces=False)
+    yield zygote
+    zygote.close()
+
+
+@pytest.fixture(params=["local", "local without namespaces"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def open_sandbox(backend: str, plain_zygote: Zygote) -> Iterator[Callable[..., Sandbox]]:
+    """Opens sandboxes of one backend with the limits given; they are closed after the test."""
+    opened: list[Sandbox] = []
+
+    def open_one(**limits: float) -> Sandbox:
+        source = {} if backend == "local" else {"zygote": lambda: plain_zygote}
+        opened.append(LocalSandbox(SandboxLimits(**limits), **source))
+        return opened[-1]
+
+    yield open_one
+    for sandbox in opened:
+        sandbox.close()
+
+
+@pytest.fixture
+def sandbox(open_sandbox: Callable[..., Sandbox]) -> Sandbox:
+    return open_sandbox()
+
+
+@pytest.fixture
+def apart(backend: str) -> None:
+    """Skips where nothing but resource limits lies between two sandboxes."""
+    if backend == "local without namespaces" and os.geteuid() != 0:
+        pytest.skip("without namespaces, the sandboxes of an ordinary user share its id")

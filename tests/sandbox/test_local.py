@@ -1,0 +1,228 @@
+"""What the local backend keeps to itself and leaves behind: nothing, whoever dies and however."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from toolrl.errors import SandboxFault
+from toolrl.sandbox import LocalSandbox, SandboxLimits
+from toolrl.sandbox.launcher import Zygote, shared_zygote
+
+
+class Sleeper:
+    """Code that leaves a sleeping process behind, in a session of its own; found by its command line."""
+
+    def __init__(self) -> None:
+        self.seconds = f"86400.{uuid.uuid4().int}"
+        self.code = f"import subprocess; subprocess.Popen(['sleep', '{self.seconds}'], start_new_session=True)"
+
+    def running(self) -> bool:
+        return runs(self.seconds)
+
+
+def runs(argument: str) -> bool:
+    """Whether a process has this argument."""
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if argument.encode() in process.read_bytes().split(b"\0"):
+                return True
+        except OSError:
+            continue  # it ended meanwhile
+    return False
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    for _ in range(1500):
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def directory_of(sandbox: LocalSandbox) -> Path:
+    return Path(sandbox.run("import os; os.getcwd()").value.strip("'"))
+
+
+@pytest.mark.parametrize("ending", ["close", "reset", "timeout", "exit"])
+def test_processes_that_a_run_left_behind_end_with_the_session(open_sandbox, ending):
+    sleeper, sandbox = Sleeper(), open_sandbox()
+    assert sandbox.run(sleeper.code).error is None
+    assert sleeper.running()
+    if ending == "timeout":
+        sandbox.run("while True: pass", timeout_seconds=0.1)
+    elif ending == "exit":
+        sandbox.run("import os; os._exit(0)")
+    else:
+        getattr(sandbox, ending)()
+    assert not sleeper.running()
+
+
+def test_a_sandbox_that_nobody_holds_is_closed():
+    sleeper, sandbox = Sleeper(), LocalSandbox()
+    sandbox.run(sleeper.code)
+    directory = directory_of(sandbox)
+    del sandbox
+    gc.collect()
+    assert not sleeper.running()
+    assert not directory.exists()
+
+
+def test_a_directory_goes_however_deep_and_locked_it_is(sandbox):
+    directory = directory_of(sandbox)
+    sandbox.run("for _ in range(2000): os.mkdir('folder'); os.chdir('folder')")
+    sandbox.run("os.makedirs('a/b'); os.chmod('a/b', 0); os.chmod('a', 0)")
+    sandbox.run(
+        f"os.chdir({str(directory)!r}); os.makedirs('a/b'); os.symlink('/', 'link'); os.chmod('a', 0); os.chmod('.', 0)"
+    )
+    sandbox.close()
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("namespaces", [True, False])
+@pytest.mark.filterwarnings("ignore:sandboxes are not cut off:RuntimeWarning")
+def test_the_code_sees_no_secrets_of_ours(monkeypatch, namespaces):
+    monkeypatch.setenv("SOME_API_KEY", "do-not-tell")
+    zygote = Zygote(namespaces=namespaces)
+    with LocalSandbox(zygote=lambda: zygote) as sandbox:
+        code = "import os, glob\nseen = repr(os.environ)\nfor path in glob.glob('/proc/[0-9]*/environ'):\n"
+        code += "    try: seen += open(path).read()\n    except OSError: pass\n"
+        result = sandbox.run(
+            f"{code}sorted(os.environ), 'do-not-tell' in seen, sorted(map(int, os.listdir('/proc/self/fd')))"
+        )
+    names, leaked, descriptors = eval(result.value)
+    assert set(names) == {"PATH", "LANG", "HOME", "TMPDIR"}
+    assert len(descriptors) <= 8
+    if zygote.namespaces or os.geteuid() == 0:
+        assert not leaked
+    zygote.close()
+
+
+def test_with_namespaces_the_code_changes_no_file_but_its_own(tmp_path):
+    os.chmod(tmp_path, 0o777)
+    with LocalSandbox() as sandbox:
+        if not sandbox._place.zygote.namespaces:
+            pytest.skip("this kernel does not permit user namespaces")
+        for path in (tmp_path / "file", Path(tempfile.gettempdir()) / uuid.uuid4().hex):
+            assert sandbox.run(f"open({str(path)!r}, 'w')").error is not None
+            assert not path.exists()
+        assert sandbox.run("import os; os.listdir('/proc').count('1'), os.getpid()").value == "(1, 1)"
+
+
+def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
+    with LocalSandbox() as sandbox:
+        sandbox.run("x = 1")
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                try:
+                    sandbox.run("x")
+                except SandboxFault as error:
+                    os.write(writer, str(error).encode())
+                sandbox.reset()
+                with LocalSandbox() as other:
+                    results = sandbox.run("'x' in globals()").value, other.run("2").value
+                os.write(writer, repr((*results, shared_zygote()._process.pid)).encode())
+                sandbox.close()
+                shared_zygote().close()
+            finally:
+                os._exit(0)
+        os.close(writer)
+        os.waitpid(pid, 0)
+        with open(reader) as file:
+            said = file.read()
+        assert "call reset() after a fork" in said
+        assert "('False', '2', " in said
+        assert str(shared_zygote()._process.pid) not in said
+        assert sandbox.run("x").value == "1"
+
+
+SCRIPT = """
+import sys
+from toolrl.sandbox import LocalSandbox
+sandbox, other = LocalSandbox(), LocalSandbox()
+other.run(sys.argv[1])
+print(other.run("import os; os.getcwd()").value, flush=True)
+if sys.argv[2] == "run":
+    sandbox.run("while True: pass", timeout_seconds=3600)
+if sys.argv[2] == "raise":
+    raise RuntimeError
+"""
+
+
+@pytest.mark.parametrize(
+    ("doing", "ended_by"),
+    [
+        ("run", signal.SIGKILL),
+        ("run", signal.SIGTERM),
+        ("run", signal.SIGINT),
+        ("raise", None),
+        ("exit", None),
+    ],
+)
+def test_nothing_is_left_when_the_parent_ends(doing, ended_by):
+    sleeper = Sleeper()
+    command = [sys.executable, "-c", SCRIPT, sleeper.code, doing]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
+        directory = Path(parent.stdout.readline().strip().strip("'")).parent
+        assert directory.name.startswith(f"toolrl-sandbox-{os.stat('/proc/self/ns/pid').st_ino}-{parent.pid}-")
+        if ended_by:
+            assert sleeper.running()
+            assert runs(str(directory))  # the zygote and what it forked have it on their command line
+            parent.send_signal(ended_by)
+    assert eventually(lambda: not sleeper.running())
+    assert eventually(lambda: not runs(str(directory)))
+    assert eventually(lambda: not directory.exists())
+
+
+def test_directories_of_the_dead_are_removed_and_of_the_living_kept():
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    here = os.stat("/proc/self/ns/pid").st_ino
+    leftover = Path(tempfile.mkdtemp(prefix=f"toolrl-sandbox-{here}-{dead.pid}-1-"))
+    recycled = Path(tempfile.mkdtemp(prefix=f"toolrl-sandbox-{here}-{os.getpid()}-1-"))
+    (leftover / "0").mkdir()
+    (leftover / "0" / "file").write_text("old")
+    with LocalSandbox() as sandbox:
+        alive = directory_of(sandbox).parent
+        Zygote().close()
+        assert not leftover.exists()
+        assert not recycled.exists()
+        assert alive.exists()
+
+
+def test_a_zygote_that_was_killed_is_replaced():
+    zygote = shared_zygote()
+    os.kill(zygote._process.pid, signal.SIGKILL)
+    zygote._process.wait()
+    with LocalSandbox() as sandbox:
+        assert sandbox.run("1").value == "1"
+
+
+def test_a_sandbox_that_cannot_be_started_is_a_fault(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(SandboxFault, match="/bin/false did not start"):
+        LocalSandbox(zygote=Zygote)
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
+    with pytest.raises(SandboxFault, match="nonexistent"):
+        LocalSandbox(zygote=Zygote)
+
+
+def test_a_closed_zygote_is_a_fault():
+    zygote = Zygote()
+    sandbox = LocalSandbox(SandboxLimits(), zygote=lambda: zygote)
+    zygote.close()
+    with pytest.raises(SandboxFault):
+        sandbox.run("1")
+    sandbox.close()

@@ -1,0 +1,245 @@
+"""BM25 puts the document that is the thing first, always in the same order, from any thread."""
+
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from toolrl.errors import ConfigError
+from toolrl.search import BM25Retriever, Document, Retriever, bm25, python_docs_retriever, python_symbols
+
+FRUIT = [
+    Document("a", "Apple", "A red fruit. It keeps the doctor away."),
+    Document("b", "Banana", "A yellow fruit, like no apple."),
+    Document("c", "Cherry", "A red fruit with a stone."),
+]
+
+
+@pytest.fixture(scope="module")
+def fruit() -> BM25Retriever:
+    return BM25Retriever(FRUIT)
+
+
+@pytest.fixture(scope="module")
+def python_docs() -> BM25Retriever:
+    return python_docs_retriever()
+
+
+def last_component(title: str) -> str:
+    return title.rpartition(".")[2]
+
+
+def test_it_is_a_retriever(fruit):
+    assert isinstance(fruit, Retriever)
+    assert len(fruit) == 3
+
+
+def test_the_best_match_comes_first_with_its_score(fruit):
+    first, second = fruit.search("apple", k=3)
+    assert (first.id, second.id) == ("a", "b")
+    assert first.score > second.score > 0
+    assert FRUIT[0].score == 0
+
+
+def test_at_most_k_documents_come_back(fruit):
+    assert len(fruit.search("fruit", k=2)) == 2
+    assert len(fruit.search("fruit", k=100)) == 3
+
+
+@pytest.mark.parametrize("query", ["", "  \n", "?!", "zeppelin", "="])
+def test_nothing_to_find_is_an_empty_list(query, fruit):
+    assert fruit.search(query, k=3) == []
+
+
+def test_equal_scores_rank_in_the_order_of_the_corpus():
+    documents = [Document(str(number), "Same", "the text" + " text" * (number % 2)) for number in range(500)]
+    found = BM25Retriever(documents).search("text", k=400)
+    evens, odds = list(range(0, 500, 2)), list(range(1, 500, 2))
+    assert [int(document.id) for document in found] == (odds + evens)[:400]
+
+
+def test_a_batch_is_its_queries_in_order(fruit):
+    queries = ["cherry", "", "banana"]
+    assert fruit.search_batch(queries, k=2) == [fruit.search(query, k=2) for query in queries]
+
+
+def test_documents_without_a_single_word_are_never_found():
+    retriever = BM25Retriever([Document("dots", "", "..."), *FRUIT])
+    assert {document.id for document in retriever.search("fruit", k=9)} == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        ([], "at least one"),
+        ([FRUIT[0], FRUIT[1], FRUIT[0]], "'a'"),
+        ([FRUIT[0], Document("blank", "Title", " \n")], "'blank'"),
+    ],
+)
+def test_a_broken_corpus_is_refused_by_name(documents, message):
+    with pytest.raises(ConfigError, match=message):
+        BM25Retriever(documents)
+
+
+def test_k_must_be_positive(fruit):
+    with pytest.raises(ConfigError, match="got 0"):
+        fruit.search("apple", k=0)
+
+
+@given(query=st.text(max_size=60), k=st.integers(1, 5))
+@settings(max_examples=200, deadline=None)
+def test_no_query_breaks_it(query, k):
+    found = python_docs_retriever().search(query, k)
+    assert len(found) <= k
+    assert [document.score for document in found] == sorted((d.score for d in found), reverse=True)
+
+
+def test_building_prints_nothing(capfd):
+    BM25Retriever(FRUIT)
+    assert capfd.readouterr() == ("", "")
+
+
+# On the Python documentation
+
+
+@pytest.mark.parametrize("kind", ["module", "function", "class", "method", "exception", "constant"])
+def test_a_dotted_name_finds_its_own_document_first(kind, python_docs):
+    titles = {document.id: document.title for document in python_docs._documents}
+    symbols = [symbol for symbol in python_symbols() if symbol.kind == kind]
+    missed = [s for s in symbols if python_docs.search(titles[s.document_id], k=1)[0].id != s.document_id]
+    assert len(missed) <= 0.01 * len(symbols), missed[:10]
+
+
+@pytest.mark.parametrize("kind", ["module", "function", "class", "method", "exception", "constant"])
+def test_a_bare_name_finds_a_document_of_that_name_first(kind, python_docs):
+    names = {symbol.name for symbol in python_symbols() if symbol.kind == kind}
+    missed = [name for name in names if last_component(python_docs.search(name, k=1)[0].title) != name]
+    assert len(missed) <= 0.03 * len(names), missed[:10]
+
+
+@pytest.mark.parametrize(
+    ("query", "title"),
+    [
+        ("logging.INFO", "logging.INFO"),
+        ("logging.info", "logging.info"),
+        ("HEAPQ.NLARGEST", "heapq.nlargest"),
+        ("nlargest heapq", "heapq.nlargest"),
+        ("what is the default of indent in json.dumps?", "json.dumps"),
+        ("thread pool executor max workers", "concurrent.futures.ThreadPoolExecutor"),
+        ("find the n largest elements in a list", "heapq.nlargest"),
+        ("remove common leading whitespace from text", "textwrap.dedent"),
+        ("current working directory", "os.getcwd"),
+        ("lambda", "lambda"),
+    ],
+)
+def test_questions_find_their_answer(query, title, python_docs):
+    assert title in [document.title for document in python_docs.search(query, k=3)]
+
+
+def test_concurrent_searches_agree_with_serial_ones(python_docs):
+    queries = [symbol.summary or symbol.document_id for symbol in python_symbols()[::20]]
+    serial = python_docs.search_batch(queries, k=5)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda query: python_docs.search(query, 5), queries)) == serial
+
+
+def test_the_median_query_takes_less_than_two_milliseconds(python_docs):
+    seconds = []
+    for symbol in python_symbols()[::20]:
+        start = time.perf_counter()
+        python_docs.search(symbol.summary or symbol.document_id, 5)
+        seconds.append(time.perf_counter() - start)
+    assert sorted(seconds)[len(seconds) // 2] < 0.002
+
+
+def test_the_shared_retriever_is_made_once(python_docs):
+    assert python_docs_retriever() is python_docs
+
+
+def test_results_are_the_same_in_each_process(python_docs):
+    query = "wait for a future to be done"
+    program = (
+        f"from toolrl.search import *; print([(d.id, d.score) for d in python_docs_retriever().search({query!r}, 9)])"
+    )
+    env = {**os.environ, "PYTHONHASHSEED": "7"}
+    printed = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=True)
+    assert printed.stdout.strip() == str([(d.id, d.score) for d in python_docs.search(query, 9)])
+
+
+def test_the_package_imports_without_numpy():
+    program = "import sys, toolrl.search; sys.exit('numpy' in sys.modules or 'bm25s' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+# The cache
+
+
+def index_folders(cache_dir):
+    return [path for path in cache_dir.iterdir() if path.name.startswith("bm25-")]
+
+
+@pytest.fixture
+def never_built(monkeypatch):
+    """Call it, and building an index fails from then on."""
+
+    def forbid():
+        monkeypatch.setattr(bm25, "_build", lambda documents: pytest.fail("built again"))
+
+    return forbid
+
+
+def test_a_kept_index_is_loaded_and_finds_the_same(tmp_path, fruit, never_built):
+    BM25Retriever(FRUIT, cache_dir=tmp_path / "new" / "folder")
+    never_built()
+    loaded = BM25Retriever(FRUIT, cache_dir=tmp_path / "new" / "folder")
+    assert loaded.search("red apple", 3) == fruit.search("red apple", 3)
+
+
+def test_another_corpus_has_another_index(tmp_path):
+    BM25Retriever(FRUIT, cache_dir=tmp_path)
+    BM25Retriever(FRUIT[:2], cache_dir=tmp_path)
+    assert len(index_folders(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("damage", ["truncated", "deleted", "garbage"])
+@pytest.mark.parametrize("name", ["data.csc.index.npy", "vocab.index.json", "params.index.json"])
+def test_a_damaged_index_is_made_anew(damage, name, tmp_path, fruit, never_built):
+    BM25Retriever(FRUIT, cache_dir=tmp_path)
+    (folder,) = index_folders(tmp_path)
+    if damage == "deleted":
+        (folder / name).unlink()
+    else:
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"\x00nonsense")
+    repaired = BM25Retriever(FRUIT, cache_dir=tmp_path)
+    assert repaired.search("red apple", 3) == fruit.search("red apple", 3)
+    never_built()
+    BM25Retriever(FRUIT, cache_dir=tmp_path)
+
+
+def test_many_at_once_leave_one_index_and_no_scraps(tmp_path, fruit):
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: BM25Retriever(FRUIT, cache_dir=tmp_path), range(16)))
+    assert all(retriever.search("red", 3) == fruit.search("red", 3) for retriever in made)
+    assert [path.name for path in tmp_path.iterdir()] == [path.name for path in index_folders(tmp_path)]
+    assert len(index_folders(tmp_path)) == 1
+
+
+def test_scraps_of_a_killed_process_are_removed(tmp_path):
+    old, fresh = tmp_path / ".bm25-old", tmp_path / ".bm25-fresh"
+    old.mkdir()
+    fresh.mkdir()
+    os.utime(old, (0, 0))
+    BM25Retriever(FRUIT, cache_dir=tmp_path)
+    assert not old.exists()
+    assert fresh.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_a_user_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cache_dir"):
+        BM25Retriever(FRUIT, cache_dir=tmp_path / "file")

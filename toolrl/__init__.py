@@ -1,0 +1,85 @@
+"""Reinforcement learning for language models that use tools.
+
+Public names are imported when they are first used: `import toolrl` is fast and never imports torch.
+To add one, name it in `_EXPORTS` for the interpreter and below `TYPE_CHECKING` for type checkers; a
+test compares the two.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolrl.chat import HermesDialect as HermesDialect, Renderer as Renderer
+    from toolrl.env import ToolEnv as ToolEnv, call as call, make as make, say as say
+    from toolrl.errors import (
+        ConfigError as ConfigError,
+        EnvironmentNotFound as EnvironmentNotFound,
+        InfrastructureError as InfrastructureError,
+        MissingExtra as MissingExtra,
+        PolicyFault as PolicyFault,
+        RetrieverFault as RetrieverFault,
+        SandboxFault as SandboxFault,
+        TaskError as TaskError,
+        TemplateError as TemplateError,
+        ToolDefinitionError as ToolDefinitionError,
+        ToolError as ToolError,
+        ToolrlError as ToolrlError,
+        UserError as UserError,
+    )
+    from toolrl.policy import Policy as Policy, ScriptedPolicy as ScriptedPolicy
+    from toolrl.rollout import RolloutEngine as RolloutEngine, RolloutRequest as RolloutRequest
+    from toolrl.spaces import UnicodeText as UnicodeText
+    from toolrl.tasks import TaskSet as TaskSet
+    from toolrl.tools import Tool as Tool, per_episode as per_episode, per_run as per_run, tool as tool
+    from toolrl.trajectory import (
+        Trajectory as Trajectory,
+        TrajectoryWriter as TrajectoryWriter,
+        read_trajectories as read_trajectories,
+    )
+    from toolrl.types import (
+        Episode as Episode,
+        Limits as Limits,
+        Message as Message,
+        Role as Role,
+        Sample as Sample,
+        Sampling as Sampling,
+        Score as Score,
+        StopReason as StopReason,
+        Task as Task,
+        ToolCall as ToolCall,
+        ToolFailure as ToolFailure,
+        ToolResult as ToolResult,
+    )
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "toolrl.chat": "HermesDialect Renderer",
+    "toolrl.env": "ToolEnv call make say",
+    "toolrl.errors": "ConfigError EnvironmentNotFound InfrastructureError MissingExtra PolicyFault RetrieverFault "
+    "SandboxFault TaskError TemplateError ToolDefinitionError ToolError ToolrlError UserError",
+    "toolrl.policy": "Policy ScriptedPolicy",
+    "toolrl.rollout": "RolloutEngine RolloutRequest",
+    "toolrl.spaces": "UnicodeText",
+    "toolrl.tasks": "TaskSet",
+    "toolrl.tools": "Tool per_episode per_run tool",
+    "toolrl.trajectory": "Trajectory TrajectoryWriter read_trajectories",
+    "toolrl.types": "Episode Limits Message Role Sample Sampling Score StopReason Task ToolCall ToolFailure ToolResult",
+}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names.split()}
+
+__all__ = ["__version__", *_MODULE_OF]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'toolrl' has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,5 @@
+"""`python -m toolrl`, and `accelerate launch -m toolrl`."""
+
+from toolrl.cli import main
+
+main()

@@ -1,0 +1,254 @@
+"""`ToolEnv`: tools + tasks + a reward = a Gymnasium environment whose actions are a model's turns."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import functools
+import importlib.metadata
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+import gymnasium
+
+from toolrl.chat.dialects import Dialect, HermesDialect
+from toolrl.episode import EpisodeSession, Reward
+from toolrl.errors import ConfigError, EnvironmentNotFound
+from toolrl.spaces import UnicodeText
+from toolrl.tasks import TaskSet
+from toolrl.tools.definition import Tool
+from toolrl.tools.dispatch import Toolbox
+from toolrl.tools.resources import ResourceScope
+from toolrl.types import Limits, Message, Score, StopReason, Task, ToolCall
+
+T = TypeVar("T")
+
+MAX_TEXT_CHARACTERS = 100_000
+
+
+class ToolEnv(gymnasium.Env[str, str]):
+    """A multi-turn environment: the action is the text of an assistant turn, the observation what comes back.
+
+    The first observation is the task's prompt, later ones are the tools' results. A turn without a
+    tool call is the final answer: the episode terminates and is scored. At the limits of turns it is
+    truncated and scored.
+
+    Below the Gymnasium face, `open_episode` gives the same episode with typed messages; any number
+    of them can be in flight at the same time.
+
+    Attributes:
+        tasks: The task set.
+        toolbox: The tools.
+        limits: Bounds of an episode. Tokens and seconds are enforced by the rollout engine.
+    """
+
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 - Gymnasium's own convention
+
+    def __init__(
+        self,
+        *,
+        tasks: TaskSet | Iterable[Task],
+        reward: Reward,
+        tools: Iterable[Tool | Callable[..., Any]] = (),
+        system_prompt: str = "",
+        limits: Limits | None = None,
+        oracle: Callable[[Task], Sequence[Message]] | None = None,
+        dialect: Dialect | None = None,
+        render_mode: str | None = None,
+    ):
+        """Put an environment together.
+
+        Args:
+            tasks: What can be asked.
+            reward: `(task, episode) -> Score | float`, sync or async; None means unscorable. See
+                `toolrl.rewards`.
+            tools: Tools, or plain typed functions.
+            system_prompt: Shown before the task; the tools' schemas are added by the chat template.
+            limits: Bounds of an episode.
+            oracle: `task -> assistant messages` that solve it; used by checks, demonstrations and
+                `toolrl eval --policy oracle`.
+            dialect: How the Gymnasium face reads tool calls in actions; Hermes by default.
+            render_mode: "ansi" makes `render()` return the conversation as text.
+        """
+        self.tasks = tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
+        self.toolbox = Toolbox(tools)
+        self.limits = limits or Limits()
+        self.system_prompt = system_prompt
+        self.render_mode = render_mode
+        self.observation_space = UnicodeText(MAX_TEXT_CHARACTERS)
+        self.action_space = UnicodeText(MAX_TEXT_CHARACTERS)
+        self._reward = reward
+        self._oracle = oracle
+        self._dialect: Dialect = dialect or HermesDialect()
+        self._run_scope = ResourceScope()
+        self._session: EpisodeSession | None = None
+
+    # ---- the engine's face
+
+    def open_episode(self, task: Task) -> EpisodeSession:
+        """Start an episode of its own; close it when done."""
+        return EpisodeSession(task, self.toolbox, self._reward, self.limits, self.system_prompt, self._run_scope)
+
+    def oracle(self, task: Task) -> Sequence[Message]:
+        """Assistant messages that solve the task, the last one with the answer.
+
+        Raises:
+            ConfigError: The environment has no oracle.
+        """
+        if self._oracle is None:
+            raise ConfigError(f"{type(self).__name__} has no oracle; pass oracle= to ToolEnv")
+        return self._oracle(task)
+
+    # ---- Gymnasium's face
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Start an episode: the task from `options["task"]` (a `Task`, an id or an index), else a random one.
+
+        Raises:
+            ConfigError: An option is unknown.
+            TaskError: No task has that id.
+        """
+        super().reset(seed=seed)
+        self._end_session()
+        options = dict(options or {})
+        chosen = options.pop("task", None)
+        if options:
+            raise ConfigError(f"unknown reset option {next(iter(options))!r}; known: 'task'")
+        if chosen is None:
+            chosen = int(self.np_random.integers(len(self.tasks)))
+        if isinstance(chosen, str):
+            chosen = self.tasks.by_id(chosen)
+        task = chosen if isinstance(chosen, Task) else self.tasks[int(chosen)]
+        self._session = self.open_episode(task)
+        return task.prompt, {"task_id": task.id, "system_prompt": self.system_prompt, "tools": self.toolbox.schemas}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Take one assistant turn, in the environment's dialect.
+
+        Returns:
+            Observation (the tools' results, one per line; empty at the end), reward (0 until the
+            end), terminated, truncated, and info: `tool_calls`, `failures`, and at the end `stop`
+            and `score`. An unscorable episode has reward 0 and `info["score"]["value"]` None.
+
+        Raises:
+            InfrastructureError: A tool failed through no fault of the model's.
+        """
+        if self._session is None:
+            raise gymnasium.error.ResetNeeded("call reset() before step(); an episode also ends with its last step")
+        session = self._session
+        step = run_sync(session.advance(self._dialect.parse(action)))
+        failures = [str(result.failure) for result in step.results if result.failure is not None]
+        info: dict[str, Any] = {"tool_calls": len(step.results), "failures": failures}
+        if step.stop is None:
+            return "\n".join(message.content for message in step.messages), 0.0, False, False, info
+        score = run_sync(session.score(step.stop))
+        info |= {"stop": str(step.stop), "score": score_to_dict(score)}
+        self._end_session()
+        return "", score.value or 0.0, step.stop is StopReason.ANSWER, step.stop.truncated, info
+
+    def render(self) -> str | None:  # type: ignore[override] # Gymnasium's type variable has no None
+        """The conversation so far as text, if `render_mode` is "ansi"."""
+        if self.render_mode != "ansi":
+            return None
+        messages = self._session.messages if self._session else []
+        return "\n".join(
+            f"{message.role}: {self._dialect.format(message) if message.tool_calls else message.content}"
+            for message in messages
+        )
+
+    def close(self) -> None:
+        """Close the current episode and the resources that all episodes share."""
+        self._end_session()
+        self._run_scope.close()
+
+    def _end_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            run_sync(session.close())
+
+
+def make(env_id: str, **settings: Any) -> ToolEnv:
+    """`gymnasium.make(env_id, **settings).unwrapped`, with an error that names near matches.
+
+    Raises:
+        EnvironmentNotFound: No environment has that id.
+        ConfigError: It is not a toolrl environment, or does not take these settings.
+    """
+    load_plugins()
+    try:
+        env = gymnasium.make(env_id, disable_env_checker=True, **settings).unwrapped
+    except (gymnasium.error.UnregisteredEnv, gymnasium.error.Error) as error:
+        ours = sorted(name for name in gymnasium.registry if name.startswith("toolrl/"))
+        near = difflib.get_close_matches(env_id, ours, n=3, cutoff=0.4) or ours
+        raise EnvironmentNotFound(f"no environment {env_id!r}; did you mean {', '.join(near)}? ({error})") from None
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ConfigError(f"{env_id} does not take these settings: {error}") from None
+    if not isinstance(env, ToolEnv):
+        raise ConfigError(f"{env_id} is a {type(env).__name__}, not a toolrl.ToolEnv")
+    return env
+
+
+@functools.cache
+def load_plugins() -> None:
+    """Register the environments of installed packages: entry points of the group `gymnasium.envs`.
+
+    Gymnasium itself stopped reading that group in 1.0.
+    """
+    for entry_point in importlib.metadata.entry_points(group="gymnasium.envs"):
+        if entry_point.module.split(".")[0] != "gymnasium":
+            entry_point.load()()
+
+
+def call(tool_name: str, /, **arguments: Any) -> Message:
+    """An assistant message with one tool call; for oracles and tests."""
+    return Message("assistant", "", (ToolCall(tool_name, arguments),))
+
+
+def say(text: str) -> Message:
+    """An assistant message without a call, that is, a final answer; for oracles and tests."""
+    return Message("assistant", text)
+
+
+def score_to_dict(score: Score) -> dict[str, Any]:
+    """A score as plain JSON values."""
+    return {"value": score.value, "parts": dict(score.parts), "answer": score.answer, "reason": score.reason}
+
+
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
+_loops_lock = threading.Lock()
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end from synchronous code, also where an event loop runs already (notebooks).
+
+    One background loop per process: a forked child, as in Gymnasium's `AsyncVectorEnv`, starts its own.
+    """
+    with _loops_lock:
+        loop = _loops.get(os.getpid())
+        if loop is None:
+            _loops.clear()
+            loop = _loops[os.getpid()] = asyncio.new_event_loop()
+            threading.Thread(target=loop.run_forever, name="toolrl-env", daemon=True).start()
+    finished = threading.Event()
+
+    async def run() -> T:
+        try:
+            return await coroutine
+        finally:
+            finished.set()
+
+    future = asyncio.run_coroutine_threadsafe(run(), loop)
+    try:
+        return future.result()
+    except BaseException:
+        # On Ctrl-C the coroutine must have closed what it opened before this thread goes on.
+        if future.cancel():
+            finished.wait(timeout=30.0)
+        raise
+
+
+__all__ = ["ToolEnv", "call", "make", "run_sync", "say", "score_to_dict"]

@@ -1,0 +1,117 @@
+"""One episode: the state machine below both faces of an environment, Gymnasium's and the engine's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from toolrl.errors import InfrastructureError
+from toolrl.tools.dispatch import Toolbox, in_thread
+from toolrl.tools.resources import ResourceScope
+from toolrl.types import Episode, Limits, Message, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
+
+Reward = Callable[[Task, Episode], Score | float | None | Awaitable[Score | float | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What happened after one assistant message.
+
+    Attributes:
+        messages: One tool message per call, for the model; empty after an answer.
+        results: The calls' results, in order.
+        stop: Why the episode is over; None while it goes on.
+    """
+
+    messages: list[Message]
+    results: list[ToolResult]
+    stop: StopReason | None = None
+
+
+class EpisodeSession:
+    """One task being worked on. Use it as an async context manager, or call `close`.
+
+    Attributes:
+        task: The task.
+        messages: The conversation so far, the system message first if there is one.
+        results: Every tool result so far.
+        turns: Number of assistant messages so far.
+    """
+
+    def __init__(
+        self, task: Task, toolbox: Toolbox, reward: Reward, limits: Limits, system_prompt: str, run_scope: ResourceScope
+    ):
+        """Set up the conversation; resources open when a call first needs them."""
+        self.task = task
+        self.messages: list[Message] = [Message("system", system_prompt)] if system_prompt else []
+        self.messages.append(Message("user", task.prompt))
+        self.results: list[ToolResult] = []
+        self.turns = 0
+        self._toolbox = toolbox
+        self._reward = reward
+        self._limits = limits
+        self._scope = ResourceScope(task, run_scope)
+
+    async def advance(self, message: Message) -> Step:
+        """Take the model's next message: run its calls in order, or end the episode with its answer.
+
+        Raises:
+            InfrastructureError: A tool failed through no fault of the model's.
+        """
+        self.turns += 1
+        calls = tuple(
+            replace(call, id=call.id or f"call_{self.turns}_{index}") for index, call in enumerate(message.tool_calls)
+        )
+        self.messages.append(replace(message, tool_calls=calls))
+        if not calls:
+            return Step([], [], StopReason.ANSWER)
+        results = [await self._call(call) for call in calls]
+        observations = [
+            Message("tool", result.content, name=result.call.name, tool_call_id=result.call.id) for result in results
+        ]
+        self.messages.extend(observations)
+        return Step(observations, results, StopReason.TURNS if self.turns >= self._limits.turns else None)
+
+    @property
+    def last_turn(self) -> Message:
+        """The last assistant message, its calls numbered."""
+        return next(message for message in reversed(self.messages) if message.role == "assistant")
+
+    async def _call(self, call: ToolCall) -> ToolResult:
+        if len(self.results) >= self._limits.tool_calls:
+            content = f"error: no more than {self._limits.tool_calls} tool calls are allowed; answer now"
+            result = ToolResult(call, content, ToolFailure.LIMIT)
+        else:
+            result = await self._toolbox.call(call, self._scope)
+        self.results.append(result)
+        return result
+
+    async def score(self, stop: StopReason) -> Score:
+        """Ask the reward function for its verdict; called once, while resources are still open.
+
+        A fault of the infrastructure gives an unscored `Score`, never a zero.
+        """
+        if stop is StopReason.FAULT:
+            return Score(None, reason="the episode ended in an infrastructure fault")
+        answer = self.last_turn.content if stop is StopReason.ANSWER else None
+        episode = Episode(answer, tuple(self.results), stop, self._scope.state)
+        try:
+            if inspect.iscoroutinefunction(self._reward):
+                verdict = await self._reward(self.task, episode)
+            else:
+                verdict = await in_thread(lambda: self._reward(self.task, episode))
+        except InfrastructureError as error:
+            return Score(None, reason=f"the grader failed: {error}")
+        return verdict if isinstance(verdict, Score) else Score(None if verdict is None else float(verdict))
+
+    async def close(self) -> None:
+        """Close the episode's resources."""
+        if self._scope.state:
+            await in_thread(self._scope.close)
+
+    async def __aenter__(self) -> EpisodeSession:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()

@@ -1,0 +1,73 @@
+"""Every exception toolrl raises, each named after the boundary it crossed.
+
+    ToolrlError
+    ├── UserError                 the caller's input is wrong; the command line exits with 2
+    │   ├── ConfigError           a setting or a combination of settings        (also a ValueError)
+    │   ├── EnvironmentNotFound   no environment is registered under that id    (also a LookupError)
+    │   ├── TaskError             a task or a task file is broken               (also a ValueError)
+    │   ├── ToolDefinitionError   a function cannot become a tool               (also a TypeError)
+    │   ├── TemplateError         a chat template is missing or unusable        (also a ValueError)
+    │   └── MissingExtra          an optional dependency is not installed       (also an ImportError)
+    ├── ToolError                 the model's mistake; the message goes back to the model
+    └── InfrastructureError       ours or the world's fault; retried, then the sample is unscored
+        ├── SandboxFault          a sandbox died or could not be started
+        ├── RetrieverFault        a search backend is down or limits us
+        └── PolicyFault           the generator failed or is unreachable
+
+An exception of any other type is a bug and travels up with its traceback.
+"""
+
+
+class ToolrlError(Exception):
+    """Base of all exceptions defined by toolrl."""
+
+
+class UserError(ToolrlError):
+    """The caller's input is wrong; the message says what, the value, and what to do."""
+
+
+class ConfigError(UserError, ValueError):
+    """A setting, or a combination of settings, is invalid."""
+
+
+class EnvironmentNotFound(UserError, LookupError):
+    """No environment is registered under the id asked for."""
+
+
+class TaskError(UserError, ValueError):
+    """A task, or a file of tasks, is broken."""
+
+
+class ToolDefinitionError(UserError, TypeError):
+    """A function cannot be turned into a tool."""
+
+
+class TemplateError(UserError, ValueError):
+    """A chat template is missing, or does not allow append-only rendering."""
+
+
+class MissingExtra(UserError, ImportError):
+    """An optional dependency is not installed; the message names the `pip install` that adds it."""
+
+    def __init__(self, package: str, extra: str):
+        super().__init__(f"{package} is not installed. Run: pip install 'toolrl[{extra}]'")
+
+
+class ToolError(ToolrlError):
+    """Raised by a tool for a mistake of the model's; `str(error)` becomes its observation."""
+
+
+class InfrastructureError(ToolrlError, RuntimeError):
+    """A fault that is not the model's: retried within bounds, then recorded; never a reward of zero."""
+
+
+class SandboxFault(InfrastructureError):
+    """A sandbox died, vanished or could not be started."""
+
+
+class RetrieverFault(InfrastructureError):
+    """A search backend is down, unreachable or limits us."""
+
+
+class PolicyFault(InfrastructureError):
+    """A generator failed or is unreachable."""

@@ -1,0 +1,16 @@
+"""Evaluation: success with intervals, pass@k, and how tools were used."""
+
+from toolrl.evaluation.evaluate import EnvReport, evaluate, summarise
+from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
+from toolrl.evaluation.tables import before_after_table, report_table
+
+__all__ = [
+    "EnvReport",
+    "before_after_table",
+    "bootstrap_interval",
+    "evaluate",
+    "pass_at_k",
+    "report_table",
+    "summarise",
+    "wilson_interval",
+]

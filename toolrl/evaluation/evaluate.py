@@ -1,0 +1,152 @@
+"""Play tasks and report, per environment."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toolrl.chat import Renderer
+from toolrl.env import ToolEnv
+from toolrl.errors import ConfigError
+from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
+from toolrl.policy import Policy, ScriptedPolicy
+from toolrl.rollout import RolloutEngine, RolloutRequest
+from toolrl.trajectory import Trajectory
+from toolrl.types import Sampling
+
+
+@dataclass(frozen=True)
+class EnvReport:
+    """What happened in one environment.
+
+    Attributes:
+        env_id: The environment.
+        tasks: Tasks with at least one scored sample.
+        samples: Scored episodes.
+        unscored: Episodes that an infrastructure fault left without a verdict.
+        success: Share of scored episodes that succeeded.
+        success_interval: Its 95 % interval: Wilson's for one sample per task, else a bootstrap over tasks.
+        pass_at: k to pass@k, for k = 1, 2, 4 ... up to the samples per task.
+        reward: Mean.
+        calls: Mean number of tool calls.
+        calls_by_tool: Mean number per tool.
+        call_share_needed: Share of episodes with a call, on tasks that need a tool; None without such tasks.
+        call_share_needless: The same on tasks that need none.
+        success_needless: Success on tasks that need no tool; None without such tasks.
+        failures: Failed calls by kind.
+        stops: Episodes by stop reason.
+    """
+
+    env_id: str
+    tasks: int
+    samples: int
+    unscored: int
+    success: float
+    success_interval: tuple[float, float]
+    pass_at: dict[int, float]
+    reward: float
+    calls: float
+    calls_by_tool: dict[str, float]
+    call_share_needed: float | None
+    call_share_needless: float | None
+    success_needless: float | None
+    failures: dict[str, int]
+    stops: dict[str, int]
+
+
+def evaluate(
+    environments: Mapping[str, ToolEnv],
+    policy: Policy | None,
+    renderer: Renderer,
+    *,
+    tasks: int = 100,
+    samples: int = 1,
+    sampling: Sampling | None = None,
+    concurrency: int = 128,
+    on_trajectory: Callable[[Trajectory], None] | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> dict[str, EnvReport]:
+    """Play the first tasks of each environment.
+
+    Args:
+        environments: By id.
+        policy: Plays them; None replays each task's oracle.
+        renderer: Of the policy's tokenizer.
+        tasks: At most so many per environment.
+        samples: Episodes per task.
+        sampling: How to draw.
+        concurrency: Episodes in flight.
+        on_trajectory: Called with each trajectory as it finishes.
+        info: Recorded with each trajectory.
+    """
+    if tasks < 1 or samples < 1:
+        raise ConfigError(f"evaluation needs at least one task and one sample, got {tasks} and {samples}")
+    requests = []
+    for env_id, env in environments.items():
+        for task in env.tasks.take(tasks):
+            oracle = None
+            if policy is None:
+                oracle = ScriptedPolicy([renderer.assistant_ids(message) for message in env.oracle(task)])
+            for sample in range(samples):
+                about = {**(info or {}), **task_info(task.metadata)}
+                requests.append(RolloutRequest(env, task, env_id, f"{env_id}/{task.id}/{sample}", oracle, about))
+    engine = RolloutEngine(
+        policy or ScriptedPolicy([[renderer.end_of_turn_id]]),
+        renderer,
+        sampling=sampling,
+        concurrency=concurrency,
+        on_trajectory=on_trajectory,
+    )
+    played = defaultdict(list)
+    for trajectory in engine.run(requests):
+        played[trajectory.env_id].append(trajectory)
+    return {env_id: summarise(env_id, played[env_id]) for env_id in environments}
+
+
+def task_info(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a task's metadata is recorded with its trajectories."""
+    return {name: metadata[name] for name in ("kind", "needs_tool") if name in metadata}
+
+
+def summarise(env_id: str, trajectories: Sequence[Trajectory]) -> EnvReport:
+    """Report on the trajectories of one environment."""
+    scored = [t for t in trajectories if t.score.value is not None]
+    by_task: dict[str, list[float]] = defaultdict(list)
+    for trajectory in scored:
+        by_task[trajectory.task_id].append(float(bool(trajectory.score.success)))
+    fewest = min((len(group) for group in by_task.values()), default=0)
+    successes = sum(sum(group) for group in by_task.values())
+    if fewest <= 1:
+        interval = wilson_interval(int(successes), len(scored))
+    else:
+        interval = bootstrap_interval(list(by_task.values()))
+    ks = [2**i for i in range(fewest.bit_length()) if 2**i <= fewest]
+    tools = Counter(result.call.name or "(malformed)" for t in scored for result in t.tool_results)
+    needless = [t for t in scored if t.info.get("needs_tool") is False]
+    needed = [t for t in scored if t.info.get("needs_tool") is True]
+    return EnvReport(
+        env_id=env_id,
+        tasks=len(by_task),
+        samples=len(scored),
+        unscored=len(trajectories) - len(scored),
+        success=mean([float(bool(t.score.success)) for t in scored]) or 0.0,
+        success_interval=interval,
+        pass_at={
+            k: mean([pass_at_k(len(group), int(sum(group)), k) for group in by_task.values()]) or 0.0 for k in ks
+        },
+        reward=mean([t.score.value or 0.0 for t in scored]) or 0.0,
+        calls=mean([float(len(t.tool_results)) for t in scored]) or 0.0,
+        calls_by_tool={name: count / len(scored) for name, count in sorted(tools.items())},
+        call_share_needed=mean([float(bool(t.tool_results)) for t in needed]),
+        call_share_needless=mean([float(bool(t.tool_results)) for t in needless]),
+        success_needless=mean([float(bool(t.score.success)) for t in needless]),
+        failures=dict(Counter(str(r.failure) for t in scored for r in t.tool_results if r.failure)),
+        stops=dict(Counter(str(t.stop) for t in trajectories)),
+    )
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """The mean; None of nothing."""
+    return sum(values) / len(values) if values else None

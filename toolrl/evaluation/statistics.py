@@ -1,0 +1,64 @@
+"""Estimates and their intervals."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+from toolrl.errors import ConfigError
+
+
+def pass_at_k(samples: int, successes: int, k: int) -> float:
+    """Unbiased estimate of the chance that at least one of `k` samples succeeds.
+
+    Source: Chen et al. 2021, "Evaluating Large Language Models Trained on Code", equation 1.
+
+    Args:
+        samples: Samples drawn for the task, at least `k`.
+        successes: How many of them succeeded.
+        k: Samples allowed.
+
+    Raises:
+        ConfigError: `k` is larger than `samples`, or `successes` is.
+    """
+    if not 1 <= k <= samples or not 0 <= successes <= samples:
+        raise ConfigError(f"pass@{k} needs 1 <= k <= samples and successes <= samples; got {successes} of {samples}")
+    if samples - successes < k:
+        return 1.0
+    return 1.0 - math.prod((samples - successes - i) / (samples - i) for i in range(k))
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """Interval for the rate of independent trials; sound near 0 and 1. `z` 1.96 gives 95 %.
+
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if trials == 0:
+        return 0.0, 1.0
+    rate, square = successes / trials, z * z
+    centre = (rate + square / (2 * trials)) / (1 + square / trials)
+    half = z * math.sqrt(rate * (1 - rate) / trials + square / (4 * trials * trials)) / (1 + square / trials)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_interval(
+    groups: Sequence[Sequence[float]], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval for the mean of the groups' means, resampling whole groups.
+
+    Samples of one task are not independent, so tasks are what is resampled.
+
+    Args:
+        groups: One sequence of values per task.
+        resamples: Number of bootstrap samples.
+        seed: Fixes them.
+        level: Coverage.
+    """
+    means = [sum(group) / len(group) for group in groups if group]
+    if not means:
+        return 0.0, 1.0
+    rng = random.Random(seed)
+    estimates = sorted(sum(rng.choices(means, k=len(means))) / len(means) for _ in range(resamples))
+    tail = (1 - level) / 2
+    return estimates[int(tail * resamples)], estimates[min(resamples - 1, math.ceil((1 - tail) * resamples) - 1)]

@@ -1,0 +1,49 @@
+"""Loading models and tokenizers by name: `tiny`, a folder, or a hub id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from toolrl.errors import ConfigError
+from toolrl.tiny import PATH
+
+ALIASES = {"tiny": str(PATH)}
+
+
+def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; padding falls back to the end-of-text token.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(ALIASES.get(name, name), **options)
+    except (OSError, ValueError) as error:
+        raise ConfigError(_not_loaded(name, error)) from None
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(name: str, *, dtype: str = "float32", **options: Any) -> PreTrainedModel:
+    """Load a causal language model.
+
+    Args:
+        name: "tiny", a folder, or a hub id.
+        dtype: Of the weights, such as "float32" or "bfloat16".
+        options: For `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    try:
+        return AutoModelForCausalLM.from_pretrained(ALIASES.get(name, name), dtype=dtype, **options)
+    except (OSError, ValueError) as error:
+        raise ConfigError(_not_loaded(name, error)) from None
+
+
+def _not_loaded(name: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"cannot load the model {name!r}: {reason} Use 'tiny', a local folder or a hub id"

@@ -1,0 +1,88 @@
+"""Attention over sequences of different lengths, for continuous batching without a flash kernel.
+
+transformers' continuous batching packs all sequences of a step into one. With `sdpa` it then computes
+the full (all queries x all keys) product and masks most of it away, so a step's cost grows with the
+square of the number of sequences. The function here attends sequence by sequence: those that decode
+one token in one padded call, each prefill in a call of its own. `tests/benchmarks` has the ratio.
+
+Its name contains "flash" because that is how transformers decides that no mask is to be built.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+RAGGED_ATTENTION = "toolrl_flash_ragged"
+
+
+def ragged_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    cache: Any = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention of packed sequences against the paged cache.
+
+    Args:
+        module: The attention layer.
+        query: (1, H, Q, D), the new tokens of all sequences one after the other.
+        key: (1, K, Q, D) with K key-value heads.
+        value: (1, K, Q, D).
+        attention_mask: None; causality follows from the lengths.
+        scaling: Factor of the scores.
+        cache: transformers' `PagedAttentionCache`.
+        cu_seq_lens_q: (S + 1,) cumulated numbers of new tokens.
+        kwargs: The remaining arguments of transformers' paged attention.
+
+    Returns:
+        (1, Q, H, D), and None for the weights.
+    """
+    key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)
+    assert cu_seq_lens_q is not None
+    q_ends, k_ends = cu_seq_lens_q.tolist(), kwargs["cu_seq_lens_k"].tolist()
+    queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))  # (Q, H, D), (N, K, D), (N, K, D)
+    output = torch.empty_like(queries)  # (Q, H, D)
+    spans = list(zip(q_ends, q_ends[1:], k_ends, k_ends[1:], strict=False))
+    decoding = [(q0, k0, k1) for q0, q1, k0, k1 in spans if q1 - q0 == 1]
+    if decoding:
+        rows, starts, ends = torch.tensor(decoding, device=query.device).T  # (B,) each
+        offsets = torch.arange(int((ends - starts).max()), device=query.device)  # (M,)
+        valid = offsets < (ends - starts)[:, None]  # (B, M)
+        index = torch.where(valid, starts[:, None] + offsets, 0)
+        grouped = queries[rows].view(len(decoding), keys.shape[1], -1, queries.shape[2])  # (B, K, H/K, D)
+        attended = scaled_dot_product_attention(
+            grouped,
+            keys[index].transpose(1, 2),  # (B, K, M, D)
+            values[index].transpose(1, 2),
+            attn_mask=valid[:, None, None, :],
+            scale=scaling,
+        )
+        output[rows] = attended.reshape(len(decoding), queries.shape[1], -1)
+    for q0, q1, k0, k1 in spans:
+        new, total = q1 - q0, k1 - k0
+        if new <= 1:
+            continue
+        mask = None if new == total else torch.ones(new, total, dtype=torch.bool, device=query.device).tril(total - new)
+        attended = scaled_dot_product_attention(
+            queries[q0:q1].transpose(0, 1)[None],
+            keys[k0:k1].transpose(0, 1)[None],
+            values[k0:k1].transpose(0, 1)[None],
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=True,
+        )
+        output[q0:q1] = attended[0].transpose(0, 1)
+    return output[None], None
+
+
+AttentionInterface.register(RAGGED_ATTENTION, ragged_attention)

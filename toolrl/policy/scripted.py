@@ -1,0 +1,65 @@
+"""A policy that says what it is told to: for oracles, demonstrations, tests and benchmarks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+
+from toolrl.types import Sample, Sampling
+
+
+class ScriptedPolicy:
+    """Replays turns. It keeps no state, so episodes can be retried and run in any order."""
+
+    def __init__(self, script: Sequence[Sequence[int]] | Callable[[list[int]], Sequence[int]], *, seconds: float = 0.0):
+        """Prepare a script.
+
+        Args:
+            script: The turns of one episode as token ids, given in order; or a function from the
+                token ids so far (P,) to the next turn's.
+            seconds: Each sample is delivered after so much time.
+        """
+        self._script = script
+        self._seconds = seconds
+
+    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
+        """Give the next turn, cut to `sampling.max_tokens`; every logprob is 0."""
+        turn = list(self._script(prompt_ids) if callable(self._script) else self._next(prompt_ids))
+        cut = turn[: sampling.max_tokens]
+        sample = Sample(cut, [0.0] * len(cut), "stop" if len(cut) == len(turn) else "length")
+        future: Future[Sample] = Future()
+        if self._seconds > 0:
+            timer = threading.Timer(self._seconds, lambda: future.set_running_or_notify_cancel() and future.set_result(sample))
+            timer.daemon = True
+            timer.start()
+        else:
+            future.set_result(sample)
+        return future
+
+    def _next(self, prompt_ids: list[int]) -> Sequence[int]:
+        """The first turn that does not yet stand in `prompt_ids`, searched in order; the last one repeats."""
+        assert not callable(self._script)
+        position = 0
+        for turn in self._script[:-1]:
+            found = _find(prompt_ids, turn, position)
+            if found < 0:
+                return turn
+            position = found + len(turn)
+        return self._script[-1]
+
+    def generating(self) -> AbstractContextManager[None]:
+        """Nothing to prepare."""
+        return nullcontext()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def _find(ids: list[int], turn: Sequence[int], start: int) -> int:
+    turn = list(turn)
+    for position in range(start, len(ids) - len(turn) + 1):
+        if ids[position : position + len(turn)] == turn:
+            return position
+    return -1

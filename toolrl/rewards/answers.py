@@ -1,0 +1,78 @@
+"""Final answers: finding them in the final message, and comparing them with the expected value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from toolrl.rewards.economy import with_call_cost
+from toolrl.types import Episode, Score, Task
+
+_tag = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_number = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.ASCII)
+
+
+def extract_answer(text: str | None) -> str | None:
+    """The content of the one `<answer>...</answer>` in the final message.
+
+    Returns:
+        None if there is no such tag, or more than one: a list of guesses is not an answer.
+    """
+    found = _tag.findall(text or "")
+    return found[0].strip() if len(found) == 1 else None
+
+
+def normalise(text: str) -> str:
+    """Lower case, inner white space collapsed, surrounding quotes, backticks and a final period dropped."""
+    text = " ".join(text.split()).rstrip(".").strip("`'\"").strip()
+    return text.casefold()
+
+
+def exact_match(answer: str, expected: Any) -> bool:
+    """Whether the texts are equal after `normalise`."""
+    return normalise(answer) == normalise(str(expected))
+
+
+def numbers_equal(answer: str, expected: Any, tolerance: float = 1e-6) -> bool:
+    """Whether `answer` is one plain number equal to `expected`, exactly for integers.
+
+    Thousands separators are allowed. Anything around the number is not.
+
+    Args:
+        answer: The answer as text.
+        expected: A number, or its text.
+        tolerance: Relative, and only for numbers that are not integers.
+    """
+    expected_text = str(expected).strip()
+    answer = answer.strip()
+    if not (_number.fullmatch(answer) and _number.fullmatch(expected_text)):
+        return False
+    answer, expected_text = answer.replace(",", ""), expected_text.replace(",", "")
+    try:
+        return int(answer) == int(expected_text)
+    except ValueError:
+        return abs(float(answer) - float(expected_text)) <= tolerance * max(1.0, abs(float(expected_text)))
+
+
+def answer_reward(
+    equal: Callable[[str, Any], bool] = exact_match, *, call_cost: float = 0.0
+) -> Callable[[Task, Episode], Score]:
+    """Make a reward: 1 for a right `<answer>`, less a cost per tool call; 0 for anything else.
+
+    Args:
+        equal: Compares the extracted answer with `task.answer`.
+        call_cost: Taken off a right answer for each tool call; see `with_call_cost`.
+    """
+
+    def reward(task: Task, episode: Episode) -> Score:
+        answer = extract_answer(episode.answer)
+        if answer is None:
+            reason = "no final message" if episode.answer is None else "no single <answer>...</answer> in it"
+            return Score(0.0, {"correct": 0.0, "answered": 0.0}, None, reason)
+        correct = equal(answer, task.answer)
+        parts = {"correct": float(correct), "answered": 1.0}
+        reason = "right" if correct else f"expected {task.answer!r}"
+        return with_call_cost(Score(float(correct), parts, answer, reason), episode, call_cost)
+
+    return reward

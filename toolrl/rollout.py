@@ -1,0 +1,201 @@
+"""The rollout engine: many episodes in flight, each at its own turn, none waiting for another's tool.
+
+Every episode is a coroutine. Those that generate share the policy's batch, whatever turn they are
+at; those that wait for a tool cost nothing. Follow `_play` to see one episode from top to bottom.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from toolrl.chat.renderer import Renderer
+from toolrl.env import ToolEnv, run_sync
+from toolrl.episode import EpisodeSession
+from toolrl.errors import InfrastructureError
+from toolrl.policy.base import Policy
+from toolrl.trajectory import Trajectory, Turn
+from toolrl.types import Message, Sampling, Score, StopReason, Task
+
+
+@dataclass(frozen=True)
+class RolloutRequest:
+    """One episode to play.
+
+    Attributes:
+        env: The environment; any number of requests may share it.
+        task: What to ask.
+        env_id: The name it is recorded under.
+        id: Unique within a run.
+        policy: Plays this episode in place of the engine's policy.
+        info: Recorded with the trajectory.
+    """
+
+    env: ToolEnv
+    task: Task
+    env_id: str = ""
+    id: str = ""
+    policy: Policy | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+class RolloutEngine:
+    """Plays episodes with a policy."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        renderer: Renderer,
+        *,
+        sampling: Sampling | None = None,
+        concurrency: int = 256,
+        retries: int = 2,
+        backoff_seconds: float = 0.5,
+        on_trajectory: Callable[[Trajectory], None] | None = None,
+    ):
+        """Put an engine together.
+
+        Args:
+            policy: Generates turns.
+            renderer: Turns messages into tokens and back.
+            sampling: How to draw; `max_tokens` bounds a turn together with the environment's limits.
+            concurrency: Episodes in flight; the others wait for their start.
+            retries: Further attempts at an episode that an infrastructure fault ended.
+            backoff_seconds: Wait before the first retry; doubled for each further one, with jitter.
+            on_trajectory: Called with each trajectory as it finishes, on the engine's thread.
+        """
+        self.policy = policy
+        self.renderer = renderer
+        self.sampling = sampling or Sampling()
+        self._concurrency = concurrency
+        self._retries = retries
+        self._backoff_seconds = backoff_seconds
+        self._on_trajectory = on_trajectory
+
+    def run(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
+        """Play all episodes and return their trajectories in the order of the requests.
+
+        An exception that is not an `InfrastructureError` is a bug in a tool, a reward or toolrl: it
+        stops the run and is raised, after all episodes have closed what they opened.
+        """
+        with ExitStack() as stack:
+            for policy in {id(p): p for p in (self.policy, *(r.policy for r in requests if r.policy))}.values():
+                stack.enter_context(policy.generating())
+            return run_sync(self._run_all(requests))
+
+    async def _run_all(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
+        slots = asyncio.Semaphore(self._concurrency)
+        prompts: dict[tuple[int, str], list[int]] = {}  # group members share a prompt; render it once
+
+        async def play(request: RolloutRequest) -> Trajectory:
+            async with slots:
+                trajectory = await self._play_with_retries(request, prompts)
+            if self._on_trajectory is not None:
+                self._on_trajectory(trajectory)
+            return trajectory
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(play(request)) for request in requests]
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _play_with_retries(
+        self, request: RolloutRequest, prompts: dict[tuple[int, str], list[int]]
+    ) -> Trajectory:
+        for attempt in range(1, self._retries + 2):
+            start = time.perf_counter()
+            turns: list[Turn] = []
+            session = request.env.open_episode(request.task)
+            opening = tuple(session.messages)
+            key = (id(request.env), request.task.id)
+            if key not in prompts:
+                prompts[key] = self.renderer.prompt_ids(opening, request.env.toolbox.schemas)
+            trajectory = Trajectory(
+                request.id, request.env_id, request.task.id, opening, prompts[key], (), Score(None), StopReason.FAULT,
+                attempts=attempt, info=request.info,
+            )  # fmt: skip
+            try:
+                async with session:
+                    stop = await self._play(session, request, prompts[key], turns)
+                    score = await session.score(stop)
+            except InfrastructureError as error:
+                seconds = time.perf_counter() - start
+                score = Score(None, reason=f"{type(error).__name__}: {error}")
+                trajectory = replace(trajectory, turns=tuple(turns), score=score, error=score.reason, seconds=seconds)
+                if attempt <= self._retries:
+                    await asyncio.sleep(self._backoff_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+            else:
+                seconds = time.perf_counter() - start
+                return replace(trajectory, turns=tuple(turns), score=score, stop=stop, seconds=seconds)
+        return trajectory
+
+    async def _play(
+        self, session: EpisodeSession, request: RolloutRequest, prompt_ids: list[int], turns: list[Turn]
+    ) -> StopReason:
+        """Play one episode; finished turns are appended to `turns`. Returns why it ended."""
+        limits, policy = request.env.limits, request.policy or self.policy
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limits.seconds
+        ids = list(prompt_ids)  # (P + C,) grows by appending only
+        while True:
+            room = limits.completion_tokens - (len(ids) - len(prompt_ids))
+            if room <= 0:
+                return StopReason.TOKENS
+            max_tokens = min(self.sampling.max_tokens, limits.turn_tokens, room)
+            started = loop.time()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    sample = await asyncio.wrap_future(policy.submit(ids, replace(self.sampling, max_tokens=max_tokens)))
+            except TimeoutError:
+                return StopReason.SECONDS
+            sampled = loop.time()
+            message = self.renderer.parse(sample.token_ids)
+            turn = Turn(sample, message, generation_seconds=sampled - started)
+            ids += sample.token_ids
+            if sample.finish == "length":
+                turns.append(turn)
+                return StopReason.TOKENS
+            stop: StopReason | None
+            try:
+                async with asyncio.timeout_at(deadline):
+                    step = await session.advance(message)
+                messages, stop = step.messages, step.stop
+            except TimeoutError:
+                messages = [Message("tool", "error: the time for this task is over", name=c.name) for c in message.tool_calls]
+                stop = StopReason.SECONDS
+            observation = self.renderer.observation_ids(messages) if messages else []
+            if stop is not StopReason.ANSWER:
+                room -= len(sample.token_ids)
+                if len(observation) >= room:
+                    stop = stop or StopReason.TOKENS
+                observation = self._cut(observation, room if stop else len(observation))
+            results = tuple(session.results[sum(len(t.results) for t in turns) :])
+            turns.append(
+                replace(
+                    turn,
+                    message=session.last_turn,
+                    results=results,
+                    observation_ids=tuple(observation),
+                    tool_seconds=loop.time() - sampled if message.tool_calls else 0.0,
+                )
+            )
+            ids += observation
+            if stop is not None:
+                return stop
+
+    def _cut(self, observation: list[int], room: int) -> list[int]:
+        """Cut an observation to the room left, so that a truncated episode does not end on an end-of-turn token.
+
+        Trainers tell truncated completions by their last token; at least one token is kept.
+        """
+        observation = observation[: max(room, 1)]
+        while len(observation) > 1 and observation[-1] == self.renderer.end_of_turn_id:
+            observation.pop()
+        return observation

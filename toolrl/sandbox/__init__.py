@@ -1,0 +1,6 @@
+"""Places where a model's code runs: one contract, one module per backend."""
+
+from toolrl.sandbox.base import ExecError, ExecResult, Sandbox, SandboxLimits
+from toolrl.sandbox.local import LocalSandbox
+
+__all__ = ["ExecError", "ExecResult", "LocalSandbox", "Sandbox", "SandboxLimits"]

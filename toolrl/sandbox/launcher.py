@@ -1,0 +1,204 @@
+"""Starts the zygote of this process, finds its place on disk, and cleans up after the dead."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import warnings
+import weakref
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from toolrl.errors import SandboxFault
+from toolrl.sandbox.base import SandboxLimits
+from toolrl.sandbox.plumbing import remove_tree
+
+# toolrl.sandbox without its __init__, which imports more than the standard library.
+_START = f"""import sys, types
+package = sys.modules["toolrl.sandbox"] = types.ModuleType("toolrl.sandbox")
+package.__path__ = [{str(Path(__file__).parent)!r}]
+sys.modules["toolrl"] = types.ModuleType("toolrl")
+from toolrl.sandbox import zygote
+zygote.main()"""
+_START_SECONDS = 60.0
+_FIRST_UID = 64_000  # without namespaces a root zygote gives each session a user id of its own
+_FOLDER = re.compile(r"toolrl-sandbox-(\d+)-(\d+)-(\d+)-")  # process namespace, pid, start time
+
+
+class Zygote:
+    """A warm Python process that forks the sandboxes of one parent process. Thread-safe.
+
+    Attributes:
+        namespaces: Whether sessions run in Linux namespaces of their own.
+        network_isolated: Whether sessions are cut off from every network.
+    """
+
+    def __init__(self, *, namespaces: bool = True) -> None:
+        remove_leftovers()
+        self._directory = tempfile.mkdtemp(prefix=_folder_prefix(os.getpid()))
+        os.chmod(self._directory, 0o711)
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-s", "-P", "-S", "-c", _START]
+        command += [str(theirs.fileno()), self._directory, str(os.getpid()), str(int(namespaces))]
+        environment = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}
+        if "LD_LIBRARY_PATH" in os.environ:  # some Pythons do not start without
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        with theirs, tempfile.TemporaryFile() as errors:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                start_new_session=True,
+            )
+            theirs.close()
+            self._finalizer = weakref.finalize(self, _stop, os.getpid(), self._control, self._process, self._directory)
+            hello = self._first_message(errors)
+        self.namespaces: bool = hello["namespaces"]
+        self.network_isolated: bool = hello["network_isolated"]
+        if not self.network_isolated:
+            warnings.warn(
+                f"sandboxes are not cut off from the network ({hello['problem']}); allow user namespaces",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        let_go_in_forks(self)
+
+    def _first_message(self, errors: IO[bytes]) -> dict[str, Any]:
+        message = b""
+        with contextlib.suppress(TimeoutError):
+            self._control.settimeout(_START_SECONDS)
+            message = self._control.recv(4096)
+        self._control.settimeout(None)
+        if not message:
+            self.close()
+            errors.seek(0)
+            reason = errors.read().decode(errors="replace") or "it does not answer"
+            raise SandboxFault(f"the sandbox process {sys.executable} did not start: {reason}")
+        hello: dict[str, Any] = json.loads(message)
+        return hello
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be asked for sessions."""
+        return self._finalizer.alive and self._process.poll() is None
+
+    def new_directory(self) -> tuple[str, int | None]:
+        """An empty working directory, and the user id it belongs to if that is not ours."""
+        number = next(self._numbers)
+        path = f"{self._directory}/{number}"
+        os.mkdir(path, 0o700)
+        uid = None
+        if os.geteuid() == 0:
+            uid = 65_534 if self.namespaces else _FIRST_UID + number % 1000
+            os.chown(path, uid, uid)
+        return path, uid
+
+    def open_session(
+        self, directory: str, uid: int | None, limits: SandboxLimits
+    ) -> tuple[socket.socket, socket.socket]:
+        """Ask for a worker: our ends of the sockets to it and to its guard. Does not wait for it."""
+        channel, workers = socket.socketpair()
+        lifeline, guards = socket.socketpair()
+        request = json.dumps({"directory": directory, "uid": uid, "limits": asdict(limits)}).encode()
+        with workers, guards:
+            try:
+                with self._lock:
+                    socket.send_fds(self._control, [request], [workers.fileno(), guards.fileno()])
+            except OSError as error:
+                channel.close()
+                lifeline.close()
+                raise SandboxFault(f"the sandbox process is gone: {error}") from error
+        return channel, lifeline
+
+    def close(self) -> None:
+        """End the zygote and all its sessions."""
+        self._finalizer()
+
+    def detach(self) -> None:
+        """Forget a zygote that belongs to the process this one was forked from."""
+        self._finalizer.detach()
+        self._control.close()
+        self._process.returncode = 0  # not ours to wait for
+
+
+def _stop(pid: int, control: socket.socket, process: subprocess.Popen, directory: str) -> None:
+    if os.getpid() != pid:
+        return
+    with contextlib.suppress(OSError):  # it may be dead already
+        control.shutdown(socket.SHUT_RDWR)
+    control.close()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    remove_tree(directory)
+
+
+def _start_time(pid: int | str) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+def _folder_prefix(pid: int) -> str:
+    return f"toolrl-sandbox-{os.stat('/proc/self/ns/pid').st_ino}-{pid}-{_start_time(pid)}-"
+
+
+def remove_leftovers() -> None:
+    """Remove the directories of processes that died without closing their sandboxes."""
+    here = os.stat("/proc/self/ns/pid").st_ino
+    for entry in os.scandir(tempfile.gettempdir()):
+        match = _FOLDER.match(entry.name)
+        if match and int(match[1]) == here and _start_time(match[2]) != match[3]:
+            with contextlib.suppress(OSError):  # another user's, or another process was faster
+                remove_tree(entry.path)
+
+
+class _Inherited(Protocol):
+    def detach(self) -> None: ...
+
+
+_inherited: weakref.WeakSet[_Inherited] = weakref.WeakSet()
+_shared: Zygote | None = None
+_shared_lock = threading.Lock()
+
+
+def shared_zygote() -> Zygote:
+    """The zygote of this process, started at the first call."""
+    global _shared
+    with _shared_lock:
+        if _shared is None or not _shared.alive:
+            _shared = Zygote()
+        return _shared
+
+
+def let_go_in_forks(item: _Inherited) -> None:
+    """Have `item.detach()` called in every forked child."""
+    _inherited.add(item)
+
+
+def _forget_inherited() -> None:
+    global _shared, _shared_lock
+    _shared, _shared_lock = None, threading.Lock()
+    for item in list(_inherited):
+        item.detach()
+    _inherited.clear()
+
+
+os.register_at_fork(after_in_child=_forget_inherited)

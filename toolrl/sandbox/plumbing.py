@@ -1,0 +1,56 @@
+"""What both ends of a local sandbox use; the zygote imports it too, so: standard library only."""
+
+import json
+import os
+import socket
+import struct
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+HEADER = struct.Struct("!I")  # every message is its length, then JSON
+
+
+def send_message(sock: socket.socket, message: dict) -> None:
+    """Send one message."""
+    payload = json.dumps(message).encode()
+    sock.sendall(HEADER.pack(len(payload)) + payload)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory whatever is in it: locked folders too, and nesting deeper than any stack or path.
+
+    Nobody may be writing to it any more. Nothing happens if it is gone.
+    """
+    try:
+        os.chmod(path, 0o700)
+        here = os.open(path, _FOLDER)
+    except FileNotFoundError:
+        return
+    pending = [_remove_files(here)]  # from the top down to `here`: folders yet to be removed
+    while pending:
+        if pending[-1]:
+            step = pending[-1][-1]
+        else:
+            pending.pop()
+            step = ".."
+        if pending:
+            there = os.open(step, _FOLDER, dir_fd=here)
+            os.close(here)
+            here = there
+            if step == "..":
+                os.rmdir(pending[-1].pop(), dir_fd=here)
+            else:
+                pending.append(_remove_files(here))
+    os.close(here)
+    os.rmdir(path)
+
+
+def _remove_files(directory: int) -> list[str]:
+    """Remove what is no folder; the names of the folders, unlocked."""
+    folders = []
+    for name in os.listdir(directory):
+        try:
+            os.unlink(name, dir_fd=directory)
+        except IsADirectoryError:
+            os.chmod(name, 0o700, dir_fd=directory)
+            folders.append(name)
+    return folders

@@ -1,0 +1,12 @@
+"""The embedded policy: a Qwen3-architecture model of about a million parameters, shipped with toolrl.
+
+It knows the format of tool calls and how to copy, and uses its tools badly: a start, not a solution.
+`python -m toolrl.tiny.make` reproduces it.
+"""
+
+from pathlib import Path
+
+PATH = Path(__file__).parent / "weights"
+"""A folder that `transformers.AutoModelForCausalLM.from_pretrained` reads."""
+
+__all__ = ["PATH"]

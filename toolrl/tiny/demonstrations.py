@@ -1,0 +1,106 @@
+"""Deliberately mediocre demonstrations: a policy that knows the format, and not when or how to use it.
+
+Each is played against the real environment, so that the observations are real. What a demonstrator
+does wrong here is what reinforcement learning has to unlearn: guessing, answering in the wrong form,
+broken syntax, calls that help nothing, stopping half way, computing what needs no computer.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from toolrl.chat import Renderer
+from toolrl.env import ToolEnv, call, say
+from toolrl.errors import ConfigError
+from toolrl.policy import ScriptedPolicy
+from toolrl.rollout import RolloutEngine, RolloutRequest
+from toolrl.trajectory import Trajectory
+from toolrl.types import Message, Task
+
+# Shares of the habits on tasks that need a tool, and on those that do not.
+NEEDED = {"solve": 0.28, "untagged": 0.14, "guess": 0.22, "stop_early": 0.08, "break": 0.16, "useless": 0.12}
+NEEDLESS = {"solve": 0.22, "compute": 0.20, "untagged": 0.28, "guess": 0.08, "break": 0.12, "useless": 0.10}
+# After a broken or useless call, how often the demonstrator goes on to solve the task.
+RECOVERS = 0.4
+
+
+@dataclass(frozen=True)
+class Demonstrator:
+    """Writes the turns of one demonstration."""
+
+    env: ToolEnv
+    renderer: Renderer
+
+    def turns(self, task: Task, rng: random.Random) -> list[list[int]]:
+        """Draw a habit and write it out as token ids, one list per turn."""
+        habits = NEEDED if task.metadata.get("needs_tool", True) else NEEDLESS
+        habit = rng.choices(list(habits), list(habits.values()))[0]
+        return [self.renderer.assistant_ids(turn) for turn in self._write(habit, task, rng)]
+
+    def _write(self, habit: str, task: Task, rng: random.Random) -> list[Message]:
+        solution = list(self.env.oracle(task))
+        code = task.metadata.get("code", "1+1")
+        compute = [call("python", code=code)] if "python" in self.env.toolbox.tools else []
+        if habit == "solve":
+            return solution
+        if habit == "compute":
+            return [*compute, solution[-1]]
+        if habit == "untagged":
+            return [*solution[:-1], say(str(task.answer))]
+        if habit == "guess":
+            return [self._guess(task, rng)]
+        if habit == "stop_early":
+            return [*solution[: rng.randint(1, max(1, len(solution) - 2))], self._guess(task, rng)]
+        first = solution[0] if solution[0].tool_calls else (compute or [call("search", query="x")])[0]
+        ending = solution if rng.random() < RECOVERS else [self._guess(task, rng)]
+        if habit == "break":
+            return [say(break_call(first, rng)), *ending]
+        if habit == "useless":
+            return [self._useless(task, rng), *ending]
+        raise ConfigError(f"unknown habit {habit!r}")
+
+    def _guess(self, task: Task, rng: random.Random) -> Message:
+        """Some other task's answer of the same kind."""
+        others = [self.env.tasks[rng.randrange(len(self.env.tasks))] for _ in range(12)]
+        same = [other.answer for other in others if other.metadata.get("kind") == task.metadata.get("kind")]
+        return say(f"<answer>{same[0] if same else others[0].answer}</answer>")
+
+    def _useless(self, task: Task, rng: random.Random) -> Message:
+        if "search" in self.env.toolbox.tools:
+            return call("search", query=rng.choice(["python", "module", "help", "value"]))
+        return call("python", code=rng.choice(["1+1", "help", "print()", "0"]))
+
+
+def break_call(message: Message, rng: random.Random) -> str:
+    """The text of a call with one mistake in it."""
+    body = message.tool_calls[0]
+    text = json.dumps({"name": body.name, "arguments": dict(body.arguments)}, ensure_ascii=False)
+    mistakes = (
+        f"<tool_call>\n{text[:-2]}\n</tool_call>",
+        f"<tool_call>\n{text}",
+        f"<tool_call>\n{text.replace(body.name, 'tool', 1)}\n</tool_call>",
+        f"<tool_call>\n{text.replace('arguments', 'args', 1)}\n</tool_call>",
+    )
+    return rng.choice(mistakes)
+
+
+def demonstrate(
+    environments: Sequence[tuple[str, ToolEnv]], renderer: Renderer, count: int, seed: int
+) -> list[Trajectory]:
+    """Play `count` demonstrations, the environments in turn.
+
+    Returns:
+        Trajectories whose mask marks what the demonstrator wrote.
+    """
+    rng = random.Random(seed)
+    requests = []
+    for index in range(count):
+        env_id, env = environments[index % len(environments)]
+        task = env.tasks[rng.randrange(len(env.tasks))]
+        turns = Demonstrator(env, renderer).turns(task, rng)
+        requests.append(RolloutRequest(env, task, env_id, str(index), ScriptedPolicy(turns)))
+    engine = RolloutEngine(ScriptedPolicy([[renderer.end_of_turn_id]]), renderer, concurrency=64)
+    return engine.run(requests)

@@ -1,0 +1,126 @@
+"""From a `ToolCall` to a `ToolResult`: look-up, validation, the call itself, its time and output limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from toolrl.errors import ConfigError, ToolError
+from toolrl.tools.definition import Tool, tool
+from toolrl.tools.resources import ResourceScope
+from toolrl.types import ToolCall, ToolFailure, ToolResult
+
+
+class Toolbox:
+    """The tools of one environment, by name."""
+
+    def __init__(self, tools: Iterable[Tool | Callable[..., Any]]):
+        """Collect tools; plain functions are turned into tools with `tool`'s defaults.
+
+        Raises:
+            ToolDefinitionError: A function lacks hints or a docstring.
+            ConfigError: Two tools have one name.
+        """
+        self.tools: dict[str, Tool] = {}
+        for entry in tools:
+            entry = entry if isinstance(entry, Tool) else tool(entry)
+            if entry.name in self.tools:
+                raise ConfigError(f"two tools are named {entry.name!r}; rename one with @tool(name=...)")
+            self.tools[entry.name] = entry
+
+    @property
+    def schemas(self) -> list[dict[str, Any]]:
+        """One JSON schema per tool, in the order given."""
+        return [entry.schema for entry in self.tools.values()]
+
+    async def call(self, call: ToolCall, scope: ResourceScope) -> ToolResult:
+        """Run one call. Mistakes of the model's come back as a result with `failure` set.
+
+        Raises:
+            InfrastructureError: The tool could not do its work through no fault of the model's.
+        """
+        start = time.perf_counter()
+        failure, cut = None, 0
+        entry = self.tools.get(call.name)
+        if call.error is not None:
+            failure, content = ToolFailure.MALFORMED, f"error: {call.error}"
+        elif entry is None:
+            names = ", ".join(self.tools) or "none"
+            failure, content = (
+                ToolFailure.UNKNOWN_TOOL,
+                f"error: there is no tool {call.name!r}; available tools: {names}",
+            )
+        else:
+            try:
+                arguments = entry.validate(dict(call.arguments))
+            except ToolError as error:
+                failure, content = ToolFailure.INVALID_ARGUMENTS, f"error: {error}"
+            else:
+                try:
+                    output = await self._run(entry, arguments, scope)
+                except ToolError as error:
+                    failure, output = ToolFailure.RAISED, f"error: {error}"
+                except TimeoutError:
+                    failure = ToolFailure.TIMEOUT
+                    output = f"error: {entry.name} did not finish within {entry.timeout_seconds:g} seconds"
+                content, cut = cut_text(as_text(output), entry.max_output_characters)
+        return ToolResult(call, content, failure, time.perf_counter() - start, cut)
+
+    async def _run(self, entry: Tool, arguments: dict[str, Any], scope: ResourceScope) -> Any:
+        def injected() -> dict[str, Any]:
+            return {name: scope.get(name, resource) for name, resource in entry.resources.items()}
+
+        async with asyncio.timeout(entry.timeout_seconds):
+            if inspect.iscoroutinefunction(entry.function):
+                resources = await in_thread(injected) if entry.resources else {}
+                return await entry.function(**arguments, **resources)
+            return await in_thread(lambda: entry.function(**arguments, **injected()))
+
+
+async def in_thread(function: Callable[[], Any]) -> Any:
+    """Await a blocking function on a daemon thread of its own.
+
+    A thread pool would be exhausted by tools that hang, and joined at exit; starting a thread costs
+    some 50 microseconds.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def resolve(method: Callable[[Any], None], value: Any) -> None:
+        if not future.done():  # cancelled by a timeout
+            method(value)
+
+    def run() -> None:
+        try:
+            outcome = functools.partial(resolve, future.set_result, context.run(function))
+        except BaseException as error:
+            if isinstance(error, StopIteration):  # cannot be raised into a future
+                error = RuntimeError(f"function raised {error!r}")
+            outcome = functools.partial(resolve, future.set_exception, error)
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(outcome)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=run, name="toolrl-tool", daemon=True).start()
+    return await future
+
+
+def as_text(output: Any) -> str:
+    """A tool's return value as the model sees it: text as it is, anything else as JSON."""
+    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, default=str)
+
+
+def cut_text(text: str, limit: int) -> tuple[str, int]:
+    """Cut the middle out of a text longer than `limit` characters; return it and the number cut."""
+    if len(text) <= limit:
+        return text, 0
+    head, tail = limit - limit // 4, limit // 4
+    cut = len(text) - head - tail
+    return f"{text[:head]}\n[... {cut} characters cut ...]\n{text[len(text) - tail :]}", cut

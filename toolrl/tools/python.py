@@ -1,0 +1,48 @@
+"""The python tool: runs the model's code in a sandbox of its own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits
+from toolrl.tools.definition import Tool, tool
+from toolrl.tools.resources import per_episode
+
+
+def python_tool(
+    *,
+    session: Literal["episode", "call"] = "episode",
+    limits: SandboxLimits | None = None,
+    max_output_characters: int = 2000,
+) -> Tool:
+    """Make a `python(code)` tool.
+
+    Args:
+        session: "episode" keeps variables between the calls of one episode; "call" starts every
+            call with a fresh namespace.
+        limits: Time, memory, processes, file size and output of one call.
+        max_output_characters: What the model sees of the output.
+    """
+    limits = limits or SandboxLimits()
+
+    # The sandbox enforces the limit itself, with a kill; the tool's own is a backstop.
+    @tool(timeout_seconds=limits.seconds + 20.0, max_output_characters=max_output_characters)
+    def python(code: str, sandbox: Sandbox = per_episode(lambda: LocalSandbox(limits))) -> str:
+        """Run Python code and return what it prints, or the value of its last expression.
+
+        Args:
+            code: Python source code.
+        """
+        if session == "call":
+            sandbox.reset()
+        return format_result(sandbox.run(code))
+
+    return python
+
+
+def format_result(result: ExecResult) -> str:
+    """An execution as the model sees it: output, last value, then the error's traceback."""
+    parts = [result.stdout.rstrip("\n"), result.value or "", result.stderr.rstrip("\n")]
+    if result.error is not None:
+        parts.append(result.error.traceback.rstrip("\n") or f"{result.error.name}: {result.error.value}")
+    return "\n".join(part for part in parts if part) or "(no output)"

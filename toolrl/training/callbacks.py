@@ -1,0 +1,120 @@
+"""What is written and shown while TRL trains."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from toolrl.trajectory import Trajectory
+from toolrl.training.curves import plot_curves, read_metrics
+
+
+class MetricsCallback(TrainerCallback):
+    """Appends each log to `metrics.jsonl` and redraws `curves.png` now and then."""
+
+    def __init__(self, folder: Path, redraw_seconds: float = 30.0):
+        """Write into `folder`; rows of steps that a resumed run plays again are dropped when it starts."""
+        self._metrics, self._image = folder / "metrics.jsonl", folder / "curves.png"
+        self._redraw_seconds = redraw_seconds
+        self._drawn = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep the rows up to the step that training starts from."""
+        if state.is_world_process_zero:
+            kept = [row for row in read_metrics(self._metrics) if row["step"] <= state.global_step > 0]
+            partial = self._metrics.with_suffix(".partial")
+            partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+            partial.replace(self._metrics)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append one line."""
+        if not state.is_world_process_zero or not logs:
+            return
+        numbers = {name: value for name, value in logs.items() if not (isinstance(value, float) and math.isnan(value))}
+        with self._metrics.open("a") as file:
+            file.write(json.dumps({"step": state.global_step, "time": time.time(), **numbers}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if time.monotonic() - self._drawn > self._redraw_seconds:
+            plot_curves(self._metrics, self._image)
+            self._drawn = time.monotonic()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Draw the last curves."""
+        if state.is_world_process_zero:
+            plot_curves(self._metrics, self._image)
+
+
+class ProgressCallback(TrainerCallback):
+    """Prints one line per log: step, time, and for each environment success and tool use."""
+
+    def __init__(self, console: Console, sample_every: int = 0, run: Any = None):
+        """Print to `console`; every `sample_every` steps also an episode of `run.last_batch`."""
+        self._console = console
+        self._sample_every = sample_every
+        self.run = run
+        self._start = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+        if state.is_world_process_zero:
+            self._console.print(
+                "success, and share of episodes with a tool call where one is needed | where none is", style="dim"
+            )
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Print one line."""
+        if not state.is_world_process_zero or not logs or "reward" not in logs:
+            return
+        parts = []
+        for name in sorted(logs):
+            if name.endswith("/success"):
+                env = name.removesuffix("/success")
+                needed, needless = (logs.get(f"{env}/call_share_{which}") for which in ("needed", "needless"))
+                use = " | ".join("-" if share is None else f"{share:.2f}" for share in (needed, needless))
+                parts.append(f"{env} {logs[name]:.2f} ({use})")
+        elapsed = time.monotonic() - self._start
+        head = f"step {state.global_step:>4}/{state.max_steps} {elapsed:5.0f} s  reward {logs['reward']:.3f}  "
+        self._console.print(Text(head + "  ".join(parts)), soft_wrap=True)
+        if self._sample_every and state.global_step % self._sample_every == 0 and self.run and self.run.last_batch:
+            print_episode(self._console, self.run.last_batch[0])
+
+
+def print_episode(console: Console, trajectory: Trajectory) -> None:
+    """Print a conversation with its verdict. What models and tools wrote is shown as plain text."""
+    console.rule(f"{trajectory.env_id} {trajectory.task_id}", style="dim")
+    for message in trajectory.messages:
+        console.print(Text(f"{message.role}: ", style="bold"), Text(message.content), sep="", soft_wrap=True)
+        for call in message.tool_calls:
+            console.print(Text(f"  -> {call.name or '?'} {json.dumps(dict(call.arguments))}", style="cyan"), soft_wrap=True)
+    score = trajectory.score
+    console.print(Text(f"reward {score.value}  {score.reason}  ({trajectory.stop})", style="dim"))

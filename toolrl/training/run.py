@@ -1,0 +1,218 @@
+"""`toolrl train`: a run from its settings to its folder.
+
+A run's folder holds `config.yaml`, `trajectories.jsonl`, `metrics.jsonl`, `curves.png`, `report.json`
+(held-out results before and after), TRL's checkpoints, and the trained model in `model/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import warnings
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import transformers
+import yaml
+from rich.console import Console
+from transformers.trainer_callback import PrinterCallback, ProgressCallback as BarCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import GRPOConfig, ModelConfig, TrlParser, get_peft_config
+
+from toolrl.errors import ConfigError, MissingExtra
+from toolrl.evaluation import EnvReport, before_after_table, evaluate
+from toolrl.models import load_model, load_tokenizer
+from toolrl.trajectory import TrajectoryWriter
+from toolrl.training.arguments import ToolrlArguments
+from toolrl.training.callbacks import MetricsCallback, ProgressCallback
+from toolrl.training.trl import GRPORun
+from toolrl.types import Sampling
+
+
+def parse_arguments(arguments: list[str]) -> tuple[ToolrlArguments, GRPOConfig, ModelConfig]:
+    """Read the command line and `--config FILE`, a YAML file whose values the command line overrides.
+
+    Raises:
+        ConfigError: The file is missing or is no YAML mapping, or settings contradict each other.
+        SystemExit: With status 2, for an unknown flag; with 0 after `--help`.
+    """
+    parser = TrlParser((ToolrlArguments, GRPOConfig, ModelConfig), prog="toolrl train")
+    try:
+        return parser.parse_args_and_config(arguments)  # type: ignore[return-value]
+    except FileNotFoundError as error:
+        raise ConfigError(f"no config file at {error.filename!r}") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(str(error)) from None
+
+
+def train(
+    arguments: ToolrlArguments, args: GRPOConfig, model_config: ModelConfig, console: Console | None = None
+) -> dict[str, dict[str, EnvReport]]:
+    """Train, and return the held-out reports `before` and `after` (empty if `eval_tasks` is 0).
+
+    Raises:
+        UserError: A setting is wrong; nothing has been trained.
+    """
+    console = console or Console()
+    _quieten()
+    training = arguments.make_envs("train")
+    held_out = arguments.make_envs("test") if arguments.eval_tasks else {}
+    name = model_config.model_name_or_path or "tiny"
+    tokenizer = load_tokenizer(name, revision=model_config.model_revision)
+    folder = Path(args.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = find_checkpoint(args)
+    progress = ProgressCallback(console, arguments.sample_every)
+    with TrajectoryWriter(folder / "trajectories.jsonl") as writer:
+        run = GRPORun(
+            _load(name, model_config),
+            tokenizer,
+            training,
+            args,
+            weights=arguments.weighted_envs(),
+            chat_template=Path(arguments.chat_template).read_text() if arguments.chat_template else None,
+            writer=writer,
+            peft_config=_peft_config(model_config),
+            task_seed=arguments.task_seed,
+            train_tasks=arguments.train_tasks,
+            max_turn_tokens=arguments.max_turn_tokens,
+            concurrency=arguments.concurrency,
+            retries=arguments.retries,
+            generation_sequences=arguments.generation_sequences or None,
+            callbacks=[MetricsCallback(folder), progress],
+        )
+        progress.run = run
+        for replaced in (BarCallback, PrinterCallback):
+            run.trainer.remove_callback(replaced)
+        main = run.trainer.is_world_process_zero()
+        with closing(run):
+            if main:
+                write_config(folder / "config.yaml", arguments, args, model_config)
+            reports = _read_reports(folder) if checkpoint else {}
+            if held_out and main and "before" not in reports:
+                reports["before"] = _evaluate(run, held_out, arguments, args, writer, "before")
+                _write_reports(folder, reports)
+            run.trainer.accelerator.wait_for_everyone()
+            run.trainer.train(resume_from_checkpoint=checkpoint)
+            run.policy.weights_changed()
+            run.trainer.save_model(str(folder / "model"))
+            if held_out and main:
+                reports["after"] = _evaluate(run, held_out, arguments, args, writer, "after")
+                _write_reports(folder, reports)
+                console.print(before_after_table(reports["before"], reports["after"]))
+            run.trainer.accelerator.wait_for_everyone()
+        for env in held_out.values():
+            env.close()
+    if main:
+        console.print(f"run folder: {folder} (curves.png, trajectories.jsonl, model/)", soft_wrap=True)
+    return reports
+
+
+def find_checkpoint(args: GRPOConfig) -> str | None:
+    """The checkpoint to resume from: a path, or `true` for the last one in `output_dir`.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    wanted = args.resume_from_checkpoint
+    if not wanted or str(wanted).lower() == "false":
+        return None
+    if str(wanted).lower() == "true":
+        found = get_last_checkpoint(args.output_dir)
+        if found is None:
+            raise ConfigError(f"--resume_from_checkpoint: no checkpoint in {args.output_dir!r}; check --output_dir")
+        return found
+    if not Path(str(wanted)).is_dir():
+        raise ConfigError(f"--resume_from_checkpoint: no checkpoint at {str(wanted)!r}")
+    return str(wanted)
+
+
+def write_config(path: Path, arguments: ToolrlArguments, args: GRPOConfig, model_config: ModelConfig) -> None:
+    """Write the settings that differ from their defaults, so that `toolrl train --config` repeats the run."""
+    settings: dict[str, Any] = {}
+    for part in (arguments, args, model_config):
+        for entry in dataclasses.fields(part):
+            value = getattr(part, entry.name)
+            default = entry.default_factory() if callable(entry.default_factory) else entry.default  # type: ignore[misc]
+            if entry.init and value != default and _is_plain(value):
+                settings[entry.name] = value.value if hasattr(value, "value") else value
+    settings.pop("resume_from_checkpoint", None)
+    partial = path.with_suffix(".partial")
+    partial.write_text(yaml.safe_dump(settings, sort_keys=True, allow_unicode=True))
+    partial.replace(path)
+
+
+def _is_plain(value: Any) -> bool:
+    if hasattr(value, "value"):  # an enum
+        value = value.value
+    try:
+        yaml.safe_dump(value)
+    except yaml.YAMLError:
+        return False
+    return True
+
+
+def _evaluate(
+    run: GRPORun, environments: Any, arguments: ToolrlArguments, args: GRPOConfig, writer: TrajectoryWriter, mode: str
+) -> dict[str, EnvReport]:
+    return evaluate(
+        environments,
+        run.policy,
+        run.renderer,
+        tasks=arguments.eval_tasks,
+        samples=arguments.eval_samples,
+        sampling=Sampling(args.temperature, arguments.max_turn_tokens),
+        concurrency=arguments.concurrency,
+        on_trajectory=writer.write,
+        info={"mode": mode, "step": run.trainer.state.global_step},
+    )
+
+
+def _load(name: str, model_config: ModelConfig) -> transformers.PreTrainedModel:
+    options = {"revision": model_config.model_revision, "trust_remote_code": model_config.trust_remote_code}
+    if model_config.attn_implementation:
+        options["attn_implementation"] = model_config.attn_implementation
+    return load_model(name, dtype=model_config.dtype or "float32", **options)
+
+
+def _peft_config(model_config: ModelConfig) -> Any:
+    if not model_config.use_peft:
+        return None
+    try:
+        import peft  # noqa: F401 - TRL's own message does not say which extra to install
+    except ImportError:
+        raise MissingExtra("peft", "lora") from None
+    return get_peft_config(model_config)
+
+
+def _read_reports(folder: Path) -> dict[str, dict[str, EnvReport]]:
+    path = folder / "report.json"
+    if not path.is_file():
+        return {}
+    stored = json.loads(path.read_text())
+    reports = {}
+    for mode, by_env in stored.items():
+        reports[mode] = {}
+        for env_id, fields in by_env.items():
+            fields["success_interval"] = tuple(fields["success_interval"])
+            fields["pass_at"] = {int(k): value for k, value in fields["pass_at"].items()}
+            reports[mode][env_id] = EnvReport(**fields)
+    return reports
+
+
+def _write_reports(folder: Path, reports: dict[str, dict[str, EnvReport]]) -> None:
+    plain = {mode: {env: dataclasses.asdict(report) for env, report in by.items()} for mode, by in reports.items()}
+    partial = folder / "report.partial"
+    partial.write_text(json.dumps(plain, indent=1))
+    partial.replace(folder / "report.json")
+
+
+def _quieten() -> None:
+    """Keep libraries' notices out of a run's progress; warnings and errors stay."""
+    logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)
+    logging.getLogger("trl.trainer.grpo_trainer").setLevel(logging.ERROR)  # prints unscored samples in full
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*experimental.*", module="trl.*")

@@ -1,0 +1,211 @@
+"""All contact with TRL: from environments, a model and a config to a `GRPOTrainer`.
+
+The seam is `GRPOTrainer(rollout_func=...)`, which TRL flags as experimental; pyproject.toml pins TRL
+to the range that tests/training/test_trl.py runs against. What is relied on (trl 1.16,
+trainer/grpo_trainer.py):
+
+- `rollout_func` gets prompts only, already repeated `num_generations` times, and must return one
+  completion for each, in order. A prompt's message keeps extra keys: ours carry the task.
+- `env_mask` becomes the loss mask. Completions must not be empty.
+- A reward of None leaves a sample out of its group's baseline, and gives it advantage 0.
+- Whether a completion is truncated is read from its last token.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from trl import GRPOConfig, GRPOTrainer
+
+from toolrl.chat import Renderer
+from toolrl.env import ToolEnv
+from toolrl.errors import ConfigError
+from toolrl.evaluation.evaluate import task_info
+from toolrl.policy.transformers import TransformersPolicy
+from toolrl.rollout import RolloutEngine, RolloutRequest
+from toolrl.training.metrics import batch_metrics
+from toolrl.trajectory import Trajectory, TrajectoryWriter
+from toolrl.types import Sampling, Task
+
+
+class GRPORun:
+    """A `GRPOTrainer` whose completions are played by toolrl's rollout engine.
+
+    Attributes:
+        trainer: The trainer; call `trainer.train()`.
+        policy: Samples with the model being trained.
+        renderer: Of the trainer's tokenizer.
+        last_batch: The latest trajectories, in TRL's order.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        environments: Mapping[str, ToolEnv],
+        args: GRPOConfig,
+        *,
+        weights: Mapping[str, float] | None = None,
+        chat_template: str | None = None,
+        writer: TrajectoryWriter | None = None,
+        peft_config: Any = None,
+        task_seed: int = 0,
+        train_tasks: int = 0,
+        max_turn_tokens: int = 512,
+        concurrency: int = 256,
+        retries: int = 2,
+        generation_sequences: int | None = None,
+        callbacks: list[Any] | None = None,
+    ):
+        """Build the trainer.
+
+        Args:
+            model: A causal language model.
+            tokenizer: Its tokenizer.
+            environments: By id; they are mixed in one run.
+            args: TRL's config.
+            weights: How often each environment is drawn, relative to the others; equally by default.
+            chat_template: In place of the tokenizer's.
+            writer: Trajectories are appended to it as they finish.
+            peft_config: Trains an adapter in place of the whole model.
+            task_seed: Seeds the choice and order of tasks.
+            train_tasks: Prompts per epoch; 0 for as many as `args.max_steps` needs, else 1000.
+            max_turn_tokens: Sampled tokens per turn.
+            concurrency: Episodes in flight.
+            retries: Further attempts after an infrastructure fault.
+            generation_sequences: Sequences generated together; None for the device's default.
+            callbacks: For the trainer.
+
+        Raises:
+            ConfigError: A setting of `args` would make training wrong.
+            TemplateError: The chat template cannot be used.
+        """
+        _check(args)
+        self.environments = dict(environments)
+        self.renderer = Renderer(tokenizer, chat_template=chat_template)
+        self.last_batch: list[Trajectory] = []
+        self._writer = writer
+        self._synced_step = 0
+        dataset = prompt_dataset(self.environments, weights or {}, prompts_needed(args, train_tasks), task_seed)
+        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+        self.trainer = GRPOTrainer(
+            model=model,
+            reward_funcs=self._reward,
+            args=args,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            rollout_func=self._rollout,
+            peft_config=peft_config,
+            callbacks=callbacks,
+        )
+        self.policy = TransformersPolicy(
+            self._base_model(),
+            stop_token_ids=[self.renderer.end_of_turn_id],
+            max_sequences=generation_sequences,
+            seed=args.seed + self.trainer.accelerator.process_index,
+        )
+        self.engine = RolloutEngine(
+            self.policy,
+            self.renderer,
+            sampling=Sampling(args.temperature, max_turn_tokens),
+            concurrency=concurrency,
+            retries=retries,
+            on_trajectory=writer.write if writer else None,
+        )
+
+    def close(self) -> None:
+        """Stop generation and close the environments."""
+        self.policy.close()
+        for env in self.environments.values():
+            env.close()
+
+    def _base_model(self) -> PreTrainedModel:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        # An adapter is injected into the base model's own layers, so that the base model generates with it.
+        return model.get_base_model() if hasattr(model, "peft_config") else model
+
+    def _rollout(self, prompts: list[list[dict[str, Any]]], trainer: GRPOTrainer) -> dict[str, Any]:
+        """TRL's `rollout_func`: play one episode per prompt (N,), and hand over tokens, logprobs and masks."""
+        step = trainer.state.global_step
+        if step != self._synced_step:
+            self.policy.weights_changed()
+            self._synced_step = step
+        rank, mode = trainer.accelerator.process_index, "train" if trainer.model.training else "eval"
+        requests = []
+        for index, prompt in enumerate(prompts):
+            env_id, task = self._find_task(prompt)
+            group = index // trainer.num_generations
+            info = {"step": step, "mode": mode, "group": f"{step}/{rank}/{group}", **task_info(task.metadata)}
+            requests.append(RolloutRequest(self.environments[env_id], task, env_id, f"{step}/{rank}/{index}", None, info))
+        self.last_batch = self.engine.run(requests)
+        columns: dict[str, list[list[Any]]] = {"prompt_ids": [], "completion_ids": [], "logprobs": [], "env_mask": []}
+        for trajectory in self.last_batch:
+            ids, mask, logprobs = trajectory.completion_ids, trajectory.mask, trajectory.logprobs
+            if not ids:  # nothing was sampled before a fault or the time limit; TRL needs a token to look at
+                ids, mask, logprobs = [self._filler_id()], [0], [0.0]
+            columns["prompt_ids"].append(trajectory.prompt_ids)
+            columns["completion_ids"].append(ids)
+            columns["logprobs"].append(logprobs)
+            columns["env_mask"].append(mask)
+        return columns
+
+    def _reward(self, completions: list[Any], log_metric: Any = None, **_: Any) -> list[float | None]:
+        """TRL's reward function (N,): the verdicts on the batch just played; None where there is none."""
+        if log_metric is not None:
+            for name, value in batch_metrics(self.last_batch).items():
+                log_metric(name, value)
+        return [trajectory.score.value for trajectory in self.last_batch]
+
+    def _find_task(self, prompt: list[dict[str, Any]]) -> tuple[str, Task]:
+        message = prompt[-1]
+        return message["env_id"], self.environments[message["env_id"]].tasks.by_id(message["task_id"])
+
+    def _filler_id(self) -> int:
+        """Some token that does not end a turn, so that an empty completion counts as truncated."""
+        ends = {self.renderer.end_of_turn_id, self.renderer.tokenizer.pad_token_id}
+        return next(token for token in range(len(ends) + 1) if token not in ends)
+
+
+def prompts_needed(args: GRPOConfig, train_tasks: int) -> int:
+    """How many prompts the data set should hold."""
+    if train_tasks:
+        return train_tasks
+    if args.max_steps <= 0:
+        return 1000
+    steps_per_generation = args.steps_per_generation or args.gradient_accumulation_steps
+    per_generation = args.per_device_train_batch_size * args.world_size * steps_per_generation
+    generations = -(-args.max_steps * args.gradient_accumulation_steps // (steps_per_generation * args.num_iterations))
+    return max(1, generations * per_generation // (args.num_generations or 1))
+
+
+def prompt_dataset(environments: Mapping[str, ToolEnv], weights: Mapping[str, float], size: int, seed: int) -> Dataset:
+    """`size` conversational prompts; environments drawn by weight, each one's tasks in shuffled rounds."""
+    rng = random.Random(seed)
+    env_ids = list(environments)
+    drawn = rng.choices(env_ids, [weights.get(env_id, 1.0) for env_id in env_ids], k=size)
+    rounds: dict[str, list[Task]] = {env_id: [] for env_id in env_ids}
+    rows = []
+    for env_id in drawn:
+        if not rounds[env_id]:
+            rounds[env_id] = list(environments[env_id].tasks)
+            rng.shuffle(rounds[env_id])
+        task = rounds[env_id].pop()
+        rows.append({"prompt": [{"role": "user", "content": task.prompt, "env_id": env_id, "task_id": task.id}]})
+    return Dataset.from_list(rows)
+
+
+def _check(args: GRPOConfig) -> None:
+    if args.use_vllm:
+        raise ConfigError("use_vllm is not supported yet: rollouts sample with transformers; remove --use_vllm")
+    if (args.top_p or 1.0) < 1.0 or args.top_k or args.min_p:
+        raise ConfigError(
+            f"top_p={args.top_p}, top_k={args.top_k}, min_p={args.min_p}: truncated sampling biases the importance "
+            "ratio; train with top_p=1, top_k=0 and no min_p"
+        )
+    if args.eval_strategy != "no":
+        raise ConfigError("eval_strategy is not supported; held-out tasks are played before and after (--eval_tasks)")

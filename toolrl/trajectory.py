@@ -1,0 +1,296 @@
+"""`Trajectory`: one episode with every token's provenance, and its row in a JSONL file."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolrl.errors import TaskError
+from toolrl.types import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One assistant turn and what came back.
+
+    Attributes:
+        sample: The tokens as sampled.
+        message: The same, parsed.
+        results: One per tool call.
+        observation_ids: (O,) what was appended after the sample; empty for the last turn.
+        generation_seconds: From submission to the last token.
+        tool_seconds: From the first call to the last result.
+    """
+
+    sample: Sample
+    message: Message
+    results: tuple[ToolResult, ...] = ()
+    observation_ids: tuple[int, ...] = ()
+    generation_seconds: float = 0.0
+    tool_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One finished episode.
+
+    Attributes:
+        id: Unique within a run.
+        env_id: The environment.
+        task_id: The task.
+        prompt: System and user messages.
+        prompt_ids: (P,) the same as tokens.
+        turns: What happened.
+        score: The verdict.
+        stop: Why the episode ended.
+        error: The infrastructure fault that ended it; empty if none did.
+        attempts: 1, and 1 more for each retry after a fault.
+        seconds: Wall-clock time of the last attempt.
+        info: Facts about the run: step, group, split ...
+    """
+
+    id: str
+    env_id: str
+    task_id: str
+    prompt: tuple[Message, ...]
+    prompt_ids: list[int]
+    turns: tuple[Turn, ...]
+    score: Score
+    stop: StopReason
+    error: str = ""
+    attempts: int = 1
+    seconds: float = 0.0
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def completion_ids(self) -> list[int]:
+        """(C,) samples and observations in order."""
+        return [token for turn in self.turns for token in (*turn.sample.token_ids, *turn.observation_ids)]
+
+    @property
+    def mask(self) -> list[int]:
+        """(C,) 1 where the model sampled the token, 0 where the environment wrote it."""
+        return [
+            bit
+            for turn in self.turns
+            for bit in ([1] * len(turn.sample.token_ids) + [0] * len(turn.observation_ids))
+        ]
+
+    @property
+    def logprobs(self) -> list[float]:
+        """(C,) log-probabilities of sampled tokens, 0.0 for the environment's."""
+        return [
+            value for turn in self.turns for value in (*turn.sample.logprobs, *([0.0] * len(turn.observation_ids)))
+        ]
+
+    @property
+    def messages(self) -> list[Message]:
+        """The whole conversation."""
+        conversation = list(self.prompt)
+        for turn in self.turns:
+            conversation.append(turn.message)
+            conversation.extend(
+                Message("tool", result.content, name=result.call.name, tool_call_id=result.call.id)
+                for result in turn.results
+            )
+        return conversation
+
+    @property
+    def tool_results(self) -> list[ToolResult]:
+        """All calls with their results, in order."""
+        return [result for turn in self.turns for result in turn.results]
+
+    def to_row(self) -> dict[str, Any]:
+        """The trajectory as JSON values, with the same fields and types in every row.
+
+        Free-form mappings (arguments, `info`) are JSON text, so that Arrow can type the columns.
+        """
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "id": self.id,
+            "env_id": self.env_id,
+            "task_id": self.task_id,
+            "reward": self.score.value,
+            "success": self.score.success,
+            "answer": self.score.answer,
+            "reason": self.score.reason,
+            "parts": [{"name": name, "value": float(value)} for name, value in self.score.parts.items()],
+            "stop": str(self.stop),
+            "error": self.error,
+            "attempts": self.attempts,
+            "seconds": round(self.seconds, 4),
+            "info": json.dumps(self.info, ensure_ascii=False),
+            "prompt": [{"role": message.role, "content": message.content} for message in self.prompt],
+            "turns": [_turn_to_row(turn) for turn in self.turns],
+            "prompt_ids": self.prompt_ids,
+            "completion_ids": self.completion_ids,
+            "mask": self.mask,
+            "logprobs": self.logprobs,
+        }
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Trajectory:
+        """Read what `to_row` wrote."""
+        parts = {part["name"]: part["value"] for part in row["parts"]}
+        turns, start = [], 0
+        for turn in row["turns"]:
+            middle = start + turn["sampled_tokens"]
+            end = middle + turn["observed_tokens"]
+            turns.append(_turn_from_row(turn, row, start, middle, end))
+            start = end
+        return cls(
+            id=row["id"],
+            env_id=row["env_id"],
+            task_id=row["task_id"],
+            prompt=tuple(Message(message["role"], message["content"]) for message in row["prompt"]),
+            prompt_ids=list(row["prompt_ids"]),
+            turns=tuple(turns),
+            score=Score(row["reward"], parts, row["answer"], row["reason"]),
+            stop=StopReason(row["stop"]),
+            error=row["error"],
+            attempts=row["attempts"],
+            seconds=row["seconds"],
+            info=json.loads(row["info"]),
+        )
+
+
+def _turn_to_row(turn: Turn) -> dict[str, Any]:
+    calls = []
+    results = {result.call.id: result for result in turn.results}
+    for call in turn.message.tool_calls:
+        result = results.get(call.id)
+        calls.append(
+            {
+                "id": call.id,
+                "name": call.name,
+                "arguments": json.dumps(dict(call.arguments), ensure_ascii=False),
+                "error": call.error or "",
+                "raw": call.raw,
+                "output": result.content if result else "",
+                "failure": str(result.failure) if result and result.failure else "",
+                "seconds": round(result.seconds, 4) if result else 0.0,
+                "cut_characters": result.cut_characters if result else 0,
+            }
+        )
+    return {
+        "content": turn.message.content,
+        "tool_calls": calls,
+        "finish": turn.sample.finish,
+        "policy_version": turn.sample.policy_version,
+        "sampled_tokens": len(turn.sample.token_ids),
+        "observed_tokens": len(turn.observation_ids),
+        "generation_seconds": round(turn.generation_seconds, 4),
+        "tool_seconds": round(turn.tool_seconds, 4),
+    }
+
+
+def _turn_from_row(turn: dict[str, Any], row: dict[str, Any], start: int, middle: int, end: int) -> Turn:
+    calls, results = [], []
+    for entry in turn["tool_calls"]:
+        arguments = json.loads(entry["arguments"])
+        call = ToolCall(entry["name"], arguments, entry["id"], entry["error"] or None, entry["raw"])
+        calls.append(call)
+        failure = ToolFailure(entry["failure"]) if entry["failure"] else None
+        results.append(ToolResult(call, entry["output"], failure, entry["seconds"], entry["cut_characters"]))
+    sample = Sample(
+        list(row["completion_ids"][start:middle]),
+        list(row["logprobs"][start:middle]),
+        turn["finish"],
+        turn["policy_version"],
+    )
+    return Turn(
+        sample,
+        Message("assistant", turn["content"], tuple(calls)),
+        tuple(results),
+        tuple(row["completion_ids"][middle:end]),
+        turn["generation_seconds"],
+        turn["tool_seconds"],
+    )
+
+
+class TrajectoryWriter:
+    """Appends trajectories to a JSONL file, one whole line each.
+
+    Several processes may append to one file. A line that an earlier run, killed while writing, left
+    unfinished is removed when the file is opened.
+    """
+
+    def __init__(self, path: str | Path):
+        """Open the file for appending, creating it and its folder if need be."""
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        with _locked(self._descriptor):
+            _cut_torn_line(self._descriptor)
+
+    def write(self, trajectory: Trajectory) -> None:
+        """Append one trajectory."""
+        line = (json.dumps(trajectory.to_row(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        with _locked(self._descriptor):
+            view = memoryview(line)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+
+    def close(self) -> None:
+        """Close the file. Safe to call twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> TrajectoryWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
+    """Read a file of trajectories; an unfinished last line (a run is writing, or was killed) is left out.
+
+    Raises:
+        TaskError: The file is missing, or a line is broken; names file and line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TaskError(f"no trajectories at {str(path)!r}")
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield Trajectory.from_row(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise TaskError(f"{path}, line {number}: not a trajectory ({error!r})") from None
+
+
+class _locked:
+    """An exclusive lock on an open file, between processes."""
+
+    def __init__(self, descriptor: int):
+        self._descriptor = descriptor
+
+    def __enter__(self) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def __exit__(self, *exception: object) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+
+def _cut_torn_line(descriptor: int) -> None:
+    size = end = os.fstat(descriptor).st_size
+    while end > 0:
+        start = max(0, end - 65_536)
+        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(descriptor, end)

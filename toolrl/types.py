@@ -1,0 +1,245 @@
+"""The records that travel through an episode, in the order in which they appear.
+
+A `Task` is rendered into tokens, a policy answers with a `Sample`, the sample is parsed into an
+assistant `Message` with its `ToolCall`s, tools answer with `ToolResult`s, and a reward function
+turns the `Episode` into a `Score`. All are immutable; arrays are plain lists of Python numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One problem. Only `prompt` is ever shown to the model.
+
+    Attributes:
+        id: Unique within its task set, stable between runs.
+        prompt: The user's message.
+        answer: What the verifier compares with; JSON-serialisable. Never rendered.
+        metadata: Facts about the task for people and metrics (difficulty, `needs_tool`, ...), and
+            the oracle's solution. Never rendered.
+    """
+
+    id: str
+    prompt: str
+    answer: Any = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call as the model wrote it; a malformed one is a value with `error` set, not an exception.
+
+    Attributes:
+        name: The tool's name; empty where the text does not say.
+        arguments: The arguments, decoded from JSON.
+        id: Unique within the episode.
+        error: What is wrong with the text of the call, in words for the model; None if it parsed.
+        raw: The text of the call as sampled.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+    error: str | None = None
+    raw: str = ""
+
+
+class ToolFailure(StrEnum):
+    """Why a tool call did not give a result. All of these are the model's to learn from."""
+
+    MALFORMED = "malformed"
+    UNKNOWN_TOOL = "unknown_tool"
+    INVALID_ARGUMENTS = "invalid_arguments"
+    RAISED = "raised"
+    TIMEOUT = "timeout"
+    LIMIT = "limit"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What the model is told about one call.
+
+    Attributes:
+        call: The call this answers.
+        content: The observation, already cut to the tool's limit.
+        failure: None when the tool returned normally.
+        seconds: Wall-clock time of the call.
+        cut_characters: How many characters of output were left out; 0 if none.
+    """
+
+    call: ToolCall
+    content: str
+    failure: ToolFailure | None = None
+    seconds: float = 0.0
+    cut_characters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message.
+
+    Attributes:
+        role: Who speaks.
+        content: The text. For an assistant message: what stands outside its tool calls.
+        tool_calls: Calls of an assistant message, malformed ones included.
+        name: For a tool message: the tool's name.
+        tool_call_id: For a tool message: the id of the call it answers.
+    """
+
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str = ""
+    tool_call_id: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message in the form that Hugging Face chat templates expect."""
+        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": dict(call.arguments)}}
+                for call in self.tool_calls
+            ]
+        if self.role == "tool":
+            message["name"] = self.name
+            message["tool_call_id"] = self.tool_call_id
+        return message
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How a policy draws tokens.
+
+    Attributes:
+        temperature: 0 is greedy. Training samples from the untruncated distribution (no top-p/top-k),
+            since truncation biases the importance ratio.
+        max_tokens: At most so many tokens in one sample.
+    """
+
+    temperature: float = 1.0
+    max_tokens: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One turn as a policy sampled it.
+
+    Attributes:
+        token_ids: (T,) sampled ids, including the end-of-turn token where there is one.
+        logprobs: (T,) natural log-probability of each id under the sampling distribution.
+        finish: "stop" if the model ended its turn, "length" if it was cut.
+        policy_version: Count of weight updates of the model that sampled it.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    finish: Literal["stop", "length"] = "stop"
+    policy_version: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) != len(self.logprobs):
+            raise ValueError(f"{len(self.token_ids)} token ids but {len(self.logprobs)} logprobs in one sample")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one episode.
+
+    Attributes:
+        turns: Assistant turns.
+        tool_calls: Tool calls; further ones are refused with an observation.
+        completion_tokens: Sampled and observed tokens after the prompt.
+        turn_tokens: Sampled tokens in one turn.
+        seconds: Wall-clock time, generation and tools together.
+    """
+
+    turns: int = 8
+    tool_calls: int = 16
+    completion_tokens: int = 2048
+    turn_tokens: int = 512
+    seconds: float = 120.0
+
+    def __post_init__(self) -> None:
+        for name in ("turns", "completion_tokens", "turn_tokens", "seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"Limits.{name} must be positive, got {getattr(self, name)!r}")
+        if self.tool_calls < 0:
+            raise ValueError(f"Limits.tool_calls must not be negative, got {self.tool_calls!r}")
+
+
+class StopReason(StrEnum):
+    """Why an episode ended. `ANSWER` terminates it, `FAULT` leaves it unscored, the rest truncate it."""
+
+    ANSWER = "answer"
+    TURNS = "turns"
+    TOKENS = "tokens"
+    SECONDS = "seconds"
+    FAULT = "fault"
+
+    @property
+    def truncated(self) -> bool:
+        """Whether a limit, not the model, ended the episode."""
+        return self in (StopReason.TURNS, StopReason.TOKENS, StopReason.SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """What a reward function may look at: the final answer and the environment's state.
+
+    There is no transcript here on purpose: text that a tool returned, or that the model wrote
+    before its final message, must not be able to pass for an answer.
+
+    Attributes:
+        answer: Text of the final assistant message; None if the episode ended without one.
+        tool_results: Every call with its result, in order.
+        stop: Why the episode ended.
+        state: Per-episode resources by parameter name (a sandbox, a database ...), still open.
+    """
+
+    answer: str | None
+    tool_results: Sequence[ToolResult] = ()
+    stop: StopReason = StopReason.ANSWER
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tool_calls(self) -> int:
+        """Number of calls the model attempted, failed ones included."""
+        return len(self.tool_results)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The verdict on an episode.
+
+    Attributes:
+        value: The reward; None means that the episode could not be scored, which is not zero.
+        parts: Named components, for people and metrics. `correct` (0 or 1) is read as success.
+        answer: The answer as extracted from the final message.
+        reason: One line that says why.
+    """
+
+    value: float | None
+    parts: Mapping[str, float] = field(default_factory=dict)
+    answer: str | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        for name, number in {"value": self.value, **self.parts}.items():
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"Score.{name} must be finite, got {number!r}")
+
+    @property
+    def success(self) -> bool | None:
+        """`parts["correct"] > 0` (or `value > 0` without that part); None if unscored."""
+        if self.value is None:
+            return None
+        return self.parts.get("correct", self.value) > 0
