@@ -24,19 +24,20 @@ MAX_LINES = 400
 LAYERS = (
     "errors types",
     "spaces tasks trajectory",
-    "chat policy rewards sandbox search tiny tools",
+    "chat policy rewards sandbox search tools",
     "episode",
     "env",
     "rollout",
-    "audit evaluation view",
+    "audit evaluation tiny view",
+    "models",
     "distributed interop training",
     "cli __main__",
 )
 
 # Heavy or optional packages, and the units of toolrl that are about them.
 OWNERS = {
-    "torch": "policy tiny training",
-    "transformers": "chat policy tiny training",
+    "torch": "models policy tiny training",
+    "transformers": "chat models policy tiny training",
     "trl": "training",
     "vllm": "policy",
     "ray": "distributed",

@@ -6,16 +6,18 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NoReturn
 
-import click
 import typer
 from rich.console import Console
 
 from toolrl.errors import ConfigError, UserError
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="RL for tool-using language models."
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="RL for tool-using language models.",
 )
 
 
@@ -46,15 +48,13 @@ def evaluate_command(
     device: Annotated[str, typer.Option(help="'cpu', 'cuda' ...; default: a GPU if there is one.")] = "",
 ) -> None:
     """Play tasks and report success with intervals, pass@k and tool use."""
-    import torch
-
     from toolrl.chat import Renderer
     from toolrl.env import make
     from toolrl.evaluation import evaluate, report_table
-    from toolrl.models import load_model, load_tokenizer
+    from toolrl.models import load_for_generation, load_tokenizer
     from toolrl.policy import TransformersPolicy
-    from toolrl.trajectory import TrajectoryWriter
     from toolrl.training.arguments import parse_env_settings
+    from toolrl.trajectory import TrajectoryWriter
     from toolrl.types import Sampling
 
     if policy not in ("model", "oracle"):
@@ -64,8 +64,7 @@ def evaluate_command(
     renderer = Renderer(load_tokenizer(model))
     player = None
     if policy == "model":
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        weights = load_model(model, dtype="float32" if device == "cpu" else "bfloat16").to(device)  # type: ignore[arg-type]
+        weights = load_for_generation(model, device)
         player = TransformersPolicy(weights, stop_token_ids=[renderer.end_of_turn_id])
     writer = TrajectoryWriter(out) if out else None
     try:
@@ -105,19 +104,16 @@ def envs() -> None:
             typer.echo(f"{env_id}  {spec.entry_point}")
 
 
-def main(arguments: list[str] | None = None) -> Any:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line. Wrong input prints one line and exits with status 2."""
     try:
-        status = app(args=arguments, standalone_mode=False)
+        app(args=arguments)
     except UserError as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         sys.exit(2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         sys.exit(130)
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import asyncio
 import difflib
 import functools
 import importlib.metadata
+import operator
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -15,11 +16,11 @@ import gymnasium
 
 from toolrl.chat.dialects import Dialect, HermesDialect
 from toolrl.episode import EpisodeSession, Reward
-from toolrl.errors import ConfigError, EnvironmentNotFound
+from toolrl.errors import ConfigError, EnvironmentNotFound, TaskError
 from toolrl.spaces import UnicodeText
 from toolrl.tasks import TaskSet
 from toolrl.tools.definition import Tool
-from toolrl.tools.dispatch import Toolbox
+from toolrl.tools.dispatch import Toolbox, cut_text
 from toolrl.tools.resources import ResourceScope
 from toolrl.types import Limits, Message, Score, StopReason, Task, ToolCall
 
@@ -44,7 +45,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         limits: Bounds of an episode. Tokens and seconds are enforced by the rollout engine.
     """
 
-    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 - Gymnasium's own convention
+    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - Gymnasium's own convention
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._dialect: Dialect = dialect or HermesDialect()
         self._run_scope = ResourceScope()
         self._session: EpisodeSession | None = None
+        self._conversation: Sequence[Message] = ()
 
     # ---- the engine's face
 
@@ -107,8 +109,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         """Start an episode: the task from `options["task"]` (a `Task`, an id or an index), else a random one.
 
         Raises:
-            ConfigError: An option is unknown.
-            TaskError: No task has that id.
+            ConfigError: An option is unknown, or its value is of another type.
+            TaskError: No task has that id or index.
         """
         super().reset(seed=seed)
         self._end_session()
@@ -120,9 +122,18 @@ class ToolEnv(gymnasium.Env[str, str]):
             chosen = int(self.np_random.integers(len(self.tasks)))
         if isinstance(chosen, str):
             chosen = self.tasks.by_id(chosen)
-        task = chosen if isinstance(chosen, Task) else self.tasks[int(chosen)]
+        task = chosen if isinstance(chosen, Task) else self._task_at(chosen)
         self._session = self.open_episode(task)
+        self._conversation = self._session.messages
         return task.prompt, {"task_id": task.id, "system_prompt": self.system_prompt, "tools": self.toolbox.schemas}
+
+    def _task_at(self, index: Any) -> Task:
+        try:
+            return self.tasks[operator.index(index)]
+        except TypeError:
+            raise ConfigError(f"reset option 'task' takes a Task, an id or an index, got {index!r}") from None
+        except IndexError:
+            raise TaskError(f"no task has the index {index!r}; there are {len(self.tasks)}") from None
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Take one assistant turn, in the environment's dialect.
@@ -142,20 +153,20 @@ class ToolEnv(gymnasium.Env[str, str]):
         failures = [str(result.failure) for result in step.results if result.failure is not None]
         info: dict[str, Any] = {"tool_calls": len(step.results), "failures": failures}
         if step.stop is None:
-            return "\n".join(message.content for message in step.messages), 0.0, False, False, info
+            text = "\n".join(message.content for message in step.messages)
+            return cut_text(text, MAX_TEXT_CHARACTERS - 100)[0], 0.0, False, False, info
         score = run_sync(session.score(step.stop))
         info |= {"stop": str(step.stop), "score": score_to_dict(score)}
         self._end_session()
         return "", score.value or 0.0, step.stop is StopReason.ANSWER, step.stop.truncated, info
 
-    def render(self) -> str | None:  # type: ignore[override] # Gymnasium's type variable has no None
-        """The conversation so far as text, if `render_mode` is "ansi"."""
+    def render(self) -> str | None:
+        """The conversation so far, or the last one if it is over, as text, if `render_mode` is "ansi"."""
         if self.render_mode != "ansi":
             return None
-        messages = self._session.messages if self._session else []
         return "\n".join(
             f"{message.role}: {self._dialect.format(message) if message.tool_calls else message.content}"
-            for message in messages
+            for message in self._conversation
         )
 
     def close(self) -> None:
@@ -179,7 +190,9 @@ def make(env_id: str, **settings: Any) -> ToolEnv:
     load_plugins()
     try:
         env = gymnasium.make(env_id, disable_env_checker=True, **settings).unwrapped
-    except (gymnasium.error.UnregisteredEnv, gymnasium.error.Error) as error:
+    except gymnasium.error.Error as error:
+        if env_id in gymnasium.registry:
+            raise
         ours = sorted(name for name in gymnasium.registry if name.startswith("toolrl/"))
         near = difflib.get_close_matches(env_id, ours, n=3, cutoff=0.4) or ours
         raise EnvironmentNotFound(f"no environment {env_id!r}; did you mean {', '.join(near)}? ({error})") from None
@@ -215,7 +228,12 @@ def say(text: str) -> Message:
 
 def score_to_dict(score: Score) -> dict[str, Any]:
     """A score as plain JSON values."""
-    return {"value": score.value, "parts": dict(score.parts), "answer": score.answer, "reason": score.reason}
+    return {
+        "value": None if score.value is None else float(score.value),
+        "parts": {name: float(value) for name, value in score.parts.items()},
+        "answer": score.answer,
+        "reason": score.reason,
+    }
 
 
 _loops: dict[int, asyncio.AbstractEventLoop] = {}
@@ -226,6 +244,10 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end from synchronous code, also where an event loop runs already (notebooks).
 
     One background loop per process: a forked child, as in Gymnasium's `AsyncVectorEnv`, starts its own.
+
+    Raises:
+        RuntimeError: Called from a coroutine on that loop (an async tool, say), where it would wait for
+            itself.
     """
     with _loops_lock:
         loop = _loops.get(os.getpid())
@@ -233,20 +255,31 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
             _loops.clear()
             loop = _loops[os.getpid()] = asyncio.new_event_loop()
             threading.Thread(target=loop.run_forever, name="toolrl-env", daemon=True).start()
+    if asyncio._get_running_loop() is loop:
+        coroutine.close()
+        raise RuntimeError("an async tool or reward cannot step an environment; make it a plain function")
+    tasks: list[asyncio.Task[T]] = []
     finished = threading.Event()
 
-    async def run() -> T:
-        try:
-            return await coroutine
-        finally:
+    def start() -> None:
+        tasks.append(loop.create_task(coroutine))
+        tasks[0].add_done_callback(lambda task: finished.set())
+
+    def stop() -> None:
+        if tasks:
+            tasks[0].cancel()
+        else:  # interrupted before it was started
+            coroutine.close()
             finished.set()
 
-    future = asyncio.run_coroutine_threadsafe(run(), loop)
     try:
-        return future.result()
+        loop.call_soon_threadsafe(start)
+        finished.wait()
+        return tasks[0].result()
     except BaseException:
         # On Ctrl-C the coroutine must have closed what it opened before this thread goes on.
-        if future.cancel():
+        if not finished.is_set():
+            loop.call_soon_threadsafe(stop)
             finished.wait(timeout=30.0)
         raise
 

@@ -11,7 +11,8 @@ from toolrl.tools.dispatch import Toolbox, in_thread
 from toolrl.tools.resources import ResourceScope
 from toolrl.types import Episode, Limits, Message, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
 
-Reward = Callable[[Task, Episode], Score | float | None | Awaitable[Score | float | None]]
+Verdict = Score | float | None
+Reward = Callable[[Task, Episode], Verdict | Awaitable[Verdict]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +102,15 @@ class EpisodeSession:
                 verdict = await self._reward(self.task, episode)
             else:
                 verdict = await in_thread(lambda: self._reward(self.task, episode))
+                if inspect.isawaitable(verdict):  # an object with an async __call__
+                    verdict = await verdict
         except InfrastructureError as error:
             return Score(None, reason=f"the grader failed: {error}")
         return verdict if isinstance(verdict, Score) else Score(None if verdict is None else float(verdict))
 
     async def close(self) -> None:
         """Close the episode's resources."""
-        if self._scope.state:
-            await in_thread(self._scope.close)
+        await in_thread(self._scope.close)
 
     async def __aenter__(self) -> EpisodeSession:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from toolrl.errors import ConfigError
@@ -27,8 +28,21 @@ def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_for_generation(name: str, device: str = "") -> PreTrainedModel:
+    """Load a model to sample with: bfloat16 on a GPU, float32 on a CPU.
+
+    Args:
+        name: "tiny", a folder, or a hub id.
+        device: "cpu", "cuda" ...; by default a GPU if there is one.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_model(name, dtype="float32" if device == "cpu" else "bfloat16")
+    torch.nn.Module.to(model, device)
+    return model
+
+
 def load_model(name: str, *, dtype: str = "float32", **options: Any) -> PreTrainedModel:
-    """Load a causal language model.
+    """Load a causal language model onto the CPU.
 
     Args:
         name: "tiny", a folder, or a hub id.

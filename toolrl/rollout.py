@@ -20,7 +20,9 @@ from toolrl.episode import EpisodeSession
 from toolrl.errors import InfrastructureError
 from toolrl.policy.base import Policy
 from toolrl.trajectory import Trajectory, Turn
-from toolrl.types import Message, Sampling, Score, StopReason, Task
+from toolrl.types import Message, Sampling, Score, StopReason, Task, ToolFailure, ToolResult
+
+OUT_OF_TIME = "error: the time for this task is over"
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class RolloutEngine:
 
     async def _run_all(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
         slots = asyncio.Semaphore(self._concurrency)
-        prompts: dict[tuple[int, str], list[int]] = {}  # group members share a prompt; render it once
+        prompts = _Prompts(self.renderer)
 
         async def play(request: RolloutRequest) -> Trajectory:
             async with slots:
@@ -99,31 +101,30 @@ class RolloutEngine:
                 self._on_trajectory(trajectory)
             return trajectory
 
+        failure: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(play(request)) for request in requests]
         except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+            failure = failures.exceptions[0]
+        if failure is not None:
+            raise failure  # out here, so that it keeps its own cause and context
         return [task.result() for task in tasks]
 
-    async def _play_with_retries(
-        self, request: RolloutRequest, prompts: dict[tuple[int, str], list[int]]
-    ) -> Trajectory:
+    async def _play_with_retries(self, request: RolloutRequest, prompts: _Prompts) -> Trajectory:
         for attempt in range(1, self._retries + 2):
             start = time.perf_counter()
             turns: list[Turn] = []
             session = request.env.open_episode(request.task)
             opening = tuple(session.messages)
-            key = (id(request.env), request.task.id)
-            if key not in prompts:
-                prompts[key] = self.renderer.prompt_ids(opening, request.env.toolbox.schemas)
+            prompt_ids = prompts.render(request, opening)
             trajectory = Trajectory(
-                request.id, request.env_id, request.task.id, opening, prompts[key], (), Score(None), StopReason.FAULT,
+                request.id, request.env_id, request.task.id, opening, prompt_ids, (), Score(None), StopReason.FAULT,
                 attempts=attempt, info=request.info,
             )  # fmt: skip
             try:
                 async with session:
-                    stop = await self._play(session, request, prompts[key], turns)
+                    stop = await self._play(session, request, prompt_ids, turns)
                     score = await session.score(stop)
             except InfrastructureError as error:
                 seconds = time.perf_counter() - start
@@ -151,9 +152,12 @@ class RolloutEngine:
             max_tokens = min(self.sampling.max_tokens, limits.turn_tokens, room)
             started = loop.time()
             try:
-                async with asyncio.timeout_at(deadline):
-                    sample = await asyncio.wrap_future(policy.submit(ids, replace(self.sampling, max_tokens=max_tokens)))
+                async with asyncio.timeout_at(deadline) as clock:
+                    sampling = replace(self.sampling, max_tokens=max_tokens)
+                    sample = await asyncio.wrap_future(policy.submit(ids, sampling))
             except TimeoutError:
+                if not clock.expired():
+                    raise  # the policy's own
                 return StopReason.SECONDS
             sampled = loop.time()
             message = self.renderer.parse(sample.token_ids)
@@ -162,28 +166,31 @@ class RolloutEngine:
             if sample.finish == "length":
                 turns.append(turn)
                 return StopReason.TOKENS
+            earlier = len(session.results)
             stop: StopReason | None
             try:
                 async with asyncio.timeout_at(deadline):
-                    step = await session.advance(message)
-                messages, stop = step.messages, step.stop
+                    stop = (await session.advance(message)).stop
             except TimeoutError:
-                messages = [Message("tool", "error: the time for this task is over", name=c.name) for c in message.tool_calls]
+                unfinished = session.last_turn.tool_calls[len(session.results) - earlier :]
+                session.results += [ToolResult(call, OUT_OF_TIME, ToolFailure.TIMEOUT) for call in unfinished]
                 stop = StopReason.SECONDS
-            observation = self.renderer.observation_ids(messages) if messages else []
-            if stop is not StopReason.ANSWER:
+            results = tuple(session.results[earlier:])
+            observation: list[int] = []
+            if results:
+                observation = self.renderer.observation_ids([_observed(result) for result in results])
                 room -= len(sample.token_ids)
                 if len(observation) >= room:
                     stop = stop or StopReason.TOKENS
-                observation = self._cut(observation, room if stop else len(observation))
-            results = tuple(session.results[sum(len(t.results) for t in turns) :])
+                if stop is not None:
+                    observation = self._cut(observation, room)
             turns.append(
                 replace(
                     turn,
                     message=session.last_turn,
                     results=results,
                     observation_ids=tuple(observation),
-                    tool_seconds=loop.time() - sampled if message.tool_calls else 0.0,
+                    tool_seconds=loop.time() - sampled if results else 0.0,
                 )
             )
             ids += observation
@@ -199,3 +206,24 @@ class RolloutEngine:
         while len(observation) > 1 and observation[-1] == self.renderer.end_of_turn_id:
             observation.pop()
         return observation
+
+
+class _Prompts:
+    """Renders what episodes share only once: a group's prompt, an environment's tools."""
+
+    def __init__(self, renderer: Renderer):
+        self._renderer = renderer
+        self._schemas: dict[int, list[dict[str, Any]]] = {}
+        self._ids: dict[tuple[int, str], list[int]] = {}
+
+    def render(self, request: RolloutRequest, opening: Sequence[Message]) -> list[int]:
+        env, key = request.env, (id(request.env), request.task.id)
+        if id(env) not in self._schemas:
+            self._schemas[id(env)] = env.toolbox.schemas
+        if key not in self._ids:
+            self._ids[key] = self._renderer.prompt_ids(opening, self._schemas[id(env)])
+        return self._ids[key]
+
+
+def _observed(result: ToolResult) -> Message:
+    return Message("tool", result.content, name=result.call.name, tool_call_id=result.call.id)

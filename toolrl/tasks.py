@@ -95,12 +95,16 @@ class TaskSet(Sequence[Task]):
             TaskError: The file is missing, of another kind, or a line is broken; names file and line.
         """
         path = Path(path)
+        rows: Iterable[tuple[int, dict[str, Any]]]
         if not path.is_file():
             raise TaskError(f"no task file at {str(path)!r}")
         if path.suffix == ".parquet":
             import pyarrow.parquet
 
-            rows = enumerate(pyarrow.parquet.read_table(path).to_pylist())
+            try:
+                rows = enumerate(pyarrow.parquet.read_table(path).to_pylist())
+            except pyarrow.ArrowInvalid as error:
+                raise TaskError(f"{path}: not a Parquet file ({error})") from None
         elif path.suffix in (".jsonl", ".json"):
             rows = _read_jsonl(path)
         else:
@@ -125,13 +129,13 @@ def task_from_row(row: dict[str, Any], index: int) -> Task:
 
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for index, line in enumerate(lines):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except ValueError as error:
                 raise TaskError(f"{path}, line {index + 1}: not valid JSON ({error})") from None
             if not isinstance(row, dict):
                 raise TaskError(f"{path}, line {index + 1}: expected a JSON object, got {type(row).__name__}")
@@ -140,7 +144,12 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _to_task(row: dict[str, Any], index: int, to_task: RowToTask, source: str) -> Task:
     try:
-        return to_task(row, index)
+        task = to_task(row, index)
     except KeyError as error:
         fields = ", ".join(row)
         raise TaskError(f"{source}, line {index + 1}: field {error} is missing; it has: {fields}") from None
+    except TaskError as error:
+        raise TaskError(f"{source}, line {index + 1}: {error}") from None
+    if not isinstance(task.prompt, str):
+        raise TaskError(f"{source}, line {index + 1}: the prompt must be text, got {task.prompt!r}")
+    return task

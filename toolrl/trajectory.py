@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,17 +79,13 @@ class Trajectory:
     def mask(self) -> list[int]:
         """(C,) 1 where the model sampled the token, 0 where the environment wrote it."""
         return [
-            bit
-            for turn in self.turns
-            for bit in ([1] * len(turn.sample.token_ids) + [0] * len(turn.observation_ids))
+            bit for turn in self.turns for bit in ([1] * len(turn.sample.token_ids) + [0] * len(turn.observation_ids))
         ]
 
     @property
     def logprobs(self) -> list[float]:
         """(C,) log-probabilities of sampled tokens, 0.0 for the environment's."""
-        return [
-            value for turn in self.turns for value in (*turn.sample.logprobs, *([0.0] * len(turn.observation_ids)))
-        ]
+        return [value for turn in self.turns for value in (*turn.sample.logprobs, *([0.0] * len(turn.observation_ids)))]
 
     @property
     def messages(self) -> list[Message]:
@@ -117,7 +114,7 @@ class Trajectory:
             "id": self.id,
             "env_id": self.env_id,
             "task_id": self.task_id,
-            "reward": self.score.value,
+            "reward": None if self.score.value is None else float(self.score.value),
             "success": self.score.success,
             "answer": self.score.answer,
             "reason": self.score.reason,
@@ -126,7 +123,7 @@ class Trajectory:
             "error": self.error,
             "attempts": self.attempts,
             "seconds": round(self.seconds, 4),
-            "info": json.dumps(self.info, ensure_ascii=False),
+            "info": _json_text(self.info),
             "prompt": [{"role": message.role, "content": message.content} for message in self.prompt],
             "turns": [_turn_to_row(turn) for turn in self.turns],
             "prompt_ids": self.prompt_ids,
@@ -137,7 +134,14 @@ class Trajectory:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Trajectory:
-        """Read what `to_row` wrote."""
+        """Read what `to_row` wrote.
+
+        Raises:
+            ValueError: It was written by another version, or holds a value that no version writes.
+            KeyError: A field is missing.
+        """
+        if row["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema_version is {row['schema_version']!r}, this version reads {SCHEMA_VERSION}")
         parts = {part["name"]: part["value"] for part in row["parts"]}
         turns, start = [], 0
         for turn in row["turns"]:
@@ -170,10 +174,10 @@ def _turn_to_row(turn: Turn) -> dict[str, Any]:
             {
                 "id": call.id,
                 "name": call.name,
-                "arguments": json.dumps(dict(call.arguments), ensure_ascii=False),
+                "arguments": _json_text(dict(call.arguments)),
                 "error": call.error or "",
                 "raw": call.raw,
-                "output": result.content if result else "",
+                "output": result.content if result else None,  # the episode ended before the call
                 "failure": str(result.failure) if result and result.failure else "",
                 "seconds": round(result.seconds, 4) if result else 0.0,
                 "cut_characters": result.cut_characters if result else 0,
@@ -197,6 +201,8 @@ def _turn_from_row(turn: dict[str, Any], row: dict[str, Any], start: int, middle
         arguments = json.loads(entry["arguments"])
         call = ToolCall(entry["name"], arguments, entry["id"], entry["error"] or None, entry["raw"])
         calls.append(call)
+        if entry["output"] is None:
+            continue
         failure = ToolFailure(entry["failure"]) if entry["failure"] else None
         results.append(ToolResult(call, entry["output"], failure, entry["seconds"], entry["cut_characters"]))
     sample = Sample(
@@ -215,11 +221,16 @@ def _turn_from_row(turn: dict[str, Any], row: dict[str, Any], start: int, middle
     )
 
 
+def _json_text(value: dict[str, Any]) -> str:
+    """Readable JSON; a lone surrogate, which UTF-8 cannot carry, stays an escape."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+
+
 class TrajectoryWriter:
     """Appends trajectories to a JSONL file, one whole line each.
 
-    Several processes may append to one file. A line that an earlier run, killed while writing, left
-    unfinished is removed when the file is opened.
+    Several threads and processes may append to one file. A line that another process, killed while
+    writing, left unfinished is removed before the next one is written.
     """
 
     def __init__(self, path: str | Path):
@@ -227,13 +238,15 @@ class TrajectoryWriter:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._lock = threading.Lock()  # the file's own lock is between open files, not threads
         with _locked(self._descriptor):
             _cut_torn_line(self._descriptor)
 
     def write(self, trajectory: Trajectory) -> None:
         """Append one trajectory."""
-        line = (json.dumps(trajectory.to_row(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-        with _locked(self._descriptor):
+        line = (json.dumps(trajectory.to_row(), ensure_ascii=False) + "\n").encode("utf-8", "replace")
+        with self._lock, _locked(self._descriptor):
+            _cut_torn_line(self._descriptor)
             view = memoryview(line)
             while view:
                 view = view[os.write(self._descriptor, view) :]
@@ -285,6 +298,8 @@ class _locked:
 
 def _cut_torn_line(descriptor: int) -> None:
     size = end = os.fstat(descriptor).st_size
+    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
+        return
     while end > 0:
         start = max(0, end - 65_536)
         newline = os.pread(descriptor, end - start, start).rfind(b"\n")

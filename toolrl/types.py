@@ -202,7 +202,8 @@ class Episode:
         answer: Text of the final assistant message; None if the episode ended without one.
         tool_results: Every call with its result, in order.
         stop: Why the episode ended.
-        state: Per-episode resources by parameter name (a sandbox, a database ...), still open.
+        state: Resources by parameter name (a sandbox, a database ...), still open; those that no
+            call has needed are absent.
     """
 
     answer: str | None
@@ -233,9 +234,11 @@ class Score:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        for name, number in {"value": self.value, **self.parts}.items():
-            if number is not None and not math.isfinite(number):
-                raise ValueError(f"Score.{name} must be finite, got {number!r}")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"Score.value must be finite, got {self.value!r}")
+        for name, number in self.parts.items():
+            if number is None or not math.isfinite(number):
+                raise ValueError(f"Score.parts[{name!r}] must be finite, got {number!r}")
 
     @property
     def success(self) -> bool | None:

@@ -32,7 +32,7 @@ class PythonMathEnv(ToolEnv):
             split: "train" or "test"; for a hub data set, the name of its split.
             data: None for generated problems; a `.jsonl` or `.parquet` file; or a hub id such as
                 "openai/gsm8k" (with `:main` behind it for a configuration).
-            size: Number of generated problems.
+            size: Number of generated problems; there are fewer if the easy ones are used up.
             seed: Fixes the generated problems.
             easy_share: Share of generated problems that need no tool.
             call_cost: Taken off a right answer for each call.

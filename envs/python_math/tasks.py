@@ -50,7 +50,13 @@ EASY = (
     Kind(
         "add",
         False,
-        ("What is {a} + {b}?", "Compute {a} + {b}.", "Add {a} and {b}.", "What is {a} plus {b}?", "Sum of {a} and {b}?"),
+        (
+            "What is {a} + {b}?",
+            "Compute {a} + {b}.",
+            "Add {a} and {b}.",
+            "What is {a} plus {b}?",
+            "Sum of {a} and {b}?",
+        ),
         _pair(0, 9, 0, 9),
         "{a}+{b}",
     ),
@@ -126,7 +132,7 @@ def generated(split: Split, size: int, seed: int, easy_share: float) -> TaskSet:
 
     Args:
         split: "train" or "test".
-        size: Number of tasks.
+        size: Number of tasks; there are fewer if the easy ones are used up.
         seed: Fixes the draw.
         easy_share: Share of problems that need no tool.
     """
@@ -162,11 +168,10 @@ def from_row(row: dict[str, Any], index: int) -> Task:
     Plain rows with `prompt` (or `question`, `problem`) and `answer` are read too.
 
     Raises:
-        TaskError: No answer is found.
+        KeyError: There is no problem, or neither an answer nor a solution.
+        TaskError: The solution gives no answer.
     """
-    prompt = next((row[name] for name in ("question", "problem", "prompt") if name in row), None)
-    if prompt is None:
-        raise KeyError("question")
+    prompt = row[next((name for name in ("problem", "prompt") if name in row), "question")]
     text = str(row["answer"] if "answer" in row else row["solution"])
     if "####" in text:
         answer = text.rsplit("####", 1)[1].strip().replace(",", "")
@@ -175,12 +180,12 @@ def from_row(row: dict[str, Any], index: int) -> Task:
     elif "answer" in row:
         answer = text.strip()
     else:
-        raise TaskError(f"row {index}: the solution has neither '####' nor \\boxed{{}}: {text[-80:]!r}")
-    return Task(str(row.get("id", index)), str(prompt), answer, {"kind": "read", "needs_tool": True})
+        raise TaskError(f"the solution has neither '####' nor \\boxed{{}}: {text[-80:]!r}")
+    return Task(str(row.get("id", index)), prompt, answer, {"kind": "read", "needs_tool": True})
 
 
 def last_boxed(text: str) -> str | None:
-    """The content of the last `\\boxed{...}`, braces balanced; None if there is none."""
+    r"""The content of the last `\boxed{...}`, braces balanced; None if there is none."""
     starts = [match.end() for match in re.finditer(r"\\boxed\s*\{", text)]
     if not starts:
         return None

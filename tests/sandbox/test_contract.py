@@ -88,7 +88,7 @@ def test_frames_of_libraries_and_of_causes_are_left_out_too(sandbox):
     ("code", "name"),
     [
         ("a b", "SyntaxError"),
-        ("x = '\0'", "SyntaxError"),
+        ("x = (", "SyntaxError"),
         ("import sys; sys.exit(0)", "SystemExit"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("def f(): f()\nf()", "RecursionError"),
@@ -107,7 +107,7 @@ def test_an_error_is_a_result_and_the_session_goes_on(sandbox, code, name):
     [
         "while True: pass",
         "import time; time.sleep(3600)",
-        "import signal\nfor s in {*signal.valid_signals()} - {9, 19, 32, 33}: signal.signal(s, signal.SIG_IGN)\nwhile 1: 0",
+        "import signal\nfor n in {*range(1, 31)} - {9, 19}: signal.signal(n, signal.SIG_IGN)\nwhile True: pass",
         "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
         "'a' * 30 == __import__('re').match('(a+)+$', 'a' * 40 + 'b')",
     ],
@@ -161,7 +161,7 @@ def test_a_memory_bomb_is_stopped_and_named(open_sandbox):
 def test_a_fork_bomb_is_bounded(open_sandbox):
     result = open_sandbox(processes=8).run("import os\nwhile True: os.fork()")
     assert result.error.name in ("BlockingIOError", "TimeoutError")
-    code = "import os\nchildren = 0\ntry:\n    while os.fork(): children += 1\n    os._exit(0)\nexcept OSError: pass\nchildren"
+    code = "import os\nforks = 0\ntry:\n    while os.fork(): forks += 1\n    os._exit(0)\nexcept OSError: pass\nforks"
     assert value(open_sandbox(processes=8).run(code)) == "7"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -16,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox import LocalSandbox, SandboxLimits
+from toolrl.sandbox import LocalSandbox, SandboxLimits, launcher
 from toolrl.sandbox.launcher import Zygote, shared_zygote
+from toolrl.sandbox.plumbing import remove_tree
 
 
 class Sleeper:
@@ -33,12 +35,10 @@ class Sleeper:
 
 def runs(argument: str) -> bool:
     """Whether a process has this argument."""
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if argument.encode() in process.read_bytes().split(b"\0"):
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if argument.encode() in Path("/proc", pid, "cmdline").read_bytes().split(b"\0"):
                 return True
-        except OSError:
-            continue  # it ended meanwhile
     return False
 
 
@@ -58,7 +58,7 @@ def directory_of(sandbox: LocalSandbox) -> Path:
 def test_processes_that_a_run_left_behind_end_with_the_session(open_sandbox, ending):
     sleeper, sandbox = Sleeper(), open_sandbox()
     assert sandbox.run(sleeper.code).error is None
-    assert sleeper.running()
+    assert eventually(sleeper.running)
     if ending == "timeout":
         sandbox.run("while True: pass", timeout_seconds=0.1)
     elif ending == "exit":
@@ -78,15 +78,27 @@ def test_a_sandbox_that_nobody_holds_is_closed():
     assert not directory.exists()
 
 
-def test_a_directory_goes_however_deep_and_locked_it_is(sandbox):
+def test_a_directory_goes_however_locked_its_folders_are(sandbox):
     directory = directory_of(sandbox)
-    sandbox.run("for _ in range(2000): os.mkdir('folder'); os.chdir('folder')")
-    sandbox.run("os.makedirs('a/b'); os.chmod('a/b', 0); os.chmod('a', 0)")
-    sandbox.run(
-        f"os.chdir({str(directory)!r}); os.makedirs('a/b'); os.symlink('/', 'link'); os.chmod('a', 0); os.chmod('.', 0)"
-    )
+    sandbox.run("os.makedirs('a/b/c'); open('a/b/file', 'w').close(); os.symlink('/', 'a/link')")
+    assert sandbox.run("for path in ('a/b', 'a', '.'): os.chmod(path, 0)").error is None
     sandbox.close()
     assert not directory.exists()
+
+
+def test_a_tree_is_removed_however_deep_it_is():
+    memory = Path("/dev/shm")
+    top = tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None)
+    folder = os.open(top, os.O_RDONLY)
+    for _ in range(2000):  # deeper than Python's stack, longer than a path may be
+        os.mkdir("folder", dir_fd=folder)
+        inner = os.open("folder", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    remove_tree(top)
+    assert not os.path.exists(top)
+    remove_tree(top)
 
 
 @pytest.mark.parametrize("namespaces", [True, False])
@@ -119,13 +131,29 @@ def test_with_namespaces_the_code_changes_no_file_but_its_own(tmp_path):
         assert sandbox.run("import os; os.listdir('/proc').count('1'), os.getpid()").value == "(1, 1)"
 
 
+@pytest.mark.parametrize("attempt", ["unshare(0x10000000)", "unshare(0x20000)", "umount2(b'/proc', 2)"])
+def test_the_code_has_no_privileges_and_gains_none(sandbox, attempt):
+    sandbox.run("import ctypes; libc = ctypes.CDLL(None, use_errno=True)")
+    status = sandbox.run("print(open('/proc/self/status').read())").stdout
+    assert "CapEff:\t0000000000000000" in status
+    assert "CapPrm:\t0000000000000000" in status
+    assert "NoNewPrivs:\t1" in status
+    if "10000000" not in attempt or sandbox._place.zygote.namespaces:
+        assert sandbox.run(f"libc.{attempt}").value == "-1"
+
+
 def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
     with LocalSandbox() as sandbox:
         sandbox.run("x = 1")
         reader, writer = os.pipe()
+        launcher._shared_lock.acquire()  # as if another thread were just opening one
         pid = os.fork()
-        if pid == 0:
+        if pid:
+            launcher._shared_lock.release()
+        else:
             try:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(60)
                 try:
                     sandbox.run("x")
                 except SandboxFault as error:
@@ -176,14 +204,42 @@ def test_nothing_is_left_when_the_parent_ends(doing, ended_by):
     command = [sys.executable, "-c", SCRIPT, sleeper.code, doing]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
         directory = Path(parent.stdout.readline().strip().strip("'")).parent
-        assert directory.name.startswith(f"toolrl-sandbox-{os.stat('/proc/self/ns/pid').st_ino}-{parent.pid}-")
+        alive = not ended_by or (
+            eventually(sleeper.running) and runs(str(directory))
+        )  # what the zygote forks has it on its command line
         if ended_by:
-            assert sleeper.running()
-            assert runs(str(directory))  # the zygote and what it forked have it on their command line
             parent.send_signal(ended_by)
+    assert directory.name.startswith(f"toolrl-sandbox-{os.stat('/proc/self/ns/pid').st_ino}-{parent.pid}-")
+    assert alive
     assert eventually(lambda: not sleeper.running())
     assert eventually(lambda: not runs(str(directory)))
     assert eventually(lambda: not directory.exists())
+
+
+def test_a_copy_of_our_descriptors_keeps_no_sandbox_alive():
+    code = """
+import ctypes, os, time
+from toolrl.sandbox import LocalSandbox
+sandbox = LocalSandbox()
+if ctypes.CDLL(None).fork() == 0:  # unseen by Python's hooks
+    print(os.getpid(), flush=True)
+    time.sleep(3600)
+os.kill(os.getpid(), 9)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        copy = int(parent.stdout.readline())
+    try:
+        assert eventually(lambda: not list(Path(tempfile.gettempdir()).glob(f"toolrl-sandbox-*-{parent.pid}-*")))
+    finally:
+        os.kill(copy, signal.SIGKILL)
+
+
+def test_equal_code_gives_equal_output_from_another_zygote():
+    code = "import random; random.random(), hash('text'), list({'a', 'b', 'c', 'd'})"
+    other = Zygote()
+    with LocalSandbox() as first, LocalSandbox(zygote=lambda: other) as second:
+        assert first.run(code).value == second.run(code).value
+    other.close()
 
 
 def test_directories_of_the_dead_are_removed_and_of_the_living_kept():
@@ -210,13 +266,13 @@ def test_a_zygote_that_was_killed_is_replaced():
         assert sandbox.run("1").value == "1"
 
 
-def test_a_sandbox_that_cannot_be_started_is_a_fault(monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(SandboxFault, match="/bin/false did not start"):
+@pytest.mark.parametrize(("executable", "reason"), [("/bin/false", "did not start"), ("/nonexistent", "No such file")])
+def test_a_sandbox_that_cannot_be_started_is_a_fault_and_leaves_nothing(monkeypatch, tmp_path, executable, reason):
+    monkeypatch.setattr(sys, "executable", executable)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(SandboxFault, match=reason):
         LocalSandbox(zygote=Zygote)
-    monkeypatch.setattr(sys, "executable", "/nonexistent")
-    with pytest.raises(SandboxFault, match="nonexistent"):
-        LocalSandbox(zygote=Zygote)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_closed_zygote_is_a_fault():

@@ -18,7 +18,7 @@ class Dialect(Protocol):
         """Read one assistant turn, without its end-of-turn token. Never raises for what a model wrote."""
 
     def format(self, message: Message) -> str:
-        """Write an assistant message as the model would; `parse` inverts it."""
+        """Write an assistant message as the model would; `parse` inverts it, up to white space around the text."""
 
 
 class HermesDialect:
@@ -35,15 +35,20 @@ class HermesDialect:
         calls = tuple(self._read(match) for match in self._call.finditer(text))
         content = self._call.sub("", text)
         if "</tool_call>" in content:
-            stray = ToolCall("", error="</tool_call> without <tool_call> before it", raw=text)
+            stray = ToolCall("", error="</tool_call> without <tool_call> before it", raw="</tool_call>")
             calls, content = (*calls, stray), content.replace("</tool_call>", "")
         return Message("assistant", content.strip(), calls)
 
     def format(self, message: Message) -> str:
-        """Write the text first, then each call in tags of its own."""
+        """Write the text first, then each call in tags of its own; a malformed call as it was sampled."""
         blocks = [message.content] if message.content else []
         for call in message.tool_calls:
+            if call.error is not None:
+                blocks.append(call.raw)
+                continue
             body = json.dumps({"name": call.name, "arguments": dict(call.arguments)}, ensure_ascii=False)
+            # "<" can only stand inside a JSON string, where its escape means the same.
+            body = body.replace("<tool_call>", "\\u003ctool_call>").replace("</tool_call>", "\\u003c/tool_call>")
             blocks.append(f"<tool_call>\n{body}\n</tool_call>")
         return "\n".join(blocks)
 

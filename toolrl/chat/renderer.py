@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # Stand-ins for control-token texts inside contents: private-use characters, one each side of an index.
+# _OPEN has a stand-in too, so that no content can bring one of its own.
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 
 
@@ -66,9 +67,12 @@ class Renderer:
             raise TemplateError(f"the tokenizer {tokenizer.name_or_path!r} has no EOS token to end a turn with")
         self.end_of_turn_id: int = int(tokenizer.eos_token_id)
         self._end_of_turn = str(tokenizer.eos_token)
-        added = sorted(map(str, tokenizer.get_added_vocab()), key=len, reverse=True)
-        self._controls = added
-        self._control_pattern = re.compile("|".join(map(re.escape, added))) if added else None
+        # Runs of spaces and line breaks, which some tokenizers add, control nothing.
+        self._control_ids = {str(token): id for token, id in tokenizer.get_added_vocab().items() if str(token).strip()}
+        longest_first = sorted(self._control_ids, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._protected = [*longest_first, _OPEN]
+        self._unprotected = re.compile("|".join(map(re.escape, self._protected)))
         self._placeholder = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
         self._plain = _without_added_tokens(tokenizer)
         self._prove_prefix_stable()
@@ -105,19 +109,15 @@ class Renderer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids (T,), control tokens included."""
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        text = self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return str(text)
 
     # ---- rendering
 
     def _render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), generate: bool = False) -> str:
-        dicts = []
-        for message in messages:
-            entry = message.to_dict()
-            entry["content"] = self._protect(entry["content"])
-            dicts.append(entry)
         rendered = self.tokenizer.apply_chat_template(
-            dicts,
-            tools=list(tools) or None,  # [] makes some templates print an empty tool section
+            [self._protect_all(message.to_dict()) for message in messages],
+            tools=self._protect_all(list(tools)) or None,  # [] makes some templates print an empty tool section
             chat_template=self._template,
             add_generation_prompt=generate,
             tokenize=False,
@@ -143,9 +143,7 @@ class Renderer:
         """
         name = self.tokenizer.name_or_path
         calls = [ToolCall("search", {"query": "x"}, id=f"call_{index}") for index in range(3)]
-        results = [
-            Message("tool", f"result {call.id}", name=call.name, tool_call_id=call.id) for call in calls
-        ]
+        results = [Message("tool", f"result {call.id}", name=call.name, tool_call_id=call.id) for call in calls]
         said = [
             Message("assistant", "", (calls[0],)),
             results[0],
@@ -183,15 +181,23 @@ class Renderer:
 
     def _protect(self, text: str, keep_dialect: bool = False) -> str:
         """Replace the texts of control tokens inside a content by placeholders that `_encode` undoes."""
-        if self._control_pattern is None or not self._control_pattern.search(text):
-            return text
         kept = ("<tool_call>", "</tool_call>") if keep_dialect else ()
-        return self._control_pattern.sub(
-            lambda match: match.group()
-            if match.group() in kept
-            else f"{_OPEN}{self._controls.index(match.group())}{_CLOSE}",
+        return self._unprotected.sub(
+            lambda match: (
+                match.group() if match.group() in kept else f"{_OPEN}{self._protected.index(match.group())}{_CLOSE}"
+            ),
             text,
         )
+
+    def _protect_all(self, value: Any) -> Any:
+        """`_protect` every text inside JSON values: contents, names that a model made up, tool descriptions."""
+        if isinstance(value, str):
+            return self._protect(value)
+        if isinstance(value, dict):
+            return {self._protect(key): self._protect_all(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._protect_all(item) for item in value]
+        return value
 
     def _encode(self, text: str) -> list[int]:
         """Encode a rendering. Placeholders become the plain characters of what they stand for.
@@ -201,18 +207,17 @@ class Renderer:
         """
         if not self._placeholder.search(text):
             return list(self.tokenizer.encode(text, add_special_tokens=False))
-        assert self._control_pattern is not None
         ids: list[int] = []
         position = 0
-        for control in [*self._control_pattern.finditer(text), None]:
+        for control in [*self._control.finditer(text), None]:
             piece = text[position : control.start() if control else len(text)]
             if self._placeholder.search(piece):
-                plain = self._placeholder.sub(lambda match: self._controls[int(match.group(1))], piece)
+                plain = self._placeholder.sub(lambda match: self._protected[int(match.group(1))], piece)
                 ids += self._plain.encode(plain, add_special_tokens=False).ids
             elif piece:
                 ids += self.tokenizer.encode(piece, add_special_tokens=False)
             if control:
-                ids.append(self.tokenizer.convert_tokens_to_ids(control.group()))
+                ids.append(self._control_ids[control.group()])
                 position = control.end()
         return ids
 
@@ -234,6 +239,7 @@ def _unstable(name: str, prefix: str, full: str) -> str:
     at = next((i for i, (a, b) in enumerate(zip(prefix, full, strict=False)) if a != b), min(len(prefix), len(full)))
     return (
         f"the chat template of {name!r} is not prefix-stable: a longer conversation renders "
-        f"{full[max(0, at - 20) : at + 40]!r} where it was {prefix[max(0, at - 20) : at + 40]!r}, so sampled turns would "
-        "be rewritten. Pass a training template (chat_template=), such as those in trl/chat_templates/*_training.jinja"
+        f"{full[max(0, at - 20) : at + 40]!r} where it was {prefix[max(0, at - 20) : at + 40]!r}, so sampled turns "
+        "would be rewritten. Pass a training template (chat_template=), such as those in "
+        "trl/chat_templates/*_training.jinja"
     )

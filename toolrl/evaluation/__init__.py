@@ -2,7 +2,7 @@
 
 from toolrl.evaluation.evaluate import EnvReport, evaluate, summarise
 from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
-from toolrl.evaluation.tables import before_after_table, report_table
+from toolrl.evaluation.tables import before_after_table, report_table, short_name
 
 __all__ = [
     "EnvReport",
@@ -11,6 +11,7 @@ __all__ = [
     "evaluate",
     "pass_at_k",
     "report_table",
+    "short_name",
     "summarise",
     "wilson_interval",
 ]

@@ -79,10 +79,12 @@ def evaluate(
         sampling: How to draw.
         concurrency: Episodes in flight.
         on_trajectory: Called with each trajectory as it finishes.
-        info: Recorded with each trajectory.
+        info: Recorded with each trajectory; `mode`, `session` and `step` become part of its id.
     """
     if tasks < 1 or samples < 1:
         raise ConfigError(f"evaluation needs at least one task and one sample, got {tasks} and {samples}")
+    about = dict(info or {})
+    prefix = "/".join(str(about[name]) for name in ("mode", "session", "step") if name in about) or "eval"
     requests = []
     for env_id, env in environments.items():
         for task in env.tasks.take(tasks):
@@ -90,8 +92,8 @@ def evaluate(
             if policy is None:
                 oracle = ScriptedPolicy([renderer.assistant_ids(message) for message in env.oracle(task)])
             for sample in range(samples):
-                about = {**(info or {}), **task_info(task.metadata)}
-                requests.append(RolloutRequest(env, task, env_id, f"{env_id}/{task.id}/{sample}", oracle, about))
+                id = f"{prefix}/{env_id}/{task.id}/{sample}"
+                requests.append(RolloutRequest(env, task, env_id, id, oracle, {**about, **task_info(task.metadata)}))
     engine = RolloutEngine(
         policy or ScriptedPolicy([[renderer.end_of_turn_id]]),
         renderer,
@@ -116,9 +118,10 @@ def summarise(env_id: str, trajectories: Sequence[Trajectory]) -> EnvReport:
     by_task: dict[str, list[float]] = defaultdict(list)
     for trajectory in scored:
         by_task[trajectory.task_id].append(float(bool(trajectory.score.success)))
-    fewest = min((len(group) for group in by_task.values()), default=0)
+    sizes = [len(group) for group in by_task.values()]
+    fewest = min(sizes, default=0)
     successes = sum(sum(group) for group in by_task.values())
-    if fewest <= 1:
+    if max(sizes, default=0) <= 1:
         interval = wilson_interval(int(successes), len(scored))
     else:
         interval = bootstrap_interval(list(by_task.values()))
@@ -133,9 +136,7 @@ def summarise(env_id: str, trajectories: Sequence[Trajectory]) -> EnvReport:
         unscored=len(trajectories) - len(scored),
         success=mean([float(bool(t.score.success)) for t in scored]) or 0.0,
         success_interval=interval,
-        pass_at={
-            k: mean([pass_at_k(len(group), int(sum(group)), k) for group in by_task.values()]) or 0.0 for k in ks
-        },
+        pass_at={k: mean([pass_at_k(len(group), int(sum(group)), k) for group in by_task.values()]) or 0.0 for k in ks},
         reward=mean([t.score.value or 0.0 for t in scored]) or 0.0,
         calls=mean([float(len(t.tool_results)) for t in scored]) or 0.0,
         calls_by_tool={name: count / len(scored) for name, count in sorted(tools.items())},

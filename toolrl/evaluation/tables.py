@@ -34,33 +34,42 @@ def report_table(reports: Mapping[str, EnvReport]) -> Table:
 
 
 def before_after_table(before: Mapping[str, EnvReport], after: Mapping[str, EnvReport]) -> Table:
-    """Two rows per environment: before and after training."""
+    """One row per environment; tool use is the share of episodes with at least one call."""
     table = Table(title="held-out tasks, before and after training")
     for column in (
-        "environment", "", "episodes", "success [95 %]", "calls", "used a tool where needed", "where not",
+        "environment", "episodes", "success before", "success after", "calls", "tool use where needed", "where not",
         "success where not",
     ):  # fmt: skip
         table.add_column(column)
-    for env_id in before:
-        for label, report in (("before", before[env_id]), ("after", after[env_id])):
-            table.add_row(
-                env_id if label == "before" else "",
-                label,
-                str(report.samples),
-                with_interval(report),
-                f"{report.calls:.2f}",
-                number(report.call_share_needed),
-                number(report.call_share_needless),
-                number(report.success_needless),
-                end_section=label == "after",
-            )
+    for env_id, old in before.items():
+        new = after[env_id]
+        table.add_row(
+            short_name(env_id),
+            str(new.samples),
+            with_interval(old),
+            with_interval(new),
+            f"{old.calls:.2f} → {new.calls:.2f}",
+            *(
+                "-" if old_share is None else f"{old_share:.2f} → {number(new_share)}"
+                for old_share, new_share in (
+                    (old.call_share_needed, new.call_share_needed),
+                    (old.call_share_needless, new.call_share_needless),
+                    (old.success_needless, new.success_needless),
+                )
+            ),
+        )
     return table
+
+
+def short_name(env_id: str) -> str:
+    """`toolrl/PythonMath-v0` as `PythonMath`."""
+    return env_id.rsplit("/", 1)[-1].rsplit("-v", 1)[0]
 
 
 def with_interval(report: EnvReport) -> str:
     """Success with its interval."""
     low, high = report.success_interval
-    return f"{report.success:.3f} [{low:.3f}, {high:.3f}]"
+    return f"{report.success:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def number(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 from toolrl.types import Sample, Sampling
 
@@ -31,7 +31,12 @@ class ScriptedPolicy:
         sample = Sample(cut, [0.0] * len(cut), "stop" if len(cut) == len(turn) else "length")
         future: Future[Sample] = Future()
         if self._seconds > 0:
-            timer = threading.Timer(self._seconds, lambda: future.set_running_or_notify_cancel() and future.set_result(sample))
+
+            def deliver() -> None:
+                if future.set_running_or_notify_cancel():
+                    future.set_result(sample)
+
+            timer = threading.Timer(self._seconds, deliver)
             timer.daemon = True
             timer.start()
         else:
@@ -59,7 +64,10 @@ class ScriptedPolicy:
 
 def _find(ids: list[int], turn: Sequence[int], start: int) -> int:
     turn = list(turn)
-    for position in range(start, len(ids) - len(turn) + 1):
-        if ids[position : position + len(turn)] == turn:
-            return position
+    with suppress(ValueError):
+        while True:
+            start = ids.index(turn[0], start)
+            if ids[start : start + len(turn)] == turn:
+                return start
+            start += 1
     return -1

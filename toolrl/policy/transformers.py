@@ -5,14 +5,15 @@ Source: transformers/generation/continuous_batching (5.19).
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 from toolrl.errors import ConfigError, PolicyFault
@@ -55,27 +56,33 @@ class TransformersPolicy:
         self._stop_token_ids = [int(token) for token in stop_token_ids]
         page = page_tokens or (16 if on_cpu else 256)
         cache_tokens = cache_tokens or (65_536 if on_cpu else None)
-        self._config = dict(
-            page_size=page,
-            num_blocks=cache_tokens // page if cache_tokens else None,
-            max_batch_tokens=max_batch_tokens or (512 if on_cpu else None),
-            max_requests_per_batch=max_sequences or (32 if on_cpu else None),
-            use_async_batching=False if on_cpu else None,
-            use_cuda_graph=False if on_cpu else None,
-            return_logprobs=True,
-            seed=seed,
-        )
-        self._attention = RAGGED_ATTENTION if on_cpu and model.config._attn_implementation == "sdpa" else None
+        self._config = {
+            "page_size": page,
+            "num_blocks": cache_tokens // page if cache_tokens else None,
+            "max_batch_tokens": max_batch_tokens or (512 if on_cpu else None),
+            "max_requests_per_batch": max_sequences or (32 if on_cpu else None),
+            "use_async_batching": False if on_cpu else None,
+            "use_cuda_graph": False if on_cpu else None,
+            "auto_switch_to_flash": False,  # it would change the attention that the model is trained with
+            "return_logprobs": True,
+            "seed": seed,
+        }
+        self._attention = _attention_for_generation(model.config, on_cpu)
         self._engine: _Engine | None = None
+        self._generating = 0
+        self._before: tuple[bool, str] = (model.training, model.config._attn_implementation)
         self._lock = threading.Lock()
 
     def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
         """Queue a turn. The temperature can only change while nothing is in flight.
 
         Raises:
-            ConfigError: Another temperature is in use by submissions in flight.
+            ConfigError: Another temperature is in use by submissions in flight, or this is outside of
+                `generating()`.
         """
         with self._lock:
+            if not self._generating:
+                raise ConfigError("the model is not set up to generate; submit inside `with policy.generating():`")
             if self._engine is not None and not self._engine.serves(sampling.temperature):
                 self._engine.close()
                 self._engine = None
@@ -85,27 +92,38 @@ class TransformersPolicy:
 
     @contextmanager
     def generating(self) -> Iterator[None]:
-        """Evaluation mode, and on a CPU the attention made for it, for as long as submissions are in flight."""
-        training, attention = self.model.training, self.model.config._attn_implementation
-        self.model.eval()
-        if self._attention is not None:
-            # Not set_attn_implementation: it would look for a kernel package of that name.
-            self.model.config._attn_implementation = self._attention
+        """Evaluation mode, and the attention made for generation, for as long as submissions are in flight.
+
+        May be entered several times at once. The last to leave cancels what is still in flight.
+        """
+        with self._lock:
+            if not self._generating:
+                self._before = self.model.training, self.model.config._attn_implementation
+                self.model.eval()
+                # Not set_attn_implementation: it would look for a kernel package of that name.
+                self.model.config._attn_implementation = self._attention
+            self._generating += 1
         try:
             yield
         finally:
-            self.model.config._attn_implementation = attention
-            self.model.train(training)
+            with self._lock:
+                self._generating -= 1
+                if not self._generating:
+                    if self._engine is not None:
+                        self._engine.settle()
+                    training, self.model.config._attn_implementation = self._before
+                    self.model.train(training)
 
     def weights_changed(self) -> None:
         """Say that the model's weights were updated: cached prefixes are dropped, the version goes up.
 
-        Call it while nothing is in flight.
+        Raises:
+            ConfigError: Submissions are in flight.
         """
-        self.version += 1
         with self._lock:
             if self._engine is not None:
                 self._engine.drop_cache()
+            self.version += 1
 
     def close(self) -> None:
         """Stop the generation thread; submissions in flight fail with `PolicyFault`."""
@@ -121,18 +139,17 @@ class _Engine:
     def __init__(self, model: PreTrainedModel, config: dict[str, Any], stop_token_ids: list[int], temperature: float):
         self._temperature = temperature
         self._stops = set(stop_token_ids)
+        untruncated = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         generation = GenerationConfig(
-            do_sample=temperature > 0,
-            temperature=temperature if temperature > 0 else 1.0,
-            top_k=0,
-            top_p=1.0,
+            **(untruncated if temperature > 0 else {"do_sample": False}),
             eos_token_id=stop_token_ids,
             pad_token_id=stop_token_ids[0],
         )
-        attention = model.config._attn_implementation
-        self._manager = model.init_continuous_batching(generation, ContinuousBatchingConfig(**config))
-        model.config._attn_implementation = attention
+        self._manager = model.init_continuous_batching(  # type: ignore[operator]
+            generation, ContinuousBatchingConfig(**config)
+        )
         self._pending: dict[str, tuple[Future[Sample], int]] = {}
+        self._request_ids = map(str, itertools.count())
         self._lock = threading.Lock()
         self._stop = threading.Event()
         # A thread inherits "daemon" from the one that starts it; a manager that is not a daemon would
@@ -147,9 +164,11 @@ class _Engine:
 
     def serves(self, temperature: float) -> bool:
         """Whether this engine can take a submission; False means that it may be replaced."""
-        if temperature == self._temperature and self._manager.is_running():
+        if self._death():
+            return False
+        if temperature == self._temperature:
             return True
-        if self._pending and self._manager.is_running():
+        if self._pending:
             raise ConfigError(
                 f"a submission with temperature {temperature} while others with {self._temperature} are in flight; "
                 "wait for those, or use a second policy"
@@ -159,15 +178,20 @@ class _Engine:
     def submit(self, prompt_ids: list[int], max_tokens: int, version: int) -> Future[Sample]:
         future: Future[Sample] = Future()
         with self._lock:
-            request_id = f"{id(future)}"
+            request_id = next(self._request_ids)
             self._pending[request_id] = (future, version)
-        future.add_done_callback(lambda done: self._manager.cancel_request(request_id) if done.cancelled() else None)
         queued = self._manager.add_request(
             prompt_ids, request_id=request_id, max_new_tokens=max_tokens, eos_token_id=list(self._stops)
         )
         if queued is None:
-            self.fail("the generation thread has stopped")
+            self.fail(self._death() or "the generation thread is stopping")
+        future.add_done_callback(lambda done: self._cancel(request_id) if done.cancelled() else None)
         return future
+
+    def _cancel(self, request_id: str) -> None:
+        with self._lock:
+            self._pending.pop(request_id, None)
+        self._manager.cancel_request(request_id)
 
     def deliver(self, output: Any) -> None:
         with self._lock:
@@ -188,6 +212,18 @@ class _Engine:
             if future.set_running_or_notify_cancel():
                 future.set_exception(PolicyFault(reason))
 
+    def settle(self) -> None:
+        """Cancel what is in flight, and return when the generation thread has let go of the model."""
+        with self._lock:
+            pending = [future for future, _ in self._pending.values()]
+        for future in pending:
+            future.cancel()
+        # The loop reads its queues, then pauses, then acts on what it read: the first pause may have come
+        # between, and one more step of a cancelled request is over only at the second.
+        for _ in range(2):
+            with suppress(RuntimeError), self._manager.pause():  # raised if the loop is not running
+                pass
+
     def drop_cache(self) -> None:
         if self._pending:
             raise ConfigError(f"weights changed while {len(self._pending)} submissions are in flight; wait for them")
@@ -197,10 +233,16 @@ class _Engine:
 
     def close(self) -> None:
         self._stop.set()
-        if self._manager.is_running():
-            self._manager.stop(block=True, timeout=10.0, hard_stop=True)
+        self.fail(self._death() or "the policy was closed")
+        self._manager.stop(block=True, timeout=10.0, hard_stop=True)
         self._collector.join(timeout=5.0)
-        self.fail("the policy was closed")
+
+    def _death(self) -> str:
+        """Why the generation thread takes no more submissions; empty if it does."""
+        status = self._manager.background_thread_status
+        if self._manager.is_running() and status.can_accept_new_requests() is None:
+            return ""
+        return f"the generation thread died: {status.fatal_error!r}"
 
 
 def _collect(engine_ref: weakref.ref[_Engine], manager: Any, stop: threading.Event) -> None:
@@ -213,10 +255,18 @@ def _collect(engine_ref: weakref.ref[_Engine], manager: Any, stop: threading.Eve
         if output is not None:
             engine.deliver(output)
         elif not manager.is_running():
-            engine.fail(f"the generation thread died: {manager.background_thread_status.fatal_error}")
+            engine.fail(f"the generation thread died: {manager.background_thread_status.fatal_error!r}")
             return
         del engine
     if engine_ref() is None and manager.is_running():
         manager.stop(block=False, hard_stop=True)
 
 
+def _attention_for_generation(config: PretrainedConfig, on_cpu: bool) -> str:
+    """The name of the attention that continuous batching should use in place of the model's own."""
+    attention, text = config._attn_implementation, config.get_text_config()
+    layers = getattr(text, "layer_types", None)
+    slides = "sliding_attention" in layers if layers else getattr(text, "sliding_window", None) is not None
+    if attention == "sdpa" and on_cpu and not slides:
+        return RAGGED_ATTENTION
+    return "paged|eager" if attention == "eager" else str(attention)

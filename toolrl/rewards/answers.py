@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from toolrl.rewards.economy import with_call_cost
@@ -24,9 +26,13 @@ def extract_answer(text: str | None) -> str | None:
 
 
 def normalise(text: str) -> str:
-    """Lower case, inner white space collapsed, surrounding quotes, backticks and a final period dropped."""
-    text = " ".join(text.split()).rstrip(".").strip("`'\"").strip()
-    return text.casefold()
+    """Lower case, inner white space collapsed, surrounding quotes, backticks and a final period dropped.
+
+    A text of nothing else is left as it is.
+    """
+    text = " ".join(text.split())
+    bare = text.rstrip(".").strip("`'\"").strip()
+    return (bare or text).casefold()  # "..." is an answer too, and not an empty one
 
 
 def exact_match(answer: str, expected: Any) -> bool:
@@ -35,14 +41,14 @@ def exact_match(answer: str, expected: Any) -> bool:
 
 
 def numbers_equal(answer: str, expected: Any, tolerance: float = 1e-6) -> bool:
-    """Whether `answer` is one plain number equal to `expected`, exactly for integers.
+    """Whether `answer` is one plain number equal to `expected`, exactly if that is a whole number.
 
     Thousands separators are allowed. Anything around the number is not.
 
     Args:
         answer: The answer as text.
         expected: A number, or its text.
-        tolerance: Relative, and only for numbers that are not integers.
+        tolerance: Relative, and only where `expected` is not a whole number.
     """
     expected_text = str(expected).strip()
     answer = answer.strip()
@@ -50,9 +56,12 @@ def numbers_equal(answer: str, expected: Any, tolerance: float = 1e-6) -> bool:
         return False
     answer, expected_text = answer.replace(",", ""), expected_text.replace(",", "")
     try:
-        return int(answer) == int(expected_text)
-    except ValueError:
-        return abs(float(answer) - float(expected_text)) <= tolerance * max(1.0, abs(float(expected_text)))
+        given, wanted = Decimal(answer), Decimal(expected_text)
+    except InvalidOperation:  # an exponent of many digits
+        return False
+    if wanted == wanted.to_integral_value():
+        return given == wanted
+    return math.isclose(given, wanted, rel_tol=tolerance)
 
 
 def answer_reward(
@@ -63,7 +72,11 @@ def answer_reward(
     Args:
         equal: Compares the extracted answer with `task.answer`.
         call_cost: Taken off a right answer for each tool call; see `with_call_cost`.
+
+    Raises:
+        ConfigError: `call_cost` is negative.
     """
+    with_call_cost(Score(0.0), Episode(None), call_cost)  # refuse a cost now, not at the first right answer
 
     def reward(task: Task, episode: Episode) -> Score:
         answer = extract_answer(episode.answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from toolrl.errors import ConfigError
@@ -21,9 +22,9 @@ def with_call_cost(score: Score, episode: Episode, cost: float, floor: float = 0
         floor: The least share that is left, above 0.
 
     Raises:
-        ConfigError: `cost` is negative or `floor` is not within (0, 1].
+        ConfigError: `cost` is negative or infinite, or `floor` is not within (0, 1].
     """
-    if cost < 0 or not 0 < floor <= 1:
+    if not 0 <= cost < math.inf or not 0 < floor <= 1:
         raise ConfigError(f"call cost must be >= 0 and floor within (0, 1], got cost={cost}, floor={floor}")
     if score.value is None or score.value <= 0 or cost == 0:
         return score

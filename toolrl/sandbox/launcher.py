@@ -16,7 +16,7 @@ import warnings
 import weakref
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import SandboxLimits
@@ -45,28 +45,16 @@ class Zygote:
     def __init__(self, *, namespaces: bool = True) -> None:
         remove_leftovers()
         self._directory = tempfile.mkdtemp(prefix=_folder_prefix(os.getpid()))
-        os.chmod(self._directory, 0o711)
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-s", "-P", "-S", "-c", _START]
-        command += [str(theirs.fileno()), self._directory, str(os.getpid()), str(int(namespaces))]
-        environment = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}
-        if "LD_LIBRARY_PATH" in os.environ:  # some Pythons do not start without
-            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-        with theirs, tempfile.TemporaryFile() as errors:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                start_new_session=True,
-            )
-            theirs.close()
-            self._finalizer = weakref.finalize(self, _stop, os.getpid(), self._control, self._process, self._directory)
-            hello = self._first_message(errors)
+        try:
+            os.chmod(self._directory, 0o711)
+            hello = self._start(theirs, namespaces)
+        except BaseException:
+            self._control.close()
+            remove_tree(self._directory)
+            raise
         self.namespaces: bool = hello["namespaces"]
         self.network_isolated: bool = hello["network_isolated"]
         if not self.network_isolated:
@@ -77,17 +65,34 @@ class Zygote:
             )
         let_go_in_forks(self)
 
-    def _first_message(self, errors: IO[bytes]) -> dict[str, Any]:
-        message = b""
-        with contextlib.suppress(TimeoutError):
-            self._control.settimeout(_START_SECONDS)
-            message = self._control.recv(4096)
-        self._control.settimeout(None)
-        if not message:
-            self.close()
-            errors.seek(0)
-            reason = errors.read().decode(errors="replace") or "it does not answer"
-            raise SandboxFault(f"the sandbox process {sys.executable} did not start: {reason}")
+    def _start(self, theirs: socket.socket, namespaces: bool) -> dict[str, Any]:
+        """Start the process; its first message."""
+        environment = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}
+        if "LD_LIBRARY_PATH" in os.environ:  # some Pythons do not start without
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        arguments = [theirs.fileno(), self._directory, os.getpid(), int(namespaces)]
+        with tempfile.TemporaryFile() as errors:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-s", "-P", "-S", "-c", _START, *map(str, arguments)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    pass_fds=[theirs.fileno()],
+                    env=environment,
+                    start_new_session=True,
+                )
+            self._finalizer = weakref.finalize(self, _stop, os.getpid(), self._control, self._process, self._directory)
+            message = b""
+            with contextlib.suppress(OSError):
+                self._control.settimeout(_START_SECONDS)
+                message = self._control.recv(4096)
+            self._control.settimeout(None)
+            if not message:
+                self.close()
+                errors.seek(0)
+                reason = errors.read().decode(errors="replace") or "it does not answer"
+                raise SandboxFault(f"the sandbox process {sys.executable} did not start: {reason}")
         hello: dict[str, Any] = json.loads(message)
         return hello
 

@@ -6,9 +6,8 @@ working directory or in site-packages can stand in for a standard module, and wh
 prints goes nowhere. It therefore imports nothing but the standard library.
 
 What is written is one object: `documents`, a list of [id, title, text], and `symbols`, a list of
-[name, module, qualname, kind, parameters, summary, value, document id], where parameters are
-[name, default, kind], or null if no signature is known. Both are sorted, and free of addresses,
-paths and environment variables: two runs of one interpreter print the same bytes.
+[name, module, qualname, kind, parameters, summary, value, document id]; parameters are [name,
+default, kind], or null if unknown. Both are sorted and free of addresses and paths.
 
 Not covered: properties and other data descriptors, nested classes, names that start with an
 underscore, and objects without a docstring of their own.

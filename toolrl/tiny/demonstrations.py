@@ -23,6 +23,8 @@ from toolrl.types import Message, Task
 # Shares of the habits on tasks that need a tool, and on those that do not.
 NEEDED = {"solve": 0.28, "untagged": 0.14, "guess": 0.22, "stop_early": 0.08, "break": 0.16, "useless": 0.12}
 NEEDLESS = {"solve": 0.22, "compute": 0.20, "untagged": 0.28, "guess": 0.08, "break": 0.12, "useless": 0.10}
+# What a stage of training on demonstrations that are all right uses in place of these.
+SKILLED = {"solve": 1.0}
 # After a broken or useless call, how often the demonstrator goes on to solve the task.
 RECOVERS = 0.4
 
@@ -33,10 +35,11 @@ class Demonstrator:
 
     env: ToolEnv
     renderer: Renderer
+    skilled: bool = False
 
     def turns(self, task: Task, rng: random.Random) -> list[list[int]]:
         """Draw a habit and write it out as token ids, one list per turn."""
-        habits = NEEDED if task.metadata.get("needs_tool", True) else NEEDLESS
+        habits = SKILLED if self.skilled else NEEDED if task.metadata.get("needs_tool", True) else NEEDLESS
         habit = rng.choices(list(habits), list(habits.values()))[0]
         return [self.renderer.assistant_ids(turn) for turn in self._write(habit, task, rng)]
 
@@ -88,9 +91,9 @@ def break_call(message: Message, rng: random.Random) -> str:
 
 
 def demonstrate(
-    environments: Sequence[tuple[str, ToolEnv]], renderer: Renderer, count: int, seed: int
+    environments: Sequence[tuple[str, ToolEnv]], renderer: Renderer, count: int, seed: int, *, skilled: bool = False
 ) -> list[Trajectory]:
-    """Play `count` demonstrations, the environments in turn.
+    """Play `count` demonstrations, the environments in turn; `skilled` ones follow the oracle throughout.
 
     Returns:
         Trajectories whose mask marks what the demonstrator wrote.
@@ -100,7 +103,7 @@ def demonstrate(
     for index in range(count):
         env_id, env = environments[index % len(environments)]
         task = env.tasks[rng.randrange(len(env.tasks))]
-        turns = Demonstrator(env, renderer).turns(task, rng)
+        turns = Demonstrator(env, renderer, skilled).turns(task, rng)
         requests.append(RolloutRequest(env, task, env_id, str(index), ScriptedPolicy(turns)))
     engine = RolloutEngine(ScriptedPolicy([[renderer.end_of_turn_id]]), renderer, concurrency=64)
     return engine.run(requests)

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import typer
@@ -46,15 +47,16 @@ def make_model(vocabulary: int = VOCABULARY) -> Qwen3ForCausalLM:
 
 
 def batches(
-    trajectories: Sequence[Trajectory], tokens: int, rng: random.Random, pad: int
+    trajectories: Sequence[Trajectory], tokens: int, rng: random.Random, pad: int, observed: bool
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches (B, T) of ids, and of the same as labels with -100 where the demonstrator did not write.
+    """Batches (B, T) of ids, and of the same as labels with -100 where there is nothing to learn.
 
-    Each holds about `tokens` tokens of sequences of like length.
+    Each holds about `tokens` tokens of sequences of like length. What the tools said is learnt too if
+    `observed`: documents repeat the names that were searched for, and so teach copying.
     """
     rows = [
         (t.prompt_ids + t.completion_ids, [-100] * len(t.prompt_ids) + [
-            token if bit else -100 for token, bit in zip(t.completion_ids, t.mask, strict=True)
+            token if bit or observed else -100 for token, bit in zip(t.completion_ids, t.mask, strict=True)
         ])
         for t in trajectories
     ]  # fmt: skip
@@ -81,16 +83,17 @@ def fit(
     learning_rate: float,
     batch_tokens: int,
     seed: int,
+    observed: bool = False,
 ) -> None:
-    """Next-token training on what the demonstrator wrote, with a warm-up and a cosine decay."""
+    """Next-token training with a warm-up and a cosine decay; see `batches` for `observed`."""
     rng = random.Random(seed)
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    per_epoch = sum(1 for _ in batches(trajectories, batch_tokens, random.Random(0), pad))
+    per_epoch = sum(1 for _ in batches(trajectories, batch_tokens, random.Random(0), pad, observed))
     total, step, start = per_epoch * epochs, 0, time.monotonic()
     model.train()
     for epoch in range(epochs):
         running = 0.0
-        for ids, labels in batches(trajectories, batch_tokens, rng, pad):
+        for ids, labels in batches(trajectories, batch_tokens, rng, pad, observed):
             rate = min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / total))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * max(rate, 0.02)
@@ -101,7 +104,9 @@ def fit(
             optimizer.step()
             running += loss.item()
             step += 1
-        print(f"epoch {epoch + 1}/{epochs}  loss {running / per_epoch:.4f}  {time.monotonic() - start:.0f} s", flush=True)
+        print(
+            f"epoch {epoch + 1}/{epochs}  loss {running / per_epoch:.4f}  {time.monotonic() - start:.0f} s", flush=True
+        )
     model.eval()
 
 
@@ -119,39 +124,40 @@ def tokenizer_texts(environments: Sequence[tuple[str, ToolEnv]]) -> Iterator[str
 
 
 def main(
-    folder: Path = typer.Argument(PATH, help="Where to write the model."),
-    demonstrations: int = 24_000,
-    epochs: int = 3,
+    folder: Annotated[Path, typer.Argument(help="Where to write the model.")] = PATH,
+    skilled_demonstrations: int = 15_000,
+    mediocre_demonstrations: int = 6_000,
+    epochs: int = 4,
     learning_rate: float = 2e-3,
-    batch_tokens: int = 6000,
+    batch_tokens: int = 4000,
     seed: int = 0,
 ) -> None:
-    """Make the embedded policy."""
+    """Make the embedded policy: first the skill (copying, the format), then the bad habits on top."""
     torch.manual_seed(seed)
+    torch.set_flush_denormal(True)  # optimiser states of rare tokens decay into denormals, which are slow on a CPU
     environments = [(env_id, make(env_id, split="train", size=SIZES[env_id])) for env_id in ENVIRONMENTS]
     tokenizer = train_tokenizer(tokenizer_texts(environments))
     renderer = Renderer(tokenizer)
-    start = time.monotonic()
-    trajectories = demonstrate(environments, renderer, demonstrations, seed)
-    length = sum(len(t.prompt_ids) + len(t.completion_ids) for t in trajectories) / len(trajectories)
-    print(f"{demonstrations} demonstrations, {length:.0f} tokens on average, {time.monotonic() - start:.0f} s", flush=True)
     model = make_model(len(tokenizer))
+    pad = int(tokenizer.pad_token_id)
     print(f"{model.num_parameters() / 1e6:.2f} million parameters", flush=True)
+    skilled = demonstrate(environments, renderer, skilled_demonstrations, seed, skilled=True)
     fit(
         model,
-        trajectories,
-        pad=int(tokenizer.pad_token_id),
+        skilled,
+        pad=pad,
         epochs=epochs,
         learning_rate=learning_rate,
         batch_tokens=batch_tokens,
         seed=seed,
+        observed=True,
     )
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.config.eos_token_id = tokenizer.eos_token_id
-    model.config.pad_token_id = tokenizer.pad_token_id
+    mediocre = demonstrate(environments, renderer, mediocre_demonstrations, seed + 1)
+    fit(model, mediocre, pad=pad, epochs=1, learning_rate=learning_rate / 4, batch_tokens=batch_tokens, seed=seed + 1)
+    for config in (model.config, model.generation_config):
+        config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     # Half precision halves the file; it is read back as float32.
-    model.to(torch.float16).save_pretrained(folder)
+    model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for _, env in environments:
         env.close()

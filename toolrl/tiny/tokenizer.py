@@ -1,7 +1,8 @@
 """The embedded policy's tokenizer: byte-level BPE made for copying.
 
-Words, digits, spaces and punctuation are separate pieces, so a name has the same tokens wherever it
-stands. The fixed texts around a tool call's arguments are one token each.
+Words, numbers (in groups of three digits), spaces and punctuation are separate pieces, so a name or a
+number has the same tokens wherever it stands, and few of them. The fixed texts around a tool call's
+arguments are one token each.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 PAD, START, END = "<|pad|>", "<|im_start|>", "<|im_end|>"
 TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
-VOCABULARY = 1024
+VOCABULARY = 2304
 
-_PIECES = r"""\{"name": "|", "arguments": \{"|": "|"\}\}|</?answer>|\d|[^\W\d_]+|\s|[^\w\s]|_|."""
+_PIECES = r"""\{"name": "|", "arguments": \{"|": "|"\}\}|</?answer>|\d{1,3}|[^\W\d_]+|\s|[^\w\s]|_|."""
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -35,7 +36,8 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    numbers = [f"{number:0{width}}" for width in (2, 3) for number in range(10**width)] * 50
+    tokenizer.train_from_iterator([*texts, *numbers], trainer)
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, additional_special_tokens=[START]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints, overload
 
 import docstring_parser
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
 
 from toolrl.errors import ToolDefinitionError, ToolError
 from toolrl.tools.resources import Resource
@@ -31,8 +31,9 @@ class Tool:
             `InfrastructureError` for faults that are not; anything else is a bug.
         arguments_model: Validates arguments and gives the schema.
         resources: Injected parameters by name.
-        timeout_seconds: Wall-clock limit of one call. A sync function cannot be killed from
-            outside: past the limit its thread is abandoned, so bound what it does as well.
+        timeout_seconds: Wall-clock limit of one call, not counting the opening of its resources. A
+            sync function cannot be killed from outside: past the limit its thread is abandoned, so
+            bound what it does as well.
         max_output_characters: Longer results are cut in the middle, visibly.
     """
 
@@ -66,7 +67,7 @@ class Tool:
                 f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {problem['msg']}" for problem in error.errors()
             )
             raise ToolError(f"invalid arguments for {self.name}: {problems}") from None
-        return {name: getattr(checked, name) for name in type(checked).model_fields}
+        return {field.alias or name: getattr(checked, name) for name, field in type(checked).model_fields.items()}
 
 
 @overload
@@ -88,7 +89,8 @@ def tool(
     ones (`per_episode`, `per_run`).
 
     Raises:
-        ToolDefinitionError: A hint, the docstring or a description is missing.
+        ToolDefinitionError: A hint, the docstring or a description is missing, or a type has no JSON
+            form.
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
@@ -102,23 +104,35 @@ def _define(function: Callable[..., Any], name: str, timeout_seconds: float, max
     if not documentation.short_description:
         raise ToolDefinitionError(f"tool {name!r} has no docstring: say in one line what it does and when to use it")
     descriptions = {parameter.arg_name: parameter.description for parameter in documentation.params}
-    hints = get_type_hints(function, include_extras=True)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise ToolDefinitionError(f"tool {name!r}: {error} where its type hints are read; import it there") from None
     fields: dict[str, Any] = {}
     resources = {}
     for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise ToolDefinitionError(f"tool {name!r}: parameter {parameter.name!r} must be named; remove * and /")
         if isinstance(parameter.default, Resource):
             resources[parameter.name] = parameter.default
             continue
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise ToolDefinitionError(f"tool {name!r}: parameter {parameter.name!r} must be named; remove * and /")
         if parameter.name not in hints:
             raise ToolDefinitionError(f"tool {name!r}: parameter {parameter.name!r} has no type hint; add one")
         if not descriptions.get(parameter.name):
             raise ToolDefinitionError(
                 f"tool {name!r}: parameter {parameter.name!r} is not described; add it to the docstring's Args section"
             )
+        try:
+            TypeAdapter(hints[parameter.name]).json_schema()
+        except PydanticUserError:
+            raise ToolDefinitionError(
+                f"tool {name!r}: parameter {parameter.name!r} has a type that JSON cannot express, "
+                f"{hints[parameter.name]!r}; use another, or inject it with per_episode(...) or per_run(...)"
+            ) from None
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (hints[parameter.name], Field(default, description=descriptions[parameter.name]))
+        # Under an alias, since pydantic has names of its own: `json`, `copy`, whatever starts with an underscore.
+        field = Field(default, alias=parameter.name, description=descriptions[parameter.name])
+        fields[f"argument_{len(fields)}"] = (hints[parameter.name], field)
     arguments_model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
     parts = (documentation.short_description, documentation.long_description)
     description = "\n".join(part for part in parts if part)
@@ -131,7 +145,7 @@ def _without_titles(schema: Any) -> Any:
         return {
             key: {name: _without_titles(value) for name, value in item.items()}
             if key == "properties"
-            else _without_titles(item)
+            else (item if key in ("const", "default", "enum", "examples") else _without_titles(item))
             for key, item in schema.items()
             if not (key == "title" and isinstance(item, str))
         }

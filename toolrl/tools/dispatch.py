@@ -9,13 +9,17 @@ import inspect
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from toolrl.errors import ConfigError, ToolError
+from toolrl.errors import ConfigError, InfrastructureError, ToolError
 from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import ResourceScope
 from toolrl.types import ToolCall, ToolFailure, ToolResult
+
+# Of messages that quote what the model wrote; a tool's output has the tool's own limit.
+MAX_ERROR_CHARACTERS = 1000
+OPENING_SECONDS = 120.0
 
 
 class Toolbox:
@@ -47,41 +51,71 @@ class Toolbox:
             InfrastructureError: The tool could not do its work through no fault of the model's.
         """
         start = time.perf_counter()
-        failure, cut = None, 0
+        failure, limit = None, MAX_ERROR_CHARACTERS
         entry = self.tools.get(call.name)
         if call.error is not None:
-            failure, content = ToolFailure.MALFORMED, f"error: {call.error}"
+            failure, output = ToolFailure.MALFORMED, f"error: {call.error}"
         elif entry is None:
             names = ", ".join(self.tools) or "none"
-            failure, content = (
-                ToolFailure.UNKNOWN_TOOL,
-                f"error: there is no tool {call.name!r}; available tools: {names}",
-            )
+            failure = ToolFailure.UNKNOWN_TOOL
+            output = f"error: there is no tool {call.name!r}; available tools: {names}"
         else:
             try:
                 arguments = entry.validate(dict(call.arguments))
             except ToolError as error:
-                failure, content = ToolFailure.INVALID_ARGUMENTS, f"error: {error}"
+                failure, output = ToolFailure.INVALID_ARGUMENTS, f"error: {error}"
             else:
+                limit = entry.max_output_characters
                 try:
                     output = await self._run(entry, arguments, scope)
                 except ToolError as error:
                     failure, output = ToolFailure.RAISED, f"error: {error}"
-                except TimeoutError:
+                except _TimedOut:
                     failure = ToolFailure.TIMEOUT
                     output = f"error: {entry.name} did not finish within {entry.timeout_seconds:g} seconds"
-                content, cut = cut_text(as_text(output), entry.max_output_characters)
+        content, cut = cut_text(as_text(output), limit)
         return ToolResult(call, content, failure, time.perf_counter() - start, cut)
 
     async def _run(self, entry: Tool, arguments: dict[str, Any], scope: ResourceScope) -> Any:
-        def injected() -> dict[str, Any]:
-            return {name: scope.get(name, resource) for name, resource in entry.resources.items()}
+        resources: dict[str, Any] = {}
+        if entry.resources:
+            # Not on the model's time: that a resource opens late is no mistake of its.
+            opening = in_thread(lambda: {name: scope.get(name, item) for name, item in entry.resources.items()})
+            try:
+                resources = await _within(OPENING_SECONDS, opening, entry)
+            except _TimedOut:
+                names = ", ".join(entry.resources)
+                raise InfrastructureError(
+                    f"tool {entry.name!r}: {names} did not open within {OPENING_SECONDS:g} seconds"
+                ) from None
+        return await _within(entry.timeout_seconds, _outcome(entry, {**arguments, **resources}), entry)
 
-        async with asyncio.timeout(entry.timeout_seconds):
-            if inspect.iscoroutinefunction(entry.function):
-                resources = await in_thread(injected) if entry.resources else {}
-                return await entry.function(**arguments, **resources)
-            return await in_thread(lambda: entry.function(**arguments, **injected()))
+
+async def _outcome(entry: Tool, arguments: dict[str, Any]) -> Any:
+    if inspect.iscoroutinefunction(entry.function):
+        return await entry.function(**arguments)
+    output = await in_thread(lambda: entry.function(**arguments))
+    return await output if inspect.isawaitable(output) else output
+
+
+async def _within(seconds: float, work: Awaitable[Any], entry: Tool) -> Any:
+    try:
+        async with asyncio.timeout(seconds) as timeout:
+            return await work
+    except TimeoutError as error:
+        if timeout.expired():
+            raise _TimedOut from None
+        # Not to be taken for the end of a limit of ours, here or further out.
+        raise RuntimeError(
+            f"tool {entry.name!r} raised {error!r}; raise InfrastructureError for a service that is late, ToolError "
+            "for a mistake of the model's"
+        ) from error
+    except (SystemExit, KeyboardInterrupt) as error:  # would end the event loop for everybody
+        raise RuntimeError(f"tool {entry.name!r} raised {error!r}") from error
+
+
+class _TimedOut(Exception):
+    """A call ran past its tool's limit."""
 
 
 async def in_thread(function: Callable[[], Any]) -> Any:
@@ -100,8 +134,9 @@ async def in_thread(function: Callable[[], Any]) -> Any:
     def run() -> None:
         try:
             outcome = functools.partial(resolve, future.set_result, context.run(function))
-        except BaseException as error:
-            if isinstance(error, StopIteration):  # cannot be raised into a future
+        except BaseException as error:  # noqa: BLE001 - handed on to whoever awaits
+            # The first cannot be raised into a future, the others would end the event loop for everybody.
+            if isinstance(error, (StopIteration, SystemExit, KeyboardInterrupt)):
                 error = RuntimeError(f"function raised {error!r}")
             outcome = functools.partial(resolve, future.set_exception, error)
         if not loop.is_closed():
@@ -113,12 +148,19 @@ async def in_thread(function: Callable[[], Any]) -> Any:
 
 
 def as_text(output: Any) -> str:
-    """A tool's return value as the model sees it: text as it is, anything else as JSON."""
-    return output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, default=str)
+    """A tool's return value as the model sees it: text as it is, anything else as JSON.
+
+    Lone surrogates, which no tokenizer can encode, become visible escapes.
+    """
+    text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, default=str)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def cut_text(text: str, limit: int) -> tuple[str, int]:
-    """Cut the middle out of a text longer than `limit` characters; return it and the number cut."""
+    """Cut the middle out of a text longer than `limit` characters; return it and the number cut.
+
+    The marker in the gap comes on top of the limit.
+    """
     if len(text) <= limit:
         return text, 0
     head, tail = limit - limit // 4, limit // 4

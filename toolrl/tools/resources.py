@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
+from toolrl.errors import InfrastructureError
 from toolrl.types import Task
 
 T = TypeVar("T")
@@ -72,18 +73,33 @@ class ResourceScope:
         self._parent = parent
         self._opened: dict[Resource, Any] = {}
         self._names: dict[str, Any] = {}
+        self._closed = threading.Event()
         self._lock = threading.Lock()
+        self._opening = threading.Lock()  # apart, so that a slow opener does not hold up `close`
 
     def get(self, name: str, resource: Resource) -> Any:
-        """Return the open resource, opening it first if need be; `name` is its key in `state`."""
+        """Return the open resource, opening it first if need be; `name` is its key in `state`.
+
+        Raises:
+            RuntimeError: The scope is closed, perhaps while the resource was being opened.
+        """
         if resource.lifetime == "run" and self._parent is not None:
             return self._parent.get(name, resource)
-        with self._lock:
-            if resource not in self._opened:
+        with self._opening:
+            if not self._closed.is_set() and resource not in self._opened:
                 arguments = (self._task,) if self._task is not None and _takes_task(resource.open) else ()
-                self._opened[resource] = resource.open(*arguments)
-            self._names[name] = self._opened[resource]
-            return self._opened[resource]
+                value = resource.open(*arguments)
+                with self._lock:
+                    late = self._closed.is_set()
+                    if not late:
+                        self._opened[resource] = value
+                if late:  # the call that asked for it has timed out, and its episode is over
+                    _close_all([value])
+            with self._lock:
+                if self._closed.is_set():
+                    raise RuntimeError(f"{name!r} cannot be opened: its episode or environment is closed")
+                self._names[name] = self._opened[resource]
+                return self._opened[resource]
 
     @property
     def state(self) -> dict[str, Any]:
@@ -92,16 +108,27 @@ class ResourceScope:
         return {**inherited, **self._names}
 
     def close(self) -> None:
-        """Close what is open. A failing `close()` does not keep the others from closing."""
+        """Close what is open, for good. A failing `close()` does not keep the others from closing.
+
+        Raises:
+            InfrastructureError: Some failed to close, all of them with such an error.
+            ExceptionGroup: Some failed to close, with at least one other error.
+        """
         with self._lock:
+            self._closed.set()
             opened, self._opened, self._names = self._opened, {}, {}
-        failures = []
-        for value in reversed(opened.values()):
-            close = getattr(value, "close", None)
-            if close is not None:
-                try:
-                    close()
-                except Exception as error:  # raised below, once everything is closed
-                    failures.append(error)
-        if failures:
-            raise ExceptionGroup("resources failed to close", failures)
+        _close_all(reversed(opened.values()))
+
+
+def _close_all(values: Iterable[Any]) -> None:
+    failures: list[Exception] = []
+    for value in values:
+        try:
+            getattr(value, "close", lambda: None)()
+        except Exception as error:  # noqa: BLE001 - raised below, once everything is closed
+            failures.append(error)
+    if failures:
+        group = ExceptionGroup("resources failed to close", failures)
+        if all(isinstance(failure, InfrastructureError) for failure in failures):
+            raise InfrastructureError(f"resources failed to close: {'; '.join(map(str, failures))}") from group
+        raise group

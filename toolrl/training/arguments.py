@@ -40,7 +40,9 @@ class ToolrlArguments:
     generation_sequences: int = field(
         default=0, metadata={"help": "Sequences generated together; 0 for the device's default."}
     )
-    chat_template: str = field(default="", metadata={"help": "Path of a Jinja chat template to use in place of the model's."})
+    chat_template: str = field(
+        default="", metadata={"help": "Path of a Jinja chat template to use in place of the model's."}
+    )
     sample_every: int = field(default=0, metadata={"help": "Print one episode every so many steps; 0 for never."})
 
     def weighted_envs(self) -> dict[str, float]:

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from toolrl.trajectory import Trajectory
 from toolrl.training.curves import plot_curves, read_metrics
+from toolrl.trajectory import Trajectory
 
 
 class MetricsCallback(TrainerCallback):
@@ -115,6 +115,8 @@ def print_episode(console: Console, trajectory: Trajectory) -> None:
     for message in trajectory.messages:
         console.print(Text(f"{message.role}: ", style="bold"), Text(message.content), sep="", soft_wrap=True)
         for call in message.tool_calls:
-            console.print(Text(f"  -> {call.name or '?'} {json.dumps(dict(call.arguments))}", style="cyan"), soft_wrap=True)
+            console.print(
+                Text(f"  -> {call.name or '?'} {json.dumps(dict(call.arguments))}", style="cyan"), soft_wrap=True
+            )
     score = trajectory.score
     console.print(Text(f"reward {score.value}  {score.reason}  ({trajectory.stop})", style="dim"))

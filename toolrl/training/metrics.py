@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from toolrl.evaluation import short_name
 from toolrl.trajectory import Trajectory
 
 
@@ -21,11 +22,6 @@ def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         for env_id, group in by_env.items()
         for name, value in _env_metrics(group).items()
     }
-
-
-def short_name(env_id: str) -> str:
-    """`toolrl/PythonMath-v0` as `PythonMath`."""
-    return env_id.rsplit("/", 1)[-1].rsplit("-v", 1)[0]
 
 
 def _env_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:

@@ -19,15 +19,15 @@ import yaml
 from rich.console import Console
 from transformers.trainer_callback import PrinterCallback, ProgressCallback as BarCallback
 from transformers.trainer_utils import get_last_checkpoint
-from trl import GRPOConfig, ModelConfig, TrlParser, get_peft_config
+from trl import GRPOConfig, ModelConfig, TrlParser, get_peft_config  # type: ignore[attr-defined]
 
 from toolrl.errors import ConfigError, MissingExtra
 from toolrl.evaluation import EnvReport, before_after_table, evaluate
 from toolrl.models import load_model, load_tokenizer
-from toolrl.trajectory import TrajectoryWriter
 from toolrl.training.arguments import ToolrlArguments
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
 from toolrl.training.trl import GRPORun
+from toolrl.trajectory import TrajectoryWriter
 from toolrl.types import Sampling
 
 
@@ -38,7 +38,12 @@ def parse_arguments(arguments: list[str]) -> tuple[ToolrlArguments, GRPOConfig, 
         ConfigError: The file is missing or is no YAML mapping, or settings contradict each other.
         SystemExit: With status 2, for an unknown flag; with 0 after `--help`.
     """
-    parser = TrlParser((ToolrlArguments, GRPOConfig, ModelConfig), prog="toolrl train")
+    # TrlParser knows `--config FILE` only.
+    arguments = [
+        part for entry in arguments for part in (entry.split("=", 1) if entry.startswith("--config=") else [entry])
+    ]
+    parts: Any = (ToolrlArguments, GRPOConfig, ModelConfig)
+    parser = TrlParser(parts, prog="toolrl train")
     try:
         return parser.parse_args_and_config(arguments)  # type: ignore[return-value]
     except FileNotFoundError as error:
@@ -61,7 +66,7 @@ def train(
     held_out = arguments.make_envs("test") if arguments.eval_tasks else {}
     name = model_config.model_name_or_path or "tiny"
     tokenizer = load_tokenizer(name, revision=model_config.model_revision)
-    folder = Path(args.output_dir)
+    folder = Path(str(args.output_dir))
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = find_checkpoint(args)
     progress = ProgressCallback(console, arguments.sample_every)
@@ -135,7 +140,7 @@ def write_config(path: Path, arguments: ToolrlArguments, args: GRPOConfig, model
     for part in (arguments, args, model_config):
         for entry in dataclasses.fields(part):
             value = getattr(part, entry.name)
-            default = entry.default_factory() if callable(entry.default_factory) else entry.default  # type: ignore[misc]
+            default = entry.default_factory() if callable(entry.default_factory) else entry.default
             if entry.init and value != default and _is_plain(value):
                 settings[entry.name] = value.value if hasattr(value, "value") else value
     settings.pop("resume_from_checkpoint", None)
@@ -166,12 +171,12 @@ def _evaluate(
         sampling=Sampling(args.temperature, arguments.max_turn_tokens),
         concurrency=arguments.concurrency,
         on_trajectory=writer.write,
-        info={"mode": mode, "step": run.trainer.state.global_step},
+        info={"mode": mode, "session": run.session, "step": run.trainer.state.global_step},
     )
 
 
 def _load(name: str, model_config: ModelConfig) -> transformers.PreTrainedModel:
-    options = {"revision": model_config.model_revision, "trust_remote_code": model_config.trust_remote_code}
+    options = {"revision": model_config.model_revision}
     if model_config.attn_implementation:
         options["attn_implementation"] = model_config.attn_implementation
     return load_model(name, dtype=model_config.dtype or "float32", **options)
@@ -192,7 +197,7 @@ def _read_reports(folder: Path) -> dict[str, dict[str, EnvReport]]:
     if not path.is_file():
         return {}
     stored = json.loads(path.read_text())
-    reports = {}
+    reports: dict[str, dict[str, EnvReport]] = {}
     for mode, by_env in stored.items():
         reports[mode] = {}
         for env_id, fields in by_env.items():

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
 from toolrl.chat import Renderer
 from toolrl.env import ToolEnv
@@ -41,6 +42,7 @@ class GRPORun:
         policy: Samples with the model being trained.
         renderer: Of the trainer's tokenizer.
         last_batch: The latest trajectories, in TRL's order.
+        session: Tells this process's trajectories from those of earlier sessions of the same run.
     """
 
     def __init__(
@@ -91,6 +93,8 @@ class GRPORun:
         self.last_batch: list[Trajectory] = []
         self._writer = writer
         self._synced_step = 0
+        # A resumed run may play a step again: ids tell the sessions apart.
+        self.session = secrets.token_hex(3)
         dataset = prompt_dataset(self.environments, weights or {}, prompts_needed(args, train_tasks), task_seed)
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
         self.trainer = GRPOTrainer(
@@ -99,7 +103,7 @@ class GRPORun:
             args=args,
             train_dataset=dataset,
             processing_class=tokenizer,
-            rollout_func=self._rollout,
+            rollout_func=self._rollout,  # type: ignore[arg-type] # TRL's hint leaves out conversational prompts
             peft_config=peft_config,
             callbacks=callbacks,
         )
@@ -135,13 +139,15 @@ class GRPORun:
         if step != self._synced_step:
             self.policy.weights_changed()
             self._synced_step = step
-        rank, mode = trainer.accelerator.process_index, "train" if trainer.model.training else "eval"
+        rank, mode = trainer.accelerator.process_index, "train" if self.policy.model.training else "eval"
         requests = []
         for index, prompt in enumerate(prompts):
             env_id, task = self._find_task(prompt)
-            group = index // trainer.num_generations
-            info = {"step": step, "mode": mode, "group": f"{step}/{rank}/{group}", **task_info(task.metadata)}
-            requests.append(RolloutRequest(self.environments[env_id], task, env_id, f"{step}/{rank}/{index}", None, info))
+            group = index // (trainer.num_generations or 1)
+            info = {"session": self.session, "mode": mode, "step": step, "group": f"{step}/{rank}/{group}"}
+            id = f"{mode}/{self.session}/{step}/{rank}/{index}"
+            info |= task_info(task.metadata)
+            requests.append(RolloutRequest(self.environments[env_id], task, env_id, id, info=info))
         self.last_batch = self.engine.run(requests)
         columns: dict[str, list[list[Any]]] = {"prompt_ids": [], "completion_ids": [], "logprobs": [], "env_mask": []}
         for trajectory in self.last_batch:

@@ -1,0 +1,54 @@
+"""What the benchmarks share: a tokenizer with a chat template, an environment of calls, a table."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from toolrl import Limits, Renderer, Task, ToolEnv, call, say
+from toolrl.tiny.tokenizer import train_tokenizer
+
+EPISODES = 64
+CALLS = 2
+LIMITS = Limits(turns=CALLS + 2, completion_tokens=8192, turn_tokens=8192)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join([f"### {title}", "", *(f"| {' | '.join(map(str, line))} |" for line in lines), ""])
+
+
+def make_tokenizer() -> Any:
+    """A small tokenizer with the template of Qwen2.5, which TRL can parse."""
+    package = importlib.util.find_spec("trl")
+    assert package is not None
+    assert package.origin is not None
+    template = (Path(package.origin).parent / "chat_templates" / "qwen2_5.jinja").read_text()
+    tokenizer = train_tokenizer([template, *map(str, script()), *(task.prompt for task in tasks())])
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def tasks() -> list[Task]:
+    return [
+        Task(str(n), f"Which entry number follows entry number {n} in the catalogue?", "42") for n in range(EPISODES)
+    ]
+
+
+def script() -> list[Any]:
+    """What the model says in each episode: some calls, then the answer."""
+    calls = [call("lookup", query=f"the catalogue's entry for part {part}, as of today") for part in range(CALLS)]
+    return [*calls, say("42")]
+
+
+def turns(renderer: Renderer) -> list[list[int]]:
+    return [renderer.assistant_ids(message) for message in script()]
+
+
+def make_env(lookup: Callable[..., Any]) -> ToolEnv:
+    return ToolEnv(
+        tasks=tasks(), tools=[lookup], reward=lambda task, episode: float(episode.answer == task.answer), limits=LIMITS
+    )

@@ -1,0 +1,97 @@
+"""Promises about `toolrl/PythonMath-v0`: its generator, and the files it reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from toolrl import TaskError, ToolEnv, make
+from toolrl_envs.python_math.tasks import last_boxed
+
+GSM8K = [
+    {"question": "Natalia sold 48 clips and half as many. How many?", "answer": "48/2 = 24\n48+24 = 72\n#### 72"},
+    {"question": "How many grains?", "answer": "Many. #### 3 first\n#### 1,234"},
+]
+MATH = [
+    {"problem": "Simplify $2/4$.", "solution": r"It is $\boxed{\frac{1}{2}}$.", "level": "Level 1"},
+    {"problem": "$6 \\cdot 7$?", "solution": r"Not $\boxed{41}$ but \boxed {42}."},
+    {"problem": "Which?", "solution": "See there.", "answer": "x^2"},
+]
+
+
+def env_from(folder: Path, rows: list[dict[str, str]]) -> ToolEnv:
+    path = folder / "problems.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return make("toolrl/PythonMath-v0", data=str(path))
+
+
+def solve(env: ToolEnv, index: int, answer: str) -> float:
+    env.reset(options={"task": index})
+    return env.step(f"<answer>{answer}</answer>")[1]
+
+
+def test_gsm8k_rows_are_answered_by_what_stands_behind_the_last_hashes(tmp_path: Path) -> None:
+    env = env_from(tmp_path, GSM8K)
+    assert [task.answer for task in env.tasks] == ["72", "1234"]
+    assert env.tasks[0].prompt == GSM8K[0]["question"]
+    assert [solve(env, 0, "72"), solve(env, 0, "72.0"), solve(env, 0, "24"), solve(env, 1, "1,234")] == [
+        1.0,
+        1.0,
+        0.0,
+        1.0,
+    ]
+
+
+def test_math_rows_are_answered_by_the_last_box(tmp_path: Path) -> None:
+    env = env_from(tmp_path, MATH)
+    assert [task.answer for task in env.tasks] == [r"\frac{1}{2}", "42", "x^2"]
+    assert [solve(env, 0, r"\frac{1}{2}"), solve(env, 1, "42"), solve(env, 1, "41")] == [1.0, 1.0, 0.0]
+
+
+def test_a_row_keeps_its_id_and_else_is_named_by_its_place(tmp_path: Path) -> None:
+    env = env_from(tmp_path, [{"prompt": "p", "answer": "1", "id": "mine"}, {"prompt": "q", "answer": "2"}])
+    assert [task.id for task in env.tasks] == ["mine", "1"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"problem": "p", "solution": "left to the reader"}, "line 2: the solution has neither '####' nor"),
+        ({"solution": r"\boxed{1}"}, "line 2: field 'question' is missing; it has: solution"),
+        ({"question": "p"}, "line 2: field 'solution' is missing; it has: question"),
+        ({"question": None, "answer": "1"}, "line 2: the prompt must be text, got None"),
+    ],
+)
+def test_a_row_without_a_problem_or_an_answer_is_named(tmp_path: Path, row: dict[str, str], message: str) -> None:
+    with pytest.raises(TaskError, match=rf"problems\.jsonl, {message}"):
+        env_from(tmp_path, [GSM8K[0], row])
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"\boxed{1}", "1"),
+        (r"\boxed{\frac{1}{2}} tail", r"\frac{1}{2}"),
+        (r"\boxed{a} and \boxed{b}", "b"),
+        (r"\boxed{ {} }", "{}"),
+        (r"\boxed{unclosed", None),
+        ("nothing", None),
+    ],
+)
+def test_the_last_box_is_read_with_its_braces_balanced(text: str, content: str | None) -> None:
+    assert last_boxed(text) == content
+
+
+def test_the_share_of_easy_problems_is_as_asked() -> None:
+    for share in (0.0, 0.25, 1.0):
+        env = make("toolrl/PythonMath-v0", size=100, easy_share=share)
+        easy = sum(not task.metadata["needs_tool"] for task in env.tasks)
+        assert easy == 100 * share
+
+
+def test_problems_that_need_no_tool_are_solved_by_the_oracle_without_one() -> None:
+    env = make("toolrl/PythonMath-v0", size=100)
+    for task in env.tasks:
+        assert len(env.oracle(task)) == (2 if task.metadata["needs_tool"] else 1)

@@ -1,0 +1,242 @@
+"""Promises that every environment keeps: Gymnasium's contract, a solvable task set, a reward that is earned."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import toolrl
+from toolrl import HermesDialect, Task, ToolEnv
+from toolrl_envs import ENTRY_POINTS
+
+SIZE = 60
+SAMPLE = 5
+CALLS = {"python": ["1+1", "import os"], "search": ["path", "zzzzqqq"]}
+EVERY_ENVIRONMENT = pytest.mark.parametrize("env_id", list(ENTRY_POINTS))
+
+Make = Callable[..., ToolEnv]
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Makes small environments, which are closed after the test."""
+    made: list[ToolEnv] = []
+
+    def make(env_id: str, split: str = "train", **settings: Any) -> ToolEnv:
+        made.append(toolrl.make(env_id, split=split, **{"size": SIZE, **settings}))
+        return made[-1]
+
+    yield make
+    for env in made:
+        env.close()
+
+
+@pytest.fixture(params=list(ENTRY_POINTS))
+def env_id(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["train", "test"])
+def env(request: pytest.FixtureRequest, env_id: str, make: Make) -> ToolEnv:
+    """Each environment, once for each split."""
+    return make(env_id, request.param)
+
+
+def sample(env: ToolEnv) -> list[Task]:
+    """Some tasks, of every kind."""
+    tasks = random.Random(0).sample(list(env.tasks), len(env.tasks))
+    kinds = {task.metadata["kind"]: task for task in tasks}
+    return [*kinds.values(), *tasks[:SAMPLE]]
+
+
+def play(env: ToolEnv, task: Task, *actions: str) -> tuple[float, dict[str, Any]]:
+    """Play one episode; returns its reward and the last step's info."""
+    env.reset(options={"task": task})
+    for action in actions:
+        _, reward, terminated, truncated, info = env.step(action)
+        if terminated or truncated:
+            return reward, info
+    raise AssertionError(f"{task} is not over after {actions}")
+
+
+def oracle_actions(env: ToolEnv, task: Task) -> list[str]:
+    return [HermesDialect().format(message) for message in env.oracle(task)]
+
+
+# ---- Gymnasium's contract
+
+
+def test_it_passes_gymnasiums_own_check(env: ToolEnv) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_it_runs_in_a_vector_environment(env_id: str, make: Make, mode: str) -> None:
+    reference = make(env_id)
+    (task,) = [task for task in reference.tasks if task.metadata["needs_tool"]][:1]
+    first, second = oracle_actions(reference, task)[:2]
+    envs: Any = gymnasium.make_vec(env_id, num_envs=2, vectorization_mode=mode, size=SIZE)
+    try:
+        observations, infos = envs.reset(seed=3, options={"task": task.id})
+        assert observations == (task.prompt, task.prompt)
+        assert infos["task_id"].tolist() == [task.id, task.id]
+        observations, rewards, *_, infos = envs.step((first, "<tool_call>{broken"))
+        assert observations in envs.observation_space
+        assert observations[0] != observations[1]
+        assert rewards.tolist() == [0.0, 0.0]
+        assert infos["failures"].tolist() == [[], ["malformed"]]
+        _, rewards, terminated, _, infos = envs.step(("<answer>surely not</answer>", f"<answer>{task.answer}</answer>"))
+        assert terminated.tolist() == [True, True]
+        assert rewards[0] == 0.0 < rewards[1]
+        assert infos["score"]["value"].tolist() == rewards.tolist()
+        observations = envs.step((second, second))[0]  # a step after the end starts the next episode
+        assert set(observations) <= {task.prompt for task in reference.tasks}
+    finally:
+        envs.close()
+
+
+def test_the_same_seed_gives_the_same_episode_start(env: ToolEnv) -> None:
+    assert env.reset(seed=5) == env.reset(seed=5)
+    assert len({env.reset(seed=seed)[0] for seed in range(8)}) > 1
+
+
+# ---- tasks
+
+
+def test_the_same_settings_give_the_same_tasks(env_id: str, make: Make) -> None:
+    assert list(make(env_id).tasks) == list(make(env_id).tasks)
+    assert list(make(env_id, seed=1).tasks) != list(make(env_id, seed=2).tasks)
+    assert len(make(env_id, size=7).tasks) == 7
+
+
+def test_train_and_test_share_no_task_and_no_subject(env_id: str, make: Make) -> None:
+    train, test = (make(env_id, split, size=2000).tasks for split in ("train", "test"))
+    assert not {task.id for task in train} & {task.id for task in test}
+    assert not {task.prompt for task in train} & {task.prompt for task in test}
+    # Namesakes are one subject: who has learned what `shutil.copy` is knows much of `copy.copy`.
+    subjects = [
+        {str(task.metadata["subject"]).rsplit(".", 1)[-1] for task in tasks if "subject" in task.metadata}
+        for tasks in (train, test)
+    ]
+    assert not subjects[0] & subjects[1]
+
+
+def test_the_documentation_environments_share_no_subject_across_splits(make: Make) -> None:
+    """So that what one is trained on does not give away what the other is tested on."""
+    subjects: dict[str, set[str]] = {"train": set(), "test": set()}
+    for split, known in subjects.items():
+        for env_id in ("toolrl/DocsSearch-v0", "toolrl/DocsCompute-v0"):
+            known |= {task.metadata["subject"].rsplit(".", 1)[-1] for task in make(env_id, split, size=4000).tasks}
+    assert min(map(len, subjects.values())) > 20
+    assert not subjects["train"] & subjects["test"]
+
+
+def test_every_task_says_its_kind_and_whether_it_needs_a_tool(env: ToolEnv) -> None:
+    for task in env.tasks:
+        assert isinstance(task.metadata["kind"], str)
+        assert isinstance(task.metadata["needs_tool"], bool)
+        assert task.prompt in env.observation_space
+        assert task.answer.strip()
+
+
+# ---- reward
+
+
+def test_the_oracle_solves_its_tasks(env: ToolEnv) -> None:
+    for task in sample(env):
+        reward, info = play(env, task, *oracle_actions(env, task))
+        assert info["stop"] == "answer", task
+        assert info["score"]["parts"]["correct"] == 1.0, (task, info)
+        assert 0.5 <= reward <= 1.0
+
+
+def test_the_oracles_calls_show_the_answer_where_a_tool_is_needed(env: ToolEnv) -> None:
+    for task in sample(env):
+        env.reset(options={"task": task})
+        for action in oracle_actions(env, task)[:-1]:
+            observation, *_, info = env.step(action)
+            assert info["failures"] == [], (task, observation)
+        if task.metadata["needs_tool"]:
+            assert str(task.answer) in observation, (task, observation)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "<answer></answer>", "<answer> </answer>", "<answer>wrong</answer>", "I do not know.", "<answer>.</answer>"],
+)
+def test_an_empty_or_wrong_answer_earns_nothing(env: ToolEnv, text: str) -> None:
+    for task in sample(env):
+        assert play(env, task, text)[0] == 0.0
+
+
+def test_the_right_answer_of_another_task_or_among_guesses_earns_nothing(env: ToolEnv) -> None:
+    tasks = sample(env)
+    for task, other in zip(tasks, [*tasks[1:], tasks[0]], strict=True):
+        if other.answer != task.answer:
+            assert play(env, task, f"<answer>{other.answer}</answer>")[0] == 0.0
+        guesses = f"<answer>{other.answer}</answer><answer>{task.answer}</answer>"
+        assert play(env, task, guesses)[0] == 0.0
+        assert play(env, task, f"<answer>{other.answer} {task.answer}</answer>")[0] == 0.0
+        assert play(env, task, str(task.answer))[0] == 0.0, "an answer stands in its tags"
+
+
+def test_calls_that_were_not_needed_cost_but_a_right_answer_stays_above_a_wrong_one(env: ToolEnv) -> None:
+    (name, code) = next((name, code[0]) for name, code in CALLS.items() if name in env.toolbox.tools)
+    parameter = "code" if name == "python" else "query"
+    extra = HermesDialect().format(toolrl.call(name, **{parameter: code}))
+    task = env.tasks[0]
+    answer = f"<answer>{task.answer}</answer>"
+    rewards = [play(env, task, *[extra] * calls, answer)[0] for calls in range(4)]
+    assert rewards == sorted(rewards, reverse=True)
+    assert len(set(rewards)) == 4
+    assert min(rewards) >= 0.5
+
+
+# ---- what models do wrong
+
+
+def test_malformed_and_misdirected_calls_are_survived(env: ToolEnv) -> None:
+    task = env.tasks[0]
+    answer = f"<answer>{task.answer}</answer>"
+    for broken in (
+        "<tool_call>",
+        "<tool_call>{",
+        "</tool_call>",
+        "<tool_call>[]</tool_call>",
+        '<tool_call>{"name": "no_such_tool", "arguments": {}}</tool_call>',
+        *(f'<tool_call>{{"name": "{name}", "arguments": {{"x": 1}}}}</tool_call>' for name in env.toolbox.tools),
+        *(f'<tool_call>{{"name": "{name}", "arguments": {{}}}}</tool_call>' for name in env.toolbox.tools),
+    ):
+        env.reset(options={"task": task})
+        observation, reward, terminated, truncated, info = env.step(broken)
+        assert observation.startswith("error: "), broken
+        assert (reward, terminated, truncated) == (0.0, False, False)
+        assert len(info["failures"]) == 1
+        assert env.step(answer)[1] > 0.0
+
+
+def test_an_answer_inside_a_call_or_a_result_is_no_answer(env: ToolEnv) -> None:
+    task = env.tasks[0]
+    planted = f"<answer>{task.answer}</answer>"
+    for name in env.toolbox.tools:
+        arguments = {"code": f"print({planted!r})"} if name == "python" else {"query": planted}
+        action = HermesDialect().format(toolrl.call(name, **arguments))
+        assert play(env, task, action, "done")[0] == 0.0
+        assert play(env, task, *[f"{planted}\n{action}"] * env.limits.turns)[0] == 0.0
+
+
+def test_calling_without_end_is_truncated(env: ToolEnv) -> None:
+    name = next(iter(env.toolbox.tools))
+    action = HermesDialect().format(toolrl.call(name, **{"code" if name == "python" else "query": "1"}))
+    env.reset(seed=0)
+    for _ in range(env.limits.turns):
+        _, reward, terminated, truncated, info = env.step(action)
+    assert (reward, terminated, truncated, info["stop"]) == (0.0, False, True, "turns")

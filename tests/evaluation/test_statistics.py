@@ -1,0 +1,66 @@
+"""Promises of the estimates: pass@k is what counting gives, intervals are the known ones."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from toolrl.errors import ConfigError
+from toolrl.evaluation import bootstrap_interval, pass_at_k, wilson_interval
+
+
+@pytest.mark.parametrize(
+    ("samples", "successes", "k"), [(n, c, k) for n in range(1, 8) for c in range(n + 1) for k in range(1, n + 1)]
+)
+def test_pass_at_k_is_the_share_of_draws_with_a_success(samples: int, successes: int, k: int) -> None:
+    draws = list(combinations([True] * successes + [False] * (samples - successes), k))
+    assert pass_at_k(samples, successes, k) == pytest.approx(sum(map(any, draws)) / len(draws))
+
+
+@pytest.mark.parametrize(("samples", "successes", "k"), [(3, 1, 4), (3, 1, 0), (3, 4, 1), (3, -1, 1), (0, 0, 1)])
+def test_pass_at_k_refuses_what_it_cannot_estimate(samples: int, successes: int, k: int) -> None:
+    with pytest.raises(ConfigError, match=f"pass@{k}"):
+        pass_at_k(samples, successes, k)
+
+
+# 81 of 263: Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3.
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (81, 263, 0.2553, 0.3662)],
+)
+def test_the_wilson_interval_has_its_known_values(successes: int, trials: int, low: float, high: float) -> None:
+    interval = wilson_interval(successes, trials)
+    assert interval == pytest.approx((low, high), abs=1e-4)
+    for rate in interval:  # an end is a rate that lies 1.96 of its own standard deviations away from what was seen
+        assert (successes / trials - rate) ** 2 == pytest.approx(1.96**2 * rate * (1 - rate) / trials, abs=1e-9)
+
+
+def test_nothing_tried_says_nothing() -> None:
+    assert wilson_interval(0, 0) == bootstrap_interval([]) == bootstrap_interval([[]]) == (0.0, 1.0)
+
+
+groups = st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=5), min_size=1, max_size=8)
+
+
+@given(groups)
+def test_the_bootstrap_is_the_same_every_time_and_contains_the_mean(values: list[list[float]]) -> None:
+    low, high = bootstrap_interval(values, resamples=200)
+    assert (low, high) == bootstrap_interval(values, resamples=200)
+    mean = sum(sum(group) / len(group) for group in values) / len(values)
+    assert 0.0 <= low <= mean + 1e-9
+    assert mean - 1e-9 <= high <= 1.0
+
+
+def test_the_bootstrap_resamples_tasks_not_samples() -> None:
+    tasks = [[1.0] * 100, [0.0] * 100]  # two tasks tell little, however often they were tried
+    assert bootstrap_interval(tasks) == (0.0, 1.0)
+
+
+def test_more_tasks_and_a_lower_level_give_a_narrower_bootstrap() -> None:
+    few, many = [[0.0], [1.0]] * 10, [[0.0], [1.0]] * 200
+    widths = [high - low for low, high in (bootstrap_interval(few), bootstrap_interval(many))]
+    low, high = bootstrap_interval(few, level=0.5)
+    assert widths[1] < widths[0] / 2
+    assert high - low < widths[0]

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from toolrl import (
+    Limits,
+    Message,
+    Renderer,
+    RolloutEngine,
+    RolloutRequest,
+    Sample,
+    Sampling,
+    ScriptedPolicy,
+    Task,
+    ToolEnv,
+    Trajectory,
+    tool,
+)
+
+
+@pytest.fixture(scope="session")
+def renderer(byte_tokenizer: PreTrainedTokenizerFast, trl_template: Callable[[str], str]) -> Renderer:
+    return Renderer(byte_tokenizer, chat_template=trl_template("qwen2_5"))
+
+
+class Player(ScriptedPolicy):
+    """Says its turns and records what it is asked to continue; each logprob is -0.5.
+
+    Attributes:
+        prompts: What was submitted.
+        contexts: "entered", then "left" or "broken": how `generating` went.
+    """
+
+    def __init__(self, turns: list[list[int]], instead: Callable[[int], Future[Sample] | None] | None):
+        super().__init__(turns)
+        self.prompts: list[list[int]] = []
+        self.contexts: list[str] = []
+        self._instead = instead
+
+    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
+        self.prompts.append(list(prompt_ids))
+        other = self._instead(len(self.prompts)) if self._instead else None
+        if other is not None:
+            return other
+        scripted = super().submit(prompt_ids, sampling).result()
+        future: Future[Sample] = Future()
+        future.set_result(Sample(scripted.token_ids, [-0.5] * len(scripted.token_ids), scripted.finish))
+        return future
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        self.contexts.append("entered")
+        try:
+            yield
+        except BaseException:
+            self.contexts.append("broken")
+            raise
+        self.contexts.append("left")
+
+
+@pytest.fixture
+def make_player(renderer: Renderer) -> Callable[..., Player]:
+    """A policy that plays messages, or ready token ids; `instead` of its n-th turn (from 1) may do something else."""
+
+    def make(*turns: Message | list[int], instead: Callable[[int], Future[Sample] | None] | None = None) -> Player:
+        return Player([renderer.assistant_ids(turn) if isinstance(turn, Message) else turn for turn in turns], instead)
+
+    return make
+
+
+@tool
+def lookup(key: str) -> str:
+    """Look something up.
+
+    Args:
+        key: What.
+    """
+    return f"the value of {key}"
+
+
+@pytest.fixture
+def make_env() -> Callable[..., ToolEnv]:
+    """An environment of one task, whose answer is 4, with `lookup` and other tools, and limits by keyword."""
+
+    def make(*tools: Any, **limits: Any) -> ToolEnv:
+        return ToolEnv(
+            tasks=[Task("sum", "What is 2 + 2?", "4")],
+            tools=[lookup, *tools],
+            reward=lambda task, episode: float(episode.answer == task.answer),
+            limits=Limits(**limits),
+        )
+
+    return make
+
+
+@pytest.fixture
+def play(renderer: Renderer) -> Callable[..., list[Trajectory]]:
+    """Plays the task of an environment some times; settings of the engine by keyword."""
+
+    def play(policy: Player, env: ToolEnv, episodes: int = 1, **settings: Any) -> list[Trajectory]:
+        settings = {"sampling": Sampling(max_tokens=4096), "backoff_seconds": 0, **settings}
+        requests = [RolloutRequest(env, env.tasks[0], id=str(index)) for index in range(episodes)]
+        return RolloutEngine(policy, renderer, **settings).run(requests)
+
+    return play

@@ -1,0 +1,283 @@
+"""Promises about trajectories: tokens keep their provenance, rows are typed, a file has whole lines only."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from toolrl import (
+    Message,
+    Sample,
+    Score,
+    StopReason,
+    ToolCall,
+    ToolFailure,
+    ToolResult,
+    Trajectory,
+    TrajectoryWriter,
+    read_trajectories,
+)
+from toolrl.trajectory import Turn
+
+CALL = ToolCall("python", {"code": "1+1"}, "call_1_0", raw="<tool_call>...</tool_call>")
+BROKEN = ToolCall("", id="call_1_1", error="not JSON", raw="<tool_call>{")
+
+
+def make_trajectory(id: str = "a", **fields: Any) -> Trajectory:
+    """Two turns: two calls with their observation, then an answer."""
+    results = (
+        ToolResult(CALL, "2", None, 0.125, 0),
+        ToolResult(BROKEN, "error: not JSON", ToolFailure.MALFORMED, 0.0, 7),
+    )
+    turns = (
+        Turn(
+            Sample([5, 6, 7], [-0.5, -0.25, -1.0], "stop", 3),
+            Message("assistant", "so", (CALL, BROKEN)),
+            results,
+            (8, 9),
+            0.5,
+            0.25,
+        ),
+        Turn(Sample([10], [-2.0], "stop", 3), Message("assistant", "<answer>2</answer>")),
+    )
+    settings: dict[str, Any] = {
+        "id": id,
+        "env_id": "toolrl/PythonMath-v0",
+        "task_id": "t",
+        "prompt": (Message("system", "s"), Message("user", "naïve 漢?")),
+        "prompt_ids": [1, 2, 3, 4],
+        "turns": turns,
+        "score": Score(0.9, {"correct": 1.0, "economy": 0.9}, "2", "right"),
+        "stop": StopReason.ANSWER,
+        "seconds": 1.5,
+        "info": {"step": 1, "group": "g"},
+    }
+    return Trajectory(**{**settings, **fields})
+
+
+UNSCORED: dict[str, Any] = {
+    "turns": (),
+    "score": Score(None, reason="SandboxFault: gone"),
+    "stop": StopReason.FAULT,
+    "error": "SandboxFault: gone",
+    "attempts": 3,
+    "info": {},
+}
+# What differs between rows in a real file.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "scored": {},
+    "fault": UNSCORED,
+    "other environment": {
+        "env_id": "toolrl/DocsSearch-v0",
+        "score": Score(1, {"style": 1}, None, ""),  # whole numbers
+        "info": {"split": "test", "nested": {"lr": 1e-5}},
+    },
+    "cut before the calls ran": {
+        "turns": (Turn(Sample([5, 6], [-1.0, -1.0], "length"), Message("assistant", "", (CALL, BROKEN))),),
+        "stop": StopReason.TOKENS,
+    },
+    "cut between the calls": {
+        "turns": (
+            Turn(Sample([5], [-1.0]), Message("assistant", "", (CALL, BROKEN)), (ToolResult(CALL, "", None),), (8,)),
+        ),
+        "stop": StopReason.SECONDS,
+    },
+}
+
+
+# ---- tokens
+
+
+def test_ids_mask_and_logprobs_have_one_length_and_the_mask_tells_who_wrote_a_token() -> None:
+    trajectory = make_trajectory()
+    assert trajectory.completion_ids == [5, 6, 7, 8, 9, 10]
+    assert trajectory.mask == [1, 1, 1, 0, 0, 1]
+    assert trajectory.logprobs == [-0.5, -0.25, -1.0, 0.0, 0.0, -2.0]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=6))
+def test_the_views_agree_for_any_turns(lengths: list[tuple[int, int]]) -> None:
+    turns = tuple(
+        Turn(Sample([1] * sampled, [-1.0] * sampled), Message("assistant", ""), (), (2,) * observed)
+        for sampled, observed in lengths
+    )
+    trajectory = make_trajectory(turns=turns)
+    assert len(trajectory.completion_ids) == len(trajectory.mask) == len(trajectory.logprobs)
+    assert [token == 1 for token in trajectory.completion_ids] == [bit == 1 for bit in trajectory.mask]
+    assert sum(trajectory.logprobs) == -sum(trajectory.mask)
+
+
+def test_the_conversation_is_put_together_from_the_turns() -> None:
+    messages = make_trajectory().messages
+    assert [message.role for message in messages] == ["system", "user", "assistant", "tool", "tool", "assistant"]
+    assert (messages[3].content, messages[3].name, messages[3].tool_call_id) == ("2", "python", "call_1_0")
+    assert [result.failure for result in make_trajectory().tool_results] == [None, ToolFailure.MALFORMED]
+
+
+# ---- rows
+
+
+def through_json(trajectory: Trajectory) -> Trajectory:
+    return Trajectory.from_row(json.loads(json.dumps(trajectory.to_row())))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_row_gives_the_trajectory_back(variant: str) -> None:
+    trajectory = make_trajectory(**VARIANTS[variant])
+    assert through_json(trajectory) == trajectory
+
+
+texts = st.text(max_size=12)
+milliseconds = st.integers(0, 10**6).map(lambda number: number / 1000)
+json_objects = st.dictionaries(
+    texts, st.none() | st.booleans() | st.integers() | texts | st.lists(texts, max_size=2), max_size=3
+)
+
+
+@st.composite
+def turns_of_an_episode(draw: st.DrawFn, number: int) -> Turn:
+    calls = tuple(
+        ToolCall(
+            draw(texts), draw(json_objects), f"call_{number}_{index}", draw(st.none() | texts.filter(bool)), draw(texts)
+        )
+        for index in range(draw(st.integers(0, 3)))
+    )
+    answered = calls[: draw(st.integers(0, len(calls)))]
+    failures = st.none() | st.sampled_from(ToolFailure)
+    results = tuple(
+        ToolResult(c, draw(texts), draw(failures), draw(milliseconds), draw(st.integers(0, 9))) for c in answered
+    )
+    ids = draw(st.lists(st.integers(0, 2**17), max_size=4))
+    logprobs = [draw(st.floats(-50, 0)) for _ in ids]
+    sample = Sample(ids, logprobs, draw(st.sampled_from(["stop", "length"])), draw(st.integers(0, 99)))
+    observed = tuple(draw(st.lists(st.integers(0, 2**17), max_size=4)))
+    return Turn(
+        sample, Message("assistant", draw(texts), calls), results, observed, draw(milliseconds), draw(milliseconds)
+    )
+
+
+@st.composite
+def trajectories(draw: st.DrawFn) -> Trajectory:
+    value = draw(st.none() | st.floats(-2, 2))
+    parts = draw(st.dictionaries(texts, st.floats(-2, 2), max_size=3))
+    return make_trajectory(
+        turns=tuple(draw(turns_of_an_episode(number)) for number in range(draw(st.integers(0, 3)))),
+        score=Score(value, parts, draw(st.none() | texts), draw(texts)),
+        stop=draw(st.sampled_from(StopReason)),
+        error=draw(texts),
+        attempts=draw(st.integers(1, 9)),
+        seconds=draw(milliseconds),
+        info=draw(json_objects),
+    )
+
+
+@given(trajectory=trajectories())
+def test_any_row_gives_its_trajectory_back(trajectory: Trajectory) -> None:
+    assert through_json(trajectory) == trajectory
+
+
+@given(trajectory=trajectories())
+def test_every_row_has_the_same_fields_of_the_same_types(trajectory: Trajectory) -> None:
+    def shape(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: shape(item) for name, item in value.items()}
+        return [shape(item) for item in value[:1]] if isinstance(value, list) else type(value)
+
+    reference, row = make_trajectory().to_row(), trajectory.to_row()
+    assert row.keys() == reference.keys()
+    for name in row.keys() - {"reward", "success", "answer", "turns", "parts", "completion_ids", "mask", "logprobs"}:
+        assert shape(row[name]) == shape(reference[name]), name
+    for turn in row["turns"]:
+        assert turn.keys() == reference["turns"][0].keys()
+        for call in turn["tool_calls"]:
+            assert call.keys() == reference["turns"][0]["tool_calls"][0].keys()
+    assert all(type(part["value"]) is float for part in row["parts"])
+    assert row["reward"] is None or type(row["reward"]) is float
+
+
+def test_a_row_of_another_version_is_refused() -> None:
+    with pytest.raises(ValueError, match="schema_version is 99, this version reads 1"):
+        Trajectory.from_row({**make_trajectory().to_row(), "schema_version": 99})
+
+
+# ---- files
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "trajectories.jsonl"
+
+
+def write(path: Path, *written: Trajectory) -> None:
+    with TrajectoryWriter(path) as writer:
+        for trajectory in written:
+            writer.write(trajectory)
+
+
+def test_what_is_written_is_read_back_in_order_and_runs_append(path: Path) -> None:
+    first, second, third = (make_trajectory(id, **fields) for id, fields in zip("abc", VARIANTS.values(), strict=False))
+    write(path, first, second)
+    write(path, third)
+    assert list(read_trajectories(path)) == [first, second, third]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(trajectory=trajectories())
+def test_any_trajectory_is_one_line(path: Path, trajectory: Trajectory) -> None:
+    path.unlink(missing_ok=True)
+    write(path, trajectory)
+    assert path.read_bytes().count(b"\n") == 1
+    assert list(read_trajectories(path)) == [trajectory]
+
+
+def test_text_that_utf8_cannot_carry_does_not_break_the_file(path: Path) -> None:
+    call = ToolCall("\ud800", {"\udfff": "a\ud800"}, "call_1_0", raw="\\ud800")
+    turn = Turn(Sample([1], [0.0]), Message("assistant", "\ud800", (call,)), (ToolResult(call, "b"),))
+    write(path, make_trajectory(turns=(turn,)))
+    json.loads(path.read_bytes().decode("utf-8"))
+    (read,) = read_trajectories(path)
+    assert read.tool_results[0].call.arguments == call.arguments
+    assert read.turns[0].message.content == "?"
+    assert_opens_with_datasets(path, 1)
+
+
+# ---- other readers
+
+
+def assert_opens_with_datasets(path: Path, count: int) -> Any:
+    os.environ["HF_DATASETS_OFFLINE"] = "1"
+    import datasets
+
+    rows = datasets.load_dataset("json", data_files=str(path), split="train", cache_dir=str(path.parent / "cache"))
+    assert len(rows) == count
+    return rows
+
+
+@pytest.mark.parametrize("first", VARIANTS)
+def test_the_file_opens_with_datasets_whatever_comes_first(path: Path, first: str) -> None:
+    order = [first, *(name for name in VARIANTS if name != first)] * 2
+    write(path, *(make_trajectory(str(number), **VARIANTS[name]) for number, name in enumerate(order)))
+    rows = assert_opens_with_datasets(path, len(order))
+    assert [row["env_id"] for row in rows] == [trajectory.env_id for trajectory in read_trajectories(path)]
+    assert [Trajectory.from_row(row) for row in rows] == list(read_trajectories(path))
+
+
+def test_the_file_opens_with_pandas(path: Path) -> None:
+    import pandas
+
+    write(path, *(make_trajectory(str(number), **fields) for number, fields in enumerate(VARIANTS.values())))
+    frame = pandas.read_json(path, lines=True)
+    assert frame["reward"].isna().tolist() == [False, True, False, False, False]
+    assert frame.groupby("env_id")["reward"].mean()["toolrl/DocsSearch-v0"] == 1.0
+    assert frame["turns"][0][0]["tool_calls"][0]["output"] == "2"
+
+
+def test_a_trajectory_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        make_trajectory().id = "b"  # type: ignore[misc]

@@ -1,0 +1,93 @@
+"""Promises about the python tool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from toolrl import Task, Tool, ToolCall, ToolFailure
+from toolrl.env import run_sync
+from toolrl.sandbox import ExecResult, SandboxLimits
+from toolrl.sandbox.base import ExecError
+from toolrl.tools import Toolbox, python_tool
+from toolrl.tools.python import format_result
+from toolrl.tools.resources import ResourceScope
+
+Run = Callable[[str], str]
+
+
+@pytest.fixture
+def episode() -> Iterator[Callable[[Tool], Run]]:
+    """Starts an episode with a python tool, and gives a function that runs code in it."""
+    scopes = []
+
+    def start(python: Tool) -> Run:
+        scope = ResourceScope(Task("t", "p"), ResourceScope())
+        scopes.append(scope)
+        toolbox = Toolbox([python])
+        return lambda code: run_sync(toolbox.call(ToolCall("python", {"code": code}), scope)).content
+
+    yield start
+    for scope in scopes:
+        scope.close()
+
+
+def test_variables_live_as_long_as_their_episode_and_no_longer(episode: Callable[[Tool], Run]) -> None:
+    python = python_tool()
+    first, second = episode(python), episode(python)
+    assert first("x = 41") == "(no output)"
+    assert first("x + 1") == "42"
+    assert "NameError: name 'x' is not defined" in second("x + 1")
+
+
+def test_with_a_session_per_call_nothing_is_left_for_the_next(episode: Callable[[Tool], Run]) -> None:
+    run = episode(python_tool(session="call"))
+    assert run("x = 41\nopen('note', 'w').write('n')") == "1"
+    assert "NameError" in run("x")
+    assert "FileNotFoundError" in run("open('note')")
+
+
+def test_the_model_sees_output_then_value_then_the_traceback_of_its_own_code(episode: Callable[[Tool], Run]) -> None:
+    run = episode(python_tool())
+    assert run("print('a')\nprint('b')\n'c'") == "a\nb\n'c'"
+    shown = run("def f():\n    return 1 / 0\nprint('before')\nf()")
+    assert shown.startswith("before\nTraceback (most recent call last):\n")
+    assert shown.endswith("ZeroDivisionError: division by zero")
+    assert "in f" in shown
+    assert "toolrl" not in shown
+
+
+def test_code_that_runs_too_long_is_killed_and_says_so(episode: Callable[[Tool], Run]) -> None:
+    run = episode(python_tool(limits=SandboxLimits(seconds=0.5)))
+    assert "TimeoutError" in run("while True: pass")
+    assert run("1 + 1") == "2"
+
+
+def test_long_output_is_cut(episode: Callable[[Tool], Run]) -> None:
+    shown = episode(python_tool(max_output_characters=100))("print('x' * 5000)")
+    assert "[... 4900 characters cut ...]" in shown
+
+
+def test_text_that_no_tokenizer_can_encode_is_shown_as_an_escape(episode: Callable[[Tool], Run]) -> None:
+    episode(python_tool())("chr(0xD800)").encode()
+
+
+def test_code_that_is_no_text_is_refused() -> None:
+    toolbox = Toolbox([python_tool()])
+    result = run_sync(toolbox.call(ToolCall("python", {"code": 5}), ResourceScope()))
+    assert result.failure is ToolFailure.INVALID_ARGUMENTS
+    assert toolbox.schemas[0]["function"]["parameters"]["required"] == ["code"]
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (ExecResult("", "", None, None, 0.0), "(no output)"),
+        (ExecResult("out\n\n", "err\n", "7", None, 0.0), "out\n7\nerr"),
+        (ExecResult("", "", None, ExecError("SandboxDied", "it is gone", ""), 0.0), "SandboxDied: it is gone"),
+        (ExecResult("out\n", "", None, ExecError("E", "v", "Traceback\nE: v\n"), 0.0), "out\nTraceback\nE: v"),
+    ],
+)
+def test_an_execution_reads_as_in_a_terminal(result: ExecResult, text: str) -> None:
+    assert format_result(result) == text

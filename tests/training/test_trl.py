@@ -1,0 +1,203 @@
+"""The seam against the real GRPOTrainer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from toolrl import ConfigError, InfrastructureError, Score, Task, TaskSet, ToolEnv, make, read_trajectories, tool
+from toolrl.training import GRPORun
+from toolrl.training.trl import prompt_dataset, prompts_needed
+
+DOCS = "toolrl/DocsSearch-v0"
+
+
+def play(run: GRPORun) -> dict[str, Any]:
+    """One generation batch as TRL prepares it."""
+    trainer = run.trainer
+    trainer.model.train()
+    return trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
+
+
+def logit_gradients(run: GRPORun, batch: dict[str, Any]) -> torch.Tensor:
+    """Size of the loss's gradient with respect to the logits that predict each completion token (N, C)."""
+    kept: list[torch.Tensor] = []
+
+    def keep(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        output.retain_grad()
+        kept.append(output)
+
+    handle = run.trainer.model.lm_head.register_forward_hook(keep)
+    try:
+        run.trainer.compute_loss(run.trainer.model, copy.copy(batch)).backward()
+    finally:
+        handle.remove()
+    length = batch["completion_ids"].shape[1]
+    return torch.cat([logits.grad[:, -length - 1 : -1].abs().sum(-1) for logits in kept])
+
+
+class Lottery:
+    """A reward without meaning, so that every group has variance; unscored where told."""
+
+    def __init__(self, unscored: tuple[int, ...] = ()):
+        self.calls, self.unscored = 0, unscored
+
+    def __call__(self, task: Task, episode: Any) -> Score:
+        self.calls += 1
+        if self.calls - 1 in self.unscored:
+            raise InfrastructureError("the grader is down")
+        return Score(float(self.calls % 3))
+
+
+def lottery_env(lottery: Lottery) -> ToolEnv:
+    docs = make(DOCS, size=20)
+    return ToolEnv(
+        tasks=docs.tasks, tools=docs.toolbox.tools.values(), reward=lottery, system_prompt=docs.system_prompt
+    )
+
+
+def test_gradient_flows_through_sampled_tokens_only(grpo_run: Callable[..., GRPORun]) -> None:
+    run = grpo_run({DOCS: lottery_env(Lottery())})
+    batch = play(run)
+    gradients = logit_gradients(run, batch)
+    sampled = (batch["tool_mask"] * batch["completion_mask"]).bool()
+    observed = ~batch["tool_mask"].bool() & batch["completion_mask"].bool()
+    assert observed.any(), "no episode called a tool, so the test shows nothing"
+    assert gradients[observed].max() == 0
+    assert gradients[sampled & (batch["advantages"] != 0)[:, None]].min() > 0
+
+
+def test_unscored_trajectory_contributes_nothing(grpo_run: Callable[..., GRPORun]) -> None:
+    lottery = Lottery(unscored=(1, 6))
+    run = grpo_run({DOCS: lottery_env(lottery)}, retries=0)
+    batch = play(run)
+    unscored = torch.tensor([t.score.value is None for t in run.last_batch])
+    assert unscored.sum() == 2
+    gradients = logit_gradients(run, batch)
+    assert gradients[unscored].max() == 0
+    # Its group's baseline is the mean of the others.
+    group = run.last_batch[:4]
+    rewards = [t.score.value for t in group if t.score.value is not None]
+    expected = [0.0 if t.score.value is None else t.score.value - sum(rewards) / len(rewards) for t in group]
+    assert torch.sign(batch["advantages"][:4]).tolist() == torch.sign(torch.tensor(expected)).tolist()
+
+
+def test_trainer_sees_exactly_the_tokens_of_the_trajectories(grpo_run: Callable[..., GRPORun]) -> None:
+    run = grpo_run({DOCS: make(DOCS, size=20)})
+    batch = play(run)
+    for row, trajectory in enumerate(run.last_batch):
+        length = len(trajectory.completion_ids)
+        prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
+        assert prompt.tolist() == trajectory.prompt_ids
+        assert batch["completion_ids"][row][:length].tolist() == trajectory.completion_ids
+        assert batch["tool_mask"][row][:length].tolist() == trajectory.mask
+        assert batch["completion_mask"][row].sum() == length
+        assert batch["sampling_per_token_logps"][row][:length].tolist() == pytest.approx(trajectory.logprobs)
+
+
+def test_sampled_logprobs_are_those_of_the_model_that_sampled(grpo_run: Callable[..., GRPORun]) -> None:
+    run = grpo_run({DOCS: make(DOCS, size=20)}, {"max_steps": 3})
+    run.trainer.train()
+    run.policy.weights_changed()  # the last step's update
+    batch = play(run)
+    assert run.policy.version >= 3
+    model = run.trainer.model.eval()
+    for trajectory in run.last_batch:
+        ids = torch.tensor([trajectory.prompt_ids + trajectory.completion_ids])
+        with torch.no_grad():
+            logprobs = model(ids).logits.float().log_softmax(-1)[0]
+        start = len(trajectory.prompt_ids)
+        for offset, (token, bit, logprob) in enumerate(
+            zip(trajectory.completion_ids, trajectory.mask, trajectory.logprobs, strict=True)
+        ):
+            if bit:
+                assert logprobs[start + offset - 1, token].item() == pytest.approx(logprob, abs=2e-3)
+    assert batch["completion_ids"].shape[0] == len(run.last_batch)
+
+
+def test_episodes_without_a_token_are_handed_over_unscored(grpo_run: Callable[..., GRPORun]) -> None:
+    run = grpo_run(retries=0)
+
+    def broken(*arguments: Any) -> Any:
+        raise InfrastructureError("the generator is down")
+
+    run.policy.submit = broken  # type: ignore[method-assign]
+    batch = play(run)
+    assert all(t.score.value is None and not t.completion_ids for t in run.last_batch)
+    assert batch["advantages"].abs().max() == 0
+    assert (batch["completion_mask"] * batch["tool_mask"]).sum() == 0
+
+
+def test_training_logs_each_environment(grpo_run: Callable[..., GRPORun], tmp_path: Path) -> None:
+    environments = {name: make(name, size=30) for name in ("toolrl/PythonMath-v0", DOCS)}
+    run = grpo_run(environments, {"max_steps": 3, "per_device_train_batch_size": 16}, weights={DOCS: 2.0})
+    run.trainer.train()
+    names = {name for row in run.trainer.state.log_history for name in row}
+    for env in ("PythonMath", "DocsSearch"):
+        for metric in (
+            "success", "reward", "call_share", "unscored_share", "truncated_share", "zero_variance_group_share",
+            "part_correct", "generation_seconds_p50", "generation_seconds_p95",
+        ):  # fmt: skip
+            assert f"{env}/{metric}" in names
+    written = list(read_trajectories(tmp_path / "trajectories.jsonl"))
+    assert len(written) == 48
+    assert len({t.id for t in written}) == 48
+
+
+def test_environments_are_mixed_by_weight() -> None:
+    @tool
+    def noop() -> str:
+        """Do nothing."""
+        return ""
+
+    def env(name: str) -> ToolEnv:
+        return ToolEnv(
+            tasks=TaskSet([Task(f"{name}{i}", "?") for i in range(5)]), tools=[noop], reward=lambda t, e: 1.0
+        )
+
+    rows = prompt_dataset({"a": env("a"), "b": env("b")}, {"a": 3.0, "b": 1.0}, 400, seed=0)["prompt"]
+    drawn = [row[0]["env_id"] for row in rows]
+    assert 0.68 < drawn.count("a") / 400 < 0.82
+    tasks_of_b = [row[0]["task_id"] for row in rows if row[0]["env_id"] == "b"]
+    assert sorted(tasks_of_b[:5]) == [f"b{i}" for i in range(5)], "each task comes up once before any comes up again"
+
+
+def test_data_set_lasts_for_the_steps_asked_for(config: Callable[..., Any]) -> None:
+    assert prompts_needed(config(max_steps=10), 0) == 20
+    assert prompts_needed(config(max_steps=10, gradient_accumulation_steps=2), 0) == 40
+    assert prompts_needed(config(max_steps=10), 7) == 7
+
+
+@pytest.mark.parametrize("changes", [{"top_p": 0.9}, {"top_k": 5}, {"eval_strategy": "steps", "eval_steps": 1}])
+def test_settings_that_would_train_wrongly_are_refused(
+    grpo_run: Callable[..., GRPORun], changes: dict[str, Any]
+) -> None:
+    with pytest.raises(ConfigError):
+        grpo_run(changes=changes)
+
+
+def test_lora_trains_the_adapter_and_generates_with_it(grpo_run: Callable[..., GRPORun]) -> None:
+    peft = pytest.importorskip("peft", reason="the lora extra is not installed")
+    run = grpo_run(
+        {DOCS: lottery_env(Lottery())},
+        {"max_steps": 2, "learning_rate": 0.05},
+        peft_config=peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"),
+    )
+    before = {name: p.detach().clone() for name, p in run.trainer.model.named_parameters()}
+    run.trainer.train()
+    changed = [n for n, p in run.trainer.model.named_parameters() if not torch.equal(p, before[n])]
+    assert changed
+    assert all("lora_" in name for name in changed)
+    run.policy.weights_changed()
+    play(run)
+    trajectory = run.last_batch[0]
+    ids = torch.tensor([trajectory.prompt_ids + trajectory.completion_ids])
+    with torch.no_grad():
+        logprobs = run.trainer.model.eval()(ids).logits.float().log_softmax(-1)[0]
+    first = len(trajectory.prompt_ids)
+    assert logprobs[first - 1, trajectory.completion_ids[0]].item() == pytest.approx(trajectory.logprobs[0], abs=2e-3)
