@@ -54,7 +54,17 @@ class MissingExtra(UserError, ImportError):
 
 
 class ToolError(ToolrlError):
-    """Raised by a tool for a mistake of the model's; `str(error)` becomes its observation."""
+    """Raised by a tool for a mistake of the model's; it becomes the observation.
+
+    Attributes:
+        observation: What the model is told: `error: MESSAGE`, or the `output` given in its place.
+        timed_out: Whether the mistake was to take too long.
+    """
+
+    def __init__(self, message: str, *, output: str | None = None, timed_out: bool = False):
+        super().__init__(message)
+        self.observation = f"error: {message}" if output is None else output
+        self.timed_out = timed_out
 
 
 class InfrastructureError(ToolrlError, RuntimeError):

@@ -91,3 +91,14 @@ def test_code_that_is_no_text_is_refused() -> None:
 )
 def test_an_execution_reads_as_in_a_terminal(result: ExecResult, text: str) -> None:
     assert format_result(result) == text
+
+
+@pytest.mark.parametrize(("code", "failure"), [("1/0", ToolFailure.RAISED), ("while True: pass", ToolFailure.TIMEOUT)])
+def test_code_that_raises_or_takes_too_long_counts_as_the_models_mistake(code: str, failure: ToolFailure) -> None:
+    scope = ResourceScope(Task("t", "p"), ResourceScope())
+    try:
+        toolbox = Toolbox([python_tool(limits=SandboxLimits(seconds=0.5))])
+        result = run_sync(toolbox.call(ToolCall("python", {"code": code}), scope))
+    finally:
+        scope.close()
+    assert result.failure is failure

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from toolrl import InfrastructureError, SandboxFault, Task, ToolCall, ToolResult, per_episode, per_run, tool
+from toolrl import (
+    ConfigError,
+    InfrastructureError,
+    SandboxFault,
+    Task,
+    Tool,
+    ToolCall,
+    ToolResult,
+    per_episode,
+    per_run,
+    tool,
+)
 from toolrl.env import run_sync
 from toolrl.tools import Toolbox, dispatch
 from toolrl.tools.resources import Resource, ResourceScope
@@ -211,3 +222,16 @@ def test_the_time_a_resource_takes_to_open_is_not_the_tools(scope: ResourceScope
 
     toolbox = Toolbox([tool(timeout_seconds=0.01)(use)])
     assert run_sync(toolbox.call(ToolCall("use"), scope)).content == "open"
+
+
+def test_two_resources_under_one_name_are_refused() -> None:
+    def make_tool(name: str) -> Tool:
+        @tool(name=name)
+        def use(store: list[int] = per_episode(list)) -> str:
+            """Use the store."""
+            return ""
+
+        return use
+
+    with pytest.raises(ConfigError, match="different resources under the name 'store'"):
+        Toolbox([make_tool("a"), make_tool("b")])

@@ -24,21 +24,24 @@ def play(run: GRPORun) -> dict[str, Any]:
     return trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
 
 
-def logit_gradients(run: GRPORun, batch: dict[str, Any]) -> torch.Tensor:
-    """Size of the loss's gradient with respect to the logits that predict each completion token (N, C)."""
+def token_gradients(run: GRPORun, batch: dict[str, Any]) -> torch.Tensor:
+    """Size of the loss's gradient with respect to the log-probability of each completion token (N, C)."""
     kept: list[torch.Tensor] = []
+    compute = run.trainer._get_per_token_logps_and_entropies
 
-    def keep(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        output.retain_grad()
-        kept.append(output)
+    def keep(*arguments: Any, **options: Any) -> Any:
+        outputs = compute(*arguments, **options)
+        outputs[0].retain_grad()
+        kept.append(outputs[0])
+        return outputs
 
-    handle = run.trainer.model.lm_head.register_forward_hook(keep)
+    run.trainer.current_gradient_accumulation_steps = 1  # set by the training loop, which is not running here
+    run.trainer._get_per_token_logps_and_entropies = keep
     try:
         run.trainer.compute_loss(run.trainer.model, copy.copy(batch)).backward()
     finally:
-        handle.remove()
-    length = batch["completion_ids"].shape[1]
-    return torch.cat([logits.grad[:, -length - 1 : -1].abs().sum(-1) for logits in kept])
+        run.trainer._get_per_token_logps_and_entropies = compute
+    return torch.cat([logps.grad.abs() for logps in kept if logps.grad is not None])
 
 
 class Lottery:
@@ -64,7 +67,7 @@ def lottery_env(lottery: Lottery) -> ToolEnv:
 def test_gradient_flows_through_sampled_tokens_only(grpo_run: Callable[..., GRPORun]) -> None:
     run = grpo_run({DOCS: lottery_env(Lottery())})
     batch = play(run)
-    gradients = logit_gradients(run, batch)
+    gradients = token_gradients(run, batch)
     sampled = (batch["tool_mask"] * batch["completion_mask"]).bool()
     observed = ~batch["tool_mask"].bool() & batch["completion_mask"].bool()
     assert observed.any(), "no episode called a tool, so the test shows nothing"
@@ -78,7 +81,7 @@ def test_unscored_trajectory_contributes_nothing(grpo_run: Callable[..., GRPORun
     batch = play(run)
     unscored = torch.tensor([t.score.value is None for t in run.last_batch])
     assert unscored.sum() == 2
-    gradients = logit_gradients(run, batch)
+    gradients = token_gradients(run, batch)
     assert gradients[unscored].max() == 0
     # Its group's baseline is the mean of the others.
     group = run.last_batch[:4]

@@ -30,14 +30,20 @@ class Toolbox:
 
         Raises:
             ToolDefinitionError: A function lacks hints or a docstring.
-            ConfigError: Two tools have one name.
+            ConfigError: Two tools have one name, or different resources under one name.
         """
         self.tools: dict[str, Tool] = {}
+        resources: dict[str, Any] = {}
         for entry in tools:
             entry = entry if isinstance(entry, Tool) else tool(entry)
             if entry.name in self.tools:
                 raise ConfigError(f"two tools are named {entry.name!r}; rename one with @tool(name=...)")
             self.tools[entry.name] = entry
+            for name, resource in entry.resources.items():
+                if resources.setdefault(name, resource) is not resource:
+                    raise ConfigError(
+                        f"two tools have different resources under the name {name!r}; share one or rename a parameter"
+                    )
 
     @property
     def schemas(self) -> list[dict[str, Any]]:
@@ -69,7 +75,8 @@ class Toolbox:
                 try:
                     output = await self._run(entry, arguments, scope)
                 except ToolError as error:
-                    failure, output = ToolFailure.RAISED, f"error: {error}"
+                    failure = ToolFailure.TIMEOUT if error.timed_out else ToolFailure.RAISED
+                    output = error.observation
                 except _TimedOut:
                     failure = ToolFailure.TIMEOUT
                     output = f"error: {entry.name} did not finish within {entry.timeout_seconds:g} seconds"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from toolrl.errors import ToolError
 from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits
 from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import per_episode
@@ -35,7 +36,11 @@ def python_tool(
         """
         if session == "call":
             sandbox.reset()
-        return format_result(sandbox.run(code))
+        result = sandbox.run(code)
+        if result.error is not None:
+            timed_out = result.error.name == "TimeoutError" and "seconds" in result.limits_hit
+            raise ToolError(result.error.value, output=format_result(result), timed_out=timed_out)
+        return format_result(result)
 
     return python
 

@@ -144,6 +144,7 @@ def write_config(path: Path, arguments: ToolrlArguments, args: GRPOConfig, model
             if entry.init and value != default and _is_plain(value):
                 settings[entry.name] = value.value if hasattr(value, "value") else value
     settings.pop("resume_from_checkpoint", None)
+    settings.pop("generation_batch_size", None)  # TRL derives it from the others, and refuses both
     partial = path.with_suffix(".partial")
     partial.write_text(yaml.safe_dump(settings, sort_keys=True, allow_unicode=True))
     partial.replace(path)
