@@ -113,7 +113,7 @@ def test_kill_leaves_whole_lines_and_the_run_resumes(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL,
     )
     try:
-        while process.poll() is None and not (path / "checkpoint-2").exists():
+        while process.poll() is None and not (path / "checkpoint-2" / "trainer_state.json").exists():
             try:
                 process.wait(timeout=0.2)
             except subprocess.TimeoutExpired:
@@ -124,7 +124,9 @@ def test_kill_leaves_whole_lines_and_the_run_resumes(tmp_path: Path) -> None:
         process.wait()
     lines = (path / "trajectories.jsonl").read_bytes().splitlines(keepends=True)
     assert all(json.loads(line) for line in lines if line.endswith(b"\n"))
-    step = max(int(checkpoint.name.split("-")[1]) for checkpoint in path.glob("checkpoint-*"))
+    # The kill may have come in the middle of writing a checkpoint: that one is passed over.
+    step = max(int(state.parent.name.split("-")[1]) for state in path.glob("checkpoint-*/trainer_state.json"))
+    (path / f"checkpoint-{step + 7}").mkdir(exist_ok=True)
     resumed = [*arguments, f"--max_steps={step + 1}", "--eval_tasks=0", f"--output_dir={path}"]
     assert command("train", *resumed, "--resume_from_checkpoint=true") == 0
     assert all(list(read_trajectories(path / "trajectories.jsonl")))

@@ -15,7 +15,7 @@ def report_table(reports: Mapping[str, EnvReport]) -> Table:
     ks = sorted({k for report in reports.values() for k in report.pass_at})[1:]
     for column in (
         "environment", "episodes", "success [95 %]", *(f"pass@{k}" for k in ks), "reward", "calls per episode",
-        "used a tool where needed", "where not", "unscored",
+        "tool use if needed", "if not", "unscored",
     ):  # fmt: skip
         table.add_column(column)
     for report in reports.values():
@@ -37,8 +37,8 @@ def before_after_table(before: Mapping[str, EnvReport], after: Mapping[str, EnvR
     """One row per environment; tool use is the share of episodes with at least one call."""
     table = Table(title="held-out tasks, before and after training")
     for column in (
-        "environment", "episodes", "success before", "success after", "calls", "tool use where needed", "where not",
-        "success where not",
+        "environment", "episodes", "success before", "success after", "calls", "tool use if needed", "if not",
+        "success if not",
     ):  # fmt: skip
         table.add_column(column)
     for env_id, old in before.items():

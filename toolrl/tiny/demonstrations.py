@@ -25,6 +25,8 @@ NEEDED = {"solve": 0.28, "untagged": 0.14, "guess": 0.22, "stop_early": 0.08, "b
 NEEDLESS = {"solve": 0.22, "compute": 0.20, "untagged": 0.28, "guess": 0.08, "break": 0.12, "useless": 0.10}
 # What a stage of training on demonstrations that are all right uses in place of these.
 SKILLED = {"solve": 1.0}
+# Share of demonstrations on tasks without need of a tool, where an environment has such tasks.
+NEEDLESS_SHARE = 0.4
 # After a broken or useless call, how often the demonstrator goes on to solve the task.
 RECOVERS = 0.4
 
@@ -99,10 +101,16 @@ def demonstrate(
         Trajectories whose mask marks what the demonstrator wrote.
     """
     rng = random.Random(seed)
+    # There are few tasks without need of a tool, and each must come up often to be learnt by heart.
+    pools = {}
+    for env_id, env in environments:
+        needed = [task for task in env.tasks if task.metadata.get("needs_tool", True)]
+        needless = [task for task in env.tasks if not task.metadata.get("needs_tool", True)]
+        pools[env_id] = (needed, needless)
     requests = []
     for index in range(count):
         env_id, env = environments[index % len(environments)]
-        task = env.tasks[rng.randrange(len(env.tasks))]
+        task = rng.choice(pools[env_id][rng.random() < NEEDLESS_SHARE] or list(env.tasks))
         turns = Demonstrator(env, renderer, skilled).turns(task, rng)
         requests.append(RolloutRequest(env, task, env_id, str(index), ScriptedPolicy(turns)))
     engine = RolloutEngine(ScriptedPolicy([[renderer.end_of_turn_id]]), renderer, concurrency=64)

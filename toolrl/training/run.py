@@ -18,7 +18,6 @@ import transformers
 import yaml
 from rich.console import Console
 from transformers.trainer_callback import PrinterCallback, ProgressCallback as BarCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import GRPOConfig, ModelConfig, TrlParser, get_peft_config  # type: ignore[attr-defined]
 
 from toolrl.errors import ConfigError, MissingExtra
@@ -60,7 +59,7 @@ def train(
     Raises:
         UserError: A setting is wrong; nothing has been trained.
     """
-    console = console or Console()
+    console = console or terminal()
     _quieten()
     training = arguments.make_envs("train")
     held_out = arguments.make_envs("test") if arguments.eval_tasks else {}
@@ -115,8 +114,14 @@ def train(
     return reports
 
 
+def terminal() -> Console:
+    """A console wide enough for the result table; a file or a pipe has no width of its own."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
 def find_checkpoint(args: GRPOConfig) -> str | None:
-    """The checkpoint to resume from: a path, or `true` for the last one in `output_dir`.
+    """The checkpoint to resume from: a path, or `true` for the last whole one in `output_dir`.
 
     Raises:
         ConfigError: There is none.
@@ -125,13 +130,23 @@ def find_checkpoint(args: GRPOConfig) -> str | None:
     if not wanted or str(wanted).lower() == "false":
         return None
     if str(wanted).lower() == "true":
-        found = get_last_checkpoint(args.output_dir)
-        if found is None:
+        found = sorted(Path(str(args.output_dir)).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+        whole = [path for path in found if _is_whole(path)]
+        if not whole:
             raise ConfigError(f"--resume_from_checkpoint: no checkpoint in {args.output_dir!r}; check --output_dir")
-        return found
+        return str(whole[-1])
     if not Path(str(wanted)).is_dir():
         raise ConfigError(f"--resume_from_checkpoint: no checkpoint at {str(wanted)!r}")
     return str(wanted)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end: the trainer's state is its last file."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def write_config(path: Path, arguments: ToolrlArguments, args: GRPOConfig, model_config: ModelConfig) -> None:
