@@ -7,6 +7,7 @@ at; those that wait for a tool cost nothing. Follow `_play` to see one episode f
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -55,6 +56,7 @@ class RolloutEngine:
         renderer: Renderer,
         *,
         sampling: Sampling | None = None,
+        max_completion_tokens: int | None = None,
         concurrency: int = 256,
         retries: int = 2,
         backoff_seconds: float = 0.5,
@@ -66,6 +68,8 @@ class RolloutEngine:
             policy: Generates turns.
             renderer: Turns messages into tokens and back.
             sampling: How to draw; `max_tokens` bounds a turn together with the environment's limits.
+            max_completion_tokens: Bounds sampled and observed tokens of an episode together with the
+                environment's limits: the trainer pads every episode of a batch to the longest.
             concurrency: Episodes in flight; the others wait for their start.
             retries: Further attempts at an episode that an infrastructure fault ended.
             backoff_seconds: Wait before the first retry; doubled for each further one, with jitter.
@@ -74,6 +78,7 @@ class RolloutEngine:
         self.policy = policy
         self.renderer = renderer
         self.sampling = sampling or Sampling()
+        self._max_completion_tokens = max_completion_tokens or math.inf
         self._concurrency = concurrency
         self._retries = retries
         self._backoff_seconds = backoff_seconds
@@ -146,7 +151,7 @@ class RolloutEngine:
         deadline = loop.time() + limits.seconds
         ids = list(prompt_ids)  # (P + C,) grows by appending only
         while True:
-            room = limits.completion_tokens - (len(ids) - len(prompt_ids))
+            room = int(min(limits.completion_tokens, self._max_completion_tokens)) - (len(ids) - len(prompt_ids))
             if room <= 0:
                 return StopReason.TOKENS
             max_tokens = min(self.sampling.max_tokens, limits.turn_tokens, room)

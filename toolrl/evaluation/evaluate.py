@@ -64,6 +64,7 @@ def evaluate(
     tasks: int = 100,
     samples: int = 1,
     sampling: Sampling | None = None,
+    max_completion_tokens: int | None = None,
     concurrency: int = 128,
     on_trajectory: Callable[[Trajectory], None] | None = None,
     info: Mapping[str, Any] | None = None,
@@ -77,6 +78,7 @@ def evaluate(
         tasks: At most so many per environment.
         samples: Episodes per task.
         sampling: How to draw.
+        max_completion_tokens: Bounds an episode together with the environment's limits.
         concurrency: Episodes in flight.
         on_trajectory: Called with each trajectory as it finishes.
         info: Recorded with each trajectory; `mode`, `session` and `step` become part of its id.
@@ -98,6 +100,7 @@ def evaluate(
         policy or ScriptedPolicy([[renderer.end_of_turn_id]]),
         renderer,
         sampling=sampling,
+        max_completion_tokens=max_completion_tokens,
         concurrency=concurrency,
         on_trajectory=on_trajectory,
     )

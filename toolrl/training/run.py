@@ -186,6 +186,7 @@ def _evaluate(
         samples=arguments.eval_samples,
         sampling=Sampling(args.temperature, arguments.max_turn_tokens),
         concurrency=arguments.concurrency,
+        max_completion_tokens=args.max_completion_length,
         on_trajectory=writer.write,
         info={"mode": mode, "session": run.session, "step": run.trainer.state.global_step},
     )

@@ -117,6 +117,7 @@ class GRPORun:
             self.policy,
             self.renderer,
             sampling=Sampling(args.temperature, max_turn_tokens),
+            max_completion_tokens=args.max_completion_length,
             concurrency=concurrency,
             retries=retries,
             on_trajectory=writer.write if writer else None,
