@@ -134,7 +134,7 @@ def main(
 ) -> None:
     """Make the embedded policy: first the skill (copying, the format), then the bad habits on top."""
     torch.manual_seed(seed)
-    torch.set_flush_denormal(True)  # optimiser states of rare tokens decay into denormals, which are slow on a CPU
+    torch.set_flush_denormal(True)
     environments = [(env_id, make(env_id, split="train", size=SIZES[env_id])) for env_id in ENVIRONMENTS]
     tokenizer = train_tokenizer(tokenizer_texts(environments))
     renderer = Renderer(tokenizer)

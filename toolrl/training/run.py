@@ -130,13 +130,13 @@ def find_checkpoint(args: GRPOConfig) -> str | None:
     if not wanted or str(wanted).lower() == "false":
         return None
     if str(wanted).lower() == "true":
-        found = sorted(Path(str(args.output_dir)).glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-        whole = [path for path in found if _is_whole(path)]
+        found = [path for path in Path(str(args.output_dir)).glob("checkpoint-*") if path.name[11:].isdigit()]
+        whole = sorted((path for path in found if _is_whole(path)), key=lambda path: int(path.name[11:]))
         if not whole:
             raise ConfigError(f"--resume_from_checkpoint: no checkpoint in {args.output_dir!r}; check --output_dir")
         return str(whole[-1])
-    if not Path(str(wanted)).is_dir():
-        raise ConfigError(f"--resume_from_checkpoint: no checkpoint at {str(wanted)!r}")
+    if not _is_whole(Path(str(wanted))):
+        raise ConfigError(f"--resume_from_checkpoint: no whole checkpoint at {str(wanted)!r}")
     return str(wanted)
 
 
