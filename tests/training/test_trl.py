@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from trl import GRPOTrainer
 
 from toolrl import ConfigError, InfrastructureError, Score, Task, TaskSet, ToolEnv, make, read_trajectories, tool
 from toolrl.training import GRPORun
-from toolrl.training.trl import prompt_dataset, prompts_needed
+from toolrl.training.trl import ROWS_TOGETHER, prompt_dataset, prompts_needed
 
 DOCS = "toolrl/DocsSearch-v0"
 
@@ -73,6 +75,27 @@ def test_gradient_flows_through_sampled_tokens_only(grpo_run: Callable[..., GRPO
     assert observed.any(), "no episode called a tool, so the test shows nothing"
     assert gradients[observed].max() == 0
     assert gradients[sampled & (batch["advantages"] != 0)[:, None]].min() > 0
+
+
+def test_scoring_sampled_tokens_only_gives_trls_own_loss_and_gradient(grpo_run: Callable[..., GRPORun]) -> None:
+    run = grpo_run({DOCS: lottery_env(Lottery())}, {"per_device_train_batch_size": 24, "beta": 0.0})
+    batch, trainer = play(run), run.trainer
+    trainer.current_gradient_accumulation_steps = 1
+
+    def loss_and_gradient() -> tuple[float, torch.Tensor]:
+        trainer.model.zero_grad()
+        loss = trainer.compute_loss(trainer.model, copy.copy(batch))
+        loss.backward()
+        return loss.item(), torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+
+    ours = loss_and_gradient()
+    assert len(batch["completion_ids"]) > ROWS_TOGETHER, "more than one chunk of rows"
+    trainer._get_per_token_logps_and_entropies = partial(GRPOTrainer._get_per_token_logps_and_entropies, trainer)
+    theirs = loss_and_gradient()
+    assert ours[0] == pytest.approx(theirs[0], abs=1e-6)
+    assert (ours[1] - theirs[1]).norm() < 1e-4 * theirs[1].norm()
+    entropies = trainer._metrics["train"]["entropy"]
+    assert entropies[0] == pytest.approx(entropies[1], abs=1e-5)
 
 
 def test_unscored_trajectory_contributes_nothing(grpo_run: Callable[..., GRPORun]) -> None:

@@ -9,6 +9,8 @@ trainer/grpo_trainer.py):
 - `env_mask` becomes the loss mask. Completions must not be empty.
 - A reward of None leaves a sample out of its group's baseline, and gives it advantage 0.
 - Whether a completion is truncated is read from its last token.
+- `_compute_loss` gets log-probabilities and entropies from `_get_per_token_logps_and_entropies` and masks
+  them; what it masks need not be computed. See `SampledTokensTrainer`.
 """
 
 from __future__ import annotations
@@ -19,9 +21,13 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+import trl.trainer.utils
 from datasets import Dataset
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
+from trl.kernels import chunked_logprob
 
 from toolrl.chat import Renderer
 from toolrl.env import ToolEnv
@@ -32,6 +38,80 @@ from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.training.metrics import batch_metrics
 from toolrl.trajectory import Trajectory, TrajectoryWriter
 from toolrl.types import Sampling, Task
+
+# Rows that go through the model together, padded to the longest of them.
+ROWS_TOGETHER = 16
+# Without Triton, TRL's fused head scores every position, those without a label too, since some accelerators
+# want shapes that never change. A CPU does not. The name decides nothing else in that module.
+trl.trainer.utils._use_triton = (  # type: ignore[attr-defined]
+    lambda device: device.type == "cpu" or chunked_logprob._use_triton(device)
+)
+
+
+class SampledTokensTrainer(GRPOTrainer):
+    """TRL's trainer without the work that its loss masks away.
+
+    TRL pads a batch to its longest prompt and its longest completion, and projects every position of the
+    completions onto the vocabulary. Most tokens of an episode with tools are observations or padding. Here
+    rows of like length go through the model together, and only sampled tokens are scored: the same loss.
+    """
+
+    _sampled: Tensor | None = None  # (B, C), while a loss is computed
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
+        self._sampled = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._sampled = None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: torch.nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **inputs: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Log-probabilities and entropies (B, C); 0 where nothing was sampled."""
+        if compute_aux_loss or any(value is not None for value in inputs.values()):  # experts; images
+            return super()._get_per_token_logps_and_entropies(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size,
+                compute_entropy,
+                compute_aux_loss,
+                **inputs,
+            )
+        scored = attention_mask.clone()  # (B, P + C)
+        scored[:, :-logits_to_keep] = 0
+        if self._sampled is not None:
+            scored[:, -logits_to_keep:] *= self._sampled
+        labels = input_ids.masked_fill(scored == 0, -100)
+        order = attention_mask.sum(1).argsort()
+        logprobs, entropies = [], []
+        for rows in order.split(min(batch_size or ROWS_TOGETHER, ROWS_TOGETHER)):
+            used = attention_mask[rows].any(0).nonzero()
+            columns = slice(int(used[0]), int(used[-1]) + 1)
+            with self.accelerator.autocast():
+                outputs = model(
+                    input_ids=input_ids[rows, columns],
+                    attention_mask=attention_mask[rows, columns],
+                    labels=labels[rows, columns],
+                    fused_lm_head=True,
+                )
+            # Of position t is the token at t + 1: back to where TRL looks for them, (rows, P + C).
+            margins = (columns.start + 1, input_ids.size(1) - columns.stop)
+            logprobs.append(torch.nn.functional.pad(outputs.log_probs, margins)[:, -logits_to_keep:])
+            if compute_entropy:
+                entropies.append(torch.nn.functional.pad(outputs.entropy, margins)[:, -logits_to_keep:])
+        back = order.argsort()
+        return torch.cat(logprobs)[back], torch.cat(entropies)[back] if compute_entropy else None, None
 
 
 class GRPORun:
@@ -97,7 +177,7 @@ class GRPORun:
         self.session = secrets.token_hex(3)
         dataset = prompt_dataset(self.environments, weights or {}, prompts_needed(args, train_tasks), task_seed)
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-        self.trainer = GRPOTrainer(
+        self.trainer = SampledTokensTrainer(
             model=model,
             reward_funcs=self._reward,
             args=args,
