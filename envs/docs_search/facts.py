@@ -21,7 +21,7 @@ FactKind = Literal["module", "parameter", "default", "returns", "constant"]
 
 # What the search tool of the documentation environments shows.
 RESULTS = 2
-SNIPPET_CHARACTERS = 100
+SNIPPET_CHARACTERS = 80
 
 
 @dataclass(frozen=True)

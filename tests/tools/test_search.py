@@ -61,6 +61,11 @@ def test_a_snippet_is_one_line_cut_at_a_word(text: str, shown: str) -> None:
     assert format_documents([Document("d", "T", text)], 23) == f"[1] T\n{shown}"
 
 
+def test_a_title_that_begins_the_text_is_said_once() -> None:
+    documents = [Document("a", "re.sub", "re.sub(pattern) Replace."), Document("b", "re", "Text of re.")]
+    assert format_documents(documents, 80) == "[1] re.sub(pattern) Replace.\n[2] re\nText of re."
+
+
 def test_full_snippets_are_never_cut_by_the_tools_own_limit(call_tool: CallTool) -> None:
     documents = [Document(str(index), "t", "word " * 500) for index in range(5)]
     search = search_tool(lambda: FakeRetriever(*documents), k=5, snippet_characters=400)

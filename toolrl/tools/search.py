@@ -38,13 +38,20 @@ def search_tool(
 
 
 def format_documents(documents: Sequence[Document], snippet_characters: int) -> str:
-    """Documents as the model sees them: numbered titles, each followed by the start of its text."""
+    """Documents as the model sees them: numbered titles, each followed by the start of its text.
+
+    A text that begins with its title stands alone, so that no token is spent on saying it twice.
+    """
     if not documents:
         return "No results."
     return "\n".join(
-        f"[{number}] {document.title}\n{_snippet(document.text, snippet_characters)}"
-        for number, document in enumerate(documents, 1)
+        f"[{number}] {_shown(document, snippet_characters)}" for number, document in enumerate(documents, 1)
     )
+
+
+def _shown(document: Document, characters: int) -> str:
+    snippet = _snippet(document.text, characters)
+    return snippet if snippet.startswith(document.title) else f"{document.title}\n{snippet}"
 
 
 def _snippet(text: str, characters: int) -> str:
