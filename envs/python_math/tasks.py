@@ -46,44 +46,60 @@ def _descending(rng: random.Random) -> tuple[int, int]:
     return max(a, b), min(a, b)
 
 
+# Wordings that easy and hard problems share: the numbers tell whether a computer is needed.
+_SUM = (
+    "What is {a} + {b}?",
+    "Compute {a} + {b}.",
+    "Add {a} and {b}.",
+    "What is {a} plus {b}?",
+    "Sum of {a} and {b}?",
+    "Calculate {a} + {b}.",
+    "What do {a} and {b} add up to?",
+    "How much is {a} + {b}?",
+)
+_DIFFERENCE = (
+    "What is {a} - {b}?",
+    "Compute {a} - {b}.",
+    "Take {b} from {a}.",
+    "What is {a} minus {b}?",
+    "Subtract {b} from {a}.",
+    "Calculate {a} - {b}.",
+    "How much is {a} - {b}?",
+)
+_PRODUCT = (
+    "What is {a} * {b}?",
+    "Compute {a} * {b}.",
+    "Multiply {a} by {b}.",
+    "What is {a} times {b}?",
+    "Product of {a} and {b}?",
+    "Calculate {a} * {b}.",
+    "How much is {a} * {b}?",
+)
+
 EASY = (
-    Kind(
-        "add",
-        False,
-        (
-            "What is {a} + {b}?",
-            "Compute {a} + {b}.",
-            "Add {a} and {b}.",
-            "What is {a} plus {b}?",
-            "Sum of {a} and {b}?",
-        ),
-        _pair(0, 9, 0, 9),
-        "{a}+{b}",
-    ),
-    Kind(
-        "subtract",
-        False,
-        ("What is {a} - {b}?", "Compute {a} - {b}.", "Take {b} from {a}.", "What is {a} minus {b}?"),
-        _descending,
-        "{a}-{b}",
-    ),
+    Kind("add", False, _SUM, _pair(0, 9, 0, 9), "{a}+{b}"),
+    Kind("subtract", False, _DIFFERENCE, _descending, "{a}-{b}"),
+    Kind("multiply", False, _PRODUCT, _pair(0, 9, 0, 9), "{a}*{b}"),
     Kind(
         "larger",
         False,
-        ("Which is larger, {a} or {b}?", "Maximum of {a} and {b}?"),
+        ("Which is larger, {a} or {b}?", "Maximum of {a} and {b}?", "Name the larger of {a} and {b}."),
         _pair(0, 9, 0, 9),
         "max({a},{b})",
     ),
+    Kind(
+        "smaller",
+        False,
+        ("Which is smaller, {a} or {b}?", "Minimum of {a} and {b}?", "Name the smaller of {a} and {b}."),
+        _pair(0, 9, 0, 9),
+        "min({a},{b})",
+    ),
+    Kind("plus_zero", False, _SUM, _pair(100, 9999, 0, 0), "{a}+{b}"),
+    Kind("times_one", False, _PRODUCT, _pair(100, 9999, 1, 1), "{a}*{b}"),
 )
 
 HARD = (
-    Kind(
-        "product",
-        True,
-        ("What is {a} * {b}?", "Compute {a} * {b}.", "Multiply {a} by {b}.", "What is {a} times {b}?"),
-        _pair(100, 9999, 100, 9999),
-        "{a}*{b}",
-    ),
+    Kind("product", True, _PRODUCT, _pair(100, 9999, 100, 9999), "{a}*{b}"),
     Kind(
         "remainder",
         True,
