@@ -94,7 +94,7 @@ class ResourceScope:
                     if not late:
                         self._opened[resource] = value
                 if late:  # the call that asked for it has timed out, and its episode is over
-                    _close_all([value])
+                    close_all([value])
             with self._lock:
                 if self._closed.is_set():
                     raise RuntimeError(f"{name!r} cannot be opened: its episode or environment is closed")
@@ -114,13 +114,18 @@ class ResourceScope:
             InfrastructureError: Some failed to close, all of them with such an error.
             ExceptionGroup: Some failed to close, with at least one other error.
         """
+        close_all(self.retire())
+
+    def retire(self) -> list[Any]:
+        """Open nothing more, and hand over what is open for `close_all`, last opened first; never waits."""
         with self._lock:
             self._closed.set()
             opened, self._opened, self._names = self._opened, {}, {}
-        _close_all(reversed(opened.values()))
+        return list(reversed(opened.values()))
 
 
-def _close_all(values: Iterable[Any]) -> None:
+def close_all(values: Iterable[Any]) -> None:
+    """Close resources; what is raised is as `ResourceScope.close` says."""
     failures: list[Exception] = []
     for value in values:
         try:
