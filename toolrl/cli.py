@@ -50,7 +50,7 @@ def evaluate_command(
     """Play tasks and report success with intervals, pass@k and tool use."""
     from toolrl.chat import Renderer
     from toolrl.env import make
-    from toolrl.evaluation import evaluate, report_table
+    from toolrl.evaluation import evaluate, report_table, terminal
     from toolrl.models import load_for_generation, load_tokenizer
     from toolrl.policy import TransformersPolicy
     from toolrl.training.arguments import parse_env_settings
@@ -88,7 +88,7 @@ def evaluate_command(
     if as_json:
         typer.echo(json.dumps({env_id: dataclasses.asdict(report) for env_id, report in reports.items()}, indent=1))
     else:
-        Console().print(report_table(reports))
+        terminal().print(report_table(reports))
 
 
 @app.command()

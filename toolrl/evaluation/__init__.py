@@ -2,7 +2,7 @@
 
 from toolrl.evaluation.evaluate import EnvReport, evaluate, summarise
 from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
-from toolrl.evaluation.tables import before_after_table, report_table, short_name
+from toolrl.evaluation.tables import before_after_table, report_table, short_name, terminal
 
 __all__ = [
     "EnvReport",
@@ -13,5 +13,6 @@ __all__ = [
     "report_table",
     "short_name",
     "summarise",
+    "terminal",
     "wilson_interval",
 ]

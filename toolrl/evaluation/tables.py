@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rich.console import Console
 from rich.table import Table
 
 from toolrl.evaluation.evaluate import EnvReport
@@ -59,6 +60,12 @@ def before_after_table(before: Mapping[str, EnvReport], after: Mapping[str, EnvR
             ),
         )
     return table
+
+
+def terminal() -> Console:
+    """A console wide enough for these tables; a file or a pipe has no width of its own."""
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
 
 
 def short_name(env_id: str) -> str:

@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback as B
 from trl import GRPOConfig, ModelConfig, TrlParser, get_peft_config  # type: ignore[attr-defined]
 
 from toolrl.errors import ConfigError, MissingExtra
-from toolrl.evaluation import EnvReport, before_after_table, evaluate
+from toolrl.evaluation import EnvReport, before_after_table, evaluate, terminal
 from toolrl.models import load_model, load_tokenizer
 from toolrl.training.arguments import ToolrlArguments
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
@@ -112,12 +112,6 @@ def train(
     if main:
         console.print(f"run folder: {folder} (curves.png, trajectories.jsonl, model/)", soft_wrap=True)
     return reports
-
-
-def terminal() -> Console:
-    """A console wide enough for the result table; a file or a pipe has no width of its own."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
 
 
 def find_checkpoint(args: GRPOConfig) -> str | None:
