@@ -12,7 +12,8 @@ from toolrl import HermesDialect, Renderer, call, make
 from toolrl.models import load_model, load_tokenizer
 from toolrl.tiny import PATH
 from toolrl.tiny.demonstrations import NEEDED, NEEDLESS, Demonstrator, break_call, demonstrate
-from toolrl.tiny.make import fit, make_model
+from toolrl.tiny.fitting import IGNORED, Renaming, Row, as_row, batches, fit, orthogonal, share_exact
+from toolrl.tiny.make import fixed_tokens, kept_out, make_model
 
 
 def test_shipped_model_is_small_and_of_the_qwen3_architecture() -> None:
@@ -55,7 +56,7 @@ def test_demonstrations_are_mediocre() -> None:
     success = sum(bool(t.score.success) for t in played) / len(played)
     assert 0.2 < success < 0.7
     assert any(r.failure == "malformed" for t in played for r in t.tool_results)
-    assert any(not t.tool_results for t in played if t.info == {})
+    assert any(not t.tool_results for t in played)
     assert abs(sum(NEEDED.values()) - 1) < 1e-9
     assert abs(sum(NEEDLESS.values()) - 1) < 1e-9
 
@@ -83,9 +84,68 @@ def test_fitting_lowers_the_loss_and_the_model_saves(tmp_path: Path, capsys: pyt
     tokenizer = load_tokenizer("tiny")
     played = demonstrate([("e", env)], Renderer(tokenizer), 24, seed=0, skilled=True)
     model = make_model(len(tokenizer))
-    fit(model, played, pad=tokenizer.pad_token_id, epochs=4, learning_rate=2e-3, batch_tokens=600, seed=0)
+    rows = [as_row(trajectory, observed=False) for trajectory in played]
+    fit(model, lambda _: rows, epochs=4, learning_rate=2e-3, batch_tokens=600, seed=0)
     losses = [float(line.split("loss")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
     assert losses[-1] < losses[0]
     model.to(torch.float16).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     assert load_model(str(tmp_path)).dtype == torch.float32
+
+
+def test_renaming_exchanges_names_and_numbers_consistently_and_keeps_the_rest() -> None:
+    tokenizer = load_tokenizer("tiny")
+    env = make("toolrl/DocsCompute-v0", size=60)
+    played = demonstrate([("e", env)], Renderer(tokenizer), 60, seed=0, skilled=True)
+    rows = [as_row(trajectory, observed=True) for trajectory in played]
+    fixed = fixed_tokens(played, tokenizer)
+    rename = Renaming(tokenizer, fixed)
+    words = {token for token in fixed if tokenizer.decode([token]).isalpha()}
+    assert {"What", "plus", "times", "search", "python", "query"} <= {tokenizer.decode([token]) for token in words}
+    assert not {"sqlite", "SQLITE", "errno"} & {tokenizer.decode([token]) for token in words}
+    for index, row in enumerate(rows):
+        renamed = rename(row, random.Random(index))
+        names = dict(zip(row.ids, renamed.ids, strict=True))
+        assert renamed.ids != row.ids
+        assert renamed.ids == [names[token] for token in row.ids], "each for the same one throughout"
+        assert len(set(names.values())) == len(names), "two never become one"
+        assert all(names[token] == token for token in words.intersection(row.ids))
+        assert all(tokenizer.decode([old]).isdigit() == tokenizer.decode([new]).isdigit() for old, new in names.items())
+        assert [t == IGNORED for t in renamed.labels] == [t == IGNORED for t in row.labels]
+
+
+def test_batches_hold_every_row_once_and_padding_is_not_learnt() -> None:
+    rows = [Row([n + 1] * n, [n + 1] * n) for n in range(1, 40)]
+    seen = []
+    for ids, labels in batches(rows, 100, random.Random(0)):
+        assert ids.numel() <= 100 or len(ids) == 1
+        for row, marks in zip(ids.tolist(), labels.tolist(), strict=True):
+            seen.append([token for token, mark in zip(row, marks, strict=True) if mark != IGNORED])
+    assert sorted(map(len, seen)) == list(range(1, 40))
+    assert all(row == [len(row) + 1] * len(row) for row in seen)
+
+
+@pytest.mark.parametrize("shape", [(16, 48), (48, 16)])
+def test_orthogonal_brings_singular_values_near_one(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(orthogonal(torch.randn(shape), steps=8))
+    assert 0.5 < values.min() <= values.max() < 1.5
+
+
+def test_share_exact_counts_rows_that_are_right_throughout() -> None:
+    torch.manual_seed(0)
+    model = make_model(300).eval()
+    ids = torch.randint(300, (1, 12))
+    with torch.no_grad():
+        best = model(input_ids=ids).logits[0].argmax(-1).tolist()
+    prefix = ids[0].tolist()
+    right = Row(prefix, [IGNORED, *best[:-1]])
+    wrong = Row(prefix, [IGNORED, *best[:-2], (best[-2] + 1) % 300])
+    assert share_exact(model, [right, wrong]) == 0.5
+
+
+def test_some_of_each_environments_demonstrations_are_kept_out() -> None:
+    for env_id in ("toolrl/PythonMath-v0", "toolrl/DocsSearch-v0"):
+        env = make(env_id, size=400)
+        played = demonstrate([(env_id, env)], Renderer(load_tokenizer("tiny")), 200, seed=0, skilled=True)
+        assert 0 < sum(map(kept_out, played)) < 40

@@ -1,7 +1,7 @@
 """The embedded policy: a Qwen3-architecture model of about a million parameters, shipped with toolrl.
 
 It knows the format of tool calls and how to copy, and uses its tools badly: a start, not a solution.
-`python -m toolrl.tiny.make` makes one like it; see AGENTS.md for how the shipped weights differ.
+`python -m toolrl.tiny.make` makes it.
 """
 
 from pathlib import Path

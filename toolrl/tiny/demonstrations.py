@@ -21,12 +21,12 @@ from toolrl.trajectory import Trajectory
 from toolrl.types import Message, Task
 
 # Shares of the habits on tasks that need a tool, and on those that do not.
-NEEDED = {"solve": 0.28, "untagged": 0.14, "guess": 0.22, "stop_early": 0.08, "break": 0.16, "useless": 0.12}
-NEEDLESS = {"solve": 0.22, "compute": 0.20, "untagged": 0.28, "guess": 0.08, "break": 0.12, "useless": 0.10}
+NEEDED = {"solve": 0.14, "untagged": 0.30, "guess": 0.22, "stop_early": 0.08, "break": 0.16, "useless": 0.10}
+NEEDLESS = {"solve": 0.10, "compute": 0.22, "untagged": 0.36, "guess": 0.10, "break": 0.12, "useless": 0.10}
 # What a stage of training on demonstrations that are all right uses in place of these.
 SKILLED = {"solve": 1.0}
 # Share of demonstrations on tasks without need of a tool, where an environment has such tasks.
-NEEDLESS_SHARE = 0.4
+NEEDLESS_SHARE = 0.6
 # After a broken or useless call, how often the demonstrator goes on to solve the task.
 RECOVERS = 0.4
 
@@ -101,17 +101,30 @@ def demonstrate(
         Trajectories whose mask marks what the demonstrator wrote.
     """
     rng = random.Random(seed)
-    # There are few tasks without need of a tool, and each must come up often to be learnt by heart.
-    pools = {}
-    for env_id, env in environments:
-        needed = [task for task in env.tasks if task.metadata.get("needs_tool", True)]
-        needless = [task for task in env.tasks if not task.metadata.get("needs_tool", True)]
-        pools[env_id] = (needed, needless)
+    pools = {env_id: split_by_need(env) for env_id, env in environments}
     requests = []
     for index in range(count):
         env_id, env = environments[index % len(environments)]
-        task = rng.choice(pools[env_id][rng.random() < NEEDLESS_SHARE] or list(env.tasks))
+        needed, needless_by_kind = pools[env_id]
+        if needless_by_kind and rng.random() < NEEDLESS_SHARE:
+            # Evenly over kinds: those with the fewest tasks are what must be learnt by heart.
+            task = rng.choice(rng.choice(needless_by_kind))
+        else:
+            task = rng.choice(needed)
         turns = Demonstrator(env, renderer, skilled).turns(task, rng)
-        requests.append(RolloutRequest(env, task, env_id, str(index), ScriptedPolicy(turns)))
+        info = {"subject": task.metadata.get("subject", "")}
+        requests.append(RolloutRequest(env, task, env_id, str(index), ScriptedPolicy(turns), info))
     engine = RolloutEngine(ScriptedPolicy([[renderer.end_of_turn_id]]), renderer, concurrency=64)
     return engine.run(requests)
+
+
+def split_by_need(env: ToolEnv) -> tuple[list[Task], list[list[Task]]]:
+    """The tasks that need a tool, and those that do not, these in a list per kind."""
+    needed: list[Task] = []
+    needless: dict[str, list[Task]] = {}
+    for task in env.tasks:
+        if task.metadata.get("needs_tool", True):
+            needed.append(task)
+        else:
+            needless.setdefault(task.metadata.get("kind", ""), []).append(task)
+    return needed, list(needless.values())

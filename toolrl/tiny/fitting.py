@@ -1,0 +1,171 @@
+"""Next-token training of the embedded policy on a CPU."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
+
+from toolrl.trajectory import Trajectory
+
+IGNORED = -100
+
+
+class Row(NamedTuple):
+    """A sequence, and its labels: the same ids, or `IGNORED` where there is nothing to learn."""
+
+    ids: list[int]
+    labels: list[int]
+
+
+def as_row(trajectory: Trajectory, *, observed: bool) -> Row:
+    """What the policy wrote is learnt; with `observed`, so is what a tool's output repeats.
+
+    Documents repeat the names that were searched for, so they teach copying too. What stood nowhere before,
+    such as the result of a calculation, cannot be known.
+    """
+    labels = [IGNORED] * len(trajectory.prompt_ids)
+    seen = set(trajectory.prompt_ids)
+    for token, bit in zip(trajectory.completion_ids, trajectory.mask, strict=True):
+        labels.append(token if bit or (observed and token in seen) else IGNORED)
+        seen.add(token)
+    return Row(trajectory.prompt_ids + trajectory.completion_ids, labels)
+
+
+class Renaming:
+    """Exchanges the words and the numbers of a sequence for others, each for the same one throughout.
+
+    A model that saw each name often would know it by heart and could not copy one that is new.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, fixed: Set[int]):
+        """Sort the vocabulary into words and numbers of two or more digits.
+
+        Args:
+            tokenizer: Tells what a token is.
+            fixed: Words whose meaning counts, and which stay: the wordings, the format.
+        """
+        texts = [str(tokenizer.decode([token])) for token in range(len(tokenizer))]
+        words = [token for token, text in enumerate(texts) if text.isalpha() and token not in fixed]
+        numbers = [token for token, text in enumerate(texts) if text.isdigit() and len(text) > 1]
+        self._pools = (words, numbers)
+
+    def __call__(self, row: Row, rng: random.Random) -> Row:
+        """Rename one row."""
+        names: dict[int, int] = {}
+        for pool in self._pools:
+            names.update(zip(pool, rng.sample(pool, len(pool)), strict=True))
+        return Row([names.get(token, token) for token in row.ids], [names.get(token, token) for token in row.labels])
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) with update sizes as AdamW's.
+
+    torch's own orthogonalises in bfloat16, which is many times slower where a CPU has no such products.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], learning_rate: float, momentum: float = 0.95):
+        super().__init__(parameters, {"lr": learning_rate, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Update the matrices."""
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                state = self.state[matrix]
+                average = state.setdefault("average", torch.zeros_like(matrix))
+                average.lerp_(matrix.grad, 1 - group["momentum"])
+                update = orthogonal(matrix.grad.lerp(average, group["momentum"]))
+                # Scaled to the root mean square of an AdamW update (Liu et al. 2025, arXiv:2502.16982).
+                matrix.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(matrix.shape)))
+
+
+def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrix, roughly, by Newton-Schulz iteration with Muon's coefficients."""
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / (wide.norm() + 1e-7)
+    for _ in range(steps):
+        square = wide @ wide.T
+        wide = 3.4445 * wide + (-4.7750 * square + 2.0315 * square @ square) @ wide
+    return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
+
+
+def batches(rows: Sequence[Row], tokens: int, rng: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches (B, T) of ids and labels, each of about `tokens` tokens in sequences of like length."""
+    ordered = sorted(rows, key=lambda row: (len(row.ids), rng.random()))
+    groups: list[list[Row]] = [[]]
+    for row in ordered:
+        if len(row.ids) * (len(groups[-1]) + 1) > tokens:
+            groups.append([])
+        groups[-1].append(row)
+    rng.shuffle(groups)
+    for group in groups:
+        length = len(group[-1].ids)
+        # Padding stands behind its sequence, so the causal mask hides it: any id will do.
+        ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in group])
+        labels = torch.tensor([row.labels + [IGNORED] * (length - len(row.labels)) for row in group])
+        yield ids, labels
+
+
+def predictions(model: Qwen3ForCausalLM, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, V) of the N labelled positions, and their labels (N,). The head computes no others."""
+    learnt = labels[:, 1:] != IGNORED  # (B, T-1)
+    hidden: Any = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]  # (B, T-1, H)
+    return model.lm_head(hidden[learnt]), labels[:, 1:][learnt]
+
+
+def fit(
+    model: Qwen3ForCausalLM,
+    rows_of_epoch: Callable[[int], Sequence[Row]],
+    *,
+    epochs: int,
+    learning_rate: float,
+    batch_tokens: int,
+    seed: int,
+) -> None:
+    """Train with Muon on the matrices and AdamW on the rest: a warm-up, half at full rate, a linear decay."""
+    rng = random.Random(seed)
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    optimizers = [
+        Muon(matrices, learning_rate),
+        torch.optim.AdamW(others, learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
+    ]
+    total = epochs * sum(1 for _ in batches(rows_of_epoch(0), batch_tokens, random.Random(0)))
+    step, start = 0, time.monotonic()
+    model.train()
+    for epoch in range(epochs):
+        losses = []
+        for ids, labels in batches(rows_of_epoch(epoch), batch_tokens, rng):
+            logits, targets = predictions(model, ids, labels)
+            loss = cross_entropy(logits, targets)
+            model.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            rate = learning_rate * max(0.02, min(1.0, (step + 1) / 50, 2 * (1 - step / total)))
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                optimizer.step()
+            losses.append(loss.item())
+            step += 1
+        seconds = time.monotonic() - start
+        print(f"  epoch {epoch + 1}/{epochs}  loss {sum(losses) / len(losses):.4f}  {seconds:.0f} s", flush=True)
+    model.eval()
+
+
+@torch.no_grad()
+def share_exact(model: Qwen3ForCausalLM, rows: Sequence[Row]) -> float:
+    """Share of rows whose every label is the most probable token, given the right tokens before it."""
+    exact = 0
+    for row in rows:
+        logits, targets = predictions(model, torch.tensor([row.ids]), torch.tensor([row.labels]))
+        exact += bool((logits.argmax(-1) == targets).all())
+    return exact / len(rows)
