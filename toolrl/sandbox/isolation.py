@@ -1,11 +1,9 @@
 """Linux calls that wall a worker in; run inside the zygote's descendants, standard library only.
 
 With user namespaces a worker is process 1 of its own process namespace, sees a read-only file system
-except for its working directory, and has no network. Without them only resource limits, an
-unprivileged user id (where we start as root) and the hunt for descendants remain.
-
-Not covered here: reading files that the user id may read, Unix sockets in the file system, and the
-kernel's system calls as such.
+except for its working directory, and has no network. Everywhere it has resource limits, an unprivileged
+user id (where we start as root), and is hunted down with its descendants at the end. What it may read,
+and which system calls it may make, is the business of `landlock` and `seccomp`.
 """
 
 import contextlib
@@ -64,20 +62,27 @@ def mount_private_view(directory: str) -> None:
     """Make all files read-only but `directory`, hide its siblings and the processes of the host."""
     call("unshare", NEWNS)
     tree = call("syscall", _OPEN_TREE, _AT_FDCWD, directory.encode(), 1)  # OPEN_TREE_CLONE: still writable
-    attributes = struct.pack("4Q", 1 | _NOSUID, 0, 0, 0)  # MOUNT_ATTR_RDONLY
-    call("syscall", _MOUNT_SETATTR, _AT_FDCWD, b"/", 0x8000, attributes, len(attributes))  # AT_RECURSIVE
+    _make_read_only("/", 0x8000)  # AT_RECURSIVE
     _mount("tmpfs", os.path.dirname(directory), "size=64k,mode=711")
     os.mkdir(directory)
     call("syscall", _MOVE_MOUNT, tree, b"", _AT_FDCWD, directory.encode(), 4)  # MOVE_MOUNT_F_EMPTY_PATH
     os.close(tree)
+    _make_read_only(os.path.dirname(directory), 0)
     if os.path.isdir("/dev/shm"):
         _mount("tmpfs", "/dev/shm", "size=16m")
+    if os.path.isdir("/dev/pts"):
+        _mount("tmpfs", "/dev/pts", "size=64k,mode=555")  # terminals are writable on a read-only mount
     try:
         _mount("proc", "/proc")
     except OSError:
         _mount("tmpfs", "/proc", "size=64k,mode=555")  # a container may forbid a fresh one: then none
     with contextlib.suppress(OSError), open("/proc/sys/user/max_user_namespaces", "w") as file:
         file.write("0")  # no further user namespaces, hence no capabilities in them
+
+
+def _make_read_only(path: str, flags: int) -> None:
+    attributes = struct.pack("4Q", 1 | _NOSUID, 0, 0, 0)  # MOUNT_ATTR_RDONLY
+    call("syscall", _MOUNT_SETATTR, _AT_FDCWD, path.encode(), flags, attributes, len(attributes))
 
 
 def _mount(kind: str, target: str, options: str = "") -> None:

@@ -14,6 +14,7 @@ from typing import Self
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import ExecResult, SandboxLimits, check_seconds
 from toolrl.sandbox.launcher import Zygote, shared_zygote
+from toolrl.sandbox.levels import Isolation, Level, accept, check_isolation
 from toolrl.sandbox.plumbing import remove_tree
 from toolrl.sandbox.session import Session
 
@@ -21,32 +22,44 @@ from toolrl.sandbox.session import Session
 class LocalSandbox:
     """A `Sandbox` in a process of its own, forked in milliseconds.
 
-    What it covers depends on the kernel (see `toolrl.sandbox.isolation`). The random module starts from
-    the same seed in every session, so that equal code gives equal output. After a fork of the process
-    that made it, a sandbox must be `reset` before the child uses it.
+    What it covers depends on the kernel: see `toolrl doctor`. The random module starts from the same seed
+    in every session, so that equal code gives equal output. After a fork of the process that made it, a
+    sandbox must be `reset` before the child uses it.
 
     Args:
         limits: What it may use; `SandboxLimits()` if None.
+        isolation: The least that is accepted. "full", "no-landlock" and "no-userns" demand a level;
+            "best_effort" takes any of them and warns once if it is not "full"; "none" takes whatever
+            there is. All layers that this machine offers are always in force.
         zygote: Gives the process to fork from; by default one per process, shared by all sandboxes.
 
     Raises:
+        ConfigError: This machine does not offer the isolation asked for.
         SandboxFault: No process could be started.
     """
 
-    def __init__(self, limits: SandboxLimits | None = None, *, zygote: Callable[[], Zygote] = shared_zygote) -> None:
+    def __init__(
+        self,
+        limits: SandboxLimits | None = None,
+        *,
+        isolation: Isolation = "best_effort",
+        zygote: Callable[[], Zygote] = shared_zygote,
+    ) -> None:
+        check_isolation(isolation)
         self.limits = limits or SandboxLimits()
+        self._isolation: Isolation = isolation
         self._zygote = zygote
         self._open()
 
     def _open(self) -> None:
         with _as_fault():
-            self._place = _Place(self._zygote, self.limits)
+            self._place = _Place(self._zygote, self.limits, self._isolation)
         self._finalizer = weakref.finalize(self, self._place.close)
 
     @property
-    def network_isolated(self) -> bool:
-        """Whether the code is cut off from every network; False where the kernel does not permit it."""
-        return self._place.zygote.network_isolated
+    def level(self) -> Level:
+        """How well the code is walled in."""
+        return self._place.zygote.active.level
 
     def run(self, code: str, *, timeout_seconds: float | None = None) -> ExecResult:
         """See `Sandbox.run`."""
@@ -108,9 +121,10 @@ class LocalSandbox:
 class _Place:
     """A working directory and the session that lives in it; both gone when closed."""
 
-    def __init__(self, zygote: Callable[[], Zygote], limits: SandboxLimits) -> None:
+    def __init__(self, zygote: Callable[[], Zygote], limits: SandboxLimits, isolation: Isolation) -> None:
         self.pid = os.getpid()
         self.zygote = zygote()
+        accept(self.zygote.active, isolation)
         self._source, self._limits = zygote, limits
         self._directory, self._uid = self.zygote.new_directory()
         try:

@@ -24,7 +24,7 @@ from toolrl.sandbox.plumbing import HEADER, send_message
 _NUMBERED = re.compile(r"<tool \d+>")  # every run has a file name of its own, so that old functions show their lines
 
 
-def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict) -> None:
+def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict, layers: dict) -> None:
     """Answer messages {"run", "code", "seconds"} until the channel closes."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = io.TextIOWrapper(
@@ -37,7 +37,7 @@ def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict) -> Non
     random.seed(0)  # the same seed gives the same trajectory
     pid = os.getpid()
     reader = channel.makefile("rb")
-    send_message(channel, {"ready": True})
+    send_message(channel, {"ready": True, "layers": layers})
     while header := reader.read(HEADER.size):
         request = json.loads(reader.read(HEADER.unpack(header)[0]))
         for output in outputs:

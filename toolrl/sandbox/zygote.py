@@ -8,7 +8,6 @@ reports. The zygote holds a descriptor of its parent's process: when that ends, 
 the zygote and every session. (The usual PR_SET_PDEATHSIG fires when the *thread* that forked ends.)
 """
 
-import contextlib
 import fcntl
 import gc
 import importlib
@@ -19,10 +18,11 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from toolrl.sandbox import isolation, plumbing, worker
+from toolrl.sandbox import checks, isolation, landlock, plumbing, seccomp, worker
 
 WARM = """abc argparse array base64 bisect calendar cmath collections.abc contextlib copy csv dataclasses datetime
     decimal enum fractions functools hashlib heapq io itertools json math numbers operator pathlib pprint queue random
@@ -32,24 +32,29 @@ _SESSION_NAMESPACES = isolation.NEWUSER | isolation.NEWPID | isolation.NEWIPC
 
 def main() -> None:
     """Serve sessions until the parent closes its end or dies."""
-    control, directory = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
-    zygote = _Zygote(control, os.pidfd_open(int(sys.argv[3])), _reachable_standard_library())
+    control, directory, without = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[4].split(",")
+    problems = {layer: "switched off" for layer in without if layer}
+    if "landlock" not in problems:
+        problems |= _problem("landlock", landlock.abi)
+    readable = landlock.open_readable()
+    zygote = _Zygote(
+        control, os.pidfd_open(int(sys.argv[3])), _reachable_standard_library(), os.getuid(), readable, problems
+    )
     for name in WARM.split():
         importlib.import_module(name)
     uid = isolation.NOBODY if os.getuid() == 0 else None
-    problem = _trial(directory, uid) if sys.argv[4] == "1" else "namespaces are switched off"
-    zygote.namespaces = isolated = not problem
-    if zygote.namespaces:
+    if "namespaces" not in problems:
+        problems |= _problem("namespaces", lambda: _trial(lambda: _try_namespaces(directory, uid)))
+    if "seccomp" not in problems:
+        problems |= _problem("seccomp", zygote.prepare_filter)
+    if "namespaces" not in problems:
         _share_namespaces(directory, uid)
-    else:
-        with contextlib.suppress(OSError):
-            isolation.unshare(isolation.NEWNET)  # root may do so without a user namespace
-            isolated = True
+    elif "network" not in problems:
+        problems |= _problem("network", lambda: isolation.unshare(isolation.NEWNET))  # root may, without the rest
     isolation.adopt_orphans()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards are reaped by the kernel
     os.dup2(os.open(os.devnull, os.O_RDWR), 2)
-    hello = {"namespaces": zygote.namespaces, "network_isolated": isolated, "problem": problem}
-    control.send(json.dumps(hello).encode())
+    zygote.rehearse(f"{directory}/rehearsal", uid)
     gc.freeze()
     try:
         zygote.serve()
@@ -63,7 +68,40 @@ class _Zygote:
     control: socket.socket
     parent: int  # a pidfd
     library: int  # a descriptor of the standard library, or -1
-    namespaces: bool = False
+    trainer: int  # user id of the parent
+    readable: list[tuple[int, int]]  # for Landlock
+    problems: dict[str, str]  # layers that cannot be set up
+    filter: bytes = b""  # for seccomp
+    holds: dict[str, bool] | None = None  # layers seen to hold in a worker; None before the rehearsal
+
+    def prepare_filter(self) -> None:
+        """Assemble the filter, and try it in a child."""
+        # Without namespaces, whom we run as owns files outside of the sandbox too.
+        owner = "namespaces" in self.problems and self.trainer != 0
+        self.filter = seccomp.program(os.uname().machine, attributes=not owner)
+        _trial(lambda: _try_filter(self.filter))
+
+    def rehearse(self, directory: str, uid: int | None) -> None:
+        """Start a worker to see which layers hold in it, and tell the parent."""
+        os.mkdir(directory)
+        if uid is not None:
+            os.chown(directory, uid, uid)
+        ours, workers = socket.socketpair()
+        lifeline, guards = socket.socketpair()
+        limits = {"memory_mb": 512, "processes": 16, "file_size_mb": 1, "output_characters": 1}
+        if os.fork() == 0:
+            ours.close()
+            lifeline.close()
+            self.guard({"directory": directory, "uid": uid, "limits": limits}, workers, guards)
+        workers.close()
+        guards.close()
+        with ours, lifeline, ours.makefile("rb") as reader:
+            hello = json.loads(reader.read(*plumbing.HEADER.unpack(reader.read(plumbing.HEADER.size))))
+            lifeline.shutdown(socket.SHUT_WR)
+            lifeline.recv(1)  # the guard is done
+        plumbing.remove_tree(directory)
+        self.control.send(json.dumps({**hello, "problems": self.problems}).encode())
+        self.holds = hello.get("layers")
 
     def serve(self) -> None:
         poll = select.poll()
@@ -92,7 +130,7 @@ class _Zygote:
             for output in outputs:
                 fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)  # each run begins at 0 again
             isolation.adopt_orphans()
-            if self.namespaces:
+            if "namespaces" not in self.problems:
                 isolation.unshare(_SESSION_NAMESPACES)
             pid = os.fork()
             if pid == 0:
@@ -114,35 +152,46 @@ class _Zygote:
 
     def work(self, request: dict[str, Any], channel: socket.socket, outputs: tuple[int, int]) -> NoReturn:
         """Shut ourselves in, then run what comes through the channel."""
-        limits, uid = request["limits"], request["uid"]
-        processes = limits["processes"]
+        limits, uid, directory = request["limits"], request["uid"], request["directory"]
+        processes, namespaces = limits["processes"], "namespaces" not in self.problems
         try:
             os.setsid()
-            if self.namespaces:
-                isolation.mount_private_view(request["directory"])
+            if namespaces:
+                isolation.mount_private_view(directory)
                 processes += 1  # the guard counts too
-            os.chdir(request["directory"])
-            if not self.namespaces and uid is not None:
+            os.chdir(directory)
+            if not namespaces and uid is not None:
                 isolation.become(uid)
-            elif not self.namespaces:
+            elif not namespaces:
                 processes = max(processes, 4096)  # all that this user runs counts: no more than a backstop
             os.environ.clear()
             os.environ.update(PATH=os.defpath, LANG="C.UTF-8", HOME=os.getcwd(), TMPDIR=os.getcwd())
             for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (outputs[0], 1), (outputs[1], 2)):
                 os.dup2(descriptor, target)
+            isolation.limit_resources(limits, processes)
+            isolation.renounce()
+            if "landlock" not in self.problems:
+                private = [("/proc", landlock.READ), ("/dev/shm", landlock.OWN)]
+                landlock.restrict(
+                    self.readable,
+                    [(directory, landlock.OWN), *(private if namespaces else [("/proc/self", landlock.READ)])],
+                )
             kept = sorted({0, 1, 2, channel.fileno(), *outputs, max(0, self.library)})
             for low, high in zip(kept, [*kept[1:], 1 << 20], strict=True):
                 os.closerange(low + 1, high)
             channel.set_inheritable(False)
+            if "seccomp" not in self.problems:
+                seccomp.install(self.filter)
+            layers = checks.active(self.trainer)
+            if self.holds not in (None, layers):
+                raise OSError(f"a layer of isolation is not what it was: {self.holds} before, {layers} now")
             for name in [name for name in sys.modules if name.startswith("toolrl")]:
                 del sys.modules[name]
-            isolation.limit_resources(limits, processes)
-            isolation.renounce()
         except BaseException:  # noqa: BLE001  classified by the parent
             plumbing.send_message(channel, {"fault": traceback.format_exc()})
             os._exit(1)
         try:
-            worker.serve(channel, outputs, limits)
+            worker.serve(channel, outputs, limits, layers)
         finally:
             os._exit(1)
 
@@ -155,19 +204,28 @@ def _share_namespaces(directory: str, uid: int | None) -> None:
     isolation.unshare(isolation.NEWUSER | isolation.NEWNET)
 
 
-def _trial(directory: str, uid: int | None) -> str:
-    """Try the namespaces in a child; what is missing, or "" if all are there."""
+def _try_namespaces(directory: str, uid: int | None) -> None:
+    os.mkdir(f"{directory}/trial")
+    try:
+        _share_namespaces(directory, uid)
+        isolation.unshare(_SESSION_NAMESPACES)
+        _trial(lambda: isolation.mount_private_view(f"{directory}/trial"))
+    finally:
+        os.rmdir(f"{directory}/trial")
+
+
+def _try_filter(code: bytes) -> None:
+    isolation.renounce()
+    seccomp.install(code)
+
+
+def _trial(attempt: Callable[[], object]) -> None:
+    """Make an attempt in a child, which is gone afterwards; its OSError is raised here."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            os.mkdir(f"{directory}/trial")
-            _share_namespaces(directory, uid)
-            isolation.unshare(_SESSION_NAMESPACES)
-            if os.fork() == 0:
-                isolation.mount_private_view(f"{directory}/trial")
-            else:
-                os.wait()
+            attempt()
         except OSError as error:
             os.write(writer, str(error).encode())
         finally:
@@ -176,8 +234,17 @@ def _trial(directory: str, uid: int | None) -> str:
     with open(reader) as file:
         problem = file.read()
     os.waitpid(pid, 0)
-    os.rmdir(f"{directory}/trial")
-    return problem
+    if problem:
+        raise OSError(problem)
+
+
+def _problem(layer: str, attempt: Callable[[], object]) -> dict[str, str]:
+    """Why an attempt to set a layer up fails; empty if it does not."""
+    try:
+        attempt()
+    except OSError as error:
+        return {layer: str(error)}
+    return {}
 
 
 def _reachable_standard_library() -> int:
