@@ -50,7 +50,8 @@ def number(machine: str, name: str) -> int:
 def test_every_call_of_the_table_is_denied_and_the_usual_ones_are_not(machine):
     denied = seccomp.numbers(seccomp.DENIED, machine)
     assert {name: answer(machine, at) for name, at in denied.items()} == dict.fromkeys(denied, EPERM)
-    others = set(range(470)) - set(denied.values()) - {number(machine, "clone3"), number(machine, "socketpair")}
+    conditional = {number(machine, "clone3"), number(machine, "socketpair")}
+    others = set(range(470)) - set(denied.values()) - conditional
     assert {at for at in others if answer(machine, at) != ALLOW} == set()
     assert {"ptrace", "socket", "mount", "unshare", "bpf", "memfd_create"} < denied.keys()
 
@@ -82,6 +83,14 @@ def test_only_connected_unix_pairs_are_made(machine, family, kind, expected):
     assert answer(machine, number(machine, "socketpair"), family, kind) == expected
 
 
+def test_limits_and_priorities_of_no_other_process_are_changed(machine):
+    for at in seccomp.numbers(seccomp.OF_PROCESSES, machine).values():
+        assert (answer(machine, at, 0, 1), answer(machine, at, 1234, 1)) == (ALLOW, EPERM)
+    priority = number(machine, "setpriority")
+    assert answer(machine, priority, 0, 0, 5) == ALLOW
+    assert {answer(machine, priority, *target, 5) for target in ((0, 1), (1, 0), (2, 0), (2, 1234))} == {EPERM}
+
+
 def test_nothing_is_typed_into_a_terminal(machine):
     requests = {0x5412: EPERM, 0x541C: EPERM, 1 << 32 | 0x5412: EPERM, 0x5401: ALLOW}
     assert {request: answer(machine, number(machine, "ioctl"), 3, request) for request in requests} == requests
@@ -103,6 +112,6 @@ def test_the_numbers_are_those_of_the_kernels_headers(machine):
         pytest.skip("the kernel's headers are not installed")
     pairs = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", HEADERS[machine].read_text())
     official = {name: int(digits) for name, digits in pairs}
-    ours = seccomp.numbers(seccomp.DENIED + seccomp.ATTRIBUTES + seccomp.SOME, machine)
+    ours = seccomp.numbers(seccomp.DENIED + seccomp.ATTRIBUTES + seccomp.OF_PROCESSES + seccomp.SOME, machine)
     known = {name: at for name, at in ours.items() if at <= max(official.values())}
     assert known == {name: official.get(name) for name in known}

@@ -16,7 +16,10 @@ from toolrl.sandbox.isolation import call
 DENIED = """
 ptrace 101/117  process_vm_readv 310/270  process_vm_writev 311/271  process_madvise 440/440  kcmp 312/272
 process_mrelease 448/448  pidfd_getfd 438/438  perf_event_open 298/241  userfaultfd 323/282
-move_pages 279/239  migrate_pages 256/238
+move_pages 279/239  migrate_pages 256/238  ioprio_set 251/30
+
+shmget 29/194  shmat 30/196  shmctl 31/195  semget 64/190  semop 65/193  semctl 66/191  semtimedop 220/192
+msgget 68/186  msgsnd 69/189  msgrcv 70/188  msgctl 71/187  mq_open 240/180  mq_unlink 241/181
 
 socket 41/198  connect 42/203  bind 49/200  listen 50/201  accept 43/202  accept4 288/242
 
@@ -35,15 +38,19 @@ settimeofday 164/170  adjtimex 159/171  clock_settime 227/112  clock_adjtime 305
 nfsservctl 180/42  lookup_dcookie 212/18  iopl 172/-  ioperm 173/-  modify_ldt 154/-  uselib 134/-
 ustat 136/-  sysfs 139/-  _sysctl 156/-  create_module 174/-  get_kernel_syms 177/-  query_module 178/-
 """
-# Attributes of files: Landlock does not guard them, and a file's owner may always change them.
+# Attributes of files: Landlock does not guard them, and their owner, or who may write, may change them.
 ATTRIBUTES = """
 chmod 90/-  fchmod 91/52  fchmodat 268/53  fchmodat2 452/452  chown 92/-  lchown 94/-  fchown 93/55
 fchownat 260/54  utime 132/-  utimes 235/-  futimesat 261/-  utimensat 280/88
 setxattr 188/5  lsetxattr 189/6  fsetxattr 190/7  removexattr 197/14  lremovexattr 198/15  fremovexattr 199/16
 setxattrat 463/463  removexattrat 466/466  file_setattr 469/469
 """
-# Calls whose arguments decide.
-SOME = "clone 56/220  clone3 435/435  ioctl 16/29  socketpair 53/199"
+# Calls that take a process: 0, ourselves, is the only one allowed. Any process of the same user would do.
+OF_PROCESSES = """
+prlimit64 302/261  sched_setaffinity 203/122  sched_setparam 142/118  sched_setscheduler 144/119  sched_setattr 314/274
+"""
+# Other calls whose arguments decide.
+SOME = "clone 56/220  clone3 435/435  ioctl 16/29  setpriority 141/140  socketpair 53/199"
 _NEWEST = 469  # file_setattr, Linux 6.17: what came later is unknown here, hence denied
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, linux/audit.h
 _X32 = 0x40000000  # the bit of a second set of numbers on x86-64
@@ -89,6 +96,10 @@ def program(machine: str, *, attributes: bool) -> bytes:
         code += _when(_EQUAL, number, [_answer(_EPERM)])
     for number in () if attributes else numbers(ATTRIBUTES, machine).values():
         code += _when(_EQUAL, number, [_answer(_ERRNO)])
+    ourselves = [_instruction(_EQUAL, 0, 1, 0), _answer(_EPERM)]
+    for number in numbers(OF_PROCESSES, machine).values():
+        code += _when(_EQUAL, number, [_argument(0), *ourselves, _answer(_ALLOW)])
+    code += _when(_EQUAL, some["setpriority"], [_argument(0), *ourselves, _argument(1), *ourselves, _answer(_ALLOW)])
     code += _when(_EQUAL, some["clone3"], [_answer(_ENOSYS)])  # its flags lie in memory; glibc then calls clone
     code += _when(
         _EQUAL, some["clone"], [_argument(0), *_when(_ANY_BIT, _NEW_NAMESPACES, [_answer(_EPERM)]), _answer(_ALLOW)]
