@@ -182,6 +182,40 @@ def test_what_unpacks_to_too_much_hits_a_limit(open_sandbox):
     assert sandbox.run("zipfile.ZipFile(bomb).extractall()", timeout_seconds=30).limits_hit == ("file_size",)
 
 
+@pytest.mark.parametrize("level", ["full", "no-landlock"])
+@pytest.mark.parametrize(
+    ("fill", "most"),
+    [
+        ("open(name, 'wb').write(bytes(1 << 20))", 4),
+        ("open(name, 'wb').close()", 100),
+        ("os.mkdir(name)", 100),
+        ("os.symlink('x' * 200, name)", 100),
+        ("open('/dev/shm/' + name, 'wb').write(bytes(1 << 20))", 16),
+        ("open('/dev/shm/' + name, 'wb').close()", 1024),
+    ],
+)
+def test_the_disk_and_the_table_of_files_cannot_be_filled(open_sandbox, fill, most):
+    sandbox = open_sandbox(disk_mb=4, files=100)
+    code = f"import itertools, os, uuid\nfor number in itertools.count():\n    name = uuid.uuid4().hex\n    {fill}"
+    for expected in (range(most - 1, most + 1), [0]):  # what is full stays full, in the next process too
+        result = sandbox.run(code)
+        assert (result.error.name, result.limits_hit) == ("OSError", ("disk",))
+        assert int(fine(sandbox.run("number"))) in expected
+        assert sandbox.run("os._exit(0)").error.name == "SandboxDied"
+
+
+def test_files_outlive_the_process_and_end_with_the_sandbox(open_sandbox):
+    sandbox = open_sandbox()
+    for number in range(3):
+        sandbox.write_file(f"in{number}", b"1")
+        assert sandbox.run(f"import os\nopen('out{number}', 'w').write('2')\nos._exit(0)").error.name == "SandboxDied"
+        assert sandbox.read_file(f"out{number}") == b"2"
+    assert fine(sandbox.run("import os; len(os.listdir()), os.access('in0', os.W_OK)")) == "(6, True)"
+    assert fine(sandbox.run("os.path.exists(f'/proc/{os.getpid()}/status')")) == "True"
+    sandbox.reset()
+    assert fine(sandbox.run("import os; os.listdir()")) == "[]"
+
+
 def test_what_fills_the_folder_is_gone_after_a_reset(sandbox):
     code = "import os\nfor n in range(3000): open(f'{n}', 'w').close()\n"
     code += "for n in range(4): open(f'big{n}', 'wb').write(bytes(1 << 20))"

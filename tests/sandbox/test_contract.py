@@ -296,7 +296,9 @@ def test_a_timeout_must_be_a_time(sandbox, seconds):
         sandbox.run("1", timeout_seconds=seconds)
 
 
-@pytest.mark.parametrize("limits", [{"seconds": 0}, {"memory_mb": 1}, {"processes": 0}, {"output_characters": 1.5}])
+@pytest.mark.parametrize(
+    "limits", [{"seconds": 0}, {"memory_mb": 1}, {"processes": 0}, {"files": 0}, {"output_characters": 1.5}]
+)
 def test_limits_are_checked(limits):
     with pytest.raises(ValueError, match=f"SandboxLimits.{next(iter(limits))}"):
         LocalSandbox(SandboxLimits(**limits))

@@ -8,6 +8,7 @@ and which system calls it may make, is the business of `landlock` and `seccomp`.
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import signal
@@ -16,7 +17,7 @@ import time
 
 NOBODY = 65534
 NEWNS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR, _AT_FDCWD = 428, 429, 442, -100  # numbers shared by all architectures
+_MOUNT_SETATTR, _AT_FDCWD = 442, -100  # the number is shared by all architectures
 _NOSUID, _NODEV, _NOEXEC = 2, 4, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -58,26 +59,49 @@ def unshare(flags: int) -> None:
                 file.write(text)
 
 
-def mount_private_view(directory: str) -> None:
-    """Make all files read-only but `directory`, hide its siblings and the processes of the host."""
+def mount_private_view(directory: str, limits: dict) -> int:
+    """Make all files read-only, hide the processes of the host, and put a new file system at `directory`.
+
+    Returns:
+        A descriptor of the mount namespace. It keeps the files alive when all processes are gone.
+    """
     call("unshare", NEWNS)
-    tree = call("syscall", _OPEN_TREE, _AT_FDCWD, directory.encode(), 1)  # OPEN_TREE_CLONE: still writable
+    view = os.open("/proc/self/ns/mnt", os.O_RDONLY)
     _make_read_only("/", 0x8000)  # AT_RECURSIVE
     _mount("tmpfs", os.path.dirname(directory), "size=64k,mode=711")
     os.mkdir(directory)
-    call("syscall", _MOVE_MOUNT, tree, b"", _AT_FDCWD, directory.encode(), 4)  # MOVE_MOUNT_F_EMPTY_PATH
-    os.close(tree)
     _make_read_only(os.path.dirname(directory), 0)
+    size = f"size={limits['disk_mb']}m,nr_inodes={limits['files'] + 1},mode=700"  # the folder itself counts
+    _mount("tmpfs", directory, size, _NOSUID | _NODEV)
     if os.path.isdir("/dev/shm"):
-        _mount("tmpfs", "/dev/shm", "size=16m")
+        _mount("tmpfs", "/dev/shm", "size=16m,nr_inodes=1024")
     if os.path.isdir("/dev/pts"):
         _mount("tmpfs", "/dev/pts", "size=64k,mode=555")  # terminals are writable on a read-only mount
+    _mount_processes()
+    with contextlib.suppress(OSError), open("/proc/sys/user/max_user_namespaces", "w") as file:
+        file.write("0")  # no further user namespaces, hence no capabilities in them
+    return view
+
+
+def enter_owner(view: int) -> None:
+    """Enter the user namespace that a mount namespace belongs to."""
+    owner = fcntl.ioctl(view, 0xB701)  # NS_GET_USERNS
+    call("setns", owner, NEWUSER)
+    os.close(owner)
+
+
+def enter_view(view: int) -> None:
+    """Enter the mount namespace of an earlier session, whose processes are dead."""
+    call("setns", view, NEWNS)
+    call("umount2", b"/proc", 2)  # MNT_DETACH
+    _mount_processes()
+
+
+def _mount_processes() -> None:
     try:
         _mount("proc", "/proc")
     except OSError:
         _mount("tmpfs", "/proc", "size=64k,mode=555")  # a container may forbid a fresh one: then none
-    with contextlib.suppress(OSError), open("/proc/sys/user/max_user_namespaces", "w") as file:
-        file.write("0")  # no further user namespaces, hence no capabilities in them
 
 
 def _make_read_only(path: str, flags: int) -> None:
@@ -85,8 +109,8 @@ def _make_read_only(path: str, flags: int) -> None:
     call("syscall", _MOUNT_SETATTR, _AT_FDCWD, path.encode(), flags, attributes, len(attributes))
 
 
-def _mount(kind: str, target: str, options: str = "") -> None:
-    call("mount", kind.encode(), target.encode(), kind.encode(), _NOSUID | _NODEV | _NOEXEC, options.encode())
+def _mount(kind: str, target: str, options: str = "", flags: int = _NOSUID | _NODEV | _NOEXEC) -> None:
+    call("mount", kind.encode(), target.encode(), kind.encode(), flags, options.encode())
 
 
 def limit_resources(limits: dict, processes: int) -> None:

@@ -112,16 +112,24 @@ class Zygote:
         return path, uid
 
     def open_session(
-        self, directory: str, uid: int | None, limits: SandboxLimits
+        self, directory: str, uid: int | None, limits: SandboxLimits, view: int | None
     ) -> tuple[socket.socket, socket.socket]:
-        """Ask for a worker: our ends of the sockets to it and to its guard. Does not wait for it."""
+        """Ask for a worker: our ends of the sockets to it and to its guard. Does not wait for it.
+
+        Args:
+            directory: Where it works.
+            uid: Who owns the directory, if that is not ours.
+            limits: What it may use.
+            view: Mount namespace of an earlier worker, whose files it takes over.
+        """
         channel, workers = socket.socketpair()
         lifeline, guards = socket.socketpair()
         request = json.dumps({"directory": directory, "uid": uid, "limits": asdict(limits)}).encode()
         with workers, guards:
             try:
                 with self._lock:
-                    socket.send_fds(self._control, [request], [workers.fileno(), guards.fileno()])
+                    descriptors = [workers.fileno(), guards.fileno(), *([] if view is None else [view])]
+                    socket.send_fds(self._control, [request], descriptors)
             except OSError as error:
                 channel.close()
                 lifeline.close()

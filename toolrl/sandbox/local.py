@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import stat
 import weakref
@@ -13,7 +14,7 @@ from typing import Self
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import ExecResult, SandboxLimits, check_seconds
-from toolrl.sandbox.launcher import Zygote, shared_zygote
+from toolrl.sandbox.launcher import Zygote, let_go_in_forks, shared_zygote
 from toolrl.sandbox.levels import Isolation, Level, accept, check_isolation
 from toolrl.sandbox.plumbing import remove_tree
 from toolrl.sandbox.session import Session
@@ -84,7 +85,6 @@ class LocalSandbox:
                 os.unlink(name, dir_fd=folder)
             descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder)
             with open(descriptor, "wb") as file:
-                place.give(descriptor)
                 file.write(content)
 
     def read_file(self, path: str) -> bytes:
@@ -127,6 +127,8 @@ class _Place:
         accept(self.zygote.active, isolation)
         self._source, self._limits = zygote, limits
         self._directory, self._uid = self.zygote.new_directory()
+        self._files: list[int] = []
+        let_go_in_forks(self)
         try:
             self._session = self._new_session()
         except BaseException:
@@ -134,7 +136,7 @@ class _Place:
             raise
 
     def _new_session(self) -> Session:
-        return Session(self._source(), self._directory, self._uid, self._limits)
+        return Session(self._source(), self._directory, self._uid, self._limits, self._files)
 
     def live_session(self) -> Session:
         """The session, or a new one if that has ended."""
@@ -145,12 +147,20 @@ class _Place:
     def close(self) -> None:
         if os.getpid() == self.pid:
             self._session.end()
+            self.detach()
             remove_tree(self._directory)
 
-    def give(self, descriptor: int) -> None:
-        """Let the code own what we made in its directory."""
-        if self._uid is not None:
-            os.fchown(descriptor, self._uid, self._uid)
+    def detach(self) -> None:
+        """Let go of the files; in a forked child this leaves the parent's alone."""
+        while self._files:
+            os.close(self._files.pop())
+
+    def _open_directory(self) -> int:
+        if not self.zygote.active.holds["namespaces"]:
+            return os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        if not self._files:
+            self.live_session().wait_until_ready()
+        return os.dup(self._files[1])
 
     @contextlib.contextmanager
     def folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
@@ -159,22 +169,35 @@ class _Place:
         if not parts or parts[0] == "/" or ".." in parts or "\0" in path:
             raise ValueError(f"{path!r} must be relative to the sandbox's directory and stay inside it")
         with contextlib.ExitStack() as descriptors:
-            folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+            folder = self._open_directory()
             descriptors.callback(os.close, folder)
+            descriptors.enter_context(_files_belong_to(self._uid))
             for part in parts[:-1]:
-                new = False
                 try:
                     _refuse_link(part, folder, path)
                 except FileNotFoundError:
                     if not create:
                         raise
                     os.mkdir(part, 0o755, dir_fd=folder)
-                    new = True
                 folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
                 descriptors.callback(os.close, folder)
-                if new:
-                    self.give(folder)
             yield folder, parts[-1]
+
+
+@contextlib.contextmanager
+def _files_belong_to(uid: int | None) -> Iterator[None]:
+    """Use files as another user, in this thread alone: a user namespace's file system has no place for root's."""
+    if uid is None:
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.setfsgid(uid)
+    libc.setfsuid(uid)
+    try:
+        yield
+    finally:
+        libc.setfsuid(os.geteuid())
+        libc.setfsgid(os.getegid())
 
 
 def _refuse_link(name: str, folder: int, path: str) -> None:

@@ -24,7 +24,7 @@ from toolrl.sandbox.plumbing import HEADER, send_message
 _NUMBERED = re.compile(r"<tool \d+>")  # every run has a file name of its own, so that old functions show their lines
 
 
-def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict, layers: dict) -> None:
+def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict) -> None:
     """Answer messages {"run", "code", "seconds"} until the channel closes."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = io.TextIOWrapper(
@@ -37,7 +37,6 @@ def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict, layers
     random.seed(0)  # the same seed gives the same trajectory
     pid = os.getpid()
     reader = channel.makefile("rb")
-    send_message(channel, {"ready": True, "layers": layers})
     while header := reader.read(HEADER.size):
         request = json.loads(reader.read(HEADER.unpack(header)[0]))
         for output in outputs:
@@ -109,6 +108,8 @@ def _limit_behind(error: BaseException) -> str:
         return "memory"
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return "file_size"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "disk"
     no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
     return "processes" if no_thread or (isinstance(error, OSError) and error.errno == errno.EAGAIN) else ""
 

@@ -27,7 +27,7 @@ from toolrl.sandbox import checks, isolation, landlock, plumbing, seccomp, worke
 WARM = """abc argparse array base64 bisect calendar cmath collections.abc contextlib copy csv dataclasses datetime
     decimal enum fractions functools hashlib heapq io itertools json math numbers operator pathlib pprint queue random
     re shutil statistics string struct subprocess tempfile textwrap threading time typing unittest uuid"""
-_SESSION_NAMESPACES = isolation.NEWUSER | isolation.NEWPID | isolation.NEWIPC
+_SESSION_NAMESPACES = isolation.NEWPID | isolation.NEWIPC
 
 
 def main() -> None:
@@ -53,8 +53,8 @@ def main() -> None:
         problems |= _problem("network", lambda: isolation.unshare(isolation.NEWNET))  # root may, without the rest
     isolation.adopt_orphans()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards are reaped by the kernel
-    os.dup2(os.open(os.devnull, os.O_RDWR), 2)
     zygote.rehearse(f"{directory}/rehearsal", uid)
+    os.dup2(os.open(os.devnull, os.O_RDWR), 2)
     gc.freeze()
     try:
         zygote.serve()
@@ -87,7 +87,14 @@ class _Zygote:
             os.chown(directory, uid, uid)
         ours, workers = socket.socketpair()
         lifeline, guards = socket.socketpair()
-        limits = {"memory_mb": 512, "processes": 16, "file_size_mb": 1, "output_characters": 1}
+        limits = {
+            "memory_mb": 512,
+            "processes": 16,
+            "output_characters": 1,
+            "file_size_mb": 1,
+            "disk_mb": 1,
+            "files": 1,
+        }
         if os.fork() == 0:
             ours.close()
             lifeline.close()
@@ -107,20 +114,32 @@ class _Zygote:
         poll.register(self.control, select.POLLIN)
         poll.register(self.parent, select.POLLIN)
         while self.parent not in dict(poll.poll()):
-            message, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 2)
+            message, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 3)
             if not message:
                 return
-            channel, lifeline = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+            channel, lifeline = (socket.socket(fileno=descriptor) for descriptor in descriptors[:2])
+            view = descriptors[2] if descriptors[2:] else None
             try:
                 if os.fork() == 0:
-                    self.guard(json.loads(message), channel, lifeline)
+                    self.guard(json.loads(message), channel, lifeline, view)
             except OSError as error:
                 plumbing.send_message(lifeline, {"fault": f"fork: {error}"})
             channel.close()
             lifeline.close()
+            if view is not None:
+                os.close(view)
 
-    def guard(self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket) -> NoReturn:
-        """Fork the worker, wait for its end or the parent's word, leave nothing alive, report."""
+    def guard(
+        self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket, view: int | None = None
+    ) -> NoReturn:
+        """Fork the worker, wait for its end or the parent's word, leave nothing alive, report.
+
+        Args:
+            request: Working directory, its owner, limits.
+            channel: Leads to whom the worker answers.
+            lifeline: When its other end closes, the session is over.
+            view: The mount namespace of an earlier session whose files this one takes over.
+        """
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
@@ -130,11 +149,13 @@ class _Zygote:
                 fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)  # each run begins at 0 again
             isolation.adopt_orphans()
             if "namespaces" not in self.problems:
-                isolation.unshare(_SESSION_NAMESPACES)
+                if view is not None:
+                    isolation.enter_owner(view)
+                isolation.unshare(_SESSION_NAMESPACES | (isolation.NEWUSER if view is None else 0))
             pid = os.fork()
             if pid == 0:
                 lifeline.close()
-                self.work(request, channel, outputs)
+                self.work(request, channel, outputs, view)
             channel.close()
             poll = select.poll()
             poll.register(lifeline, select.POLLIN)
@@ -149,14 +170,20 @@ class _Zygote:
         finally:
             os._exit(0)
 
-    def work(self, request: dict[str, Any], channel: socket.socket, outputs: tuple[int, int]) -> NoReturn:
+    def work(
+        self, request: dict[str, Any], channel: socket.socket, outputs: tuple[int, int], view: int | None
+    ) -> NoReturn:
         """Shut ourselves in, then run what comes through the channel."""
         limits, uid, directory = request["limits"], request["uid"], request["directory"]
         processes, namespaces = limits["processes"], "namespaces" not in self.problems
+        ours: list[int] = []  # descriptors that the parent needs to reach the files, and to hand them on
         try:
             os.setsid()
+            if view is not None:
+                isolation.enter_view(view)
+            elif namespaces:
+                ours = [isolation.mount_private_view(directory, limits), os.open(directory, os.O_RDONLY)]
             if namespaces:
-                isolation.mount_private_view(directory)
                 processes += 1  # the guard counts too
             os.chdir(directory)
             if not namespaces and uid is not None:
@@ -170,12 +197,11 @@ class _Zygote:
             isolation.limit_resources(limits, processes)
             isolation.renounce()
             if "landlock" not in self.problems:
-                private = [("/proc", landlock.READ), ("/dev/shm", landlock.OWN)]
-                landlock.restrict(
-                    self.readable,
-                    [(directory, landlock.OWN), *(private if namespaces else [("/proc/self", landlock.READ)])],
-                )
-            kept = sorted({0, 1, 2, channel.fileno(), *outputs, max(0, self.library)})
+                own = [(directory, landlock.OWN), ("/proc" if namespaces else "/proc/self", landlock.READ)]
+                if namespaces and os.path.isdir("/dev/shm"):
+                    own.append(("/dev/shm", landlock.OWN))
+                landlock.restrict(self.readable, own)
+            kept = sorted({0, 1, 2, channel.fileno(), *outputs, *ours, max(0, self.library)})
             for low, high in zip(kept, [*kept[1:], 1 << 20], strict=True):
                 os.closerange(low + 1, high)
             channel.set_inheritable(False)
@@ -186,11 +212,14 @@ class _Zygote:
                 raise OSError(f"a layer of isolation is not what it was: {self.holds} before, {layers} now")
             for name in [name for name in sys.modules if name.startswith("toolrl")]:
                 del sys.modules[name]
+            plumbing.send_message(channel, {"ready": True, "layers": layers}, ours)
+            for descriptor in ours:
+                os.close(descriptor)
         except BaseException:  # noqa: BLE001  classified by the parent
             plumbing.send_message(channel, {"fault": traceback.format_exc()})
             os._exit(1)
         try:
-            worker.serve(channel, outputs, limits, layers)
+            worker.serve(channel, outputs, limits)
         finally:
             os._exit(1)
 
@@ -207,8 +236,8 @@ def _try_namespaces(directory: str, uid: int | None) -> None:
     os.mkdir(f"{directory}/trial")
     try:
         _share_namespaces(directory, uid)
-        isolation.unshare(_SESSION_NAMESPACES)
-        _trial(lambda: isolation.mount_private_view(f"{directory}/trial"))
+        isolation.unshare(_SESSION_NAMESPACES | isolation.NEWUSER)
+        _trial(lambda: isolation.mount_private_view(f"{directory}/trial", {"disk_mb": 1, "files": 1}))
     finally:
         os.rmdir(f"{directory}/trial")
 
