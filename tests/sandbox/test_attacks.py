@@ -298,9 +298,12 @@ def test_the_code_has_no_privileges_and_gains_none(sandbox):
 
 
 @pytest.mark.parametrize("level", ["full", "no-landlock"])
-def test_with_namespaces_there_are_no_other_processes(sandbox):
+def test_with_namespaces_there_are_no_other_processes_and_no_terminals(sandbox):
     assert (
         sandbox.run("import os; [int(n) for n in os.listdir('/proc') if n.isdigit()], os.getpid()").value == "([1], 1)"
+    )
+    assert (
+        sandbox.run("try: terminals = os.listdir('/dev/pts')\nexcept OSError: terminals = []\nterminals").value == "[]"
     )
 
 

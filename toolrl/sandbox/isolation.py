@@ -59,6 +59,14 @@ def unshare(flags: int) -> None:
                 file.write(text)
 
 
+def share_namespaces(directory: str, uid: int | None) -> None:
+    """Enter what all sessions share: an unprivileged user, who is given `directory`, and a network with no way out."""
+    if uid is not None:
+        os.chown(directory, uid, uid)
+        become(uid)
+    unshare(NEWUSER | NEWNET)
+
+
 def mount_private_view(directory: str, limits: dict) -> int:
     """Make all files read-only, hide the processes of the host, and put a new file system at `directory`.
 

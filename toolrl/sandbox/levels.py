@@ -133,4 +133,4 @@ def _explain(active: ActiveLayers, wanted: Level) -> str:
 
 @functools.cache
 def _warn_once(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=5)
+    warnings.warn(message, RuntimeWarning, stacklevel=6)

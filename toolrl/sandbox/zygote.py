@@ -18,39 +18,34 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from toolrl.sandbox import checks, isolation, landlock, plumbing, seccomp, worker
+from toolrl.sandbox import checks, isolation, landlock, plumbing, seccomp, trials, worker
 
 WARM = """abc argparse array base64 bisect calendar cmath collections.abc contextlib copy csv dataclasses datetime
     decimal enum fractions functools hashlib heapq io itertools json math numbers operator pathlib pprint queue random
     re shutil statistics string struct subprocess tempfile textwrap threading time typing unittest uuid"""
-_SESSION_NAMESPACES = isolation.NEWPID | isolation.NEWIPC
+_REHEARSAL = {"memory_mb": 512, "processes": 8, "file_size_mb": 1, "disk_mb": 1, "files": 8, "output_characters": 80}
 
 
 def main() -> None:
     """Serve sessions until the parent closes its end or dies."""
-    control, directory, without = socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[4].split(",")
-    problems = {layer: "switched off" for layer in without if layer}
-    if "landlock" not in problems:
-        problems |= _problem("landlock", landlock.abi)
-    readable = landlock.open_readable()
+    control, directory = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
     zygote = _Zygote(
-        control, os.pidfd_open(int(sys.argv[3])), _reachable_standard_library(), os.getuid(), readable, problems
+        control, os.pidfd_open(int(sys.argv[3])), _reachable_standard_library(), os.getuid(), landlock.open_readable()
     )
     for name in WARM.split():
         importlib.import_module(name)
     uid = isolation.NOBODY if os.getuid() == 0 else None
-    if "namespaces" not in problems:
-        problems |= _problem("namespaces", lambda: _trial(lambda: _try_namespaces(directory, uid)))
-    if "seccomp" not in problems:
-        problems |= _problem("seccomp", zygote.prepare_filter)
-    if "namespaces" not in problems:
-        _share_namespaces(directory, uid)
-    elif "network" not in problems:
-        problems |= _problem("network", lambda: isolation.unshare(isolation.NEWNET))  # root may, without the rest
+    zygote.problems = trials.find_problems(directory, uid, sys.argv[4].split(","))
+    if "namespaces" not in zygote.problems:
+        isolation.share_namespaces(directory, uid)
+    elif "network" not in zygote.problems:
+        isolation.unshare(isolation.NEWNET)
+    if "seccomp" not in zygote.problems:
+        # Only namespaces keep files outside of the sandbox safe from chmod and its kin.
+        zygote.filter = seccomp.program(os.uname().machine, attributes="namespaces" not in zygote.problems)
     isolation.adopt_orphans()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards are reaped by the kernel
     zygote.rehearse(f"{directory}/rehearsal", uid)
@@ -70,15 +65,9 @@ class _Zygote:
     library: int  # a descriptor of the standard library, or -1
     trainer: int  # user id of the parent
     readable: list[tuple[int, int]]  # for Landlock
-    problems: dict[str, str]  # layers that cannot be set up
+    problems: dict[str, str] = field(default_factory=dict)  # layers that cannot be set up
     filter: bytes = b""  # for seccomp
     holds: dict[str, bool] | None = None  # layers seen to hold in a worker; None before the rehearsal
-
-    def prepare_filter(self) -> None:
-        """Assemble the filter, and try it in a child."""
-        # Only namespaces keep files outside of the sandbox safe from chmod and its kin.
-        self.filter = seccomp.program(os.uname().machine, attributes="namespaces" not in self.problems)
-        _trial(lambda: _try_filter(self.filter))
 
     def rehearse(self, directory: str, uid: int | None) -> None:
         """Start a worker to see which layers hold in it, and tell the parent."""
@@ -87,18 +76,10 @@ class _Zygote:
             os.chown(directory, uid, uid)
         ours, workers = socket.socketpair()
         lifeline, guards = socket.socketpair()
-        limits = {
-            "memory_mb": 512,
-            "processes": 16,
-            "output_characters": 1,
-            "file_size_mb": 1,
-            "disk_mb": 1,
-            "files": 1,
-        }
         if os.fork() == 0:
             ours.close()
             lifeline.close()
-            self.guard({"directory": directory, "uid": uid, "limits": limits}, workers, guards)
+            self.guard({"directory": directory, "uid": uid, "limits": _REHEARSAL}, workers, guards)
         workers.close()
         guards.close()
         with ours, lifeline, ours.makefile("rb") as reader:
@@ -149,9 +130,11 @@ class _Zygote:
                 fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)  # each run begins at 0 again
             isolation.adopt_orphans()
             if "namespaces" not in self.problems:
-                if view is not None:
+                if view is None:
+                    isolation.unshare(isolation.NEWUSER)
+                else:
                     isolation.enter_owner(view)
-                isolation.unshare(_SESSION_NAMESPACES | (isolation.NEWUSER if view is None else 0))
+                isolation.unshare(isolation.NEWPID | isolation.NEWIPC)
             pid = os.fork()
             if pid == 0:
                 lifeline.close()
@@ -197,10 +180,10 @@ class _Zygote:
             isolation.limit_resources(limits, processes)
             isolation.renounce()
             if "landlock" not in self.problems:
-                own = [(directory, landlock.OWN), ("/proc" if namespaces else "/proc/self", landlock.READ)]
-                if namespaces and os.path.isdir("/dev/shm"):
-                    own.append(("/dev/shm", landlock.OWN))
-                landlock.restrict(self.readable, own)
+                own = [directory, "/dev/shm"] if namespaces and os.path.isdir("/dev/shm") else [directory]
+                processes_directory = "/proc" if namespaces else "/proc/self"
+                rules = [(processes_directory, landlock.READ), *((path, landlock.OWN) for path in own)]
+                landlock.restrict(self.readable, rules)
             kept = sorted({0, 1, 2, channel.fileno(), *outputs, *ours, max(0, self.library)})
             for low, high in zip(kept, [*kept[1:], 1 << 20], strict=True):
                 os.closerange(low + 1, high)
@@ -222,57 +205,6 @@ class _Zygote:
             worker.serve(channel, outputs, limits)
         finally:
             os._exit(1)
-
-
-def _share_namespaces(directory: str, uid: int | None) -> None:
-    """Enter what all sessions share: an unprivileged user, and a network with no way out."""
-    if uid is not None:
-        os.chown(directory, uid, uid)
-        isolation.become(uid)
-    isolation.unshare(isolation.NEWUSER | isolation.NEWNET)
-
-
-def _try_namespaces(directory: str, uid: int | None) -> None:
-    os.mkdir(f"{directory}/trial")
-    try:
-        _share_namespaces(directory, uid)
-        isolation.unshare(_SESSION_NAMESPACES | isolation.NEWUSER)
-        _trial(lambda: isolation.mount_private_view(f"{directory}/trial", {"disk_mb": 1, "files": 1}))
-    finally:
-        os.rmdir(f"{directory}/trial")
-
-
-def _try_filter(code: bytes) -> None:
-    isolation.renounce()
-    seccomp.install(code)
-
-
-def _trial(attempt: Callable[[], object]) -> None:
-    """Make an attempt in a child, which is gone afterwards; its OSError is raised here."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            attempt()
-        except OSError as error:
-            os.write(writer, str(error).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader) as file:
-        problem = file.read()
-    os.waitpid(pid, 0)
-    if problem:
-        raise OSError(problem)
-
-
-def _problem(layer: str, attempt: Callable[[], object]) -> dict[str, str]:
-    """Why an attempt to set a layer up fails; empty if it does not."""
-    try:
-        attempt()
-    except OSError as error:
-        return {layer: str(error)}
-    return {}
 
 
 def _reachable_standard_library() -> int:
