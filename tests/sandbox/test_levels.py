@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -113,3 +114,27 @@ zygote.main()"""
         sandbox.run("1")
     sandbox.close()
     zygote.close()
+
+
+def test_the_default_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("TOOLRL_ISOLATION", "some")
+    with pytest.raises(ConfigError, match="got 'some'"):
+        LocalSandbox()
+    LocalSandbox(isolation="none").close()
+    monkeypatch.setenv("TOOLRL_ISOLATION", "none")
+    LocalSandbox().close()
+
+
+def test_more_sandboxes_are_open_at_once_than_the_usual_limit_of_open_files_allows():
+    script = """
+import resource
+from toolrl.sandbox import LocalSandbox
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+opened = [LocalSandbox() for _ in range(30)]
+assert all(sandbox.run("1").value == "1" for sandbox in opened)
+for sandbox in opened:
+    sandbox.close()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from toolrl.errors import ConfigError, SandboxFault
 from toolrl.sandbox.launcher import Zygote
-from toolrl.sandbox.levels import LAYERS, ActiveLayers, Level, check_isolation
+from toolrl.sandbox.levels import LAYERS, ActiveLayers, Level, wanted_isolation
 
 _WIDTH = 100
 
@@ -53,7 +53,7 @@ class Diagnosis:
 def examine() -> Diagnosis:
     """Start a sandbox and see what holds in it."""
     try:
-        check_isolation("none")
+        wanted_isolation("none")
         zygote = Zygote()
     except (ConfigError, SandboxFault) as error:
         return Diagnosis("none", False, f"No sandbox runs here: {error}", ())
@@ -67,7 +67,7 @@ def diagnose(active: ActiveLayers) -> Diagnosis:
     if level == "full":
         summary = "All layers that a level needs are in force."
     elif level == "none":
-        summary = 'Too little is in force: sandboxes run only with isolation="none".'
+        summary = 'Too little is in force: sandboxes run only with isolation="none" or TOOLRL_ISOLATION=none.'
     else:
         summary = 'Sandboxes run, with a warning; isolation="full" refuses.'
     findings = tuple(

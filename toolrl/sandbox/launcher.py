@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
@@ -31,8 +32,17 @@ sys.modules["toolrl"] = types.ModuleType("toolrl")
 from toolrl.sandbox import zygote
 zygote.main()"""
 _START_SECONDS = 60.0
+_OPEN_FILES = 16_384
 _FIRST_UID = 64_000  # without namespaces a root zygote gives each session a user id of its own
 _FOLDER = re.compile(r"toolrl-sandbox-(\d+)-(\d+)-(\d+)-")  # process namespace, pid, start time
+
+
+def _allow_many_files() -> None:
+    """Raise this process's soft limit: each sandbox holds four descriptors here, and 1024 are soon used up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, _OPEN_FILES) if hard != resource.RLIM_INFINITY else _OPEN_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Zygote:
@@ -47,6 +57,7 @@ class Zygote:
 
     def __init__(self, *, without: Iterable[str] = ()) -> None:
         remove_leftovers()
+        _allow_many_files()
         self._directory = tempfile.mkdtemp(prefix=_folder_prefix(os.getpid()))
         self._lock = threading.Lock()
         self._numbers = itertools.count()

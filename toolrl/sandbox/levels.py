@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 from toolrl.errors import ConfigError
 
@@ -94,16 +95,18 @@ class ActiveLayers:
         return [name for name in _NEEDED[level] if not self.holds[name]]
 
 
-def check_isolation(isolation: Isolation) -> None:
-    """Refuse a value that is none, and systems on which no local sandbox runs.
+def wanted_isolation(isolation: Isolation | None) -> Isolation:
+    """What was asked for; by default the environment variable TOOLRL_ISOLATION, else "best_effort".
 
     Raises:
-        ConfigError: Either is the case.
+        ConfigError: The value is none of the known ones, or no local sandbox runs on this system.
     """
-    if isolation not in _ACCEPTED:
-        raise ConfigError(f"isolation must be one of {', '.join(get_args(Isolation))}, got {isolation!r}")
+    wanted = isolation or os.environ.get("TOOLRL_ISOLATION") or "best_effort"
+    if wanted not in _ACCEPTED:
+        raise ConfigError(f"isolation must be one of {', '.join(get_args(Isolation))}, got {wanted!r}")
     if sys.platform != "linux":
         raise ConfigError(f"local sandboxes run on Linux only, this is {sys.platform!r}: use a virtual machine")
+    return cast(Isolation, wanted)
 
 
 def accept(active: ActiveLayers, isolation: Isolation) -> None:
@@ -117,7 +120,8 @@ def accept(active: ActiveLayers, isolation: Isolation) -> None:
         wanted: Level = "full" if isolation == "best_effort" else isolation
         raise ConfigError(
             f"sandboxes on this machine have isolation level {level!r}, which isolation={isolation!r} does not "
-            f"accept. {_explain(active, wanted)} isolation='none' takes whatever there is; `toolrl doctor` tells more."
+            f"accept. {_explain(active, wanted)} isolation='none', or TOOLRL_ISOLATION=none in the environment, takes "
+            "whatever there is; `toolrl doctor` tells more."
         )
     if isolation == "best_effort" and level != "full":
         _warn_once(f"sandboxes run at isolation level {level!r}. {_explain(active, 'full')}")

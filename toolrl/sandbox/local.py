@@ -15,7 +15,7 @@ from typing import Self
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import ExecResult, SandboxLimits, check_seconds
 from toolrl.sandbox.launcher import Zygote, let_go_in_forks, shared_zygote
-from toolrl.sandbox.levels import Isolation, Level, accept, check_isolation
+from toolrl.sandbox.levels import Isolation, Level, accept, wanted_isolation
 from toolrl.sandbox.plumbing import remove_tree
 from toolrl.sandbox.session import Session
 
@@ -31,7 +31,8 @@ class LocalSandbox:
         limits: What it may use; `SandboxLimits()` if None.
         isolation: The least that is accepted. "full", "no-landlock" and "no-userns" demand a level;
             "best_effort" takes any of them and warns once if it is not "full"; "none" takes whatever
-            there is. All layers that this machine offers are always in force.
+            there is. If None, the environment variable TOOLRL_ISOLATION, else "best_effort". All layers that
+            this machine offers are always in force.
         zygote: Gives the process to fork from; by default one per process, shared by all sandboxes.
 
     Raises:
@@ -43,12 +44,11 @@ class LocalSandbox:
         self,
         limits: SandboxLimits | None = None,
         *,
-        isolation: Isolation = "best_effort",
+        isolation: Isolation | None = None,
         zygote: Callable[[], Zygote] = shared_zygote,
     ) -> None:
-        check_isolation(isolation)
         self.limits = limits or SandboxLimits()
-        self._isolation: Isolation = isolation
+        self._isolation = wanted_isolation(isolation)
         self._zygote = zygote
         self._open()
 

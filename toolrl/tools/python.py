@@ -15,7 +15,7 @@ def python_tool(
     session: Literal["episode", "call"] = "episode",
     limits: SandboxLimits | None = None,
     max_output_characters: int = 2000,
-    isolation: Isolation = "best_effort",
+    isolation: Isolation | None = None,
 ) -> Tool:
     """Make a `python(code)` tool.
 
