@@ -1,4 +1,4 @@
-"""The command line: `toolrl train`, `toolrl eval`, `toolrl envs`."""
+"""The command line: `toolrl train`, `toolrl eval`, `toolrl envs`, `toolrl doctor`."""
 
 from __future__ import annotations
 
@@ -102,6 +102,19 @@ def envs() -> None:
     for env_id, spec in sorted(gymnasium.registry.items()):
         if env_id.startswith("toolrl/"):
             typer.echo(f"{env_id}  {spec.entry_point}")
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False,
+) -> None:
+    """Say how well the model's code is walled in on this machine; status 1 if too little."""
+    from toolrl.sandbox.doctor import as_text, examine
+
+    diagnosis = examine()
+    typer.echo(json.dumps(dataclasses.asdict(diagnosis), indent=1) if as_json else as_text(diagnosis))
+    if not diagnosis.usable:
+        raise typer.Exit(1)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -40,7 +40,7 @@ class ExecResult:
         error: None if the code ran to its end.
         seconds: Wall-clock time of the run, the start of a process not included.
         limits_hit: Limits that were met, as far as can be told: "seconds", "memory", "processes",
-            "file_size", "output".
+            "file_size", "disk", "output".
     """
 
     stdout: str
@@ -60,6 +60,9 @@ class SandboxLimits:
         memory_mb: Address space of each process.
         processes: Processes and threads at one time, the interpreter itself included.
         file_size_mb: Size of one file; stdout and stderr of one run count as one file each.
+        disk_mb: Size of all files together, where the sandbox has a file system of its own: it is then held
+            in memory, and counts while it is used.
+        files: Number of files and folders, under the same condition.
         output_characters: Characters of stdout, of stderr, and of the value that are kept.
     """
 
@@ -67,11 +70,14 @@ class SandboxLimits:
     memory_mb: int = 512
     processes: int = 16
     file_size_mb: int = 16
+    disk_mb: int = 64
+    files: int = 4096
     output_characters: int = 20_000
 
     def __post_init__(self) -> None:
         check_seconds("SandboxLimits.seconds", self.seconds)
-        for name, least in (("memory_mb", 64), ("processes", 1), ("file_size_mb", 1), ("output_characters", 1)):
+        leasts = {"memory_mb": 64, "processes": 1, "file_size_mb": 1, "disk_mb": 1, "files": 1, "output_characters": 1}
+        for name, least in leasts.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"SandboxLimits.{name} must be a whole number of at least {least}, got {value!r}")

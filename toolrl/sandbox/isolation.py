@@ -1,15 +1,14 @@
 """Linux calls that wall a worker in; run inside the zygote's descendants, standard library only.
 
 With user namespaces a worker is process 1 of its own process namespace, sees a read-only file system
-except for its working directory, and has no network. Without them only resource limits, an
-unprivileged user id (where we start as root) and the hunt for descendants remain.
-
-Not covered here: reading files that the user id may read, Unix sockets in the file system, and the
-kernel's system calls as such.
+except for its working directory, and has no network. Everywhere it has resource limits, an unprivileged
+user id (where we start as root), and is hunted down with its descendants at the end. What it may read,
+and which system calls it may make, is the business of `landlock` and `seccomp`.
 """
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import signal
@@ -18,7 +17,7 @@ import time
 
 NOBODY = 65534
 NEWNS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR, _AT_FDCWD = 428, 429, 442, -100  # numbers shared by all architectures
+_MOUNT_SETATTR, _AT_FDCWD = 442, -100  # the number is shared by all architectures
 _NOSUID, _NODEV, _NOEXEC = 2, 4, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -60,28 +59,66 @@ def unshare(flags: int) -> None:
                 file.write(text)
 
 
-def mount_private_view(directory: str) -> None:
-    """Make all files read-only but `directory`, hide its siblings and the processes of the host."""
+def share_namespaces(directory: str, uid: int | None) -> None:
+    """Enter what all sessions share: an unprivileged user, who is given `directory`, and a network with no way out."""
+    if uid is not None:
+        os.chown(directory, uid, uid)
+        become(uid)
+    unshare(NEWUSER | NEWNET)
+
+
+def mount_private_view(directory: str, limits: dict) -> int:
+    """Make all files read-only, hide the processes of the host, and put a new file system at `directory`.
+
+    Returns:
+        A descriptor of the mount namespace. It keeps the files alive when all processes are gone.
+    """
     call("unshare", NEWNS)
-    tree = call("syscall", _OPEN_TREE, _AT_FDCWD, directory.encode(), 1)  # OPEN_TREE_CLONE: still writable
-    attributes = struct.pack("4Q", 1 | _NOSUID, 0, 0, 0)  # MOUNT_ATTR_RDONLY
-    call("syscall", _MOUNT_SETATTR, _AT_FDCWD, b"/", 0x8000, attributes, len(attributes))  # AT_RECURSIVE
+    view = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+    _make_read_only("/", 0x8000)  # AT_RECURSIVE
     _mount("tmpfs", os.path.dirname(directory), "size=64k,mode=711")
     os.mkdir(directory)
-    call("syscall", _MOVE_MOUNT, tree, b"", _AT_FDCWD, directory.encode(), 4)  # MOVE_MOUNT_F_EMPTY_PATH
-    os.close(tree)
+    _make_read_only(os.path.dirname(directory), 0)
+    size = f"size={limits['disk_mb']}m,nr_inodes={limits['files'] + 1},mode=700"  # the folder itself counts
+    _mount("tmpfs", directory, size, _NOSUID | _NODEV)
     if os.path.isdir("/dev/shm"):
-        _mount("tmpfs", "/dev/shm", "size=16m")
+        _mount("tmpfs", "/dev/shm", "size=16m,nr_inodes=1024")
+    if os.path.isdir("/dev/pts"):
+        _mount("tmpfs", "/dev/pts", "size=64k,mode=555")  # terminals are writable on a read-only mount
+    _mount_processes()
+    with contextlib.suppress(OSError), open("/proc/sys/user/max_user_namespaces", "w") as file:
+        file.write("0")  # no further user namespaces, hence no capabilities in them
+    return view
+
+
+def enter_owner(view: int) -> None:
+    """Enter the user namespace that a mount namespace belongs to."""
+    owner = fcntl.ioctl(view, 0xB701)  # NS_GET_USERNS
+    call("setns", owner, NEWUSER)
+    os.close(owner)
+
+
+def enter_view(view: int) -> None:
+    """Enter the mount namespace of an earlier session, whose processes are dead."""
+    call("setns", view, NEWNS)
+    call("umount2", b"/proc", 2)  # MNT_DETACH
+    _mount_processes()
+
+
+def _mount_processes() -> None:
     try:
         _mount("proc", "/proc")
     except OSError:
         _mount("tmpfs", "/proc", "size=64k,mode=555")  # a container may forbid a fresh one: then none
-    with contextlib.suppress(OSError), open("/proc/sys/user/max_user_namespaces", "w") as file:
-        file.write("0")  # no further user namespaces, hence no capabilities in them
 
 
-def _mount(kind: str, target: str, options: str = "") -> None:
-    call("mount", kind.encode(), target.encode(), kind.encode(), _NOSUID | _NODEV | _NOEXEC, options.encode())
+def _make_read_only(path: str, flags: int) -> None:
+    attributes = struct.pack("4Q", 1 | _NOSUID, 0, 0, 0)  # MOUNT_ATTR_RDONLY
+    call("syscall", _MOUNT_SETATTR, _AT_FDCWD, path.encode(), flags, attributes, len(attributes))
+
+
+def _mount(kind: str, target: str, options: str = "", flags: int = _NOSUID | _NODEV | _NOEXEC) -> None:
+    call("mount", kind.encode(), target.encode(), kind.encode(), flags, options.encode())
 
 
 def limit_resources(limits: dict, processes: int) -> None:

@@ -7,19 +7,21 @@ import itertools
 import json
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import warnings
 import weakref
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import SandboxLimits
+from toolrl.sandbox.levels import ActiveLayers
 from toolrl.sandbox.plumbing import remove_tree
 
 # toolrl.sandbox without its __init__, which imports more than the standard library.
@@ -30,47 +32,55 @@ sys.modules["toolrl"] = types.ModuleType("toolrl")
 from toolrl.sandbox import zygote
 zygote.main()"""
 _START_SECONDS = 60.0
+_OPEN_FILES = 16_384
 _FIRST_UID = 64_000  # without namespaces a root zygote gives each session a user id of its own
 _FOLDER = re.compile(r"toolrl-sandbox-(\d+)-(\d+)-(\d+)-")  # process namespace, pid, start time
+
+
+def _allow_many_files() -> None:
+    """Raise this process's soft limit: each sandbox holds four descriptors here, and 1024 are soon used up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(hard, _OPEN_FILES) if hard != resource.RLIM_INFINITY else _OPEN_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Zygote:
     """A warm Python process that forks the sandboxes of one parent process. Thread-safe.
 
     Attributes:
-        namespaces: Whether sessions run in Linux namespaces of their own.
-        network_isolated: Whether sessions are cut off from every network.
+        active: The layers of isolation that hold in its sessions.
+
+    Args:
+        without: Names of layers that are not set up, for tests of what is left.
     """
 
-    def __init__(self, *, namespaces: bool = True) -> None:
+    def __init__(self, *, without: Iterable[str] = ()) -> None:
         remove_leftovers()
+        _allow_many_files()
         self._directory = tempfile.mkdtemp(prefix=_folder_prefix(os.getpid()))
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             os.chmod(self._directory, 0o711)
-            hello = self._start(theirs, namespaces)
+            hello = self._start(theirs, without)
         except BaseException:
             self._control.close()
             remove_tree(self._directory)
             raise
-        self.namespaces: bool = hello["namespaces"]
-        self.network_isolated: bool = hello["network_isolated"]
-        if not self.network_isolated:
-            warnings.warn(
-                f"sandboxes are not cut off from the network ({hello['problem']}); allow user namespaces",
-                RuntimeWarning,
-                stacklevel=3,
-            )
+        if "layers" not in hello:
+            self.close()
+            raise SandboxFault(f"a sandbox could not be walled in: {hello.get('fault')}")
+        self.active = ActiveLayers(hello["layers"], hello["problems"])
         let_go_in_forks(self)
 
-    def _start(self, theirs: socket.socket, namespaces: bool) -> dict[str, Any]:
+    def _start(self, theirs: socket.socket, without: Iterable[str]) -> dict[str, Any]:
         """Start the process; its first message."""
         environment = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}
         if "LD_LIBRARY_PATH" in os.environ:  # some Pythons do not start without
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-        arguments = [theirs.fileno(), self._directory, os.getpid(), int(namespaces)]
+        arguments = [theirs.fileno(), self._directory, os.getpid(), ",".join(without)]
         with tempfile.TemporaryFile() as errors:
             with theirs:
                 self._process = subprocess.Popen(
@@ -86,7 +96,7 @@ class Zygote:
             message = b""
             with contextlib.suppress(OSError):
                 self._control.settimeout(_START_SECONDS)
-                message = self._control.recv(4096)
+                message = self._control.recv(1 << 16)
             self._control.settimeout(None)
             if not message:
                 self.close()
@@ -108,21 +118,29 @@ class Zygote:
         os.mkdir(path, 0o700)
         uid = None
         if os.geteuid() == 0:
-            uid = 65_534 if self.namespaces else _FIRST_UID + number % 1000
+            uid = 65_534 if self.active.holds["namespaces"] else _FIRST_UID + number % 1000
             os.chown(path, uid, uid)
         return path, uid
 
     def open_session(
-        self, directory: str, uid: int | None, limits: SandboxLimits
+        self, directory: str, uid: int | None, limits: SandboxLimits, view: int | None
     ) -> tuple[socket.socket, socket.socket]:
-        """Ask for a worker: our ends of the sockets to it and to its guard. Does not wait for it."""
+        """Ask for a worker: our ends of the sockets to it and to its guard. Does not wait for it.
+
+        Args:
+            directory: Where it works.
+            uid: Who owns the directory, if that is not ours.
+            limits: What it may use.
+            view: Mount namespace of an earlier worker, whose files it takes over.
+        """
         channel, workers = socket.socketpair()
         lifeline, guards = socket.socketpair()
         request = json.dumps({"directory": directory, "uid": uid, "limits": asdict(limits)}).encode()
         with workers, guards:
             try:
                 with self._lock:
-                    socket.send_fds(self._control, [request], [workers.fileno(), guards.fileno()])
+                    descriptors = [workers.fileno(), guards.fileno(), *([] if view is None else [view])]
+                    socket.send_fds(self._control, [request], descriptors)
             except OSError as error:
                 channel.close()
                 lifeline.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import stat
 import weakref
@@ -13,7 +14,8 @@ from typing import Self
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import ExecResult, SandboxLimits, check_seconds
-from toolrl.sandbox.launcher import Zygote, shared_zygote
+from toolrl.sandbox.launcher import Zygote, let_go_in_forks, shared_zygote
+from toolrl.sandbox.levels import Isolation, Level, accept, wanted_isolation
 from toolrl.sandbox.plumbing import remove_tree
 from toolrl.sandbox.session import Session
 
@@ -21,32 +23,44 @@ from toolrl.sandbox.session import Session
 class LocalSandbox:
     """A `Sandbox` in a process of its own, forked in milliseconds.
 
-    What it covers depends on the kernel (see `toolrl.sandbox.isolation`). The random module starts from
-    the same seed in every session, so that equal code gives equal output. After a fork of the process
-    that made it, a sandbox must be `reset` before the child uses it.
+    What it covers depends on the kernel: see `toolrl doctor`. The random module starts from the same seed
+    in every session, so that equal code gives equal output. After a fork of the process that made it, a
+    sandbox must be `reset` before the child uses it.
 
     Args:
         limits: What it may use; `SandboxLimits()` if None.
+        isolation: The least that is accepted. "full", "no-landlock" and "no-userns" demand a level;
+            "best_effort" takes any of them and warns once if it is not "full"; "none" takes whatever
+            there is. If None, the environment variable TOOLRL_ISOLATION, else "best_effort". All layers that
+            this machine offers are always in force.
         zygote: Gives the process to fork from; by default one per process, shared by all sandboxes.
 
     Raises:
+        ConfigError: This machine does not offer the isolation asked for.
         SandboxFault: No process could be started.
     """
 
-    def __init__(self, limits: SandboxLimits | None = None, *, zygote: Callable[[], Zygote] = shared_zygote) -> None:
+    def __init__(
+        self,
+        limits: SandboxLimits | None = None,
+        *,
+        isolation: Isolation | None = None,
+        zygote: Callable[[], Zygote] = shared_zygote,
+    ) -> None:
         self.limits = limits or SandboxLimits()
+        self._isolation = wanted_isolation(isolation)
         self._zygote = zygote
         self._open()
 
     def _open(self) -> None:
         with _as_fault():
-            self._place = _Place(self._zygote, self.limits)
+            self._place = _Place(self._zygote, self.limits, self._isolation)
         self._finalizer = weakref.finalize(self, self._place.close)
 
     @property
-    def network_isolated(self) -> bool:
-        """Whether the code is cut off from every network; False where the kernel does not permit it."""
-        return self._place.zygote.network_isolated
+    def level(self) -> Level:
+        """How well the code is walled in."""
+        return self._place.zygote.active.level
 
     def run(self, code: str, *, timeout_seconds: float | None = None) -> ExecResult:
         """See `Sandbox.run`."""
@@ -71,7 +85,6 @@ class LocalSandbox:
                 os.unlink(name, dir_fd=folder)
             descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder)
             with open(descriptor, "wb") as file:
-                place.give(descriptor)
                 file.write(content)
 
     def read_file(self, path: str) -> bytes:
@@ -108,11 +121,14 @@ class LocalSandbox:
 class _Place:
     """A working directory and the session that lives in it; both gone when closed."""
 
-    def __init__(self, zygote: Callable[[], Zygote], limits: SandboxLimits) -> None:
+    def __init__(self, zygote: Callable[[], Zygote], limits: SandboxLimits, isolation: Isolation) -> None:
         self.pid = os.getpid()
         self.zygote = zygote()
+        accept(self.zygote.active, isolation)
         self._source, self._limits = zygote, limits
         self._directory, self._uid = self.zygote.new_directory()
+        self._files: list[int] = []
+        let_go_in_forks(self)
         try:
             self._session = self._new_session()
         except BaseException:
@@ -120,7 +136,7 @@ class _Place:
             raise
 
     def _new_session(self) -> Session:
-        return Session(self._source(), self._directory, self._uid, self._limits)
+        return Session(self._source(), self._directory, self._uid, self._limits, self._files)
 
     def live_session(self) -> Session:
         """The session, or a new one if that has ended."""
@@ -131,12 +147,20 @@ class _Place:
     def close(self) -> None:
         if os.getpid() == self.pid:
             self._session.end()
+            self.detach()
             remove_tree(self._directory)
 
-    def give(self, descriptor: int) -> None:
-        """Let the code own what we made in its directory."""
-        if self._uid is not None:
-            os.fchown(descriptor, self._uid, self._uid)
+    def detach(self) -> None:
+        """Let go of the files; in a forked child this leaves the parent's alone."""
+        while self._files:
+            os.close(self._files.pop())
+
+    def _open_directory(self) -> int:
+        if not self.zygote.active.holds["namespaces"]:
+            return os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        if not self._files:
+            self.live_session().wait_until_ready()
+        return os.dup(self._files[1])
 
     @contextlib.contextmanager
     def folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
@@ -145,22 +169,35 @@ class _Place:
         if not parts or parts[0] == "/" or ".." in parts or "\0" in path:
             raise ValueError(f"{path!r} must be relative to the sandbox's directory and stay inside it")
         with contextlib.ExitStack() as descriptors:
-            folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+            folder = self._open_directory()
             descriptors.callback(os.close, folder)
+            descriptors.enter_context(_files_belong_to(self._uid))
             for part in parts[:-1]:
-                new = False
                 try:
                     _refuse_link(part, folder, path)
                 except FileNotFoundError:
                     if not create:
                         raise
                     os.mkdir(part, 0o755, dir_fd=folder)
-                    new = True
                 folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
                 descriptors.callback(os.close, folder)
-                if new:
-                    self.give(folder)
             yield folder, parts[-1]
+
+
+@contextlib.contextmanager
+def _files_belong_to(uid: int | None) -> Iterator[None]:
+    """Use files as another user, in this thread alone: a user namespace's file system has no place for root's."""
+    if uid is None:
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.setfsgid(uid)
+    libc.setfsuid(uid)
+    try:
+        yield
+    finally:
+        libc.setfsuid(os.geteuid())
+        libc.setfsgid(os.getegid())
 
 
 def _refuse_link(name: str, folder: int, path: str) -> None:

@@ -4,15 +4,20 @@ import json
 import os
 import socket
 import struct
+from collections.abc import Sequence
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 HEADER = struct.Struct("!I")  # every message is its length, then JSON
 
 
-def send_message(sock: socket.socket, message: dict) -> None:
-    """Send one message."""
+def send_message(sock: socket.socket, message: dict, descriptors: Sequence[int] = ()) -> None:
+    """Send one message; one with descriptors must be short."""
     payload = json.dumps(message).encode()
-    sock.sendall(HEADER.pack(len(payload)) + payload)
+    payload = HEADER.pack(len(payload)) + payload
+    if descriptors:
+        socket.send_fds(sock, [payload], descriptors)
+    else:
+        sock.sendall(payload)
 
 
 def remove_tree(path: str) -> None:

@@ -17,7 +17,7 @@ from toolrl.sandbox.plumbing import HEADER, send_message
 
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0
-_LIMITS = ("seconds", "memory", "processes", "file_size", "output")
+_LIMITS = ("seconds", "memory", "processes", "file_size", "disk", "output")
 _LIMIT_BEHIND_SIGNAL = {signal.SIGXCPU: "seconds", signal.SIGXFSZ: "file_size"}
 
 
@@ -26,10 +26,21 @@ class Session:
 
     Attributes:
         ended: Whether the worker is dead and its variables lost.
+
+    Args:
+        zygote: Forks the worker.
+        directory: Where it works.
+        uid: Who owns the directory, if that is not ours.
+        limits: What the worker may use.
+        files: Descriptors of a mount namespace, and of the directory in it. A worker takes over what an
+            earlier one made; if there is nothing yet, one that makes its own puts them here when it is ready.
     """
 
-    def __init__(self, zygote: Zygote, directory: str, uid: int | None, limits: SandboxLimits) -> None:
-        self._channel, self._lifeline = zygote.open_session(directory, uid, limits)
+    def __init__(
+        self, zygote: Zygote, directory: str, uid: int | None, limits: SandboxLimits, files: list[int]
+    ) -> None:
+        self._channel, self._lifeline = zygote.open_session(directory, uid, limits, files[0] if files else None)
+        self._files = files
         self._ready, self._runs = False, 0
         self._largest_message = (1 << 16) + 64 * limits.output_characters
         self.ended = False
@@ -37,7 +48,7 @@ class Session:
 
     def run(self, code: str, seconds: float) -> ExecResult:
         """Run code in the worker; a worker that does not answer in time, or not properly, is ended."""
-        self._wait_until_ready()
+        self.wait_until_ready()
         started, result, died, reason = time.monotonic(), None, "SandboxDied", ""
         try:
             result = self._ask(code, started, seconds)
@@ -80,13 +91,18 @@ class Session:
         self._channel.close()
         self._lifeline.close()
 
-    def _wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> None:
+        """Wait for the worker to be walled in.
+
+        Raises:
+            SandboxFault: It did not succeed.
+        """
         if self._ready:
             return
         hello: dict[str, Any] = {}
         try:
             with contextlib.suppress(EOFError, OSError):
-                hello = self._receive(self._channel, time.monotonic() + _START_SECONDS)
+                hello = self._receive(self._channel, time.monotonic() + _START_SECONDS, self._files)
             self._ready = "ready" in hello
         finally:
             report = {} if self._ready else self.end()
@@ -111,8 +127,14 @@ class Session:
             tuple(name for name in _LIMITS if name in reply["limits"]),
         )
 
-    def _receive(self, source: socket.socket, deadline: float) -> dict[str, Any]:
-        """One message; EOFError if the source, or the worker, is gone before it has come."""
+    def _receive(self, source: socket.socket, deadline: float, files: list[int] | None = None) -> dict[str, Any]:
+        """One message; EOFError if the source, or the worker, is gone before it has come.
+
+        Args:
+            source: Where it comes from.
+            deadline: When to give up, on the monotonic clock.
+            files: Takes the descriptors that come along; only before any code has run.
+        """
         poll = select.poll()
         poll.register(source, select.POLLIN)
         poll.register(self._lifeline, select.POLLIN)
@@ -121,7 +143,13 @@ class Session:
             ready = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
             if not ready:
                 raise TimeoutError
-            chunk = source.recv(1 << 20) if source.fileno() in ready else b""
+            if source.fileno() not in ready:
+                raise EOFError
+            if files is None:
+                chunk = source.recv(1 << 20)
+            else:
+                chunk, came, _, _ = socket.recv_fds(source, 1 << 20, 2, socket.MSG_CMSG_CLOEXEC)
+                files += came
             if not chunk:
                 raise EOFError
             received += chunk

@@ -37,7 +37,6 @@ def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict) -> Non
     random.seed(0)  # the same seed gives the same trajectory
     pid = os.getpid()
     reader = channel.makefile("rb")
-    send_message(channel, {"ready": True})
     while header := reader.read(HEADER.size):
         request = json.loads(reader.read(HEADER.unpack(header)[0]))
         for output in outputs:
@@ -109,6 +108,8 @@ def _limit_behind(error: BaseException) -> str:
         return "memory"
     if isinstance(error, OSError) and error.errno == errno.EFBIG:
         return "file_size"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "disk"
     no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
     return "processes" if no_thread or (isinstance(error, OSError) and error.errno == errno.EAGAIN) else ""
 

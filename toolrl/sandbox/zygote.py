@@ -8,7 +8,6 @@ reports. The zygote holds a descriptor of its parent's process: when that ends, 
 the zygote and every session. (The usual PR_SET_PDEATHSIG fires when the *thread* that forked ends.)
 """
 
-import contextlib
 import fcntl
 import gc
 import importlib
@@ -19,37 +18,38 @@ import signal
 import socket
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from toolrl.sandbox import isolation, plumbing, worker
+from toolrl.sandbox import checks, isolation, landlock, plumbing, seccomp, trials, worker
 
 WARM = """abc argparse array base64 bisect calendar cmath collections.abc contextlib copy csv dataclasses datetime
     decimal enum fractions functools hashlib heapq io itertools json math numbers operator pathlib pprint queue random
     re shutil statistics string struct subprocess tempfile textwrap threading time typing unittest uuid"""
-_SESSION_NAMESPACES = isolation.NEWUSER | isolation.NEWPID | isolation.NEWIPC
+_REHEARSAL = {"memory_mb": 512, "processes": 8, "file_size_mb": 1, "disk_mb": 1, "files": 8, "output_characters": 80}
 
 
 def main() -> None:
     """Serve sessions until the parent closes its end or dies."""
     control, directory = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
-    zygote = _Zygote(control, os.pidfd_open(int(sys.argv[3])), _reachable_standard_library())
+    zygote = _Zygote(
+        control, os.pidfd_open(int(sys.argv[3])), _reachable_standard_library(), os.getuid(), landlock.open_readable()
+    )
     for name in WARM.split():
         importlib.import_module(name)
     uid = isolation.NOBODY if os.getuid() == 0 else None
-    problem = _trial(directory, uid) if sys.argv[4] == "1" else "namespaces are switched off"
-    zygote.namespaces = isolated = not problem
-    if zygote.namespaces:
-        _share_namespaces(directory, uid)
-    else:
-        with contextlib.suppress(OSError):
-            isolation.unshare(isolation.NEWNET)  # root may do so without a user namespace
-            isolated = True
+    zygote.problems = trials.find_problems(directory, uid, sys.argv[4].split(","))
+    if "namespaces" not in zygote.problems:
+        isolation.share_namespaces(directory, uid)
+    elif "network" not in zygote.problems:
+        isolation.unshare(isolation.NEWNET)
+    if "seccomp" not in zygote.problems:
+        # Only namespaces keep files outside of the sandbox safe from chmod and its kin.
+        zygote.filter = seccomp.program(os.uname().machine, attributes="namespaces" not in zygote.problems)
     isolation.adopt_orphans()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards are reaped by the kernel
+    zygote.rehearse(f"{directory}/rehearsal", uid)
     os.dup2(os.open(os.devnull, os.O_RDWR), 2)
-    hello = {"namespaces": zygote.namespaces, "network_isolated": isolated, "problem": problem}
-    control.send(json.dumps(hello).encode())
     gc.freeze()
     try:
         zygote.serve()
@@ -63,27 +63,64 @@ class _Zygote:
     control: socket.socket
     parent: int  # a pidfd
     library: int  # a descriptor of the standard library, or -1
-    namespaces: bool = False
+    trainer: int  # user id of the parent
+    readable: list[tuple[int, int]]  # for Landlock
+    problems: dict[str, str] = field(default_factory=dict)  # layers that cannot be set up
+    filter: bytes = b""  # for seccomp
+    holds: dict[str, bool] | None = None  # layers seen to hold in a worker; None before the rehearsal
+
+    def rehearse(self, directory: str, uid: int | None) -> None:
+        """Start a worker to see which layers hold in it, and tell the parent."""
+        os.mkdir(directory)
+        if uid is not None:
+            os.chown(directory, uid, uid)
+        ours, workers = socket.socketpair()
+        lifeline, guards = socket.socketpair()
+        if os.fork() == 0:
+            ours.close()
+            lifeline.close()
+            self.guard({"directory": directory, "uid": uid, "limits": _REHEARSAL}, workers, guards)
+        workers.close()
+        guards.close()
+        with ours, lifeline, ours.makefile("rb") as reader:
+            hello = json.loads(reader.read(*plumbing.HEADER.unpack(reader.read(plumbing.HEADER.size))))
+            lifeline.shutdown(socket.SHUT_WR)
+            lifeline.recv(1)  # the guard is done
+        plumbing.remove_tree(directory)
+        self.control.send(json.dumps({**hello, "problems": self.problems}).encode())
+        self.holds = hello.get("layers")
 
     def serve(self) -> None:
         poll = select.poll()
         poll.register(self.control, select.POLLIN)
         poll.register(self.parent, select.POLLIN)
         while self.parent not in dict(poll.poll()):
-            message, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 2)
+            message, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 3)
             if not message:
                 return
-            channel, lifeline = (socket.socket(fileno=descriptor) for descriptor in descriptors)
+            channel, lifeline = (socket.socket(fileno=descriptor) for descriptor in descriptors[:2])
+            view = descriptors[2] if descriptors[2:] else None
             try:
                 if os.fork() == 0:
-                    self.guard(json.loads(message), channel, lifeline)
+                    self.guard(json.loads(message), channel, lifeline, view)
             except OSError as error:
                 plumbing.send_message(lifeline, {"fault": f"fork: {error}"})
             channel.close()
             lifeline.close()
+            if view is not None:
+                os.close(view)
 
-    def guard(self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket) -> NoReturn:
-        """Fork the worker, wait for its end or the parent's word, leave nothing alive, report."""
+    def guard(
+        self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket, view: int | None = None
+    ) -> NoReturn:
+        """Fork the worker, wait for its end or the parent's word, leave nothing alive, report.
+
+        Args:
+            request: Working directory, its owner, limits.
+            channel: Leads to whom the worker answers.
+            lifeline: When its other end closes, the session is over.
+            view: The mount namespace of an earlier session whose files this one takes over.
+        """
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
@@ -92,12 +129,16 @@ class _Zygote:
             for output in outputs:
                 fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)  # each run begins at 0 again
             isolation.adopt_orphans()
-            if self.namespaces:
-                isolation.unshare(_SESSION_NAMESPACES)
+            if "namespaces" not in self.problems:
+                if view is None:
+                    isolation.unshare(isolation.NEWUSER)
+                else:
+                    isolation.enter_owner(view)
+                isolation.unshare(isolation.NEWPID | isolation.NEWIPC)
             pid = os.fork()
             if pid == 0:
                 lifeline.close()
-                self.work(request, channel, outputs)
+                self.work(request, channel, outputs, view)
             channel.close()
             poll = select.poll()
             poll.register(lifeline, select.POLLIN)
@@ -112,32 +153,51 @@ class _Zygote:
         finally:
             os._exit(0)
 
-    def work(self, request: dict[str, Any], channel: socket.socket, outputs: tuple[int, int]) -> NoReturn:
+    def work(
+        self, request: dict[str, Any], channel: socket.socket, outputs: tuple[int, int], view: int | None
+    ) -> NoReturn:
         """Shut ourselves in, then run what comes through the channel."""
-        limits, uid = request["limits"], request["uid"]
-        processes = limits["processes"]
+        limits, uid, directory = request["limits"], request["uid"], request["directory"]
+        processes, namespaces = limits["processes"], "namespaces" not in self.problems
+        ours: list[int] = []  # descriptors that the parent needs to reach the files, and to hand them on
         try:
             os.setsid()
-            if self.namespaces:
-                isolation.mount_private_view(request["directory"])
+            if view is not None:
+                isolation.enter_view(view)
+            elif namespaces:
+                ours = [isolation.mount_private_view(directory, limits), os.open(directory, os.O_RDONLY)]
+            if namespaces:
                 processes += 1  # the guard counts too
-            os.chdir(request["directory"])
-            if not self.namespaces and uid is not None:
+            os.chdir(directory)
+            if not namespaces and uid is not None:
                 isolation.become(uid)
-            elif not self.namespaces:
+            elif not namespaces:
                 processes = max(processes, 4096)  # all that this user runs counts: no more than a backstop
             os.environ.clear()
             os.environ.update(PATH=os.defpath, LANG="C.UTF-8", HOME=os.getcwd(), TMPDIR=os.getcwd())
             for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (outputs[0], 1), (outputs[1], 2)):
                 os.dup2(descriptor, target)
-            kept = sorted({0, 1, 2, channel.fileno(), *outputs, max(0, self.library)})
+            isolation.limit_resources(limits, processes)
+            isolation.renounce()
+            if "landlock" not in self.problems:
+                own = [directory, "/dev/shm"] if namespaces and os.path.isdir("/dev/shm") else [directory]
+                processes_directory = "/proc" if namespaces else "/proc/self"
+                rules = [(processes_directory, landlock.READ), *((path, landlock.OWN) for path in own)]
+                landlock.restrict(self.readable, rules)
+            kept = sorted({0, 1, 2, channel.fileno(), *outputs, *ours, max(0, self.library)})
             for low, high in zip(kept, [*kept[1:], 1 << 20], strict=True):
                 os.closerange(low + 1, high)
             channel.set_inheritable(False)
+            if "seccomp" not in self.problems:
+                seccomp.install(self.filter)
+            layers = checks.active(self.trainer)
+            if self.holds not in (None, layers):
+                raise OSError(f"a layer of isolation is not what it was: {self.holds} before, {layers} now")
             for name in [name for name in sys.modules if name.startswith("toolrl")]:
                 del sys.modules[name]
-            isolation.limit_resources(limits, processes)
-            isolation.renounce()
+            plumbing.send_message(channel, {"ready": True, "layers": layers}, ours)
+            for descriptor in ours:
+                os.close(descriptor)
         except BaseException:  # noqa: BLE001  classified by the parent
             plumbing.send_message(channel, {"fault": traceback.format_exc()})
             os._exit(1)
@@ -145,39 +205,6 @@ class _Zygote:
             worker.serve(channel, outputs, limits)
         finally:
             os._exit(1)
-
-
-def _share_namespaces(directory: str, uid: int | None) -> None:
-    """Enter what all sessions share: an unprivileged user, and a network with no way out."""
-    if uid is not None:
-        os.chown(directory, uid, uid)
-        isolation.become(uid)
-    isolation.unshare(isolation.NEWUSER | isolation.NEWNET)
-
-
-def _trial(directory: str, uid: int | None) -> str:
-    """Try the namespaces in a child; what is missing, or "" if all are there."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.mkdir(f"{directory}/trial")
-            _share_namespaces(directory, uid)
-            isolation.unshare(_SESSION_NAMESPACES)
-            if os.fork() == 0:
-                isolation.mount_private_view(f"{directory}/trial")
-            else:
-                os.wait()
-        except OSError as error:
-            os.write(writer, str(error).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader) as file:
-        problem = file.read()
-    os.waitpid(pid, 0)
-    os.rmdir(f"{directory}/trial")
-    return problem
 
 
 def _reachable_standard_library() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from toolrl.errors import ToolError
-from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits
+from toolrl.sandbox import ExecResult, Isolation, LocalSandbox, Sandbox, SandboxLimits
 from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import per_episode
 
@@ -15,6 +15,7 @@ def python_tool(
     session: Literal["episode", "call"] = "episode",
     limits: SandboxLimits | None = None,
     max_output_characters: int = 2000,
+    isolation: Isolation | None = None,
 ) -> Tool:
     """Make a `python(code)` tool.
 
@@ -23,12 +24,13 @@ def python_tool(
             call with a fresh namespace.
         limits: Time, memory, processes, file size and output of one call.
         max_output_characters: What the model sees of the output.
+        isolation: The least isolation that is accepted, see `LocalSandbox`.
     """
     limits = limits or SandboxLimits()
 
     # The sandbox enforces the limit itself, with a kill; the tool's own is a backstop.
     @tool(timeout_seconds=limits.seconds + 20.0, max_output_characters=max_output_characters)
-    def python(code: str, sandbox: Sandbox = per_episode(lambda: LocalSandbox(limits))) -> str:
+    def python(code: str, sandbox: Sandbox = per_episode(lambda: LocalSandbox(limits, isolation=isolation))) -> str:
         """Run Python code and return what it prints, or the value of its last expression.
 
         Args:

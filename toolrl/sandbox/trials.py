@@ -1,0 +1,65 @@
+"""Which layers this machine lets us set up; each is tried in a child. Standard library only."""
+
+import os
+from collections.abc import Callable, Iterable
+
+from toolrl.sandbox import isolation, landlock, seccomp
+
+
+def find_problems(directory: str, uid: int | None, without: Iterable[str]) -> dict[str, str]:
+    """Layers that cannot be set up, and why.
+
+    Args:
+        directory: A folder of ours, in which sandboxes will have theirs.
+        uid: The user to become first; None if we are not root.
+        without: Layers that are not wanted.
+    """
+    problems = {layer: "switched off" for layer in without if layer}
+
+    def attempt(layer: str, function: Callable[[], object]) -> None:
+        try:
+            if layer not in problems:
+                function()
+        except OSError as error:
+            problems[layer] = str(error)
+
+    attempt("landlock", landlock.abi)
+    attempt("seccomp", lambda: _in_a_child(_install_filter))
+    attempt("namespaces", lambda: _in_a_child(lambda: _enter_namespaces(directory, uid)))
+    if "namespaces" in problems:  # root may do without the rest
+        attempt("network", lambda: _in_a_child(lambda: isolation.unshare(isolation.NEWNET)))
+    return problems
+
+
+def _install_filter() -> None:
+    isolation.renounce()
+    seccomp.install(seccomp.program(os.uname().machine, attributes=True))
+
+
+def _enter_namespaces(directory: str, uid: int | None) -> None:
+    os.mkdir(f"{directory}/trial")
+    try:
+        isolation.share_namespaces(directory, uid)
+        isolation.unshare(isolation.NEWUSER | isolation.NEWPID | isolation.NEWIPC)
+        _in_a_child(lambda: isolation.mount_private_view(f"{directory}/trial", {"disk_mb": 1, "files": 1}))
+    finally:
+        os.rmdir(f"{directory}/trial")
+
+
+def _in_a_child(attempt: Callable[[], object]) -> None:
+    """Make an attempt in a process that is gone afterwards; its OSError is raised here."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            attempt()
+        except OSError as error:
+            os.write(writer, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        problem = file.read()
+    os.waitpid(pid, 0)
+    if problem:
+        raise OSError(problem)
