@@ -9,12 +9,13 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from toolrl.chat import HermesDialect, Renderer
 from toolrl.env import ToolEnv, make
@@ -64,9 +65,6 @@ def tokenizer_texts(environments: Sequence[tuple[str, ToolEnv]]) -> Iterator[str
 
 def main(
     folder: Annotated[Path, typer.Argument(help="Where to write the model.")] = PATH,
-    skilled_demonstrations: int = 22_000,
-    mediocre_demonstrations: int = 6_000,
-    epochs: int = 4,
     learning_rate: float = 3e-3,
     batch_tokens: int = 4096,
     seed: int = 0,
@@ -75,31 +73,22 @@ def main(
     torch.manual_seed(seed)
     torch.set_flush_denormal(True)
     environments = [(env_id, make(env_id, split="train", size=SIZE)) for env_id in ENVIRONMENTS]
+    arithmetic, search, compute = environments
     tokenizer = train_tokenizer(tokenizer_texts(environments))
     renderer = Renderer(tokenizer)
     model = make_model(len(tokenizer))
     print(f"{model.num_parameters() / 1e6:.2f} million parameters", flush=True)
 
     print("skilled demonstrations", flush=True)
-    arithmetic, search, compute = environments
-    mixture = [arithmetic, search, compute, arithmetic, search]
-    skilled = demonstrate(mixture, renderer, skilled_demonstrations, seed, skilled=True)
+    skilled = demonstrate([arithmetic, search, compute, arithmetic], renderer, 20_000, seed, skilled=True)
     learnt = [t for t in skilled if not kept_out(t)]
-    rename = Renaming(tokenizer, fixed_tokens(learnt, tokenizer))
-
-    def rows_of_epoch(epoch: int) -> list[Row]:
-        rng = random.Random(f"{seed}/{epoch}")
-        return [skilled_row(trajectory, rename, rng) for trajectory in learnt]
-
-    fit(model, rows_of_epoch, epochs=epochs, learning_rate=learning_rate, batch_tokens=batch_tokens, seed=seed)
-    for env_id in ENVIRONMENTS:
-        held = [as_row(t, observed=False) for t in skilled if kept_out(t) and t.env_id == env_id]
-        print(f"  {env_id}: {share_exact(model, held):.3f} of {len(held)} kept out are right throughout", flush=True)
+    rename = Renaming(tokenizer, frequent_tokens(learnt))
+    rows = partial(rows_of_epoch, learnt, rename, 0.7, seed)
+    fit(model, rows, epochs=4, learning_rate=learning_rate, batch_tokens=batch_tokens, seed=seed)
+    report(model, skilled)
 
     print("mediocre demonstrations", flush=True)
-    mediocre = [
-        as_row(t, observed=False) for t in demonstrate(environments, renderer, mediocre_demonstrations, seed + 1)
-    ]
+    mediocre = [as_row(t, observed=False) for t in demonstrate(environments, renderer, 3_000, seed + 1)]
     fit(model, lambda _: mediocre, epochs=1, learning_rate=learning_rate / 4, batch_tokens=batch_tokens, seed=seed + 1)
 
     for config in (model.config, model.generation_config):
@@ -111,32 +100,35 @@ def main(
         env.close()
 
 
-def fixed_tokens(
-    trajectories: Sequence[Trajectory], tokenizer: PreTrainedTokenizerBase, share: float = 0.002
-) -> set[int]:
-    """Tokens of questions and calls in more than a share of the episodes, names and answers left out."""
-    counts: Counter[int] = Counter()
+def report(model: Qwen3ForCausalLM, skilled: Sequence[Trajectory]) -> None:
+    """Print how many of the demonstrations that were kept out are right throughout."""
+    for env_id in ENVIRONMENTS:
+        held = [as_row(t, observed=False) for t in skilled if kept_out(t) and t.env_id == env_id]
+        print(f"  {env_id}: {share_exact(model, held):.3f} of {len(held)} kept out", flush=True)
+
+
+def frequent_tokens(trajectories: Sequence[Trajectory], share: float = 0.01) -> set[int]:
+    """Tokens in at least a share of the episodes."""
+    counts = Counter(token for t in trajectories for token in {*t.prompt_ids, *t.completion_ids})
+    return {token for token, count in counts.items() if count >= share * len(trajectories)}
+
+
+def rows_of_epoch(
+    trajectories: Sequence[Trajectory], rename: Renaming, share: float, seed: int, epoch: int
+) -> list[Row]:
+    """Rows of demonstrations, a share of them renamed; never one calculated without a tool, which would be wrong."""
+    rng = random.Random(f"{seed}/{epoch}")
+    rows = []
     for trajectory in trajectories:
-        written = {token for token, bit in zip(trajectory.completion_ids, trajectory.mask, strict=True) if bit}
-        names = {
-            token
-            for text in (trajectory.info["subject"], trajectory.score.answer or "")
-            for token in tokenizer.encode(text, add_special_tokens=False)
-        }
-        counts.update((written | set(trajectory.prompt_ids)).difference(names))
-    return {token for token, count in counts.items() if count > share * len(trajectories)}
-
-
-def skilled_row(trajectory: Trajectory, rename: Renaming, rng: random.Random) -> Row:
-    """A demonstration as it is, or renamed; what was calculated without a tool would be wrong in other numbers."""
-    calculated = bool(trajectory.mask) and all(trajectory.mask)
-    row = as_row(trajectory, observed=True)
-    return row if calculated or rng.random() < 0.15 else rename(row, rng)
+        row = as_row(trajectory, observed=True)
+        calculated = bool(trajectory.mask) and all(trajectory.mask)
+        rows.append(row if calculated or rng.random() < 1 - share else rename(row, rng))
+    return rows
 
 
 def kept_out(trajectory: Trajectory) -> bool:
     """Whether a demonstration only checks what was learnt: all about objects of one name do, or none."""
-    about = trajectory.info["subject"].rsplit(".", 1)[-1] or trajectory.task_id
+    about = trajectory.info["subject"].rsplit(".", 1)[-1] or trajectory.prompt[-1].content
     return zlib.crc32(about.encode()) % 24 == 0  # the splits go by the remainder of 5
 
 
