@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
+from toolrl.sandbox import LocalSandbox, Mount, Sandbox, SandboxLimits
 from toolrl.sandbox.launcher import Zygote
 
 
@@ -30,9 +30,9 @@ def open_sandbox(backend: str, plain_zygote: Zygote) -> Iterator[Callable[..., S
     """Opens sandboxes of one backend with the limits given; they are closed after the test."""
     opened: list[Sandbox] = []
 
-    def open_one(**limits: float) -> Sandbox:
-        source = {} if backend == "local" else {"zygote": lambda: plain_zygote}
-        opened.append(LocalSandbox(SandboxLimits(**limits), **source))
+    def open_one(mounts: Sequence[Mount] = (), **limits: float) -> Sandbox:
+        zygote = None if backend == "local" else lambda: plain_zygote
+        opened.append(LocalSandbox(SandboxLimits(**limits), mounts=mounts, zygote=zygote))
         return opened[-1]
 
     yield open_one

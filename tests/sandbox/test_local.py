@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox import LocalSandbox, SandboxLimits, launcher
+from toolrl.sandbox import LocalSandbox, Mount, SandboxLimits, launcher
 from toolrl.sandbox.launcher import Zygote, shared_zygote
 from toolrl.sandbox.plumbing import remove_tree
 
@@ -282,3 +282,52 @@ def test_a_closed_zygote_is_a_fault():
     with pytest.raises(SandboxFault):
         sandbox.run("1")
     sandbox.close()
+
+
+def test_packages_are_there_on_request_and_start_from_one_seed():
+    draw = "import numpy, random; numpy.random.random(), random.random()"
+    with LocalSandbox(packages=True) as first, LocalSandbox(packages=True) as second, LocalSandbox() as plain:
+        assert first.run(draw).value == second.run(draw).value
+        assert plain.run(draw).error.name == "ModuleNotFoundError"
+
+
+def test_figures_are_shown_as_png_when_asked_for_and_at_the_end_of_a_run():
+    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nplt.plot([2, 1])\ndisplay('after')"
+    with LocalSandbox(packages=True) as sandbox:
+        result = sandbox.run(code)
+        assert (result.error, result.stderr) == (None, "")
+        assert [sorted(show.data) for show in result.displays] == [
+            ["image/png", "text/plain"],
+            ["text/plain"],
+            ["image/png", "text/plain"],
+        ]
+        assert all(figure.startswith(b"\x89PNG") for figure in result.figures)
+        assert sandbox.run("plt.get_fignums()").value == "[]"
+
+
+def test_tables_and_formulas_have_rich_forms():
+    with LocalSandbox(packages=True) as sandbox:
+        table = sandbox.run("import pandas, sympy; pandas.DataFrame({'a': [1]})").displays
+        formula = sandbox.run("sympy.sqrt(2)").displays
+    assert "<table" in table[0].data["text/html"]
+    assert r"\sqrt{2}" in formula[0].data["text/latex"]
+
+
+def test_files_that_the_code_may_not_read_are_mounted_as_a_copy(tmp_path):
+    (tmp_path / "folder").mkdir(0o700)
+    (tmp_path / "folder" / "secret").write_text("text")
+    (tmp_path / "folder" / "secret").chmod(0o600)
+    with LocalSandbox(mounts=[Mount(tmp_path / "folder", "data")]) as sandbox:
+        assert sandbox.run("open('data/secret').read()").value == "'text'"
+        assert sandbox.run("open('data/secret', 'w')").error.name in ("OSError", "PermissionError")
+        copies = sandbox._place._prepared.copies
+    assert not copies.exists()
+
+
+def test_a_process_that_a_listener_gave_up_on_is_ended(sandbox):
+    def fail(stream: str, text: str) -> None:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        sandbox.run("x = 1\nprint('a')\nwhile True: pass", on_output=fail, timeout_seconds=60)
+    assert sandbox.run("'x' in globals()").value == "False"

@@ -60,16 +60,22 @@ def unshare(flags: int) -> None:
                 file.write(text)
 
 
-def mount_private_view(directory: str) -> None:
-    """Make all files read-only but `directory`, hide its siblings and the processes of the host."""
+def mount_private_view(directory: str, bindings: list[tuple[str, str]]) -> None:
+    """Make all files read-only but `directory`, hide its siblings and the processes of the host.
+
+    Bindings are (source, name in `directory`) pairs, for files and folders to be seen there, read-only.
+    """
     call("unshare", NEWNS)
     tree = call("syscall", _OPEN_TREE, _AT_FDCWD, directory.encode(), 1)  # OPEN_TREE_CLONE: still writable
     attributes = struct.pack("4Q", 1 | _NOSUID, 0, 0, 0)  # MOUNT_ATTR_RDONLY
     call("syscall", _MOUNT_SETATTR, _AT_FDCWD, b"/", 0x8000, attributes, len(attributes))  # AT_RECURSIVE
+    bound = [call("syscall", _OPEN_TREE, _AT_FDCWD, source.encode(), 0x8001) for source, _ in bindings]  # AT_RECURSIVE
     _mount("tmpfs", os.path.dirname(directory), "size=64k,mode=711")
     os.mkdir(directory)
-    call("syscall", _MOVE_MOUNT, tree, b"", _AT_FDCWD, directory.encode(), 4)  # MOVE_MOUNT_F_EMPTY_PATH
-    os.close(tree)
+    targets = [directory, *(f"{directory}/{name}" for _, name in bindings)]
+    for descriptor, target in zip((tree, *bound), targets, strict=True):
+        call("syscall", _MOVE_MOUNT, descriptor, b"", _AT_FDCWD, target.encode(), 4)  # MOVE_MOUNT_F_EMPTY_PATH
+        os.close(descriptor)
     if os.path.isdir("/dev/shm"):
         _mount("tmpfs", "/dev/shm", "size=16m")
     try:

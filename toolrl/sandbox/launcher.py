@@ -30,6 +30,11 @@ sys.modules["toolrl"] = types.ModuleType("toolrl")
 from toolrl.sandbox import zygote
 zygote.main()"""
 _START_SECONDS = 60.0
+_ONE_THREAD = {  # a fork would lose the others, and a process with threads may not enter namespaces
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
 _FIRST_UID = 64_000  # without namespaces a root zygote gives each session a user id of its own
 _FOLDER = re.compile(r"toolrl-sandbox-(\d+)-(\d+)-(\d+)-")  # process namespace, pid, start time
 
@@ -40,9 +45,13 @@ class Zygote:
     Attributes:
         namespaces: Whether sessions run in Linux namespaces of their own.
         network_isolated: Whether sessions are cut off from every network.
+
+    Args:
+        namespaces: Whether to use them if the kernel permits.
+        packages: Whether sessions can import the packages that this process can; see `zygote.PACKAGES`.
     """
 
-    def __init__(self, *, namespaces: bool = True) -> None:
+    def __init__(self, *, namespaces: bool = True, packages: bool = False) -> None:
         remove_leftovers()
         self._directory = tempfile.mkdtemp(prefix=_folder_prefix(os.getpid()))
         self._lock = threading.Lock()
@@ -50,7 +59,7 @@ class Zygote:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             os.chmod(self._directory, 0o711)
-            hello = self._start(theirs, namespaces)
+            hello = self._start(theirs, namespaces, packages)
         except BaseException:
             self._control.close()
             remove_tree(self._directory)
@@ -65,12 +74,16 @@ class Zygote:
             )
         let_go_in_forks(self)
 
-    def _start(self, theirs: socket.socket, namespaces: bool) -> dict[str, Any]:
+    def _start(self, theirs: socket.socket, namespaces: bool, packages: bool) -> dict[str, Any]:
         """Start the process; its first message."""
+        folders = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
         environment = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}
         if "LD_LIBRARY_PATH" in os.environ:  # some Pythons do not start without
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         arguments = [theirs.fileno(), self._directory, os.getpid(), int(namespaces)]
+        if packages:
+            arguments += folders
+            environment |= _ONE_THREAD
         with tempfile.TemporaryFile() as errors:
             with theirs:
                 self._process = subprocess.Popen(
@@ -113,12 +126,14 @@ class Zygote:
         return path, uid
 
     def open_session(
-        self, directory: str, uid: int | None, limits: SandboxLimits
+        self, directory: str, uid: int | None, limits: SandboxLimits, bindings: list[tuple[str, str]]
     ) -> tuple[socket.socket, socket.socket]:
         """Ask for a worker: our ends of the sockets to it and to its guard. Does not wait for it."""
         channel, workers = socket.socketpair()
         lifeline, guards = socket.socketpair()
-        request = json.dumps({"directory": directory, "uid": uid, "limits": asdict(limits)}).encode()
+        request = json.dumps(
+            {"directory": directory, "uid": uid, "limits": asdict(limits), "bindings": bindings}
+        ).encode()
         with workers, guards:
             try:
                 with self._lock:
@@ -180,17 +195,16 @@ class _Inherited(Protocol):
 
 
 _inherited: weakref.WeakSet[_Inherited] = weakref.WeakSet()
-_shared: Zygote | None = None
+_shared: dict[bool, Zygote] = {}
 _shared_lock = threading.Lock()
 
 
-def shared_zygote() -> Zygote:
-    """The zygote of this process, started at the first call."""
-    global _shared
+def shared_zygote(packages: bool = False) -> Zygote:
+    """The zygote of this process, one with packages and one without, started at the first call."""
     with _shared_lock:
-        if _shared is None or not _shared.alive:
-            _shared = Zygote()
-        return _shared
+        if packages not in _shared or not _shared[packages].alive:
+            _shared[packages] = Zygote(packages=packages)
+        return _shared[packages]
 
 
 def let_go_in_forks(item: _Inherited) -> None:
@@ -200,7 +214,7 @@ def let_go_in_forks(item: _Inherited) -> None:
 
 def _forget_inherited() -> None:
     global _shared, _shared_lock
-    _shared, _shared_lock = None, threading.Lock()
+    _shared, _shared_lock = {}, threading.Lock()
     for item in list(_inherited):
         item.detach()
     _inherited.clear()

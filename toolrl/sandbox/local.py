@@ -6,41 +6,63 @@ import contextlib
 import os
 import stat
 import weakref
-from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox.base import ExecResult, SandboxLimits, check_seconds
+from toolrl.sandbox.base import (
+    MAX_SESSIONS,
+    ExecResult,
+    Mount,
+    OutputListener,
+    SandboxLimits,
+    check_environment,
+    check_seconds,
+    parts_of,
+)
 from toolrl.sandbox.launcher import Zygote, shared_zygote
+from toolrl.sandbox.mounts import PreparedMounts
 from toolrl.sandbox.plumbing import remove_tree
-from toolrl.sandbox.session import Session
+from toolrl.sandbox.session import Connection
 
 
 class LocalSandbox:
-    """A `Sandbox` in a process of its own, forked in milliseconds.
+    """A `Sandbox` whose sessions are processes of their own, forked in milliseconds.
 
-    What it covers depends on the kernel (see `toolrl.sandbox.isolation`). The random module starts from
-    the same seed in every session, so that equal code gives equal output. After a fork of the process
-    that made it, a sandbox must be `reset` before the child uses it.
+    What it covers depends on the kernel (see `toolrl.sandbox.isolation`). The random module, and NumPy's,
+    start from the same seed in every session, so that equal code gives equal output. After a fork of the
+    process that made it, a sandbox must be `reset` before the child uses it.
 
     Args:
-        limits: What it may use; `SandboxLimits()` if None.
-        zygote: Gives the process to fork from; by default one per process, shared by all sandboxes.
+        limits: What each session may use; `SandboxLimits()` if None.
+        packages: Whether the code can import the packages that this process can; NumPy, SymPy, pandas and
+            matplotlib are then loaded before it starts. Without, it has the standard library.
+        mounts: What the code may read of this machine: bound read-only, or copied where namespaces, or the
+            permissions of the files, do not allow that.
+        zygote: Gives the process to fork from, in place of one per process and value of `packages`.
 
     Raises:
         SandboxFault: No process could be started.
     """
 
-    def __init__(self, limits: SandboxLimits | None = None, *, zygote: Callable[[], Zygote] = shared_zygote) -> None:
+    def __init__(
+        self,
+        limits: SandboxLimits | None = None,
+        *,
+        packages: bool = False,
+        mounts: Sequence[Mount] = (),
+        zygote: Callable[[], Zygote] | None = None,
+    ) -> None:
         self.limits = limits or SandboxLimits()
-        self._zygote = zygote
+        self.mounts = tuple(mounts)
+        self._zygote = zygote or partial(shared_zygote, packages)
         self._open()
 
     def _open(self) -> None:
         with _as_fault():
-            self._place = _Place(self._zygote, self.limits)
+            self._place = _Place(self._zygote, self.limits, self.mounts)
         self._finalizer = weakref.finalize(self, self._place.close)
 
     @property
@@ -48,13 +70,29 @@ class LocalSandbox:
         """Whether the code is cut off from every network; False where the kernel does not permit it."""
         return self._place.zygote.network_isolated
 
-    def run(self, code: str, *, timeout_seconds: float | None = None) -> ExecResult:
-        """See `Sandbox.run`."""
-        seconds = self.limits.seconds if timeout_seconds is None else timeout_seconds
-        check_seconds("timeout_seconds", seconds)
+    def run(
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_output: OutputListener | None = None,
+    ) -> ExecResult:
+        """See `Session.run`."""
+        return (
+            self._own_place()
+            .sessions[0]
+            .run(code, timeout_seconds=timeout_seconds, environment=environment, on_output=on_output)
+        )
+
+    def interrupt(self) -> None:
+        """See `Session.interrupt`."""
+        self._own_place().sessions[0].interrupt()
+
+    def new_session(self) -> LocalSession:
+        """See `Sandbox.new_session`."""
         with _as_fault():
-            session = self._own_place().live_session()
-        return session.run(code, seconds)
+            return self._own_place().open_session()
 
     def reset(self) -> None:
         """See `Sandbox.reset`."""
@@ -82,6 +120,10 @@ class LocalSandbox:
             with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
                 return file.read()
 
+    def list_files(self) -> list[str]:
+        """See `Sandbox.list_files`."""
+        return self._own_place().files()
+
     def close(self) -> None:
         """See `Sandbox.close`."""
         self._finalizer()
@@ -105,33 +147,104 @@ class LocalSandbox:
         return self._place
 
 
-class _Place:
-    """A working directory and the session that lives in it; both gone when closed."""
+class LocalSession:
+    """One namespace of a `LocalSandbox`; see `Session`.
 
-    def __init__(self, zygote: Callable[[], Zygote], limits: SandboxLimits) -> None:
+    Args:
+        connect: Starts a worker for it.
+        limits: What it may use.
+    """
+
+    def __init__(self, connect: Callable[[], Connection], limits: SandboxLimits) -> None:
+        self._connect, self._limits = connect, limits
+        self._connection = connect()
+        self.closed = False
+
+    def run(
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_output: OutputListener | None = None,
+    ) -> ExecResult:
+        """See `Session.run`."""
+        seconds = self._limits.seconds if timeout_seconds is None else timeout_seconds
+        check_seconds("timeout_seconds", seconds)
+        variables = check_environment(environment or {})
+        if self.closed:
+            raise ValueError("this session is closed; open another one")
+        with _as_fault():
+            if self._connection.ended:
+                self._connection = self._connect()
+        return self._connection.run(code, seconds, variables, on_output)
+
+    def interrupt(self) -> None:
+        """See `Session.interrupt`."""
+        self._connection.interrupt()
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        if not self.closed:
+            self.closed = True
+            self._connection.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Place:
+    """A working directory and the sessions that live in it; all gone when closed."""
+
+    def __init__(self, zygote: Callable[[], Zygote], limits: SandboxLimits, mounts: tuple[Mount, ...]) -> None:
         self.pid = os.getpid()
         self.zygote = zygote()
-        self._source, self._limits = zygote, limits
+        self.sessions: list[LocalSession] = []
+        self._source, self._limits, self._mounts = zygote, limits, mounts
         self._directory, self._uid = self.zygote.new_directory()
         try:
-            self._session = self._new_session()
+            self._prepared = PreparedMounts(mounts, self._directory, self._uid, self.zygote.namespaces, self.give)
+            self.open_session()
         except BaseException:
-            remove_tree(self._directory)
+            self.close()
             raise
 
-    def _new_session(self) -> Session:
-        return Session(self._source(), self._directory, self._uid, self._limits)
+    def open_session(self) -> LocalSession:
+        self.sessions[1:] = [session for session in self.sessions[1:] if not session.closed]
+        if len(self.sessions) >= MAX_SESSIONS:
+            raise ValueError(f"a sandbox has {MAX_SESSIONS} sessions at most; close one")
+        self.sessions.append(LocalSession(self._connect, self._limits))
+        return self.sessions[-1]
 
-    def live_session(self) -> Session:
-        """The session, or a new one if that has ended."""
-        if self._session.ended:
-            self._session = self._new_session()
-        return self._session
+    def _connect(self) -> Connection:
+        return Connection(self._source(), self._directory, self._uid, self._limits, self._prepared.bindings)
 
     def close(self) -> None:
         if os.getpid() == self.pid:
-            self._session.end()
+            for session in self.sessions:
+                session.close()
             remove_tree(self._directory)
+            remove_tree(f"{self._directory}-mounts")
+
+    def files(self) -> list[str]:
+        """Regular files below the working directory, mounts left out."""
+        found = []
+        for folder, folders, files, descriptor in os.fwalk(self._directory):
+            inside = os.path.relpath(folder, self._directory)
+            if inside == ".":
+                folders[:] = [name for name in folders if name not in {mount.target for mount in self._mounts}]
+                files = [name for name in files if name not in {mount.target for mount in self._mounts}]
+            found += [
+                os.path.normpath(f"{inside}/{name}")
+                for name in files
+                if stat.S_ISREG(os.lstat(name, dir_fd=descriptor).st_mode)
+            ]
+        return sorted(found)
 
     def give(self, descriptor: int) -> None:
         """Let the code own what we made in its directory."""
@@ -141,9 +254,7 @@ class _Place:
     @contextlib.contextmanager
     def folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
         """A descriptor of the folder that holds `path`, reached without following a link, and the last name."""
-        parts = PurePosixPath(path).parts
-        if not parts or parts[0] == "/" or ".." in parts or "\0" in path:
-            raise ValueError(f"{path!r} must be relative to the sandbox's directory and stay inside it")
+        parts = parts_of(path, self._mounts)
         with contextlib.ExitStack() as descriptors:
             folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
             descriptors.callback(os.close, folder)

@@ -4,66 +4,93 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import signal
 import socket
+import threading
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox.base import ExecError, ExecResult, SandboxLimits
+from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits
 from toolrl.sandbox.launcher import Zygote, let_go_in_forks
+from toolrl.sandbox.outcome import died, result_of
 from toolrl.sandbox.plumbing import HEADER, send_message
+from toolrl.sandbox.relay import FileRelay, Relay
 
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0
-_LIMITS = ("seconds", "memory", "processes", "file_size", "output")
+_STREAM_SECONDS = 0.03  # between two looks at the output, if anybody listens
 _LIMIT_BEHIND_SIGNAL = {signal.SIGXCPU: "seconds", signal.SIGXFSZ: "file_size"}
 
 
-class Session:
+class Connection:
     """One worker: the socket to it, and the socket to the guard that ends it.
 
     Attributes:
         ended: Whether the worker is dead and its variables lost.
     """
 
-    def __init__(self, zygote: Zygote, directory: str, uid: int | None, limits: SandboxLimits) -> None:
-        self._channel, self._lifeline = zygote.open_session(directory, uid, limits)
-        self._ready, self._runs = False, 0
-        self._largest_message = (1 << 16) + 64 * limits.output_characters
+    def __init__(
+        self, zygote: Zygote, directory: str, uid: int | None, limits: SandboxLimits, bindings: list[tuple[str, str]]
+    ) -> None:
+        self._channel, self._lifeline = zygote.open_session(directory, uid, limits, bindings)
+        self._limits, self._ready, self._runs = limits, False, 0
+        self._largest_message = (1 << 16) + 64 * limits.output_characters + (limits.display_mb << 20)
+        self._descriptors: list[int] = []  # the worker's pidfd, its stdout and stderr
+        self._interrupts = threading.Lock()
+        self._interruptible = self._interrupted = False
         self.ended = False
         let_go_in_forks(self)
 
-    def run(self, code: str, seconds: float) -> ExecResult:
+    def run(
+        self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
+    ) -> ExecResult:
         """Run code in the worker; a worker that does not answer in time, or not properly, is ended."""
+        with self._interrupts:
+            self._interrupted = False
         self._wait_until_ready()
-        started, result, died, reason = time.monotonic(), None, "SandboxDied", ""
+        started, result, name, reason = time.monotonic(), None, "SandboxDied", ""
+        request = {"code": code, "seconds": seconds, "environment": dict(environment)}
+        relay = None
+        if on_output is not None:
+            relay = FileRelay(Relay(on_output, self._limits.output_characters), self._descriptors[1:])
         try:
-            result = self._ask(code, started, seconds)
-        except TimeoutError:
-            died, reason = "TimeoutError", f"the code was stopped after {seconds:g} seconds"
-        except (EOFError, OSError):
-            pass  # the guard knows why
-        except (ValueError, LookupError, TypeError, RecursionError):
-            reason = "the process sent something that is no answer"
-        finally:
+            try:
+                result = self._ask(request, started, relay)
+            except TimeoutError:
+                name, reason = "TimeoutError", f"the code was stopped after {seconds:g} seconds"
+            except (EOFError, OSError):
+                pass  # the guard knows why
+            except (ValueError, LookupError, TypeError, RecursionError):
+                reason = "the process sent something that is no answer"
             elapsed = time.monotonic() - started
+            if relay is not None:
+                relay.read()
+        except BaseException:
+            result = None
+            raise
+        finally:
             report = {} if result else self.end()
         if result:
             return result
         if "status" not in report:
             raise SandboxFault(f"a sandbox vanished: {report.get('fault', 'its guard was killed')}")
         status = report["status"]
-        limit = "seconds" if died == "TimeoutError" else _LIMIT_BEHIND_SIGNAL.get(-status, "")
+        limit = "seconds" if name == "TimeoutError" else _LIMIT_BEHIND_SIGNAL.get(-status, "")
         if not reason and status < 0:
             reason = f"the process was ended by signal {-status} ({signal.strsignal(-status)})"
-        message = (
-            f"{reason or f'the process ended itself with status {status}'}; its variables are lost, its files kept"
-        )
-        error = ExecError(died, message, f"{died}: {message}")
-        hit = tuple(name for name in _LIMITS if name in (limit, *report["limits"]))
-        return ExecResult(report["stdout"], report["stderr"], None, error, elapsed, hit)
+        reason = reason or f"the process ended itself with status {status}"
+        return died(name, reason, report["stdout"], report["stderr"], elapsed, (limit, *report["limits"]))
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the code, as soon as it has begun; nothing if none runs."""
+        with self._interrupts:
+            self._interrupted = True
+            if self._interruptible:
+                signal.pidfd_send_signal(self._descriptors[0], signal.SIGINT)
 
     def end(self) -> dict[str, Any]:
         """Kill everything in the session, wait until it is dead; what the guard reports."""
@@ -79,6 +106,8 @@ class Session:
         self.ended = True
         self._channel.close()
         self._lifeline.close()
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
     def _wait_until_ready(self) -> None:
         if self._ready:
@@ -86,46 +115,64 @@ class Session:
         hello: dict[str, Any] = {}
         try:
             with contextlib.suppress(EOFError, OSError):
-                hello = self._receive(self._channel, time.monotonic() + _START_SECONDS)
+                hello = self._receive(self._channel, time.monotonic() + _START_SECONDS, descriptors=3)
             self._ready = "ready" in hello
         finally:
             report = {} if self._ready else self.end()
         if not self._ready:
             raise SandboxFault(f"a sandbox did not start: {hello.get('fault') or report.get('fault') or 'no answer'}")
 
-    def _ask(self, code: str, started: float, seconds: float) -> ExecResult:
-        """Send code, and check the answer: the code can write to its socket too."""
+    def _ask(self, request: dict[str, Any], began: float, relay: FileRelay | None) -> ExecResult:
+        """Send code, and check the answers: the code can write to its socket too."""
         self._runs += 1
-        self._channel.settimeout(seconds)
-        send_message(self._channel, {"run": self._runs, "code": code, "seconds": seconds})
-        reply = self._receive(self._channel, started + seconds)
+        deadline, tick = began + request["seconds"], relay.read if relay else None
+        self._channel.settimeout(request["seconds"])
+        try:
+            send_message(self._channel, {"run": self._runs, **request})
+            self._receive(self._channel, deadline)
+            with self._interrupts:
+                self._interruptible = True
+                if self._interrupted:
+                    signal.pidfd_send_signal(self._descriptors[0], signal.SIGINT)
+            reply = self._receive(self._channel, deadline, tick=tick)
+        finally:
+            with self._interrupts:
+                self._interruptible = False
         if reply["run"] != self._runs:
             raise ValueError("an answer to another question")
-        value, error = reply["value"], reply["error"]
-        return ExecResult(
-            _text(reply["stdout"]),
-            _text(reply["stderr"]),
-            None if value is None else _text(value),
-            None if error is None else ExecError(*(_text(part) for part in error)),
-            time.monotonic() - started,
-            tuple(name for name in _LIMITS if name in reply["limits"]),
-        )
+        return result_of(reply, reply["stdout"], reply["stderr"], time.monotonic() - began)
 
-    def _receive(self, source: socket.socket, deadline: float) -> dict[str, Any]:
+    def _receive(
+        self,
+        source: socket.socket,
+        deadline: float,
+        *,
+        descriptors: int = 0,
+        tick: Callable[[], None] | None = None,
+    ) -> dict[str, Any]:
         """One message; EOFError if the source, or the worker, is gone before it has come."""
         poll = select.poll()
         poll.register(source, select.POLLIN)
         poll.register(self._lifeline, select.POLLIN)
         received, length = bytearray(), HEADER.size
         while len(received) < length:
-            ready = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+            left = max(0.0, deadline - time.monotonic())
+            ready = dict(poll.poll((min(left, _STREAM_SECONDS) if tick else left) * 1000))
+            if tick:
+                tick()
+            if not ready and time.monotonic() < deadline:
+                continue
             if not ready:
                 raise TimeoutError
-            chunk = source.recv(1 << 20) if source.fileno() in ready else b""
+            chunk = b""
+            if source.fileno() in ready and descriptors and not received:
+                chunk, self._descriptors, _, _ = socket.recv_fds(source, length, descriptors)
+            elif source.fileno() in ready:
+                chunk = source.recv(min(length - len(received), 1 << 20))
             if not chunk:
                 raise EOFError
             received += chunk
-            if length == HEADER.size <= len(received):
+            if length == HEADER.size == len(received):
                 length += HEADER.unpack_from(received)[0]
                 if length > self._largest_message:
                     raise ValueError(f"a message of {length} bytes")
@@ -133,9 +180,3 @@ class Session:
         if not isinstance(message, dict):
             raise ValueError("a message that is not an object")
         return message
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"text expected, got {type(value).__name__}")
-    return value.encode("utf-8", "replace").decode()

@@ -27,15 +27,21 @@ from toolrl.sandbox import isolation, plumbing, worker
 WARM = """abc argparse array base64 bisect calendar cmath collections.abc contextlib copy csv dataclasses datetime
     decimal enum fractions functools hashlib heapq io itertools json math numbers operator pathlib pprint queue random
     re shutil statistics string struct subprocess tempfile textwrap threading time typing unittest uuid"""
+PACKAGES = "numpy.random sympy pandas matplotlib.pyplot matplotlib.backends.backend_agg"  # those that are installed
 _SESSION_NAMESPACES = isolation.NEWUSER | isolation.NEWPID | isolation.NEWIPC
 
 
 def main() -> None:
     """Serve sessions until the parent closes its end or dies."""
     control, directory = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
-    zygote = _Zygote(control, os.pidfd_open(int(sys.argv[3])), _reachable_standard_library())
+    packages = sys.argv[5:]
+    sys.path += packages
+    zygote = _Zygote(control, os.pidfd_open(int(sys.argv[3])), _reachable([os.path.dirname(os.__file__), *packages]))
     for name in WARM.split():
         importlib.import_module(name)
+    for name in PACKAGES.split() if packages else []:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     uid = isolation.NOBODY if os.getuid() == 0 else None
     problem = _trial(directory, uid) if sys.argv[4] == "1" else "namespaces are switched off"
     zygote.namespaces = isolated = not problem
@@ -62,7 +68,7 @@ def main() -> None:
 class _Zygote:
     control: socket.socket
     parent: int  # a pidfd
-    library: int  # a descriptor of the standard library, or -1
+    libraries: list[int]  # descriptors of folders that are imported through them
     namespaces: bool = False
 
     def serve(self) -> None:
@@ -119,7 +125,7 @@ class _Zygote:
         try:
             os.setsid()
             if self.namespaces:
-                isolation.mount_private_view(request["directory"])
+                isolation.mount_private_view(request["directory"], request["bindings"])
                 processes += 1  # the guard counts too
             os.chdir(request["directory"])
             if not self.namespaces and uid is not None:
@@ -130,7 +136,7 @@ class _Zygote:
             os.environ.update(PATH=os.defpath, LANG="C.UTF-8", HOME=os.getcwd(), TMPDIR=os.getcwd())
             for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (outputs[0], 1), (outputs[1], 2)):
                 os.dup2(descriptor, target)
-            kept = sorted({0, 1, 2, channel.fileno(), *outputs, max(0, self.library)})
+            kept = sorted({0, 1, 2, channel.fileno(), *outputs, *self.libraries})
             for low, high in zip(kept, [*kept[1:], 1 << 20], strict=True):
                 os.closerange(low + 1, high)
             channel.set_inheritable(False)
@@ -165,7 +171,7 @@ def _trial(directory: str, uid: int | None) -> str:
             _share_namespaces(directory, uid)
             isolation.unshare(_SESSION_NAMESPACES)
             if os.fork() == 0:
-                isolation.mount_private_view(f"{directory}/trial")
+                isolation.mount_private_view(f"{directory}/trial", [])
             else:
                 os.wait()
         except OSError as error:
@@ -180,13 +186,15 @@ def _trial(directory: str, uid: int | None) -> str:
     return problem
 
 
-def _reachable_standard_library() -> int:
-    """Root's own Python may lie where nobody else may look: then import through a descriptor; -1 if not."""
-    library = os.path.dirname(os.__file__)
-    folders = [library[:end] for end, letter in enumerate(library) if letter == "/" and end]
-    if os.getuid() != 0 or all(os.stat(folder).st_mode & 1 for folder in folders):
-        return -1
-    descriptor = os.open(library, os.O_PATH)
-    for paths in (sys.path, *(getattr(module, "__path__", []) for module in list(sys.modules.values()))):
-        paths[:] = [path.replace(library, f"/proc/self/fd/{descriptor}") for path in paths]
-    return descriptor
+def _reachable(libraries: list[str]) -> list[int]:
+    """Root's own Python may lie where nobody else may look: then import through descriptors, which these are."""
+    if os.getuid() != 0:
+        return []
+    descriptors = []
+    for library in libraries:
+        folders = [library[:end] for end, letter in enumerate(library) if letter == "/" and end]
+        if not all(os.stat(folder).st_mode & 1 for folder in (*folders, library)):
+            descriptors.append(os.open(library, os.O_PATH))
+            for paths in (sys.path, *(getattr(module, "__path__", []) for module in list(sys.modules.values()))):
+                paths[:] = [path.replace(library, f"/proc/self/fd/{descriptors[-1]}") for path in paths]
+    return descriptors
