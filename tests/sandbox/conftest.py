@@ -3,12 +3,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from toolrl.sandbox import Level, LocalSandbox, SandboxLimits
+from toolrl.sandbox import Level, LocalSandbox, Mount, SandboxLimits
 from toolrl.sandbox.launcher import Zygote
 
 # How to get each level on a machine that offers all layers.
@@ -58,8 +58,9 @@ def open_sandbox(zygote: Zygote) -> Iterator[Callable[..., LocalSandbox]]:
     """
     opened: list[LocalSandbox] = []
 
-    def open_one(**limits: float) -> LocalSandbox:
-        opened.append(LocalSandbox(SandboxLimits(**limits), isolation="none", zygote=lambda: zygote))
+    def open_one(mounts: Sequence[Mount] = (), **limits: float) -> LocalSandbox:
+        limits_ = SandboxLimits(**limits)
+        opened.append(LocalSandbox(limits_, isolation="none", mounts=mounts, zygote=lambda: zygote))
         return opened[-1]
 
     bystander = open_one()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox import LocalSandbox, SandboxLimits, launcher
+from toolrl.sandbox import LocalSandbox, Mount, SandboxLimits, launcher
 from toolrl.sandbox.launcher import Zygote, shared_zygote
 from toolrl.sandbox.plumbing import remove_tree
 
@@ -42,6 +42,18 @@ def runs(argument: str) -> bool:
 
 def directory_of(sandbox: LocalSandbox) -> Path:
     return Path(sandbox.run("import os; os.getcwd()").value.strip("'"))
+
+
+@pytest.mark.parametrize("ending", ["close", "reset"])
+def test_processes_of_a_further_session_end_with_the_sandbox(open_sandbox, eventually, ending):
+    sleeper, sandbox = Sleeper(), open_sandbox()
+    session = sandbox.new_session()
+    assert session.run(f"{sleeper.code}\nopen('left', 'w').close()").error is None
+    assert eventually(sleeper.running)
+    getattr(sandbox, ending)()
+    assert not sleeper.running()
+    if ending == "reset":
+        assert sandbox.list_files() == []
 
 
 @pytest.mark.parametrize("ending", ["close", "reset", "timeout", "exit"])
@@ -94,6 +106,7 @@ def test_a_tree_is_removed_however_deep_it_is():
 def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
     with LocalSandbox() as sandbox:
         sandbox.run("x = 1")
+        further = sandbox.new_session()
         reader, writer = os.pipe()
         launcher._shared_lock.acquire()  # as if another thread were just opening one
         pid = os.fork()
@@ -105,6 +118,10 @@ def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
                 signal.alarm(60)
                 try:
                     sandbox.run("x")
+                except SandboxFault as error:
+                    os.write(writer, str(error).encode())
+                try:
+                    further.run("1")
                 except SandboxFault as error:
                     os.write(writer, str(error).encode())
                 sandbox.reset()
@@ -120,9 +137,11 @@ def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
         with open(reader) as file:
             said = file.read()
         assert "call reset() after a fork" in said
+        assert "open another one after a fork" in said
         assert "('False', '2', " in said
         assert str(shared_zygote()._process.pid) not in said
         assert sandbox.run("x").value == "1"
+        assert further.run("2").value == "2"
 
 
 SCRIPT = """
@@ -231,3 +250,52 @@ def test_a_closed_zygote_is_a_fault():
     with pytest.raises(SandboxFault):
         sandbox.run("1")
     sandbox.close()
+
+
+def test_packages_are_there_on_request_and_start_from_one_seed():
+    draw = "import numpy, random; numpy.random.random(), random.random()"
+    with LocalSandbox(packages=True) as first, LocalSandbox(packages=True) as second, LocalSandbox() as plain:
+        assert first.run(draw).value == second.run(draw).value
+        assert plain.run(draw).error.name == "ModuleNotFoundError"
+
+
+def test_figures_are_shown_as_png_when_asked_for_and_at_the_end_of_a_run():
+    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nplt.plot([2, 1])\ndisplay('after')"
+    with LocalSandbox(packages=True) as sandbox:
+        result = sandbox.run(code)
+        assert (result.error, result.stderr) == (None, "")
+        assert [sorted(show.data) for show in result.displays] == [
+            ["image/png", "text/plain"],
+            ["text/plain"],
+            ["image/png", "text/plain"],
+        ]
+        assert all(figure.startswith(b"\x89PNG") for figure in result.figures)
+        assert sandbox.run("plt.get_fignums()").value == "[]"
+
+
+def test_tables_and_formulas_have_rich_forms():
+    with LocalSandbox(packages=True) as sandbox:
+        table = sandbox.run("import pandas, sympy; pandas.DataFrame({'a': [1]})").displays
+        formula = sandbox.run("sympy.sqrt(2)").displays
+    assert "<table" in table[0].data["text/html"]
+    assert r"\sqrt{2}" in formula[0].data["text/latex"]
+
+
+def test_files_that_the_code_may_not_read_are_mounted_as_a_copy(tmp_path):
+    (tmp_path / "folder").mkdir(0o700)
+    (tmp_path / "folder" / "secret").write_text("text")
+    (tmp_path / "folder" / "secret").chmod(0o600)
+    with LocalSandbox(mounts=[Mount(tmp_path / "folder", "data")]) as sandbox:
+        assert sandbox.run("open('data/secret').read()").value == "'text'"
+        assert sandbox.run("open('data/secret', 'w')").error.name in ("OSError", "PermissionError")
+        copies = sandbox._place.prepared.copies
+    assert not copies.exists()
+
+
+def test_a_process_that_a_listener_gave_up_on_is_ended(sandbox):
+    def fail(stream: str, text: str) -> None:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        sandbox.run("x = 1\nprint('a')\nwhile True: pass", on_output=fail, timeout_seconds=60)
+    assert sandbox.run("'x' in globals()").value == "False"
