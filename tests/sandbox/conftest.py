@@ -8,6 +8,7 @@ import pytest
 
 from toolrl.sandbox import LocalSandbox, Mount, Sandbox, SandboxLimits
 from toolrl.sandbox.launcher import Zygote
+from toolrl.sandbox.server import HostSettings, SandboxServer
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,15 @@ def plain_zygote() -> Iterator[Zygote]:
         zygote = Zygote(namespaces=False)
     yield zygote
     zygote.close()
+
+
+@pytest.fixture(scope="session")
+def sandbox_server() -> Iterator[SandboxServer]:
+    """Our own server, which E2B's SDK is pointed at."""
+    with SandboxServer(HostSettings(max_sandboxes=128)) as server, pytest.MonkeyPatch.context() as patch:
+        for name in ("E2B_API_URL", "E2B_SANDBOX_URL"):
+            patch.setenv(name, server.url)
+        yield server
 
 
 @pytest.fixture(params=["local", "local without namespaces"])

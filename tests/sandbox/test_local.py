@@ -22,6 +22,11 @@ from toolrl.sandbox.launcher import Zygote, shared_zygote
 from toolrl.sandbox.plumbing import remove_tree
 
 
+@pytest.fixture(params=["local", "local without namespaces"])
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 class Sleeper:
     """Code that leaves a sleeping process behind, in a session of its own; found by its command line."""
 

@@ -47,6 +47,18 @@ def test_sessions_run_beside_each_other(sandbox):
         assert [result.result().error for result in results] == [None, None]
 
 
+@pytest.mark.parametrize("ending", ["session", "sandbox"])
+def test_closing_ends_what_runs(sandbox, ending):
+    session = sandbox.new_session()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(session.run, "while True: pass", timeout_seconds=30)
+        time.sleep(0.3)
+        {"session": session, "sandbox": sandbox}[ending].close()
+        assert running.result(10).error.name == "SandboxDied"
+    with pytest.raises(ValueError, match="closed"):
+        session.run("1")
+
+
 def test_sessions_are_bounded_and_closed_ones_do_not_count(sandbox):
     sessions = [sandbox.new_session() for _ in range(MAX_SESSIONS - 1)]
     with pytest.raises(ValueError, match="close one"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -158,6 +159,7 @@ class LocalSession:
     def __init__(self, connect: Callable[[], Connection], limits: SandboxLimits) -> None:
         self._connect, self._limits = connect, limits
         self._connection = connect()
+        self._lock = threading.Lock()
         self.closed = False
 
     def run(
@@ -172,9 +174,9 @@ class LocalSession:
         seconds = self._limits.seconds if timeout_seconds is None else timeout_seconds
         check_seconds("timeout_seconds", seconds)
         variables = check_environment(environment or {})
-        if self.closed:
-            raise ValueError("this session is closed; open another one")
-        with _as_fault():
+        with self._lock, _as_fault():
+            if self.closed:
+                raise ValueError("this session is closed; open another one")
             if self._connection.ended:
                 self._connection = self._connect()
         return self._connection.run(code, seconds, variables, on_output)
@@ -185,8 +187,9 @@ class LocalSession:
 
     def close(self) -> None:
         """See `Session.close`."""
-        if not self.closed:
-            self.closed = True
+        with self._lock:
+            was_closed, self.closed = self.closed, True
+        if not was_closed:
             self._connection.end()
 
     def __enter__(self) -> Self:

@@ -40,7 +40,7 @@ class Connection:
         self._limits, self._ready, self._runs = limits, False, 0
         self._largest_message = (1 << 16) + 64 * limits.output_characters + (limits.display_mb << 20)
         self._descriptors: list[int] = []  # the worker's pidfd, its stdout and stderr
-        self._interrupts = threading.Lock()
+        self._busy, self._interrupts = threading.RLock(), threading.Lock()
         self._interruptible = self._interrupted = False
         self.ended = False
         let_go_in_forks(self)
@@ -49,6 +49,12 @@ class Connection:
         self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
     ) -> ExecResult:
         """Run code in the worker; a worker that does not answer in time, or not properly, is ended."""
+        with self._busy:
+            return self._run(code, seconds, environment, on_output)
+
+    def _run(
+        self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
+    ) -> ExecResult:
         with self._interrupts:
             self._interrupted = False
         self._wait_until_ready()
@@ -93,12 +99,19 @@ class Connection:
                 signal.pidfd_send_signal(self._descriptors[0], signal.SIGINT)
 
     def end(self) -> dict[str, Any]:
-        """Kill everything in the session, wait until it is dead; what the guard reports."""
+        """Kill everything in the session, wait until it is dead; what the guard reports.
+
+        A run on another thread comes to its end, and gets the report.
+        """
         report: dict[str, Any] = {}
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(OSError):
             self._lifeline.shutdown(socket.SHUT_WR)
-            report = self._receive(self._lifeline, time.monotonic() + _END_SECONDS)
-        self.detach()
+        with self._busy:
+            if self.ended:
+                return report
+            with contextlib.suppress(OSError, EOFError):
+                report = self._receive(self._lifeline, time.monotonic() + _END_SECONDS)
+            self.detach()
         return report
 
     def detach(self) -> None:
