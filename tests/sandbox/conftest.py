@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from toolrl.sandbox import LocalSandbox, Mount, Sandbox, SandboxLimits
+from toolrl.sandbox.e2b import E2BFleet, E2BSandbox, E2BSettings
 from toolrl.sandbox.launcher import Zygote
 from toolrl.sandbox.server import HostSettings, SandboxServer
 
@@ -30,17 +31,32 @@ def sandbox_server() -> Iterator[SandboxServer]:
         yield server
 
 
-@pytest.fixture(params=["local", "local without namespaces"])
+@pytest.fixture(scope="session")
+def e2b_fleet(sandbox_server: SandboxServer) -> Iterator[E2BFleet]:
+    pytest.importorskip("e2b_code_interpreter", reason="the extra e2b is not installed")
+    fleet = E2BFleet(E2BSettings(api_key="any", max_concurrent=100, starts_per_second=1000.0))
+    yield fleet
+    fleet.close()
+    assert sandbox_server.hosting.all() == []
+
+
+@pytest.fixture(params=["local", "local without namespaces", "e2b"])
 def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-def open_sandbox(backend: str, plain_zygote: Zygote) -> Iterator[Callable[..., Sandbox]]:
+def open_sandbox(
+    backend: str, plain_zygote: Zygote, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Sandbox]]:
     """Opens sandboxes of one backend with the limits given; they are closed after the test."""
     opened: list[Sandbox] = []
+    fleet = request.getfixturevalue("e2b_fleet") if backend == "e2b" else None
 
     def open_one(mounts: Sequence[Mount] = (), **limits: float) -> Sandbox:
+        if fleet is not None:
+            opened.append(E2BSandbox(SandboxLimits(**limits), mounts=mounts, fleet=fleet))
+            return opened[-1]
         zygote = None if backend == "local" else lambda: plain_zygote
         opened.append(LocalSandbox(SandboxLimits(**limits), mounts=mounts, zygote=zygote))
         return opened[-1]
@@ -53,6 +69,13 @@ def open_sandbox(backend: str, plain_zygote: Zygote) -> Iterator[Callable[..., S
 @pytest.fixture
 def sandbox(open_sandbox: Callable[..., Sandbox]) -> Sandbox:
     return open_sandbox()
+
+
+@pytest.fixture
+def limited(backend: str) -> None:
+    """Skips where the size of the machine is the only limit."""
+    if backend == "e2b":
+        pytest.skip("in E2B's cloud the machine's size is the limit of memory, processes and files")
 
 
 @pytest.fixture

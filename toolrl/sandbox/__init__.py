@@ -10,10 +10,13 @@ from toolrl.sandbox.base import (
     SandboxLimits,
     Session,
 )
+from toolrl.sandbox.e2b import E2BSandbox, E2BSettings
 from toolrl.sandbox.local import LocalSandbox
 
 __all__ = [
     "Display",
+    "E2BSandbox",
+    "E2BSettings",
     "ExecError",
     "ExecResult",
     "LocalSandbox",
