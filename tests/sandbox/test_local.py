@@ -327,12 +327,3 @@ def test_files_that_the_code_may_not_read_are_mounted_as_a_copy(tmp_path):
         assert sandbox.run("open('data/secret', 'w')").error.name in ("OSError", "PermissionError")
         copies = sandbox._place._prepared.copies
     assert not copies.exists()
-
-
-def test_a_process_that_a_listener_gave_up_on_is_ended(sandbox):
-    def fail(stream: str, text: str) -> None:
-        raise RuntimeError("enough")
-
-    with pytest.raises(RuntimeError, match="enough"):
-        sandbox.run("x = 1\nprint('a')\nwhile True: pass", on_output=fail, timeout_seconds=60)
-    assert sandbox.run("'x' in globals()").value == "False"

@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Timer
 
 import pytest
 
@@ -114,6 +115,15 @@ def test_output_before_a_timeout_is_passed_on(sandbox):
     heard = []
     sandbox.run("print('a')\nwhile True: pass", timeout_seconds=0.5, on_output=lambda _, text: heard.append(text))
     assert "".join(heard) == "a\n"
+
+
+def test_a_listener_that_raises_ends_the_run_and_its_variables(sandbox):
+    def fail(stream: str, text: str) -> None:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        sandbox.run("x = 1\nprint('a')\nwhile True: pass", on_output=fail, timeout_seconds=60)
+    assert sandbox.run("'x' in globals()").value == "False"
 
 
 def test_an_interrupt_raises_in_the_code_and_keeps_the_variables(sandbox):
@@ -227,3 +237,16 @@ def test_a_mount_has_a_plain_name(tmp_path, target):
 def test_a_mount_must_exist(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         Mount(tmp_path / "nothing", "data")
+
+
+def test_interrupts_at_any_moment_reach_the_run_they_are_meant_for_or_none(sandbox):
+    sandbox.run("kept = 1")
+    ends = set()
+    for number in range(20):
+        timer = Timer(0.002 * number, sandbox.interrupt)
+        timer.start()
+        error = sandbox.run("for _ in range(200_000): pass", timeout_seconds=30).error
+        timer.join()
+        ends.add(error and error.name)
+        assert sandbox.run("kept").value == "1"
+    assert ends <= {None, "KeyboardInterrupt"}
