@@ -70,6 +70,13 @@ def test_processes_that_a_run_left_behind_end_with_the_session(open_sandbox, eve
     assert not sleeper.running()
 
 
+@pytest.mark.parametrize("level", ["full", "none"])
+def test_many_sandboxes_can_wait_for_their_first_run(open_sandbox):
+    opened = [open_sandbox() for _ in range(120)]
+    assert all(sandbox.run("1").value == "1" for sandbox in opened)
+    assert opened[0].run("import resource; resource.getrlimit(resource.RLIMIT_NOFILE)").value == "(256, 256)"
+
+
 def test_a_sandbox_that_nobody_holds_is_closed():
     sleeper, sandbox = Sleeper(), LocalSandbox()
     sandbox.run(sleeper.code)
@@ -226,12 +233,25 @@ def test_directories_of_the_dead_are_removed_and_of_the_living_kept():
         assert alive.exists()
 
 
-def test_a_zygote_that_was_killed_is_replaced():
+def test_a_zygote_that_was_killed_is_replaced(monkeypatch):
+    monkeypatch.setattr(launcher, "_shared", {})
     zygote = shared_zygote()
-    os.kill(zygote._process.pid, signal.SIGKILL)
-    zygote._process.wait()
-    with LocalSandbox() as sandbox:
-        assert sandbox.run("1").value == "1"
+    with LocalSandbox() as old, LocalSandbox() as unused:
+        old.run("1")
+        os.kill(zygote._process.pid, signal.SIGKILL)
+        zygote._process.wait()
+        with LocalSandbox() as sandbox:
+            assert sandbox.run("1").value == "1"
+        assert old.run("import os; os._exit(0)").error.name == "SandboxDied"
+        if zygote.active.holds["namespaces"]:
+            for use in (lambda: old.run("1"), old.new_session, lambda: old.run("1")):
+                with pytest.raises(SandboxFault, match=r"reset\(\) opens another one"):
+                    use()
+        for sandbox in (old, unused):
+            sandbox.reset()
+            assert sandbox.run("1").value == "1"
+            assert sandbox.new_session().run("2").value == "2"
+    shared_zygote().close()
 
 
 @pytest.mark.parametrize(("executable", "reason"), [("/bin/false", "did not start"), ("/nonexistent", "No such file")])
@@ -290,12 +310,3 @@ def test_files_that_the_code_may_not_read_are_mounted_as_a_copy(tmp_path):
         assert sandbox.run("open('data/secret', 'w')").error.name in ("OSError", "PermissionError")
         copies = sandbox._place.prepared.copies
     assert not copies.exists()
-
-
-def test_a_process_that_a_listener_gave_up_on_is_ended(sandbox):
-    def fail(stream: str, text: str) -> None:
-        raise RuntimeError("enough")
-
-    with pytest.raises(RuntimeError, match="enough"):
-        sandbox.run("x = 1\nprint('a')\nwhile True: pass", on_output=fail, timeout_seconds=60)
-    assert sandbox.run("'x' in globals()").value == "False"

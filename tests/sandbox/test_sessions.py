@@ -6,11 +6,17 @@ import base64
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Timer
 
 import pytest
 
 from toolrl.sandbox import Mount
 from toolrl.sandbox.base import MAX_SESSIONS
+
+
+@pytest.fixture(params=["full", "no-landlock", "no-userns", "none", "e2b"])
+def level(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 def test_a_further_session_has_its_own_variables_and_the_same_files(sandbox):
@@ -45,6 +51,18 @@ def test_sessions_run_beside_each_other(sandbox):
             pool.submit(session.run, wait.format("b", "a"), timeout_seconds=20),
         ]
         assert [result.result().error for result in results] == [None, None]
+
+
+@pytest.mark.parametrize("ending", ["session", "sandbox"])
+def test_closing_ends_what_runs(sandbox, ending):
+    session = sandbox.new_session()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(session.run, "while True: pass", timeout_seconds=30)
+        time.sleep(0.3)
+        {"session": session, "sandbox": sandbox}[ending].close()
+        assert running.result(10).error.name == "SandboxDied"
+    with pytest.raises(ValueError, match="closed"):
+        session.run("1")
 
 
 def test_sessions_are_bounded_and_closed_ones_do_not_count(sandbox):
@@ -102,6 +120,15 @@ def test_output_before_a_timeout_is_passed_on(sandbox):
     heard = []
     sandbox.run("print('a')\nwhile True: pass", timeout_seconds=0.5, on_output=lambda _, text: heard.append(text))
     assert "".join(heard) == "a\n"
+
+
+def test_a_listener_that_raises_ends_the_run_and_its_variables(sandbox):
+    def fail(stream: str, text: str) -> None:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        sandbox.run("x = 1\nprint('a')\nwhile True: pass", on_output=fail, timeout_seconds=60)
+    assert sandbox.run("'x' in globals()").value == "False"
 
 
 def test_an_interrupt_raises_in_the_code_and_keeps_the_variables(sandbox):
@@ -215,3 +242,16 @@ def test_a_mount_has_a_plain_name(tmp_path, target):
 def test_a_mount_must_exist(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         Mount(tmp_path / "nothing", "data")
+
+
+def test_interrupts_at_any_moment_reach_the_run_they_are_meant_for_or_none(sandbox):
+    sandbox.run("kept = 1")
+    ends = set()
+    for number in range(20):
+        timer = Timer(0.002 * number, sandbox.interrupt)
+        timer.start()
+        error = sandbox.run("for _ in range(200_000): pass", timeout_seconds=30).error
+        timer.join()
+        ends.add(error and error.name)
+        assert sandbox.run("kept").value == "1"
+    assert ends <= {None, "KeyboardInterrupt"}

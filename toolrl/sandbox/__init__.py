@@ -10,11 +10,14 @@ from toolrl.sandbox.base import (
     SandboxLimits,
     Session,
 )
+from toolrl.sandbox.e2b import E2BSandbox, E2BSettings
 from toolrl.sandbox.levels import Isolation, Level
 from toolrl.sandbox.local import LocalSandbox
 
 __all__ = [
     "Display",
+    "E2BSandbox",
+    "E2BSettings",
     "ExecError",
     "ExecResult",
     "Isolation",

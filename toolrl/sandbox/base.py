@@ -162,7 +162,11 @@ def parts_of(path: str, mounts: tuple[Mount, ...] = ()) -> tuple[str, ...]:
 
 
 class Session(Protocol):
-    """A namespace of variables that lives from run to run, used by one thread at a time."""
+    """A namespace of variables that lives from run to run.
+
+    Used by one thread at a time, except for `interrupt` and `close`: closed while it runs, it ends that run
+    as one that died.
+    """
 
     def run(
         self,

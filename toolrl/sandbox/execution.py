@@ -105,7 +105,7 @@ def _describe(error: BaseException) -> list[str]:
     try:
         reports = [traceback.TracebackException.from_exception(error, compact=True)]
         for item in reports:  # grows: causes and groups come after
-            item.stack[:] = [frame for frame in item.stack if frame.filename.startswith("<tool")]
+            item.stack[:] = [frame for frame in item.stack if frame.filename.startswith("<tool ")]
             reports += filter(None, (item.__cause__, item.__context__, *(item.exceptions or ())))
         lines = "".join(reports[0].format())
         return [name, _NUMBERED.sub("<tool>", str(error)), _NUMBERED.sub("<tool>", lines)]

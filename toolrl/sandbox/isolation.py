@@ -155,17 +155,22 @@ def _mount(kind: str, target: str, options: str = "", flags: int = _NOSUID | _NO
 
 
 def limit_resources(limits: dict, processes: int) -> None:
-    """Set the resource limits of this process and its descendants."""
-    for which, value in (
-        (resource.RLIMIT_AS, limits["memory_mb"] << 20),
-        (resource.RLIMIT_FSIZE, limits["file_size_mb"] << 20),
-        (resource.RLIMIT_NPROC, processes),
-        (resource.RLIMIT_NOFILE, 256),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        hard = resource.getrlimit(which)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (value, value))
+    """Set the resource limits of this process and its descendants, but for that of open files."""
+    _limit(resource.RLIMIT_AS, limits["memory_mb"] << 20)
+    _limit(resource.RLIMIT_FSIZE, limits["file_size_mb"] << 20)
+    _limit(resource.RLIMIT_NPROC, processes)
+    _limit(resource.RLIMIT_CORE, 0)
+
+
+def limit_open_files() -> None:
+    """Limit open files, and how many descriptors may be on their way in all messages of this user."""
+    _limit(resource.RLIMIT_NOFILE, 256)
+
+
+def _limit(which: int, value: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (value, value))
 
 
 def renounce() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -153,6 +154,7 @@ class LocalSession:
     def __init__(self, connect: Callable[[], Connection], limits: SandboxLimits) -> None:
         self._connect, self._limits = connect, limits
         self._connection = connect()
+        self._lock = threading.Lock()
         self.closed = False
 
     def run(
@@ -167,8 +169,6 @@ class LocalSession:
         seconds = self._limits.seconds if timeout_seconds is None else timeout_seconds
         check_seconds("timeout_seconds", seconds)
         variables = check_environment(environment or {})
-        if self.closed:
-            raise ValueError("this session is closed; open another one")
         return self._live_connection().run(code, seconds, variables, on_output)
 
     def start(self) -> None:
@@ -176,7 +176,9 @@ class LocalSession:
         self._live_connection().wait_until_ready()
 
     def _live_connection(self) -> Connection:
-        with _as_fault():
+        with self._lock, _as_fault():
+            if self.closed:
+                raise ValueError("this session is closed; open another one")
             if self._connection.ended:
                 self._connection = self._connect()
         return self._connection
@@ -187,8 +189,9 @@ class LocalSession:
 
     def close(self) -> None:
         """See `Session.close`."""
-        if not self.closed:
-            self.closed = True
+        with self._lock:
+            was_closed, self.closed = self.closed, True
+        if not was_closed:
             self._connection.end()
 
     def __enter__(self) -> Self:
@@ -236,6 +239,8 @@ class _Place:
         if self.pid != os.getpid():
             raise SandboxFault(f"this session belongs to process {self.pid}; open another one after a fork")
         zygote, bindings = self._source(), self.prepared.bindings
+        if self._view and zygote is not self.zygote:  # no other's processes may enter what it has mounted
+            raise SandboxFault("the process that this sandbox was forked from is gone; reset() opens another one")
         return Connection(zygote, self._directory, self._uid, self._limits, bindings, self._view)
 
     def _make_view(self) -> None:

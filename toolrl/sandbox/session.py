@@ -56,7 +56,7 @@ class Connection:
         self._limits, self._view, self._ready, self._runs = limits, view, False, 0
         self._largest_message = (1 << 16) + 64 * limits.output_characters + (limits.display_mb << 20)
         self._descriptors: list[int] = []  # the worker's pidfd, its stdout and stderr
-        self._interrupts = threading.Lock()
+        self._busy, self._interrupts = threading.RLock(), threading.Lock()
         self._interruptible = self._interrupted = False
         self.ended = False
         let_go_in_forks(self)
@@ -65,6 +65,12 @@ class Connection:
         self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
     ) -> ExecResult:
         """Run code in the worker; a worker that does not answer in time, or not properly, is ended."""
+        with self._busy:
+            return self._run(code, seconds, environment, on_output)
+
+    def _run(
+        self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
+    ) -> ExecResult:
         with self._interrupts:
             self._interrupted = False
         self.wait_until_ready()
@@ -109,12 +115,22 @@ class Connection:
                 signal.pidfd_send_signal(self._descriptors[0], signal.SIGINT)
 
     def end(self) -> dict[str, Any]:
-        """Kill everything in the session, wait until it is dead; what the guard reports."""
+        """Kill everything in the session, wait until it is dead; what the guard reports.
+
+        A run on another thread comes to its end, and gets the report.
+        """
+        return {} if self.ended else self._end()  # in a forked child a copy of the lock may be held for good
+
+    def _end(self) -> dict[str, Any]:
         report: dict[str, Any] = {}
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(OSError):
             self._lifeline.shutdown(socket.SHUT_WR)
-            report = self._receive(self._lifeline, time.monotonic() + _END_SECONDS)
-        self.detach()
+        with self._busy:
+            if self.ended:
+                return report
+            with contextlib.suppress(OSError, EOFError):
+                report = self._receive(self._lifeline, time.monotonic() + _END_SECONDS)
+            self.detach()
         return report
 
     def detach(self) -> None:
@@ -131,8 +147,11 @@ class Connection:
         Raises:
             SandboxFault: It did not succeed.
         """
-        if self._ready:
-            return
+        with self._busy:
+            if not self._ready:
+                self._greet()
+
+    def _greet(self) -> None:
         hello: dict[str, Any] = {}
         try:
             with contextlib.suppress(EOFError, OSError):

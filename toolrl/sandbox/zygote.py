@@ -205,7 +205,9 @@ class _Zygote:
                 raise OSError(f"a layer of isolation is not what it was: {self.holds} before, {layers} now")
             for name in [name for name in sys.modules if name.startswith("toolrl")]:
                 del sys.modules[name]
+            # Descriptors count as on their way until a sandbox is first used: more than the limit allows may be.
             plumbing.send_message(channel, {"ready": True, "layers": layers}, ours[0], *outputs, *ours[1:])
+            isolation.limit_open_files()
             for descriptor in ours:
                 os.close(descriptor)
         except BaseException:  # noqa: BLE001  classified by the parent

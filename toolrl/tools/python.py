@@ -10,7 +10,7 @@ from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits
 from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import per_episode
 
-_START_SECONDS = 20.0
+_START_SECONDS = 1800.0  # more than any sandbox waits: what it waits for in vain is its fault, not the model's
 
 
 def python_tool(
@@ -26,7 +26,7 @@ def python_tool(
         session: "episode" keeps variables between the calls of one episode; "call" starts every
             call with a fresh namespace.
         limits: Time, memory, processes, file size and output of one call.
-        sandbox: Opens an episode's sandbox, given the limits: `LocalSandbox`, or for example
+        sandbox: Opens an episode's sandbox, given the limits: `LocalSandbox`, `E2BSandbox`, or for example
             `functools.partial(LocalSandbox, packages=True, isolation="full")`, for NumPy and the like
             and no less than full isolation.
         max_output_characters: What the model sees of the output.
