@@ -3,13 +3,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from toolrl.sandbox import Level, LocalSandbox, SandboxLimits
+from toolrl.sandbox import Level, LocalSandbox, Mount, Sandbox, SandboxLimits
+from toolrl.sandbox.e2b import E2BFleet, E2BSandbox, E2BSettings
 from toolrl.sandbox.launcher import Zygote
+from toolrl.sandbox.server import HostSettings, SandboxServer
 
 # How to get each level on a machine that offers all layers.
 WITHOUT: dict[Level, tuple[str, ...]] = {
@@ -40,8 +43,27 @@ def zygote_at() -> Iterator[Callable[[Level], Zygote]]:
         zygote.close()
 
 
+@pytest.fixture(scope="session")
+def sandbox_server() -> Iterator[SandboxServer]:
+    """Our own server, which E2B's SDK is pointed at."""
+    with SandboxServer(HostSettings(max_sandboxes=128)) as server, pytest.MonkeyPatch.context() as patch:
+        for name in ("E2B_API_URL", "E2B_SANDBOX_URL"):
+            patch.setenv(name, server.url)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def e2b_fleet(sandbox_server: SandboxServer) -> Iterator[E2BFleet]:
+    pytest.importorskip("e2b_code_interpreter", reason="the extra e2b is not installed")
+    fleet = E2BFleet(E2BSettings(api_key="any", max_concurrent=100, starts_per_second=1000.0))
+    yield fleet
+    fleet.close()
+    assert sandbox_server.hosting.all() == []
+
+
 @pytest.fixture(params=list(WITHOUT))
-def level(request: pytest.FixtureRequest) -> Level:
+def level(request: pytest.FixtureRequest) -> str:
+    """Of local sandboxes; what tests every backend has "e2b" among the parameters."""
     return request.param
 
 
@@ -51,17 +73,28 @@ def zygote(level: Level, zygote_at: Callable[[Level], Zygote]) -> Zygote:
 
 
 @pytest.fixture
-def open_sandbox(zygote: Zygote) -> Iterator[Callable[..., LocalSandbox]]:
-    """Opens sandboxes of one level with the limits given; closes them after the test.
+def open_sandbox(level: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Sandbox]]:
+    """Opens sandboxes of one level or backend with the limits given; closes them after the test.
 
-    Then nothing of them may be left, and a sandbox that was open all the time must be unharmed.
+    Of local ones nothing may be left then, and a sandbox that was open all the time must be unharmed.
     """
-    opened: list[LocalSandbox] = []
+    opened: list[Sandbox] = []
+    backend: Callable[..., Sandbox]
+    if level == "e2b":
+        backend = partial(E2BSandbox, fleet=request.getfixturevalue("e2b_fleet"))
+    else:
+        zygote = request.getfixturevalue("zygote")
+        backend = partial(LocalSandbox, isolation="none", zygote=lambda: zygote)
 
-    def open_one(**limits: float) -> LocalSandbox:
-        opened.append(LocalSandbox(SandboxLimits(**limits), isolation="none", zygote=lambda: zygote))
+    def open_one(mounts: Sequence[Mount] = (), **limits: float) -> Sandbox:
+        opened.append(backend(SandboxLimits(**limits), mounts=mounts))
         return opened[-1]
 
+    if level == "e2b":
+        yield open_one
+        for sandbox in opened:
+            sandbox.close()
+        return
     bystander = open_one()
     assert bystander.run("open('mine', 'w').close(); x = 1").error is None
     before = traces(zygote)
@@ -74,12 +107,19 @@ def open_sandbox(zygote: Zygote) -> Iterator[Callable[..., LocalSandbox]]:
 
 
 @pytest.fixture
-def sandbox(open_sandbox: Callable[..., LocalSandbox]) -> LocalSandbox:
+def sandbox(open_sandbox: Callable[..., Sandbox]) -> Sandbox:
     return open_sandbox()
 
 
 @pytest.fixture
-def apart(level: Level) -> None:
+def limited(level: str) -> None:
+    """Skips where the size of the machine is the only limit."""
+    if level == "e2b":
+        pytest.skip("in E2B's cloud the machine's size is the limit of memory, processes and files")
+
+
+@pytest.fixture
+def apart(level: str) -> None:
     """Skips where nothing but resource limits lies between two sandboxes."""
     if level == "none" and os.geteuid() != 0:
         pytest.skip("without isolation, the sandboxes of an ordinary user share its id")

@@ -1,6 +1,7 @@
 """What code tries against this machine, at every level of isolation that claims to stop it.
 
-`open_sandbox` checks after each test that nothing is left and that another sandbox is unharmed. What every
+Each is made from a sandbox's first session and from a further one. `open_sandbox` checks after each test that
+nothing is left and that another sandbox is unharmed. What every
 backend must withstand (loops, bombs, floods, crashes) is in test_contract.py, attacks on the session in
 test_attacks_session.py.
 """
@@ -12,14 +13,23 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from toolrl.sandbox import LocalSandbox, Session
+
 walled = pytest.mark.parametrize("level", ["full", "no-landlock", "no-userns"])
 reads_nothing_else = pytest.mark.parametrize("level", ["full", "no-userns"])
 LIBC = "import ctypes, os; libc = ctypes.CDLL(None, use_errno=True)\n"
+
+
+@pytest.fixture(params=["first", "further"])
+def sandbox(open_sandbox: Callable[..., LocalSandbox], request: pytest.FixtureRequest) -> Session:
+    """A session that attacks."""
+    opened = open_sandbox()
+    return opened if request.param == "first" else opened.new_session()
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ for descriptor in range(3, 256):
         if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             channel = descriptor
 def answer(run, **changed):
-    fields = {'run': run, 'stdout': 'forged', 'stderr': '', 'value': 'forged', 'error': None, 'limits': []}
+    fields = {'run': run, 'stdout': 'forged', 'stderr': '', 'value': 'forged', 'error': None}
+    fields |= {'limits': [], 'displays': []}
     payload = json.dumps({**fields, **changed}).encode()
     return struct.pack('!I', len(payload)) + payload
 """
@@ -45,6 +46,10 @@ def fine(result: ExecResult) -> str | None:
         "answer(2, error=['too', 'few'])",
         "answer(2, error='text')",
         "answer(2, limits=7)",
+        "answer(2, displays=7)",
+        "answer(2, displays=[{}])",
+        "answer(2, displays=[{'data': 'text', 'is_result': 1}])",
+        "answer(2, displays=[{'data': {'image/png': 7}, 'is_result': 1}])",
         "struct.pack('!I', 5) + b'{\"a\"'",
     ],
 )

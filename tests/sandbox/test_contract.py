@@ -1,4 +1,4 @@
-"""What every backend promises; a new one joins by a parameter of the fixture `open_sandbox`."""
+"""What every backend promises; a new one joins by a parameter of the fixture `level`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from threading import Barrier
 import pytest
 
 from toolrl.sandbox import ExecResult, LocalSandbox, SandboxLimits
+
+
+@pytest.fixture(params=["full", "no-landlock", "no-userns", "none", "e2b"])
+def level(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 def value(result: ExecResult) -> str | None:
@@ -150,6 +155,7 @@ def test_a_forked_child_does_not_answer_for_its_parent(sandbox):
     assert value(sandbox.run("1")) == "1"
 
 
+@pytest.mark.usefixtures("limited")
 def test_a_memory_bomb_is_stopped_and_named(open_sandbox):
     sandbox = open_sandbox(memory_mb=128)
     result = sandbox.run("chunks = []\nwhile True: chunks.append(bytearray(1 << 20))")
@@ -157,7 +163,7 @@ def test_a_memory_bomb_is_stopped_and_named(open_sandbox):
     assert value(sandbox.run("len(chunks) < 128")) == "True"
 
 
-@pytest.mark.usefixtures("counted")
+@pytest.mark.usefixtures("counted", "limited")
 def test_a_fork_bomb_is_bounded(open_sandbox):
     result = open_sandbox(processes=8).run("import os\nwhile True: os.fork()")
     assert result.error.name in ("BlockingIOError", "TimeoutError")
@@ -165,7 +171,7 @@ def test_a_fork_bomb_is_bounded(open_sandbox):
     assert value(open_sandbox(processes=8).run(code)) == "7"
 
 
-@pytest.mark.usefixtures("counted")
+@pytest.mark.usefixtures("counted", "limited")
 def test_threads_count_as_processes(open_sandbox):
     code = "import threading\nwhile True: threading.Thread(target=threading.Event().wait, daemon=True).start()"
     result = open_sandbox(processes=8).run(code)
@@ -188,6 +194,7 @@ def test_long_values_and_errors_are_cut_too(open_sandbox):
     assert len(sandbox.run("raise ValueError('x' * 10**6)").error.traceback) < 250
 
 
+@pytest.mark.usefixtures("limited")
 def test_a_file_cannot_grow_past_its_limit(open_sandbox):
     sandbox = open_sandbox(file_size_mb=1)
     result = sandbox.run("open('big', 'wb').write(b'x' * (2 << 20))")
@@ -203,6 +210,7 @@ def test_no_network_not_even_this_machine(sandbox):
     assert result.error.name in ("OSError", "ConnectionRefusedError", "PermissionError")
 
 
+@pytest.mark.usefixtures("limited")
 def test_the_working_directory_is_empty_and_gone_after_close(sandbox):
     code = "import os\nassert os.listdir() == [] and os.environ['TMPDIR'] == os.getcwd()\nos.getcwd()"
     directory = value(sandbox.run(code)).strip("'")

@@ -15,7 +15,7 @@ import os, sys
 from toolrl.sandbox import isolation, landlock
 version, own, outside = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 landlock.abi = lambda: version
-opened = landlock.open_readable()
+opened = landlock.open_readable([])
 isolation.renounce()
 landlock.restrict(opened, [(own, landlock.OWN)])
 

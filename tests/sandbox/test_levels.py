@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -96,7 +97,7 @@ def test_other_systems_than_linux_are_told_so(monkeypatch):
 
 
 def test_the_python_tool_passes_the_demand_on():
-    python = python_tool(isolation="some")
+    python = python_tool(sandbox=partial(LocalSandbox, isolation="some"))
     with pytest.raises(ConfigError, match="isolation must be one of"):
         python.resources["sandbox"].open()
 

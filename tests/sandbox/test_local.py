@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox import LocalSandbox, SandboxLimits, launcher
+from toolrl.sandbox import LocalSandbox, Mount, SandboxLimits, launcher
 from toolrl.sandbox.launcher import Zygote, shared_zygote
 from toolrl.sandbox.plumbing import remove_tree
 
@@ -44,6 +44,18 @@ def directory_of(sandbox: LocalSandbox) -> Path:
     return Path(sandbox.run("import os; os.getcwd()").value.strip("'"))
 
 
+@pytest.mark.parametrize("ending", ["close", "reset"])
+def test_processes_of_a_further_session_end_with_the_sandbox(open_sandbox, eventually, ending):
+    sleeper, sandbox = Sleeper(), open_sandbox()
+    session = sandbox.new_session()
+    assert session.run(f"{sleeper.code}\nopen('left', 'w').close()").error is None
+    assert eventually(sleeper.running)
+    getattr(sandbox, ending)()
+    assert not sleeper.running()
+    if ending == "reset":
+        assert sandbox.list_files() == []
+
+
 @pytest.mark.parametrize("ending", ["close", "reset", "timeout", "exit"])
 def test_processes_that_a_run_left_behind_end_with_the_session(open_sandbox, eventually, ending):
     sleeper, sandbox = Sleeper(), open_sandbox()
@@ -56,6 +68,13 @@ def test_processes_that_a_run_left_behind_end_with_the_session(open_sandbox, eve
     else:
         getattr(sandbox, ending)()
     assert not sleeper.running()
+
+
+@pytest.mark.parametrize("level", ["full", "none"])
+def test_many_sandboxes_can_wait_for_their_first_run(open_sandbox):
+    opened = [open_sandbox() for _ in range(120)]
+    assert all(sandbox.run("1").value == "1" for sandbox in opened)
+    assert opened[0].run("import resource; resource.getrlimit(resource.RLIMIT_NOFILE)").value == "(256, 256)"
 
 
 def test_a_sandbox_that_nobody_holds_is_closed():
@@ -94,6 +113,7 @@ def test_a_tree_is_removed_however_deep_it_is():
 def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
     with LocalSandbox() as sandbox:
         sandbox.run("x = 1")
+        further = sandbox.new_session()
         reader, writer = os.pipe()
         launcher._shared_lock.acquire()  # as if another thread were just opening one
         pid = os.fork()
@@ -105,6 +125,10 @@ def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
                 signal.alarm(60)
                 try:
                     sandbox.run("x")
+                except SandboxFault as error:
+                    os.write(writer, str(error).encode())
+                try:
+                    further.run("1")
                 except SandboxFault as error:
                     os.write(writer, str(error).encode())
                 sandbox.reset()
@@ -120,9 +144,11 @@ def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
         with open(reader) as file:
             said = file.read()
         assert "call reset() after a fork" in said
+        assert "open another one after a fork" in said
         assert "('False', '2', " in said
         assert str(shared_zygote()._process.pid) not in said
         assert sandbox.run("x").value == "1"
+        assert further.run("2").value == "2"
 
 
 SCRIPT = """
@@ -207,12 +233,25 @@ def test_directories_of_the_dead_are_removed_and_of_the_living_kept():
         assert alive.exists()
 
 
-def test_a_zygote_that_was_killed_is_replaced():
+def test_a_zygote_that_was_killed_is_replaced(monkeypatch):
+    monkeypatch.setattr(launcher, "_shared", {})
     zygote = shared_zygote()
-    os.kill(zygote._process.pid, signal.SIGKILL)
-    zygote._process.wait()
-    with LocalSandbox() as sandbox:
-        assert sandbox.run("1").value == "1"
+    with LocalSandbox() as old, LocalSandbox() as unused:
+        old.run("1")
+        os.kill(zygote._process.pid, signal.SIGKILL)
+        zygote._process.wait()
+        with LocalSandbox() as sandbox:
+            assert sandbox.run("1").value == "1"
+        assert old.run("import os; os._exit(0)").error.name == "SandboxDied"
+        if zygote.active.holds["namespaces"]:
+            for use in (lambda: old.run("1"), old.new_session, lambda: old.run("1")):
+                with pytest.raises(SandboxFault, match=r"reset\(\) opens another one"):
+                    use()
+        for sandbox in (old, unused):
+            sandbox.reset()
+            assert sandbox.run("1").value == "1"
+            assert sandbox.new_session().run("2").value == "2"
+    shared_zygote().close()
 
 
 @pytest.mark.parametrize(("executable", "reason"), [("/bin/false", "did not start"), ("/nonexistent", "No such file")])
@@ -231,3 +270,43 @@ def test_a_closed_zygote_is_a_fault():
     with pytest.raises(SandboxFault):
         sandbox.run("1")
     sandbox.close()
+
+
+def test_packages_are_there_on_request_and_start_from_one_seed():
+    draw = "import numpy, random; numpy.random.random(), random.random()"
+    with LocalSandbox(packages=True) as first, LocalSandbox(packages=True) as second, LocalSandbox() as plain:
+        assert first.run(draw).value == second.run(draw).value
+        assert plain.run(draw).error.name == "ModuleNotFoundError"
+
+
+def test_figures_are_shown_as_png_when_asked_for_and_at_the_end_of_a_run():
+    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nplt.plot([2, 1])\ndisplay('after')"
+    with LocalSandbox(packages=True) as sandbox:
+        result = sandbox.run(code)
+        assert (result.error, result.stderr) == (None, "")
+        assert [sorted(show.data) for show in result.displays] == [
+            ["image/png", "text/plain"],
+            ["text/plain"],
+            ["image/png", "text/plain"],
+        ]
+        assert all(figure.startswith(b"\x89PNG") for figure in result.figures)
+        assert sandbox.run("plt.get_fignums()").value == "[]"
+
+
+def test_tables_and_formulas_have_rich_forms():
+    with LocalSandbox(packages=True) as sandbox:
+        table = sandbox.run("import pandas, sympy; pandas.DataFrame({'a': [1]})").displays
+        formula = sandbox.run("sympy.sqrt(2)").displays
+    assert "<table" in table[0].data["text/html"]
+    assert r"\sqrt{2}" in formula[0].data["text/latex"]
+
+
+def test_files_that_the_code_may_not_read_are_mounted_as_a_copy(tmp_path):
+    (tmp_path / "folder").mkdir(0o700)
+    (tmp_path / "folder" / "secret").write_text("text")
+    (tmp_path / "folder" / "secret").chmod(0o600)
+    with LocalSandbox(mounts=[Mount(tmp_path / "folder", "data")]) as sandbox:
+        assert sandbox.run("open('data/secret').read()").value == "'text'"
+        assert sandbox.run("open('data/secret', 'w')").error.name in ("OSError", "PermissionError")
+        copies = sandbox._place.prepared.copies
+    assert not copies.exists()

@@ -7,10 +7,17 @@ its job raises, and then `toolrl.errors.SandboxFault`.
 
 from __future__ import annotations
 
+import base64
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
+
+# Called with the text that came since the last call, on the thread that runs the code.
+OutputListener = Callable[[Literal["stdout", "stderr"], str], None]
+MAX_SESSIONS = 16  # of one sandbox, its own included
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,39 @@ class ExecError:
 
 
 @dataclass(frozen=True, slots=True)
+class Display:
+    """Something the code showed: a figure, a table, a formula.
+
+    Attributes:
+        data: Its forms by MIME type, as Jupyter sends them: images as base64, JSON as text.
+        is_result: Whether it is the value of the last expression.
+    """
+
+    data: Mapping[str, str]
+    is_result: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A file or folder of this machine that the code may read.
+
+    Attributes:
+        source: Where it lies on this machine.
+        target: The name under which the code finds it in its working directory.
+    """
+
+    source: Path
+    target: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "source", Path(self.source).absolute())
+        if PurePosixPath(self.target).parts != (self.target,) or self.target in ("/", "..") or "\0" in self.target:
+            raise ValueError(f"Mount.target must be a plain name in the working directory, got {self.target!r}")
+        if not self.source.exists():
+            raise ValueError(f"Mount.source {str(self.source)!r} does not exist")
+
+
+@dataclass(frozen=True, slots=True)
 class ExecResult:
     """What one run left behind.
 
@@ -40,7 +80,9 @@ class ExecResult:
         error: None if the code ran to its end.
         seconds: Wall-clock time of the run, the start of a process not included.
         limits_hit: Limits that were met, as far as can be told: "seconds", "memory", "processes",
-            "file_size", "disk", "output".
+            "file_size", "disk", "output", "displays".
+        displays: What the code showed, in order: `display(...)`, figures that it left open, and the last
+            expression's value if that has more forms than text.
     """
 
     stdout: str
@@ -49,6 +91,12 @@ class ExecResult:
     error: ExecError | None
     seconds: float
     limits_hit: tuple[str, ...] = ()
+    displays: tuple[Display, ...] = ()
+
+    @property
+    def figures(self) -> tuple[bytes, ...]:
+        """The PNG images among `displays`."""
+        return tuple(base64.b64decode(show.data["image/png"]) for show in self.displays if "image/png" in show.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +106,14 @@ class SandboxLimits:
     Attributes:
         seconds: Wall-clock time of one run, unless `run` is given another.
         memory_mb: Address space of each process.
-        processes: Processes and threads at one time, the interpreter itself included.
+        processes: Processes and threads at one time, the interpreter itself included; of each session where
+            that has a user namespace of its own, else of all together.
         file_size_mb: Size of one file; stdout and stderr of one run count as one file each.
         disk_mb: Size of all files together, where the sandbox has a file system of its own: it is then held
             in memory, and counts while it is used.
         files: Number of files and folders, under the same condition.
         output_characters: Characters of stdout, of stderr, and of the value that are kept.
+        display_mb: Size of all displays of one run; what does not fit is left out.
     """
 
     seconds: float = 5.0
@@ -73,12 +123,12 @@ class SandboxLimits:
     disk_mb: int = 64
     files: int = 4096
     output_characters: int = 20_000
+    display_mb: int = 4
 
     def __post_init__(self) -> None:
         check_seconds("SandboxLimits.seconds", self.seconds)
-        leasts = {"memory_mb": 64, "processes": 1, "file_size_mb": 1, "disk_mb": 1, "files": 1, "output_characters": 1}
-        for name, least in leasts.items():
-            value = getattr(self, name)
+        for name in ("memory_mb", "processes", "file_size_mb", "disk_mb", "files", "output_characters", "display_mb"):
+            value, least = getattr(self, name), 64 if name == "memory_mb" else 1
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"SandboxLimits.{name} must be a whole number of at least {least}, got {value!r}")
 
@@ -89,10 +139,43 @@ def check_seconds(name: str, seconds: float) -> None:
         raise ValueError(f"{name} must be positive and finite, got {seconds!r}")
 
 
-class Sandbox(Protocol):
-    """A stateful Python session in a place of its own, used by one thread at a time."""
+def check_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """A copy of environment variables; raise ValueError unless they can be some."""
+    for name, value in environment.items():
+        if not name or "=" in name or "\0" in f"{name}{value}":
+            raise ValueError(f"environment variable {name!r}={value!r}: no name, or a character that none may have")
+    return dict(environment)
 
-    def run(self, code: str, *, timeout_seconds: float | None = None) -> ExecResult:
+
+def parts_of(path: str, mounts: tuple[Mount, ...] = ()) -> tuple[str, ...]:
+    """The parts of a path below the working directory.
+
+    Raises:
+        ValueError: It is absolute, empty, has `..` in it, or leads into a mount.
+    """
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] == "/" or ".." in parts or "\0" in path:
+        raise ValueError(f"{path!r} must be relative to the sandbox's directory and stay inside it")
+    if parts[0] in {mount.target for mount in mounts}:
+        raise ValueError(f"{path!r} lies in the mount {parts[0]!r}, which is this machine's")
+    return parts
+
+
+class Session(Protocol):
+    """A namespace of variables that lives from run to run.
+
+    Used by one thread at a time, except for `interrupt` and `close`: closed while it runs, it ends that run
+    as one that died.
+    """
+
+    def run(
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_output: OutputListener | None = None,
+    ) -> ExecResult:
         """Run `code` in the session's namespace.
 
         Variables persist from run to run. A run that is killed or dies takes them along; its error says
@@ -101,15 +184,49 @@ class Sandbox(Protocol):
         Args:
             code: Python source, as in a REPL: a final expression gives the result's `value`.
             timeout_seconds: Wall-clock limit of this run; the sandbox's own if None.
+            environment: Environment variables that hold for this run.
+            on_output: Told of output while the code runs, within the sandbox's limit; the result has it
+                again. If it raises, the session loses its variables and the exception travels up.
 
         Raises:
-            SandboxFault: The sandbox could not be started, or was lost through no doing of the code's.
-            ValueError: The sandbox is closed, or the timeout is not positive.
+            SandboxFault: The session could not be started, or was lost through no doing of the code's.
+            ValueError: The session is closed, or an argument is not what it should be.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the code that another thread runs here; if none does, nothing happens."""
+        ...
+
+    def close(self) -> None:
+        """End every process of the session. A second call does nothing."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None: ...
+
+
+class Sandbox(Session, Protocol):
+    """A working directory, and sessions over it; it is a session itself, its first.
+
+    Mounts given to it are found in the working directory and can be read by the code, not changed. The
+    methods for files do not reach into them.
+    """
+
+    def new_session(self) -> Session:
+        """A further namespace over the same files. It may be used beside the others, and ends with the sandbox.
+
+        Raises:
+            SandboxFault: It could not be started.
+            ValueError: The sandbox is closed, or has `MAX_SESSIONS` already.
         """
         ...
 
     def reset(self) -> None:
-        """Start over as if new: variables, processes and files of this sandbox are gone."""
+        """Start over as if new: variables, processes, further sessions and files of this sandbox are gone."""
         ...
 
     def write_file(self, path: str, content: bytes) -> None:
@@ -129,12 +246,10 @@ class Sandbox(Protocol):
         """
         ...
 
+    def list_files(self) -> list[str]:
+        """Every regular file, as a sorted list of paths for `read_file`; links are not followed."""
+        ...
+
     def close(self) -> None:
         """End every process and remove every file of this sandbox. A second call does nothing."""
         ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...

@@ -8,7 +8,6 @@ and which system calls it may make, is the business of `landlock` and `seccomp`.
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import resource
 import signal
@@ -17,8 +16,9 @@ import time
 
 NOBODY = 65534
 NEWNS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
-_MOUNT_SETATTR, _AT_FDCWD = 442, -100  # the number is shared by all architectures
-_NOSUID, _NODEV, _NOEXEC = 2, 4, 8
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR, _AT_FDCWD = 428, 429, 442, -100  # numbers shared by all architectures
+_EMPTY_PATH, _RECURSIVE, _CLONE_TREE = 0x1000, 0x8000, 1
+_READ_ONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,12 +51,27 @@ def become(uid: int) -> None:
 
 def unshare(flags: int) -> None:
     """Enter new namespaces; in a new user namespace the user keeps its ids."""
+    processes = os.open("/proc", os.O_PATH)
+    try:
+        _unshare(flags, processes)
+    finally:
+        os.close(processes)
+
+
+def _unshare(flags: int, processes: int) -> None:
     uid, gid = os.getuid(), os.getgid()
     call("unshare", flags)
     if flags & NEWUSER:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            with open(f"/proc/self/{name}", "w") as file:
-                file.write(text)
+            _write(processes, f"self/{name}", text)
+
+
+def _write(folder: int, name: str, text: str) -> None:
+    descriptor = os.open(name, os.O_WRONLY, dir_fd=folder)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
 
 
 def share_namespaces(directory: str, uid: int | None) -> None:
@@ -67,54 +82,72 @@ def share_namespaces(directory: str, uid: int | None) -> None:
     unshare(NEWUSER | NEWNET)
 
 
-def mount_private_view(directory: str, limits: dict) -> int:
-    """Make all files read-only, hide the processes of the host, and put a new file system at `directory`.
+def enter_private_view(
+    directory: str, limits: dict, bindings: list[tuple[str, str]], earlier: int | None = None
+) -> int:
+    """See a read-only file system with a writable one at `directory`, and no process of the host; give up privileges.
+
+    Every session has a mount namespace of its own, for its own /proc, and a user namespace of its own, in which
+    its processes are counted.
+
+    Args:
+        directory: Where the writable file system is put.
+        limits: Sizes of that.
+        bindings: (source, name in `directory`) pairs, for files and folders to be seen there, read-only.
+        earlier: The mount namespace of another session whose files to see; the other arguments are then unused.
 
     Returns:
         A descriptor of the mount namespace. It keeps the files alive when all processes are gone.
     """
+    processes = os.open("/proc", os.O_PATH)  # still shows us when it is covered, or in another namespace
+    if earlier is not None:
+        call("setns", earlier, NEWNS)
     call("unshare", NEWNS)
-    view = os.open("/proc/self/ns/mnt", os.O_RDONLY)
-    _make_read_only("/", 0x8000)  # AT_RECURSIVE
-    _mount("tmpfs", os.path.dirname(directory), "size=64k,mode=711")
-    os.mkdir(directory)
-    _make_read_only(os.path.dirname(directory), 0)
-    size = f"size={limits['disk_mb']}m,nr_inodes={limits['files'] + 1},mode=700"  # the folder itself counts
-    _mount("tmpfs", directory, size, _NOSUID | _NODEV)
-    if os.path.isdir("/dev/shm"):
-        _mount("tmpfs", "/dev/shm", "size=16m,nr_inodes=1024")
-    if os.path.isdir("/dev/pts"):
-        _mount("tmpfs", "/dev/pts", "size=64k,mode=555")  # terminals are writable on a read-only mount
-    _mount_processes()
-    with contextlib.suppress(OSError), open("/proc/sys/user/max_user_namespaces", "w") as file:
-        file.write("0")  # no further user namespaces, hence no capabilities in them
-    return view
-
-
-def enter_owner(view: int) -> None:
-    """Enter the user namespace that a mount namespace belongs to."""
-    owner = fcntl.ioctl(view, 0xB701)  # NS_GET_USERNS
-    call("setns", owner, NEWUSER)
-    os.close(owner)
-
-
-def enter_view(view: int) -> None:
-    """Enter the mount namespace of an earlier session, whose processes are dead."""
-    call("setns", view, NEWNS)
-    call("umount2", b"/proc", 2)  # MNT_DETACH
-    _mount_processes()
-
-
-def _mount_processes() -> None:
+    view = os.open("self/ns/mnt", os.O_RDONLY, dir_fd=processes)
+    if earlier is None:
+        _mount_files(directory, limits, bindings)
+    else:
+        call("umount2", b"/proc", 2)  # MNT_DETACH
     try:
         _mount("proc", "/proc")
     except OSError:
         _mount("tmpfs", "/proc", "size=64k,mode=555")  # a container may forbid a fresh one: then none
+    _unshare(NEWUSER, processes)
+    with contextlib.suppress(OSError):
+        _write(processes, "sys/user/max_user_namespaces", "0")  # no further ones, hence no capabilities in them
+    os.close(processes)
+    return view
 
 
-def _make_read_only(path: str, flags: int) -> None:
-    attributes = struct.pack("4Q", 1 | _NOSUID, 0, 0, 0)  # MOUNT_ATTR_RDONLY
-    call("syscall", _MOUNT_SETATTR, _AT_FDCWD, path.encode(), flags, attributes, len(attributes))
+def _mount_files(directory: str, limits: dict, bindings: list[tuple[str, str]]) -> None:
+    _make_read_only(_AT_FDCWD, "/", _RECURSIVE)
+    trees = [
+        call("syscall", _OPEN_TREE, _AT_FDCWD, source.encode(), _CLONE_TREE | _RECURSIVE) for source, _ in bindings
+    ]
+    folders = [os.path.isdir(source) for source, _ in bindings]
+    _mount("tmpfs", os.path.dirname(directory), "size=64k,mode=711")
+    os.mkdir(directory)
+    _make_read_only(_AT_FDCWD, os.path.dirname(directory), 0)
+    files = limits["files"] + 1 + len(bindings)  # the folder itself counts, and what is mounted on
+    _mount("tmpfs", directory, f"size={limits['disk_mb']}m,nr_inodes={files},mode=700", _NOSUID | _NODEV)
+    for tree, is_folder, (_, name) in zip(trees, folders, bindings, strict=True):
+        target = f"{directory}/{name}"
+        if is_folder:
+            os.mkdir(target)
+        else:
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        _make_read_only(tree, "", _RECURSIVE | _EMPTY_PATH, _NODEV)
+        call("syscall", _MOVE_MOUNT, tree, b"", _AT_FDCWD, target.encode(), 4)  # MOVE_MOUNT_F_EMPTY_PATH
+        os.close(tree)
+    if os.path.isdir("/dev/shm"):
+        _mount("tmpfs", "/dev/shm", "size=16m,nr_inodes=1024")
+    if os.path.isdir("/dev/pts"):
+        _mount("tmpfs", "/dev/pts", "size=64k,mode=555")  # terminals are writable on a read-only mount
+
+
+def _make_read_only(folder: int, path: str, flags: int, more: int = 0) -> None:
+    attributes = struct.pack("4Q", _READ_ONLY | _NOSUID | more, 0, 0, 0)
+    call("syscall", _MOUNT_SETATTR, folder, path.encode(), flags, attributes, len(attributes))
 
 
 def _mount(kind: str, target: str, options: str = "", flags: int = _NOSUID | _NODEV | _NOEXEC) -> None:
@@ -122,17 +155,22 @@ def _mount(kind: str, target: str, options: str = "", flags: int = _NOSUID | _NO
 
 
 def limit_resources(limits: dict, processes: int) -> None:
-    """Set the resource limits of this process and its descendants."""
-    for which, value in (
-        (resource.RLIMIT_AS, limits["memory_mb"] << 20),
-        (resource.RLIMIT_FSIZE, limits["file_size_mb"] << 20),
-        (resource.RLIMIT_NPROC, processes),
-        (resource.RLIMIT_NOFILE, 256),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        hard = resource.getrlimit(which)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (value, value))
+    """Set the resource limits of this process and its descendants, but for that of open files."""
+    _limit(resource.RLIMIT_AS, limits["memory_mb"] << 20)
+    _limit(resource.RLIMIT_FSIZE, limits["file_size_mb"] << 20)
+    _limit(resource.RLIMIT_NPROC, processes)
+    _limit(resource.RLIMIT_CORE, 0)
+
+
+def limit_open_files() -> None:
+    """Limit open files, and how many descriptors may be on their way in all messages of this user."""
+    _limit(resource.RLIMIT_NOFILE, 256)
+
+
+def _limit(which: int, value: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (value, value))
 
 
 def renounce() -> None:

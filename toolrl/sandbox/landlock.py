@@ -39,10 +39,14 @@ def abi() -> int:
     return call("syscall", _CREATE, None, 0, 1)  # LANDLOCK_CREATE_RULESET_VERSION
 
 
-def open_readable() -> list[tuple[int, int]]:
-    """Descriptors of what every sandbox may read, with the rights; opened while we still may."""
+def open_readable(packages: Iterable[str]) -> list[tuple[int, int]]:
+    """Descriptors of what every sandbox may read, with the rights; opened while we still may.
+
+    Args:
+        packages: Folders that Python imports from, besides its own.
+    """
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
-    folders = (*_SYSTEM, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__), *libraries)
+    folders = (*_SYSTEM, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__), *libraries, *packages)
     rules = [(f"/etc/{name}", READ_FILE) for name in _SETTINGS]
     rules += [(path, READ_FILE | WRITE_FILE) for path in _DEVICES]
     rules = [rule for rule in rules if os.path.exists(rule[0])]

@@ -33,12 +33,17 @@ from toolrl.sandbox import zygote
 zygote.main()"""
 _START_SECONDS = 60.0
 _OPEN_FILES = 16_384
+_ONE_THREAD = {  # a fork would lose the others, and a process with threads may not enter namespaces
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
 _FIRST_UID = 64_000  # without namespaces a root zygote gives each session a user id of its own
 _FOLDER = re.compile(r"toolrl-sandbox-(\d+)-(\d+)-(\d+)-")  # process namespace, pid, start time
 
 
 def _allow_many_files() -> None:
-    """Raise this process's soft limit: each sandbox holds four descriptors here, and 1024 are soon used up."""
+    """Raise this process's soft limit: each sandbox holds seven descriptors here, and 1024 are soon used up."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(hard, _OPEN_FILES) if hard != resource.RLIM_INFINITY else _OPEN_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -53,9 +58,10 @@ class Zygote:
 
     Args:
         without: Names of layers that are not set up, for tests of what is left.
+        packages: Whether sessions can import the packages that this process can; see `zygote.PACKAGES`.
     """
 
-    def __init__(self, *, without: Iterable[str] = ()) -> None:
+    def __init__(self, *, without: Iterable[str] = (), packages: bool = False) -> None:
         remove_leftovers()
         _allow_many_files()
         self._directory = tempfile.mkdtemp(prefix=_folder_prefix(os.getpid()))
@@ -64,7 +70,7 @@ class Zygote:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             os.chmod(self._directory, 0o711)
-            hello = self._start(theirs, without)
+            hello = self._start(theirs, without, packages)
         except BaseException:
             self._control.close()
             remove_tree(self._directory)
@@ -75,12 +81,15 @@ class Zygote:
         self.active = ActiveLayers(hello["layers"], hello["problems"])
         let_go_in_forks(self)
 
-    def _start(self, theirs: socket.socket, without: Iterable[str]) -> dict[str, Any]:
+    def _start(self, theirs: socket.socket, without: Iterable[str], packages: bool) -> dict[str, Any]:
         """Start the process; its first message."""
         environment = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}
         if "LD_LIBRARY_PATH" in os.environ:  # some Pythons do not start without
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         arguments = [theirs.fileno(), self._directory, os.getpid(), ",".join(without)]
+        if packages:
+            arguments += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+            environment |= _ONE_THREAD
         with tempfile.TemporaryFile() as errors:
             with theirs:
                 self._process = subprocess.Popen(
@@ -123,7 +132,12 @@ class Zygote:
         return path, uid
 
     def open_session(
-        self, directory: str, uid: int | None, limits: SandboxLimits, view: int | None
+        self,
+        directory: str,
+        uid: int | None,
+        limits: SandboxLimits,
+        bindings: list[tuple[str, str]],
+        view: int | None,
     ) -> tuple[socket.socket, socket.socket]:
         """Ask for a worker: our ends of the sockets to it and to its guard. Does not wait for it.
 
@@ -131,11 +145,13 @@ class Zygote:
             directory: Where it works.
             uid: Who owns the directory, if that is not ours.
             limits: What it may use.
-            view: Mount namespace of an earlier worker, whose files it takes over.
+            bindings: (source, name) pairs: what is mounted in the directory.
+            view: Mount namespace of an earlier worker, whose files it works with.
         """
         channel, workers = socket.socketpair()
         lifeline, guards = socket.socketpair()
-        request = json.dumps({"directory": directory, "uid": uid, "limits": asdict(limits)}).encode()
+        asked = {"directory": directory, "uid": uid, "limits": asdict(limits), "bindings": bindings}
+        request = json.dumps(asked).encode()
         with workers, guards:
             try:
                 with self._lock:
@@ -198,17 +214,16 @@ class _Inherited(Protocol):
 
 
 _inherited: weakref.WeakSet[_Inherited] = weakref.WeakSet()
-_shared: Zygote | None = None
+_shared: dict[bool, Zygote] = {}
 _shared_lock = threading.Lock()
 
 
-def shared_zygote() -> Zygote:
-    """The zygote of this process, started at the first call."""
-    global _shared
+def shared_zygote(packages: bool = False) -> Zygote:
+    """The zygote of this process, one with packages and one without, started at the first call."""
     with _shared_lock:
-        if _shared is None or not _shared.alive:
-            _shared = Zygote()
-        return _shared
+        if packages not in _shared or not _shared[packages].alive:
+            _shared[packages] = Zygote(packages=packages)
+        return _shared[packages]
 
 
 def let_go_in_forks(item: _Inherited) -> None:
@@ -218,7 +233,7 @@ def let_go_in_forks(item: _Inherited) -> None:
 
 def _forget_inherited() -> None:
     global _shared, _shared_lock
-    _shared, _shared_lock = None, threading.Lock()
+    _shared, _shared_lock = {}, threading.Lock()
     for item in list(_inherited):
         item.detach()
     _inherited.clear()

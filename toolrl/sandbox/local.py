@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import stat
+import threading
 import weakref
-from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox.base import ExecResult, SandboxLimits, check_seconds
+from toolrl.sandbox.base import (
+    MAX_SESSIONS,
+    ExecResult,
+    Mount,
+    OutputListener,
+    SandboxLimits,
+    check_environment,
+    check_seconds,
+)
+from toolrl.sandbox.files import Files
 from toolrl.sandbox.launcher import Zygote, let_go_in_forks, shared_zygote
 from toolrl.sandbox.levels import Isolation, Level, accept, wanted_isolation
+from toolrl.sandbox.mounts import PreparedMounts
 from toolrl.sandbox.plumbing import remove_tree
-from toolrl.sandbox.session import Session
+from toolrl.sandbox.session import Connection
 
 
 class LocalSandbox:
-    """A `Sandbox` in a process of its own, forked in milliseconds.
+    """A `Sandbox` whose sessions are processes of their own, forked in milliseconds.
 
-    What it covers depends on the kernel: see `toolrl doctor`. The random module starts from the same seed
-    in every session, so that equal code gives equal output. After a fork of the process that made it, a
-    sandbox must be `reset` before the child uses it.
+    What it covers depends on the kernel: see `toolrl doctor`. The random module, and NumPy's, start from the
+    same seed in every session, so that equal code gives equal output. After a fork of the process that made
+    it, a sandbox must be `reset` before the child uses it.
 
     Args:
-        limits: What it may use; `SandboxLimits()` if None.
+        limits: What each session may use; `SandboxLimits()` if None.
         isolation: The least that is accepted. "full", "no-landlock" and "no-userns" demand a level;
             "best_effort" takes any of them and warns once if it is not "full"; "none" takes whatever
             there is. If None, the environment variable TOOLRL_ISOLATION, else "best_effort". All layers that
-            this machine offers are always in force.
-        zygote: Gives the process to fork from; by default one per process, shared by all sandboxes.
+            this machine offers are always in force, in every session.
+        packages: Whether the code can import the packages that this process can; NumPy, SymPy, pandas and
+            matplotlib are then loaded before it starts. Without, it has the standard library.
+        mounts: What the code may read of this machine: bound read-only, or copied where namespaces, or the
+            permissions of the files, do not allow that.
+        zygote: Gives the process to fork from, in place of one per process and value of `packages`.
 
     Raises:
         ConfigError: This machine does not offer the isolation asked for.
@@ -45,16 +58,19 @@ class LocalSandbox:
         limits: SandboxLimits | None = None,
         *,
         isolation: Isolation | None = None,
-        zygote: Callable[[], Zygote] = shared_zygote,
+        packages: bool = False,
+        mounts: Sequence[Mount] = (),
+        zygote: Callable[[], Zygote] | None = None,
     ) -> None:
         self.limits = limits or SandboxLimits()
+        self.mounts = tuple(mounts)
         self._isolation = wanted_isolation(isolation)
-        self._zygote = zygote
+        self._zygote = zygote or partial(shared_zygote, packages)
         self._open()
 
     def _open(self) -> None:
         with _as_fault():
-            self._place = _Place(self._zygote, self.limits, self._isolation)
+            self._place = _Place(self._zygote, self.limits, self.mounts, self._isolation)
         self._finalizer = weakref.finalize(self, self._place.close)
 
     @property
@@ -62,13 +78,29 @@ class LocalSandbox:
         """How well the code is walled in."""
         return self._place.zygote.active.level
 
-    def run(self, code: str, *, timeout_seconds: float | None = None) -> ExecResult:
-        """See `Sandbox.run`."""
-        seconds = self.limits.seconds if timeout_seconds is None else timeout_seconds
-        check_seconds("timeout_seconds", seconds)
+    def run(
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_output: OutputListener | None = None,
+    ) -> ExecResult:
+        """See `Session.run`."""
+        return (
+            self._own_place()
+            .sessions[0]
+            .run(code, timeout_seconds=timeout_seconds, environment=environment, on_output=on_output)
+        )
+
+    def interrupt(self) -> None:
+        """See `Session.interrupt`."""
+        self._own_place().sessions[0].interrupt()
+
+    def new_session(self) -> LocalSession:
+        """See `Sandbox.new_session`."""
         with _as_fault():
-            session = self._own_place().live_session()
-        return session.run(code, seconds)
+            return self._own_place().open_session()
 
     def reset(self) -> None:
         """See `Sandbox.reset`."""
@@ -78,22 +110,15 @@ class LocalSandbox:
 
     def write_file(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
-        place = self._own_place()
-        with place.folder_of(path, create=True) as (folder, name):
-            with contextlib.suppress(FileNotFoundError):
-                _refuse_link(name, folder, path)
-                os.unlink(name, dir_fd=folder)
-            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder)
-            with open(descriptor, "wb") as file:
-                file.write(content)
+        self._own_place().files.write(path, content)
 
     def read_file(self, path: str) -> bytes:
         """See `Sandbox.read_file`."""
-        with self._own_place().folder_of(path) as (folder, name):
-            if not stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode):
-                raise ValueError(f"{path!r} is not a regular file of the sandbox")
-            with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
-                return file.read()
+        return self._own_place().files.read(path)
+
+    def list_files(self) -> list[str]:
+        """See `Sandbox.list_files`."""
+        return self._own_place().files.listing()
 
     def close(self) -> None:
         """See `Sandbox.close`."""
@@ -118,91 +143,127 @@ class LocalSandbox:
         return self._place
 
 
-class _Place:
-    """A working directory and the session that lives in it; both gone when closed."""
+class LocalSession:
+    """One namespace of a `LocalSandbox`; see `Session`.
 
-    def __init__(self, zygote: Callable[[], Zygote], limits: SandboxLimits, isolation: Isolation) -> None:
+    Args:
+        connect: Starts a worker for it.
+        limits: What it may use.
+    """
+
+    def __init__(self, connect: Callable[[], Connection], limits: SandboxLimits) -> None:
+        self._connect, self._limits = connect, limits
+        self._connection = connect()
+        self._lock = threading.Lock()
+        self.closed = False
+
+    def run(
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_output: OutputListener | None = None,
+    ) -> ExecResult:
+        """See `Session.run`."""
+        seconds = self._limits.seconds if timeout_seconds is None else timeout_seconds
+        check_seconds("timeout_seconds", seconds)
+        variables = check_environment(environment or {})
+        return self._live_connection().run(code, seconds, variables, on_output)
+
+    def start(self) -> None:
+        """Wait until a worker is there."""
+        self._live_connection().wait_until_ready()
+
+    def _live_connection(self) -> Connection:
+        with self._lock, _as_fault():
+            if self.closed:
+                raise ValueError("this session is closed; open another one")
+            if self._connection.ended:
+                self._connection = self._connect()
+        return self._connection
+
+    def interrupt(self) -> None:
+        """See `Session.interrupt`."""
+        self._connection.interrupt()
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        with self._lock:
+            was_closed, self.closed = self.closed, True
+        if not was_closed:
+            self._connection.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Place:
+    """A working directory and the sessions that live in it; all gone when closed."""
+
+    def __init__(
+        self, zygote: Callable[[], Zygote], limits: SandboxLimits, mounts: tuple[Mount, ...], isolation: Isolation
+    ) -> None:
         self.pid = os.getpid()
         self.zygote = zygote()
         accept(self.zygote.active, isolation)
+        self.sessions: list[LocalSession] = []
         self._source, self._limits = zygote, limits
+        self._private = self.zygote.active.holds["namespaces"]  # then the files lie where only workers see them
+        self._view: list[int] = []
         self._directory, self._uid = self.zygote.new_directory()
-        self._files: list[int] = []
+        self.files = Files(self._open_directory, self._uid, mounts)
         let_go_in_forks(self)
         try:
-            self._session = self._new_session()
+            self.prepared = PreparedMounts(mounts, self._directory, self._uid, self._private)
+            self.open_session()
         except BaseException:
-            remove_tree(self._directory)
+            self.close()
             raise
 
-    def _new_session(self) -> Session:
-        return Session(self._source(), self._directory, self._uid, self._limits, self._files)
+    def open_session(self) -> LocalSession:
+        self.sessions[1:] = [session for session in self.sessions[1:] if not session.closed]
+        if len(self.sessions) >= MAX_SESSIONS:
+            raise ValueError(f"a sandbox has {MAX_SESSIONS} sessions at most; close one")
+        if self.sessions:
+            self._make_view()
+        self.sessions.append(LocalSession(self._connect, self._limits))
+        return self.sessions[-1]
 
-    def live_session(self) -> Session:
-        """The session, or a new one if that has ended."""
-        if self._session.ended:
-            self._session = self._new_session()
-        return self._session
+    def _connect(self) -> Connection:
+        if self.pid != os.getpid():
+            raise SandboxFault(f"this session belongs to process {self.pid}; open another one after a fork")
+        zygote, bindings = self._source(), self.prepared.bindings
+        if self._view and zygote is not self.zygote:  # no other's processes may enter what it has mounted
+            raise SandboxFault("the process that this sandbox was forked from is gone; reset() opens another one")
+        return Connection(zygote, self._directory, self._uid, self._limits, bindings, self._view)
+
+    def _make_view(self) -> None:
+        """Wait until the first session has made the file system that all others use."""
+        if self._private and not self._view:
+            self.sessions[0].start()
+
+    def _open_directory(self) -> int:
+        self._make_view()
+        return os.dup(self._view[1]) if self._private else os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
 
     def close(self) -> None:
         if os.getpid() == self.pid:
-            self._session.end()
+            for session in self.sessions:
+                session.close()
             self.detach()
             remove_tree(self._directory)
+            remove_tree(f"{self._directory}-mounts")
 
     def detach(self) -> None:
         """Let go of the files; in a forked child this leaves the parent's alone."""
-        while self._files:
-            os.close(self._files.pop())
-
-    def _open_directory(self) -> int:
-        if not self.zygote.active.holds["namespaces"]:
-            return os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        if not self._files:
-            self.live_session().wait_until_ready()
-        return os.dup(self._files[1])
-
-    @contextlib.contextmanager
-    def folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
-        """A descriptor of the folder that holds `path`, reached without following a link, and the last name."""
-        parts = PurePosixPath(path).parts
-        if not parts or parts[0] == "/" or ".." in parts or "\0" in path:
-            raise ValueError(f"{path!r} must be relative to the sandbox's directory and stay inside it")
-        with contextlib.ExitStack() as descriptors:
-            folder = self._open_directory()
-            descriptors.callback(os.close, folder)
-            descriptors.enter_context(_files_belong_to(self._uid))
-            for part in parts[:-1]:
-                try:
-                    _refuse_link(part, folder, path)
-                except FileNotFoundError:
-                    if not create:
-                        raise
-                    os.mkdir(part, 0o755, dir_fd=folder)
-                folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
-                descriptors.callback(os.close, folder)
-            yield folder, parts[-1]
-
-
-@contextlib.contextmanager
-def _files_belong_to(uid: int | None) -> Iterator[None]:
-    """Use files as another user, in this thread alone: a user namespace's file system has no place for root's."""
-    if uid is None:
-        yield
-        return
-    libc = ctypes.CDLL(None)
-    libc.setfsgid(uid)
-    libc.setfsuid(uid)
-    try:
-        yield
-    finally:
-        libc.setfsuid(os.geteuid())
-        libc.setfsgid(os.getegid())
-
-
-def _refuse_link(name: str, folder: int, path: str) -> None:
-    if stat.S_ISLNK(os.lstat(name, dir_fd=folder).st_mode):
-        raise ValueError(f"{path!r} goes through the symbolic link {name!r}")
+        while self._view:
+            os.close(self._view.pop())
 
 
 @contextlib.contextmanager

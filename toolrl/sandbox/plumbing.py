@@ -4,20 +4,31 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Sequence
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 HEADER = struct.Struct("!I")  # every message is its length, then JSON
 
 
-def send_message(sock: socket.socket, message: dict, descriptors: Sequence[int] = ()) -> None:
-    """Send one message; one with descriptors must be short."""
+def send_message(sock: socket.socket, message: dict, *descriptors: int) -> None:
+    """Send one message; descriptors travel with its header."""
     payload = json.dumps(message).encode()
-    payload = HEADER.pack(len(payload)) + payload
+    header = HEADER.pack(len(payload))
     if descriptors:
-        socket.send_fds(sock, [payload], descriptors)
-    else:
-        sock.sendall(payload)
+        socket.send_fds(sock, [header], descriptors)
+        header = b""
+    sock.sendall(header + payload)
+
+
+def cut(text: str, limit: int) -> str:
+    """Text without lone surrogates, and visibly without its middle if it is longer than `limit` characters."""
+    text = text.encode("utf-8", "replace").decode()
+    return text if len(text) <= limit else joined(text, text, limit, f"{len(text)} characters")
+
+
+def joined(head: str, tail: str, limit: int, size: str) -> str:
+    """The beginning of `head` and the end of `tail`, `limit` characters together, and a note between them."""
+    kept = limit // 2
+    return f"{head[:kept]}\n[... cut: {size}, of which {limit} characters are kept ...]\n{tail[kept - limit :]}"
 
 
 def remove_tree(path: str) -> None:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
 import signal
 import socket
+import threading
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox.base import ExecError, ExecResult, SandboxLimits
+from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits
 from toolrl.sandbox.launcher import Zygote, let_go_in_forks
+from toolrl.sandbox.outcome import died, result_of
 from toolrl.sandbox.plumbing import HEADER, send_message
+from toolrl.sandbox.relay import FileRelay, Relay
 
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0
-_LIMITS = ("seconds", "memory", "processes", "file_size", "disk", "output")
+_STREAM_SECONDS = 0.03  # between two looks at the output, if anybody listens
 _LIMIT_BEHIND_SIGNAL = {signal.SIGXCPU: "seconds", signal.SIGXFSZ: "file_size"}
 
 
-class Session:
+class Connection:
     """One worker: the socket to it, and the socket to the guard that ends it.
 
     Attributes:
@@ -32,57 +37,100 @@ class Session:
         directory: Where it works.
         uid: Who owns the directory, if that is not ours.
         limits: What the worker may use.
-        files: Descriptors of a mount namespace, and of the directory in it. A worker takes over what an
+        bindings: What is mounted in the directory.
+        view: Descriptors of a mount namespace, and of the directory in it. A worker works with the files that an
             earlier one made; if there is nothing yet, one that makes its own puts them here when it is ready.
     """
 
     def __init__(
-        self, zygote: Zygote, directory: str, uid: int | None, limits: SandboxLimits, files: list[int]
+        self,
+        zygote: Zygote,
+        directory: str,
+        uid: int | None,
+        limits: SandboxLimits,
+        bindings: list[tuple[str, str]],
+        view: list[int],
     ) -> None:
-        self._channel, self._lifeline = zygote.open_session(directory, uid, limits, files[0] if files else None)
-        self._files = files
-        self._ready, self._runs = False, 0
-        self._largest_message = (1 << 16) + 64 * limits.output_characters
+        earlier = view[0] if view else None
+        self._channel, self._lifeline = zygote.open_session(directory, uid, limits, bindings, earlier)
+        self._limits, self._view, self._ready, self._runs = limits, view, False, 0
+        self._largest_message = (1 << 16) + 64 * limits.output_characters + (limits.display_mb << 20)
+        self._descriptors: list[int] = []  # the worker's pidfd, its stdout and stderr
+        self._busy, self._interrupts = threading.RLock(), threading.Lock()
+        self._interruptible = self._interrupted = False
         self.ended = False
         let_go_in_forks(self)
 
-    def run(self, code: str, seconds: float) -> ExecResult:
+    def run(
+        self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
+    ) -> ExecResult:
         """Run code in the worker; a worker that does not answer in time, or not properly, is ended."""
+        with self._busy:
+            return self._run(code, seconds, environment, on_output)
+
+    def _run(
+        self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
+    ) -> ExecResult:
+        with self._interrupts:
+            self._interrupted = False
         self.wait_until_ready()
-        started, result, died, reason = time.monotonic(), None, "SandboxDied", ""
+        started, result, name, reason = time.monotonic(), None, "SandboxDied", ""
+        request = {"code": code, "seconds": seconds, "environment": dict(environment)}
+        relay = None
+        if on_output is not None:
+            relay = FileRelay(Relay(on_output, self._limits.output_characters), self._descriptors[1:])
         try:
-            result = self._ask(code, started, seconds)
-        except TimeoutError:
-            died, reason = "TimeoutError", f"the code was stopped after {seconds:g} seconds"
-        except (EOFError, OSError):
-            pass  # the guard knows why
-        except (ValueError, LookupError, TypeError, RecursionError):
-            reason = "the process sent something that is no answer"
-        finally:
+            try:
+                result = self._ask(request, started, relay)
+            except TimeoutError:
+                name, reason = "TimeoutError", f"the code was stopped after {seconds:g} seconds"
+            except (EOFError, OSError):
+                pass  # the guard knows why
+            except (ValueError, LookupError, TypeError, RecursionError):
+                reason = "the process sent something that is no answer"
             elapsed = time.monotonic() - started
+            if relay is not None:
+                relay.read()
+        except BaseException:
+            result = None
+            raise
+        finally:
             report = {} if result else self.end()
         if result:
             return result
         if "status" not in report:
             raise SandboxFault(f"a sandbox vanished: {report.get('fault', 'its guard was killed')}")
         status = report["status"]
-        limit = "seconds" if died == "TimeoutError" else _LIMIT_BEHIND_SIGNAL.get(-status, "")
+        limit = "seconds" if name == "TimeoutError" else _LIMIT_BEHIND_SIGNAL.get(-status, "")
         if not reason and status < 0:
             reason = f"the process was ended by signal {-status} ({signal.strsignal(-status)})"
-        message = (
-            f"{reason or f'the process ended itself with status {status}'}; its variables are lost, its files kept"
-        )
-        error = ExecError(died, message, f"{died}: {message}")
-        hit = tuple(name for name in _LIMITS if name in (limit, *report["limits"]))
-        return ExecResult(report["stdout"], report["stderr"], None, error, elapsed, hit)
+        reason = reason or f"the process ended itself with status {status}"
+        return died(name, reason, report["stdout"], report["stderr"], elapsed, (limit, *report["limits"]))
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the code, as soon as it has begun; nothing if none runs."""
+        with self._interrupts:
+            self._interrupted = True
+            if self._interruptible:
+                signal.pidfd_send_signal(self._descriptors[0], signal.SIGINT)
 
     def end(self) -> dict[str, Any]:
-        """Kill everything in the session, wait until it is dead; what the guard reports."""
+        """Kill everything in the session, wait until it is dead; what the guard reports.
+
+        A run on another thread comes to its end, and gets the report.
+        """
+        return {} if self.ended else self._end()  # in a forked child a copy of the lock may be held for good
+
+    def _end(self) -> dict[str, Any]:
         report: dict[str, Any] = {}
-        with contextlib.suppress(OSError, EOFError):
+        with contextlib.suppress(OSError):
             self._lifeline.shutdown(socket.SHUT_WR)
-            report = self._receive(self._lifeline, time.monotonic() + _END_SECONDS)
-        self.detach()
+        with self._busy:
+            if self.ended:
+                return report
+            with contextlib.suppress(OSError, EOFError):
+                report = self._receive(self._lifeline, time.monotonic() + _END_SECONDS)
+            self.detach()
         return report
 
     def detach(self) -> None:
@@ -90,6 +138,8 @@ class Session:
         self.ended = True
         self._channel.close()
         self._lifeline.close()
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
     def wait_until_ready(self) -> None:
         """Wait for the worker to be walled in.
@@ -97,63 +147,81 @@ class Session:
         Raises:
             SandboxFault: It did not succeed.
         """
-        if self._ready:
-            return
+        with self._busy:
+            if not self._ready:
+                self._greet()
+
+    def _greet(self) -> None:
         hello: dict[str, Any] = {}
         try:
             with contextlib.suppress(EOFError, OSError):
-                hello = self._receive(self._channel, time.monotonic() + _START_SECONDS, self._files)
+                hello = self._receive(self._channel, time.monotonic() + _START_SECONDS, descriptors=True)
             self._ready = "ready" in hello
         finally:
             report = {} if self._ready else self.end()
         if not self._ready:
             raise SandboxFault(f"a sandbox did not start: {hello.get('fault') or report.get('fault') or 'no answer'}")
 
-    def _ask(self, code: str, started: float, seconds: float) -> ExecResult:
-        """Send code, and check the answer: the code can write to its socket too."""
+    def _ask(self, request: dict[str, Any], began: float, relay: FileRelay | None) -> ExecResult:
+        """Send code, and check the answers: the code can write to its socket too."""
         self._runs += 1
-        self._channel.settimeout(seconds)
-        send_message(self._channel, {"run": self._runs, "code": code, "seconds": seconds})
-        reply = self._receive(self._channel, started + seconds)
+        deadline, tick = began + request["seconds"], relay.read if relay else None
+        self._channel.settimeout(request["seconds"])
+        try:
+            send_message(self._channel, {"run": self._runs, **request})
+            if "started" not in self._receive(self._channel, deadline):
+                raise ValueError("an answer before the question")
+            with self._interrupts:
+                self._interruptible = True
+                if self._interrupted:
+                    signal.pidfd_send_signal(self._descriptors[0], signal.SIGINT)
+            reply = self._receive(self._channel, deadline, tick=tick)
+        finally:
+            with self._interrupts:
+                self._interruptible = False
         if reply["run"] != self._runs:
             raise ValueError("an answer to another question")
-        value, error = reply["value"], reply["error"]
-        return ExecResult(
-            _text(reply["stdout"]),
-            _text(reply["stderr"]),
-            None if value is None else _text(value),
-            None if error is None else ExecError(*(_text(part) for part in error)),
-            time.monotonic() - started,
-            tuple(name for name in _LIMITS if name in reply["limits"]),
-        )
+        return result_of(reply, reply["stdout"], reply["stderr"], time.monotonic() - began)
 
-    def _receive(self, source: socket.socket, deadline: float, files: list[int] | None = None) -> dict[str, Any]:
+    def _receive(
+        self,
+        source: socket.socket,
+        deadline: float,
+        *,
+        descriptors: bool = False,
+        tick: Callable[[], None] | None = None,
+    ) -> dict[str, Any]:
         """One message; EOFError if the source, or the worker, is gone before it has come.
 
         Args:
             source: Where it comes from.
             deadline: When to give up, on the monotonic clock.
-            files: Takes the descriptors that come along; only before any code has run.
+            descriptors: Whether to take the descriptors that come along; only before any code has run.
+            tick: Called now and then while we wait.
         """
         poll = select.poll()
         poll.register(source, select.POLLIN)
         poll.register(self._lifeline, select.POLLIN)
         received, length = bytearray(), HEADER.size
         while len(received) < length:
-            ready = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+            left = max(0.0, deadline - time.monotonic())
+            ready = dict(poll.poll((min(left, _STREAM_SECONDS) if tick else left) * 1000))
+            if tick:
+                tick()
+            if not ready and time.monotonic() < deadline:
+                continue
             if not ready:
                 raise TimeoutError
-            if source.fileno() not in ready:
-                raise EOFError
-            if files is None:
-                chunk = source.recv(1 << 20)
-            else:
-                chunk, came, _, _ = socket.recv_fds(source, 1 << 20, 2, socket.MSG_CMSG_CLOEXEC)
-                files += came
+            chunk = b""
+            if source.fileno() in ready and descriptors and not received:
+                chunk, came, _, _ = socket.recv_fds(source, length, 5, socket.MSG_CMSG_CLOEXEC)
+                self._descriptors, self._view[len(self._view) :] = came[:3], came[3:]
+            elif source.fileno() in ready:
+                chunk = source.recv(min(length - len(received), 1 << 20))
             if not chunk:
                 raise EOFError
             received += chunk
-            if length == HEADER.size <= len(received):
+            if length == HEADER.size == len(received):
                 length += HEADER.unpack_from(received)[0]
                 if length > self._largest_message:
                     raise ValueError(f"a message of {length} bytes")
@@ -161,9 +229,3 @@ class Session:
         if not isinstance(message, dict):
             raise ValueError("a message that is not an object")
         return message
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"text expected, got {type(value).__name__}")
-    return value.encode("utf-8", "replace").decode()

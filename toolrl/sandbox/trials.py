@@ -40,8 +40,9 @@ def _enter_namespaces(directory: str, uid: int | None) -> None:
     os.mkdir(f"{directory}/trial")
     try:
         isolation.share_namespaces(directory, uid)
-        isolation.unshare(isolation.NEWUSER | isolation.NEWPID | isolation.NEWIPC)
-        _in_a_child(lambda: isolation.mount_private_view(f"{directory}/trial", {"disk_mb": 1, "files": 1}))
+        isolation.unshare(isolation.NEWPID | isolation.NEWIPC)
+        limits = {"disk_mb": 1, "files": 1}
+        _in_a_child(lambda: isolation.enter_private_view(f"{directory}/trial", limits, [("/usr", "bound")]))
     finally:
         os.rmdir(f"{directory}/trial")
 

@@ -3,29 +3,26 @@
 Nothing here is secret from the code that runs: it can forge its own answers, and no more than those.
 """
 
-import ast
-import errno
-import importlib
 import io
 import json
-import linecache
 import math
 import os
 import random
-import re
 import resource
+import signal
 import socket
 import sys
-import traceback
 import types
 
-from toolrl.sandbox.plumbing import HEADER, send_message
-
-_NUMBERED = re.compile(r"<tool \d+>")  # every run has a file name of its own, so that old functions show their lines
+from toolrl.sandbox.execution import Runner
+from toolrl.sandbox.plumbing import HEADER, cut, joined, send_message
 
 
 def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict) -> None:
-    """Answer messages {"run", "code", "seconds"} until the channel closes."""
+    """Answer messages {"run", "code", "seconds", "environment"} until the channel closes.
+
+    Two answers for each: one when an interrupt (SIGINT) would reach the code, one at its end.
+    """
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = io.TextIOWrapper(
             io.FileIO(descriptor, "w", closefd=False), "utf-8", "backslashreplace", line_buffering=True
@@ -35,6 +32,10 @@ def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict) -> Non
     main = sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv, sys.path = [""], ["", *sys.path]
     random.seed(0)  # the same seed gives the same trajectory
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # except during a run
+    runner = Runner(main, limits["display_mb"] << 20)
     pid = os.getpid()
     reader = channel.makefile("rb")
     while header := reader.read(HEADER.size):
@@ -42,8 +43,10 @@ def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict) -> Non
         for output in outputs:
             os.ftruncate(output, 0)
         _limit_cpu(request["seconds"])
-        importlib.invalidate_caches()  # for modules among the files written since
-        value, error, hit = _run(request["code"], f"<tool {request['run']}>", main.__dict__)
+        number = request["run"]
+        outcome = runner.run(
+            request["code"], number, request["environment"], lambda: send_message(channel, {"started": True})
+        )
         for name in ("stdout", "stderr"):
             try:
                 getattr(sys, name).flush()
@@ -51,67 +54,25 @@ def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict) -> Non
                 continue
         if os.getpid() != pid:
             os._exit(0)  # a child that the code forked must not answer
-        send_message(channel, {"run": request["run"], **report(outputs, limits, value, error, hit)})
+        send_message(channel, {"run": number, **report(outputs, limits, outcome)})
 
 
-def report(
-    outputs: tuple[int, int], limits: dict, value: str | None = None, error: tuple | None = None, hit: str = ""
-) -> dict:
+def report(outputs: tuple[int, int], limits: dict, outcome: dict | None = None) -> dict:
     """The end of a run as a message: all text cut to its limit, and the limits that were hit."""
     limit = limits["output_characters"]
-    (stdout, cut), (stderr, cut_too) = (_captured(output, limit) for output in outputs)
-    full = any(os.fstat(output).st_size >= limits["file_size_mb"] << 20 for output in outputs)
-    if full and hit == "file_size":
-        hit = ""  # it was stdout that grew too large
+    outcome = outcome or {"value": None, "error": None, "limits": [], "displays": []}
+    (stdout, was_cut), (stderr, was_cut_too) = (_captured(output, limit) for output in outputs)
+    value, error, hit = outcome["value"], outcome["error"], outcome["limits"]
+    if "file_size" in hit and any(os.fstat(output).st_size >= limits["file_size_mb"] << 20 for output in outputs):
+        hit = [name for name in hit if name != "file_size"]  # it was stdout that grew too large
     return {
         "stdout": stdout,
         "stderr": stderr,
-        "value": None if value is None else _cut(value, limit),
-        "error": error and [_cut(text, limit) for text in error],
-        "limits": [name for name in (hit, "output" if cut or cut_too else "") if name],
+        "value": None if value is None else cut(value, limit),
+        "error": error and [cut(text, limit) for text in error],
+        "limits": [*hit, *(["output"] if was_cut or was_cut_too else [])],
+        "displays": outcome["displays"],
     }
-
-
-def _run(code: str, filename: str, namespace: dict) -> tuple[str | None, tuple[str, str, str] | None, str]:
-    """Execute as a REPL does: (repr of the final expression, error, limit that caused the error)."""
-    linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
-    try:
-        tree = ast.parse(code, filename)
-        last = tree.body[-1] if tree.body else None
-        if isinstance(last, ast.Expr):
-            tree.body.pop()
-        exec(compile(tree, filename, "exec", dont_inherit=True), namespace)
-        if not isinstance(last, ast.Expr):
-            return None, None, ""
-        result = eval(compile(ast.Expression(last.value), filename, "eval", dont_inherit=True), namespace)
-        return None if result is None else repr(result), None, ""
-    except BaseException as error:  # noqa: BLE001  SystemExit too: everything the code raises is its own
-        return None, _describe(error), _limit_behind(error)
-
-
-def _describe(error: BaseException) -> tuple[str, str, str]:
-    """Name, message, and a traceback that shows only the frames of the code."""
-    name = type(error).__name__
-    try:
-        reports = [traceback.TracebackException.from_exception(error, compact=True)]
-        for item in reports:  # grows: causes and groups come after
-            item.stack[:] = [frame for frame in item.stack if frame.filename.startswith("<tool")]
-            reports += filter(None, (item.__cause__, item.__context__, *(item.exceptions or ())))
-        lines = "".join(reports[0].format())
-        return name, _NUMBERED.sub("<tool>", str(error)), _NUMBERED.sub("<tool>", lines)
-    except Exception:  # noqa: BLE001  an exception that cannot even be printed, or no memory left to do it
-        return name, "(no message)", f"{name}: (no message)"
-
-
-def _limit_behind(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "memory"
-    if isinstance(error, OSError) and error.errno == errno.EFBIG:
-        return "file_size"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "disk"
-    no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
-    return "processes" if no_thread or (isinstance(error, OSError) and error.errno == errno.EAGAIN) else ""
 
 
 def _limit_cpu(seconds: float) -> None:
@@ -126,16 +87,6 @@ def _captured(output: int, limit: int) -> tuple[str, bool]:
     size = os.fstat(output).st_size
     if size <= 4 * limit:
         text = os.pread(output, size, 0).decode("utf-8", "replace")
-        return _cut(text, limit), len(text) > limit
+        return cut(text, limit), len(text) > limit
     head, tail = (os.pread(output, 2 * limit, start).decode("utf-8", "replace") for start in (0, size - 2 * limit))
-    return _joined(head, tail, limit, f"{size} bytes"), True
-
-
-def _cut(text: str, limit: int) -> str:
-    text = text.encode("utf-8", "replace").decode()  # no lone surrogates
-    return text if len(text) <= limit else _joined(text, text, limit, f"{len(text)} characters")
-
-
-def _joined(head: str, tail: str, limit: int, size: str) -> str:
-    kept = limit // 2
-    return f"{head[:kept]}\n[... cut: {size}, of which {limit} characters are kept ...]\n{tail[kept - limit :]}"
+    return joined(head, tail, limit, f"{size} bytes"), True

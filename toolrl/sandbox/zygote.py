@@ -8,6 +8,7 @@ reports. The zygote holds a descriptor of its parent's process: when that ends, 
 the zygote and every session. (The usual PR_SET_PDEATHSIG fires when the *thread* that forked ends.)
 """
 
+import contextlib
 import fcntl
 import gc
 import importlib
@@ -26,17 +27,31 @@ from toolrl.sandbox import checks, isolation, landlock, plumbing, seccomp, trial
 WARM = """abc argparse array base64 bisect calendar cmath collections.abc contextlib copy csv dataclasses datetime
     decimal enum fractions functools hashlib heapq io itertools json math numbers operator pathlib pprint queue random
     re shutil statistics string struct subprocess tempfile textwrap threading time typing unittest uuid"""
-_REHEARSAL = {"memory_mb": 512, "processes": 8, "file_size_mb": 1, "disk_mb": 1, "files": 8, "output_characters": 80}
+PACKAGES = "numpy.random sympy pandas matplotlib.pyplot matplotlib.backends.backend_agg"  # those that are installed
+_REHEARSAL = {
+    "memory_mb": 512,
+    "processes": 8,
+    "file_size_mb": 1,
+    "disk_mb": 1,
+    "files": 8,
+    "output_characters": 80,
+    "display_mb": 1,
+}
 
 
 def main() -> None:
     """Serve sessions until the parent closes its end or dies."""
     control, directory = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
-    zygote = _Zygote(
-        control, os.pidfd_open(int(sys.argv[3])), _reachable_standard_library(), os.getuid(), landlock.open_readable()
-    )
+    packages = sys.argv[5:]
+    sys.path += packages
+    libraries = _reachable([os.path.dirname(os.__file__), *packages])
+    readable = landlock.open_readable(packages)
+    zygote = _Zygote(control, os.pidfd_open(int(sys.argv[3])), libraries, os.getuid(), readable)
     for name in WARM.split():
         importlib.import_module(name)
+    for name in PACKAGES.split() if packages else []:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     uid = isolation.NOBODY if os.getuid() == 0 else None
     zygote.problems = trials.find_problems(directory, uid, sys.argv[4].split(","))
     if "namespaces" not in zygote.problems:
@@ -62,7 +77,7 @@ def main() -> None:
 class _Zygote:
     control: socket.socket
     parent: int  # a pidfd
-    library: int  # a descriptor of the standard library, or -1
+    libraries: list[int]  # descriptors of folders that are imported through them
     trainer: int  # user id of the parent
     readable: list[tuple[int, int]]  # for Landlock
     problems: dict[str, str] = field(default_factory=dict)  # layers that cannot be set up
@@ -79,7 +94,7 @@ class _Zygote:
         if os.fork() == 0:
             ours.close()
             lifeline.close()
-            self.guard({"directory": directory, "uid": uid, "limits": _REHEARSAL}, workers, guards)
+            self.guard({"directory": directory, "uid": uid, "limits": _REHEARSAL, "bindings": []}, workers, guards)
         workers.close()
         guards.close()
         with ours, lifeline, ours.makefile("rb") as reader:
@@ -101,9 +116,10 @@ class _Zygote:
             channel, lifeline = (socket.socket(fileno=descriptor) for descriptor in descriptors[:2])
             view = descriptors[2] if descriptors[2:] else None
             try:
+                request = json.loads(message)
                 if os.fork() == 0:
-                    self.guard(json.loads(message), channel, lifeline, view)
-            except OSError as error:
+                    self.guard(request, channel, lifeline, view)
+            except (OSError, ValueError) as error:
                 plumbing.send_message(lifeline, {"fault": f"fork: {error}"})
             channel.close()
             lifeline.close()
@@ -116,10 +132,10 @@ class _Zygote:
         """Fork the worker, wait for its end or the parent's word, leave nothing alive, report.
 
         Args:
-            request: Working directory, its owner, limits.
+            request: Working directory, its owner, limits, what is mounted in it.
             channel: Leads to whom the worker answers.
             lifeline: When its other end closes, the session is over.
-            view: The mount namespace of an earlier session whose files this one takes over.
+            view: The mount namespace of another session, living or dead, whose files this one works with.
         """
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -130,10 +146,6 @@ class _Zygote:
                 fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)  # each run begins at 0 again
             isolation.adopt_orphans()
             if "namespaces" not in self.problems:
-                if view is None:
-                    isolation.unshare(isolation.NEWUSER)
-                else:
-                    isolation.enter_owner(view)
                 isolation.unshare(isolation.NEWPID | isolation.NEWIPC)
             pid = os.fork()
             if pid == 0:
@@ -157,17 +169,15 @@ class _Zygote:
         self, request: dict[str, Any], channel: socket.socket, outputs: tuple[int, int], view: int | None
     ) -> NoReturn:
         """Shut ourselves in, then run what comes through the channel."""
-        limits, uid, directory = request["limits"], request["uid"], request["directory"]
+        limits, uid, directory, bindings = (request[key] for key in ("limits", "uid", "directory", "bindings"))
         processes, namespaces = limits["processes"], "namespaces" not in self.problems
-        ours: list[int] = []  # descriptors that the parent needs to reach the files, and to hand them on
         try:
             os.setsid()
-            if view is not None:
-                isolation.enter_view(view)
-            elif namespaces:
-                ours = [isolation.mount_private_view(directory, limits), os.open(directory, os.O_RDONLY)]
+            ours = [os.pidfd_open(os.getpid())]  # for the parent, which then reaches us, and files that we make
             if namespaces:
-                processes += 1  # the guard counts too
+                made = isolation.enter_private_view(directory, limits, bindings, view)
+                if view is None:
+                    ours += [made, os.open(directory, os.O_RDONLY)]
             os.chdir(directory)
             if not namespaces and uid is not None:
                 isolation.become(uid)
@@ -184,7 +194,7 @@ class _Zygote:
                 processes_directory = "/proc" if namespaces else "/proc/self"
                 rules = [(processes_directory, landlock.READ), *((path, landlock.OWN) for path in own)]
                 landlock.restrict(self.readable, rules)
-            kept = sorted({0, 1, 2, channel.fileno(), *outputs, *ours, max(0, self.library)})
+            kept = sorted({0, 1, 2, channel.fileno(), *outputs, *ours, *self.libraries})
             for low, high in zip(kept, [*kept[1:], 1 << 20], strict=True):
                 os.closerange(low + 1, high)
             channel.set_inheritable(False)
@@ -195,7 +205,9 @@ class _Zygote:
                 raise OSError(f"a layer of isolation is not what it was: {self.holds} before, {layers} now")
             for name in [name for name in sys.modules if name.startswith("toolrl")]:
                 del sys.modules[name]
-            plumbing.send_message(channel, {"ready": True, "layers": layers}, ours)
+            # Descriptors count as on their way until a sandbox is first used: more than the limit allows may be.
+            plumbing.send_message(channel, {"ready": True, "layers": layers}, ours[0], *outputs, *ours[1:])
+            isolation.limit_open_files()
             for descriptor in ours:
                 os.close(descriptor)
         except BaseException:  # noqa: BLE001  classified by the parent
@@ -207,13 +219,15 @@ class _Zygote:
             os._exit(1)
 
 
-def _reachable_standard_library() -> int:
-    """Root's own Python may lie where nobody else may look: then import through a descriptor; -1 if not."""
-    library = os.path.dirname(os.__file__)
-    folders = [library[:end] for end, letter in enumerate(library) if letter == "/" and end]
-    if os.getuid() != 0 or all(os.stat(folder).st_mode & 1 for folder in folders):
-        return -1
-    descriptor = os.open(library, os.O_PATH)
-    for paths in (sys.path, *(getattr(module, "__path__", []) for module in list(sys.modules.values()))):
-        paths[:] = [path.replace(library, f"/proc/self/fd/{descriptor}") for path in paths]
-    return descriptor
+def _reachable(libraries: list[str]) -> list[int]:
+    """Root's own Python may lie where nobody else may look: then import through descriptors, which these are."""
+    if os.getuid() != 0:
+        return []
+    descriptors = []
+    for library in libraries:
+        folders = [library[:end] for end, letter in enumerate(library) if letter == "/" and end]
+        if not all(os.stat(folder).st_mode & 1 for folder in (*folders, library)):
+            descriptors.append(os.open(library, os.O_PATH))
+            for paths in (sys.path, *(getattr(module, "__path__", []) for module in list(sys.modules.values()))):
+                paths[:] = [path.replace(library, f"/proc/self/fd/{descriptors[-1]}") for path in paths]
+    return descriptors

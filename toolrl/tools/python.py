@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from toolrl.errors import ToolError
-from toolrl.sandbox import ExecResult, Isolation, LocalSandbox, Sandbox, SandboxLimits
+from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits
 from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import per_episode
+
+_START_SECONDS = 1800.0  # more than any sandbox waits: what it waits for in vain is its fault, not the model's
 
 
 def python_tool(
     *,
     session: Literal["episode", "call"] = "episode",
     limits: SandboxLimits | None = None,
+    sandbox: Callable[[SandboxLimits], Sandbox] = LocalSandbox,
     max_output_characters: int = 2000,
-    isolation: Isolation | None = None,
 ) -> Tool:
     """Make a `python(code)` tool.
 
@@ -23,14 +26,16 @@ def python_tool(
         session: "episode" keeps variables between the calls of one episode; "call" starts every
             call with a fresh namespace.
         limits: Time, memory, processes, file size and output of one call.
+        sandbox: Opens an episode's sandbox, given the limits: `LocalSandbox`, `E2BSandbox`, or for example
+            `functools.partial(LocalSandbox, packages=True, isolation="full")`, for NumPy and the like
+            and no less than full isolation.
         max_output_characters: What the model sees of the output.
-        isolation: The least isolation that is accepted, see `LocalSandbox`.
     """
-    limits = limits or SandboxLimits()
+    limits, open_sandbox = limits or SandboxLimits(), sandbox
 
     # The sandbox enforces the limit itself, with a kill; the tool's own is a backstop.
-    @tool(timeout_seconds=limits.seconds + 20.0, max_output_characters=max_output_characters)
-    def python(code: str, sandbox: Sandbox = per_episode(lambda: LocalSandbox(limits, isolation=isolation))) -> str:
+    @tool(timeout_seconds=limits.seconds + _START_SECONDS, max_output_characters=max_output_characters)
+    def python(code: str, sandbox: Sandbox = per_episode(lambda: open_sandbox(limits))) -> str:
         """Run Python code and return what it prints, or the value of its last expression.
 
         Args:
@@ -48,8 +53,9 @@ def python_tool(
 
 
 def format_result(result: ExecResult) -> str:
-    """An execution as the model sees it: output, last value, then the error's traceback."""
-    parts = [result.stdout.rstrip("\n"), result.value or "", result.stderr.rstrip("\n")]
+    """An execution as the model sees it: output, what was shown, last value, then the error's traceback."""
+    shown = [show.data.get("text/plain", "") for show in result.displays if not show.is_result]
+    parts = [result.stdout.rstrip("\n"), *shown, result.value or "", result.stderr.rstrip("\n")]
     if result.error is not None:
         parts.append(result.error.traceback.rstrip("\n") or f"{result.error.name}: {result.error.value}")
     return "\n".join(part for part in parts if part) or "(no output)"

@@ -1,0 +1,322 @@
+"""What the E2B backend does beyond the contract, against our server and against one that misbehaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from toolrl import ToolCall
+from toolrl.env import run_sync
+from toolrl.errors import ConfigError, MissingExtra, SandboxFault
+from toolrl.sandbox.e2b import E2BFleet, E2BSandbox, E2BSettings, shared_fleet
+from toolrl.tools import Toolbox, python_tool
+from toolrl.tools.resources import ResourceScope
+
+needs_sdk = pytest.mark.skipif(
+    not any(os.path.isdir(f"{path}/e2b_code_interpreter") for path in sys.path), reason="the extra e2b is not installed"
+)
+
+
+@pytest.fixture
+def open_fleet(sandbox_server) -> Iterator[Callable[..., E2BFleet]]:
+    """Opens fleets on our server."""
+    fleets = []
+
+    def open_one(**settings: Any) -> E2BFleet:
+        fleets.append(E2BFleet(E2BSettings(**{"api_key": "any", "starts_per_second": 1000.0, **settings})))
+        return fleets[-1]
+
+    yield open_one
+    for fleet in fleets:
+        fleet.close()
+
+
+def test_without_the_sdk_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "e2b_code_interpreter", None)
+    with pytest.raises(MissingExtra, match=r"toolrl\[e2b\]"):
+        E2BSandbox(settings=E2BSettings(api_key="any"))
+
+
+@needs_sdk
+def test_without_a_key_the_ways_on_are_named(monkeypatch):
+    monkeypatch.delenv("E2B_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match=r"E2B_API_KEY.*toolrl sandbox serve"):
+        E2BSandbox()
+
+
+@needs_sdk
+def test_a_key_does_not_show():
+    assert "secret" not in repr(E2BSettings(api_key="secret"))
+
+
+@needs_sdk
+def test_a_machine_is_reused_and_shows_nothing_of_the_episode_before(open_fleet):
+    fleet = open_fleet(max_concurrent=1)
+    with E2BSandbox(fleet=fleet) as first:
+        first.run("x = 1; open('file', 'w').close()")
+        remote = first._place._remote
+        first.new_session().run("import os; os.makedirs('a/b'); os.chmod('a', 0)")
+    with E2BSandbox(fleet=fleet) as second:
+        assert second._place._remote is remote
+        assert second.run("'x' in globals(), __import__('os').listdir()").value == "(False, [])"
+        assert len(remote.sdk.list_code_contexts()) == 2
+    assert (fleet.usage.started, fleet.usage.reused, fleet.usage.lost) == (1, 1, 0)
+
+
+@needs_sdk
+def test_a_machine_serves_once_if_the_settings_say_so(open_fleet, sandbox_server):
+    fleet = open_fleet(reuse=False)
+    with E2BSandbox(fleet=fleet) as sandbox:
+        identifier = sandbox._place._remote.sdk.sandbox_id
+    assert sandbox_server.hosting.get(identifier) is None
+
+
+@needs_sdk
+def test_use_and_costs_are_counted(open_fleet):
+    fleet = open_fleet(dollars_per_hour=3600.0)
+    with E2BSandbox(fleet=fleet):
+        time.sleep(0.2)
+    assert fleet.usage.sandbox_seconds >= 0.2
+    assert fleet.usage.dollars == pytest.approx(fleet.usage.sandbox_seconds, abs=0.5)
+
+
+@needs_sdk
+def test_no_more_than_so_many_at_a_time_and_waiting_is_bounded(open_fleet):
+    fleet = open_fleet(max_concurrent=1, wait_seconds=0.3)
+    with E2BSandbox(fleet=fleet), pytest.raises(SandboxFault, match="all 1 are in use"):
+        E2BSandbox(fleet=fleet)
+    E2BSandbox(fleet=fleet).close()
+
+
+@needs_sdk
+def test_sandboxes_start_no_faster_than_allowed(open_fleet):
+    fleet = open_fleet(starts_per_second=2.0)
+    began = time.monotonic()
+    opened = [E2BSandbox(fleet=fleet) for _ in range(3)]
+    assert time.monotonic() - began >= 1.0
+    for sandbox in opened:
+        sandbox.close()
+
+
+@needs_sdk
+def test_closing_the_fleet_ends_what_is_lent(open_fleet, sandbox_server):
+    fleet = open_fleet()
+    sandbox = E2BSandbox(fleet=fleet)
+    identifier = sandbox._place._remote.sdk.sandbox_id
+    fleet.close()
+    assert sandbox_server.hosting.get(identifier) is None
+    with pytest.raises(SandboxFault, match="closed"):
+        E2BSandbox(fleet=fleet)
+
+
+@needs_sdk
+def test_a_machine_that_vanished_is_a_fault_until_reset(open_fleet, sandbox_server):
+    fleet = open_fleet()
+    with E2BSandbox(fleet=fleet) as sandbox:
+        sandbox.run("x = 1")
+        sandbox_server.hosting.kill(sandbox._place._remote.sdk.sandbox_id)
+        for _ in range(2):
+            with pytest.raises(SandboxFault):
+                sandbox.run("x")
+        with pytest.raises(SandboxFault):
+            sandbox.list_files()
+        sandbox.reset()
+        assert sandbox.run("'x' in globals()").value == "False"
+    assert fleet.usage.lost == 1
+
+
+SCRIPT = """
+import os
+from toolrl.sandbox.e2b import E2BSandbox
+sandbox = E2BSandbox()
+print(sandbox._place._remote.sdk.sandbox_id, flush=True)
+if {killed}:
+    os.kill(os.getpid(), 9)
+"""
+
+
+@needs_sdk
+@pytest.mark.parametrize("killed", [False, True])
+def test_nothing_is_left_when_a_process_ends_at_the_latest_once_another_starts(open_fleet, sandbox_server, killed):
+    environment = {**os.environ, "E2B_API_KEY": "any"}
+    script = SCRIPT.format(killed=killed)
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    identifier = done.stdout.strip()
+    assert (sandbox_server.hosting.get(identifier) is not None) == killed
+    with E2BSandbox(fleet=open_fleet()) as mine:
+        open_fleet()
+        assert sandbox_server.hosting.get(identifier) is None
+        assert mine.run("1").value == "1"
+
+
+@needs_sdk
+def test_the_python_tool_takes_it_in_one_line(sandbox_server, monkeypatch):
+    monkeypatch.setenv("E2B_API_KEY", "any")
+    toolbox, scope = Toolbox([python_tool(sandbox=E2BSandbox)]), ResourceScope()
+    try:
+        assert run_sync(toolbox.call(ToolCall("python", {"code": "6 * 7"}), scope)).content == "42"
+    finally:
+        scope.close()
+        shared_fleet().close()
+
+
+class Misbehaving(BaseHTTPRequestHandler):
+    """Speaks the protocol until told otherwise: `server.faults` maps "METHOD /path" to what goes wrong, in turn."""
+
+    protocol_version = "HTTP/1.1"
+    server: Any
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = self.path.split("?")[0]
+        key = f"{self.command} {path}"
+        self.server.seen.append(key)
+        faults = self.server.faults.get(key, [])
+        fault = faults.pop(0) if faults else None
+        if isinstance(fault, int):
+            self.answer(fault, {"code": fault, "message": "The sandbox was not found" if fault == 502 else "no"})
+        elif fault is not None:
+            self.stream(*fault)
+        elif key == "GET /v2/sandboxes":
+            self.answer(200, [])
+        elif path == "/v2/sandboxes":
+            self.answer(201, {"templateID": "t", "sandboxID": "s", "clientID": "c", "envdVersion": "0.6.0"})
+        elif path == "/contexts":
+            self.answer(200, {"id": "c", "language": "python", "cwd": "/"})
+        elif path == "/execute":
+            self.stream('{"type": "end_of_execution"}')
+        elif path.startswith("/filesystem"):
+            entry = {"name": "x", "type": "FILE_TYPE_DIRECTORY", "path": "/x"}
+            self.answer(200, {"entry": entry})
+        else:
+            self.answer(200, {})
+
+    do_GET = do_DELETE = do_POST
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+    def answer(self, status: int, content: object) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def stream(self, *lines: str) -> None:
+        """Chunks; "pause" waits a second, "cut" ends the connection in the middle."""
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for line in lines:
+            if line == "cut":
+                self.close_connection = True
+                return
+            if line == "pause":
+                time.sleep(1)
+                line = '{"type": "keepalive"}'
+            self.wfile.write(f"{len(line) + 1:x}\r\n{line}\n\r\n".encode())
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
+
+
+class Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def misbehaving(monkeypatch) -> Iterator[Any]:
+    pytest.importorskip("e2b_code_interpreter", reason="the extra e2b is not installed")
+    server: Any = Quiet(("127.0.0.1", 0), Misbehaving)
+    server.faults, server.seen = {}, []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("E2B_API_URL", "E2B_SANDBOX_URL"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_address[1]}")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def unlucky(misbehaving) -> Iterator[E2BFleet]:
+    settings = E2BSettings(
+        api_key="any", starts_per_second=1000.0, attempts=3, backoff_seconds=0.01, request_seconds=2.0, reuse=False
+    )
+    fleet = E2BFleet(settings)
+    yield fleet
+    fleet.close()
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_start_that_fails_is_tried_again(misbehaving, unlucky, status):
+    misbehaving.faults["POST /v2/sandboxes"] = [status, status]
+    E2BSandbox(fleet=unlucky).close()
+    assert misbehaving.seen.count("POST /v2/sandboxes") == 3
+
+
+def test_a_start_that_goes_on_failing_is_a_fault_and_frees_its_place(misbehaving, unlucky):
+    misbehaving.faults["POST /v2/sandboxes"] = [429] * 3
+    with pytest.raises(SandboxFault, match="429"):
+        E2BSandbox(fleet=unlucky)
+    assert unlucky._starting == 0
+    E2BSandbox(fleet=unlucky).close()
+
+
+def test_a_refused_key_is_not_tried_again(misbehaving, unlucky):
+    misbehaving.faults["POST /v2/sandboxes"] = [401]
+    with pytest.raises(ConfigError, match="E2B_API_KEY"):
+        E2BSandbox(fleet=unlucky)
+    assert misbehaving.seen.count("POST /v2/sandboxes") == 1
+
+
+READY = ('{"type": "end_of_execution"}',)
+SILENT = ("pause",) * 4
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        502,
+        500,
+        ('{"type": "stdout", "text": "a", "timestamp": "now"}', "cut"),
+        ('{"type": "stdo', "cut"),
+        READY,
+        ('{"type": "error", "name": "UnexpectedEndOfExecution", "value": "v", "traceback": ""}',),
+        SILENT,
+    ],
+)
+def test_what_goes_wrong_outside_of_the_code_is_a_fault_and_never_the_codes(misbehaving, unlucky, run):
+    sandbox = E2BSandbox(fleet=unlucky)
+    misbehaving.faults["POST /execute"] = [READY, run]
+    with pytest.raises(SandboxFault):
+        sandbox.run("1", timeout_seconds=1)
+    sandbox.close()
+    assert "DELETE /sandboxes/s" in misbehaving.seen
+    assert unlucky.usage.lost == 1
+
+
+def test_a_sandbox_that_cannot_be_ended_is_left_to_its_lifetime(misbehaving, unlucky):
+    sandbox = E2BSandbox(fleet=unlucky)
+    misbehaving.faults["DELETE /sandboxes/s"] = [500] * 3
+    sandbox.close()
+    assert misbehaving.seen.count("DELETE /sandboxes/s") == 3
+
+
+def test_files_that_fail_are_tried_again(misbehaving, unlucky):
+    sandbox = E2BSandbox(fleet=unlucky)
+    misbehaving.faults["POST /filesystem.Filesystem/ListDir"] = [500, 429]
+    assert sandbox.list_files() == []
+    sandbox.close()

@@ -1,0 +1,241 @@
+"""Our server, driven by E2B's own SDK, unchanged."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from toolrl.errors import ConfigError
+from toolrl.sandbox import SandboxLimits
+from toolrl.sandbox.server import HostSettings, SandboxServer
+
+
+@pytest.fixture
+def sdk(sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setenv("E2B_API_KEY", "any")
+    return pytest.importorskip("e2b_code_interpreter")
+
+
+@pytest.fixture
+def remote(sdk: ModuleType) -> Iterator[Any]:
+    sandbox = sdk.Sandbox.create(timeout=60, metadata={"for": "tests"}, envs={"GLOBAL": "everywhere"})
+    yield sandbox
+    sandbox.kill()
+
+
+def test_code_runs_and_executions_are_counted(remote):
+    first, second = (
+        remote.run_code("x = 20\nprint('out')"),
+        remote.run_code("import sys; sys.stderr.write('err'); x * 2"),
+    )
+    assert (first.logs.stdout, first.text, first.execution_count) == (["out\n"], None, 1)
+    assert (second.logs.stderr, second.text, second.execution_count) == (["err"], "40", 2)
+
+
+def test_output_comes_while_the_code_runs(remote):
+    came = []
+    remote.run_code("import time\nprint(1)\ntime.sleep(1)\nprint(2)", on_stdout=lambda _: came.append(time.monotonic()))
+    assert came[1] - came[0] > 0.5
+
+
+def test_results_have_their_forms(remote):
+    code = "class R:\n    def _repr_html_(self): return '<b>'\n    def _repr_json_(self): return {'a': 1}\n"
+    results = remote.run_code(f"{code}display(R(), 'text')\nR()").results
+    assert [(result.html, result.json, result.is_main_result) for result in results] == [
+        ("<b>", {"a": 1}, False),
+        (None, None, False),
+        ("<b>", {"a": 1}, True),
+    ]
+
+
+def test_errors_look_like_those_of_ipython(remote):
+    remote.run_code("1")
+    error = remote.run_code("def f():\n    return 1 / 0\nf()").error
+    assert (error.name, error.value) == ("ZeroDivisionError", "division by zero")
+    assert error.traceback.splitlines() == [
+        "-" * 75,
+        "ZeroDivisionError                         Traceback (most recent call last)",
+        "Cell In[2], line 3",
+        "----> 3 f()",
+        "",
+        "f, 2",
+        "----> 2 return 1 / 0",
+        "",
+        "ZeroDivisionError: division by zero",
+    ]
+
+
+def test_environment_variables_hold_for_the_sandbox_or_for_one_run(remote):
+    read = "import os; os.environ.get('GLOBAL'), os.environ.get('ONCE')"
+    assert remote.run_code(read, envs={"ONCE": "it's"}).text == "('everywhere', \"it's\")"
+    assert remote.run_code(read).text == "('everywhere', None)"
+
+
+def test_contexts_have_their_own_variables_and_folders(remote):
+    context = remote.create_code_context(cwd="/home/user/inner")
+    remote.run_code("x = 1")
+    assert remote.run_code("'x' in globals()", context=context).text == "False"
+    remote.run_code("y = 2; open('file', 'w').write('text')", context=context)
+    assert remote.files.read("/home/user/inner/file") == "text"
+    assert [one.id for one in remote.list_code_contexts()][1:] == [context.id]
+    remote.restart_code_context(context)
+    code = "'y' in globals(), __import__('os').listdir()"
+    assert remote.run_code(code, context=context).text == "(False, ['file'])"
+    remote.remove_code_context(context)
+    assert len(remote.list_code_contexts()) == 1
+    with pytest.raises(Exception, match="not found"):
+        remote.run_code("1", context=context)
+
+
+def test_a_process_that_ends_itself_is_a_restarted_context(remote):
+    assert remote.run_code("import os; os._exit(1)").error.name == "ContextRestarting"
+    assert remote.run_code("1").text == "1"
+
+
+def test_code_is_interrupted_when_its_client_gives_up(remote, sdk):
+    remote.run_code("import time; x = 1")
+    with pytest.raises(sdk.TimeoutException):
+        remote.run_code("try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    x = 2", timeout=0.5)
+    assert remote.run_code("x", timeout=10).text == "2"
+
+
+def test_files_and_folders(remote, sdk):
+    files = remote.files
+    files.write("a/text", "text")
+    content = bytes(range(256)) * 3 + b"\n\r\n--\r\n"
+    files.write_files([{"path": "a/bytes", "data": content}, {"path": "/home/user/b", "data": ""}])
+    assert files.read("/home/user/a/bytes", format="bytes") == content
+    assert [entry.path for entry in files.list("/home/user", depth=2)] == [
+        f"/home/user/{path}" for path in ("a", "a/bytes", "a/text", "b")
+    ]
+    assert files.make_dir("c/d")
+    files.rename("a/text", "c/d/text")
+    info = files.get_info("c/d/text")
+    assert (info.type, info.size, info.name) == (sdk.FileType.FILE, 4, "text")
+    remote.run_code("import os; os.symlink('/etc', 'link')")
+    assert files.get_info("link").symlink_target == "/etc"
+    files.remove("c")
+    assert not files.exists("c")
+    assert files.exists("a")
+    for path in ("nothing", "a/nothing"):
+        with pytest.raises(sdk.FileNotFoundException):
+            files.read(path)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "link/passwd"])
+def test_contents_are_served_from_the_working_directory_only(remote, path):
+    remote.run_code("import os; os.symlink('/etc', 'link')")
+    with pytest.raises(Exception, match=r"inside|link"):
+        remote.files.read(path)
+    with pytest.raises(Exception, match=r"inside|link"):
+        remote.files.write(path, "x")
+
+
+def test_sandboxes_are_listed_found_and_killed(remote, sdk):
+    assert remote.sandbox_id in [info.sandbox_id for info in sdk.Sandbox.list().next_items()]
+    assert remote.get_info().metadata == {"for": "tests"}
+    assert sdk.Sandbox.connect(remote.sandbox_id).run_code("1").text == "1"
+    assert remote.is_running()
+    assert remote.kill()
+    assert not remote.is_running()
+    assert not remote.kill()
+    with pytest.raises(sdk.TimeoutException, match="not found"):
+        remote.run_code("1")
+
+
+def test_a_sandbox_ends_at_its_time_even_while_it_runs(remote, sdk):
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(remote.run_code, "while True: pass", timeout=30)
+        time.sleep(0.3)
+        remote.set_timeout(0)
+        assert running.result(10).error.name == "ContextRestarting"
+    assert not remote.is_running()
+
+
+def test_there_are_only_so_many_sandboxes(monkeypatch):
+    sdk = pytest.importorskip("e2b_code_interpreter")
+    with SandboxServer(HostSettings(max_sandboxes=1)) as server:
+        options = {"api_url": server.url, "sandbox_url": server.url, "api_key": "any", "retries": 0}
+        first = sdk.Sandbox.create(**options)
+        with pytest.raises(sdk.RateLimitException, match="1 sandboxes"):
+            sdk.Sandbox.create(**options)
+        first.kill()
+        assert sdk.Sandbox.create(**options).run_code("1").text == "1"
+
+
+def test_a_key_is_asked_for_where_one_is_set():
+    sdk = pytest.importorskip("e2b_code_interpreter")
+    with SandboxServer(HostSettings(api_key="right")) as server:
+        options = {"api_url": server.url, "sandbox_url": server.url}
+        with pytest.raises(sdk.AuthenticationException):
+            sdk.Sandbox.create(api_key="wrong", **options)
+        sandbox = sdk.Sandbox.create(api_key="right", **options)
+        assert sandbox.run_code("1", context=sandbox.create_code_context()).text == "1"
+        sandbox.files.write("a", "b")
+        for path, headers in (("/sandboxes", {}), ("/contexts", {"E2b-Sandbox-Id": sandbox.sandbox_id})):
+            assert ask(server, "GET", path, headers=headers)[0] == 401
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org"])
+def test_beyond_loopback_a_key_must_be_set(host):
+    with pytest.raises(ConfigError, match="API key"):
+        SandboxServer(host=host)
+
+
+def test_a_server_that_could_not_wall_in_its_sandboxes_does_not_start(monkeypatch):
+    monkeypatch.setenv("TOOLRL_ISOLATION", "some")
+    with pytest.raises(ConfigError, match="isolation must be one of"):
+        SandboxServer()
+
+
+def test_files_of_the_server_are_out_of_reach(remote, tmp_path):
+    (tmp_path / "secret").write_text("do-not-tell")
+    code = f"import os\nos.symlink({str(tmp_path)!r}, 'way')\nopen('way/secret').read()"
+    assert remote.run_code(code).error.name in ("PermissionError", "FileNotFoundError")
+    assert remote.run_code("import socket; socket.socket()").error.name == "PermissionError"
+
+
+def ask(
+    server: SandboxServer, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=10)
+    connection.request(method, path, body, headers or {})
+    response = connection.getresponse()
+    answer = response.status, response.read()
+    connection.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/health", b"", 200),
+        ("GET", "/nothing", b"", 404),
+        ("PUT", "/sandboxes", b"", 501),
+        ("POST", "/sandboxes", b"no json", 400),
+        ("POST", "/sandboxes", b"[]", 400),
+        ("POST", "/sandboxes/none/timeout", b"{}", 404),
+        ("POST", "/execute", b"{}", 502),
+    ],
+)
+def test_what_makes_no_sense_is_answered_and_the_server_goes_on(sandbox_server, method, path, body, status):
+    assert ask(sandbox_server, method, path, body)[0] == status
+    assert ask(sandbox_server, "GET", "/health") == (200, b'"OK"')
+
+
+def test_an_abandoned_server_leaves_no_sandbox(capfd):
+    with SandboxServer(HostSettings(SandboxLimits())) as server:
+        status, answer = ask(server, "POST", "/sandboxes", b"{}")
+        hosted = server.hosting.get(json.loads(answer)["sandboxID"])
+    assert status == 201
+    assert hosted is not None
+    with pytest.raises(ValueError, match="closed"):
+        hosted.sandbox.run("1")

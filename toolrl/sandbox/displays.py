@@ -1,0 +1,120 @@
+"""What code shows besides text: `display()`, rich forms of values, figures. Standard library only.
+
+The forms are those of Jupyter's `_repr_*_` methods
+(https://ipython.readthedocs.io/en/stable/config/integrating.html); matplotlib figures, which have none,
+become PNG images. Runs where the code runs.
+"""
+
+import base64
+import json
+import sys
+import types
+from typing import Any
+
+FORMS = {
+    "_repr_html_": "text/html",
+    "_repr_markdown_": "text/markdown",
+    "_repr_latex_": "text/latex",
+    "_repr_svg_": "image/svg+xml",
+    "_repr_png_": "image/png",
+    "_repr_jpeg_": "image/jpeg",
+    "_repr_json_": "application/json",
+}
+_BACKEND = "sandbox_figures"
+
+
+class Displays:
+    """Collects what one run shows, up to a size in bytes of JSON."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what the last run showed."""
+        self._shown: list[dict[str, Any]] = []
+        self._size, self._overflowed = 0, False
+
+    def taken(self) -> tuple[list[dict[str, Any]], bool]:
+        """What was shown, as {"data": {MIME type: text}, "is_result": bool}; whether some had to be left out."""
+        return self._shown, self._overflowed
+
+    def display(self, *values: object) -> None:
+        """Show values in their richest forms, as in a notebook."""
+        for value in values:
+            self._show(_bundle(value), False)
+
+    def show_result(self, value: object) -> str:
+        """`repr` of the last expression; shows it too if it has more forms than that."""
+        bundle = _bundle(value)
+        if len(bundle) > 1:
+            self._show(bundle, True)
+        return bundle["text/plain"]
+
+    def show_figures(self, *arguments: object, **options: object) -> None:
+        """Show and close all figures that matplotlib's pyplot holds; also what `pyplot.show` does here."""
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        if pyplot is None:
+            return
+        for number in pyplot.get_fignums():
+            figure = pyplot.figure(number)
+            pyplot.close(figure)
+            self.display(figure)
+
+    def take_over_figures(self) -> None:
+        """Make `pyplot.show` show figures here, if matplotlib has been imported."""
+        agg = sys.modules.get("matplotlib.backends.backend_agg")
+        if agg is not None:
+            backend = sys.modules[_BACKEND] = types.ModuleType(_BACKEND)
+            vars(backend).update(FigureCanvas=agg.FigureCanvasAgg, show=self.show_figures)
+            sys.modules["matplotlib"].use(f"module://{_BACKEND}")
+
+    def _show(self, bundle: dict[str, str], is_result: bool) -> None:
+        shown = {"data": bundle, "is_result": is_result}
+        self._size += len(json.dumps(shown))
+        if self._size > self._limit:
+            self._overflowed = True
+        else:
+            self._shown.append(shown)
+
+
+def _bundle(value: object) -> dict[str, str]:
+    """All forms of a value by MIME type: images as base64, JSON as text. A form that fails is left out."""
+    forms: dict[str, str] = {"text/plain": repr(value)}
+    if isinstance(value, type):
+        return forms
+    bundle = _form(value, "_repr_mimebundle_") or {}
+    found = {mime: _form(value, method) for method, mime in FORMS.items() if mime not in bundle}
+    for mime, data in (bundle | found).items():
+        if data is not None:
+            forms[mime] = _as_text(mime, data)
+    figure = sys.modules.get("matplotlib.figure")
+    if figure is not None and isinstance(value, figure.Figure):
+        forms["image/png"] = _as_text("image/png", _figure_as_png(value))
+    return forms
+
+
+def _form(value: object, method: str) -> Any:
+    function = getattr(type(value), method, None)  # of the type: objects that answer to any name have none
+    if not callable(function):
+        return None
+    try:
+        form = function(value)
+    except Exception:  # noqa: BLE001  as in Jupyter, whose other forms then stand in
+        return None
+    return form[0] if isinstance(form, tuple) else form  # the rest would be metadata
+
+
+def _as_text(mime: str, data: Any) -> str:
+    if isinstance(data, bytes):
+        return base64.b64encode(data).decode()
+    text = json.dumps(data) if mime.endswith("json") and not isinstance(data, str) else str(data)
+    return text.encode("utf-8", "replace").decode()
+
+
+def _figure_as_png(figure: Any) -> bytes:
+    import io
+
+    with io.BytesIO() as file:
+        figure.savefig(file, format="png", bbox_inches="tight")
+        return file.getvalue()

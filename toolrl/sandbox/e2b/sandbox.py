@@ -1,0 +1,249 @@
+"""A sandbox in E2B's cloud: a folder in a leased machine, sessions and files in it."""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from types import TracebackType
+from typing import Any, Self
+
+from toolrl.errors import SandboxFault
+from toolrl.sandbox.base import MAX_SESSIONS, ExecResult, Mount, OutputListener, SandboxLimits, parts_of
+from toolrl.sandbox.e2b.fleet import E2BFleet, Remote, shared_fleet
+from toolrl.sandbox.e2b.sdk import E2BSettings, Vanished, retried
+from toolrl.sandbox.e2b.session import MARKER, E2BSession, bootstrap, remove_context
+
+_ABOVE = "/home/user"
+_DEPTH = 64  # of folders in a listing
+
+
+class E2BSandbox:
+    """A `Sandbox` in a virtual machine of E2B's, leased from a fleet that all sandboxes of the process share.
+
+    What the machine allows bounds memory, processes and files; of the limits, only time, output and displays
+    are enforced. When it is closed its folder is removed and its processes are killed, and the machine serves
+    the next sandbox, unless the settings forbid that. A machine that has vanished or failed is a
+    `SandboxFault`, in this sandbox until it is `reset`.
+
+    Args:
+        limits: Time, output and displays of a run.
+        mounts: What the code may read of this machine: uploaded, and made read-only as far as the user that
+            the kernel runs as is bound by that.
+        settings: Of the fleet that all sandboxes with equal settings share.
+        fleet: In place of that one.
+
+    Raises:
+        MissingExtra: The SDK is not installed.
+        ConfigError: There is no API key, or E2B refuses it.
+        SandboxFault: No machine came free, or could be started.
+    """
+
+    def __init__(
+        self,
+        limits: SandboxLimits | None = None,
+        *,
+        mounts: Sequence[Mount] = (),
+        settings: E2BSettings | None = None,
+        fleet: E2BFleet | None = None,
+    ) -> None:
+        self.limits = limits or SandboxLimits()
+        self.mounts = tuple(mounts)
+        self.fleet = fleet or shared_fleet(settings)
+        self._open()
+
+    def _open(self) -> None:
+        self._place = _Place(self.fleet, self.limits, self.mounts)
+        self._finalizer = weakref.finalize(self, self._place.close)
+        self._finalizer.atexit = False  # the fleet ends the machine then, which needs no cleaning
+
+    def run(
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_output: OutputListener | None = None,
+    ) -> ExecResult:
+        """See `Session.run`."""
+        return (
+            self._own_place()
+            .sessions[0]
+            .run(code, timeout_seconds=timeout_seconds, environment=environment, on_output=on_output)
+        )
+
+    def interrupt(self) -> None:
+        """See `Session.interrupt`."""
+        self._own_place().sessions[0].interrupt()
+
+    def new_session(self) -> E2BSession:
+        """See `Sandbox.new_session`."""
+        return self._own_place().open_session()
+
+    def reset(self) -> None:
+        """See `Sandbox.reset`."""
+        self._own_place()
+        self._finalizer()
+        self._open()
+
+    def write_file(self, path: str, content: bytes) -> None:
+        """See `Sandbox.write_file`."""
+        self._own_place().write(path, content)
+
+    def read_file(self, path: str) -> bytes:
+        """See `Sandbox.read_file`."""
+        return self._own_place().read(path)
+
+    def list_files(self) -> list[str]:
+        """See `Sandbox.list_files`."""
+        return self._own_place().files()
+
+    def close(self) -> None:
+        """See `Sandbox.close`."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _own_place(self) -> _Place:
+        if not self._finalizer.alive:
+            raise ValueError("this sandbox is closed; open another one")
+        return self._place
+
+
+class _Place:
+    """A folder in a leased machine and the sessions over it; all gone when closed."""
+
+    def __init__(self, fleet: E2BFleet, limits: SandboxLimits, mounts: tuple[Mount, ...]) -> None:
+        self._fleet, self._limits, self._mounts = fleet, limits, mounts
+        self._settings = fleet.settings
+        self._remote: Remote = fleet.lease()
+        self._folder = f"{_ABOVE}/toolrl-{uuid.uuid4().hex}"
+        self.sessions: list[E2BSession] = []
+        try:
+            self._files("making a folder", lambda files: files.make_dir(self._folder))
+            self.open_session()
+            if mounts:
+                self._upload()
+        except BaseException:
+            self._fleet.discard(self._remote)
+            raise
+
+    def open_session(self) -> E2BSession:
+        self.sessions[1:] = [session for session in self.sessions[1:] if not session.closed]
+        if len(self.sessions) >= MAX_SESSIONS:
+            raise ValueError(f"a sandbox has {MAX_SESSIONS} sessions at most; close one")
+        self.sessions.append(E2BSession(self._remote, self._folder, self._limits, self._settings))
+        return self.sessions[-1]
+
+    def close(self) -> None:
+        try:
+            for session in self.sessions:
+                session.close()
+            if self._settings.reuse and not self._remote.lost:
+                self._sweep()
+        except SandboxFault:
+            self._remote.lost = True
+        finally:
+            if self._remote.lost:
+                self._fleet.discard(self._remote)
+            else:
+                self._fleet.give_back(self._remote)
+
+    def write(self, path: str, content: bytes) -> None:
+        parts = parts_of(path, self._mounts)
+        found = self._look(path, parts, must_exist=False)
+        if found is not None and not _is_file(found):
+            raise ValueError(f"{path!r} is not a regular file of the sandbox")
+        self._files("writing a file", lambda files: files.write(f"{self._folder}/{'/'.join(parts)}", content))
+
+    def read(self, path: str) -> bytes:
+        parts = parts_of(path, self._mounts)
+        if not _is_file(self._look(path, parts)):
+            raise ValueError(f"{path!r} is not a regular file of the sandbox")
+        whole = f"{self._folder}/{'/'.join(parts)}"
+        return bytes(self._files("reading a file", lambda files: files.read(whole, format="bytes")))
+
+    def files(self) -> list[str]:
+        mounted = {mount.target for mount in self._mounts}
+        entries = self._files("listing files", lambda files: files.list(self._folder, depth=_DEPTH))
+        paths = (PurePosixPath(entry.path).relative_to(self._folder) for entry in entries if _is_file(entry))
+        return sorted(str(path) for path in paths if path.parts[0] not in mounted)
+
+    def _look(self, path: str, parts: tuple[str, ...], *, must_exist: bool = True) -> Any:
+        """The entry at a path, reached without following a link; None if it may be missing and is."""
+        whole, entry = self._folder, None
+        for part in parts:
+            whole = f"{whole}/{part}"
+            try:
+                entry = self._files("looking at a file", lambda files, whole=whole: files.get_info(whole))
+            except FileNotFoundError:
+                if must_exist:
+                    raise
+                return None
+            if entry.symlink_target is not None:
+                raise ValueError(f"{path!r} goes through the symbolic link {part!r}")
+        return entry
+
+    def _upload(self) -> None:
+        uploads = []
+        for mount in self._mounts:
+            paths = sorted(mount.source.rglob("*")) if mount.source.is_dir() else [mount.source]
+            for path in paths:
+                target = PurePosixPath(self._folder, mount.target, path.relative_to(mount.source).as_posix())
+                if path.is_file():
+                    uploads.append((str(target), path))
+        for name, path in uploads:
+            content = path.read_bytes()
+            self._files("uploading a mount", lambda files, name=name, content=content: files.write(name, content))
+        targets = [mount.target for mount in self._mounts]
+        result = self.sessions[0].run(_PROTECT.format(targets), timeout_seconds=self._settings.request_seconds)
+        if result.error is not None:
+            raise SandboxFault(f"E2B, protecting a mount: {result.error.value}")
+        self.sessions[0].restart()
+
+    def _sweep(self) -> None:
+        """Leave the machine as if we had not been there, from a context of its own."""
+        sdk, seconds = self._remote.sdk, self._settings.request_seconds
+        context = retried(
+            self._settings, "cleaning up", lambda: sdk.create_code_context(_ABOVE, request_timeout=seconds)
+        )
+        code = f"{bootstrap()}\n_toolrl.sweep({PurePosixPath(self._folder).name!r}, {MARKER!r})"
+        done = retried(
+            self._settings,
+            "cleaning up",
+            lambda: sdk.run_code(code, context=context, timeout=seconds, request_timeout=seconds),
+        )
+        if done.error is not None:
+            raise SandboxFault(f"E2B, cleaning up: {done.error.name}: {done.error.value}")
+        remove_context(sdk, context, self._settings)
+
+    def _files(self, what: str, call: Any) -> Any:
+        """A request about files; it may be repeated, since each does the same again."""
+        if self._remote.lost:
+            raise Vanished("the E2B sandbox is lost; reset() opens another one")
+        try:
+            return retried(self._settings, what, lambda: call(self._remote.sdk.files))
+        except SandboxFault:
+            self._remote.lost = True
+            raise
+
+
+def _is_file(entry: Any) -> bool:
+    return entry.type is not None and entry.type.value == "file" and entry.symlink_target is None
+
+
+_PROTECT = """
+import os
+for target in {}:
+    for folder, _, files in os.walk(target, topdown=False):
+        for name in files: os.chmod(os.path.join(folder, name), 0o444)
+        os.chmod(folder, 0o555)
+    if os.path.isfile(target): os.chmod(target, 0o444)
+"""

@@ -1,0 +1,120 @@
+"""The files of a local sandbox, reached from outside while code may be changing them: no link is followed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import stat
+from collections.abc import Callable, Iterator, Set
+
+from toolrl.sandbox.base import Mount, parts_of
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+
+
+class Files:
+    """Reads, writes and lists what lies in a working directory; mounts are left out.
+
+    Args:
+        open_directory: Opens a descriptor of it.
+        uid: Who owns the files, if that is not us.
+        mounts: What is mounted in the directory.
+    """
+
+    def __init__(self, open_directory: Callable[[], int], uid: int | None, mounts: tuple[Mount, ...]) -> None:
+        self._open_directory, self._uid, self._mounts = open_directory, uid, mounts
+
+    def write(self, path: str, content: bytes) -> None:
+        """See `Sandbox.write_file`."""
+        with self._folder_of(path, create=True) as (folder, name):
+            with contextlib.suppress(FileNotFoundError):
+                _refuse_link(name, folder, path)
+                os.unlink(name, dir_fd=folder)
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder)
+            with open(descriptor, "wb") as file:
+                file.write(content)
+
+    def read(self, path: str) -> bytes:
+        """See `Sandbox.read_file`."""
+        with self._folder_of(path) as (folder, name):
+            if not stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode):
+                raise ValueError(f"{path!r} is not a regular file of the sandbox")
+            with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
+                return file.read()
+
+    def listing(self) -> list[str]:
+        """See `Sandbox.list_files`; folders that the code has locked against itself are left out."""
+        found = []
+        skipped = {mount.target for mount in self._mounts}
+        with contextlib.ExitStack() as descriptors:
+            top = self._open_directory()
+            descriptors.callback(os.close, top)
+            descriptors.enter_context(_files_belong_to(self._uid))
+            walk = [_entries(top, "", skipped)]  # from the top down: code can nest deeper than a stack is high
+            while walk:
+                path, below = next(walk[-1], ("", None))
+                if below is not None:
+                    walk.append(_entries(below, f"{path}/"))
+                elif path:
+                    found.append(path)
+                else:
+                    walk.pop()
+        return sorted(found)
+
+    @contextlib.contextmanager
+    def _folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
+        """A descriptor of the folder that holds `path`, reached without following a link, and the last name."""
+        parts = parts_of(path, self._mounts)
+        with contextlib.ExitStack() as descriptors:
+            folder = self._open_directory()
+            descriptors.callback(os.close, folder)
+            descriptors.enter_context(_files_belong_to(self._uid))
+            for part in parts[:-1]:
+                try:
+                    _refuse_link(part, folder, path)
+                except FileNotFoundError:
+                    if not create:
+                        raise
+                    os.mkdir(part, 0o755, dir_fd=folder)
+                folder = os.open(part, _FOLDER, dir_fd=folder)
+                descriptors.callback(os.close, folder)
+            yield folder, parts[-1]
+
+
+def _entries(folder: int, prefix: str, skipped: Set[str] = frozenset()) -> Iterator[tuple[str, int | None]]:
+    """The paths of a folder's regular files, and of its folders together with a descriptor, closed afterwards."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name in skipped:
+                continue
+            if entry.is_file(follow_symlinks=False):
+                yield f"{prefix}{entry.name}", None
+            elif entry.is_dir(follow_symlinks=False):
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                    below = os.open(entry.name, _FOLDER, dir_fd=folder)
+                    try:
+                        yield f"{prefix}{entry.name}", below
+                    finally:
+                        os.close(below)
+
+
+def _refuse_link(name: str, folder: int, path: str) -> None:
+    if stat.S_ISLNK(os.lstat(name, dir_fd=folder).st_mode):
+        raise ValueError(f"{path!r} goes through the symbolic link {name!r}")
+
+
+@contextlib.contextmanager
+def _files_belong_to(uid: int | None) -> Iterator[None]:
+    """Use files as another user, in this thread alone: a user namespace's file system has no place for root's."""
+    if uid is None:
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.setfsgid(uid)
+    libc.setfsuid(uid)
+    try:
+        yield
+    finally:
+        libc.setfsuid(os.geteuid())
+        libc.setfsgid(os.getegid())

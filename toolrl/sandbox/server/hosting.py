@@ -1,0 +1,195 @@
+"""The sandboxes that a server hosts, from their creation to the end of their time."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits, Session, check_environment
+from toolrl.sandbox.local import LocalSandbox
+from toolrl.sandbox.server.files import HOME, GuestFiles, inside
+
+_LOOK_SECONDS = 0.5  # how late a sandbox may be ended
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """What a server gives its clients.
+
+    Attributes:
+        limits: Of each sandbox. `seconds` bounds a run whose client never gives up.
+        packages: Whether the code can import the packages of the server's Python.
+        max_sandboxes: How many there may be at a time; more are answered with status 429.
+        max_lifetime_seconds: How far ahead a client may set a sandbox's end.
+        api_key: What clients must know; any key will do if None.
+    """
+
+    limits: SandboxLimits = field(
+        default_factory=lambda: SandboxLimits(
+            seconds=3600, memory_mb=1024, processes=64, disk_mb=512, files=65_536, output_characters=1_000_000
+        )
+    )
+    packages: bool = False
+    max_sandboxes: int = 20
+    max_lifetime_seconds: float = 86_400.0
+    api_key: str | None = None
+
+
+class Context:
+    """A session of a hosted sandbox as clients see it: with an id, a folder and a count of runs."""
+
+    def __init__(self, session: Session, folder: str) -> None:
+        self.id, self.session, self.folder = secrets.token_hex(8), session, folder
+        self.executions = 0
+        self._fresh = True
+        self._lock = threading.Lock()
+
+    def run(
+        self,
+        code: str,
+        environment: Mapping[str, str],
+        on_output: OutputListener,
+        on_start: Callable[[int], None],
+    ) -> ExecResult:
+        """Run code after what runs already; `on_start` is told the number of this run."""
+        with self._lock:
+            if self._fresh and self.folder != HOME:
+                path = inside(self.folder)
+                self.session.run(f"import os; os.makedirs({path!r}, exist_ok=True); os.chdir({path!r}); del os")
+            self._fresh = False
+            self.executions += 1
+            on_start(self.executions)
+            result = self.session.run(code, environment=environment, on_output=on_output)
+            self._fresh = lost_variables(result)
+            return result
+
+
+class HostedSandbox:
+    """One sandbox and its contexts."""
+
+    def __init__(
+        self, settings: HostSettings, template: str, metadata: Mapping[str, str], environment: Mapping[str, str]
+    ) -> None:
+        self.id, self.token = f"i{secrets.token_hex(10)}", secrets.token_hex(16)
+        self.template, self.metadata, self.environment = template, dict(metadata), check_environment(environment)
+        self.started_at = self.end_at = time.time()
+        self.sandbox = LocalSandbox(settings.limits, packages=settings.packages)
+        self.files = GuestFiles(self.sandbox)
+        self._default = Context(self.sandbox.new_session(), HOME)  # its own session is for files
+        self._contexts = {self._default.id: self._default}
+        self._lock = threading.Lock()
+
+    def contexts(self) -> list[Context]:
+        """All contexts, the default one first."""
+        with self._lock:
+            return list(self._contexts.values())
+
+    def context(self, identifier: str | None) -> Context | None:
+        """One context; the default one if None is asked for."""
+        with self._lock:
+            return self._default if identifier is None else self._contexts.get(identifier)
+
+    def open_context(self, folder: str) -> Context:
+        """A further context in a folder."""
+        context = Context(self.sandbox.new_session(), folder)
+        with self._lock:
+            self._contexts[context.id] = context
+        return context
+
+    def restart(self, context: Context) -> None:
+        """End what the context runs and start it afresh under its id."""
+        fresh = Context(self.sandbox.new_session(), context.folder)
+        fresh.id = context.id
+        with self._lock:
+            self._contexts[context.id] = fresh
+            if context is self._default:
+                self._default = fresh
+        context.session.close()
+
+    def remove(self, context: Context) -> None:
+        """End a context for good."""
+        with self._lock:
+            self._contexts.pop(context.id, None)
+        context.session.close()
+
+
+class Hosting:
+    """All sandboxes of a server; ends them when their time is over. Thread-safe."""
+
+    def __init__(self, settings: HostSettings) -> None:
+        self.settings = settings
+        self._sandboxes: dict[str, HostedSandbox] = {}
+        self._lock = threading.Lock()
+        self._opening = 0
+        self._closed = threading.Event()
+        self._reaper = threading.Thread(target=self._reap, name="sandbox-reaper", daemon=True)
+        self._reaper.start()
+
+    def create(
+        self, template: str, seconds: float, metadata: Mapping[str, str], environment: Mapping[str, str]
+    ) -> HostedSandbox | None:
+        """A new sandbox, or None if there are as many as there may be."""
+        with self._lock:
+            if self._closed.is_set() or len(self._sandboxes) + self._opening >= self.settings.max_sandboxes:
+                return None
+            self._opening += 1
+        try:
+            hosted = HostedSandbox(self.settings, template, metadata, environment)
+            self.set_end(hosted, seconds)
+            with self._lock:
+                late = self._closed.is_set()
+                if not late:
+                    self._sandboxes[hosted.id] = hosted
+            if late:
+                hosted.sandbox.close()
+                return None
+            return hosted
+        finally:
+            with self._lock:
+                self._opening -= 1
+
+    def set_end(self, hosted: HostedSandbox, seconds: float) -> None:
+        """Let a sandbox live for so long from now."""
+        hosted.end_at = time.time() + min(max(seconds, 0.0), self.settings.max_lifetime_seconds)
+
+    def get(self, identifier: str | None) -> HostedSandbox | None:
+        """A sandbox that still lives."""
+        with self._lock:
+            return self._sandboxes.get(identifier or "")
+
+    def all(self) -> list[HostedSandbox]:
+        """All sandboxes that live, oldest first."""
+        with self._lock:
+            return list(self._sandboxes.values())
+
+    def kill(self, identifier: str) -> bool:
+        """End a sandbox; whether there was one."""
+        with self._lock:
+            hosted = self._sandboxes.pop(identifier, None)
+        if hosted is not None:
+            hosted.sandbox.close()
+        return hosted is not None
+
+    def close(self) -> None:
+        """End all sandboxes."""
+        self._closed.set()
+        self._reaper.join()
+        for hosted in self.all():
+            self.kill(hosted.id)
+
+    def _reap(self) -> None:
+        while not self._closed.wait(_LOOK_SECONDS):
+            for hosted in self.all():
+                if hosted.end_at <= time.time():
+                    self.kill(hosted.id)
+
+
+def lost_variables(result: ExecResult) -> bool:
+    """Whether a run took its process along."""
+    if result.error is None:
+        return False
+    died = result.error.name == "SandboxDied"
+    return died or (result.error.name == "TimeoutError" and "seconds" in result.limits_hit)
