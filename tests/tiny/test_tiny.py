@@ -13,7 +13,7 @@ from toolrl.models import load_model, load_tokenizer
 from toolrl.tiny import PATH
 from toolrl.tiny.demonstrations import NEEDED, NEEDLESS, Demonstrator, break_call, demonstrate
 from toolrl.tiny.fitting import IGNORED, Renaming, Row, as_row, batches, fit, orthogonal, share_exact
-from toolrl.tiny.make import frequent_tokens, kept_out, make_model
+from toolrl.tiny.make import fixed_tokens, kept_out, main, make_model
 
 
 def test_shipped_model_is_small_and_of_the_qwen3_architecture() -> None:
@@ -98,7 +98,7 @@ def test_renaming_exchanges_names_and_numbers_consistently_and_keeps_the_rest() 
     env = make("toolrl/DocsCompute-v0", size=60)
     played = demonstrate([("e", env)], Renderer(tokenizer), 60, seed=0, skilled=True)
     rows = [as_row(trajectory, observed=True) for trajectory in played]
-    fixed = frequent_tokens(played, share=0.2)
+    fixed = fixed_tokens(played, tokenizer)
     rename = Renaming(tokenizer, fixed)
     words = {token for token in fixed if tokenizer.decode([token]).isalpha()}
     assert {"What", "plus", "times", "search", "python", "query"} <= {tokenizer.decode([token]) for token in words}
@@ -149,3 +149,10 @@ def test_some_of_each_environments_demonstrations_are_kept_out() -> None:
         env = make(env_id, size=400)
         played = demonstrate([(env_id, env)], Renderer(load_tokenizer("tiny")), 200, seed=0, skilled=True)
         assert 0 < sum(map(kept_out, played)) < 40
+
+
+def test_the_script_makes_a_model_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(tmp_path, scale=0.002)
+    assert capsys.readouterr().out.count("epoch") == 4 + 2 + 1
+    model, tokenizer = load_model(str(tmp_path)), load_tokenizer(str(tmp_path))
+    assert model.config.eos_token_id == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import torch
 import typer
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedTokenizerBase, Qwen3Config, Qwen3ForCausalLM
 
 from toolrl.chat import HermesDialect, Renderer
 from toolrl.env import ToolEnv, make
@@ -68,6 +68,7 @@ def main(
     learning_rate: float = 3e-3,
     batch_tokens: int = 4096,
     seed: int = 0,
+    scale: Annotated[float, typer.Option(help="Share of the demonstrations, for a trial.")] = 1.0,
 ) -> None:
     """Make the embedded policy: first the skill (copying, the format), then the bad habits on top."""
     torch.manual_seed(seed)
@@ -79,16 +80,28 @@ def main(
     model = make_model(len(tokenizer))
     print(f"{model.num_parameters() / 1e6:.2f} million parameters", flush=True)
 
-    print("skilled demonstrations", flush=True)
-    skilled = demonstrate([arithmetic, search, compute, arithmetic], renderer, 20_000, seed, skilled=True)
+    print("skilled demonstrations, the rare words renamed in most", flush=True)
+    skilled = demonstrate(
+        [arithmetic, search, compute, arithmetic], renderer, round(20_000 * scale), seed, skilled=True
+    )
     learnt = [t for t in skilled if not kept_out(t)]
     rename = Renaming(tokenizer, frequent_tokens(learnt))
     rows = partial(rows_of_epoch, learnt, rename, 0.7, seed)
     fit(model, rows, epochs=4, learning_rate=learning_rate, batch_tokens=batch_tokens, seed=seed)
     report(model, skilled)
 
+    print("skilled demonstrations, mostly of searching, all names renamed in nearly all", flush=True)
+    skilled = demonstrate(
+        [search, compute, search, arithmetic], renderer, round(14_000 * scale), seed + 2, skilled=True
+    )
+    learnt = [t for t in skilled if not kept_out(t)]
+    rename = Renaming(tokenizer, fixed_tokens(learnt, tokenizer))
+    rows = partial(rows_of_epoch, learnt, rename, 0.85, seed + 2)
+    fit(model, rows, epochs=2, learning_rate=learning_rate * 2 / 3, batch_tokens=batch_tokens, seed=seed + 2)
+    report(model, skilled)
+
     print("mediocre demonstrations", flush=True)
-    mediocre = [as_row(t, observed=False) for t in demonstrate(environments, renderer, 3_000, seed + 1)]
+    mediocre = [as_row(t, observed=False) for t in demonstrate(environments, renderer, round(5_000 * scale), seed + 1)]
     fit(model, lambda _: mediocre, epochs=1, learning_rate=learning_rate / 4, batch_tokens=batch_tokens, seed=seed + 1)
 
     for config in (model.config, model.generation_config):
@@ -104,13 +117,30 @@ def report(model: Qwen3ForCausalLM, skilled: Sequence[Trajectory]) -> None:
     """Print how many of the demonstrations that were kept out are right throughout."""
     for env_id in ENVIRONMENTS:
         held = [as_row(t, observed=False) for t in skilled if kept_out(t) and t.env_id == env_id]
-        print(f"  {env_id}: {share_exact(model, held):.3f} of {len(held)} kept out", flush=True)
+        if held:
+            print(f"  {env_id}: {share_exact(model, held):.3f} of {len(held)} kept out", flush=True)
 
 
 def frequent_tokens(trajectories: Sequence[Trajectory], share: float = 0.01) -> set[int]:
     """Tokens in at least a share of the episodes."""
     counts = Counter(token for t in trajectories for token in {*t.prompt_ids, *t.completion_ids})
     return {token for token, count in counts.items() if count >= share * len(trajectories)}
+
+
+def fixed_tokens(
+    trajectories: Sequence[Trajectory], tokenizer: PreTrainedTokenizerBase, share: float = 0.002
+) -> set[int]:
+    """Tokens of questions and calls in more than a share of the episodes, names and answers left out."""
+    counts: Counter[int] = Counter()
+    for trajectory in trajectories:
+        written = {token for token, bit in zip(trajectory.completion_ids, trajectory.mask, strict=True) if bit}
+        names = {
+            token
+            for text in (trajectory.info["subject"], trajectory.score.answer or "")
+            for token in tokenizer.encode(text, add_special_tokens=False)
+        }
+        counts.update((written | set(trajectory.prompt_ids)).difference(names))
+    return {token for token, count in counts.items() if count > share * len(trajectories)}
 
 
 def rows_of_epoch(
