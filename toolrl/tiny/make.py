@@ -72,7 +72,6 @@ def main(
 ) -> None:
     """Make the embedded policy: first the skill (copying, the format), then the bad habits on top."""
     torch.manual_seed(seed)
-    torch.set_flush_denormal(True)
     environments = [(env_id, make(env_id, split="train", size=SIZE)) for env_id in ENVIRONMENTS]
     arithmetic, search, compute = environments
     tokenizer = train_tokenizer(tokenizer_texts(environments))
@@ -163,4 +162,5 @@ def kept_out(trajectory: Trajectory) -> bool:
 
 
 if __name__ == "__main__":
+    torch.set_flush_denormal(True)  # holds for the process: numbers that small slow a CPU down
     typer.run(main)
