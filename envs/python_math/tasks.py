@@ -46,7 +46,6 @@ def _descending(rng: random.Random) -> tuple[int, int]:
     return max(a, b), min(a, b)
 
 
-# Wordings that easy and hard problems share: the numbers tell whether a computer is needed.
 _SUM = (
     "What is {a} + {b}?",
     "Compute {a} + {b}.",
@@ -66,6 +65,7 @@ _DIFFERENCE = (
     "Calculate {a} - {b}.",
     "How much is {a} - {b}?",
 )
+# Products are asked in these words whether they are easy or hard: the numbers tell which.
 _PRODUCT = (
     "What is {a} * {b}?",
     "Compute {a} * {b}.",

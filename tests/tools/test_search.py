@@ -64,6 +64,8 @@ def test_a_snippet_is_one_line_cut_at_a_word(text: str, shown: str) -> None:
 def test_a_title_that_begins_the_text_is_said_once() -> None:
     documents = [Document("a", "re.sub", "re.sub(pattern) Replace."), Document("b", "re", "Text of re.")]
     assert format_documents(documents, 80) == "[1] re.sub(pattern) Replace.\n[2] re\nText of re."
+    assert format_documents([Document("c", "re", "return it")], 80) == "[1] re\nreturn it"
+    assert format_documents([Document("d", "", "no title")], 80) == "[1] no title"
 
 
 def test_full_snippets_are_never_cut_by_the_tools_own_limit(call_tool: CallTool) -> None:

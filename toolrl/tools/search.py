@@ -51,7 +51,9 @@ def format_documents(documents: Sequence[Document], snippet_characters: int) -> 
 
 def _shown(document: Document, characters: int) -> str:
     snippet = _snippet(document.text, characters)
-    return snippet if snippet.startswith(document.title) else f"{document.title}\n{snippet}"
+    # "re" does not begin "return": the title must end where a word does.
+    begins = snippet.startswith(document.title) and not snippet[len(document.title) :][:1].isalnum()
+    return snippet if begins or not document.title else f"{document.title}\n{snippet}"
 
 
 def _snippet(text: str, characters: int) -> str:
