@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from toolrl.chat.dialects import Dialect, HermesDialect
@@ -19,6 +20,7 @@ from toolrl.errors import TemplateError
 from toolrl.types import Message, ToolCall
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 # Stand-ins for control-token texts inside contents: private-use characters, one each side of an index.
@@ -74,7 +76,8 @@ class Renderer:
         self._protected = [*longest_first, _OPEN]
         self._unprotected = re.compile("|".join(map(re.escape, self._protected)))
         self._placeholder = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
-        self._plain = _without_added_tokens(tokenizer)
+        self._backend, self._plain = _backends(tokenizer)
+        self._beginning = lru_cache(1024)(self._render_beginning)  # most turns call one tool, for which it is the same
         self._prove_prefix_stable()
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
@@ -92,9 +95,12 @@ class Renderer:
         Args:
             messages: What the assistant is told: tool messages, or a user message.
         """
-        calls = tuple(ToolCall(message.name, id=message.tool_call_id) for message in messages if message.role == "tool")
-        before = [Message("user", "?"), Message("assistant", "", calls) if calls else Message("assistant", "!")]
-        return self._encode(self._suffix(before, list(messages)))
+        called = tuple((message.name, message.tool_call_id) for message in messages if message.role == "tool")
+        before, beginning = self._beginning(called)
+        full = self._render([*before, *messages], generate=True)
+        if not full.startswith(beginning):
+            raise TemplateError(_unstable(self.tokenizer.name_or_path, beginning, full))
+        return self._encode(full[len(beginning) :])
 
     def assistant_ids(self, message: Message) -> list[int]:
         """Ids (T,) of an assistant turn as a policy would sample it, end-of-turn token included."""
@@ -125,15 +131,13 @@ class Renderer:
         )
         return str(rendered)
 
-    def _suffix(self, before: list[Message], after: list[Message]) -> str:
-        """What `after` adds behind the end-of-turn token of `before`'s last message."""
-        base = self._render(before)
-        full = self._render(before + after, generate=True)
-        cut = base.rfind(self._end_of_turn)
-        base = base[: cut + len(self._end_of_turn)] if cut >= 0 else base
-        if not full.startswith(base):
-            raise TemplateError(_unstable(self.tokenizer.name_or_path, base, full))
-        return full[len(base) :]
+    def _render_beginning(self, called: tuple[tuple[str, str], ...]) -> tuple[list[Message], str]:
+        """A short conversation up to an assistant's turn with calls (name, id), or without, and its rendering."""
+        calls = tuple(ToolCall(name, id=call_id) for name, call_id in called)
+        messages = [Message("user", "?"), Message("assistant", "", calls) if calls else Message("assistant", "!")]
+        rendered = self._render(messages)
+        cut = rendered.rfind(self._end_of_turn)
+        return messages, rendered[: cut + len(self._end_of_turn)] if cut >= 0 else rendered
 
     def _prove_prefix_stable(self) -> None:
         """Render a conversation at each of its lengths and check that nothing already said changes.
@@ -206,7 +210,7 @@ class Renderer:
         tokens, where no merge can cross, and encoded by the same model without added tokens.
         """
         if not self._placeholder.search(text):
-            return list(self.tokenizer.encode(text, add_special_tokens=False))
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
         ids: list[int] = []
         position = 0
         for control in [*self._control.finditer(text), None]:
@@ -215,24 +219,29 @@ class Renderer:
                 plain = self._placeholder.sub(lambda match: self._protected[int(match.group(1))], piece)
                 ids += self._plain.encode(plain, add_special_tokens=False).ids
             elif piece:
-                ids += self.tokenizer.encode(piece, add_special_tokens=False)
+                ids += self._backend.encode(piece, add_special_tokens=False).ids
             if control:
                 ids.append(self._control_ids[control.group()])
                 position = control.end()
         return ids
 
 
-def _without_added_tokens(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """A copy of the tokenizer's model that knows no added tokens, so that every text is plain text."""
+def _backends(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokenizer, Tokenizer]:
+    """The tokenizer's own model, and a copy of it that knows no added tokens, so that every text is plain text.
+
+    `tokenizer.encode` gives the same ids by way of a batch, which takes nearly twice as long.
+    """
     from tokenizers import Tokenizer
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise TemplateError(f"the tokenizer {tokenizer.name_or_path!r} is not a fast tokenizer; use one that is")
     state = json.loads(backend.to_str())
+    state["truncation"] = state["padding"] = None  # left behind by whoever encoded last
+    own = json.dumps(state)
     state["added_tokens"] = []
     state["post_processor"] = None
-    return Tokenizer.from_str(json.dumps(state))
+    return Tokenizer.from_str(own), Tokenizer.from_str(json.dumps(state))
 
 
 def _unstable(name: str, prefix: str, full: str) -> str:
