@@ -75,11 +75,44 @@ def _write(folder: int, name: str, text: str) -> None:
 
 
 def share_namespaces(directory: str, uid: int | None) -> None:
-    """Enter what all sessions share: an unprivileged user, who is given `directory`, and a network with no way out."""
+    """Enter what all sessions share: an unprivileged user, who is given `directory`, and a network with no way out.
+
+    The children of this process begin a process namespace; see `become_first_process`.
+    """
     if uid is not None:
         os.chown(directory, uid, uid)
         become(uid)
-    unshare(NEWUSER | NEWNET)
+    unshare(NEWUSER | NEWNET | NEWPID)
+
+
+def become_first_process() -> None:
+    """Go on in a child that is process 1 of the namespace entered last: when it dies, so do all in there.
+
+    Only a process namespace that this user namespace owns can be come back to after a fork into another.
+    """
+    pid = os.fork()
+    if pid == 0:
+        process_control(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        return
+    os.closerange(0, 1 << 20)
+    os.waitpid(pid, 0)
+    os._exit(0)
+
+
+def fork_into_namespaces() -> int:
+    """Fork as `os.fork` does; the child is process 1 of a process namespace, and has an IPC namespace."""
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY)
+    try:
+        unshare(NEWPID | NEWIPC)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid:
+                call("setns", own, NEWPID)
+    finally:
+        os.close(own)
+    return pid
 
 
 def enter_private_view(
@@ -174,7 +207,7 @@ def _limit(which: int, value: int) -> None:
 
 
 def renounce() -> None:
-    """Drop every capability, never gain one again, and die with the guard."""
+    """Drop every capability, never gain one again, and die with the process that forked us."""
     call("capset", struct.pack("Ii", 0x20080522, 0), bytes(24))
     process_control(38, 1)  # PR_SET_NO_NEW_PRIVS
     process_control(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; a change of ids or capabilities would clear it

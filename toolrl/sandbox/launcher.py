@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 import json
 import os
 import re
@@ -38,7 +38,9 @@ _ONE_THREAD = {  # a fork would lose the others, and a process with threads may 
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
+_NOBODY = 65_534  # with namespaces; see isolation.NOBODY
 _FIRST_UID = 64_000  # without namespaces a root zygote gives each session a user id of its own
+_MAX_DIRECTORIES = 20_000  # of one process; then another is started
 _FOLDER = re.compile(r"toolrl-sandbox-(\d+)-(\d+)-(\d+)-")  # process namespace, pid, start time
 
 
@@ -66,7 +68,7 @@ class Zygote:
         _allow_many_files()
         self._directory = tempfile.mkdtemp(prefix=_folder_prefix(os.getpid()))
         self._lock = threading.Lock()
-        self._numbers = itertools.count()
+        self._directories = 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             os.chmod(self._directory, 0o711)
@@ -120,14 +122,25 @@ class Zygote:
         """Whether it can still be asked for sessions."""
         return self._finalizer.alive and self._process.poll() is None
 
+    @property
+    def fresh(self) -> bool:
+        """Whether new sandboxes should come from it: it lives, and has not been used too often."""
+        return self.alive and self._directories < _MAX_DIRECTORIES
+
     def new_directory(self) -> tuple[str, int | None]:
-        """An empty working directory, and the user id it belongs to if that is not ours."""
-        number = next(self._numbers)
+        """An empty working directory, and the user id it belongs to if that is not ours.
+
+        With namespaces the worker makes it, in a file system of its own.
+        """
+        with self._lock:
+            self._directories = number = self._directories + 1
         path = f"{self._directory}/{number}"
+        if self.active.holds["namespaces"]:
+            return path, _NOBODY if os.geteuid() == 0 else None
         os.mkdir(path, 0o700)
         uid = None
         if os.geteuid() == 0:
-            uid = 65_534 if self.active.holds["namespaces"] else _FIRST_UID + number % 1000
+            uid = _FIRST_UID + number % 1000
             os.chown(path, uid, uid)
         return path, uid
 
@@ -139,7 +152,7 @@ class Zygote:
         bindings: list[tuple[str, str]],
         view: int | None,
     ) -> tuple[socket.socket, socket.socket]:
-        """Ask for a worker: our ends of the sockets to it and to its guard. Does not wait for it.
+        """Ask for a worker: our ends of the socket to it and of its lifeline. Does not wait for it.
 
         Args:
             directory: Where it works.
@@ -149,13 +162,13 @@ class Zygote:
             view: Mount namespace of an earlier worker, whose files it works with.
         """
         channel, workers = socket.socketpair()
-        lifeline, guards = socket.socketpair()
-        asked = {"directory": directory, "uid": uid, "limits": asdict(limits), "bindings": bindings}
+        lifeline, theirs = socket.socketpair()
+        asked = {"directory": directory, "uid": uid, "limits": _as_dict(limits), "bindings": bindings}
         request = json.dumps(asked).encode()
-        with workers, guards:
+        with workers, theirs:
             try:
                 with self._lock:
-                    descriptors = [workers.fileno(), guards.fileno(), *([] if view is None else [view])]
+                    descriptors = [workers.fileno(), theirs.fileno(), *([] if view is None else [view])]
                     socket.send_fds(self._control, [request], descriptors)
             except OSError as error:
                 channel.close()
@@ -172,6 +185,9 @@ class Zygote:
         self._finalizer.detach()
         self._control.close()
         self._process.returncode = 0  # not ours to wait for
+
+
+_as_dict = functools.lru_cache(asdict)  # of limits, which are frozen; takes longer than the rest of a request
 
 
 def _stop(pid: int, control: socket.socket, process: subprocess.Popen, directory: str) -> None:
@@ -221,7 +237,7 @@ _shared_lock = threading.Lock()
 def shared_zygote(packages: bool = False) -> Zygote:
     """The zygote of this process, one with packages and one without, started at the first call."""
     with _shared_lock:
-        if packages not in _shared or not _shared[packages].alive:
+        if packages not in _shared or not _shared[packages].fresh:  # an old one lives on as long as its sandboxes
             _shared[packages] = Zygote(packages=packages)
         return _shared[packages]
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -26,11 +26,16 @@ from toolrl.sandbox.launcher import Zygote, let_go_in_forks, shared_zygote
 from toolrl.sandbox.levels import Isolation, Level, accept, wanted_isolation
 from toolrl.sandbox.mounts import PreparedMounts
 from toolrl.sandbox.plumbing import remove_tree
+from toolrl.sandbox.pool import Spares, take_open_slot
 from toolrl.sandbox.session import Connection
 
 
 class LocalSandbox:
-    """A `Sandbox` whose sessions are processes of their own, forked in milliseconds.
+    """A `Sandbox` whose sessions are processes of their own, forked in milliseconds or taken from spares in one.
+
+    Sandboxes without mounts, of limits that were asked for before, are taken from spares that stand ready. No more
+    than 512 are open in a process at a time (TOOLRL_SANDBOXES sets another number), and no more than eight for each
+    core run code: others wait for their turn, a run's time begins when it has it.
 
     What it covers depends on the kernel: see `toolrl doctor`. The random module, and NumPy's, start from the
     same seed in every session, so that equal code gives equal output. After a fork of the process that made
@@ -50,7 +55,7 @@ class LocalSandbox:
 
     Raises:
         ConfigError: This machine does not offer the isolation asked for.
-        SandboxFault: No process could be started.
+        SandboxFault: No process could be started, or too many sandboxes are open.
     """
 
     def __init__(
@@ -64,14 +69,25 @@ class LocalSandbox:
     ) -> None:
         self.limits = limits or SandboxLimits()
         self.mounts = tuple(mounts)
-        self._isolation = wanted_isolation(isolation)
-        self._zygote = zygote or partial(shared_zygote, packages)
+        isolation = wanted_isolation(isolation)
+        new_place = partial(_Place, zygote or partial(shared_zygote, packages), self.limits, self.mounts, isolation)
+        self._take_place: Callable[[], _Place] = new_place
+        if zygote is None and not self.mounts:
+            kind = (packages, self.limits, isolation)
+            if kind not in _spares:
+                _spares.setdefault(kind, Spares(new_place))
+            self._take_place = _spares[kind].take
         self._open()
 
     def _open(self) -> None:
-        with _as_fault():
-            self._place = _Place(self._zygote, self.limits, self.mounts, self._isolation)
-        self._finalizer = weakref.finalize(self, self._place.close)
+        leave = take_open_slot()
+        try:
+            with _as_fault():
+                self._place = self._take_place()
+        except BaseException:
+            leave()
+            raise
+        self._finalizer = weakref.finalize(self, _close, self._place, leave)
 
     @property
     def level(self) -> Level:
@@ -175,6 +191,11 @@ class LocalSession:
         """Wait until a worker is there."""
         self._live_connection().wait_until_ready()
 
+    @property
+    def idle(self) -> bool:
+        """Whether a worker stands ready and has not said anything."""
+        return self._connection.idle
+
     def _live_connection(self) -> Connection:
         with self._lock, _as_fault():
             if self.closed:
@@ -238,10 +259,24 @@ class _Place:
     def _connect(self) -> Connection:
         if self.pid != os.getpid():
             raise SandboxFault(f"this session belongs to process {self.pid}; open another one after a fork")
-        zygote, bindings = self._source(), self.prepared.bindings
+        zygote, bindings = self.zygote if self.zygote.alive else self._source(), self.prepared.bindings
         if self._view and zygote is not self.zygote:  # no other's processes may enter what it has mounted
             raise SandboxFault("the process that this sandbox was forked from is gone; reset() opens another one")
         return Connection(zygote, self._directory, self._uid, self._limits, bindings, self._view)
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing has happened to it or the process that it was forked from."""
+        return self.zygote is self._source() and self.sessions[0].idle
+
+    def make_ready(self) -> None:
+        """Have the first session run nothing: it is seen to work, and the next run finds its memory in place.
+
+        Raises:
+            SandboxFault: It does not work.
+        """
+        if self.sessions[0].run("").error is not None:
+            raise SandboxFault("a new sandbox could not run an empty program")
 
     def _make_view(self) -> None:
         """Wait until the first session has made the file system that all others use."""
@@ -264,6 +299,22 @@ class _Place:
         """Let go of the files; in a forked child this leaves the parent's alone."""
         while self._view:
             os.close(self._view.pop())
+
+
+_spares: dict[Hashable, Spares[_Place]] = {}
+
+
+def close_spares() -> None:
+    """End the processes that stand ready for the next sandboxes of this process."""
+    for spares in list(_spares.values()):
+        spares.close()
+
+
+def _close(place: _Place, leave: Callable[[], None]) -> None:
+    try:
+        place.close()
+    finally:
+        leave()
 
 
 @contextlib.contextmanager

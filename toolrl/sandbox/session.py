@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from toolrl.errors import SandboxFault
@@ -18,16 +19,19 @@ from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits
 from toolrl.sandbox.launcher import Zygote, let_go_in_forks
 from toolrl.sandbox.outcome import died, result_of
 from toolrl.sandbox.plumbing import HEADER, send_message
+from toolrl.sandbox.pool import runs
 from toolrl.sandbox.relay import FileRelay, Relay
+from toolrl.sandbox.worker import report as captured
 
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0
+_FAREWELL_SECONDS = 0.25
 _STREAM_SECONDS = 0.03  # between two looks at the output, if anybody listens
 _LIMIT_BEHIND_SIGNAL = {signal.SIGXCPU: "seconds", signal.SIGXFSZ: "file_size"}
 
 
 class Connection:
-    """One worker: the socket to it, and the socket to the guard that ends it.
+    """One worker: the socket to it, and the lifeline that ends it.
 
     Attributes:
         ended: Whether the worker is dead and its variables lost.
@@ -53,12 +57,14 @@ class Connection:
     ) -> None:
         earlier = view[0] if view else None
         self._channel, self._lifeline = zygote.open_session(directory, uid, limits, bindings, earlier)
+        self._first_process = zygote.active.holds["namespaces"]
         self._limits, self._view, self._ready, self._runs = limits, view, False, 0
         self._largest_message = (1 << 16) + 64 * limits.output_characters + (limits.display_mb << 20)
+        self._ahead = bytearray()  # received already, of the next message
         self._descriptors: list[int] = []  # the worker's pidfd, its stdout and stderr
         self._busy, self._interrupts = threading.RLock(), threading.Lock()
         self._interruptible = self._interrupted = False
-        self.ended = False
+        self.ended = self._ending = False
         let_go_in_forks(self)
 
     def run(
@@ -74,6 +80,12 @@ class Connection:
         with self._interrupts:
             self._interrupted = False
         self.wait_until_ready()
+        with runs.taken(lambda: self._ending):
+            return self._run_now(code, seconds, environment, on_output)
+
+    def _run_now(
+        self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
+    ) -> ExecResult:
         started, result, name, reason = time.monotonic(), None, "SandboxDied", ""
         request = {"code": code, "seconds": seconds, "environment": dict(environment)}
         relay = None
@@ -85,7 +97,7 @@ class Connection:
             except TimeoutError:
                 name, reason = "TimeoutError", f"the code was stopped after {seconds:g} seconds"
             except (EOFError, OSError):
-                pass  # the guard knows why
+                reason = "" if self._ends_by_itself() else "the process closed its channel"
             except (ValueError, LookupError, TypeError, RecursionError):
                 reason = "the process sent something that is no answer"
             elapsed = time.monotonic() - started
@@ -95,17 +107,37 @@ class Connection:
             result = None
             raise
         finally:
-            report = {} if result else self.end()
+            closed = self._ending
+            report = {} if result else self.end(keep_output=True)
         if result:
             return result
         if "status" not in report:
-            raise SandboxFault(f"a sandbox vanished: {report.get('fault', 'its guard was killed')}")
+            raise SandboxFault(f"a sandbox vanished: {report.get('fault', 'nobody saw its end')}")
         status = report["status"]
+        if status == -signal.SIGKILL and self._first_process and not (reason or closed):
+            # Process 1 of a namespace cannot be killed by anything in it: it was no doing of the code's.
+            raise SandboxFault("the process of a sandbox was killed from outside, or for want of memory")
         limit = "seconds" if name == "TimeoutError" else _LIMIT_BEHIND_SIGNAL.get(-status, "")
         if not reason and status < 0:
             reason = f"the process was ended by signal {-status} ({signal.strsignal(-status)})"
         reason = reason or f"the process ended itself with status {status}"
         return died(name, reason, report["stdout"], report["stderr"], elapsed, (limit, *report["limits"]))
+
+    def _ends_by_itself(self) -> bool:
+        """Whether the worker's end is reported without our asking for it; soon, if it is already on its way out."""
+        poll = select.poll()
+        poll.register(self._lifeline, select.POLLIN)
+        return bool(poll.poll(_FAREWELL_SECONDS * 1000))
+
+    @property
+    def idle(self) -> bool:
+        """Whether the worker is ready, alive, and silent."""
+        if self.ended or not self._ready:
+            return False
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(self._lifeline, select.POLLIN)
+        return not poll.poll(0)
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the code, as soon as it has begun; nothing if none runs."""
@@ -114,22 +146,26 @@ class Connection:
             if self._interruptible:
                 signal.pidfd_send_signal(self._descriptors[0], signal.SIGINT)
 
-    def end(self) -> dict[str, Any]:
-        """Kill everything in the session, wait until it is dead; what the guard reports.
+    def end(self, *, keep_output: bool = False) -> dict[str, Any]:
+        """Kill everything in the session, wait until it is dead; how the worker ended, and its output if asked for.
 
         A run on another thread comes to its end, and gets the report.
         """
-        return {} if self.ended else self._end()  # in a forked child a copy of the lock may be held for good
+        return {} if self.ended else self._end(keep_output)  # in a forked child a copy of the lock may be held for good
 
-    def _end(self) -> dict[str, Any]:
+    def _end(self, keep_output: bool) -> dict[str, Any]:
         report: dict[str, Any] = {}
+        self._ending = True
         with contextlib.suppress(OSError):
             self._lifeline.shutdown(socket.SHUT_WR)
         with self._busy:
             if self.ended:
                 return report
             with contextlib.suppress(OSError, EOFError):
+                self._ahead = bytearray()
                 report = self._receive(self._lifeline, time.monotonic() + _END_SECONDS)
+            if keep_output and self._descriptors:
+                report |= captured(self._descriptors[1:], asdict(self._limits))
             self.detach()
         return report
 
@@ -164,6 +200,8 @@ class Connection:
 
     def _ask(self, request: dict[str, Any], began: float, relay: FileRelay | None) -> ExecResult:
         """Send code, and check the answers: the code can write to its socket too."""
+        if self._ending:  # closed while it waited for its turn
+            raise EOFError
         self._runs += 1
         deadline, tick = began + request["seconds"], relay.read if relay else None
         self._channel.settimeout(request["seconds"])
@@ -202,8 +240,14 @@ class Connection:
         poll = select.poll()
         poll.register(source, select.POLLIN)
         poll.register(self._lifeline, select.POLLIN)
-        received, length = bytearray(), HEADER.size
-        while len(received) < length:
+        received, length = self._ahead, HEADER.size
+        while True:
+            if length == HEADER.size <= len(received):
+                length += HEADER.unpack_from(received)[0]
+                if length > self._largest_message:
+                    raise ValueError(f"a message of {length} bytes")
+            if len(received) >= length > HEADER.size:
+                break
             left = max(0.0, deadline - time.monotonic())
             ready = dict(poll.poll((min(left, _STREAM_SECONDS) if tick else left) * 1000))
             if tick:
@@ -214,18 +258,15 @@ class Connection:
                 raise TimeoutError
             chunk = b""
             if source.fileno() in ready and descriptors and not received:
-                chunk, came, _, _ = socket.recv_fds(source, length, 5, socket.MSG_CMSG_CLOEXEC)
+                chunk, came, _, _ = socket.recv_fds(source, 1 << 16, 5, socket.MSG_CMSG_CLOEXEC)
                 self._descriptors, self._view[len(self._view) :] = came[:3], came[3:]
             elif source.fileno() in ready:
-                chunk = source.recv(min(length - len(received), 1 << 20))
+                chunk = source.recv(1 << 16 if length == HEADER.size else min(length - len(received), 1 << 20))
             if not chunk:
                 raise EOFError
             received += chunk
-            if length == HEADER.size == len(received):
-                length += HEADER.unpack_from(received)[0]
-                if length > self._largest_message:
-                    raise ValueError(f"a message of {length} bytes")
-        message = json.loads(received[HEADER.size :])
+        self._ahead = received[length:]
+        message = json.loads(received[HEADER.size : length])
         if not isinstance(message, dict):
             raise ValueError("a message that is not an object")
         return message

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from toolrl.sandbox import isolation, landlock, seccomp
 
@@ -40,17 +41,21 @@ def _enter_namespaces(directory: str, uid: int | None) -> None:
     os.mkdir(f"{directory}/trial")
     try:
         isolation.share_namespaces(directory, uid)
-        isolation.unshare(isolation.NEWPID | isolation.NEWIPC)
-        limits = {"disk_mb": 1, "files": 1}
-        _in_a_child(lambda: isolation.enter_private_view(f"{directory}/trial", limits, [("/usr", "bound")]))
+        _in_a_child(lambda: _enter_view(f"{directory}/trial"))
     finally:
         os.rmdir(f"{directory}/trial")
 
 
-def _in_a_child(attempt: Callable[[], object]) -> None:
+def _enter_view(directory: str) -> None:
+    limits = {"disk_mb": 1, "files": 1}
+    attempt = partial(isolation.enter_private_view, directory, limits, [("/usr", "bound")])
+    _in_a_child(attempt, isolation.fork_into_namespaces)
+
+
+def _in_a_child(attempt: Callable[[], object], fork: Callable[[], int] = os.fork) -> None:
     """Make an attempt in a process that is gone afterwards; its OSError is raised here."""
     reader, writer = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if pid == 0:
         try:
             attempt()

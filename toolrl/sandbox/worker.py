@@ -13,9 +13,23 @@ import signal
 import socket
 import sys
 import types
+from collections.abc import Sequence
 
 from toolrl.sandbox.execution import Runner
 from toolrl.sandbox.plumbing import HEADER, cut, joined, send_message
+
+
+def prepare() -> None:
+    """Set the process up for `serve`; what it forks is then set up too."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        stream = io.TextIOWrapper(
+            io.FileIO(descriptor, "w", closefd=False), "utf-8", "backslashreplace", line_buffering=True
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.argv = [""]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # except during a run
 
 
 def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict) -> None:
@@ -23,19 +37,11 @@ def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict) -> Non
 
     Two answers for each: one when an interrupt (SIGINT) would reach the code, one at its end.
     """
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        stream = io.TextIOWrapper(
-            io.FileIO(descriptor, "w", closefd=False), "utf-8", "backslashreplace", line_buffering=True
-        )
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
-    sys.argv, sys.path = [""], ["", *sys.path]
+    sys.path.insert(0, "")
     random.seed(0)  # the same seed gives the same trajectory
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # except during a run
-    runner = Runner(main, limits["display_mb"] << 20)
+    runner = Runner(sys.modules["__main__"], limits["display_mb"] << 20)
     pid = os.getpid()
     reader = channel.makefile("rb")
     while header := reader.read(HEADER.size):
@@ -57,7 +63,7 @@ def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict) -> Non
         send_message(channel, {"run": number, **report(outputs, limits, outcome)})
 
 
-def report(outputs: tuple[int, int], limits: dict, outcome: dict | None = None) -> dict:
+def report(outputs: Sequence[int], limits: dict, outcome: dict | None = None) -> dict:
     """The end of a run as a message: all text cut to its limit, and the limits that were hit."""
     limit = limits["output_characters"]
     outcome = outcome or {"value": None, "error": None, "limits": [], "displays": []}

@@ -1,11 +1,15 @@
 """A warm Python process that forks sandboxes; started by `launcher.Zygote`, standard library only.
 
-    parent ── control socket ──> zygote ──forks──> guard ──forks──> worker (the model's code)
+    parent ── control socket ──> zygote ──forks──> worker (the model's code)
 
-The parent asks for a session by sending two sockets: one leads to the worker, the other to its guard.
-When the guard's socket closes, or the worker dies, the guard kills all that is left of the session and
-reports. The zygote holds a descriptor of its parent's process: when that ends, however it does, so do
-the zygote and every session. (The usual PR_SET_PDEATHSIG fires when the *thread* that forked ends.)
+The parent asks for a session by sending two sockets: one leads to the worker, over the other, the
+session's lifeline, the worker's end is reported. When the lifeline's other end closes, or the worker
+dies, all that is left of the session is killed. With namespaces that is the kernel's work: the worker
+is process 1 of its own process namespace, and the zygote of one around all of them. Without, a guard
+stands between zygote and worker, and hunts down what the code has started.
+
+The zygote holds a descriptor of its parent's process: when that ends, however it does, so do the zygote
+and every session. (The usual PR_SET_PDEATHSIG fires when the *thread* that forked ends.)
 """
 
 import contextlib
@@ -54,22 +58,26 @@ def main() -> None:
             importlib.import_module(name)
     uid = isolation.NOBODY if os.getuid() == 0 else None
     zygote.problems = trials.find_problems(directory, uid, sys.argv[4].split(","))
-    if "namespaces" not in zygote.problems:
+    if zygote.namespaces:
         isolation.share_namespaces(directory, uid)
+        isolation.become_first_process()
     elif "network" not in zygote.problems:
         isolation.unshare(isolation.NEWNET)
     if "seccomp" not in zygote.problems:
         # Only namespaces keep files outside of the sandbox safe from chmod and its kin.
-        zygote.filter = seccomp.program(os.uname().machine, attributes="namespaces" not in zygote.problems)
-    isolation.adopt_orphans()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards are reaped by the kernel
+        zygote.filter = seccomp.program(os.uname().machine, attributes=zygote.namespaces)
+    if not zygote.namespaces:
+        isolation.adopt_orphans()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards are reaped by the kernel
+    zygote.prepare()
     zygote.rehearse(f"{directory}/rehearsal", uid)
     os.dup2(os.open(os.devnull, os.O_RDWR), 2)
     gc.freeze()
     try:
         zygote.serve()
     finally:
-        isolation.kill_children()
+        if not zygote.namespaces:  # else they end with us
+            isolation.kill_children()
         plumbing.remove_tree(directory)
 
 
@@ -84,73 +92,129 @@ class _Zygote:
     filter: bytes = b""  # for seccomp
     holds: dict[str, bool] | None = None  # layers seen to hold in a worker; None before the rehearsal
 
+    def __post_init__(self) -> None:
+        self._poll = select.poll()
+        self._poll.register(self.control, select.POLLIN)
+        self._poll.register(self.parent, select.POLLIN)
+        self._ends: dict[int, _Session] = {}  # by their two descriptors
+
+    @property
+    def namespaces(self) -> bool:
+        """Whether every worker gets namespaces of its own."""
+        return "namespaces" not in self.problems
+
+    def prepare(self) -> None:
+        """Do once what every worker would otherwise do for itself, at the cost of copying what it touches."""
+        worker.prepare()
+        os.environ.clear()
+        os.environ.update(PATH=os.defpath, LANG="C.UTF-8")
+        for name in [name for name in sys.modules if name.startswith("toolrl")]:
+            del sys.modules[name]
+
     def rehearse(self, directory: str, uid: int | None) -> None:
         """Start a worker to see which layers hold in it, and tell the parent."""
         os.mkdir(directory)
         if uid is not None:
             os.chown(directory, uid, uid)
         ours, workers = socket.socketpair()
-        lifeline, guards = socket.socketpair()
-        if os.fork() == 0:
-            ours.close()
-            lifeline.close()
-            self.guard({"directory": directory, "uid": uid, "limits": _REHEARSAL, "bindings": []}, workers, guards)
-        workers.close()
-        guards.close()
+        lifeline, theirs = socket.socketpair()
         with ours, lifeline, ours.makefile("rb") as reader:
+            with workers:
+                self.start({"directory": directory, "uid": uid, "limits": _REHEARSAL, "bindings": []}, workers, theirs)
             hello = json.loads(reader.read(*plumbing.HEADER.unpack(reader.read(plumbing.HEADER.size))))
             lifeline.shutdown(socket.SHUT_WR)
-            lifeline.recv(1)  # the guard is done
+            while self._ends:
+                self.attend()
+            lifeline.recv(1)  # a guard is done
         plumbing.remove_tree(directory)
         self.control.send(json.dumps({**hello, "problems": self.problems}).encode())
         self.holds = hello.get("layers")
 
     def serve(self) -> None:
-        poll = select.poll()
-        poll.register(self.control, select.POLLIN)
-        poll.register(self.parent, select.POLLIN)
-        while self.parent not in dict(poll.poll()):
-            message, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 3)
-            if not message:
-                return
-            channel, lifeline = (socket.socket(fileno=descriptor) for descriptor in descriptors[:2])
-            view = descriptors[2] if descriptors[2:] else None
+        """Start and end sessions until the parent wants no more, or dies."""
+        while self.attend():
+            pass
+
+    def attend(self) -> bool:
+        """Wait for something to do, and do it; whether to go on."""
+        for descriptor, _ in self._poll.poll():
+            if descriptor == self.parent:
+                return False
+            if descriptor == self.control.fileno():
+                if not self._open():
+                    return False
+            elif descriptor in self._ends:
+                session = self._ends[descriptor]
+                if descriptor == session.process:
+                    self._bury(session)
+                else:  # the parent's word; then its process is the next to be ready
+                    self._poll.unregister(descriptor)
+                    signal.pidfd_send_signal(session.process, signal.SIGKILL)
+        return True
+
+    def _open(self) -> bool:
+        message, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 3)
+        if not message:
+            return False
+        channel, lifeline = (socket.socket(fileno=descriptor) for descriptor in descriptors[:2])
+        view = descriptors[2] if descriptors[2:] else None
+        with channel:
             try:
-                request = json.loads(message)
-                if os.fork() == 0:
-                    self.guard(request, channel, lifeline, view)
+                self.start(json.loads(message), channel, lifeline, view)
             except (OSError, ValueError) as error:
                 plumbing.send_message(lifeline, {"fault": f"fork: {error}"})
-            channel.close()
-            lifeline.close()
-            if view is not None:
-                os.close(view)
+                lifeline.close()
+        if view is not None:
+            os.close(view)
+        return True
 
-    def guard(
+    def start(
         self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket, view: int | None = None
-    ) -> NoReturn:
-        """Fork the worker, wait for its end or the parent's word, leave nothing alive, report.
+    ) -> None:
+        """Fork a worker, behind a guard if there are no namespaces.
 
         Args:
             request: Working directory, its owner, limits, what is mounted in it.
             channel: Leads to whom the worker answers.
-            lifeline: When its other end closes, the session is over.
+            lifeline: When its other end closes, the session is over. Closed here when it is.
             view: The mount namespace of another session, living or dead, whose files this one works with.
         """
+        if not self.namespaces:
+            if os.fork() == 0:
+                self.guard(request, channel, lifeline)
+            lifeline.close()
+            return
+        pid = isolation.fork_into_namespaces()
+        if pid == 0:
+            lifeline.close()
+            self.work(request, channel, view)
+        session = _Session(lifeline, pid, os.pidfd_open(pid))
+        self._ends |= {session.process: session, lifeline.fileno(): session}
+        for descriptor in (session.process, lifeline.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
+
+    def _bury(self, session: "_Session") -> None:
+        """A worker is dead, and with it all in its namespace: tell the parent."""
+        status = os.waitstatus_to_exitcode(os.waitpid(session.pid, 0)[1])
+        for descriptor in (session.process, session.lifeline.fileno()):
+            del self._ends[descriptor]
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(descriptor)
+        os.close(session.process)
+        with session.lifeline, contextlib.suppress(OSError):  # nobody may be listening any more
+            plumbing.send_message(session.lifeline, {"status": status})
+
+    def guard(self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket) -> NoReturn:
+        """Fork the worker, wait for its end or the parent's word, leave nothing alive, report."""
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
             os.close(self.parent)
-            outputs = os.memfd_create("stdout"), os.memfd_create("stderr")
-            for output in outputs:
-                fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)  # each run begins at 0 again
             isolation.adopt_orphans()
-            if "namespaces" not in self.problems:
-                isolation.unshare(isolation.NEWPID | isolation.NEWIPC)
             pid = os.fork()
             if pid == 0:
                 lifeline.close()
-                self.work(request, channel, outputs, view)
+                self.work(request, channel, None)
             channel.close()
             poll = select.poll()
             poll.register(lifeline, select.POLLIN)
@@ -159,52 +223,52 @@ class _Zygote:
             isolation.kill(pid)
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             isolation.kill_children()
-            plumbing.send_message(lifeline, {"status": status, **worker.report(outputs, request["limits"])})
+            plumbing.send_message(lifeline, {"status": status})
         except BaseException:  # noqa: BLE001  classified by the parent
             plumbing.send_message(lifeline, {"fault": traceback.format_exc()})
         finally:
             os._exit(0)
 
-    def work(
-        self, request: dict[str, Any], channel: socket.socket, outputs: tuple[int, int], view: int | None
-    ) -> NoReturn:
+    def work(self, request: dict[str, Any], channel: socket.socket, view: int | None) -> NoReturn:
         """Shut ourselves in, then run what comes through the channel."""
         limits, uid, directory, bindings = (request[key] for key in ("limits", "uid", "directory", "bindings"))
-        processes, namespaces = limits["processes"], "namespaces" not in self.problems
+        processes = limits["processes"]
         try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
+            outputs = os.memfd_create("stdout"), os.memfd_create("stderr")
+            for output in outputs:
+                fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)  # each run begins at 0 again
             ours = [os.pidfd_open(os.getpid())]  # for the parent, which then reaches us, and files that we make
-            if namespaces:
+            if self.namespaces:
                 made = isolation.enter_private_view(directory, limits, bindings, view)
                 if view is None:
                     ours += [made, os.open(directory, os.O_RDONLY)]
             os.chdir(directory)
-            if not namespaces and uid is not None:
+            if not self.namespaces and uid is not None:
                 isolation.become(uid)
-            elif not namespaces:
+            elif not self.namespaces:
                 processes = max(processes, 4096)  # all that this user runs counts: no more than a backstop
-            os.environ.clear()
-            os.environ.update(PATH=os.defpath, LANG="C.UTF-8", HOME=os.getcwd(), TMPDIR=os.getcwd())
+            os.environ["HOME"] = os.environ["TMPDIR"] = os.getcwd()
             for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (outputs[0], 1), (outputs[1], 2)):
                 os.dup2(descriptor, target)
             isolation.limit_resources(limits, processes)
             isolation.renounce()
             if "landlock" not in self.problems:
-                own = [directory, "/dev/shm"] if namespaces and os.path.isdir("/dev/shm") else [directory]
-                processes_directory = "/proc" if namespaces else "/proc/self"
+                own = [directory, "/dev/shm"] if self.namespaces and os.path.isdir("/dev/shm") else [directory]
+                processes_directory = "/proc" if self.namespaces else "/proc/self"
                 rules = [(processes_directory, landlock.READ), *((path, landlock.OWN) for path in own)]
                 landlock.restrict(self.readable, rules)
             kept = sorted({0, 1, 2, channel.fileno(), *outputs, *ours, *self.libraries})
             for low, high in zip(kept, [*kept[1:], 1 << 20], strict=True):
-                os.closerange(low + 1, high)
+                if high - low > 1:
+                    os.closerange(low + 1, high)
             channel.set_inheritable(False)
             if "seccomp" not in self.problems:
                 seccomp.install(self.filter)
             layers = checks.active(self.trainer)
             if self.holds not in (None, layers):
                 raise OSError(f"a layer of isolation is not what it was: {self.holds} before, {layers} now")
-            for name in [name for name in sys.modules if name.startswith("toolrl")]:
-                del sys.modules[name]
             # Descriptors count as on their way until a sandbox is first used: more than the limit allows may be.
             plumbing.send_message(channel, {"ready": True, "layers": layers}, ours[0], *outputs, *ours[1:])
             isolation.limit_open_files()
@@ -217,6 +281,15 @@ class _Zygote:
             worker.serve(channel, outputs, limits)
         finally:
             os._exit(1)
+
+
+@dataclass(frozen=True)
+class _Session:
+    """A worker without a guard."""
+
+    lifeline: socket.socket
+    pid: int
+    process: int  # a pidfd
 
 
 def _reachable(libraries: list[str]) -> list[int]:
