@@ -1,9 +1,10 @@
-# make setup    .venv with toolrl and all that its tests need (the other targets call it)
-# make train    train the embedded model on CPU
-# make test     lint, then the tests
-# make lint     ruff, mypy
-# make bench    benchmarks
-# make clean    remove caches and build products; .venv and runs/ stay
+# make setup         .venv with toolrl and all that its tests need (the other targets call it)
+# make train         train the embedded model on CPU
+# make test          lint, then the tests
+# make test-sandbox  10,000 executions in sandboxes, some hostile, workers killed at random (minutes)
+# make lint          ruff, mypy
+# make bench         benchmarks
+# make clean         remove caches and build products; .venv and runs/ stay
 #
 # ARGS="..." is passed on:  make train ARGS="--seed 1"   make test ARGS="-k spaces"
 
@@ -18,7 +19,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint bench clean
+.PHONY: help setup train test test-sandbox lint bench clean
 
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
@@ -30,6 +31,9 @@ train: $(READY)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-sandbox: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/sandbox -m stress -s $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check
