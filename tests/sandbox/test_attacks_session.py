@@ -77,6 +77,13 @@ def test_a_flooded_channel_holds_nobody_up(sandbox):
     assert fine(sandbox.run("1 + 1")) == "2"
 
 
+def test_messages_without_content_end_the_session_and_are_not_collected(sandbox):
+    assert sandbox.run(CHANNEL).error is None
+    result = sandbox.run("os.write(channel, bytes(1 << 16)); import time; time.sleep(60)", timeout_seconds=10)
+    assert result.error.name == "SandboxDied"
+    assert fine(sandbox.run("1 + 1")) == "2"
+
+
 def test_a_message_that_trickles_in_is_cut_off_by_the_time_limit(sandbox):
     assert sandbox.run(CHANNEL).error is None
     code = (
