@@ -54,7 +54,6 @@ def sandbox_server() -> Iterator[SandboxServer]:
 
 @pytest.fixture(scope="session")
 def e2b_fleet(sandbox_server: SandboxServer) -> Iterator[E2BFleet]:
-    pytest.importorskip("e2b_code_interpreter", reason="the extra e2b is not installed")
     fleet = E2BFleet(E2BSettings(api_key="any", max_concurrent=100, starts_per_second=1000.0))
     yield fleet
     fleet.close()

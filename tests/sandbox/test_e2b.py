@@ -21,10 +21,6 @@ from toolrl.sandbox.e2b import E2BFleet, E2BSandbox, E2BSettings, shared_fleet
 from toolrl.tools import Toolbox, python_tool
 from toolrl.tools.resources import ResourceScope
 
-needs_sdk = pytest.mark.skipif(
-    not any(os.path.isdir(f"{path}/e2b_code_interpreter") for path in sys.path), reason="the extra e2b is not installed"
-)
-
 
 @pytest.fixture
 def open_fleet(sandbox_server) -> Iterator[Callable[..., E2BFleet]]:
@@ -46,19 +42,16 @@ def test_without_the_sdk_the_extra_is_named(monkeypatch):
         E2BSandbox(settings=E2BSettings(api_key="any"))
 
 
-@needs_sdk
 def test_without_a_key_the_ways_on_are_named(monkeypatch):
     monkeypatch.delenv("E2B_API_KEY", raising=False)
     with pytest.raises(ConfigError, match=r"E2B_API_KEY.*toolrl sandbox serve"):
         E2BSandbox()
 
 
-@needs_sdk
 def test_a_key_does_not_show():
     assert "secret" not in repr(E2BSettings(api_key="secret"))
 
 
-@needs_sdk
 def test_a_machine_is_reused_and_shows_nothing_of_the_episode_before(open_fleet):
     fleet = open_fleet(max_concurrent=1)
     with E2BSandbox(fleet=fleet) as first:
@@ -72,7 +65,6 @@ def test_a_machine_is_reused_and_shows_nothing_of_the_episode_before(open_fleet)
     assert (fleet.usage.started, fleet.usage.reused, fleet.usage.lost) == (1, 1, 0)
 
 
-@needs_sdk
 def test_a_machine_serves_once_if_the_settings_say_so(open_fleet, sandbox_server):
     fleet = open_fleet(reuse=False)
     with E2BSandbox(fleet=fleet) as sandbox:
@@ -80,7 +72,6 @@ def test_a_machine_serves_once_if_the_settings_say_so(open_fleet, sandbox_server
     assert sandbox_server.hosting.get(identifier) is None
 
 
-@needs_sdk
 def test_use_and_costs_are_counted(open_fleet):
     fleet = open_fleet(dollars_per_hour=3600.0)
     with E2BSandbox(fleet=fleet):
@@ -89,7 +80,6 @@ def test_use_and_costs_are_counted(open_fleet):
     assert fleet.usage.dollars == pytest.approx(fleet.usage.sandbox_seconds, abs=0.5)
 
 
-@needs_sdk
 def test_no_more_than_so_many_at_a_time_and_waiting_is_bounded(open_fleet):
     fleet = open_fleet(max_concurrent=1, wait_seconds=0.3)
     with E2BSandbox(fleet=fleet), pytest.raises(SandboxFault, match="all 1 are in use"):
@@ -97,7 +87,6 @@ def test_no_more_than_so_many_at_a_time_and_waiting_is_bounded(open_fleet):
     E2BSandbox(fleet=fleet).close()
 
 
-@needs_sdk
 def test_sandboxes_start_no_faster_than_allowed(open_fleet):
     fleet = open_fleet(starts_per_second=2.0)
     began = time.monotonic()
@@ -107,7 +96,6 @@ def test_sandboxes_start_no_faster_than_allowed(open_fleet):
         sandbox.close()
 
 
-@needs_sdk
 def test_closing_the_fleet_ends_what_is_lent(open_fleet, sandbox_server):
     fleet = open_fleet()
     sandbox = E2BSandbox(fleet=fleet)
@@ -118,7 +106,6 @@ def test_closing_the_fleet_ends_what_is_lent(open_fleet, sandbox_server):
         E2BSandbox(fleet=fleet)
 
 
-@needs_sdk
 def test_a_machine_that_vanished_is_a_fault_until_reset(open_fleet, sandbox_server):
     fleet = open_fleet()
     with E2BSandbox(fleet=fleet) as sandbox:
@@ -144,7 +131,6 @@ if {killed}:
 """
 
 
-@needs_sdk
 @pytest.mark.parametrize("killed", [False, True])
 def test_nothing_is_left_when_a_process_ends_at_the_latest_once_another_starts(open_fleet, sandbox_server, killed):
     environment = {**os.environ, "E2B_API_KEY": "any"}
@@ -158,7 +144,6 @@ def test_nothing_is_left_when_a_process_ends_at_the_latest_once_another_starts(o
         assert mine.run("1").value == "1"
 
 
-@needs_sdk
 def test_the_python_tool_takes_it_in_one_line(sandbox_server, monkeypatch):
     monkeypatch.setenv("E2B_API_KEY", "any")
     toolbox, scope = Toolbox([python_tool(sandbox=E2BSandbox)]), ResourceScope()
@@ -239,7 +224,6 @@ class Quiet(ThreadingHTTPServer):
 
 @pytest.fixture
 def misbehaving(monkeypatch) -> Iterator[Any]:
-    pytest.importorskip("e2b_code_interpreter", reason="the extra e2b is not installed")
     server: Any = Quiet(("127.0.0.1", 0), Misbehaving)
     server.faults, server.seen = {}, []
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
+import e2b_code_interpreter
 import pytest
 
 from toolrl.errors import ConfigError
@@ -21,7 +22,7 @@ from toolrl.sandbox.server import HostSettings, SandboxServer
 @pytest.fixture
 def sdk(sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setenv("E2B_API_KEY", "any")
-    return pytest.importorskip("e2b_code_interpreter")
+    return e2b_code_interpreter
 
 
 @pytest.fixture
@@ -160,24 +161,22 @@ def test_a_sandbox_ends_at_its_time_even_while_it_runs(remote, sdk):
     assert not remote.is_running()
 
 
-def test_there_are_only_so_many_sandboxes(monkeypatch):
-    sdk = pytest.importorskip("e2b_code_interpreter")
+def test_there_are_only_so_many_sandboxes():
     with SandboxServer(HostSettings(max_sandboxes=1)) as server:
         options = {"api_url": server.url, "sandbox_url": server.url, "api_key": "any", "retries": 0}
-        first = sdk.Sandbox.create(**options)
-        with pytest.raises(sdk.RateLimitException, match="1 sandboxes"):
-            sdk.Sandbox.create(**options)
+        first = e2b_code_interpreter.Sandbox.create(**options)
+        with pytest.raises(e2b_code_interpreter.RateLimitException, match="1 sandboxes"):
+            e2b_code_interpreter.Sandbox.create(**options)
         first.kill()
-        assert sdk.Sandbox.create(**options).run_code("1").text == "1"
+        assert e2b_code_interpreter.Sandbox.create(**options).run_code("1").text == "1"
 
 
 def test_a_key_is_asked_for_where_one_is_set():
-    sdk = pytest.importorskip("e2b_code_interpreter")
     with SandboxServer(HostSettings(api_key="right")) as server:
         options = {"api_url": server.url, "sandbox_url": server.url}
-        with pytest.raises(sdk.AuthenticationException):
-            sdk.Sandbox.create(api_key="wrong", **options)
-        sandbox = sdk.Sandbox.create(api_key="right", **options)
+        with pytest.raises(e2b_code_interpreter.AuthenticationException):
+            e2b_code_interpreter.Sandbox.create(api_key="wrong", **options)
+        sandbox = e2b_code_interpreter.Sandbox.create(api_key="right", **options)
         assert sandbox.run_code("1", context=sandbox.create_code_context()).text == "1"
         sandbox.files.write("a", "b")
         for path, headers in (("/sandboxes", {}), ("/contexts", {"E2b-Sandbox-Id": sandbox.sandbox_id})):
