@@ -269,6 +269,68 @@ def test_reading_what_is_no_file_does_not_hang(sandbox):
         sandbox.read_file("nothing")
 
 
+LOCKED = """
+import os
+os.close(os.open("locked", os.O_CREAT | os.O_WRONLY, 0))
+os.makedirs("closed/inner")
+open("closed/file", "w").close()
+os.rename("closed", "moved")
+os.mkdir("closed", 0)
+open("plain", "w").close()
+"""
+
+
+def test_what_the_code_has_locked_is_no_fault(sandbox):
+    sandbox.run(LOCKED)
+    for path in ("locked", "closed/file"):
+        with pytest.raises(PermissionError):
+            sandbox.read_file(path)
+    with pytest.raises(PermissionError):
+        sandbox.write_file("closed/file", b"")
+    assert sandbox.list_files() == ["locked", "moved/file", "plain"]
+    sandbox.write_file("locked", b"replaced")
+    assert sandbox.read_file("locked") == b"replaced"
+
+
+def test_a_file_in_place_of_a_folder_is_no_fault(sandbox):
+    sandbox.run(LOCKED)
+    for use in (sandbox.read_file, lambda path: sandbox.write_file(path, b"")):
+        with pytest.raises(NotADirectoryError):
+            use("plain/file")
+    with pytest.raises(ValueError, match="regular"):
+        sandbox.write_file("moved", b"")
+    with pytest.raises(ValueError, match="255"):
+        sandbox.read_file("x" * 256)
+    assert value(sandbox.run("1")) == "1"
+
+
+@pytest.mark.parametrize("level", ["full", "no-landlock"])  # of an E2B machine: in test_e2b.py
+def test_a_full_disk_is_no_fault_and_nothing_is_half_written(open_sandbox):
+    sandbox = open_sandbox(disk_mb=4, file_size_mb=8)
+    with pytest.raises(OSError, match="No space left"):
+        sandbox.write_file("big", b"x" * (5 << 20))
+    assert sandbox.list_files() == []
+    sandbox.write_file("small", b"x")
+
+
+FORGED = """
+class Shown:
+    def __init__(self, data): self.data = data
+    def _repr_mimebundle_(self): return {"image/png": self.data}
+for data in ("no base64", "\u00e9", "aGVsbG8=", ""): display(Shown(data))
+"""
+
+
+def test_figures_that_are_none_are_left_out(sandbox):
+    result = sandbox.run(FORGED)
+    assert (result.error, len(result.displays), result.figures) == (None, 4, ())
+
+
+def test_json_that_is_none_is_shown_and_no_fault(sandbox):
+    result = sandbox.run("class R:\n    def _repr_json_(self): return '{'\ndisplay(R())\n7")
+    assert (value(result), result.displays[0].data["application/json"]) == ("7", "{")
+
+
 def test_many_threads_get_their_own_answers(open_sandbox):
     count = 64
     barrier = Barrier(count)

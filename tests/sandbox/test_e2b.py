@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,6 +19,7 @@ from toolrl import ToolCall
 from toolrl.env import run_sync
 from toolrl.errors import ConfigError, MissingExtra, SandboxFault
 from toolrl.sandbox.e2b import E2BFleet, E2BSandbox, E2BSettings, shared_fleet
+from toolrl.sandbox.server import HostSettings, SandboxServer
 from toolrl.tools import Toolbox, python_tool
 from toolrl.tools.resources import ResourceScope
 
@@ -119,6 +121,25 @@ def test_a_machine_that_vanished_is_a_fault_until_reset(open_fleet, sandbox_serv
         sandbox.reset()
         assert sandbox.run("'x' in globals()").value == "False"
     assert fleet.usage.lost == 1
+
+
+def test_a_full_disk_is_no_fault_and_the_machine_serves_on(monkeypatch):
+    limits = replace(HostSettings().limits, disk_mb=4)
+    with SandboxServer(HostSettings(limits)) as server:
+        for name in ("E2B_API_URL", "E2B_SANDBOX_URL"):
+            monkeypatch.setenv(name, server.url)
+        fleet = E2BFleet(E2BSettings(api_key="any"))
+        with E2BSandbox(fleet=fleet) as sandbox:
+            with pytest.raises(OSError, match="No space left"):
+                sandbox.write_file("big", b"x" * (5 << 20))
+            filled = sandbox.run("with open('big', 'wb', 0) as file:\n    while file.write(b'x' * 4096): pass")
+            assert filled.limits_hit == ("disk",)
+            sandbox.interrupt()
+            assert sandbox.run("1").value == "1"
+        with E2BSandbox(fleet=fleet) as sandbox:
+            assert sandbox.list_files() == []
+        assert (fleet.usage.started, fleet.usage.lost) == (1, 0)
+        fleet.close()
 
 
 SCRIPT = """

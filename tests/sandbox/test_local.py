@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox import LocalSandbox, Mount, SandboxLimits, launcher
+from toolrl.sandbox.files import Files
 from toolrl.sandbox.launcher import Zygote, shared_zygote
 from toolrl.sandbox.plumbing import remove_tree
 
@@ -313,3 +315,27 @@ def test_files_that_the_code_may_not_read_are_mounted_as_a_copy(tmp_path):
         assert sandbox.run("open('data/secret', 'w')").error.name in ("OSError", "PermissionError")
         copies = sandbox._place.prepared.copies
     assert not copies.exists()
+
+
+@pytest.mark.parametrize("level", ["full", "no-landlock"])
+def test_files_that_this_machine_keeps_from_us_are_a_fault(sandbox):
+    sandbox.write_file("file", b"x")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))  # no further descriptor
+    try:
+        for use in (lambda: sandbox.read_file("file"), lambda: sandbox.write_file("file", b""), sandbox.list_files):
+            with pytest.raises(SandboxFault, match="Too many open files"):
+                use()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert sandbox.read_file("file") == b"x"
+
+
+@pytest.mark.parametrize("level", ["full"])
+def test_a_full_disk_that_is_not_the_sandboxs_own_is_a_fault(open_sandbox):
+    place = open_sandbox(disk_mb=1)._place
+    shared = Files(place._open_directory, place._uid, (), own_space=False)
+    with pytest.raises(SandboxFault, match="No space left"):
+        shared.write("big", b"x" * (2 << 20))

@@ -57,6 +57,11 @@ def test_results_have_their_forms(remote):
     ]
 
 
+def test_json_that_is_none_comes_as_text(remote):
+    execution = remote.run_code("class R:\n    def _repr_json_(self): return '{'\nR()")
+    assert (execution.error, execution.results[0].json) == (None, "{")
+
+
 def test_errors_look_like_those_of_ipython(remote):
     remote.run_code("1")
     error = remote.run_code("def f():\n    return 1 / 0\nf()").error

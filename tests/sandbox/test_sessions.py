@@ -160,11 +160,12 @@ def test_an_interrupt_when_nothing_runs_does_nothing(sandbox):
     assert sandbox.run("x").value == "1"
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
 RICH = """
 class Rich:
     def __repr__(self): return 'Rich()'
     def _repr_html_(self): return '<b>é</b>'
-    def _repr_png_(self): return b'\\x89PNG', {'width': 1}
+    def _repr_png_(self): return b'\\x89PNG\\r\\n\\x1a\\n', {'width': 1}
     def _repr_svg_(self): return '<svg/>'
     def _repr_latex_(self): return '$x$'
     def _repr_markdown_(self): return None
@@ -178,7 +179,7 @@ def test_values_are_shown_in_all_their_forms(sandbox):
     forms = {
         "text/plain": "Rich()",
         "text/html": "<b>é</b>",
-        "image/png": base64.b64encode(b"\x89PNG").decode(),
+        "image/png": base64.b64encode(PNG).decode(),
         "image/svg+xml": "<svg/>",
         "text/latex": "$x$",
         "application/json": json.dumps({"a": [1]}),
@@ -189,7 +190,7 @@ def test_values_are_shown_in_all_their_forms(sandbox):
         (forms, True),
     ]
     assert result.value == "Rich()"
-    assert result.figures == (b"\x89PNG",) * 2
+    assert result.figures == (PNG,) * 2
     assert sandbox.run("1").displays == ()
 
 

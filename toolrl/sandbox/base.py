@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,8 @@ from typing import Literal, Protocol, Self
 # Called with the text that came since the last call, on the thread that runs the code.
 OutputListener = Callable[[Literal["stdout", "stderr"], str], None]
 MAX_SESSIONS = 16  # of one sandbox, its own included
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MAX_NAME = 255  # bytes, on every file system that sandboxes have
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,16 @@ class ExecResult:
 
     @property
     def figures(self) -> tuple[bytes, ...]:
-        """The PNG images among `displays`."""
-        return tuple(base64.b64decode(show.data["image/png"]) for show in self.displays if "image/png" in show.data)
+        """The PNG images among `displays`; what the code calls one and is none is left out."""
+        decoded = (_decoded(show.data["image/png"]) for show in self.displays if "image/png" in show.data)
+        return tuple(image for image in decoded if image.startswith(_PNG))
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except ValueError:
+        return b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +162,13 @@ def parts_of(path: str, mounts: tuple[Mount, ...] = ()) -> tuple[str, ...]:
     """The parts of a path below the working directory.
 
     Raises:
-        ValueError: It is absolute, empty, has `..` in it, or leads into a mount.
+        ValueError: It is absolute, empty, has `..` or a name of more than 255 bytes in it, or leads into a mount.
     """
     parts = PurePosixPath(path).parts
     if not parts or parts[0] == "/" or ".." in parts or "\0" in path:
         raise ValueError(f"{path!r} must be relative to the sandbox's directory and stay inside it")
+    if max(len(os.fsencode(part)) for part in parts) > _MAX_NAME:
+        raise ValueError(f"{path!r} has a name of more than {_MAX_NAME} bytes")
     if parts[0] in {mount.target for mount in mounts}:
         raise ValueError(f"{path!r} lies in the mount {parts[0]!r}, which is this machine's")
     return parts
@@ -213,7 +226,8 @@ class Sandbox(Session, Protocol):
     """A working directory, and sessions over it; it is a session itself, its first.
 
     Mounts given to it are found in the working directory and can be read by the code, not changed. The
-    methods for files do not reach into them.
+    methods for files do not reach into them. They raise OSError and ValueError for what the code has made of its
+    files, which a grader can count as its answer, and `SandboxFault` where the sandbox cannot do its job.
     """
 
     def new_session(self) -> Session:
@@ -233,7 +247,12 @@ class Sandbox(Session, Protocol):
         """Create or replace a file; `path` is relative to the working directory, folders are made.
 
         Raises:
-            ValueError: `path` is absolute, or leaves the directory through `..` or a symbolic link.
+            PermissionError: The code has locked a folder on the way.
+            NotADirectoryError: A file stands where `path` needs a folder.
+            OSError: With errno ENOSPC: the sandbox's file system is full. Nothing of the file is kept.
+            ValueError: `path` is absolute, leaves the directory through `..` or a symbolic link, or is there
+                already and no regular file.
+            SandboxFault: The sandbox is lost, or this machine has no room left.
         """
         ...
 
@@ -242,12 +261,18 @@ class Sandbox(Session, Protocol):
 
         Raises:
             FileNotFoundError: There is no such file.
+            PermissionError: The code has locked it, or a folder on the way.
+            NotADirectoryError: A file stands where `path` needs a folder.
             ValueError: `path` leaves the directory, or is no regular file.
+            SandboxFault: The sandbox is lost, or out of reach.
         """
         ...
 
     def list_files(self) -> list[str]:
-        """Every regular file, as a sorted list of paths for `read_file`; links are not followed."""
+        """Every regular file, as a sorted list of paths for `read_file`.
+
+        Links are not followed; folders that the code has locked are left out.
+        """
         ...
 
     def close(self) -> None:

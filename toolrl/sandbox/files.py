@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Set
 
+from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import Mount, parts_of
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+# What code can bring about by what it does to its files, while we look at them too.
+_THE_CODES = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EDQUOT
+}  # fmt: skip
 
 
 class Files:
@@ -20,26 +26,35 @@ class Files:
         open_directory: Opens a descriptor of it.
         uid: Who owns the files, if that is not us.
         mounts: What is mounted in the directory.
+        own_space: Whether the directory has a file system of its own, which only the sandbox's code can fill.
     """
 
-    def __init__(self, open_directory: Callable[[], int], uid: int | None, mounts: tuple[Mount, ...]) -> None:
+    def __init__(
+        self, open_directory: Callable[[], int], uid: int | None, mounts: tuple[Mount, ...], own_space: bool
+    ) -> None:
         self._open_directory, self._uid, self._mounts = open_directory, uid, mounts
+        self._the_codes = _THE_CODES | ({errno.ENOSPC} if own_space else set())
 
     def write(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
-        with self._folder_of(path, create=True) as (folder, name):
+        with self._classified(), self._folder_of(path, create=True) as (folder, name):
             with contextlib.suppress(FileNotFoundError):
                 _refuse_link(name, folder, path)
+                _refuse_others(name, folder, path)
                 os.unlink(name, dir_fd=folder)
             descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder)
-            with open(descriptor, "wb") as file:
-                file.write(content)
+            try:
+                with open(descriptor, "wb") as file:
+                    file.write(content)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=folder)
+                raise
 
     def read(self, path: str) -> bytes:
         """See `Sandbox.read_file`."""
-        with self._folder_of(path) as (folder, name):
-            if not stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode):
-                raise ValueError(f"{path!r} is not a regular file of the sandbox")
+        with self._classified(), self._folder_of(path) as (folder, name):
+            _refuse_others(name, folder, path)
             with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
                 return file.read()
 
@@ -47,7 +62,7 @@ class Files:
         """See `Sandbox.list_files`; folders that the code has locked against itself are left out."""
         found = []
         skipped = {mount.target for mount in self._mounts}
-        with contextlib.ExitStack() as descriptors:
+        with self._classified(), contextlib.ExitStack() as descriptors:
             top = self._open_directory()
             descriptors.callback(os.close, top)
             descriptors.enter_context(_files_belong_to(self._uid))
@@ -61,6 +76,16 @@ class Files:
                 else:
                     walk.pop()
         return sorted(found)
+
+    @contextlib.contextmanager
+    def _classified(self) -> Iterator[None]:
+        """What is not the code's doing is a fault."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in self._the_codes:
+                raise
+            raise SandboxFault(f"a sandbox's files are out of reach: {error}") from error
 
     @contextlib.contextmanager
     def _folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
@@ -97,6 +122,11 @@ def _entries(folder: int, prefix: str, skipped: Set[str] = frozenset()) -> Itera
                         yield f"{prefix}{entry.name}", below
                     finally:
                         os.close(below)
+
+
+def _refuse_others(name: str, folder: int, path: str) -> None:
+    if not stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode):
+        raise ValueError(f"{path!r} is not a regular file of the sandbox")
 
 
 def _refuse_link(name: str, folder: int, path: str) -> None:

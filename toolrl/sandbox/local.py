@@ -238,7 +238,7 @@ class _Place:
         self._private = self.zygote.active.holds["namespaces"]  # then the files lie where only workers see them
         self._view: list[int] = []
         self._directory, self._uid = self.zygote.new_directory()
-        self.files = Files(self._open_directory, self._uid, mounts)
+        self.files = Files(self._open_directory, self._uid, mounts, own_space=self._private)
         let_go_in_forks(self)
         try:
             self.prepared = PreparedMounts(mounts, self._directory, self._uid, self._private)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
@@ -131,6 +132,9 @@ class _Place:
             self.open_session()
             if mounts:
                 self._upload()
+        except OSError as error:  # no code has run
+            self._fleet.discard(self._remote)
+            raise SandboxFault(f"an E2B sandbox could not be prepared: {error}") from error
         except BaseException:
             self._fleet.discard(self._remote)
             raise
@@ -180,6 +184,8 @@ class _Place:
         """The entry at a path, reached without following a link; None if it may be missing and is."""
         whole, entry = self._folder, None
         for part in parts:
+            if entry is not None and not _is_folder(entry):
+                raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed", path)
             whole = f"{whole}/{part}"
             try:
                 entry = self._files("looking at a file", lambda files, whole=whole: files.get_info(whole))
@@ -233,6 +239,10 @@ class _Place:
         except SandboxFault:
             self._remote.lost = True
             raise
+
+
+def _is_folder(entry: Any) -> bool:
+    return entry.type is not None and entry.type.value == "dir"
 
 
 def _is_file(entry: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import time
@@ -89,8 +90,8 @@ def as_ours(error: Exception, what: str) -> Exception:
     """What an exception of the SDK means to us.
 
     Returns:
-        ConfigError for a refused key, FileNotFoundError for a file, `Vanished`, `SandboxFault` for all that
-        may pass by itself; the exception itself if it is none of the SDK's.
+        ConfigError for a refused key, an OSError for what the code has made of its files, `Vanished`, `SandboxFault`
+        for all that may pass by itself; the exception itself if it is none of the SDK's.
     """
     import e2b_code_interpreter as sdk
 
@@ -99,6 +100,10 @@ def as_ours(error: Exception, what: str) -> Exception:
         return ConfigError(f"E2B refuses the API key ({error}); check E2B_API_KEY")
     if isinstance(error, sdk.FileNotFoundException):
         return FileNotFoundError(str(error))
+    if isinstance(error, sdk.NotEnoughSpaceException):
+        return OSError(errno.ENOSPC, str(error))
+    if type(error) is sdk.SandboxException and "permission denied" in str(error).lower():
+        return PermissionError(errno.EACCES, str(error))
     gone = (sdk.SandboxNotFoundException, sdk.SandboxNotRunningException)
     if isinstance(error, gone) or "was not found" in str(error) or "was killed" in str(error):
         return Vanished(message)
@@ -113,7 +118,7 @@ def retried(settings: E2BSettings, what: str, call: Callable[[], T]) -> T:
 
     Raises:
         SandboxFault: The attempts are used up, or the sandbox is gone (`Vanished`).
-        ConfigError, FileNotFoundError: See `as_ours`.
+        ConfigError, OSError: See `as_ours`.
     """
     for attempt in range(settings.attempts):
         try:

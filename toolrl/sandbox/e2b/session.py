@@ -7,6 +7,7 @@ counts from then.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -239,7 +240,8 @@ class E2BSession:
 
     def _send_interrupt(self) -> None:
         path = f"{self._folder.rpartition('/')[0]}/{self._interrupt_name()}"
-        retried(self._settings, "interrupting code", lambda: self._remote.sdk.files.write(path, b""))
+        with contextlib.suppress(OSError):  # the code has filled the disk: its time limit ends it
+            retried(self._settings, "interrupting code", lambda: self._remote.sdk.files.write(path, b""))
 
 
 def _display(native: Any) -> Display:

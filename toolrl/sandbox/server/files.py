@@ -6,6 +6,7 @@ the code of its other sessions; contents pass through the sandbox's own methods,
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from toolrl.sandbox.local import LocalSandbox
 
 HOME = "/home/user"  # what clients call the working directory
-_ENTRY = {"FileNotFoundError": 404, "NotADirectoryError": 400, "FileExistsError": 409}
+_STATUS = {"FileNotFoundError": 404, "FileExistsError": 409, "PermissionError": 403}  # else 400
 
 _HELPERS = """
 import base64, datetime, json, os, shutil, stat
@@ -37,7 +38,9 @@ def listed(path, shown, depth):
     for name in sorted(os.listdir(path)):
         below, said = os.path.join(path, name), shown.rstrip('/') + '/' + name
         found.append(entry(below, said))
-        if depth > 1 and os.path.isdir(below) and not os.path.islink(below): found += listed(below, said, depth - 1)
+        if depth > 1 and os.path.isdir(below) and not os.path.islink(below):
+            try: found += listed(below, said, depth - 1)
+            except PermissionError: pass  # locked; as is what lies in it
     return found
 
 def made(path, shown):
@@ -101,14 +104,14 @@ class GuestFiles:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise FileError(404, f"path '{path}' does not exist") from error
         except (OSError, ValueError) as error:
-            raise FileError(400, str(error)) from error
+            raise _as_file_error(error) from error
 
     def write(self, path: str, content: bytes) -> dict[str, Any]:
         """Create or replace a file; its entry as POST /files answers it."""
         try:
             self._sandbox.write_file(inside(path), content)
         except (OSError, ValueError) as error:
-            raise FileError(400, str(error)) from error
+            raise _as_file_error(error) from error
         return {"name": path.rpartition("/")[2], "type": "file", "path": shown(path)}
 
     def _ask(self, expression: str, *paths: str) -> Any:
@@ -117,8 +120,14 @@ class GuestFiles:
             code = f"if 'home' not in globals():\n    exec({_HELPERS!r})\n"
             result = self._sandbox.run(f"{code}print(json.dumps({expression.format(*arguments)}))")
         if result.error is not None:
-            raise FileError(_ENTRY.get(result.error.name, 400), f"{paths[0]}: {result.error.value}")
+            raise FileError(_STATUS.get(result.error.name, 400), f"{paths[0]}: {result.error.value}")
         return json.loads(result.stdout)
+
+
+def _as_file_error(error: OSError | ValueError) -> FileError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FileError(507, str(error))
+    return FileError(_STATUS.get(type(error).__name__, 400), str(error))
 
 
 def inside(path: str) -> str:

@@ -77,9 +77,17 @@ def _result(shown: Display) -> dict[str, Any]:
     message: dict[str, Any] = {"type": "result", "is_main_result": shown.is_result, "extra": {}}
     for mime, text in shown.data.items():
         if mime == "application/json":
-            message["json"] = json.loads(text)
+            message["json"] = _parsed(text)
         elif mime in _FIELDS:
             message[_FIELDS[mime]] = text
         else:
             message["extra"][mime] = text
     return message
+
+
+def _parsed(text: str) -> object:
+    """What the code calls JSON; text, if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

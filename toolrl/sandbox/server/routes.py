@@ -23,7 +23,7 @@ from toolrl.sandbox.server.notebook import encoded, result_messages
 _ENVD_VERSION = "0.6.0"  # what the files of ours can do
 _KEEPALIVE_SECONDS = 5.0
 _LOOK_SECONDS = 0.2  # how soon we see that a client has hung up
-_RPC_CODES = {400: "invalid_argument", 404: "not_found", 409: "already_exists"}
+_RPC_CODES = {400: "invalid_argument", 403: "permission_denied", 404: "not_found", 409: "already_exists"}
 
 
 @dataclass(frozen=True, slots=True)
