@@ -174,6 +174,7 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
         attempts=draw(st.integers(1, 9)),
         seconds=draw(milliseconds),
         info=draw(json_objects),
+        usage=draw(st.dictionaries(texts, st.floats(0, 9), max_size=3)),
     )
 
 
@@ -191,18 +192,28 @@ def test_every_row_has_the_same_fields_of_the_same_types(trajectory: Trajectory)
 
     reference, row = make_trajectory().to_row(), trajectory.to_row()
     assert row.keys() == reference.keys()
-    for name in row.keys() - {"reward", "success", "answer", "turns", "parts", "completion_ids", "mask", "logprobs"}:
+    for name in row.keys() - {
+        "reward",
+        "success",
+        "answer",
+        "turns",
+        "parts",
+        "usage",
+        "completion_ids",
+        "mask",
+        "logprobs",
+    }:
         assert shape(row[name]) == shape(reference[name]), name
     for turn in row["turns"]:
         assert turn.keys() == reference["turns"][0].keys()
         for call in turn["tool_calls"]:
             assert call.keys() == reference["turns"][0]["tool_calls"][0].keys()
-    assert all(type(part["value"]) is float for part in row["parts"])
+    assert all(type(part["value"]) is float for part in row["parts"] + row["usage"])
     assert row["reward"] is None or type(row["reward"]) is float
 
 
 def test_a_row_of_another_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="schema_version is 99, this version reads 1"):
+    with pytest.raises(ValueError, match="schema_version is 99, this version reads 2"):
         Trajectory.from_row({**make_trajectory().to_row(), "schema_version": 99})
 
 

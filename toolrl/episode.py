@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from toolrl.errors import InfrastructureError
 from toolrl.tools.dispatch import Toolbox, in_thread
-from toolrl.tools.resources import ResourceScope, close_all
+from toolrl.tools.resources import ResourceScope, close_all, total_usage
 from toolrl.types import Episode, Limits, Message, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
 
 Verdict = Score | float | None
@@ -38,6 +38,7 @@ class EpisodeSession:
         messages: The conversation so far, the system message first if there is one.
         results: Every tool result so far.
         turns: Number of assistant messages so far.
+        usage: What its resources have used, once they are closed; see `toolrl.tools.resources`.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class EpisodeSession:
         self.messages.append(Message("user", task.prompt))
         self.results: list[ToolResult] = []
         self.turns = 0
+        self.usage: dict[str, float] = {}
         self._toolbox = toolbox
         self._reward = reward
         self._limits = limits
@@ -111,7 +113,10 @@ class EpisodeSession:
     async def close(self) -> None:
         """Close the episode's resources."""
         if opened := self._scope.retire():  # a thread costs more than all else here
-            await in_thread(lambda: close_all(opened))
+            try:
+                await in_thread(lambda: close_all(opened))
+            finally:
+                self.usage = total_usage(opened)
 
     async def __aenter__(self) -> EpisodeSession:
         return self

@@ -20,6 +20,7 @@ from toolrl.env import ToolEnv, run_sync
 from toolrl.episode import EpisodeSession
 from toolrl.errors import InfrastructureError
 from toolrl.policy.base import Policy
+from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory, Turn
 from toolrl.types import Message, Sampling, Score, StopReason, Task, ToolFailure, ToolResult
 
@@ -117,6 +118,7 @@ class RolloutEngine:
         return [task.result() for task in tasks]
 
     async def _play_with_retries(self, request: RolloutRequest, prompts: _Prompts) -> Trajectory:
+        usage: dict[str, float] = {}
         for attempt in range(1, self._retries + 2):
             start = time.perf_counter()
             turns: list[Turn] = []
@@ -134,12 +136,16 @@ class RolloutEngine:
             except InfrastructureError as error:
                 seconds = time.perf_counter() - start
                 score = Score(None, reason=f"{type(error).__name__}: {error}")
-                trajectory = replace(trajectory, turns=tuple(turns), score=score, error=score.reason, seconds=seconds)
+                usage = add_up((usage, session.usage))
+                trajectory = replace(
+                    trajectory, turns=tuple(turns), score=score, error=score.reason, seconds=seconds, usage=usage
+                )
                 if attempt <= self._retries:
                     await asyncio.sleep(self._backoff_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
             else:
                 seconds = time.perf_counter() - start
-                return replace(trajectory, turns=tuple(turns), score=score, stop=stop, seconds=seconds)
+                usage = add_up((usage, session.usage))
+                return replace(trajectory, turns=tuple(turns), score=score, stop=stop, seconds=seconds, usage=usage)
         return trajectory
 
     async def _play(

@@ -14,7 +14,7 @@ from typing import Any
 from toolrl.errors import TaskError
 from toolrl.types import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Trajectory:
         attempts: 1, and 1 more for each retry after a fault.
         seconds: Wall-clock time of the last attempt.
         info: Facts about the run: step, group, split ...
+        usage: What its tools' resources have used, by name, all attempts together.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Trajectory:
     attempts: int = 1
     seconds: float = 0.0
     info: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, float] = field(default_factory=dict)
 
     @property
     def completion_ids(self) -> list[int]:
@@ -119,6 +121,7 @@ class Trajectory:
             "answer": self.score.answer,
             "reason": self.score.reason,
             "parts": [{"name": name, "value": float(value)} for name, value in self.score.parts.items()],
+            "usage": [{"name": name, "value": float(value)} for name, value in self.usage.items()],
             "stop": str(self.stop),
             "error": self.error,
             "attempts": self.attempts,
@@ -162,6 +165,7 @@ class Trajectory:
             attempts=row["attempts"],
             seconds=row["seconds"],
             info=json.loads(row["info"]),
+            usage={entry["name"]: entry["value"] for entry in row["usage"]},
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -134,6 +135,17 @@ def test_nothing_scored_is_reported_as_such() -> None:
     assert (report.tasks, report.samples, report.unscored) == (0, 0, 1)
     assert (report.success_interval, report.pass_at, report.call_share_needed) == ((0.0, 1.0), {}, None)
     assert "0.00 [0.00, 1.00]" in text_of(report_table({"env": report}))
+
+
+def test_what_resources_used_is_added_up_and_shown_where_some_say_it() -> None:
+    played = [
+        replace(trajectory("a", value), usage=used)
+        for value, used in ((1.0, {"dollars": 0.25}), (None, {"dollars": 1.0}))
+    ]
+    report = summarise("env", [*played, trajectory("b", 1.0)])
+    assert report.usage == {"dollars": 1.25}
+    assert "dollars 1.25" in text_of(report_table({"env": report}))
+    assert "used" not in text_of(report_table({"env": summarise("env", [trajectory("b", 1.0)])}))
 
 
 def cells_of(table: Table) -> list[list[str]]:

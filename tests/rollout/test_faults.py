@@ -149,3 +149,31 @@ def test_ctrl_c_closes_what_the_episodes_opened(
         play(policy, make_env(make_knock(action), turns=100), 3)
     assert (doors.opened, doors.closed) == (3, 3)
     assert policy.contexts == ["entered", "broken"]
+
+
+class Meter:
+    """Says what it has used once it is closed."""
+
+    def __init__(self) -> None:
+        self.usage: dict[str, float] = {}
+
+    def close(self) -> None:
+        self.usage = {"meters": 1.0, "dollars": 0.5}
+
+
+def test_what_resources_used_is_recorded_for_all_attempts_together(make_player: Any, make_env: Any, play: Any) -> None:
+    left = [1]
+
+    @tool
+    def measure(first: Meter = per_episode(Meter), second: Meter = per_episode(lambda: Meter())) -> str:
+        """Measure."""
+        left[0] -= 1
+        if left[0] >= 0:
+            raise InfrastructureError("gone")
+        return "done"
+
+    [trajectory] = play(make_player(call("measure"), say("4")), make_env(measure))
+    assert (trajectory.attempts, trajectory.score.value) == (2, 1.0)
+    assert trajectory.usage == {"meters": 4.0, "dollars": 2.0}
+    [without] = play(make_player(say("4")), make_env(measure))
+    assert without.usage == {}

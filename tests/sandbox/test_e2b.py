@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from toolrl import ToolCall
+from toolrl import Task, ToolCall, ToolEnv, call
 from toolrl.env import run_sync
 from toolrl.errors import ConfigError, MissingExtra, SandboxFault
 from toolrl.sandbox.e2b import E2BFleet, E2BSandbox, E2BSettings, shared_fleet
@@ -42,6 +42,12 @@ def test_without_the_sdk_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "e2b_code_interpreter", None)
     with pytest.raises(MissingExtra, match=r"toolrl\[e2b\]"):
         E2BSandbox(settings=E2BSettings(api_key="any"))
+
+
+@pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf")])
+def test_a_price_must_be_one(price):
+    with pytest.raises(ValueError, match="dollars_per_hour"):
+        E2BSettings(dollars_per_hour=price)
 
 
 def test_without_a_key_the_ways_on_are_named(monkeypatch):
@@ -80,6 +86,38 @@ def test_use_and_costs_are_counted(open_fleet):
         time.sleep(0.2)
     assert fleet.usage.sandbox_seconds >= 0.2
     assert fleet.usage.dollars == pytest.approx(fleet.usage.sandbox_seconds, abs=0.5)
+
+
+def test_what_is_used_is_charged_to_the_sandboxes_that_used_it(open_fleet, sandbox_server):
+    fleet = open_fleet(dollars_per_hour=36.0, max_concurrent=1)
+    with E2BSandbox(fleet=fleet) as first:
+        assert first.usage == {}
+    time.sleep(0.2)
+    with E2BSandbox(fleet=fleet) as second:
+        sandbox_server.hosting.kill(second._place._remote.sdk.sandbox_id)
+        with pytest.raises(SandboxFault):
+            second.run("1")
+        second.reset()
+    assert (first.usage["sandboxes_started"], first.usage["sandbox_faults"]) == (1, 0)
+    assert (second.usage["sandboxes_started"], second.usage["sandbox_faults"]) == (1, 1)
+    assert second.usage["sandbox_seconds"] >= 0.2  # idle time too
+    charged = [sandbox.usage[name] for sandbox in (first, second) for name in ("sandbox_seconds", "sandbox_dollars")]
+    fleet.close()
+    assert charged[0] + charged[2] <= fleet.usage.sandbox_seconds
+    assert charged[1] + charged[3] == pytest.approx((charged[0] + charged[2]) / 100)
+
+
+def test_an_episode_tells_what_its_sandbox_used(open_fleet):
+    fleet = open_fleet()
+    tools = [python_tool(sandbox=lambda limits: E2BSandbox(limits, fleet=fleet), session="call")]
+    env = ToolEnv(tasks=[Task("t", "?", "42")], tools=tools, reward=lambda task, episode: 1.0)
+    session = env.open_episode(env.tasks[0])
+    for _ in range(2):
+        run_sync(session.advance(call("python", code="6 * 7")))
+    run_sync(session.close())
+    assert [result.content for result in session.results] == ["42", "42"]
+    assert session.usage["sandboxes_started"] == 1
+    assert 0 < session.usage["sandbox_seconds"] <= fleet.usage.sandbox_seconds
 
 
 def test_no_more_than_so_many_at_a_time_and_waiting_is_bounded(open_fleet):
@@ -268,8 +306,10 @@ def unlucky(misbehaving) -> Iterator[E2BFleet]:
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_start_that_fails_is_tried_again(misbehaving, unlucky, status):
     misbehaving.faults["POST /v2/sandboxes"] = [status, status]
-    E2BSandbox(fleet=unlucky).close()
+    sandbox = E2BSandbox(fleet=unlucky)
+    sandbox.close()
     assert misbehaving.seen.count("POST /v2/sandboxes") == 3
+    assert (sandbox.usage["sandbox_retries"], unlucky.usage.retries) == (2, 2)
 
 
 def test_a_start_that_goes_on_failing_is_a_fault_and_frees_its_place(misbehaving, unlucky):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from toolrl.chat import Renderer
@@ -13,6 +13,7 @@ from toolrl.errors import ConfigError
 from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
 from toolrl.policy import Policy, ScriptedPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest
+from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory
 from toolrl.types import Sampling
 
@@ -37,6 +38,7 @@ class EnvReport:
         success_needless: Success on tasks that need no tool; None without such tasks.
         failures: Failed calls by kind.
         stops: Episodes by stop reason.
+        usage: What tools' resources have used, by name, in all episodes together.
     """
 
     env_id: str
@@ -54,6 +56,7 @@ class EnvReport:
     success_needless: float | None
     failures: dict[str, int]
     stops: dict[str, int]
+    usage: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(
@@ -148,6 +151,7 @@ def summarise(env_id: str, trajectories: Sequence[Trajectory]) -> EnvReport:
         success_needless=mean([float(bool(t.score.success)) for t in needless]),
         failures=dict(Counter(str(r.failure) for t in scored for r in t.tool_results if r.failure)),
         stops=dict(Counter(str(t.stop) for t in trajectories)),
+        usage=add_up(t.usage for t in trajectories),
     )
 
 

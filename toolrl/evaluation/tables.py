@@ -11,12 +11,13 @@ from toolrl.evaluation.evaluate import EnvReport
 
 
 def report_table(reports: Mapping[str, EnvReport]) -> Table:
-    """One row per environment."""
+    """One row per environment; what tools' resources used in all its episodes, if they say."""
     table = Table(title="evaluation")
     ks = sorted({k for report in reports.values() for k in report.pass_at})[1:]
+    is_counted = any(report.usage for report in reports.values())
     for column in (
         "environment", "episodes", "success [95 %]", *(f"pass@{k}" for k in ks), "reward", "calls per episode",
-        "tool use if needed", "if not", "unscored",
+        "tool use if needed", "if not", "unscored", *(["used"] if is_counted else []),
     ):  # fmt: skip
         table.add_column(column)
     for report in reports.values():
@@ -30,6 +31,7 @@ def report_table(reports: Mapping[str, EnvReport]) -> Table:
             number(report.call_share_needed),
             number(report.call_share_needless),
             str(report.unscored),
+            *([", ".join(f"{name} {amount:.4g}" for name, amount in report.usage.items())] if is_counted else []),
         )
     return table
 

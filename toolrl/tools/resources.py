@@ -8,13 +8,17 @@ it, and no state is global:
 
 Resources open at the first call that needs them. Those of an episode close after its reward has
 been computed, so that a grader finds them alive.
+
+A resource of an episode may have a property `usage`, numbers by name: what it has used of what costs money or
+is short, such as `sandbox_seconds`. It is read after `close()`; trajectories, training metrics and evaluation
+reports show it.
 """
 
 from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
@@ -122,6 +126,20 @@ class ResourceScope:
             self._closed.set()
             opened, self._opened, self._names = self._opened, {}, {}
         return list(reversed(opened.values()))
+
+
+def total_usage(values: Iterable[Any]) -> dict[str, float]:
+    """What resources say that they have used, all together."""
+    return add_up(getattr(value, "usage", {}) for value in values)
+
+
+def add_up(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The sum of each name's numbers."""
+    totals: dict[str, float] = {}
+    for mapping in numbers:
+        for name, amount in mapping.items():
+            totals[name] = totals.get(name, 0.0) + amount
+    return totals
 
 
 def close_all(values: Iterable[Any]) -> None:

@@ -12,7 +12,8 @@ from toolrl.trajectory import Trajectory
 def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """Metrics named `ENV/metric`, where ENV is the id without namespace and version.
 
-    Shares are within [0, 1], latencies are seconds. A metric without anything to measure is left out.
+    Shares are within [0, 1], latencies are seconds; `usage_...` is what tools' resources used, per episode. A
+    metric without anything to measure is left out.
     """
     by_env: dict[str, list[Trajectory]] = defaultdict(list)
     for trajectory in trajectories:
@@ -49,6 +50,8 @@ def _env_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         metrics[f"success_{label}"] = mean(bool(t.score.success) for t in matching if t.score.value is not None)
     for name in sorted({name for t in scored for name in t.score.parts}):
         metrics[f"part_{name}"] = mean(t.score.parts[name] for t in scored if name in t.score.parts)
+    for name in sorted({name for t in trajectories for name in t.usage}):
+        metrics[f"usage_{name}"] = mean(t.usage.get(name, 0.0) for t in trajectories)
     for name, count in Counter(result.call.name or "malformed" for result in results).items():
         if any(result.call.name == name and result.failure is None for result in results):
             metrics[f"calls_{name}"] = count / len(trajectories)

@@ -13,7 +13,7 @@ from typing import Any
 
 from toolrl.errors import InfrastructureError, SandboxFault
 from toolrl.sandbox.e2b.leftovers import end_leftovers, owner_metadata
-from toolrl.sandbox.e2b.sdk import E2BSettings, load_sdk, retried
+from toolrl.sandbox.e2b.sdk import E2BSettings, Requests, load_sdk
 
 _USABLE_SHARE = 0.25  # of its lifetime a sandbox must have left to serve another episode
 
@@ -26,6 +26,7 @@ class E2BUsage:
         started: Sandboxes that were started.
         reused: How often one served a further episode.
         lost: Sandboxes that vanished or failed.
+        retries: Requests that had to be made again.
         sandbox_seconds: Time that sandboxes have lived, all together.
         dollars: What that costs, estimated by the price in the settings.
     """
@@ -33,6 +34,7 @@ class E2BUsage:
     started: int
     reused: int
     lost: int
+    retries: int
     sandbox_seconds: float
     dollars: float
 
@@ -43,12 +45,30 @@ class Remote:
 
     Attributes:
         sdk: The SDK's object.
+        requests: Makes requests to it.
+        started: When it was started (time.monotonic).
         lost: Whether it has turned out to be gone or unusable.
+        reported: What of it has been reported as somebody's usage.
     """
 
     sdk: Any
+    requests: Requests
     started: float = field(default_factory=time.monotonic)
     lost: bool = False
+    reported: dict[str, float] = field(default_factory=dict)
+
+    def usage(self) -> dict[str, float]:
+        """What has been used of it since the last call: time in which it lay idle belongs to whom it serves next."""
+        seconds = time.monotonic() - self.started
+        used = {
+            "sandboxes_started": 1.0,
+            "sandbox_seconds": seconds,
+            "sandbox_dollars": seconds / 3600 * self.requests.settings.dollars_per_hour,
+            "sandbox_retries": float(self.requests.retries),
+            "sandbox_faults": float(self.lost),
+        }
+        earlier, self.reported = self.reported, used
+        return {name: amount - earlier.get(name, 0.0) for name, amount in used.items()}
 
 
 class E2BFleet:
@@ -65,6 +85,7 @@ class E2BFleet:
     def __init__(self, settings: E2BSettings | None = None) -> None:
         self.settings = settings or E2BSettings()
         self._module = load_sdk(self.settings)
+        self._requests = Requests(self.settings)
         self._pid = os.getpid()
         self._changed = threading.Condition()
         self._lent: set[Remote] = set()
@@ -74,7 +95,7 @@ class E2BFleet:
         self._started = self._reused = self._lost = 0
         self._past_seconds = 0.0
         self._closed = False
-        end_leftovers(self._module, self.settings)
+        end_leftovers(self._module, self._requests)
         atexit.register(self.close)
 
     @property
@@ -99,7 +120,7 @@ class E2BFleet:
                 start = max(self._next_start, time.monotonic())
                 self._next_start = start + 1 / self.settings.starts_per_second
             time.sleep(max(0.0, start - time.monotonic()))
-            remote = Remote(self._start())
+            remote = self._start()
             with self._changed:
                 self._started += 1
                 self._lent.add(remote)
@@ -134,7 +155,7 @@ class E2BFleet:
             return
         try:
             with contextlib.suppress(InfrastructureError):
-                retried(self.settings, "ending a sandbox", lambda: remote.sdk.kill(**self.settings.connection()))
+                remote.requests.make("ending a sandbox", lambda: remote.sdk.kill(**self.settings.connection()))
         finally:
             with self._changed:
                 self._past_seconds += time.monotonic() - remote.started
@@ -148,7 +169,7 @@ class E2BFleet:
             now = time.monotonic()
             seconds = self._past_seconds + sum(now - remote.started for remote in (*self._lent, *self._idle))
             dollars = seconds / 3600 * self.settings.dollars_per_hour
-            return E2BUsage(self._started, self._reused, self._lost, seconds, dollars)
+            return E2BUsage(self._started, self._reused, self._lost, self._requests.retries, seconds, dollars)
 
     def close(self) -> None:
         """End all sandboxes, those that are lent included."""
@@ -184,10 +205,10 @@ class E2BFleet:
         left = self.settings.lifetime_seconds - (time.monotonic() - remote.started)
         return left > self.settings.lifetime_seconds * _USABLE_SHARE
 
-    def _start(self) -> Any:
+    def _start(self) -> Remote:
         settings, key = self.settings, str(uuid.uuid4())
-        return retried(
-            settings,
+        requests = Requests(settings, self._requests)
+        sdk = requests.make(
             "starting a sandbox",
             lambda: self._module.Sandbox.create(
                 template=settings.template,
@@ -198,6 +219,7 @@ class E2BFleet:
                 **settings.connection(),
             ),
         )
+        return Remote(sdk, requests)
 
 
 _fleets: dict[E2BSettings, E2BFleet] = {}

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from toolrl.errors import InfrastructureError
-from toolrl.sandbox.e2b.sdk import E2BSettings, retried
+from toolrl.sandbox.e2b.sdk import E2BSettings, Requests
 
 _OWNER = "toolrl-owner"
 
@@ -20,15 +20,16 @@ def owner_metadata() -> dict[str, str]:
     return {_OWNER: f"{_place()}/{os.getpid()}/{_start_time(os.getpid())}"}
 
 
-def end_leftovers(sdk: ModuleType, settings: E2BSettings) -> None:
+def end_leftovers(sdk: ModuleType, requests: Requests) -> None:
     """End sandboxes whose process has died here. What cannot be reached now is left to its lifetime."""
+    settings = requests.settings
     with contextlib.suppress(InfrastructureError):
-        for info in retried(settings, "looking for leftovers", lambda: _listed(sdk, settings)):
+        for info in requests.make("looking for leftovers", lambda: _listed(sdk, settings)):
             place, _, process = (info.metadata or {}).get(_OWNER, "").partition("/")
             pid, _, started = process.partition("/")
             if place == _place() and started != _start_time(pid):
                 end = partial(sdk.Sandbox.kill, info.sandbox_id, **settings.connection())
-                retried(settings, "ending a leftover", end)
+                requests.make("ending a leftover", end)
 
 
 def _listed(sdk: ModuleType, settings: E2BSettings) -> list[Any]:

@@ -13,7 +13,7 @@ from typing import Any, Self
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import MAX_SESSIONS, ExecResult, Mount, OutputListener, SandboxLimits, parts_of
 from toolrl.sandbox.e2b.fleet import E2BFleet, Remote, shared_fleet
-from toolrl.sandbox.e2b.sdk import E2BSettings, Vanished, retried
+from toolrl.sandbox.e2b.sdk import E2BSettings, Vanished
 from toolrl.sandbox.e2b.session import MARKER, E2BSession, bootstrap, remove_context
 
 _ABOVE = "/home/user"
@@ -52,12 +52,22 @@ class E2BSandbox:
         self.limits = limits or SandboxLimits()
         self.mounts = tuple(mounts)
         self.fleet = fleet or shared_fleet(settings)
+        self._used: dict[str, float] = {}
         self._open()
 
     def _open(self) -> None:
-        self._place = _Place(self.fleet, self.limits, self.mounts)
+        self._place = _Place(self.fleet, self.limits, self.mounts, self._used)
         self._finalizer = weakref.finalize(self, self._place.close)
         self._finalizer.atexit = False  # the fleet ends the machine then, which needs no cleaning
+
+    @property
+    def usage(self) -> dict[str, float]:
+        """What it has used up to its last `reset` or `close`: machines started or lost, seconds, dollars, retries.
+
+        The time in which a machine was idle belongs to whom it serves next. Of what serves nobody, such as a
+        machine that did not start, only the fleet's `usage` tells.
+        """
+        return dict(self._used)
 
     def run(
         self,
@@ -121,8 +131,10 @@ class E2BSandbox:
 class _Place:
     """A folder in a leased machine and the sessions over it; all gone when closed."""
 
-    def __init__(self, fleet: E2BFleet, limits: SandboxLimits, mounts: tuple[Mount, ...]) -> None:
-        self._fleet, self._limits, self._mounts = fleet, limits, mounts
+    def __init__(
+        self, fleet: E2BFleet, limits: SandboxLimits, mounts: tuple[Mount, ...], used: dict[str, float]
+    ) -> None:
+        self._fleet, self._limits, self._mounts, self._used = fleet, limits, mounts, used
         self._settings = fleet.settings
         self._remote: Remote = fleet.lease()
         self._folder = f"{_ABOVE}/toolrl-{uuid.uuid4().hex}"
@@ -132,11 +144,11 @@ class _Place:
             self.open_session()
             if mounts:
                 self._upload()
-        except OSError as error:  # no code has run
-            self._fleet.discard(self._remote)
-            raise SandboxFault(f"an E2B sandbox could not be prepared: {error}") from error
-        except BaseException:
-            self._fleet.discard(self._remote)
+        except BaseException as error:
+            self._remote.lost = True
+            self._give_back()
+            if isinstance(error, OSError):  # no code has run
+                raise SandboxFault(f"an E2B sandbox could not be prepared: {error}") from error
             raise
 
     def open_session(self) -> E2BSession:
@@ -155,10 +167,12 @@ class _Place:
         except SandboxFault:
             self._remote.lost = True
         finally:
-            if self._remote.lost:
-                self._fleet.discard(self._remote)
-            else:
-                self._fleet.give_back(self._remote)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        for name, amount in self._remote.usage().items():  # before it is somebody else's
+            self._used[name] = self._used.get(name, 0.0) + amount
+        self._fleet.give_back(self._remote)
 
     def write(self, path: str, content: bytes) -> None:
         parts = parts_of(path, self._mounts)
@@ -217,25 +231,24 @@ class _Place:
     def _sweep(self) -> None:
         """Leave the machine as if we had not been there, from a context of its own."""
         sdk, seconds = self._remote.sdk, self._settings.request_seconds
-        context = retried(
-            self._settings, "cleaning up", lambda: sdk.create_code_context(_ABOVE, request_timeout=seconds)
+        context = self._remote.requests.make(
+            "cleaning up", lambda: sdk.create_code_context(_ABOVE, request_timeout=seconds)
         )
         code = f"{bootstrap()}\n_toolrl.sweep({PurePosixPath(self._folder).name!r}, {MARKER!r})"
-        done = retried(
-            self._settings,
+        done = self._remote.requests.make(
             "cleaning up",
             lambda: sdk.run_code(code, context=context, timeout=seconds, request_timeout=seconds),
         )
         if done.error is not None:
             raise SandboxFault(f"E2B, cleaning up: {done.error.name}: {done.error.value}")
-        remove_context(sdk, context, self._settings)
+        remove_context(self._remote, context)
 
     def _files(self, what: str, call: Any) -> Any:
         """A request about files; it may be repeated, since each does the same again."""
         if self._remote.lost:
             raise Vanished("the E2B sandbox is lost; reset() opens another one")
         try:
-            return retried(self._settings, what, lambda: call(self._remote.sdk.files))
+            return self._remote.requests.make(what, lambda: call(self._remote.sdk.files))
         except SandboxFault:
             self._remote.lost = True
             raise

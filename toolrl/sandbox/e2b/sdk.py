@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,7 +37,9 @@ class E2BSettings:
         reuse: Whether a sandbox serves one episode after another, cleaned in between. Processes that hide from
             the cleaning would see the next episode: switch it off for code that you do not trust that far.
         internet: Whether the code reaches the internet.
-        dollars_per_hour: Price of a sandbox, for the estimate of costs (E2B's default size).
+        dollars_per_hour: Price of a sandbox, for the estimate of costs. The default is that of E2B's default size
+            (2 vCPU at $0.0504, half a GiB at $0.0162: https://e2b.dev/docs/faq/calculate-sandbox-price, read in
+            November 2026); give your own for another size or another service.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -49,7 +53,7 @@ class E2BSettings:
     backoff_seconds: float = 0.5
     reuse: bool = True
     internet: bool = False
-    dollars_per_hour: float = 0.11
+    dollars_per_hour: float = 0.109
 
     def __post_init__(self) -> None:
         for name in ("starts_per_second", "lifetime_seconds", "wait_seconds", "request_seconds", "backoff_seconds"):
@@ -57,6 +61,8 @@ class E2BSettings:
         for name in ("max_concurrent", "attempts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"E2BSettings.{name} must be at least 1, got {getattr(self, name)!r}")
+        if not (math.isfinite(self.dollars_per_hour) and self.dollars_per_hour >= 0):
+            raise ValueError(f"E2BSettings.dollars_per_hour must be finite and >= 0, got {self.dollars_per_hour!r}")
 
     def connection(self) -> dict[str, Any]:
         """Options of every call of the SDK."""
@@ -113,21 +119,43 @@ def as_ours(error: Exception, what: str) -> Exception:
     return error
 
 
-def retried(settings: E2BSettings, what: str, call: Callable[[], T]) -> T:
-    """Make a call that may be repeated; wait longer, by chance in part, before each new attempt.
+class Requests:
+    """Makes requests, again where that may help, and counts how often it had to. Thread-safe.
 
-    Raises:
-        SandboxFault: The attempts are used up, or the sandbox is gone (`Vanished`).
-        ConfigError, OSError: See `as_ours`.
+    Args:
+        settings: How often, and how long to wait in between.
+        total: Counts these too.
+
+    Attributes:
+        retries: Attempts after the first, so far.
     """
-    for attempt in range(settings.attempts):
-        try:
-            return call()
-        except Exception as error:
-            ours = as_ours(error, what)
-            if ours is error:
-                raise
-            if type(ours) is not SandboxFault or attempt + 1 == settings.attempts:
-                raise ours from error
-        time.sleep(min(settings.backoff_seconds * 2**attempt, 20.0) * random.uniform(0.5, 1.0))
-    raise AssertionError("unreachable")
+
+    def __init__(self, settings: E2BSettings, total: Requests | None = None) -> None:
+        self.settings, self.retries = settings, 0
+        self._total, self._lock = total, threading.Lock()
+
+    def make(self, what: str, call: Callable[[], T]) -> T:
+        """Make a call that may be repeated; wait longer, by chance in part, before each new attempt.
+
+        Raises:
+            SandboxFault: The attempts are used up, or the sandbox is gone (`Vanished`).
+            ConfigError, OSError: See `as_ours`.
+        """
+        for attempt in range(self.settings.attempts):
+            try:
+                return call()
+            except Exception as error:
+                ours = as_ours(error, what)
+                if ours is error:
+                    raise
+                if type(ours) is not SandboxFault or attempt + 1 == self.settings.attempts:
+                    raise ours from error
+            self._count()
+            time.sleep(min(self.settings.backoff_seconds * 2**attempt, 20.0) * random.uniform(0.5, 1.0))
+        raise AssertionError("unreachable")
+
+    def _count(self) -> None:
+        with self._lock:
+            self.retries += 1
+        if self._total is not None:
+            self._total._count()

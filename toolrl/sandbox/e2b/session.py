@@ -27,7 +27,7 @@ from toolrl.sandbox.base import (
     check_seconds,
 )
 from toolrl.sandbox.e2b.fleet import Remote
-from toolrl.sandbox.e2b.sdk import E2BSettings, Vanished, retried
+from toolrl.sandbox.e2b.sdk import E2BSettings, Vanished
 from toolrl.sandbox.e2b.stream import CellOutput, RunningCell, follow
 from toolrl.sandbox.outcome import died, result_of
 from toolrl.sandbox.relay import Relay
@@ -64,17 +64,17 @@ for _name in [_name for _name in sys.modules if _name.split(".")[0] == "toolrl"]
 """
 
 
-def remove_context(sdk: Any, context: Any, settings: E2BSettings) -> None:
+def remove_context(remote: Remote, context: Any) -> None:
     """End a context and what runs in it; one that is gone already is no error."""
 
     def remove() -> None:
         try:
-            sdk.remove_code_context(context)
+            remote.sdk.remove_code_context(context)
         except Exception as error:
             if type(error).__name__ != "NotFoundException":
                 raise
 
-    retried(settings, "ending a context", remove)
+    remote.requests.make("ending a context", remove)
 
 
 class E2BSession:
@@ -159,13 +159,12 @@ class E2BSession:
 
     def _open_context(self) -> None:
         sdk, seconds = self._remote.sdk, self._settings.request_seconds
-        context = retried(
-            self._settings, "opening a context", lambda: sdk.create_code_context(self._folder, request_timeout=seconds)
+        context = self._remote.requests.make(
+            "opening a context", lambda: sdk.create_code_context(self._folder, request_timeout=seconds)
         )
         arguments = (self._limits.display_mb << 20, self._limits.output_characters, MARKER)
         code = f"{bootstrap()}\n_toolrl_kernel = _toolrl.Kernel{arguments}"
-        execution = retried(
-            self._settings,
+        execution = self._remote.requests.make(
             "preparing a context",
             lambda: sdk.run_code(code, context=context, timeout=seconds, request_timeout=seconds),
         )
@@ -176,7 +175,7 @@ class E2BSession:
     def _drop_context(self) -> None:
         context, self._context = self._context, None
         if context is not None:
-            remove_context(self._remote.sdk, context, self._settings)
+            remove_context(self._remote, context)
 
     def _run(
         self, code: str, seconds: float, environment: dict[str, str], on_output: OutputListener | None
@@ -241,7 +240,7 @@ class E2BSession:
     def _send_interrupt(self) -> None:
         path = f"{self._folder.rpartition('/')[0]}/{self._interrupt_name()}"
         with contextlib.suppress(OSError):  # the code has filled the disk: its time limit ends it
-            retried(self._settings, "interrupting code", lambda: self._remote.sdk.files.write(path, b""))
+            self._remote.requests.make("interrupting code", lambda: self._remote.sdk.files.write(path, b""))
 
 
 def _display(native: Any) -> Display:

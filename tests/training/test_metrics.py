@@ -1,0 +1,18 @@
+"""Promises about the numbers that training logs."""
+
+from __future__ import annotations
+
+from toolrl.training.metrics import batch_metrics
+from toolrl.trajectory import Trajectory
+from toolrl.types import Score, StopReason
+
+
+def trajectory(env_id: str, usage: dict[str, float]) -> Trajectory:
+    return Trajectory("", env_id, "task", (), [], (), Score(1.0), StopReason.ANSWER, usage=usage)
+
+
+def test_what_resources_used_is_logged_per_episode_of_the_environment() -> None:
+    batch = [trajectory("toolrl/One-v0", {"dollars": 3.0}), trajectory("toolrl/One-v0", {}), trajectory("Two", {})]
+    metrics = batch_metrics(batch)
+    assert metrics["One/usage_dollars"] == 1.5
+    assert not [name for name in metrics if name.startswith("Two/usage")]
