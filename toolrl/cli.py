@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -133,14 +135,18 @@ def serve(
     memory_mb: Annotated[int, typer.Option(min=64, help="Address space of each process.")] = 1024,
     run_seconds: Annotated[float, typer.Option(min=0.1, help="Time of a run that nobody else limits.")] = 3600.0,
 ) -> None:
-    """Serve local sandboxes through E2B's protocol, for E2B's own SDK, until Ctrl-C."""
+    """Serve local sandboxes through E2B's protocol, for E2B's own SDK, until Ctrl-C or SIGTERM."""
     from toolrl.sandbox.server import HostSettings, SandboxServer
 
+    over = threading.Event()
+    before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     limits = dataclasses.replace(HostSettings().limits, seconds=run_seconds, memory_mb=memory_mb)
     settings = HostSettings(limits, packages, max_sandboxes, api_key=api_key or None)
     with SandboxServer(settings, host=host, port=port) as server:
         typer.echo(f"export E2B_API_URL={server.url} E2B_SANDBOX_URL={server.url} E2B_API_KEY={api_key or 'any'}")
-        server.wait()
+        over.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)  # a second one does not wait for the sandboxes' end
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -290,9 +290,9 @@ def test_figures_are_shown_as_png_when_asked_for_and_at_the_end_of_a_run():
         result = sandbox.run(code)
         assert (result.error, result.stderr) == (None, "")
         assert [sorted(show.data) for show in result.displays] == [
-            ["image/png", "text/plain"],
+            ["e2b/chart", "image/png", "text/plain"],  # the first, where e2b-charts is installed
             ["text/plain"],
-            ["image/png", "text/plain"],
+            ["e2b/chart", "image/png", "text/plain"],
         ]
         assert all(figure.startswith(b"\x89PNG") for figure in result.figures)
         assert sandbox.run("plt.get_fignums()").value == "[]"

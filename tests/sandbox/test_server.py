@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import http.client
 import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
 import e2b_code_interpreter
 import pytest
+from e2b_code_interpreter import charts
 
 from toolrl.errors import ConfigError
 from toolrl.sandbox import SandboxLimits
@@ -62,21 +66,138 @@ def test_json_that_is_none_comes_as_text(remote):
     assert (execution.error, execution.results[0].json) == (None, "{")
 
 
-def test_errors_look_like_those_of_ipython(remote):
-    remote.run_code("1")
-    error = remote.run_code("def f():\n    return 1 / 0\nf()").error
-    assert (error.name, error.value) == ("ZeroDivisionError", "division by zero")
-    assert error.traceback.splitlines() == [
-        "-" * 75,
-        "ZeroDivisionError                         Traceback (most recent call last)",
-        "Cell In[2], line 3",
-        "----> 3 f()",
-        "",
-        "f, 2",
-        "----> 2 return 1 / 0",
-        "",
-        "ZeroDivisionError: division by zero",
-    ]
+RULE = "-" * 75
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "traceback"),
+    [
+        (
+            "def f():\n    return 1 / 0\nf()",
+            "ZeroDivisionError",
+            [
+                RULE,
+                "ZeroDivisionError                         Traceback (most recent call last)",
+                "Cell In[2], line 3",
+                "----> 3 f()",
+                "",
+                "Cell In[2], line 2, in f()",
+                "----> 2     return 1 / 0",
+                "",
+                "ZeroDivisionError: division by zero",
+            ],
+        ),
+        ("a b", "SyntaxError", ["  Cell In[2], line 1", "    a b", "      ^", "SyntaxError: invalid syntax"]),
+        (
+            "\nearlier(0)",
+            "ZeroDivisionError",
+            [
+                RULE,
+                "ZeroDivisionError                         Traceback (most recent call last)",
+                "Cell In[2], line 2",
+                "----> 2 earlier(0)",
+                "",
+                "File <tool>:1, in earlier()",
+                "----> 1 def earlier(n): return 1 / n",
+                "",
+                "ZeroDivisionError: division by zero",
+            ],
+        ),
+        (
+            "import json\ntry: json.loads('{')\nexcept ValueError as error: raise KeyError('no') from error",
+            "KeyError",
+            [
+                RULE,
+                "JSONDecodeError                           Traceback (most recent call last)",
+                "Cell In[2], line 2",
+                "----> 2 try: json.loads('{')",
+                "",
+                "JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+                "",
+                "The above exception was the direct cause of the following exception:",
+                "",
+                "KeyError                                  Traceback (most recent call last)",
+                "Cell In[2], line 3",
+                "----> 3 except ValueError as error: raise KeyError('no') from error",
+                "",
+                "KeyError: 'no'",
+            ],
+        ),
+    ],
+)
+def test_errors_look_like_those_of_ipython(remote, code, name, traceback):
+    remote.run_code("def earlier(n): return 1 / n")
+    execution = remote.run_code(code)
+    assert execution.execution_count == 2
+    assert (execution.error.name, execution.error.traceback.splitlines()) == (name, traceback)
+
+
+FIGURES = """
+import matplotlib.pyplot as plt
+plt.plot([1, 2, 3], [1, 4, 9], label="squares")
+plt.xlabel("n")
+plt.title("growth")
+plt.show()
+plt.bar(["a", "b"], [1, 2])
+plt.show()
+plt.pie([1, 3], labels=["x", "y"])
+plt.show()
+"""
+
+
+def test_charts_are_the_sdks_own_types():
+    with SandboxServer(HostSettings(packages=True)) as server:
+        options = {"api_url": server.url, "sandbox_url": server.url, "api_key": "any"}
+        results = e2b_code_interpreter.Sandbox.create(**options).run_code(FIGURES).results
+    line, bar, pie = (result.chart for result in results)
+    assert isinstance(line, charts.LineChart)
+    assert (line.title, line.x_label, line.elements[0].label) == ("growth", "n", "squares")
+    assert line.elements[0].points == [(1, 1), (2, 4), (3, 9)]
+    assert isinstance(bar, charts.BarChart)
+    assert [(element.label, float(element.value)) for element in bar.elements] == [("a", 1.0), ("b", 2.0)]
+    assert isinstance(pie, charts.PieChart)
+    assert all(base64.b64decode(result.png).startswith(b"\x89PNG") for result in results)
+
+
+MANY = 16
+
+
+def test_many_sandboxes_at_once_each_with_its_own_state(sdk, sandbox_server):
+    together = Barrier(MANY)
+
+    def use(number: int) -> tuple[Any, ...]:
+        sandbox = sdk.Sandbox.create(timeout=60)
+        together.wait()
+        sandbox.run_code(f"x = {number}")
+        sandbox.files.write("file", str(number))
+        came: list[str] = []
+        execution = sandbox.run_code(
+            "print(open('file').read())\nx", on_stdout=lambda message: came.append(message.line)
+        )
+        return sandbox.kill(), execution.text, came, execution.execution_count
+
+    with ThreadPoolExecutor(MANY) as pool:
+        answers = list(pool.map(use, range(MANY)))
+    assert answers == [(True, str(number), [f"{number}\n"], 2) for number in range(MANY)]
+    assert sandbox_server.hosting.all() == []
+
+
+def test_many_sandboxes_at_once_from_the_asynchronous_client(sdk, sandbox_server):
+    async def use(number: int, together: asyncio.Barrier) -> tuple[Any, ...]:
+        sandbox = await sdk.AsyncSandbox.create(timeout=60)
+        await together.wait()
+        context = await sandbox.create_code_context(cwd="/home/user/inner")
+        await sandbox.run_code(f"x = {number}", context=context)
+        await sandbox.files.write("inner/file", str(number))
+        execution = await sandbox.run_code("print(open('file').read())\nx", context=context)
+        return await sandbox.kill(), execution.text, execution.logs.stdout
+
+    async def use_all() -> list[tuple[Any, ...]]:
+        together = asyncio.Barrier(MANY)
+        return await asyncio.gather(*(use(number, together) for number in range(MANY)))
+
+    assert asyncio.run(use_all()) == [(True, str(number), [f"{number}\n"]) for number in range(MANY)]
+    assert sandbox_server.hosting.all() == []
 
 
 def test_environment_variables_hold_for_the_sandbox_or_for_one_run(remote):
@@ -186,6 +307,15 @@ def test_a_key_is_asked_for_where_one_is_set():
         sandbox.files.write("a", "b")
         for path, headers in (("/sandboxes", {}), ("/contexts", {"E2b-Sandbox-Id": sandbox.sandbox_id})):
             assert ask(server, "GET", path, headers=headers)[0] == 401
+
+
+def test_with_a_key_other_machines_can_be_served():
+    with SandboxServer(HostSettings(api_key="right"), host="0.0.0.0") as server:
+        url = server.url.replace("0.0.0.0", "127.0.0.1")
+        options = {"api_url": url, "sandbox_url": url}
+        with pytest.raises(e2b_code_interpreter.AuthenticationException):
+            e2b_code_interpreter.Sandbox.create(api_key="any", **options)
+        assert e2b_code_interpreter.Sandbox.create(api_key="right", **options).run_code("1").text == "1"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org"])

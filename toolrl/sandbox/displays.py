@@ -6,6 +6,7 @@ become PNG images. Runs where the code runs.
 """
 
 import base64
+import importlib
 import json
 import sys
 import types
@@ -20,6 +21,7 @@ FORMS = {
     "_repr_jpeg_": "image/jpeg",
     "_repr_json_": "application/json",
 }
+CHART = "e2b/chart"  # as E2B's kernels call it
 _BACKEND = "sandbox_figures"
 
 
@@ -91,6 +93,7 @@ def _bundle(value: object) -> dict[str, str]:
     figure = sys.modules.get("matplotlib.figure")
     if figure is not None and isinstance(value, figure.Figure):
         forms["image/png"] = _as_text("image/png", _figure_as_png(value))
+        forms |= _chart_of(value)
     return forms
 
 
@@ -110,6 +113,15 @@ def _as_text(mime: str, data: Any) -> str:
         return base64.b64encode(data).decode()
     text = json.dumps(data) if mime.endswith("json") and not isinstance(data, str) else str(data)
     return text.encode("utf-8", "replace").decode()
+
+
+def _chart_of(figure: Any) -> dict[str, str]:
+    """The data behind a figure, as E2B's package `e2b-charts` reads it, where that is installed."""
+    try:
+        chart = importlib.import_module("e2b_charts").chart_figure_to_dict(figure)
+        return {CHART: json.dumps(chart, default=str)} if chart else {}
+    except Exception:  # noqa: BLE001  not installed, or a figure that it cannot read: then there is the image
+        return {}
 
 
 def _figure_as_png(figure: Any) -> bytes:

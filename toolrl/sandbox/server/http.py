@@ -56,12 +56,7 @@ class SandboxServer:
             raise ConfigError(f"cannot listen on {host}:{port}: {error}") from error
         self._server.hosting = self.hosting = Hosting(settings)
         self.url = f"http://{host}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="sandbox-server", daemon=True)
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Block until the server is closed, or an exception such as KeyboardInterrupt comes."""
-        self._thread.join()
+        threading.Thread(target=self._server.serve_forever, name="sandbox-server", daemon=True).start()
 
     def close(self) -> None:
         """Stop listening and end all sandboxes."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from toolrl.sandbox.base import Display, ExecError, ExecResult
+from toolrl.sandbox.displays import CHART
 
 _FIELDS = {
     "text/plain": "text",
@@ -18,54 +20,75 @@ _FIELDS = {
     "image/png": "png",
     "image/jpeg": "jpeg",
     "application/pdf": "pdf",
-    "application/json": "json",
     "application/javascript": "javascript",
 }
+_OBJECTS = {"application/json": "json", CHART: "chart"}
 _FRAME = re.compile(r'  File "<tool>", line (\d+)(?:, in (.+))?')
+_EXCEPTION = re.compile(r"^(?:\w+\.)+(\w+)(?=: |$)")
+_HEADER = "Traceback (most recent call last)"
 _WIDTH = 75
 
 
-def result_messages(result: ExecResult, executions: int) -> Iterator[dict[str, Any]]:
-    """What follows the output of a run: displays, the value, the error."""
+def result_messages(result: ExecResult, executions: int, code: str) -> Iterator[dict[str, Any]]:
+    """What follows the output of a run: displays, the value, the error.
+
+    Args:
+        result: Of the run.
+        executions: The run's number.
+        code: What was run.
+    """
     for shown in result.displays:
         yield _result(shown)
     if result.value is not None and not any(shown.is_result for shown in result.displays):
         yield _result(Display({"text/plain": result.value}, is_result=True))
     if result.error is not None:
-        yield error_message(result.error, executions)
+        yield _error(result.error, executions, code)
 
 
-def error_message(error: ExecError, executions: int) -> dict[str, Any]:
+def _error(error: ExecError, executions: int, code: str) -> dict[str, Any]:
     """An error as a message; a process that died is a context that was restarted."""
-    if error.name == "SandboxDied":
-        return {"type": "error", "name": "ContextRestarting", "value": error.value, "traceback": ""}
-    return {
-        "type": "error",
-        "name": error.name,
-        "value": error.value,
-        "traceback": as_ipython_prints(error, executions),
-    }
+    name, traceback = error.name, as_ipython_prints(error.traceback, executions, code)
+    if name == "SandboxDied":
+        name, traceback = "ContextRestarting", ""
+    return {"type": "error", "name": name, "value": error.value, "traceback": traceback}
 
 
-def as_ipython_prints(error: ExecError, executions: int) -> str:
-    """The traceback in IPython's layout; frames and their lines are those of our own."""
-    lines = []
-    header = "Traceback (most recent call last)"
-    frames = error.traceback.splitlines()
-    numbers = iter(range(len(frames)))
-    for index in numbers:
-        line = frames[index]
-        if line == header + ":":
-            lines += ["-" * _WIDTH, f"{error.name:<{_WIDTH - len(header)}}{header}"]
-        elif match := _FRAME.fullmatch(line):
-            function = match[2] or "<module>"
-            where = f"Cell In[{executions}], line {match[1]}" if function == "<module>" else f"{function}, {match[1]}"
-            lines.append(where)
-            if index + 1 < len(frames) and frames[index + 1].startswith("    "):
-                lines += [f"----> {match[1]} {frames[next(numbers)].strip()}", ""]
-        elif line.strip(" ~^"):
-            lines.append(line)
-    return "\n".join(lines)
+def as_ipython_prints(traceback: str, executions: int, code: str) -> str:
+    """A traceback in IPython's layout, with the one line of each frame that Python shows.
+
+    Args:
+        traceback: As Python prints it, of frames in "<tool>".
+        executions: Number of the run, which becomes that of the cell.
+        code: What was run; frames that are not of it come from an earlier cell, whose number is not known.
+    """
+    source, lines = code.splitlines(), traceback.splitlines()
+    printed: list[str] = []
+    index = 0
+    while index < len(lines):
+        line = lines[index]
+        index += 1
+        frame = _FRAME.fullmatch(line)
+        if line == f"{_HEADER}:":
+            name = next((_plain(text) for text in lines[index:] if text[:1].strip()), "").partition(":")[0]
+            printed += [*([] if printed else ["-" * _WIDTH]), f"{name:<{_WIDTH - len(_HEADER)}}{_HEADER}"]
+        elif frame and frame[2] is None:  # where the syntax is wrong: the code's line and a caret follow
+            printed.append(f"  Cell In[{executions}], line {frame[1]}")
+        elif frame:
+            below = list(itertools.takewhile(lambda text: text.startswith("    "), lines[index:]))
+            index += len(below)
+            shown, number = below[0].strip() if below else "", int(frame[1])
+            is_ours = number <= len(source) and source[number - 1].strip() == shown
+            where = f"Cell In[{executions}], line {number}" if is_ours else f"File <tool>:{number}"
+            printed.append(where + ("" if frame[2] == "<module>" else f", in {frame[2]}()"))
+            printed += [*([f"----> {number} {source[number - 1] if is_ours else shown}"] if shown else []), ""]
+        else:
+            printed.append(_plain(line))
+    return "\n".join(printed)
+
+
+def _plain(line: str) -> str:
+    """The line that names an exception, without the module that it comes from."""
+    return _EXCEPTION.sub(r"\1", line)
 
 
 def encoded(message: dict[str, Any]) -> bytes:
@@ -76,8 +99,8 @@ def encoded(message: dict[str, Any]) -> bytes:
 def _result(shown: Display) -> dict[str, Any]:
     message: dict[str, Any] = {"type": "result", "is_main_result": shown.is_result, "extra": {}}
     for mime, text in shown.data.items():
-        if mime == "application/json":
-            message["json"] = _parsed(text)
+        if mime in _OBJECTS:
+            message[_OBJECTS[mime]] = _parsed(text)
         elif mime in _FIELDS:
             message[_FIELDS[mime]] = text
         else:

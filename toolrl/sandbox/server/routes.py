@@ -229,6 +229,7 @@ class _Execution:
         self._context, self._code, self._environment = context, code, environment
         self._messages: queue.SimpleQueue[dict[str, Any] | ExecResult | None] = queue.SimpleQueue()
         self._done = threading.Event()
+        self._number = 0
 
     def lines(self, has_hung_up: Callable[[], bool]) -> Iterator[bytes]:
         """The stream, keepalives included."""
@@ -249,7 +250,7 @@ class _Execution:
             if message is None:
                 yield encoded({"type": "end_of_execution"})
                 return
-            parts = [message] if isinstance(message, dict) else result_messages(message, self._context.executions)
+            parts = [message] if isinstance(message, dict) else result_messages(message, self._number, self._code)
             for part in parts:
                 yield encoded(part)
 
@@ -270,6 +271,7 @@ class _Execution:
         self._messages.put(None)
 
     def _count(self, executions: int) -> None:
+        self._number = executions
         self._messages.put({"type": "number_of_executions", "execution_count": executions})
 
     def _tell(self, stream: str, text: str) -> None:
