@@ -14,6 +14,8 @@ from toolrl.sandbox.e2b import E2BFleet, E2BSandbox, E2BSettings
 from toolrl.sandbox.launcher import Zygote
 from toolrl.sandbox.server import HostSettings, SandboxServer
 
+from .unlucky import UnluckyLine
+
 # How to get each level on a machine that offers all layers.
 WITHOUT: dict[Level, tuple[str, ...]] = {
     "full": (),
@@ -46,9 +48,7 @@ def zygote_at() -> Iterator[Callable[[Level], Zygote]]:
 @pytest.fixture(scope="session")
 def sandbox_server() -> Iterator[SandboxServer]:
     """Our own server, which E2B's SDK is pointed at."""
-    with SandboxServer(HostSettings(max_sandboxes=128)) as server, pytest.MonkeyPatch.context() as patch:
-        for name in ("E2B_API_URL", "E2B_SANDBOX_URL"):
-            patch.setenv(name, server.url)
+    with SandboxServer(HostSettings(max_sandboxes=256)) as server, pointed_at(server.url):
         yield server
 
 
@@ -60,9 +60,36 @@ def e2b_fleet(sandbox_server: SandboxServer) -> Iterator[E2BFleet]:
     assert sandbox_server.hosting.all() == []
 
 
+@pytest.fixture(scope="session")
+def unlucky_line(sandbox_server: SandboxServer) -> Iterator[UnluckyLine]:
+    """Leads to our server, with misfortunes."""
+    line = UnluckyLine(sandbox_server.url)
+    yield line
+    line.close()
+
+
+@pytest.fixture(scope="session")
+def unlucky_fleet(unlucky_line: UnluckyLine) -> Iterator[E2BFleet]:
+    with pointed_at(unlucky_line.url):
+        fleet = E2BFleet(E2BSettings(api_key="any", max_concurrent=100, starts_per_second=1000.0, backoff_seconds=0.01))
+    yield fleet
+    fleet.close()
+    assert fleet.usage.lost == 0
+    assert fleet.usage.retries > 0
+
+
+@contextlib.contextmanager
+def pointed_at(url: str) -> Iterator[None]:
+    """E2B's SDK is pointed at a server."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("E2B_API_URL", "E2B_SANDBOX_URL"):
+            patch.setenv(name, url)
+        yield
+
+
 @pytest.fixture(params=list(WITHOUT))
 def level(request: pytest.FixtureRequest) -> str:
-    """Of local sandboxes; what tests every backend has "e2b" among the parameters."""
+    """Of local sandboxes; what tests every backend has "e2b" among the parameters, or "e2b-unlucky" too."""
     return request.param
 
 
@@ -79,8 +106,9 @@ def open_sandbox(level: str, request: pytest.FixtureRequest) -> Iterator[Callabl
     """
     opened: list[Sandbox] = []
     backend: Callable[..., Sandbox]
-    if level == "e2b":
-        backend = partial(E2BSandbox, fleet=request.getfixturevalue("e2b_fleet"))
+    if level.startswith("e2b"):
+        fleet = request.getfixturevalue("e2b_fleet" if level == "e2b" else "unlucky_fleet")
+        backend = partial(E2BSandbox, fleet=fleet)
     else:
         zygote = request.getfixturevalue("zygote")
         backend = partial(LocalSandbox, isolation="none", zygote=lambda: zygote)
@@ -89,10 +117,12 @@ def open_sandbox(level: str, request: pytest.FixtureRequest) -> Iterator[Callabl
         opened.append(backend(SandboxLimits(**limits), mounts=mounts))
         return opened[-1]
 
-    if level == "e2b":
-        yield open_one
-        for sandbox in opened:
-            sandbox.close()
+    if level.startswith("e2b"):
+        url = request.getfixturevalue("sandbox_server" if level == "e2b" else "unlucky_line").url
+        with pointed_at(url):
+            yield open_one
+            for sandbox in opened:
+                sandbox.close()
         return
     bystander = open_one()
     assert bystander.run("open('mine', 'w').close(); x = 1").error is None
@@ -113,7 +143,7 @@ def sandbox(open_sandbox: Callable[..., Sandbox]) -> Sandbox:
 @pytest.fixture
 def limited(level: str) -> None:
     """Skips where the size of the machine is the only limit."""
-    if level == "e2b":
+    if level.startswith("e2b"):
         pytest.skip("in E2B's cloud the machine's size is the limit of memory, processes and files")
 
 

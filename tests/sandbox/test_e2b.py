@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -161,6 +162,35 @@ def test_a_machine_that_vanished_is_a_fault_until_reset(open_fleet, sandbox_serv
     assert fleet.usage.lost == 1
 
 
+def test_a_machine_that_vanishes_while_code_runs_is_a_fault_and_not_the_codes(open_fleet, sandbox_server):
+    fleet = open_fleet()
+    with E2BSandbox(fleet=fleet) as sandbox:
+        sandbox.run("1")
+        end = Timer(0.3, lambda: sandbox_server.hosting.kill(sandbox._place._remote.sdk.sandbox_id))
+        end.start()
+        with pytest.raises(SandboxFault):
+            sandbox.run("while True: pass", timeout_seconds=20)
+        sandbox.reset()
+        assert sandbox.run("import os; os._exit(1)").error.name == "SandboxDied"
+    assert fleet.usage.lost == 1
+
+
+def test_keepalives_that_are_late_are_waited_for(misbehaving, unlucky):
+    sandbox = E2BSandbox(fleet=unlucky)
+    misbehaving.faults["POST /execute"] = [("pause", *READY)]
+    with pytest.raises(SandboxFault, match="the stream ended before the code did"):  # not for the pause
+        sandbox.run("1", timeout_seconds=1)
+    sandbox.close()
+
+
+def test_contexts_whose_opening_was_answered_to_nobody_do_not_stay(open_fleet):
+    fleet = open_fleet()
+    with E2BSandbox(fleet=fleet) as sandbox:
+        sdk = sandbox._place._remote.sdk
+        sdk.create_code_context()
+    assert len(sdk.list_code_contexts()) == 1
+
+
 def test_a_full_disk_is_no_fault_and_the_machine_serves_on(monkeypatch):
     limits = replace(HostSettings().limits, disk_mb=4)
     with SandboxServer(HostSettings(limits)) as server:
@@ -234,6 +264,8 @@ class Misbehaving(BaseHTTPRequestHandler):
             self.answer(200, [])
         elif path == "/v2/sandboxes":
             self.answer(201, {"templateID": "t", "sandboxID": "s", "clientID": "c", "envdVersion": "0.6.0"})
+        elif key == "GET /contexts":
+            self.answer(200, [])
         elif path == "/contexts":
             self.answer(200, {"id": "c", "language": "python", "cwd": "/"})
         elif path == "/execute":

@@ -48,6 +48,7 @@ class Remote:
         requests: Makes requests to it.
         started: When it was started (time.monotonic).
         lost: Whether it has turned out to be gone or unusable.
+        contexts: Ids of those that it came with; None before somebody has looked.
         reported: What of it has been reported as somebody's usage.
     """
 
@@ -55,6 +56,7 @@ class Remote:
     requests: Requests
     started: float = field(default_factory=time.monotonic)
     lost: bool = False
+    contexts: set[str] | None = None
     reported: dict[str, float] = field(default_factory=dict)
 
     def usage(self) -> dict[str, float]:

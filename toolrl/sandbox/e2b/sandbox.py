@@ -140,6 +140,8 @@ class _Place:
         self._folder = f"{_ABOVE}/toolrl-{uuid.uuid4().hex}"
         self.sessions: list[E2BSession] = []
         try:
+            if self._remote.contexts is None:
+                self._remote.contexts = {context.id for context in self._contexts()}
             self._files("making a folder", lambda files: files.make_dir(self._folder))
             self.open_session()
             if mounts:
@@ -241,7 +243,13 @@ class _Place:
         )
         if done.error is not None:
             raise SandboxFault(f"E2B, cleaning up: {done.error.name}: {done.error.value}")
-        remove_context(self._remote, context)
+        for context in self._contexts():  # ours, and those whose opening was answered to nobody
+            if context.id not in (self._remote.contexts or ()):
+                remove_context(self._remote, context)
+
+    def _contexts(self) -> list[Any]:
+        contexts: list[Any] = self._remote.requests.make("listing contexts", self._remote.sdk.list_code_contexts)
+        return contexts
 
     def _files(self, what: str, call: Any) -> Any:
         """A request about files; it may be repeated, since each does the same again."""

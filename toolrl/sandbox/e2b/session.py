@@ -222,6 +222,8 @@ class E2BSession:
                 limits = tuple(dict.fromkeys((*result.limits_hit, *output.limits_hit())))
                 return replace(result, limits_hit=limits, displays=natives + result.displays)
         elif error.name == _RESTARTED:
+            if not self._remote.requests.make("looking for the sandbox", self._remote.sdk.is_running):
+                raise Vanished("the E2B sandbox ended while code ran in it")
             reason = f"the process ended: {error.value}"
         else:
             reason = f"the process answered with {error.name}: {error.value}"

@@ -76,6 +76,7 @@ class HostedSandbox:
         self.id, self.token = f"i{secrets.token_hex(10)}", secrets.token_hex(16)
         self.template, self.metadata, self.environment = template, dict(metadata), check_environment(environment)
         self.started_at = self.end_at = time.time()
+        self.key: str | None = None  # that its client made it with
         self.sandbox = LocalSandbox(settings.limits, packages=settings.packages)
         self.files = GuestFiles(self.sandbox)
         self._default = Context(self.sandbox.new_session(), HOME)  # its own session is for files
@@ -129,15 +130,27 @@ class Hosting:
         self._reaper.start()
 
     def create(
-        self, template: str, seconds: float, metadata: Mapping[str, str], environment: Mapping[str, str]
+        self,
+        template: str,
+        seconds: float,
+        metadata: Mapping[str, str],
+        environment: Mapping[str, str],
+        key: str | None = None,
     ) -> HostedSandbox | None:
-        """A new sandbox, or None if there are as many as there may be."""
+        """A new sandbox, or None if there are as many as there may be.
+
+        Asked again with the same key, by a client to whom the answer was lost, it is the one made then.
+        """
         with self._lock:
+            earlier = [hosted for hosted in self._sandboxes.values() if key and hosted.key == key]
+            if earlier:
+                return earlier[0]
             if self._closed.is_set() or len(self._sandboxes) + self._opening >= self.settings.max_sandboxes:
                 return None
             self._opening += 1
         try:
             hosted = HostedSandbox(self.settings, template, metadata, environment)
+            hosted.key = key
             self.set_end(hosted, seconds)
             with self._lock:
                 late = self._closed.is_set()

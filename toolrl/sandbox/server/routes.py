@@ -103,6 +103,7 @@ def _create(request: Request) -> Reply:
         float(body.get("timeout") or 300),
         body.get("metadata") or {},
         body.get("envVars") or {},
+        request.headers.get("Idempotency-Key"),
     )
     if hosted is None:
         message = f"there are {request.hosting.settings.max_sandboxes} sandboxes at most"
