@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
@@ -75,6 +76,11 @@ class EpisodeSession:
         ]
         self.messages.extend(observations)
         return Step(observations, results, StopReason.TURNS if self.turns >= self._limits.turns else None)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether a call waits for a resource to open, or for a tool that should have ended by itself."""
+        return time.monotonic() >= self._scope.overdue_from
 
     @property
     def last_turn(self) -> Message:

@@ -183,6 +183,10 @@ class RolloutEngine:
                 async with asyncio.timeout_at(deadline):
                     stop = (await session.advance(message)).stop
             except TimeoutError:
+                if session.is_overdue:
+                    raise InfrastructureError(
+                        f"a tool kept the episode waiting until its {limits.seconds:g} seconds were over"
+                    ) from None
                 unfinished = session.last_turn.tool_calls[len(session.results) - earlier :]
                 session.results += [ToolResult(call, OUT_OF_TIME, ToolFailure.TIMEOUT) for call in unfinished]
                 stop = StopReason.SECONDS

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from toolrl import Message, Renderer, Sample, Sampling, StopReason, ToolCall, ToolFailure, call, say
+from toolrl import Message, Renderer, Sample, Sampling, StopReason, ToolCall, ToolFailure, call, per_episode, say, tool
+
+PATIENCE = 20.0  # of what hangs: reached only if the promise is broken
 
 
 def test_an_episode_ends_at_the_limit_of_turns(renderer: Renderer, make_player: Any, make_env: Any, play: Any) -> None:
@@ -100,3 +102,41 @@ def test_a_policy_s_own_timeout_error_is_not_taken_for_the_limit_of_time(
 
     with pytest.raises(TimeoutError, match="socket"):
         play(make_player(instead=late), make_env())
+
+
+@pytest.mark.parametrize("keeps_time", [False, True])
+def test_an_episode_whose_time_ends_while_a_resource_opens_is_a_fault(
+    make_player: Any, make_env: Any, play: Any, keeps_time: bool
+) -> None:
+    release = threading.Event()
+
+    def open_never() -> str:
+        release.wait(PATIENCE)
+        return ""
+
+    @tool(keeps_time=keeps_time)
+    def use(handle: str = per_episode(open_never)) -> str:
+        """Use it."""
+        return handle
+
+    [trajectory] = play(make_player(call("use"), say("4")), make_env(use, seconds=0.2), retries=1)
+    release.set()
+    assert (trajectory.stop, trajectory.score.value, trajectory.attempts) == (StopReason.FAULT, None, 2)
+    assert "kept the episode waiting" in trajectory.error
+
+
+@pytest.mark.parametrize(("limit", "stop"), [(0.01, StopReason.FAULT), (30.0, StopReason.SECONDS)])
+def test_an_episode_whose_time_ends_in_a_tool_that_should_have_ended_by_itself_is_a_fault(
+    make_player: Any, make_env: Any, play: Any, limit: float, stop: StopReason
+) -> None:
+    release = threading.Event()
+
+    @tool(timeout_seconds=limit, keeps_time=True)
+    def work() -> str:
+        """Work."""
+        release.wait(PATIENCE)
+        return ""
+
+    [trajectory] = play(make_player(call("work"), say("4")), make_env(work, seconds=0.2), retries=0)
+    release.set()
+    assert trajectory.stop is stop

@@ -12,7 +12,7 @@ import pytest
 
 from toolrl import ConfigError, InfrastructureError, ToolCall, ToolError, ToolFailure, ToolResult, tool
 from toolrl.env import run_sync
-from toolrl.tools import Toolbox
+from toolrl.tools import Toolbox, dispatch
 from toolrl.tools.dispatch import as_text, cut_text, in_thread
 from toolrl.tools.resources import ResourceScope
 
@@ -226,6 +226,29 @@ def test_a_sync_tool_that_hangs_is_left_behind_at_its_limit(call_tool: CallTool)
     result = call_tool(hang)
     release.set()
     assert (result.failure, result.content) == (ToolFailure.TIMEOUT, "error: hang did not finish within 0.05 seconds")
+
+
+def test_a_tool_that_keeps_its_own_time_has_some_more_and_hanging_then_is_no_mistake_of_the_models(
+    call_tool: CallTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    @tool(timeout_seconds=0.05, keeps_time=True)
+    def work(seconds: float) -> str:
+        """Wait.
+
+        Args:
+            seconds: How long.
+        """
+        return "late" if release.wait(seconds) else "done"
+
+    assert call_tool(work, seconds=0.1).content == "done"
+    monkeypatch.setattr(dispatch, "OPENING_SECONDS", 0.05)
+    try:
+        with pytest.raises(InfrastructureError, match=r"'work' has not answered 0\.05 seconds after its limit"):
+            call_tool(work, seconds=3600.0)
+    finally:
+        release.set()
 
 
 def test_an_async_tool_is_cancelled_at_its_limit_and_may_clean_up(call_tool: CallTool) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from toolrl import Task, Tool, ToolCall, ToolFailure
 from toolrl.env import run_sync
-from toolrl.sandbox import ExecResult, SandboxLimits
+from toolrl.errors import InfrastructureError
+from toolrl.sandbox import ExecResult, LocalSandbox, SandboxLimits
 from toolrl.sandbox.base import ExecError
-from toolrl.tools import Toolbox, python_tool
+from toolrl.tools import Toolbox, dispatch, python_tool
 from toolrl.tools.python import format_result
 from toolrl.tools.resources import ResourceScope
 
@@ -102,3 +104,23 @@ def test_code_that_raises_or_takes_too_long_counts_as_the_models_mistake(code: s
     finally:
         scope.close()
     assert result.failure is failure
+
+
+def test_a_sandbox_that_does_not_come_back_is_a_fault_and_not_the_models(
+    episode: Callable[[Tool], Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    class Stuck(LocalSandbox):
+        """Its reset does not end."""
+
+        def reset(self) -> None:
+            release.wait(60)
+
+    monkeypatch.setattr(dispatch, "OPENING_SECONDS", 0.1)
+    run = episode(python_tool(session="call", sandbox=Stuck, limits=SandboxLimits(seconds=0.5)))
+    try:
+        with pytest.raises(InfrastructureError, match="'python' has not answered"):
+            run("1")
+    finally:
+        release.set()

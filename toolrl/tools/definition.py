@@ -35,6 +35,8 @@ class Tool:
             sync function cannot be killed from outside: past the limit its thread is abandoned, so
             bound what it does as well.
         max_output_characters: Longer results are cut in the middle, visibly.
+        keeps_time: Whether the function ends its own work at the limit, and raises `ToolError` then. If it has not
+            answered some time after, as long as resources may take to open, that is a fault, not the model's.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Tool:
     resources: dict[str, Resource]
     timeout_seconds: float = 30.0
     max_output_characters: int = 4000
+    keeps_time: bool = False
 
     @property
     def schema(self) -> dict[str, Any]:
@@ -74,7 +77,11 @@ class Tool:
 def tool(function: Callable[..., Any]) -> Tool: ...
 @overload
 def tool(
-    *, name: str | None = None, timeout_seconds: float = 30.0, max_output_characters: int = 4000
+    *,
+    name: str | None = None,
+    timeout_seconds: float = 30.0,
+    max_output_characters: int = 4000,
+    keeps_time: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -82,6 +89,7 @@ def tool(
     name: str | None = None,
     timeout_seconds: float = 30.0,
     max_output_characters: int = 4000,
+    keeps_time: bool = False,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Turn a function into a `Tool`; used as `@tool` or `@tool(timeout_seconds=5)`.
 
@@ -94,12 +102,14 @@ def tool(
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
-        return _define(function, name or function.__name__, timeout_seconds, max_output_characters)
+        return _define(function, name or function.__name__, timeout_seconds, max_output_characters, keeps_time)
 
     return decorate if function is None else decorate(function)
 
 
-def _define(function: Callable[..., Any], name: str, timeout_seconds: float, max_output_characters: int) -> Tool:
+def _define(
+    function: Callable[..., Any], name: str, timeout_seconds: float, max_output_characters: int, keeps_time: bool
+) -> Tool:
     documentation = docstring_parser.parse(inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE)
     if not documentation.short_description:
         raise ToolDefinitionError(f"tool {name!r} has no docstring: say in one line what it does and when to use it")
@@ -136,7 +146,9 @@ def _define(function: Callable[..., Any], name: str, timeout_seconds: float, max
     arguments_model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
     parts = (documentation.short_description, documentation.long_description)
     description = "\n".join(part for part in parts if part)
-    return Tool(name, description, function, arguments_model, resources, timeout_seconds, max_output_characters)
+    return Tool(
+        name, description, function, arguments_model, resources, timeout_seconds, max_output_characters, keeps_time
+    )
 
 
 def _without_titles(schema: Any) -> Any:

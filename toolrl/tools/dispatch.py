@@ -7,6 +7,7 @@ import contextvars
 import functools
 import inspect
 import json
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
@@ -19,7 +20,7 @@ from toolrl.types import ToolCall, ToolFailure, ToolResult
 
 # Of messages that quote what the model wrote; a tool's output has the tool's own limit.
 MAX_ERROR_CHARACTERS = 1000
-OPENING_SECONDS = 120.0
+OPENING_SECONDS = 120.0  # also how late a tool that keeps its own time may answer
 
 
 class Toolbox:
@@ -57,6 +58,7 @@ class Toolbox:
             InfrastructureError: The tool could not do its work through no fault of the model's.
         """
         start = time.perf_counter()
+        scope.overdue_from = math.inf
         failure, limit = None, MAX_ERROR_CHARACTERS
         entry = self.tools.get(call.name)
         if call.error is not None:
@@ -87,6 +89,7 @@ class Toolbox:
         resources: dict[str, Any] = {}
         if entry.resources:
             # Not on the model's time: that a resource opens late is no mistake of its.
+            scope.overdue_from = time.monotonic()
             opening = in_thread(lambda: {name: scope.get(name, item) for name, item in entry.resources.items()})
             try:
                 resources = await _within(OPENING_SECONDS, opening, entry)
@@ -95,7 +98,18 @@ class Toolbox:
                 raise InfrastructureError(
                     f"tool {entry.name!r}: {names} did not open within {OPENING_SECONDS:g} seconds"
                 ) from None
-        return await _within(entry.timeout_seconds, _outcome(entry, {**arguments, **resources}), entry)
+        work = _outcome(entry, {**arguments, **resources})
+        if not entry.keeps_time:
+            scope.overdue_from = math.inf
+            return await _within(entry.timeout_seconds, work, entry)
+        scope.overdue_from = time.monotonic() + entry.timeout_seconds
+        try:
+            return await _within(entry.timeout_seconds + OPENING_SECONDS, work, entry)
+        except _TimedOut:
+            raise InfrastructureError(
+                f"tool {entry.name!r} has not answered {OPENING_SECONDS:g} seconds after its limit of "
+                f"{entry.timeout_seconds:g} seconds"
+            ) from None
 
 
 async def _outcome(entry: Tool, arguments: dict[str, Any]) -> Any:

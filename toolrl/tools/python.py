@@ -10,8 +10,6 @@ from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits
 from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import per_episode
 
-_START_SECONDS = 1800.0  # more than any sandbox waits: what it waits for in vain is its fault, not the model's
-
 
 def python_tool(
     *,
@@ -33,8 +31,8 @@ def python_tool(
     """
     limits, open_sandbox = limits or SandboxLimits(), sandbox
 
-    # The sandbox enforces the limit itself, with a kill; the tool's own is a backstop.
-    @tool(timeout_seconds=limits.seconds + _START_SECONDS, max_output_characters=max_output_characters)
+    # The sandbox enforces the limit itself, with a kill.
+    @tool(timeout_seconds=limits.seconds, max_output_characters=max_output_characters, keeps_time=True)
     def python(code: str, sandbox: Sandbox = per_episode(lambda: open_sandbox(limits))) -> str:
         """Run Python code and return what it prints, or the value of its last expression.
 

@@ -17,6 +17,7 @@ reports show it.
 from __future__ import annotations
 
 import inspect
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -64,7 +65,12 @@ def _takes_task(open: Callable[..., Any]) -> bool:
 
 
 class ResourceScope:
-    """Opens resources on demand and closes them together, last opened first. Thread-safe."""
+    """Opens resources on demand and closes them together, last opened first. Thread-safe.
+
+    Attributes:
+        overdue_from: When the call in progress has begun, or will begin, to wait for what is not the model's to
+            answer for (time.monotonic).
+    """
 
     def __init__(self, task: Task | None = None, parent: ResourceScope | None = None):
         """Create an empty scope.
@@ -73,6 +79,7 @@ class ResourceScope:
             task: Given to those openers that take one.
             parent: The run's scope, if this is an episode's.
         """
+        self.overdue_from = math.inf
         self._task = task
         self._parent = parent
         self._opened: dict[Resource, Any] = {}

@@ -30,7 +30,8 @@ class E2BSettings:
         max_concurrent: Sandboxes at one time.
         starts_per_second: How many may be started.
         lifetime_seconds: When E2B ends a sandbox, should we not have done it.
-        wait_seconds: How long opening a sandbox may take before it is a `SandboxFault`.
+        wait_seconds: How long opening a sandbox may wait for a free one before it is a `SandboxFault`. (A tool
+            gives up after `toolrl.tools.dispatch.OPENING_SECONDS`, which is a fault too.)
         request_seconds: How long one request may take, the run of code not included.
         attempts: Of a request that fails for no fault of ours.
         backoff_seconds: Wait before the second attempt; then twice as long each time, up to 20 seconds.
