@@ -76,6 +76,8 @@ def test_a_worker_killed_from_outside_is_a_fault_and_the_next_run_has_another():
         with pytest.raises(SandboxFault, match="killed from outside"):
             run.result(30)
         assert sandbox.run("open('kept').read()").value == "'x'"
+        limit = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))"
+        assert sandbox.run(f"{limit}\nwhile True: pass").error.name == "SandboxDied"  # its own doing
 
 
 def test_spares_of_a_process_that_is_gone_are_not_used(spares, monkeypatch):

@@ -57,7 +57,6 @@ class Connection:
     ) -> None:
         earlier = view[0] if view else None
         self._channel, self._lifeline = zygote.open_session(directory, uid, limits, bindings, earlier)
-        self._first_process = zygote.active.holds["namespaces"]
         self._limits, self._view, self._ready, self._runs = limits, view, False, 0
         self._largest_message = (1 << 16) + 64 * limits.output_characters + (limits.display_mb << 20)
         self._ahead = bytearray()  # received already, of the next message
@@ -114,8 +113,8 @@ class Connection:
         if "status" not in report:
             raise SandboxFault(f"a sandbox vanished: {report.get('fault', 'nobody saw its end')}")
         status = report["status"]
-        if status == -signal.SIGKILL and self._first_process and not (reason or closed):
-            # Process 1 of a namespace cannot be killed by anything in it: it was no doing of the code's.
+        if status == -signal.SIGKILL and report.get("cpu_seconds", 1) < 0.5 and not (reason or closed):
+            # Nothing in a process namespace can kill its process 1, but a limit on CPU time: a second or more.
             raise SandboxFault("the process of a sandbox was killed from outside, or for want of memory")
         limit = "seconds" if name == "TimeoutError" else _LIMIT_BEHIND_SIGNAL.get(-status, "")
         if not reason and status < 0:
@@ -240,13 +239,13 @@ class Connection:
         poll = select.poll()
         poll.register(source, select.POLLIN)
         poll.register(self._lifeline, select.POLLIN)
-        received, length = self._ahead, HEADER.size
+        received, length = self._ahead, 0  # the length is known when the header is there
         while True:
-            if length == HEADER.size <= len(received):
-                length += HEADER.unpack_from(received)[0]
+            if not length and len(received) >= HEADER.size:
+                length = HEADER.size + HEADER.unpack_from(received)[0]
                 if length > self._largest_message:
                     raise ValueError(f"a message of {length} bytes")
-            if len(received) >= length > HEADER.size:
+            if length and len(received) >= length:
                 break
             left = max(0.0, deadline - time.monotonic())
             ready = dict(poll.poll((min(left, _STREAM_SECONDS) if tick else left) * 1000))
@@ -261,7 +260,7 @@ class Connection:
                 chunk, came, _, _ = socket.recv_fds(source, 1 << 16, 5, socket.MSG_CMSG_CLOEXEC)
                 self._descriptors, self._view[len(self._view) :] = came[:3], came[3:]
             elif source.fileno() in ready:
-                chunk = source.recv(1 << 16 if length == HEADER.size else min(length - len(received), 1 << 20))
+                chunk = source.recv(min(length - len(received), 1 << 20) if length else 1 << 16)
             if not chunk:
                 raise EOFError
             received += chunk

@@ -195,14 +195,15 @@ class _Zygote:
 
     def _bury(self, session: "_Session") -> None:
         """A worker is dead, and with it all in its namespace: tell the parent."""
-        status = os.waitstatus_to_exitcode(os.waitpid(session.pid, 0)[1])
+        _, status, usage = os.wait4(session.pid, 0)
         for descriptor in (session.process, session.lifeline.fileno()):
             del self._ends[descriptor]
             with contextlib.suppress(KeyError):
                 self._poll.unregister(descriptor)
         os.close(session.process)
         with session.lifeline, contextlib.suppress(OSError):  # nobody may be listening any more
-            plumbing.send_message(session.lifeline, {"status": status})
+            report = {"status": os.waitstatus_to_exitcode(status), "cpu_seconds": usage.ru_utime + usage.ru_stime}
+            plumbing.send_message(session.lifeline, report)
 
     def guard(self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket) -> NoReturn:
         """Fork the worker, wait for its end or the parent's word, leave nothing alive, report."""
