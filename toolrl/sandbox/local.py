@@ -8,8 +8,6 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import (
@@ -22,6 +20,7 @@ from toolrl.sandbox.base import (
     check_seconds,
 )
 from toolrl.sandbox.files import Files
+from toolrl.sandbox.handle import Closing, SandboxHandle
 from toolrl.sandbox.launcher import Zygote, let_go_in_forks, shared_zygote
 from toolrl.sandbox.levels import Isolation, Level, accept, wanted_isolation
 from toolrl.sandbox.mounts import PreparedMounts
@@ -30,7 +29,7 @@ from toolrl.sandbox.pool import Spares, take_open_slot
 from toolrl.sandbox.session import Connection
 
 
-class LocalSandbox:
+class LocalSandbox(SandboxHandle):
     """A `Sandbox` whose sessions are processes of their own, forked in milliseconds or taken from spares in one.
 
     Sandboxes without mounts, of limits that were asked for before, are taken from spares that stand ready. No more
@@ -94,25 +93,6 @@ class LocalSandbox:
         """How well the code is walled in."""
         return self._place.zygote.active.level
 
-    def run(
-        self,
-        code: str,
-        *,
-        timeout_seconds: float | None = None,
-        environment: Mapping[str, str] | None = None,
-        on_output: OutputListener | None = None,
-    ) -> ExecResult:
-        """See `Session.run`."""
-        return (
-            self._own_place()
-            .sessions[0]
-            .run(code, timeout_seconds=timeout_seconds, environment=environment, on_output=on_output)
-        )
-
-    def interrupt(self) -> None:
-        """See `Session.interrupt`."""
-        self._own_place().sessions[0].interrupt()
-
     def new_session(self) -> LocalSession:
         """See `Sandbox.new_session`."""
         with _as_fault():
@@ -124,29 +104,9 @@ class LocalSandbox:
         self._finalizer()
         self._open()
 
-    def write_file(self, path: str, content: bytes) -> None:
-        """See `Sandbox.write_file`."""
-        self._own_place().files.write(path, content)
-
-    def read_file(self, path: str) -> bytes:
-        """See `Sandbox.read_file`."""
-        return self._own_place().files.read(path)
-
-    def list_files(self) -> list[str]:
-        """See `Sandbox.list_files`."""
-        return self._own_place().files.listing()
-
     def close(self) -> None:
         """See `Sandbox.close`."""
         self._finalizer()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check_open(self) -> None:
         if not self._finalizer.alive:
@@ -159,7 +119,7 @@ class LocalSandbox:
         return self._place
 
 
-class LocalSession:
+class LocalSession(Closing):
     """One namespace of a `LocalSandbox`; see `Session`.
 
     Args:
@@ -214,14 +174,6 @@ class LocalSession:
             was_closed, self.closed = self.closed, True
         if not was_closed:
             self._connection.end()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Place:

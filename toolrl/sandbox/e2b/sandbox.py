@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import uuid
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox.base import MAX_SESSIONS, ExecResult, Mount, OutputListener, SandboxLimits, parts_of
+from toolrl.sandbox.base import MAX_SESSIONS, Mount, SandboxLimits
+from toolrl.sandbox.e2b.files import RemoteFiles
 from toolrl.sandbox.e2b.fleet import E2BFleet, Remote, shared_fleet
-from toolrl.sandbox.e2b.sdk import E2BSettings, Vanished
+from toolrl.sandbox.e2b.sdk import E2BSettings
 from toolrl.sandbox.e2b.session import MARKER, E2BSession, bootstrap, remove_context
+from toolrl.sandbox.handle import SandboxHandle
 
 _ABOVE = "/home/user"
-_DEPTH = 64  # of folders in a listing
 
 
-class E2BSandbox:
+class E2BSandbox(SandboxHandle):
     """A `Sandbox` in a virtual machine of E2B's, leased from a fleet that all sandboxes of the process share.
 
     What the machine allows bounds memory, processes and files; of the limits, only time, output and displays
@@ -69,25 +68,6 @@ class E2BSandbox:
         """
         return dict(self._used)
 
-    def run(
-        self,
-        code: str,
-        *,
-        timeout_seconds: float | None = None,
-        environment: Mapping[str, str] | None = None,
-        on_output: OutputListener | None = None,
-    ) -> ExecResult:
-        """See `Session.run`."""
-        return (
-            self._own_place()
-            .sessions[0]
-            .run(code, timeout_seconds=timeout_seconds, environment=environment, on_output=on_output)
-        )
-
-    def interrupt(self) -> None:
-        """See `Session.interrupt`."""
-        self._own_place().sessions[0].interrupt()
-
     def new_session(self) -> E2BSession:
         """See `Sandbox.new_session`."""
         return self._own_place().open_session()
@@ -98,29 +78,9 @@ class E2BSandbox:
         self._finalizer()
         self._open()
 
-    def write_file(self, path: str, content: bytes) -> None:
-        """See `Sandbox.write_file`."""
-        self._own_place().write(path, content)
-
-    def read_file(self, path: str) -> bytes:
-        """See `Sandbox.read_file`."""
-        return self._own_place().read(path)
-
-    def list_files(self) -> list[str]:
-        """See `Sandbox.list_files`."""
-        return self._own_place().files()
-
     def close(self) -> None:
         """See `Sandbox.close`."""
         self._finalizer()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _own_place(self) -> _Place:
         if not self._finalizer.alive:
@@ -138,11 +98,12 @@ class _Place:
         self._settings = fleet.settings
         self._remote: Remote = fleet.lease()
         self._folder = f"{_ABOVE}/toolrl-{uuid.uuid4().hex}"
+        self.files = RemoteFiles(self._remote, self._folder, mounts)
         self.sessions: list[E2BSession] = []
         try:
             if self._remote.contexts is None:
                 self._remote.contexts = {context.id for context in self._contexts()}
-            self._files("making a folder", lambda files: files.make_dir(self._folder))
+            self.files.ask("making a folder", lambda files: files.make_dir(self._folder))
             self.open_session()
             if mounts:
                 self._upload()
@@ -176,43 +137,6 @@ class _Place:
             self._used[name] = self._used.get(name, 0.0) + amount
         self._fleet.give_back(self._remote)
 
-    def write(self, path: str, content: bytes) -> None:
-        parts = parts_of(path, self._mounts)
-        found = self._look(path, parts, must_exist=False)
-        if found is not None and not _is_file(found):
-            raise ValueError(f"{path!r} is not a regular file of the sandbox")
-        self._files("writing a file", lambda files: files.write(f"{self._folder}/{'/'.join(parts)}", content))
-
-    def read(self, path: str) -> bytes:
-        parts = parts_of(path, self._mounts)
-        if not _is_file(self._look(path, parts)):
-            raise ValueError(f"{path!r} is not a regular file of the sandbox")
-        whole = f"{self._folder}/{'/'.join(parts)}"
-        return bytes(self._files("reading a file", lambda files: files.read(whole, format="bytes")))
-
-    def files(self) -> list[str]:
-        mounted = {mount.target for mount in self._mounts}
-        entries = self._files("listing files", lambda files: files.list(self._folder, depth=_DEPTH))
-        paths = (PurePosixPath(entry.path).relative_to(self._folder) for entry in entries if _is_file(entry))
-        return sorted(str(path) for path in paths if path.parts[0] not in mounted)
-
-    def _look(self, path: str, parts: tuple[str, ...], *, must_exist: bool = True) -> Any:
-        """The entry at a path, reached without following a link; None if it may be missing and is."""
-        whole, entry = self._folder, None
-        for part in parts:
-            if entry is not None and not _is_folder(entry):
-                raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed", path)
-            whole = f"{whole}/{part}"
-            try:
-                entry = self._files("looking at a file", lambda files, whole=whole: files.get_info(whole))
-            except FileNotFoundError:
-                if must_exist:
-                    raise
-                return None
-            if entry.symlink_target is not None:
-                raise ValueError(f"{path!r} goes through the symbolic link {part!r}")
-        return entry
-
     def _upload(self) -> None:
         uploads = []
         for mount in self._mounts:
@@ -223,7 +147,7 @@ class _Place:
                     uploads.append((str(target), path))
         for name, path in uploads:
             content = path.read_bytes()
-            self._files("uploading a mount", lambda files, name=name, content=content: files.write(name, content))
+            self.files.ask("uploading a mount", lambda files, name=name, content=content: files.write(name, content))
         targets = [mount.target for mount in self._mounts]
         result = self.sessions[0].run(_PROTECT.format(targets), timeout_seconds=self._settings.request_seconds)
         if result.error is not None:
@@ -250,24 +174,6 @@ class _Place:
     def _contexts(self) -> list[Any]:
         contexts: list[Any] = self._remote.requests.make("listing contexts", self._remote.sdk.list_code_contexts)
         return contexts
-
-    def _files(self, what: str, call: Any) -> Any:
-        """A request about files; it may be repeated, since each does the same again."""
-        if self._remote.lost:
-            raise Vanished("the E2B sandbox is lost; reset() opens another one")
-        try:
-            return self._remote.requests.make(what, lambda: call(self._remote.sdk.files))
-        except SandboxFault:
-            self._remote.lost = True
-            raise
-
-
-def _is_folder(entry: Any) -> bool:
-    return entry.type is not None and entry.type.value == "dir"
-
-
-def _is_file(entry: Any) -> bool:
-    return entry.type is not None and entry.type.value == "file" and entry.symlink_target is None
 
 
 _PROTECT = """

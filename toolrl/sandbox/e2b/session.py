@@ -14,8 +14,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import (
@@ -29,6 +28,7 @@ from toolrl.sandbox.base import (
 from toolrl.sandbox.e2b.fleet import Remote
 from toolrl.sandbox.e2b.sdk import E2BSettings, Vanished
 from toolrl.sandbox.e2b.stream import CellOutput, RunningCell, follow
+from toolrl.sandbox.handle import Closing
 from toolrl.sandbox.outcome import died, result_of
 from toolrl.sandbox.relay import Relay
 
@@ -77,7 +77,7 @@ def remove_context(remote: Remote, context: Any) -> None:
     remote.requests.make("ending a context", remove)
 
 
-class E2BSession:
+class E2BSession(Closing):
     """A `Session` in an E2B sandbox.
 
     Args:
@@ -148,14 +148,6 @@ class E2BSession:
             self._closed.set()
             if not self._remote.lost:
                 self._drop_context()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _open_context(self) -> None:
         sdk, seconds = self._remote.sdk, self._settings.request_seconds
