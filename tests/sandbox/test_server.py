@@ -163,7 +163,7 @@ MANY = 16
 
 
 def test_many_sandboxes_at_once_each_with_its_own_state(sdk, sandbox_server):
-    together = Barrier(MANY)
+    together, before = Barrier(MANY), set(sandbox_server.hosting.all())
 
     def use(number: int) -> tuple[Any, ...]:
         sandbox = sdk.Sandbox.create(timeout=60)
@@ -179,7 +179,7 @@ def test_many_sandboxes_at_once_each_with_its_own_state(sdk, sandbox_server):
     with ThreadPoolExecutor(MANY) as pool:
         answers = list(pool.map(use, range(MANY)))
     assert answers == [(True, str(number), [f"{number}\n"], 2) for number in range(MANY)]
-    assert sandbox_server.hosting.all() == []
+    assert set(sandbox_server.hosting.all()) <= before
 
 
 def test_many_sandboxes_at_once_from_the_asynchronous_client(sdk, sandbox_server):
@@ -192,12 +192,14 @@ def test_many_sandboxes_at_once_from_the_asynchronous_client(sdk, sandbox_server
         execution = await sandbox.run_code("print(open('file').read())\nx", context=context)
         return await sandbox.kill(), execution.text, execution.logs.stdout
 
+    before = set(sandbox_server.hosting.all())
+
     async def use_all() -> list[tuple[Any, ...]]:
         together = asyncio.Barrier(MANY)
         return await asyncio.gather(*(use(number, together) for number in range(MANY)))
 
     assert asyncio.run(use_all()) == [(True, str(number), [f"{number}\n"]) for number in range(MANY)]
-    assert sandbox_server.hosting.all() == []
+    assert set(sandbox_server.hosting.all()) <= before
 
 
 def test_environment_variables_hold_for_the_sandbox_or_for_one_run(remote):
