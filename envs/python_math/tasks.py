@@ -41,11 +41,15 @@ def _pair(low_a: int, high_a: int, low_b: int, high_b: int) -> Callable[[random.
     return lambda rng: (rng.randint(low_a, high_a), rng.randint(low_b, high_b))
 
 
-def _descending(rng: random.Random) -> tuple[int, int]:
-    a, b = rng.randint(0, 9), rng.randint(0, 9)
-    return max(a, b), min(a, b)
+def _descending(low: int, high: int) -> Callable[[random.Random], tuple[int, int]]:
+    def draw(rng: random.Random) -> tuple[int, int]:
+        a, b = rng.randint(low, high), rng.randint(low, high)
+        return max(a, b), min(a, b)
+
+    return draw
 
 
+# Sums, differences and products are asked in the same words whether they are easy or hard: the numbers tell which.
 _SUM = (
     "What is {a} + {b}?",
     "Compute {a} + {b}.",
@@ -65,7 +69,6 @@ _DIFFERENCE = (
     "Calculate {a} - {b}.",
     "How much is {a} - {b}?",
 )
-# Products are asked in these words whether they are easy or hard: the numbers tell which.
 _PRODUCT = (
     "What is {a} * {b}?",
     "Compute {a} * {b}.",
@@ -78,7 +81,7 @@ _PRODUCT = (
 
 EASY = (
     Kind("add", False, _SUM, _pair(0, 9, 0, 9), "{a}+{b}"),
-    Kind("subtract", False, _DIFFERENCE, _descending, "{a}-{b}"),
+    Kind("subtract", False, _DIFFERENCE, _descending(0, 9), "{a}-{b}"),
     Kind("multiply", False, _PRODUCT, _pair(0, 9, 0, 9), "{a}*{b}"),
     Kind(
         "larger",
@@ -99,6 +102,8 @@ EASY = (
 )
 
 HARD = (
+    Kind("long_sum", True, _SUM, _pair(100, 9999, 100, 9999), "{a}+{b}"),
+    Kind("long_difference", True, _DIFFERENCE, _descending(100, 9999), "{a}-{b}"),
     Kind("product", True, _PRODUCT, _pair(100, 9999, 100, 9999), "{a}*{b}"),
     Kind(
         "remainder",

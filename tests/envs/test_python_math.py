@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,10 @@ def test_problems_that_need_no_tool_are_solved_by_the_oracle_without_one() -> No
     env = make("toolrl/PythonMath-v0", size=100)
     for task in env.tasks:
         assert len(env.oracle(task)) == (2 if task.metadata["needs_tool"] else 1)
+
+
+@pytest.mark.parametrize("word", ["+", "-", "*", "plus", "minus", "times", "Add", "Subtract", "Multiply"])
+def test_the_words_of_a_sum_difference_or_product_do_not_tell_whether_a_tool_is_needed(word: str) -> None:
+    asked = [t for t in make("toolrl/PythonMath-v0", size=4000).tasks if f"{word} " in t.prompt]
+    plain = [t.metadata["needs_tool"] for t in asked if not re.search(r"digit|remainder|sum of", t.prompt)]
+    assert 0.2 < sum(plain) / len(plain) < 0.9

@@ -8,6 +8,7 @@ broken syntax, calls that help nothing, stopping half way, computing what needs 
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from toolrl.types import Message, Task
 
 # Shares of the habits on tasks that need a tool, and on those that do not.
 NEEDED = {"solve": 0.14, "untagged": 0.30, "guess": 0.22, "stop_early": 0.08, "break": 0.16, "useless": 0.10}
-NEEDLESS = {"solve": 0.10, "compute": 0.22, "untagged": 0.36, "guess": 0.10, "break": 0.12, "useless": 0.10}
+NEEDLESS = {"solve": 0.08, "compute": 0.16, "untagged": 0.44, "guess": 0.10, "break": 0.12, "useless": 0.10}
 # What a stage of training on demonstrations that are all right uses in place of these.
 SKILLED = {"solve": 1.0}
 # Share of demonstrations on tasks without need of a tool, where an environment has such tasks.
@@ -105,12 +106,13 @@ def demonstrate(
     requests = []
     for index in range(count):
         env_id, env = environments[index % len(environments)]
-        needed, needless_by_kind = pools[env_id]
-        if needless_by_kind and rng.random() < NEEDLESS_SHARE:
+        needed, needless = pools[env_id]
+        if needless and rng.random() < NEEDLESS_SHARE:
             # Evenly over kinds: those with the fewest tasks are what must be learnt by heart.
-            task = rng.choice(rng.choice(needless_by_kind))
+            task = rng.choice(rng.choice(needless))
         else:
-            task = rng.choice(needed)
+            # Between evenly over kinds and evenly over tasks: a rare kind must be learnt, but not by heart.
+            task = rng.choice(rng.choices(needed, [math.sqrt(len(kind)) for kind in needed])[0])
         turns = Demonstrator(env, renderer, skilled).turns(task, rng)
         info = {"subject": task.metadata.get("subject", "")}
         requests.append(RolloutRequest(env, task, env_id, str(index), ScriptedPolicy(turns), info))
@@ -118,13 +120,15 @@ def demonstrate(
     return engine.run(requests)
 
 
-def split_by_need(env: ToolEnv) -> tuple[list[Task], list[list[Task]]]:
-    """The tasks that need a tool, and those that do not, these in a list per kind."""
-    needed: list[Task] = []
-    needless: dict[str, list[Task]] = {}
+def split_by_need(env: ToolEnv) -> tuple[list[list[Task]], list[list[Task]]]:
+    """The tasks that need a tool, and those that do not, each in lists by kind and by the dots of the answer.
+
+    An answer such as `xml.etree.ElementTree` ends where the asked name follows: the more dots, the rarer
+    and the harder.
+    """
+    needed: dict[tuple[str, int], list[Task]] = {}
+    needless: dict[tuple[str, int], list[Task]] = {}
     for task in env.tasks:
-        if task.metadata.get("needs_tool", True):
-            needed.append(task)
-        else:
-            needless.setdefault(task.metadata.get("kind", ""), []).append(task)
-    return needed, list(needless.values())
+        pool = needed if task.metadata.get("needs_tool", True) else needless
+        pool.setdefault((task.metadata.get("kind", ""), str(task.answer).count(".")), []).append(task)
+    return list(needed.values()), list(needless.values())

@@ -89,14 +89,14 @@ def main(
     fit(model, rows, epochs=4, learning_rate=learning_rate, batch_tokens=batch_tokens, seed=seed)
     report(model, skilled)
 
-    print("skilled demonstrations, mostly of searching, all names renamed in nearly all", flush=True)
+    print("skilled demonstrations, all names renamed in nearly all", flush=True)
     skilled = demonstrate(
-        [search, compute, search, arithmetic], renderer, round(14_000 * scale), seed + 2, skilled=True
+        [search, arithmetic, search, arithmetic, compute], renderer, round(16_000 * scale), seed + 2, skilled=True
     )
     learnt = [t for t in skilled if not kept_out(t)]
     rename = Renaming(tokenizer, fixed_tokens(learnt, tokenizer))
     rows = partial(rows_of_epoch, learnt, rename, 0.85, seed + 2)
-    fit(model, rows, epochs=2, learning_rate=learning_rate * 2 / 3, batch_tokens=batch_tokens, seed=seed + 2)
+    fit(model, rows, epochs=3, learning_rate=learning_rate * 2 / 3, batch_tokens=batch_tokens, seed=seed + 2)
     report(model, skilled)
 
     print("mediocre demonstrations", flush=True)
