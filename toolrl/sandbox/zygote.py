@@ -137,6 +137,7 @@ class _Zygote:
 
     def attend(self) -> bool:
         """Wait for something to do, and do it; whether to go on."""
+        # In the order of registration: what `control` opens gets no descriptor that an event of this round is about.
         for descriptor, _ in self._poll.poll():
             if descriptor == self.parent:
                 return False
@@ -188,7 +189,12 @@ class _Zygote:
         if pid == 0:
             lifeline.close()
             self.work(request, channel, view)
-        session = _Session(lifeline, pid, os.pidfd_open(pid))
+        try:
+            session = _Session(lifeline, pid, os.pidfd_open(pid))
+        except OSError:  # nobody would end it
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
         self._ends |= {session.process: session, lifeline.fileno(): session}
         for descriptor in (session.process, lifeline.fileno()):
             self._poll.register(descriptor, select.POLLIN)
