@@ -1,7 +1,8 @@
 """Running code: local sandboxes at every level, E2B's SDK against our server, a plain subprocess, a Jupyter kernel.
 
-A stateless execution opens, runs and closes; a step runs in a session that is open. Contenders take turns, so that
-whatever else the machine does hits all alike. Memory is what an idle worker has for itself alone, with the
+A stateless execution opens, runs and closes, one right after the other; "to the output" is the part of one until its
+output is there, after a short rest. A step runs in a session that is open. Contenders take turns, so that whatever else
+the machine does hits all alike. Memory is what an idle worker has for itself alone, with the
 processes that belong to it.
 """
 
@@ -33,6 +34,7 @@ from toolrl.sandbox.launcher import Zygote
 CODE, ANSWER = "print(6 * 7)", "42"
 PACKAGES = "import numpy, sympy\n"
 ROUNDS, ONCE_A_ROUND, STEPS_A_ROUND = 8, 8, 25
+REST_SECONDS = 0.03  # in which spares are replaced
 SLOW_SECONDS = 0.15  # what takes longer is run once a round
 RATE_ROUNDS, RATE_SECONDS = 2, 0.8
 IDLE_WORKERS = 4
@@ -48,13 +50,16 @@ class Contender:
         once: A stateless execution; its output.
         idle: Opens a worker and leaves it waiting; gives what runs a step in it, if it has sessions.
         sessions: Whether it has.
+        memory: Whether to measure that of an idle worker.
     """
 
     name: str
     once: Run
     idle: Callable[[], AbstractContextManager[Run | None]]
     sessions: bool = True
+    memory: bool = True
     once_seconds: list[float] = field(default_factory=list)
+    output_seconds: list[float] = field(default_factory=list)
     step_seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     idle_mb: float = 0.0
@@ -66,6 +71,15 @@ def seconds_of(run: Run) -> float:
     seconds = time.perf_counter() - start
     assert output.strip() == ANSWER, output
     return seconds
+
+
+def seconds_to_output(session: Callable[[], AbstractContextManager[Run | None]]) -> float:
+    time.sleep(REST_SECONDS)
+    start = time.perf_counter()
+    with session() as step:
+        assert step is not None
+        assert step().strip() == ANSWER
+        return time.perf_counter() - start
 
 
 @contextlib.contextmanager
@@ -153,11 +167,14 @@ def contenders(opened: contextlib.ExitStack) -> tuple[list[Contender], list[str]
         cold("`subprocess`, a cold interpreter", CODE),
         cold("the same, NumPy and SymPy imported", PACKAGES + CODE),
     ]
+    session = partial(local_session, partial(LocalSandbox, isolation="none"), CODE)
+    # Their memory is not measured: they are there before.
+    found.append(Contender("local, from spares", partial(once_in, session), session, memory=False))
     left_out = []
     for level, without in WITHOUT.items():
         zygote = opened.enter_context(contextlib.closing(Zygote(without=without)))
         if zygote.active.level == level:
-            found.append(local(f"local, `{level}`", zygote))
+            found.append(local(f"local, `{level}`, forked on demand", zygote))
         else:
             left_out.append(f"local at `{level}`: this machine does not offer it")
     zygote = opened.enter_context(contextlib.closing(Zygote(packages=True)))
@@ -184,6 +201,8 @@ def measure_times(found: Sequence[Contender]) -> None:
             for contender in found:
                 times = 1 if warm[contender.name] > SLOW_SECONDS else ONCE_A_ROUND
                 contender.once_seconds += [seconds_of(contender.once) for _ in range(times)]
+                if contender.sessions:
+                    contender.output_seconds += [seconds_to_output(contender.idle) for _ in range(times)]
                 if step := steps.get(contender.name):
                     contender.step_seconds += [seconds_of(step) for _ in range(STEPS_A_ROUND)]
 
@@ -239,21 +258,23 @@ def main() -> str:
         measure_times(found)
         measure_rates(found, cores)
         for contender in found:
-            measure_memory(contender)
+            if contender.memory:
+                measure_memory(contender)
     plain = median(found[0].once_seconds)
     rows = [
         [
             contender.name,
             p50_p95(contender.once_seconds),
             f"{median(contender.once_seconds) / plain:.2g}",
+            p50_p95(contender.output_seconds or contender.once_seconds),
             p50_p95(contender.step_seconds),
             f"{mean(contender.rates):.3g}",
-            f"{contender.idle_mb:.1f}",
+            f"{contender.idle_mb:.1f}" if contender.memory else "-",
         ]
         for contender in found
     ]
     columns = [
-        "how", "stateless, p50 / p95 ms", "of a subprocess's time", "step, p50 / p95 ms",
+        "how", "stateless, p50 / p95 ms", "of a subprocess's time", "to the output, p50 / p95 ms", "step, p50 / p95 ms",
         f"stateless a second on {cores} core{'s' * (cores > 1)}", "MB of an idle worker",
     ]  # fmt: skip
     text = table("Running code that prints one number", columns, rows)
