@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,75 @@ from toolrl.trajectory import Trajectory
 ENVIRONMENTS = ("toolrl/PythonMath-v0", "toolrl/DocsSearch-v0", "toolrl/DocsCompute-v0")
 # Tasks of each, all of the training split: more than a training run draws from.
 SIZE = 20_000
+
+
+def frequent_tokens(
+    trajectories: Sequence[Trajectory], tokenizer: PreTrainedTokenizerBase, share: float = 0.01
+) -> set[int]:
+    """Tokens in at least a share of the episodes."""
+    counts = Counter(token for t in trajectories for token in {*t.prompt_ids, *t.completion_ids})
+    return {token for token, count in counts.items() if count >= share * len(trajectories)}
+
+
+def fixed_tokens(
+    trajectories: Sequence[Trajectory], tokenizer: PreTrainedTokenizerBase, share: float = 0.002
+) -> set[int]:
+    """Tokens of questions and calls in more than a share of the episodes, names and answers left out."""
+    counts: Counter[int] = Counter()
+    for trajectory in trajectories:
+        written = {token for token, bit in zip(trajectory.completion_ids, trajectory.mask, strict=True) if bit}
+        names = {
+            token
+            for text in (trajectory.info["subject"], trajectory.score.answer or "")
+            for token in tokenizer.encode(text, add_special_tokens=False)
+        }
+        counts.update((written | set(trajectory.prompt_ids)).difference(names))
+    return {token for token, count in counts.items() if count > share * len(trajectories)}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Training on demonstrations that are right throughout.
+
+    Attributes:
+        title: For whoever watches.
+        order: Which of `ENVIRONMENTS` the demonstrations are of, in turn.
+        count: Of demonstrations.
+        fixed: Finds the tokens that are not renamed.
+        renamed: Share of the demonstrations in which the others are.
+        epochs: Passes over them.
+        rate: Of learning, as a share of the script's.
+        seed: Added to the script's.
+    """
+
+    title: str
+    order: tuple[int, ...]
+    count: int
+    fixed: Callable[[Sequence[Trajectory], PreTrainedTokenizerBase], set[int]]
+    renamed: float
+    epochs: int
+    rate: float
+    seed: int
+
+
+MATH, SEARCH, COMPUTE = range(3)
+STAGES = (
+    Stage(
+        "the rare words renamed in most",
+        order=(MATH, SEARCH, COMPUTE, MATH), count=20_000, fixed=frequent_tokens, renamed=0.7, epochs=4,
+        rate=1.0, seed=0,
+    ),
+    Stage(
+        "all names renamed in nearly all",
+        order=(SEARCH, MATH, SEARCH, MATH, COMPUTE), count=16_000, fixed=fixed_tokens, renamed=0.85, epochs=3,
+        rate=2 / 3, seed=2,
+    ),
+    Stage(
+        "mostly of searching",
+        order=(SEARCH, COMPUTE, SEARCH, MATH), count=6_000, fixed=fixed_tokens, renamed=0.85, epochs=2,
+        rate=0.5, seed=3,
+    ),
+)  # fmt: skip
 
 
 def make_model(vocabulary: int = VOCABULARY) -> Qwen3ForCausalLM:
@@ -73,31 +143,21 @@ def main(
     """Make the embedded policy: first the skill (copying, the format), then the bad habits on top."""
     torch.manual_seed(seed)
     environments = [(env_id, make(env_id, split="train", size=SIZE)) for env_id in ENVIRONMENTS]
-    arithmetic, search, compute = environments
     tokenizer = train_tokenizer(tokenizer_texts(environments))
     renderer = Renderer(tokenizer)
     model = make_model(len(tokenizer))
     print(f"{model.num_parameters() / 1e6:.2f} million parameters", flush=True)
 
-    print("skilled demonstrations, the rare words renamed in most", flush=True)
-    skilled = demonstrate(
-        [arithmetic, search, compute, arithmetic], renderer, round(20_000 * scale), seed, skilled=True
-    )
-    learnt = [t for t in skilled if not kept_out(t)]
-    rename = Renaming(tokenizer, frequent_tokens(learnt))
-    rows = partial(rows_of_epoch, learnt, rename, 0.7, seed)
-    fit(model, rows, epochs=4, learning_rate=learning_rate, batch_tokens=batch_tokens, seed=seed)
-    report(model, skilled)
-
-    print("skilled demonstrations, all names renamed in nearly all", flush=True)
-    skilled = demonstrate(
-        [search, arithmetic, search, arithmetic, compute], renderer, round(16_000 * scale), seed + 2, skilled=True
-    )
-    learnt = [t for t in skilled if not kept_out(t)]
-    rename = Renaming(tokenizer, fixed_tokens(learnt, tokenizer))
-    rows = partial(rows_of_epoch, learnt, rename, 0.85, seed + 2)
-    fit(model, rows, epochs=3, learning_rate=learning_rate * 2 / 3, batch_tokens=batch_tokens, seed=seed + 2)
-    report(model, skilled)
+    for stage in STAGES:
+        print(f"skilled demonstrations, {stage.title}", flush=True)
+        order = [environments[index] for index in stage.order]
+        skilled = demonstrate(order, renderer, round(stage.count * scale), seed + stage.seed, skilled=True)
+        learnt = [t for t in skilled if not kept_out(t)]
+        rename = Renaming(tokenizer, stage.fixed(learnt, tokenizer))
+        rows = partial(rows_of_epoch, learnt, rename, stage.renamed, seed + stage.seed)
+        rate = learning_rate * stage.rate
+        fit(model, rows, epochs=stage.epochs, learning_rate=rate, batch_tokens=batch_tokens, seed=seed + stage.seed)
+        report(model, skilled)
 
     print("mediocre demonstrations", flush=True)
     mediocre = [as_row(t, observed=False) for t in demonstrate(environments, renderer, round(5_000 * scale), seed + 1)]
@@ -118,28 +178,6 @@ def report(model: Qwen3ForCausalLM, skilled: Sequence[Trajectory]) -> None:
         held = [as_row(t, observed=False) for t in skilled if kept_out(t) and t.env_id == env_id]
         if held:
             print(f"  {env_id}: {share_exact(model, held):.3f} of {len(held)} kept out", flush=True)
-
-
-def frequent_tokens(trajectories: Sequence[Trajectory], share: float = 0.01) -> set[int]:
-    """Tokens in at least a share of the episodes."""
-    counts = Counter(token for t in trajectories for token in {*t.prompt_ids, *t.completion_ids})
-    return {token for token, count in counts.items() if count >= share * len(trajectories)}
-
-
-def fixed_tokens(
-    trajectories: Sequence[Trajectory], tokenizer: PreTrainedTokenizerBase, share: float = 0.002
-) -> set[int]:
-    """Tokens of questions and calls in more than a share of the episodes, names and answers left out."""
-    counts: Counter[int] = Counter()
-    for trajectory in trajectories:
-        written = {token for token, bit in zip(trajectory.completion_ids, trajectory.mask, strict=True) if bit}
-        names = {
-            token
-            for text in (trajectory.info["subject"], trajectory.score.answer or "")
-            for token in tokenizer.encode(text, add_special_tokens=False)
-        }
-        counts.update((written | set(trajectory.prompt_ids)).difference(names))
-    return {token for token, count in counts.items() if count > share * len(trajectories)}
 
 
 def rows_of_epoch(
