@@ -27,6 +27,7 @@ import pytest
 from toolrl.errors import SandboxFault
 from toolrl.sandbox import ExecResult, LocalSandbox, SandboxLimits
 from toolrl.sandbox.launcher import Zygote
+from toolrl.sandbox.local import close_spares
 
 LIMITS = SandboxLimits(seconds=90, memory_mb=128, processes=8, file_size_mb=1, output_characters=1000)
 MOST_RUNS = 8  # of one sandbox
@@ -246,6 +247,7 @@ def settled(zygote: Zygote) -> dict[str, object]:
 )
 @pytest.mark.usefixtures("counted")
 def test_every_answer_is_right_and_nothing_is_left(zygote, eventually, executions, at_once):
+    close_spares()  # those of other tests would end meanwhile
     with LocalSandbox(LIMITS, isolation="none", zygote=lambda: zygote) as sandbox:
         assert sandbox.run("1").value == "1"
     before, started = settled(zygote), time.monotonic()
