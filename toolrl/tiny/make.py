@@ -93,11 +93,6 @@ STAGES = (
         order=(SEARCH, MATH, SEARCH, MATH, COMPUTE), count=16_000, fixed=fixed_tokens, renamed=0.85, epochs=3,
         rate=2 / 3, seed=2,
     ),
-    Stage(
-        "mostly of searching",
-        order=(SEARCH, COMPUTE, SEARCH, MATH), count=6_000, fixed=fixed_tokens, renamed=0.85, epochs=2,
-        rate=0.5, seed=3,
-    ),
 )  # fmt: skip
 
 
