@@ -110,7 +110,7 @@ def test_spares_that_nobody_takes_are_closed(spares, monkeypatch):
 
 def test_a_process_that_forked_many_sandboxes_is_replaced_and_keeps_those(monkeypatch):
     monkeypatch.setattr(launcher, "_shared", {})
-    monkeypatch.setattr(launcher, "_MAX_DIRECTORIES", 1)
+    monkeypatch.setattr(launcher, "_MAX_SANDBOXES", 1)
     with LocalSandbox() as old, LocalSandbox() as new:
         assert old._place.zygote is not new._place.zygote
         assert old.run("import os; os._exit(0)").error.name == "SandboxDied"

@@ -19,7 +19,7 @@ import pytest
 from e2b_code_interpreter import charts
 
 from toolrl.errors import ConfigError
-from toolrl.sandbox import SandboxLimits
+from toolrl.sandbox import LocalSandbox, SandboxLimits, pool
 from toolrl.sandbox.server import HostSettings, SandboxServer
 
 
@@ -365,6 +365,21 @@ def ask(
 def test_what_makes_no_sense_is_answered_and_the_server_goes_on(sandbox_server, method, path, body, status):
     assert ask(sandbox_server, method, path, body)[0] == status
     assert ask(sandbox_server, "GET", "/health") == (200, b'"OK"')
+
+
+def test_a_length_that_is_no_number_is_answered(sandbox_server):
+    assert ask(sandbox_server, "POST", "/sandboxes", b"{}", {"Content-Length": "some"})[0] == 400
+    assert ask(sandbox_server, "GET", "/health") == (200, b'"OK"')
+
+
+def test_a_sandbox_that_cannot_be_opened_is_the_servers_failure(sandbox_server, monkeypatch, capfd):
+    monkeypatch.setenv("TOOLRL_SANDBOXES", "1")
+    monkeypatch.setattr(pool, "_OPEN_SECONDS", 0.1)
+    with LocalSandbox():
+        status, answer = ask(sandbox_server, "POST", "/sandboxes", b"{}")
+    assert status == 500
+    assert "1 sandboxes are open" in json.loads(answer)["message"]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_an_abandoned_server_leaves_no_sandbox(capfd):

@@ -1,12 +1,20 @@
-"""What the sandboxes of all backends have in common: they hand on to the place where things happen."""
+"""What the sandboxes and sessions of all backends have in common."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from toolrl.sandbox.base import ExecResult, OutputListener, Session
+from toolrl.sandbox.base import (
+    ExecResult,
+    OutputListener,
+    SandboxLimits,
+    Session,
+    check_environment,
+    check_seconds,
+)
 
 
 class PlaceFiles(Protocol):
@@ -34,12 +42,12 @@ class Place(Protocol):
         """What lies in the directory."""
 
 
-class Closing:
+class Closing(ABC):
     """Closes at the end of a `with` block."""
 
+    @abstractmethod
     def close(self) -> None:
-        """To be defined by each class."""
-        raise NotImplementedError
+        """See `Session.close`."""
 
     def __enter__(self) -> Self:
         return self
@@ -50,12 +58,42 @@ class Closing:
         self.close()
 
 
+class SessionHandle(Closing):
+    """Checks what a run is asked with.
+
+    Args:
+        limits: Of the sandbox; `seconds` holds for runs that are given no other.
+    """
+
+    def __init__(self, limits: SandboxLimits) -> None:
+        self._limits = limits
+
+    @abstractmethod
+    def _run(
+        self, code: str, seconds: float, environment: dict[str, str], on_output: OutputListener | None
+    ) -> ExecResult:
+        """Run code for so many seconds at most."""
+
+    def run(
+        self,
+        code: str,
+        *,
+        timeout_seconds: float | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_output: OutputListener | None = None,
+    ) -> ExecResult:
+        """See `Session.run`."""
+        seconds = self._limits.seconds if timeout_seconds is None else timeout_seconds
+        check_seconds("timeout_seconds", seconds)
+        return self._run(code, seconds, check_environment(environment or {}), on_output)
+
+
 class SandboxHandle(Closing):
     """What a `Sandbox` leaves to its place."""
 
+    @abstractmethod
     def _own_place(self) -> Place:
-        """The place, if it may be used. To be defined by each class."""
-        raise NotImplementedError
+        """The place, if it may be used."""
 
     def run(
         self,

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import SandboxLimits
 from toolrl.sandbox.levels import ActiveLayers
-from toolrl.sandbox.plumbing import remove_tree
+from toolrl.sandbox.plumbing import remove_tree, start_time
 
 # toolrl.sandbox without its __init__, which imports more than the standard library.
 _START = f"""import sys, types
@@ -40,7 +40,7 @@ _ONE_THREAD = {  # a fork would lose the others, and a process with threads may 
 }
 _NOBODY = 65_534  # with namespaces; see isolation.NOBODY
 _FIRST_UID = 64_000  # without namespaces a root zygote gives each session a user id of its own
-_MAX_DIRECTORIES = 20_000  # of one process; then another is started
+_MAX_SANDBOXES = 20_000  # of one process; then another is started
 _FOLDER = re.compile(r"toolrl-sandbox-(\d+)-(\d+)-(\d+)-")  # process namespace, pid, start time
 
 
@@ -125,7 +125,7 @@ class Zygote:
     @property
     def fresh(self) -> bool:
         """Whether new sandboxes should come from it: it lives, and has not been used too often."""
-        return self.alive and self._directories < _MAX_DIRECTORIES
+        return self.alive and self._directories < _MAX_SANDBOXES
 
     def new_directory(self) -> tuple[str, int | None]:
         """An empty working directory, and the user id it belongs to if that is not ours.
@@ -204,15 +204,8 @@ def _stop(pid: int, control: socket.socket, process: subprocess.Popen, directory
     remove_tree(directory)
 
 
-def _start_time(pid: int | str) -> str | None:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return None
-
-
 def _folder_prefix(pid: int) -> str:
-    return f"toolrl-sandbox-{os.stat('/proc/self/ns/pid').st_ino}-{pid}-{_start_time(pid)}-"
+    return f"toolrl-sandbox-{os.stat('/proc/self/ns/pid').st_ino}-{pid}-{start_time(pid)}-"
 
 
 def remove_leftovers() -> None:
@@ -220,7 +213,7 @@ def remove_leftovers() -> None:
     here = os.stat("/proc/self/ns/pid").st_ino
     for entry in os.scandir(tempfile.gettempdir()):
         match = _FOLDER.match(entry.name)
-        if match and int(match[1]) == here and _start_time(match[2]) != match[3]:
+        if match and int(match[1]) == here and start_time(match[2]) != match[3]:
             with contextlib.suppress(OSError):  # another user's, or another process was faster
                 remove_tree(entry.path)
 

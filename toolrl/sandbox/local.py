@@ -6,21 +6,13 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox.base import (
-    MAX_SESSIONS,
-    ExecResult,
-    Mount,
-    OutputListener,
-    SandboxLimits,
-    check_environment,
-    check_seconds,
-)
+from toolrl.sandbox.base import MAX_SESSIONS, ExecResult, Mount, OutputListener, SandboxLimits
 from toolrl.sandbox.files import Files
-from toolrl.sandbox.handle import Closing, SandboxHandle
+from toolrl.sandbox.handle import SandboxHandle, SessionHandle
 from toolrl.sandbox.launcher import Zygote, let_go_in_forks, shared_zygote
 from toolrl.sandbox.levels import Isolation, Level, accept, wanted_isolation
 from toolrl.sandbox.mounts import PreparedMounts
@@ -119,7 +111,7 @@ class LocalSandbox(SandboxHandle):
         return self._place
 
 
-class LocalSession(Closing):
+class LocalSession(SessionHandle):
     """One namespace of a `LocalSandbox`; see `Session`.
 
     Args:
@@ -128,24 +120,16 @@ class LocalSession(Closing):
     """
 
     def __init__(self, connect: Callable[[], Connection], limits: SandboxLimits) -> None:
-        self._connect, self._limits = connect, limits
+        super().__init__(limits)
+        self._connect = connect
         self._connection = connect()
         self._lock = threading.Lock()
         self.closed = False
 
-    def run(
-        self,
-        code: str,
-        *,
-        timeout_seconds: float | None = None,
-        environment: Mapping[str, str] | None = None,
-        on_output: OutputListener | None = None,
+    def _run(
+        self, code: str, seconds: float, environment: dict[str, str], on_output: OutputListener | None
     ) -> ExecResult:
-        """See `Session.run`."""
-        seconds = self._limits.seconds if timeout_seconds is None else timeout_seconds
-        check_seconds("timeout_seconds", seconds)
-        variables = check_environment(environment or {})
-        return self._live_connection().run(code, seconds, variables, on_output)
+        return self._live_connection().run(code, seconds, environment, on_output)
 
     def start(self) -> None:
         """Wait until a worker is there."""

@@ -31,6 +31,15 @@ def joined(head: str, tail: str, limit: int, size: str) -> str:
     return f"{head[:kept]}\n[... cut: {size}, of which {limit} characters are kept ...]\n{tail[kept - limit :]}"
 
 
+def start_time(pid: int | str) -> str | None:
+    """When a process started, in clock ticks since boot: with its id this names it for good. None if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
 def remove_tree(path: str) -> None:
     """Remove a directory whatever is in it: locked folders too, and nesting deeper than any stack or path.
 

@@ -91,7 +91,7 @@ def take_open_slot() -> Callable[[], None]:
     return lambda: slots.give_back(pid)
 
 
-class Place(Protocol):
+class Standby(Protocol):
     """What can stand ready."""
 
     def make_ready(self) -> None:
@@ -105,7 +105,7 @@ class Place(Protocol):
         """End it."""
 
 
-P = TypeVar("P", bound=Place)
+P = TypeVar("P", bound=Standby)
 
 
 class Spares(Generic[P]):

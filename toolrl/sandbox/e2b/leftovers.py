@@ -11,13 +11,14 @@ from typing import Any
 
 from toolrl.errors import InfrastructureError
 from toolrl.sandbox.e2b.sdk import E2BSettings, Requests
+from toolrl.sandbox.plumbing import start_time
 
 _OWNER = "toolrl-owner"
 
 
 def owner_metadata() -> dict[str, str]:
     """What says that a sandbox is this process's."""
-    return {_OWNER: f"{_place()}/{os.getpid()}/{_start_time(os.getpid())}"}
+    return {_OWNER: f"{_place()}/{os.getpid()}/{start_time(os.getpid())}"}
 
 
 def end_leftovers(sdk: ModuleType, requests: Requests) -> None:
@@ -27,7 +28,7 @@ def end_leftovers(sdk: ModuleType, requests: Requests) -> None:
         for info in requests.make("looking for leftovers", lambda: _listed(sdk, settings)):
             place, _, process = (info.metadata or {}).get(_OWNER, "").partition("/")
             pid, _, started = process.partition("/")
-            if place == _place() and started != _start_time(pid):
+            if place == _place() and started != start_time(pid):
                 end = partial(sdk.Sandbox.kill, info.sandbox_id, **settings.connection())
                 requests.make("ending a leftover", end)
 
@@ -43,10 +44,3 @@ def _place() -> str:
     """This boot of this machine, and the process namespace."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{boot}-{os.stat('/proc/self/ns/pid').st_ino}"
-
-
-def _start_time(pid: int | str) -> str | None:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return None

@@ -13,7 +13,7 @@ from toolrl.sandbox.base import MAX_SESSIONS, Mount, SandboxLimits
 from toolrl.sandbox.e2b.files import RemoteFiles
 from toolrl.sandbox.e2b.fleet import E2BFleet, Remote, shared_fleet
 from toolrl.sandbox.e2b.sdk import E2BSettings
-from toolrl.sandbox.e2b.session import MARKER, E2BSession, bootstrap, remove_context
+from toolrl.sandbox.e2b.session import MARKER, E2BSession, open_context, remove_context
 from toolrl.sandbox.handle import SandboxHandle
 
 _ABOVE = "/home/user"
@@ -156,17 +156,8 @@ class _Place:
 
     def _sweep(self) -> None:
         """Leave the machine as if we had not been there, from a context of its own."""
-        sdk, seconds = self._remote.sdk, self._settings.request_seconds
-        context = self._remote.requests.make(
-            "cleaning up", lambda: sdk.create_code_context(_ABOVE, request_timeout=seconds)
-        )
-        code = f"{bootstrap()}\n_toolrl.sweep({PurePosixPath(self._folder).name!r}, {MARKER!r})"
-        done = self._remote.requests.make(
-            "cleaning up",
-            lambda: sdk.run_code(code, context=context, timeout=seconds, request_timeout=seconds),
-        )
-        if done.error is not None:
-            raise SandboxFault(f"E2B, cleaning up: {done.error.name}: {done.error.value}")
+        code = f"_toolrl.sweep({PurePosixPath(self._folder).name!r}, {MARKER!r})"
+        open_context(self._remote, _ABOVE, code, "cleaning up")
         for context in self._contexts():  # ours, and those whose opening was answered to nobody
             if context.id not in (self._remote.contexts or ()):
                 remove_context(self._remote, context)

@@ -11,24 +11,16 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox.base import (
-    Display,
-    ExecResult,
-    OutputListener,
-    SandboxLimits,
-    check_environment,
-    check_seconds,
-)
+from toolrl.sandbox.base import Display, ExecResult, OutputListener, SandboxLimits
 from toolrl.sandbox.e2b.fleet import Remote
 from toolrl.sandbox.e2b.sdk import E2BSettings, Vanished
 from toolrl.sandbox.e2b.stream import CellOutput, RunningCell, follow
-from toolrl.sandbox.handle import Closing
+from toolrl.sandbox.handle import SessionHandle
 from toolrl.sandbox.outcome import died, result_of
 from toolrl.sandbox.relay import Relay
 
@@ -64,6 +56,29 @@ for _name in [_name for _name in sys.modules if _name.split(".")[0] == "toolrl"]
 """
 
 
+def open_context(remote: Remote, folder: str, code: str, what: str) -> Any:
+    """A new context, in which our modules are there and `code` has run.
+
+    Args:
+        remote: The sandbox.
+        folder: Working directory of the context.
+        code: Uses `_toolrl`, which is `toolrl.sandbox.remote`.
+        what: For the messages of faults.
+
+    Raises:
+        SandboxFault: The code failed.
+    """
+    sdk, seconds = remote.sdk, remote.requests.settings.request_seconds
+    context = remote.requests.make(what, lambda: sdk.create_code_context(folder, request_timeout=seconds))
+    done = remote.requests.make(
+        what,
+        lambda: sdk.run_code(f"{bootstrap()}\n{code}", context=context, timeout=seconds, request_timeout=seconds),
+    )
+    if done.error is not None:
+        raise SandboxFault(f"E2B, {what}: {done.error.name}: {done.error.value}")
+    return context
+
+
 def remove_context(remote: Remote, context: Any) -> None:
     """End a context and what runs in it; one that is gone already is no error."""
 
@@ -77,7 +92,7 @@ def remove_context(remote: Remote, context: Any) -> None:
     remote.requests.make("ending a context", remove)
 
 
-class E2BSession(Closing):
+class E2BSession(SessionHandle):
     """A `Session` in an E2B sandbox.
 
     Args:
@@ -88,7 +103,8 @@ class E2BSession(Closing):
     """
 
     def __init__(self, remote: Remote, folder: str, limits: SandboxLimits, settings: E2BSettings) -> None:
-        self._remote, self._folder, self._limits, self._settings = remote, folder, limits, settings
+        super().__init__(limits)
+        self._remote, self._folder, self._settings = remote, folder, settings
         self._context: Any = None
         self._runs = 0
         self._lock = threading.Lock()
@@ -100,18 +116,9 @@ class E2BSession(Closing):
         """Whether it has been closed."""
         return self._closed.is_set()
 
-    def run(
-        self,
-        code: str,
-        *,
-        timeout_seconds: float | None = None,
-        environment: Mapping[str, str] | None = None,
-        on_output: OutputListener | None = None,
+    def _run(
+        self, code: str, seconds: float, environment: dict[str, str], on_output: OutputListener | None
     ) -> ExecResult:
-        """See `Session.run`."""
-        seconds = self._limits.seconds if timeout_seconds is None else timeout_seconds
-        check_seconds("timeout_seconds", seconds)
-        variables = check_environment(environment or {})
         if self.closed:
             raise ValueError("this session is closed; open another one")
         if self._remote.lost:
@@ -121,7 +128,7 @@ class E2BSession(Closing):
         try:
             if self._context is None:
                 self._open_context()
-            return self._run(code, seconds, variables, on_output)
+            return self._run_in_context(code, seconds, environment, on_output)
         except SandboxFault:
             if self._closed.is_set():  # meanwhile, which is how it was ended
                 return died("SandboxDied", "the session was closed", "", "", 0.0, ())
@@ -150,26 +157,16 @@ class E2BSession(Closing):
                 self._drop_context()
 
     def _open_context(self) -> None:
-        sdk, seconds = self._remote.sdk, self._settings.request_seconds
-        context = self._remote.requests.make(
-            "opening a context", lambda: sdk.create_code_context(self._folder, request_timeout=seconds)
-        )
         arguments = (self._limits.display_mb << 20, self._limits.output_characters, MARKER)
-        code = f"{bootstrap()}\n_toolrl_kernel = _toolrl.Kernel{arguments}"
-        execution = self._remote.requests.make(
-            "preparing a context",
-            lambda: sdk.run_code(code, context=context, timeout=seconds, request_timeout=seconds),
-        )
-        if execution.error is not None:
-            raise SandboxFault(f"E2B, preparing a context: {execution.error.name}: {execution.error.value}")
-        self._context = context
+        code = f"_toolrl_kernel = _toolrl.Kernel{arguments}"
+        self._context = open_context(self._remote, self._folder, code, "opening a context")
 
     def _drop_context(self) -> None:
         context, self._context = self._context, None
         if context is not None:
             remove_context(self._remote, context)
 
-    def _run(
+    def _run_in_context(
         self, code: str, seconds: float, environment: dict[str, str], on_output: OutputListener | None
     ) -> ExecResult:
         self._runs += 1

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from toolrl.errors import ConfigError
+from toolrl.errors import ConfigError, SandboxFault
 from toolrl.sandbox.local import LocalSandbox
 from toolrl.sandbox.server.files import FileError
 from toolrl.sandbox.server.hosting import HostedSandbox, Hosting, HostSettings
@@ -123,7 +123,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep quiet."""
 
     def _answer(self) -> None:
-        body = self._body()
+        try:
+            body = self._body()
+        except ValueError as error:
+            self._send(Reply.failure(400, f"the length of the body is not a number: {error}"))
+            self.close_connection = True
+            return
         if body is None:
             self._send(Reply(413, {"code": 413, "message": f"a body has {_MAX_BODY} bytes at most"}))
             self.close_connection = True
@@ -149,6 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
             reply = route.answer(request)
         except FileError as error:
             reply = Reply.failure(error.status, str(error), is_rpc=route.is_rpc)
+        except SandboxFault as error:
+            reply = Reply.failure(500, str(error), is_rpc=route.is_rpc)
         except (KeyError, TypeError, ValueError) as error:
             reply = Reply.failure(400, f"{type(error).__name__}: {error}", is_rpc=route.is_rpc)
         self._send(reply)
