@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -15,6 +16,8 @@ from toolrl.sandbox.launcher import Zygote
 from toolrl.sandbox.server import HostSettings, SandboxServer
 
 from .unlucky import UnluckyLine
+
+T = TypeVar("T")
 
 # How to get each level on a machine that offers all layers.
 WITHOUT: dict[Level, tuple[str, ...]] = {
@@ -50,6 +53,7 @@ def sandbox_server() -> Iterator[SandboxServer]:
     """Our own server, which E2B's SDK is pointed at."""
     with SandboxServer(HostSettings(max_sandboxes=256)) as server, pointed_at(server.url):
         yield server
+        assert server.hosting.all() == []  # whichever fleet was closed last
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +61,6 @@ def e2b_fleet(sandbox_server: SandboxServer) -> Iterator[E2BFleet]:
     fleet = E2BFleet(E2BSettings(api_key="any", max_concurrent=100, starts_per_second=1000.0))
     yield fleet
     fleet.close()
-    assert sandbox_server.hosting.all() == []
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +129,7 @@ def open_sandbox(level: str, request: pytest.FixtureRequest) -> Iterator[Callabl
         return
     bystander = open_one()
     assert bystander.run("open('mine', 'w').close(); x = 1").error is None
-    before = traces(zygote)
+    before = settled(lambda: traces(zygote))  # the guard of an earlier test's sandbox may be on its way out
     yield open_one
     for sandbox in opened[1:]:
         sandbox.close()
@@ -174,6 +177,15 @@ def descendants(pid: int) -> set[int]:
             for child in map(int, children.read_text().split()):
                 found |= {child} | descendants(child)
     return found
+
+
+def settled(look: Callable[[], T]) -> T:
+    """What is seen when it has stayed the same for a while."""
+    seen = [look()]
+    while seen[-3:] != [seen[-1]] * 3:
+        time.sleep(0.02)
+        seen.append(look())
+    return seen[-1]
 
 
 @pytest.fixture(name="eventually")
