@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from toolrl.errors import InfrastructureError
 from toolrl.tools.dispatch import Toolbox, in_thread
-from toolrl.tools.resources import ResourceScope, close_all, total_usage
+from toolrl.tools.resources import ResourceScope, add_up, close_all, total_usage
 from toolrl.types import Episode, Limits, Message, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
 
 Verdict = Score | float | None
@@ -39,7 +39,6 @@ class EpisodeSession:
         messages: The conversation so far, the system message first if there is one.
         results: Every tool result so far.
         turns: Number of assistant messages so far.
-        usage: What its resources have used, once they are closed; see `toolrl.tools.resources`.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class EpisodeSession:
         self.messages.append(Message("user", task.prompt))
         self.results: list[ToolResult] = []
         self.turns = 0
-        self.usage: dict[str, float] = {}
+        self._used: dict[str, float] = {}
         self._toolbox = toolbox
         self._reward = reward
         self._limits = limits
@@ -81,6 +80,11 @@ class EpisodeSession:
     def is_overdue(self) -> bool:
         """Whether a call waits for a resource to open, or for a tool that should have ended by itself."""
         return time.monotonic() >= self._scope.overdue_from
+
+    @property
+    def usage(self) -> dict[str, float]:
+        """What its calls have used, and its resources once they are closed; see `toolrl.tools.resources`."""
+        return add_up((self._used, self._scope.usage.amounts()))
 
     @property
     def last_turn(self) -> Message:
@@ -118,11 +122,12 @@ class EpisodeSession:
 
     async def close(self) -> None:
         """Close the episode's resources."""
-        if opened := self._scope.retire():  # a thread costs more than all else here
-            try:
+        opened = self._scope.retire()  # nothing, the second time
+        try:
+            if opened:  # a thread costs more than all else here
                 await in_thread(lambda: close_all(opened))
-            finally:
-                self.usage = total_usage(opened)
+        finally:
+            self._used = add_up((self._used, total_usage(opened)))
 
     async def __aenter__(self) -> EpisodeSession:
         return self

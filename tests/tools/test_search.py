@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from toolrl import RetrieverFault, ToolResult
-from toolrl.search import Document
+from toolrl.search import Document, Retriever
 from toolrl.tools import search_tool
 from toolrl.tools.search import format_documents
 
 CallTool = Callable[..., ToolResult]
 
 
-class FakeRetriever:
+class FakeRetriever(Retriever):
     """Finds the documents whose title is a word of the query."""
 
     def __init__(self, *documents: Document) -> None:

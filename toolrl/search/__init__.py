@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from toolrl.search.base import Document, Retriever
+from toolrl.search.base import Document, NotReadable, Retriever
 from toolrl.search.pydocs import Parameter, Symbol, python_documentation, python_symbols
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BM25Retriever",
     "Document",
+    "NotReadable",
     "Parameter",
     "Retriever",
     "Symbol",

@@ -23,7 +23,7 @@ import bm25s
 import numpy as np
 
 from toolrl.errors import ConfigError
-from toolrl.search.base import Document
+from toolrl.search.base import Document, Retriever, check_k
 from toolrl.search.pydocs import python_documentation
 from toolrl.search.tokens import query_terms, text_terms, title_terms
 
@@ -40,8 +40,8 @@ _UNFINISHED = ".bm25-"
 _LEFTOVER_SECONDS = 3600.0
 
 
-class BM25Retriever:
-    """Ranks documents by BM25; a `Retriever` that needs no network. Safe for concurrent searches."""
+class BM25Retriever(Retriever):
+    """Ranks documents by BM25; needs no network."""
 
     def __init__(self, documents: Sequence[Document], *, cache_dir: str | Path | None = None):
         """Index documents.
@@ -68,8 +68,7 @@ class BM25Retriever:
         Raises:
             ConfigError: `k` is not positive.
         """
-        if k < 1:
-            raise ConfigError(f"k must be at least 1, got {k}")
+        check_k(k)
         term_ids = self._index.get_tokens_ids(query_terms(query))
         if not term_ids:
             return []
@@ -80,13 +79,6 @@ class BM25Retriever:
             matches = matches[scores_D[matches] >= threshold]  # (at least k,), in corpus order
         best = matches[np.argsort(-scores_D[matches], kind="stable")][:k]
         return [replace(self._documents[position], score=float(scores_D[position])) for position in best]
-
-    def search_batch(self, queries: Sequence[str], k: int) -> list[list[Document]]:
-        """Return the results of each query, in the order of the queries."""
-        return [self.search(query, k) for query in queries]
-
-    def close(self) -> None:
-        """Nothing is open; the index is freed with the object."""
 
 
 @functools.cache

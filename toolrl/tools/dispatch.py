@@ -17,6 +17,7 @@ from toolrl.errors import ConfigError, InfrastructureError, ToolError
 from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import ResourceScope
 from toolrl.types import ToolCall, ToolFailure, ToolResult
+from toolrl.usage import counting
 
 # Of messages that quote what the model wrote; a tool's output has the tool's own limit.
 MAX_ERROR_CHARACTERS = 1000
@@ -75,7 +76,8 @@ class Toolbox:
             else:
                 limit = entry.max_output_characters
                 try:
-                    output = await self._run(entry, arguments, scope)
+                    with counting(scope.usage):
+                        output = await self._run(entry, arguments, scope)
                 except ToolError as error:
                     failure = ToolFailure.TIMEOUT if error.timed_out else ToolFailure.RAISED
                     output = error.observation

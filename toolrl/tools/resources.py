@@ -11,7 +11,7 @@ been computed, so that a grader finds them alive.
 
 A resource of an episode may have a property `usage`, numbers by name: what it has used of what costs money or
 is short, such as `sandbox_seconds`. It is read after `close()`; trajectories, training metrics and evaluation
-reports show it.
+reports show it. What is shared by a run counts what a call uses with `toolrl.usage.count_usage`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from toolrl.errors import InfrastructureError
 from toolrl.types import Task
+from toolrl.usage import Usage
 
 T = TypeVar("T")
 
@@ -70,6 +71,7 @@ class ResourceScope:
     Attributes:
         overdue_from: When the call in progress has begun, or will begin, to wait for what is not the model's to
             answer for (time.monotonic).
+        usage: What the calls have used by `toolrl.usage.count_usage`.
     """
 
     def __init__(self, task: Task | None = None, parent: ResourceScope | None = None):
@@ -80,6 +82,7 @@ class ResourceScope:
             parent: The run's scope, if this is an episode's.
         """
         self.overdue_from = math.inf
+        self.usage = Usage()
         self._task = task
         self._parent = parent
         self._opened: dict[Resource, Any] = {}
