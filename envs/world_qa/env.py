@@ -63,9 +63,7 @@ class WorldQAEnv(ToolEnv):
             tools=[search_tool(settings, k=results, snippet_characters=snippet_characters)],
             reward=answer_reward(same_answer, call_cost=call_cost),
             system_prompt=SYSTEM_PROMPT,
-            limits=Limits(
-                turns=deepest + 3, tool_calls=deepest + 2, completion_tokens=_TOKENS_PER_HOP * (deepest + 1)
-            ),
+            limits=Limits(turns=deepest + 3, tool_calls=deepest + 2, completion_tokens=_TOKENS_PER_HOP * (deepest + 1)),
             oracle=solve,
             render_mode=render_mode,
         )

@@ -19,6 +19,11 @@ SEEDS_APART = 32
 
 _FIRST_NAME_ATTEMPTS = 20
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 _ONSETS = ("b", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z")
 _CLUSTERS = ("br", "dr", "gr", "kr", "pr", "tr", "st", "sh", "th", "bl", "fl", "gl", "kl", "pl", "sl")
 _VOWELS = ("a", "e", "i", "o", "u")
@@ -26,25 +31,27 @@ _CODAS = ("n", "r", "l", "k", "m", "th", "d")
 
 # Real places that the syllables would give, and words that nobody wants to be called.
 _TAKEN = frozenset(
-    "babel baron berlin biden bogan boden bordel busan bolun cadiz damon dublin daman dresden gaza gabon hanan hegel "
-    "haram harem hitler human japan jihad kabul kazan kenan koran lenin lisbon london lugan luton madrid mahal malik "
-    "medan milan moron moral moral murder natal nigel niger noman nippon oman oran pisan putin rapid rapen roman rural "
-    "satan sedan semen seoul sudan sultan talin tehran tibet tirol tural turin turan total vatican venal zagreb".split()
+    _words(
+        "babel baron berlin biden bogan boden bordel busan bolun cadiz damon dublin daman dresden gaza gabon hanan hegel "
+        "haram harem hitler human japan jihad kabul kazan kenan koran lenin lisbon london lugan luton madrid mahal malik "
+        "medan milan moron moral murder natal nigel niger noman nippon oman oran pisan putin rapid rapen roman rural "
+        "satan sedan semen seoul sudan sultan talin tehran tibet tirol tural turin turan total vatican venal zagreb"
+    )
 )
 
 FIRST_NAMES = {
-    "she": (
+    "she": _words(
         "Ada Alma Anna Bella Clara Dora Edith Ella Emma Flora Grace Hanna Helen Ida Iris Jane Julia Laura Lena Lily "
         "Lucy Maria Mary Mina Nora Olga Paula Rosa Ruth Sara Sophie Stella Tessa Vera Wanda"
-    ).split(),
-    "he": (
+    ),
+    "he": _words(
         "Adam Albert Arthur Ben Carl Daniel David Edgar Erik Felix Frank Fred George Henry Hugo Ivan Jack James John "
         "Karl Leo Louis Mark Martin Max Oscar Otto Paul Peter Ralph Simon Theo Tom Victor Walter"
-    ).split(),
+    ),
 }
 
-PROFESSIONS = "painter singer lawyer doctor teacher farmer pilot writer sailor baker actor poet".split()
-SETTLEMENTS = "town city village port".split()
+PROFESSIONS = _words("painter singer lawyer doctor teacher farmer pilot writer sailor baker actor poet")
+SETTLEMENTS = _words("town city village port")
 
 _TOWNS = ("{}", "{}", "Port {}", "North {}", "South {}", "New {}", "Old {}", "{} Bay", "{} Hill", "{} Bridge")
 _REGIONS = ("{} Valley", "{} Coast", "Lower {}", "Upper {}", "{} Lands", "East {}", "West {}")

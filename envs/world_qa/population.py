@@ -14,6 +14,7 @@ _SHARES = {"country": 0.004, "region": 0.03, "town": 0.17, "company": 0.13, "wor
 _WORKS = ("novel", "film", "play", "song")
 _STEMS_PER_DOCUMENT = 0.25
 _FEWEST_STEMS = 40
+_LAST_PARENT_BORN = 1930  # so that whatever their children do at fifty lies in the past
 
 
 def populate(
@@ -85,7 +86,7 @@ class _Population:
                 self._born[person] = self._born[parent] + self._rng.randint(20, 40)
             else:
                 self._born[person] = self._rng.randint(1850, 1960)
-            if self._born[person] <= 1960:
+            if self._born[person] <= _LAST_PARENT_BORN:
                 free += [person] * 2
         return parents
 

@@ -101,7 +101,9 @@ def make_world(settings: WorldSettings) -> World:
     """The world of these settings; 100,000 documents take some seconds."""
     key = f"{settings.split}/{settings.seed}/{settings.documents}/{settings.namesakes}"
     rng = random.Random(f"world/{key}")
-    return World(*populate(settings.documents, settings.namesakes, stems(settings.seed, settings.split), rng), rng)
+    own = stems(settings.seed, settings.split)
+    entities, facts = populate(settings.documents, settings.namesakes, own, rng)
+    return World(entities, facts, rng)
 
 
 @functools.lru_cache(maxsize=2)

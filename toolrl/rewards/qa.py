@@ -1,7 +1,7 @@
 """Answers to open questions: exact match and token F1 as SQuAD and HotpotQA count them.
 
 Source: `evaluate-v1.1.py` of SQuAD, section 4.3 of the paper (arXiv:1606.05250), and
-https://github.com/hotpotqa/hotpot/blob/3635853403a8735609ee997664e1528f4480762a/hotpot_evaluate_v1.py for yes and no.
+https://github.com/hotpotqa/hotpot/blob/4c0fa5ea6541391ab86170c2f9c57eb87776ad16/hotpot_evaluate_v1.py for yes and no.
 """
 
 from __future__ import annotations
