@@ -32,10 +32,11 @@ _CODAS = ("n", "r", "l", "k", "m", "th", "d")
 # Real places that the syllables would give, and words that nobody wants to be called.
 _TAKEN = frozenset(
     _words(
-        "babel baron berlin biden bogan boden bordel busan bolun cadiz damon dublin daman dresden gaza gabon hanan hegel "
-        "haram harem hitler human japan jihad kabul kazan kenan koran lenin lisbon london lugan luton madrid mahal malik "
-        "medan milan moron moral murder natal nigel niger noman nippon oman oran pisan putin rapid rapen roman rural "
-        "satan sedan semen seoul sudan sultan talin tehran tibet tirol tural turin turan total vatican venal zagreb"
+        "babel baron begin biden boden damon dublin gabon golem haram harem "
+        "hegel human japan jihad kabul kazan kenan koran lenin libel lugan luton madrid mahal "
+        "malik milan moral moron natal nigel niger pagan pisan putin ramen "
+        "rapid roman rural salem satan sedan semen sodom stalin sudan talin tirol total turan "
+        "turin vegan venal"
     )
 )
 

@@ -11,7 +11,7 @@ from toolrl_envs.world_qa.relations import RELATIONS, Fact
 from toolrl_envs.world_qa.world import World
 
 MOST_HOPS = 4
-_ATTEMPTS_PER_TASK = 100
+_FRUITLESS = 1000  # attempts without a new question, after which there are hardly any
 
 
 def check_hops(hops: int | Sequence[int]) -> tuple[int, ...]:
@@ -41,12 +41,13 @@ def make_tasks(world: World, hops: Sequence[int], size: int, snippet_characters:
     """
     asker = _Asker(world, snippet_characters, rng)
     tasks: dict[str, Task] = {}
-    for attempt in range(size * _ATTEMPTS_PER_TASK):
-        if len(tasks) == size:
-            break
+    attempt = last = 0
+    while len(tasks) < size and attempt - last <= _FRUITLESS:
         task = asker.draw(hops[attempt % len(hops)])
-        if task is not None:
-            tasks.setdefault(task.id, task)
+        attempt += 1
+        if task is not None and task.id not in tasks:
+            tasks[task.id] = task
+            last = attempt
     drawn = list(tasks.values())
     rng.shuffle(drawn)
     return TaskSet(drawn)

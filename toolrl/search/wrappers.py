@@ -1,7 +1,6 @@
 """Wrappers that make a search backend worse: for counterfactuals, faults and hostile pages.
 
-    env = WorldQAEnv(...)  # or any tool over a retriever
-    search_tool(lambda: EmptyResults(open_retriever()))
+    tool = search_tool(lambda: PoisonedResults(python_docs_retriever(), POISONS["instruction"]))
 
 Does a policy read what it finds (`RandomResults`, `EmptyResults`)? Does a run survive a backend that is slow or down
 (`SlowResults`, `FailingResults`)? Does a page that gives orders change a reward or a parse (`PoisonedResults`)? What
