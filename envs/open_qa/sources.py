@@ -149,6 +149,6 @@ def _read_hub(name: str, config: str, split: str) -> Rows:
 
     try:
         rows = datasets.load_dataset(name, config or None, split=split)
-    except (OSError, ValueError) as error:  # no such set, configuration or split; the hub cannot be reached
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # no such set or split, or no connection
         raise ConfigError(f"cannot load source={name!r} (config={config!r}, split={split!r}): {error}") from error
     yield from ((f"{name}[{split}], row {number}", dict(row)) for number, row in enumerate(rows, 1))

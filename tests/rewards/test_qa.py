@@ -44,11 +44,10 @@ def test_normalisation_is_that_of_squad(text: str, normalised: str) -> None:
 
 
 @given(text=st.text(max_size=40))
-def test_normalising_twice_changes_nothing_but_for_articles_that_punctuation_hid(text: str) -> None:
-    once = squad_normalise(text)
-    assert " ".join(once.split()) == once
-    assert once == once.lower() or once.lower() != text.lower()
-    assert squad_exact_match(text, text) == (once != "")
+def test_any_text_but_an_empty_one_matches_itself(text: str) -> None:
+    normalised = squad_normalise(text)
+    assert " ".join(normalised.split()) == normalised
+    assert squad_exact_match(text, text) == (normalised != "") == bool(text.strip())
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,7 @@ def test_calls_cost_where_the_answer_is_exact_and_nowhere_else() -> None:
     assert [value(reward(task, episode("red fox", calls))) for calls in range(7)] == pytest.approx(
         [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.5]
     )
-    assert {reward(task, episode("red", calls)).value for calls in range(7)} == {pytest.approx(1 / 3)}
+    assert [value(reward(task, episode("red", calls))) for calls in range(7)] == pytest.approx([1 / 3] * 7)
 
 
 def test_settings_that_make_no_sense_are_refused_when_the_reward_is_made() -> None:
