@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from toolrl.search.base import Document, NotReadable, Retriever
@@ -9,14 +10,25 @@ from toolrl.search.pydocs import Parameter, Symbol, python_documentation, python
 
 if TYPE_CHECKING:
     from toolrl.search.bm25 import BM25Retriever, python_docs_retriever
+    from toolrl.search.corpora import Corpus, open_corpus
+
+# Imported when they are first used, so that `toolrl.search` imports without numpy.
+_LATER = {
+    "BM25Retriever": "bm25",
+    "Corpus": "corpora",
+    "open_corpus": "corpora",
+    "python_docs_retriever": "bm25",
+}
 
 __all__ = [
     "BM25Retriever",
+    "Corpus",
     "Document",
     "NotReadable",
     "Parameter",
     "Retriever",
     "Symbol",
+    "open_corpus",
     "python_docs_retriever",
     "python_documentation",
     "python_symbols",
@@ -24,8 +36,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("BM25Retriever", "python_docs_retriever"):  # so that `toolrl.search` imports without numpy
-        from toolrl.search import bm25
-
-        return getattr(bm25, name)
+    if name in _LATER:
+        return getattr(import_module(f"toolrl.search.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
