@@ -10,20 +10,29 @@ from toolrl.search.pydocs import Parameter, Symbol, python_documentation, python
 
 if TYPE_CHECKING:
     from toolrl.search.bm25 import BM25Retriever, python_docs_retriever
+    from toolrl.search.cache import CachedRetriever
     from toolrl.search.corpora import Corpus, open_corpus
+    from toolrl.search.dense import DenseRetriever
+    from toolrl.search.hybrid import HybridRetriever
 
 # Imported when they are first used, so that `toolrl.search` imports without numpy.
 _LATER = {
     "BM25Retriever": "bm25",
+    "CachedRetriever": "cache",
     "Corpus": "corpora",
+    "DenseRetriever": "dense",
+    "HybridRetriever": "hybrid",
     "open_corpus": "corpora",
     "python_docs_retriever": "bm25",
 }
 
 __all__ = [
     "BM25Retriever",
+    "CachedRetriever",
     "Corpus",
+    "DenseRetriever",
     "Document",
+    "HybridRetriever",
     "NotReadable",
     "Parameter",
     "Retriever",

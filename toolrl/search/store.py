@@ -164,7 +164,7 @@ def _write(corpus: Corpus, folder: Path) -> None:
     references: list[tuple[int, int]] = []
     size = 0
     with pa.OSFile(str(folder / _DOCUMENTS), "wb") as sink, pa.ipc.new_file(sink, _SCHEMA) as writer:
-        for batch in _batches(corpus, _BATCH):
+        for batch in batches(corpus, _BATCH):
             for position, document in enumerate(batch, size):
                 check(document, str(corpus))
                 references.append((_hash(document.id), position))
@@ -190,7 +190,8 @@ def _check_ids(store: MappedStore, table: np.ndarray, name: str) -> None:
             raise _doubled(name, reference, owners[0], owners[1])
 
 
-def _batches(documents: Iterable[Document], size: int) -> Iterator[Sequence[Document]]:
+def batches(documents: Iterable[Document], size: int) -> Iterator[Sequence[Document]]:
+    """The documents in lists of at most so many."""
     iterator = iter(documents)
     while batch := list(islice(iterator, size)):
         yield batch
