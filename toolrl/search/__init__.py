@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from toolrl.search.cache import CachedRetriever
     from toolrl.search.corpora import Corpus, open_corpus
     from toolrl.search.dense import DenseRetriever
+    from toolrl.search.http import HTTPRetriever
     from toolrl.search.hybrid import HybridRetriever
+    from toolrl.search.opening import open_retriever
+    from toolrl.search.server import RetrievalServer
 
 # Imported when they are first used, so that `toolrl.search` imports without numpy.
 _LATER = {
@@ -21,8 +24,11 @@ _LATER = {
     "CachedRetriever": "cache",
     "Corpus": "corpora",
     "DenseRetriever": "dense",
+    "HTTPRetriever": "http",
     "HybridRetriever": "hybrid",
+    "RetrievalServer": "server",
     "open_corpus": "corpora",
+    "open_retriever": "opening",
     "python_docs_retriever": "bm25",
 }
 
@@ -32,12 +38,15 @@ __all__ = [
     "Corpus",
     "DenseRetriever",
     "Document",
+    "HTTPRetriever",
     "HybridRetriever",
     "NotReadable",
     "Parameter",
+    "RetrievalServer",
     "Retriever",
     "Symbol",
     "open_corpus",
+    "open_retriever",
     "python_docs_retriever",
     "python_documentation",
     "python_symbols",

@@ -19,7 +19,7 @@ import bm25s
 import numpy as np
 
 from toolrl.search.base import Document, Retriever, check_k
-from toolrl.search.corpora import PYTHON_DOCS, Corpus, DocumentCorpus, open_corpus
+from toolrl.search.corpora import Corpus, DocumentCorpus, open_corpus
 from toolrl.search.kept import default_cache_dir, kept
 from toolrl.search.pydocs import python_documentation
 from toolrl.search.store import DocumentStore, MemoryStore, open_store
@@ -116,11 +116,6 @@ class BM25Retriever(Retriever):
 def python_docs_retriever() -> BM25Retriever:
     """A retriever over `python_documentation()`, shared by the process; indexing takes half a second."""
     return BM25Retriever(python_documentation())
-
-
-def retriever_of(source: str | Path, *, cache_dir: str | Path | None = None) -> BM25Retriever:
-    """`BM25Retriever.open`, but the standard library's documentation stays in memory: it is small."""
-    return python_docs_retriever() if source == PYTHON_DOCS else BM25Retriever.open(source, cache_dir=cache_dir)
 
 
 def _build(documents: Iterable[Document]) -> bm25s.BM25:

@@ -10,9 +10,11 @@ import httpx
 
 from toolrl.errors import ConfigError, RetrieverFault
 from toolrl.search.base import Document, NotReadable, Retriever, check_k
-from toolrl.search.politeness import Politeness, PolitenessSettings, TryAgain
+from toolrl.search.politeness import Politeness, PolitenessSettings, TryAgain, retry_after_seconds
 
 _LIMITED = (202, 408, 425, 429)
+# The server is one's own: no limit of the rate, and as many at a time as its threads take.
+_OWN_SERVER = PolitenessSettings(requests_per_second=None, max_concurrent=64)
 
 
 class HTTPRetriever(Retriever):
@@ -22,8 +24,7 @@ class HTTPRetriever(Retriever):
         url: The server's address, with or without `/retrieve`.
         api_key: Sent as `Authorization: Bearer ...`.
         timeout_seconds: Of one request.
-        politeness: How many requests at a time, and when to try again; by default there is no limit of the rate,
-            since the server is one's own.
+        politeness: How many requests at a time, and when to try again.
 
     Raises:
         ConfigError: `url` is none.
@@ -35,14 +36,14 @@ class HTTPRetriever(Retriever):
         *,
         api_key: str | None = None,
         timeout_seconds: float = 30.0,
-        politeness: PolitenessSettings | None = None,
+        politeness: PolitenessSettings = _OWN_SERVER,
     ):
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"a retrieval server's address begins with http:// or https://, got {url!r}")
         self._url = url.rstrip("/").removesuffix("/retrieve")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        # One pool of connections for all threads; what waits for one waits as long as for an answer.
-        self._client = httpx.Client(headers=headers, timeout=timeout_seconds)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=politeness.max_concurrent)
+        self._client = httpx.Client(headers=headers, timeout=timeout_seconds, limits=limits)
         self._politeness = Politeness(self._url, politeness)
 
     @property
@@ -70,7 +71,8 @@ class HTTPRetriever(Retriever):
         return _document(self._ask("/read", {"reference": reference}).get("document"), self._url)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; calls that wait for their next attempt end with a fault."""
+        self._politeness.close()
         self._client.close()
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +84,7 @@ class HTTPRetriever(Retriever):
         except httpx.TransportError as error:
             raise TryAgain(f"{type(error).__name__}: {error}") from error
         if response.status_code in _LIMITED or response.status_code >= 500:
-            raise TryAgain(f"status {response.status_code}", response.headers.get("Retry-After"))
+            raise TryAgain(f"status {response.status_code}", retry_after_seconds(response.headers.get("Retry-After")))
         try:
             answer = response.json()
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
