@@ -41,6 +41,11 @@ def test_an_unknown_backend_is_refused_with_those_there_are(name):
         open_retriever(name)
 
 
+def test_a_model_where_none_is_used_is_refused():
+    with pytest.raises(ConfigError, match="makes no sense"):
+        open_retriever("bm25:python-docs", model="x")
+
+
 def test_a_replay_needs_a_store():
     with pytest.raises(ConfigError, match="needs a store"):
         open_retriever("bm25:python-docs", mode="replay")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from toolrl.errors import ConfigError
@@ -14,46 +13,62 @@ FORMS = "'bm25:CORPUS', 'dense:CORPUS', 'hybrid:CORPUS', 'web', 'web:ENGINES' or
 
 
 def open_retriever(
-    name: str, *, store: str | Path | None = None, mode: CacheMode = "cache", cache_dir: str | Path | None = None
+    name: str,
+    *,
+    model: str | None = None,
+    store: str | Path | None = None,
+    mode: CacheMode = "cache",
+    cache_dir: str | Path | None = None,
 ) -> Retriever:
     """Open a retriever.
 
     Args:
         name: "bm25:CORPUS", "dense:CORPUS" or "hybrid:CORPUS" with what `open_corpus` takes; "web" or
             "web:ENGINES" for ddgs, such as "web:duckduckgo,brave"; or the address of a retrieval server.
+        model: Of a dense or hybrid one; see `DenseRetriever`.
         store: The SQLite file of a `CachedRetriever` in front of it; None for none.
         mode: Of that.
         cache_dir: Where indexes are kept; see `BM25Retriever.open`.
 
     Raises:
-        ConfigError: There is no such retriever or corpus.
+        ConfigError: There is no such retriever or corpus, or it has no use for a model.
         MissingExtra: A package for it is not installed.
     """
-    retriever = _open(name, cache_dir)
+    if store is None and mode != "cache":
+        raise ConfigError(f"mode={mode!r} needs a store: name the SQLite file of the recording")
+    retriever = _open(name, model, cache_dir)
     if store is None:
-        if mode != "cache":
-            raise ConfigError(f"mode={mode!r} needs a store: name the SQLite file of the recording")
         return retriever
-    return CachedRetriever(retriever, store, mode)
+    try:
+        return CachedRetriever(retriever, store, mode)
+    except ConfigError:
+        retriever.close()
+        raise
 
 
-def _open(name: str, cache_dir: str | Path | None) -> Retriever:
-    if name.startswith(("http://", "https://")):
+def _open(name: str, model: str | None, cache_dir: str | Path | None) -> Retriever:
+    kind, _, rest = name.partition(":")
+    if model and kind not in ("dense", "hybrid"):
+        raise ConfigError(f"model={model!r} makes no sense with the search backend {name!r}")
+    if kind in ("http", "https") and rest:
         from toolrl.search.http import HTTPRetriever
 
         return HTTPRetriever(name)
-    kind, _, rest = name.partition(":")
-    kinds: dict[str, Callable[[str, str | Path | None], Retriever]] = {
-        "bm25": _bm25,
-        "dense": _dense,
-        "hybrid": _hybrid,
-    }
-    if kind in kinds and rest:
-        return kinds[kind](rest, cache_dir)
     if kind == "web":
         from toolrl.search.web import WebRetriever
 
         return WebRetriever(backend=rest) if rest else WebRetriever()
+    if kind == "bm25" and rest:
+        return _bm25(rest, cache_dir)
+    if kind in ("dense", "hybrid") and rest:
+        from toolrl.search.dense import DEFAULT_MODEL, DenseRetriever
+
+        dense = DenseRetriever(rest, model or DEFAULT_MODEL, cache_dir=cache_dir)
+        if kind == "dense":
+            return dense
+        from toolrl.search.hybrid import HybridRetriever
+
+        return HybridRetriever([_bm25(rest, cache_dir), dense])
     raise ConfigError(f"unknown search backend {name!r}; it must be {FORMS}")
 
 
@@ -62,15 +77,3 @@ def _bm25(corpus: str, cache_dir: str | Path | None) -> Retriever:
 
     # That corpus is small: it is indexed faster than its index is found.
     return python_docs_retriever() if corpus == PYTHON_DOCS else BM25Retriever.open(corpus, cache_dir=cache_dir)
-
-
-def _dense(corpus: str, cache_dir: str | Path | None) -> Retriever:
-    from toolrl.search.dense import DenseRetriever
-
-    return DenseRetriever(corpus, cache_dir=cache_dir)
-
-
-def _hybrid(corpus: str, cache_dir: str | Path | None) -> Retriever:
-    from toolrl.search.hybrid import HybridRetriever
-
-    return HybridRetriever([_bm25(corpus, cache_dir), _dense(corpus, cache_dir)])
