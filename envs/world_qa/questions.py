@@ -6,7 +6,7 @@ import hashlib
 import random
 from collections.abc import Sequence
 
-from toolrl import ConfigError, Task, TaskSet
+from toolrl import ConfigError, Task, TaskError, TaskSet
 from toolrl_envs.world_qa.relations import RELATIONS, Fact
 from toolrl_envs.world_qa.world import World
 
@@ -48,6 +48,11 @@ def make_tasks(world: World, hops: Sequence[int], size: int, snippet_characters:
         if task is not None and task.id not in tasks:
             tasks[task.id] = task
             last = attempt
+    if not tasks:
+        raise TaskError(
+            f"this world has no question of {tuple(hops)} hops whose facts stand in the first {snippet_characters} "
+            "characters of their documents; raise snippet_characters or documents"
+        )
     drawn = list(tasks.values())
     rng.shuffle(drawn)
     return TaskSet(drawn)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from toolrl import ConfigError, HermesDialect, Renderer, call
+from toolrl import ConfigError, HermesDialect, Renderer, TaskError, call
 from toolrl.evaluation import evaluate
 from toolrl_envs.world_qa import WorldQAEnv
 from toolrl_envs.world_qa.env import same_answer
@@ -279,6 +279,11 @@ def test_a_name_without_its_parentheses_brings_up_all_its_bearers() -> None:
 def test_a_setting_out_of_its_range_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         WorldQAEnv(**settings)
+
+
+def test_snippets_too_short_for_any_fact_are_refused() -> None:
+    with pytest.raises(TaskError, match=r"no question of \(2,\) hops .* first 10 characters"):
+        WorldQAEnv(documents=50, snippet_characters=10)
 
 
 def test_one_question_is_one_task_in_whatever_words() -> None:
