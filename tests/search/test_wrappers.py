@@ -120,7 +120,7 @@ def test_the_identity_names_the_wrapper_its_settings_and_what_is_inside(inner: R
     for make in WRAPPERS.values():
         identity = make(inner).identity
         assert identity.startswith(type(make(inner)).__name__)
-        assert identity.endswith(" of Readable")
+        assert identity.endswith(f" of {inner.identity}")
         assert make(make(inner)).identity.endswith(f" of {identity}")
     assert RandomResults(inner, POOL, seed=1).identity != RandomResults(inner, POOL).identity
     assert RandomResults(inner, POOL[1:]).identity != RandomResults(inner, POOL).identity
