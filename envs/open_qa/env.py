@@ -11,7 +11,7 @@ from toolrl import ConfigError, Limits, Message, Task, TaskSet, ToolEnv, call, s
 from toolrl.rewards import Metric, qa_reward
 from toolrl.search import BM25Retriever, Retriever
 from toolrl.tools import search_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split, opener
 from toolrl_envs.open_qa.formats import Question
 from toolrl_envs.open_qa.sources import corpus_of, load_questions
 
@@ -26,10 +26,10 @@ class OpenQAEnv(ToolEnv):
         self,
         split: Split = "train",
         *,
-        source: str | Path | None = None,
+        data: str | Path | None = None,
         config: str = "",
         test_split: str = "validation",
-        retriever: Callable[[], Retriever] | None = None,
+        retriever: str | Callable[[], Retriever] = "",
         metric: Metric = "em",
         size: int = 2000,
         seed: int = 0,
@@ -42,12 +42,13 @@ class OpenQAEnv(ToolEnv):
 
         Args:
             split: "train" or "test".
-            source: A `.json`, `.jsonl` or `.parquet` file or the id of a data set on the Hugging Face hub; None is the
+            data: A `.json`, `.jsonl` or `.parquet` file or the id of a data set on the Hugging Face hub; None is the
                 small set that comes with the package. "{split}" in a file's name stands for the split; without it
                 every fifth question is held out for "test".
             config: Configuration of the data set on the hub, such as "distractor".
             test_split: What "test" is called on the hub.
-            retriever: Opens what is searched, once per run; by default BM25 over the passages of the questions.
+            retriever: What is searched: a name (see `toolrl.search.open_retriever`), or what opens it, once per run;
+                by default BM25 over the passages of the questions.
             metric: "em" or "f1"; see `toolrl.rewards.qa_reward`.
             size: At most so many tasks.
             seed: Fixes their choice and order.
@@ -63,14 +64,12 @@ class OpenQAEnv(ToolEnv):
         """
         check_split(split)
         reward = qa_reward(metric, call_cost=call_cost)
-        questions = load_questions(source, split, size, seed, config=config, test_split=test_split)
+        questions = load_questions(data, split, size, seed, config=config, test_split=test_split)
+        if isinstance(retriever, str):
+            retriever = opener(retriever) if retriever else _open_passages(questions, data)
         super().__init__(
             tasks=TaskSet(map(_task, questions)),
-            tools=[
-                search_tool(
-                    retriever or _open_passages(questions, source), k=results, snippet_characters=snippet_characters
-                )
-            ],
+            tools=[search_tool(retriever, k=results, snippet_characters=snippet_characters)],
             reward=reward,
             system_prompt=SYSTEM_PROMPT,
             limits=Limits(turns=8, tool_calls=6, completion_tokens=6000),
@@ -85,12 +84,12 @@ def solve(task: Task) -> Sequence[Message]:
     return [*(call("search", query=query) for query in task.metadata["queries"]), say(f"<answer>{answer}</answer>")]
 
 
-def _open_passages(questions: list[Question], source: str | Path | None) -> Callable[[], Retriever]:
+def _open_passages(questions: list[Question], data: str | Path | None) -> Callable[[], Retriever]:
     documents = corpus_of(questions)
     if not documents:
         raise ConfigError(
-            f"the questions of source={str(source)!r} come without passages to search; pass retriever=, a function "
-            "that opens a corpus"
+            f"the questions of data={str(data)!r} come without passages to search; pass retriever=, such as "
+            "'bm25:passages.jsonl'"
         )
     return functools.partial(BM25Retriever, documents)
 

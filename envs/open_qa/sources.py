@@ -23,12 +23,12 @@ Rows = Iterator[tuple[str, Any]]
 
 
 def load_questions(
-    source: str | Path | None, split: Split, size: int, seed: int, *, config: str = "", test_split: str = "validation"
+    data: str | Path | None, split: Split, size: int, seed: int, *, config: str = "", test_split: str = "validation"
 ) -> list[Question]:
     """Read questions, and draw at most `size` of them.
 
     Args:
-        source: A `.json`, `.jsonl` or `.parquet` file, the id of a data set on the hub, or None for the small set
+        data: A `.json`, `.jsonl` or `.parquet` file, the id of a data set on the hub, or None for the small set
             that comes with the package. With "{split}" in a file's name, that stands for the split; else every
             fifth question is held out for the test split, by a hash of its id.
         split: "train" or "test".
@@ -41,7 +41,7 @@ def load_questions(
         TaskError: There is no such file, or a row is broken; names the line and the field.
         ConfigError: The set cannot be loaded from the hub, or no question is left for the split.
     """
-    name = str(_OWN if source is None else source)
+    name = str(_OWN if data is None else data)
     if Path(name).suffix in _SUFFIXES:
         path = Path(name.replace("{split}", split))
         rows, shared = _read_file(path), "{split}" not in name
@@ -49,7 +49,7 @@ def load_questions(
         rows, shared = _read_hub(name, config, test_split if split == "test" else "train"), False
     drawn = heapq.nsmallest(size, _of_split(rows, split if shared else None), key=lambda q: _lot(q.id, split, seed))
     if not drawn:
-        raise ConfigError(f"source={name!r} has no answerable question for split={split!r}")
+        raise ConfigError(f"data={name!r} has no answerable question for split={split!r}")
     return drawn
 
 
@@ -150,5 +150,5 @@ def _read_hub(name: str, config: str, split: str) -> Rows:
     try:
         rows = datasets.load_dataset(name, config or None, split=split)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # no such set or split, or no connection
-        raise ConfigError(f"cannot load source={name!r} (config={config!r}, split={split!r}): {error}") from error
+        raise ConfigError(f"cannot load data={name!r} (config={config!r}, split={split!r}): {error}") from error
     yield from ((f"{name}[{split}], row {number}", dict(row)) for number, row in enumerate(rows, 1))

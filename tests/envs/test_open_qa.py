@@ -85,8 +85,8 @@ def write(path: Path, *rows: Any) -> Path:
     return path
 
 
-def env_of(source: Any, **settings: Any) -> OpenQAEnv:
-    return OpenQAEnv("train", source=source, **settings)
+def env_of(data: Any, **settings: Any) -> OpenQAEnv:
+    return OpenQAEnv("train", data=data, **settings)
 
 
 def numbered(count: int) -> list[dict[str, Any]]:
@@ -161,7 +161,7 @@ def test_lists_lines_and_parquet_hold_the_same_questions(tmp_path: Path) -> None
 
 def test_one_file_is_divided_and_names_with_split_are_not(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", *numbered(200))
-    parts = [{task.id for task in OpenQAEnv(split, source=path).tasks} for split in ("train", "test")]
+    parts = [{task.id for task in OpenQAEnv(split, data=path).tasks} for split in ("train", "test")]
     assert not parts[0] & parts[1]
     assert len(parts[0] | parts[1]) == 200
     assert 20 <= len(parts[1]) <= 60
@@ -171,10 +171,10 @@ def test_one_file_is_divided_and_names_with_split_are_not(tmp_path: Path) -> Non
 def test_size_draws_questions_by_the_seed_and_their_pages_alone_are_searched(tmp_path: Path) -> None:
     rows = [{**row, "context": [[f"Page {row['_id']}", ["Text."]]]} for row in numbered(100)]
     write(tmp_path / "train.jsonl", *rows)
-    source = tmp_path / "{split}.jsonl"
-    drawn = load_questions(source, "train", 10, 0)
-    assert drawn == load_questions(source, "train", 10, 0) == load_questions(source, "train", 100, 0)[:10]
-    assert {q.id for q in drawn} != {q.id for q in load_questions(source, "train", 10, 1)}
+    data = tmp_path / "{split}.jsonl"
+    drawn = load_questions(data, "train", 10, 0)
+    assert drawn == load_questions(data, "train", 10, 0) == load_questions(data, "train", 100, 0)[:10]
+    assert {q.id for q in drawn} != {q.id for q in load_questions(data, "train", 10, 1)}
     assert {document.title for document in corpus_of(drawn)} == {f"Page {question.id}" for question in drawn}
 
 
@@ -253,17 +253,17 @@ def hub_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_set_of_the_hub_has_its_own_splits(hub_set: Path) -> None:
     assert len(env_of(str(hub_set)).tasks) == 8
-    (task,) = OpenQAEnv("test", source=str(hub_set)).tasks
+    (task,) = OpenQAEnv("test", data=str(hub_set)).tasks
     assert (task.id, task.metadata["queries"]) == ("v", ["Tavel Bank", "Ida Pihem"])
 
 
 def test_what_cannot_be_loaded_from_the_hub_is_said(hub_set: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot load source='.*' \(config='', split='dev'\)"):
-        OpenQAEnv("test", source=str(hub_set), test_split="dev")
-    with pytest.raises(ConfigError, match="cannot load source="):
+    with pytest.raises(ConfigError, match=r"cannot load data='.*' \(config='', split='dev'\)"):
+        OpenQAEnv("test", data=str(hub_set), test_split="dev")
+    with pytest.raises(ConfigError, match="cannot load data="):
         env_of(str(tmp_path / "nothing"))
     write(hub_set / "train.jsonl", {"question": "q", "answer": 7})
-    with pytest.raises(ConfigError, match="cannot load source="):  # the columns of its files differ
+    with pytest.raises(ConfigError, match="cannot load data="):  # the columns of its files differ
         env_of(str(hub_set))
     write(hub_set / "validation.jsonl", {"question": "q", "answer": 7})
     with pytest.raises(TaskError, match=r"set\[train\], row 1: field 'answer' must be a text"):
@@ -275,11 +275,11 @@ def test_what_cannot_be_loaded_from_the_hub_is_said(hub_set: Path, tmp_path: Pat
 
 def test_questions_without_pages_need_a_retriever_and_are_searched_as_they_are(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", {"question": QUESTION, "answer": ["Port Maron"]})
-    source = str(path).replace("train", "{split}")
+    data = str(path).replace("train", "{split}")
     with pytest.raises(ConfigError, match="come without passages to search; pass retriever="):
-        env_of(source)
+        env_of(data)
     pages = [Document(title, title, text) for title, text in TEXTS.items()]
-    env = env_of(source, retriever=lambda: BM25Retriever(pages))
+    env = env_of(data, retriever=lambda: BM25Retriever(pages))
     (task,) = env.tasks
     assert (task.answer, task.metadata["queries"], "subject" in task.metadata) == ("Port Maron", [QUESTION], False)
     env.reset(options={"task": task})

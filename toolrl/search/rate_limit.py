@@ -1,0 +1,161 @@
+"""A rate that all processes of one user on one machine keep together.
+
+Each caller reserves the next free moment in a small file, under a lock of the kernel's: nothing is held while waiting,
+and a process that is killed leaves no more than an unused moment behind.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import math
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from toolrl.errors import ConfigError, RetrieverFault
+
+# No moment further away than this is believed or booked, whatever a server or a file says.
+FARTHEST_SECONDS = 3600.0
+
+# The boot that the moment belongs to, so that a file left from before a restart says nothing; the moment itself.
+_RECORD = struct.Struct("36sd")
+
+
+class RateLimit:
+    """At most `per_second` calls a second, over all processes and threads that use this name and folder.
+
+    A burst of calls after a pause is let through at once, later ones at even distances (the generic cell rate
+    algorithm). Moments are of the clock that all processes of a machine share.
+    """
+
+    def __init__(self, name: str, per_second: float, *, burst: int = 1, folder: Path | None = None):
+        """Open the limit, or make it.
+
+        Args:
+            name: Which limit; any text.
+            per_second: Calls a second.
+            burst: How many may come at once after a pause.
+            folder: Where its file is; by default a folder of the user's that is emptied when the machine starts.
+
+        Raises:
+            ConfigError: `per_second` or `burst` is not positive, or the folder cannot be used.
+        """
+        if not (math.isfinite(per_second) and per_second > 0):
+            raise ConfigError(f"per_second must be a positive number, got {per_second}")
+        if burst < 1:
+            raise ConfigError(f"burst must be at least 1, got {burst}")
+        self.name = name
+        self._interval = 1.0 / per_second
+        self._slack = (burst - 1) * self._interval
+        folder = runtime_folder() if folder is None else folder
+        self._path = folder / f"rate-{hashlib.sha256(name.encode()).hexdigest()[:24]}"
+        self._boot = _boot_id()
+
+    def reserve(self, within_seconds: float) -> float | None:
+        """Book the next free moment.
+
+        Args:
+            within_seconds: Book none that is further away.
+
+        Returns:
+            Seconds until it, 0 if it is now; None if there is none within the time.
+
+        Raises:
+            RetrieverFault: The file cannot be used.
+        """
+        with self._locked(within_seconds) as file:
+            if file is None:
+                return None
+            now = time.monotonic()
+            free = max(self._read(file, now), now - self._slack)
+            wait = max(0.0, free - now)
+            if wait > min(within_seconds, FARTHEST_SECONDS):
+                return None
+            self._write(file, free + self._interval)
+            return wait
+
+    def hold(self, seconds: float) -> None:
+        """Let no call through for so long, in any process: the other side has asked for it.
+
+        Raises:
+            RetrieverFault: The file cannot be used.
+        """
+        with self._locked(1.0) as file:
+            if file is not None:
+                now = time.monotonic()
+                self._write(file, max(self._read(file, now), now + min(seconds, FARTHEST_SECONDS)))
+
+    def _read(self, file: int, now: float) -> float:
+        """The next free moment; long ago if the file says nothing that can be believed."""
+        content = os.pread(file, _RECORD.size, 0)
+        if len(content) != _RECORD.size:
+            return -math.inf
+        boot, free = _RECORD.unpack(content)
+        believable = boot == self._boot and free <= now + FARTHEST_SECONDS + self._interval
+        return free if believable else -math.inf
+
+    def _write(self, file: int, free: float) -> None:
+        os.pwrite(file, _RECORD.pack(self._boot, free), 0)
+
+    @contextmanager
+    def _locked(self, within_seconds: float) -> Iterator[int | None]:
+        """The open file, locked; None if another process, a stopped one perhaps, has kept it for too long."""
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise RetrieverFault(f"the rate limit {self.name!r} cannot use its file: {error}") from error
+        try:
+            locked = _lock(file, time.monotonic() + max(within_seconds, 0.1))
+            try:
+                yield file if locked else None
+            except OSError as error:
+                raise RetrieverFault(f"the rate limit {self.name!r} cannot use its file: {error}") from error
+            finally:
+                if locked:  # a forked child has a copy of the descriptor: closing ours would not unlock
+                    fcntl.flock(file, fcntl.LOCK_UN)
+        finally:
+            os.close(file)
+
+
+def runtime_folder() -> Path:
+    """A folder of this user's alone that does not outlive the machine's run.
+
+    Raises:
+        ConfigError: It cannot be made, or belongs to someone else.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime and os.access(runtime, os.W_OK | os.X_OK):
+        folder = Path(runtime) / "toolrl"
+    else:
+        folder = Path(tempfile.gettempdir()) / f"toolrl-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise ConfigError(f"the folder {folder} for rate limits cannot be made: {error}") from error
+    if status.st_uid != os.getuid() or folder.is_symlink():
+        raise ConfigError(f"the folder {folder} for rate limits belongs to another user; set XDG_RUNTIME_DIR")
+    return folder
+
+
+def _lock(file: int, deadline: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+
+
+def _boot_id() -> bytes:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()[:36].ljust(36)
+    except OSError:
+        return b"unknown".ljust(36)
