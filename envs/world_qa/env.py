@@ -40,7 +40,7 @@ class WorldQAEnv(ToolEnv):
         Args:
             split: "train" or "test"; they are about different worlds.
             hops: How many facts, each from a document of its own, a question puts together: 1 to 4, or several
-                such numbers in turn.
+                such numbers for equal shares.
             documents: Of the world, from 50 to 100,000.
             namesakes: Share of people and of towns that have a namesake.
             size: At most so many tasks.

@@ -27,7 +27,7 @@ def check_hops(hops: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def make_tasks(world: World, hops: Sequence[int], size: int, snippet_characters: int, rng: random.Random) -> TaskSet:
-    """Draw questions about a world, the numbers of hops in turn.
+    """Draw questions about a world, equally many of each number of hops as far as there are.
 
     Args:
         world: What they are about.
@@ -41,13 +41,19 @@ def make_tasks(world: World, hops: Sequence[int], size: int, snippet_characters:
     """
     asker = _Asker(world, snippet_characters, rng)
     tasks: dict[str, Task] = {}
-    attempt = last = 0
-    while len(tasks) < size and attempt - last <= _FRUITLESS:
-        task = asker.draw(hops[attempt % len(hops)])
-        attempt += 1
+    count, fruitless = [0] * len(hops), [0] * len(hops)
+    places = list(range(len(hops)))
+    while len(tasks) < size and places:
+        place = min(places, key=count.__getitem__)
+        task = asker.draw(hops[place])
         if task is not None and task.id not in tasks:
             tasks[task.id] = task
-            last = attempt
+            count[place] += 1
+            fruitless[place] = 0
+        else:
+            fruitless[place] += 1
+            if fruitless[place] == _FRUITLESS:
+                places.remove(place)
     if not tasks:
         raise TaskError(
             f"this world has no question of {tuple(hops)} hops whose facts stand in the first {snippet_characters} "
