@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 import re
+import socket
 import threading
 import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from html import unescape
 from types import ModuleType
 from typing import Any
 from urllib.parse import urljoin
@@ -19,6 +18,7 @@ from toolrl.errors import ConfigError, MissingExtra
 from toolrl.search.addresses import AddressGuard, IPNetwork, Place, Resolve, shown
 from toolrl.search.base import Document, NotReadable
 from toolrl.search.http_get import Deadline, Reply, get
+from toolrl.search.page_text import document_of, require_trafilatura
 from toolrl.search.politeness import (
     CircuitOpen,
     Exhausted,
@@ -28,8 +28,6 @@ from toolrl.search.politeness import (
     retry_after_seconds,
 )
 
-_HTML_TYPES = ("text/html", "application/xhtml+xml")
-_TEXT_TYPES = ("application/json", "application/xml")
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 _ROBOTS_BYTES = 500 * 1024  # RFC 9309, section 2.5
@@ -90,7 +88,7 @@ class PageReader:
         *,
         blocked_domains: Iterable[str] = (),
         allow_addresses: Sequence[IPNetwork] = (),
-        resolve: Resolve | None = None,
+        resolve: Resolve = socket.getaddrinfo,
     ):
         """Prepare to read pages.
 
@@ -104,13 +102,14 @@ class PageReader:
             MissingExtra: trafilatura or protego is not installed.
             ConfigError: A domain is not one.
         """
-        self._trafilatura, self._protego = _packages()
+        self._protego = _protego()
+        require_trafilatura()
         self.settings = PageSettings() if settings is None else settings
         self.guard = AddressGuard(
             blocked_domains=blocked_domains,
             allow_addresses=allow_addresses,
             allow_ports=self.settings.allow_ports,
-            **({} if resolve is None else {"resolve": resolve}),
+            resolve=resolve,
         )
         self._sites: OrderedDict[str, Politeness] = OrderedDict()
         self._robots: OrderedDict[str, tuple[float, Any]] = OrderedDict()
@@ -135,7 +134,7 @@ class PageReader:
             raise NotReadable(f"{shown(reply.place.url)}: {_explained(reply.status)}")
         if reply.too_large:
             raise NotReadable(f"{shown(reply.place.url)}: the page is larger than {self.settings.max_bytes} bytes")
-        return self._document(reply)
+        return document_of(reply)
 
     def close(self) -> None:
         """End what waits for its turn; may be called twice."""
@@ -211,81 +210,6 @@ class PageReader:
         reply = self._follow(robots, deadline, _ROBOTS_BYTES, obey_robots=False)
         return self._protego.Protego.parse(reply.body.decode("utf-8", "replace")) if reply.status == 200 else None
 
-    def _document(self, reply: Reply) -> Document:
-        url = reply.place.url
-        kind = reply.headers.get_content_type() if "Content-Type" in reply.headers else _sniffed(reply.body)
-        is_text = kind.startswith("text/") or kind in _TEXT_TYPES or kind.endswith(("+xml", "+json"))
-        if not (is_text or kind in _HTML_TYPES):
-            name = "a PDF" if kind == "application/pdf" else f"of the type {kind}"
-            raise NotReadable(f"{shown(url)}: it is {name}; only pages of text can be read")
-        text = decoded(reply.body, reply.headers.get_content_charset())
-        if kind not in _HTML_TYPES:
-            return self._checked(Document(url, url, _printable(text).strip(), url))
-        title = re.search(r"<title[^>]{0,200}>([^<]{0,2000})</title", text[:200_000], re.IGNORECASE)
-        name = " ".join(unescape(title[1]).split()) if title else ""
-        return self._checked(Document(url, _printable(name) or url, self._readable(_printable(text)), url))
-
-    def _checked(self, document: Document) -> Document:
-        if not document.text:
-            raise NotReadable(f"{shown(document.url)}: the page has no text; it may need a browser to show any")
-        return document
-
-    def _readable(self, html: str) -> str:
-        """The text of an HTML page without what surrounds it; all of its text if none is more than the rest."""
-        try:
-            text = self._trafilatura.extract(html, include_comments=False) or self._trafilatura.html2txt(html)
-        except (ValueError, TypeError, AttributeError, LookupError, RecursionError, SyntaxError) as error:
-            raise NotReadable(f"the page cannot be made sense of ({type(error).__name__})") from error
-        return (text or "").strip()
-
-
-def decoded(content: bytes, declared: str | None) -> str:
-    """Bytes as text: by their byte order mark, else by what is declared outside or inside, else by what fits."""
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if content.startswith(mark):
-            return content.decode(encoding, "replace").removeprefix("\ufeff")
-    inside = re.search(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_:.-]{2,40})""", content[:2048])
-    for name in (declared, inside[1].decode("ascii") if inside else None):
-        encoding = _browsers_encoding(name)
-        if encoding is not None:
-            return content.decode(encoding, "replace")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")
-
-
-def _browsers_encoding(name: str | None) -> str | None:
-    """The encoding that browsers use under a name (https://encoding.spec.whatwg.org); None if it is not of text."""
-    try:
-        # Without this check "zip", "rot13" and their like, which are no encodings of text, would be codecs too.
-        codec = codecs.lookup(name or "")
-        is_text = isinstance(codec.name, str) and isinstance("a".encode(codec.name), bytes)
-    except (LookupError, ValueError, TypeError):
-        return None
-    if not is_text or codec.name in ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"):
-        return None
-    return "cp1252" if codec.name in ("ascii", "iso8859-1") else codec.name
-
-
-def _sniffed(content: bytes) -> str:
-    """A type for content that comes without one."""
-    start = content[:1024].lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")) or b"<html" in start:
-        return "text/html"
-    if start.startswith(b"%pdf"):
-        return "application/pdf"
-    return "application/octet-stream" if b"\0" in start else "text/plain"
-
-
-def _printable(text: str) -> str:
-    """A text without control characters, which parsers of HTML refuse, and halves of surrogate pairs."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", " ", text.replace("\r\n", "\n"))
-
 
 def _explained(status: int) -> str:
     meanings = {
@@ -300,13 +224,9 @@ def _explained(status: int) -> str:
     return f"{meaning} (HTTP status {status})"
 
 
-def _packages() -> tuple[ModuleType, ModuleType]:
-    try:
-        import trafilatura
-    except ImportError as error:
-        raise MissingExtra("trafilatura", "web") from error
+def _protego() -> ModuleType:
     try:
         import protego
     except ImportError as error:
         raise MissingExtra("protego", "web") from error
-    return trafilatura, protego
+    return protego
