@@ -19,7 +19,8 @@ from toolrl.search.web import WebRetriever
 from toolrl.usage import Usage, counting
 
 for package in ("ddgs", "trafilatura", "protego"):
-    pytest.importorskip(package, reason=f"{package} is not installed; it comes with the extra `web`")
+    reason = f"{package} cannot be imported; it comes with the extra `web`"
+    pytest.importorskip(package, reason=reason, exc_type=ImportError)
 
 QUICK = PolitenessSettings(
     requests_per_second=None, attempts=3, first_delay_seconds=0.001, max_delay_seconds=0.002, failures_to_open=1000
