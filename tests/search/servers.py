@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -22,9 +24,9 @@ class Request:
 
 @dataclass
 class Answer:
-    """What it answers; None as the status sends the body alone, as it is."""
+    """What it answers; None as the status sends the body alone, as it is. A body in pieces has no length announced."""
 
-    body: bytes = b""
+    body: bytes | Iterable[bytes] = b""
     status: int | None = 200
     headers: dict[str, str] = field(default_factory=lambda: {"Content-Type": "text/html; charset=utf-8"})
 
@@ -32,7 +34,7 @@ class Answer:
 class Server:
     """An HTTP server whose answers are looked up by the path, without the query."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Request] = []
         self.answers: dict[str, Callable[[Request], Answer] | Answer | list[Answer]] = {}
         # Set by a test that has seen what it wanted, so that an answer that hangs ends.
@@ -52,7 +54,14 @@ class Server:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class HTTPServer(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                if not isinstance(sys.exception(), OSError):  # which only says that the client has gone
+                    super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+        self._http = HTTPServer((host, port), Handler)
+        if tls is not None:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
@@ -80,21 +89,21 @@ class Server:
             answer = answer(request)
         elif isinstance(answer, list):
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
-        if answer.status is None:
-            handler.wfile.write(answer.body)
-            return
-        handler.send_response(answer.status)
-        headers = {"Content-Length": str(len(answer.body)), **answer.headers}
-        for name, value in headers.items():
-            if value:
+        pieces = [answer.body] if isinstance(answer.body, bytes) else answer.body
+        if answer.status is not None:
+            handler.send_response(answer.status)
+            length = {"Content-Length": str(len(answer.body))} if isinstance(answer.body, bytes) else {}
+            for name, value in {**length, **answer.headers}.items():
                 handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(answer.body)
+            handler.end_headers()
+        for piece in pieces:
+            handler.wfile.write(piece)
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Server]:
-    server = Server()
+def running(host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
+    """A server, closed at the end."""
+    server = Server(host, port, tls)
     try:
         yield server
     finally:

@@ -26,9 +26,11 @@ from toolrl.search.politeness import TryAgain
 
 # Errors of connecting that say something about this machine, not about the site.
 _OURS = {
-    *(errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
+    *(errno.ENETDOWN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
     *(errno.EACCES, errno.EPERM),  # what a firewall of ours answers
 }
+# Without a network all connections fail with these; without IPv6, which many machines lack, those over IPv6.
+_NO_NETWORK = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _CHUNK_BYTES = 65536
 
 
@@ -118,9 +120,9 @@ def _connected(place: Place, addresses: list[IPAddress], deadline: Deadline) -> 
             connection = socket.create_connection((str(address), place.port), timeout=seconds)
         except OSError as failure:
             error = failure
-            if failure.errno in _OURS or (failure.errno == errno.ENETUNREACH and address.version == 4):
+            if failure.errno in _OURS or (failure.errno in _NO_NETWORK and address.version == 4):
                 raise RetrieverFault(f"the network cannot be used here: {failure}") from failure
-            unreachable += failure.errno == errno.ENETUNREACH
+            unreachable += failure.errno in _NO_NETWORK
             continue
         if place.scheme == "http":
             return connection

@@ -13,6 +13,7 @@ from toolrl.search.http_get import Reply
 
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _TEXT_TYPES = ("application/json", "application/xml")
+_NOT_FOR_PAGES = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf_7")
 
 
 def require_trafilatura() -> None:
@@ -74,7 +75,7 @@ def _browsers_encoding(name: str | None) -> str | None:
         is_text = isinstance(codec.name, str) and isinstance("a".encode(codec.name), bytes)
     except (LookupError, ValueError, TypeError):
         return None
-    if not is_text or codec.name in ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"):
+    if not is_text or codec.name.replace("-", "_") in _NOT_FOR_PAGES:
         return None
     return "cp1252" if codec.name in ("ascii", "iso8859-1") else codec.name
 

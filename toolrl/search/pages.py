@@ -152,7 +152,7 @@ class PageReader:
             if location is None:
                 return reply
             try:
-                target = urljoin(place.url, location.encode("latin-1", "replace").decode("utf-8", "replace"))
+                target = urljoin(place.url, _header_text(location))
             except ValueError:
                 raise NotReadable(f"{shown(place.url)}: it leads to something that is not a URL") from None
             place = self.guard.place(target)
@@ -208,7 +208,15 @@ class PageReader:
         """
         robots = self.guard.place(f"{place.origin}/robots.txt")
         reply = self._follow(robots, deadline, _ROBOTS_BYTES, obey_robots=False)
-        return self._protego.Protego.parse(reply.body.decode("utf-8", "replace")) if reply.status == 200 else None
+        return self._protego.Protego.parse(reply.body.decode("utf-8-sig", "replace")) if reply.status == 200 else None
+
+
+def _header_text(value: str) -> str:
+    """A header, whose bytes `http.client` takes for Latin-1, as UTF-8 if it is that."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def _explained(status: int) -> str:
