@@ -44,6 +44,9 @@ OWNERS = {
     "e2b": "sandbox.e2b",
     "e2b_code_interpreter": "sandbox.e2b",
     "ddgs": "search",
+    "sentence_transformers": "search",
+    "trafilatura": "search",
+    "usearch": "search",
 }
 
 PACKAGE_FOLDERS = {"toolrl": ROOT / "toolrl", "toolrl_envs": ROOT / "envs"}

@@ -1,4 +1,4 @@
-"""The command line: `toolrl train`, `eval`, `envs`, `doctor` and `sandbox serve`."""
+"""The command line: `toolrl train`, `eval`, `envs`, `doctor`, `sandbox serve` and `search`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
-from toolrl.errors import ConfigError, UserError
+from toolrl.errors import ConfigError, InfrastructureError, UserError
 
 app = typer.Typer(
     add_completion=False,
@@ -138,24 +139,87 @@ def serve(
     """Serve local sandboxes through E2B's protocol, for E2B's own SDK, until Ctrl-C or SIGTERM."""
     from toolrl.sandbox.server import HostSettings, SandboxServer
 
-    over = threading.Event()
-    before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    wait_for_end = _expect_end()
     limits = dataclasses.replace(HostSettings().limits, seconds=run_seconds, memory_mb=memory_mb)
     settings = HostSettings(limits, packages, max_sandboxes, api_key=api_key or None)
     with SandboxServer(settings, host=host, port=port) as server:
         typer.echo(f"export E2B_API_URL={server.url} E2B_SANDBOX_URL={server.url} E2B_API_KEY={api_key or 'any'}")
+        wait_for_end()
+
+
+search_app = typer.Typer(no_args_is_help=True, help="Search backends.")
+app.add_typer(search_app, name="search")
+
+RETRIEVER = typer.Argument(
+    metavar="BACKEND",
+    help="bm25:CORPUS, dense:CORPUS, hybrid:CORPUS, web, or a server's address; a corpus is python-docs, a .jsonl or "
+    ".parquet file, a folder of texts, or hf:OWNER/NAME.",
+)
+MODEL = typer.Option(help="Sentence-transformers model of a dense or hybrid backend.")
+STORE = typer.Option(help="SQLite file that remembers the answers.")
+MODE = typer.Option(help="'cache', 'record' or 'replay'; with --store.")
+
+
+@search_app.command(name="query")
+def search_query(
+    backend: Annotated[str, RETRIEVER],
+    query: Annotated[str, typer.Argument(help="What to search for.")],
+    k: Annotated[int, typer.Option("--k", min=1, help="Results.")] = 5,
+    model: Annotated[str, MODEL] = "",
+    store: Annotated[Path | None, STORE] = None,
+    mode: Annotated[str, MODE] = "cache",
+) -> None:
+    """Search once, and print what is found."""
+    from toolrl.search import open_retriever
+
+    with open_retriever(backend, model=model or None, store=store, mode=mode) as retriever:  # type: ignore[arg-type]
+        for document in retriever.search(query, k):
+            text = " ".join(document.text.split())
+            typer.echo(f"{document.score:8.3f}  {document.id}  {document.title}\n          {text[:200]}")
+
+
+@search_app.command(name="serve")
+def search_serve(
+    backend: Annotated[str, RETRIEVER],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    api_key: Annotated[str, typer.Option(envvar="TOOLRL_SEARCH_API_KEY", help="What clients must send.")] = "",
+    model: Annotated[str, MODEL] = "",
+    store: Annotated[Path | None, STORE] = None,
+    mode: Annotated[str, MODE] = "cache",
+) -> None:
+    """Serve a backend through Search-R1's protocol (POST /retrieve) until Ctrl-C or SIGTERM."""
+    from toolrl.search import RetrievalServer, open_retriever
+
+    wait_for_end = _expect_end()
+    with (
+        open_retriever(backend, model=model or None, store=store, mode=mode) as retriever,  # type: ignore[arg-type]
+        RetrievalServer(retriever, host=host, port=port, api_key=api_key or None) as server,
+    ):
+        typer.echo(f"serving {backend} at {server.url}/retrieve")
+        wait_for_end()
+
+
+def _expect_end() -> Callable[[], None]:
+    """From now on Ctrl-C and SIGTERM end what is returned, which waits for one; a further one ends the process."""
+    over = threading.Event()
+    before = {number: signal.signal(number, lambda *_: over.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def wait() -> None:
         over.wait()
         for number, handler in before.items():
-            signal.signal(number, handler)  # a second one does not wait for the sandboxes' end
+            signal.signal(number, handler)
+
+    return wait
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line. Wrong input prints one line and exits with status 2."""
+    """Run the command line. Wrong input prints one line and exits with status 2, a fault of a service with 1."""
     try:
         app(args=arguments)
-    except UserError as error:
+    except (UserError, InfrastructureError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
-        sys.exit(2)
+        sys.exit(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(0)

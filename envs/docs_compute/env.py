@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, call, say
 from toolrl.rewards import answer_reward, numbers_equal
-from toolrl.search import python_docs_retriever
 from toolrl.tools import python_tool, search_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split
+from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_split, opener
 from toolrl_envs.docs_search import facts as documentation
 
 OPERATIONS = {"times": "*", "plus": "+", "minus": "-"}
@@ -34,6 +33,7 @@ class DocsComputeEnv(ToolEnv):
         size: int = 2000,
         seed: int = 0,
         call_cost: float = CALL_COST,
+        retriever: str = PYTHON_DOCS,
         render_mode: str | None = None,
     ):
         """Make the environment.
@@ -43,11 +43,12 @@ class DocsComputeEnv(ToolEnv):
             size: At most so many tasks.
             seed: Fixes their choice and order.
             call_cost: Taken off a right answer for each call.
+            retriever: What is searched, see `toolrl.search.open_retriever`: a server of the same documents, say.
             render_mode: See `ToolEnv`.
         """
         check_split(split)
         search = search_tool(
-            python_docs_retriever, k=documentation.RESULTS, snippet_characters=documentation.SNIPPET_CHARACTERS
+            opener(retriever), k=documentation.RESULTS, snippet_characters=documentation.SNIPPET_CHARACTERS
         )
         super().__init__(
             tasks=compute_tasks(split, size, seed),

@@ -9,9 +9,8 @@ from typing import Any
 
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, call, say
 from toolrl.rewards import answer_reward, exact_match
-from toolrl.search import python_docs_retriever
 from toolrl.tools import search_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split
+from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_split, opener
 from toolrl_envs.docs_search.facts import RESULTS, SNIPPET_CHARACTERS, Fact, FactKind, facts
 
 WORDINGS: dict[FactKind, tuple[str, ...]] = {
@@ -33,6 +32,7 @@ class DocsSearchEnv(ToolEnv):
         size: int = 2000,
         seed: int = 0,
         call_cost: float = CALL_COST,
+        retriever: str = PYTHON_DOCS,
         render_mode: str | None = None,
     ):
         """Make the environment.
@@ -42,12 +42,13 @@ class DocsSearchEnv(ToolEnv):
             size: At most so many tasks.
             seed: Fixes their choice and order.
             call_cost: Taken off a right answer for each call.
+            retriever: What is searched, see `toolrl.search.open_retriever`: a server of the same documents, say.
             render_mode: See `ToolEnv`.
         """
         check_split(split)
         super().__init__(
             tasks=documentation_tasks(split, size, seed),
-            tools=[search_tool(python_docs_retriever, k=RESULTS, snippet_characters=SNIPPET_CHARACTERS)],
+            tools=[search_tool(opener(retriever), k=RESULTS, snippet_characters=SNIPPET_CHARACTERS)],
             reward=answer_reward(same_text, call_cost=call_cost),
             system_prompt=SYSTEM_PROMPT,
             limits=Limits(turns=4, tool_calls=4, completion_tokens=640),

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given, settings, strategies as st
 
 from toolrl.errors import ConfigError
 from toolrl.search import BM25Retriever, Document, Retriever, bm25, python_docs_retriever, python_symbols
+from toolrl.search.corpora import DocumentCorpus
 
 FRUIT = [
     Document("a", "Apple", "A red fruit. It keeps the doctor away."),
@@ -108,7 +108,7 @@ def test_building_prints_nothing(capfd):
 
 @pytest.mark.parametrize("kind", ["module", "function", "class", "method", "exception", "constant"])
 def test_a_dotted_name_finds_its_own_document_first(kind, python_docs):
-    titles = {document.id: document.title for document in python_docs._documents}
+    titles = {document.id: document.title for document in python_docs._store}
     symbols = [symbol for symbol in python_symbols() if symbol.kind == kind]
     missed = [s for s in symbols if python_docs.search(titles[s.document_id], k=1)[0].id != s.document_id]
     assert len(missed) <= 0.01 * len(symbols), missed[:10]
@@ -147,15 +147,6 @@ def test_concurrent_searches_agree_with_serial_ones(python_docs):
         assert list(pool.map(lambda query: python_docs.search(query, 5), queries)) == serial
 
 
-def test_the_median_query_takes_less_than_two_milliseconds(python_docs):
-    seconds = []
-    for symbol in python_symbols()[::20]:
-        start = time.perf_counter()
-        python_docs.search(symbol.summary or symbol.document_id, 5)
-        seconds.append(time.perf_counter() - start)
-    assert sorted(seconds)[len(seconds) // 2] < 0.002
-
-
 def test_the_shared_retriever_is_made_once(python_docs):
     assert python_docs_retriever() is python_docs
 
@@ -175,7 +166,7 @@ def test_the_package_imports_without_numpy():
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
-# The cache
+# On disk
 
 
 def index_folders(cache_dir):
@@ -193,53 +184,46 @@ def never_built(monkeypatch):
 
 
 def test_a_kept_index_is_loaded_and_finds_the_same(tmp_path, fruit, never_built):
-    BM25Retriever(FRUIT, cache_dir=tmp_path / "new" / "folder")
+    BM25Retriever.open(DocumentCorpus(FRUIT), cache_dir=tmp_path / "new" / "folder")
     never_built()
-    loaded = BM25Retriever(FRUIT, cache_dir=tmp_path / "new" / "folder")
+    loaded = BM25Retriever.open(DocumentCorpus(FRUIT), cache_dir=tmp_path / "new" / "folder")
     assert loaded.search("red apple", 3) == fruit.search("red apple", 3)
+    assert loaded.read("b") == FRUIT[1]
+    assert loaded.identity == fruit.identity
 
 
 def test_another_corpus_has_another_index(tmp_path):
-    BM25Retriever(FRUIT, cache_dir=tmp_path)
-    BM25Retriever(FRUIT[:2], cache_dir=tmp_path)
+    first = BM25Retriever.open(DocumentCorpus(FRUIT), cache_dir=tmp_path)
+    second = BM25Retriever.open(DocumentCorpus(FRUIT[:2]), cache_dir=tmp_path)
     assert len(index_folders(tmp_path)) == 2
+    assert first.identity != second.identity
 
 
 @pytest.mark.parametrize("damage", ["truncated", "deleted", "garbage"])
 @pytest.mark.parametrize("name", ["data.csc.index.npy", "vocab.index.json", "params.index.json"])
 def test_a_damaged_index_is_made_anew(damage, name, tmp_path, fruit, never_built):
-    BM25Retriever(FRUIT, cache_dir=tmp_path)
+    BM25Retriever.open(DocumentCorpus(FRUIT), cache_dir=tmp_path)
     (folder,) = index_folders(tmp_path)
     if damage == "deleted":
         (folder / name).unlink()
     else:
         whole = (folder / name).read_bytes()
         (folder / name).write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"\x00nonsense")
-    repaired = BM25Retriever(FRUIT, cache_dir=tmp_path)
+    repaired = BM25Retriever.open(DocumentCorpus(FRUIT), cache_dir=tmp_path)
     assert repaired.search("red apple", 3) == fruit.search("red apple", 3)
     never_built()
-    BM25Retriever(FRUIT, cache_dir=tmp_path)
+    BM25Retriever.open(DocumentCorpus(FRUIT), cache_dir=tmp_path)
 
 
-def test_many_at_once_leave_one_index_and_no_scraps(tmp_path, fruit):
-    with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda _: BM25Retriever(FRUIT, cache_dir=tmp_path), range(16)))
-    assert all(retriever.search("red", 3) == fruit.search("red", 3) for retriever in made)
-    assert [path.name for path in tmp_path.iterdir()] == [path.name for path in index_folders(tmp_path)]
-    assert len(index_folders(tmp_path)) == 1
+def test_a_file_is_indexed_and_a_changed_one_anew(tmp_path):
+    file = tmp_path / "corpus.jsonl"
+    file.write_text('{"id": "x", "title": "Kiwi", "text": "green"}\n')
+    assert BM25Retriever.open(file, cache_dir=tmp_path).search("kiwi", 1)[0].id == "x"
+    file.write_text('{"id": "y", "title": "Kiwi", "text": "green"}\n')
+    assert BM25Retriever.open(str(file), cache_dir=tmp_path).search("kiwi", 1)[0].id == "y"
 
 
-def test_scraps_of_a_killed_process_are_removed(tmp_path):
-    old, fresh = tmp_path / ".bm25-old", tmp_path / ".bm25-fresh"
-    old.mkdir()
-    fresh.mkdir()
-    os.utime(old, (0, 0))
-    BM25Retriever(FRUIT, cache_dir=tmp_path)
-    assert not old.exists()
-    assert fresh.exists()
-
-
-def test_a_cache_that_cannot_be_written_is_a_user_error(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="cache_dir"):
-        BM25Retriever(FRUIT, cache_dir=tmp_path / "file")
+def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOOLRL_CACHE", str(tmp_path / "kept"))
+    BM25Retriever.open(DocumentCorpus(FRUIT))
+    assert len(index_folders(tmp_path / "kept")) == 1

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies as st
 
-from toolrl import RetrieverFault, ToolResult
-from toolrl.search import Document, Retriever
-from toolrl.tools import search_tool
-from toolrl.tools.search import format_documents
+from toolrl import ConfigError, RetrieverFault, Task, ToolCall, ToolEnv, ToolFailure, ToolResult, call
+from toolrl.env import run_sync
+from toolrl.search import CachedRetriever, Document, NotReadable, Retriever
+from toolrl.tools import Toolbox, open_tool, search_tool
+from toolrl.tools.resources import ResourceScope
+from toolrl.tools.search import cut_into_parts, format_documents
 
 CallTool = Callable[..., ToolResult]
 
@@ -24,12 +28,6 @@ class FakeRetriever(Retriever):
         if query == "down":
             raise RetrieverFault("backend down")
         return [document for document in self.documents if document.title in query.split()][:k]
-
-    def search_batch(self, queries: Sequence[str], k: int) -> list[list[Document]]:
-        return [self.search(query, k) for query in queries]
-
-    def close(self) -> None:
-        pass
 
 
 RETRIEVER = FakeRetriever(*(Document(letter, letter, f"text of {letter}") for letter in "abcd"))
@@ -72,3 +70,80 @@ def test_full_snippets_are_never_cut_by_the_tools_own_limit(call_tool: CallTool)
     documents = [Document(str(index), "t", "word " * 500) for index in range(5)]
     search = search_tool(lambda: FakeRetriever(*documents), k=5, snippet_characters=400)
     assert call_tool(search, query="t").cut_characters == 0
+
+
+def test_the_format_of_results_is_the_authors(call_tool: CallTool) -> None:
+    documents = [Document("id1", "t", "some {braces} text", "https://x.example", 1.25), Document("id2", "t", "b")]
+    layout = "{number}. {title} <{id}> {url} {score:.1f}: {snippet}"
+    search = search_tool(lambda: FakeRetriever(*documents), result_format=layout)
+    assert call_tool(search, query="t").content == (
+        "1. t <id1> https://x.example 1.2: some {braces} text\n2. t <id2>  0.0: b"
+    )
+
+
+@pytest.mark.parametrize("layout", ["{name}", "{title", "{0}", "{title.missing}", "{score:q}"])
+def test_a_format_with_other_fields_is_refused(layout: str) -> None:
+    with pytest.raises(ConfigError, match="its fields are number, id, title, snippet, url, score"):
+        search_tool(lambda: RETRIEVER, result_format=layout)
+
+
+class Library(FakeRetriever):
+    """Opens documents as well."""
+
+    def read(self, reference: str) -> Document:
+        for document in self.documents:
+            if document.id == reference:
+                return document
+        raise NotReadable(f"there is no {reference}")
+
+
+def test_a_document_is_read_in_parts(call_tool: CallTool) -> None:
+    words = " ".join(f"word{number}" for number in range(60))
+    read = open_tool(
+        lambda: Library(Document("d", "A  title", words), Document("e", "Short", "all of it")), characters=200
+    )
+    assert call_tool(read, reference="e").content == "Short\nall of it"
+    parts = [call_tool(read, reference="d", part=part).content for part in (1, 2, 3)]
+    assert [part.splitlines()[0] for part in parts] == [f"A title (part {number} of 3)" for number in (1, 2, 3)]
+    assert " ".join(part.splitlines()[1] for part in parts) == words
+    beyond = call_tool(read, reference="d", part=4)
+    assert (beyond.content, beyond.failure) == ("error: 'd' has 3 parts, there is no part 4", ToolFailure.RAISED)
+    assert call_tool(read, reference="z").content == "error: there is no z"
+
+
+def test_results_that_cannot_be_opened_are_said_to_be(call_tool: CallTool) -> None:
+    assert "only search results" in call_tool(open_tool(lambda: RETRIEVER), reference="a").content
+
+
+@given(st.text("ab \n", max_size=200), st.integers(1, 50))
+def test_parts_lose_nothing_but_space_between_them(text: str, characters: int) -> None:
+    parts = cut_into_parts(text, characters)
+    assert all(len(part) <= characters for part in parts)
+    assert "".join("".join(parts).split()) == "".join(text.split())
+
+
+def test_tools_of_one_function_share_the_retriever(scope: ResourceScope) -> None:
+    opened = []
+
+    def open_library() -> Library:
+        opened.append(Library(Document("x", "x", "text")))
+        return opened[-1]
+
+    toolbox = Toolbox([search_tool(open_library), open_tool(open_library)])
+    for name, arguments in (("search", {"query": "x"}), ("open", {"reference": "x"})):
+        assert run_sync(toolbox.call(ToolCall(name, arguments), scope)).failure is None
+    assert len(opened) == 1
+
+
+def test_an_episode_tells_how_often_the_cache_had_the_answer(tmp_path: Path) -> None:
+    search = search_tool(lambda: CachedRetriever(RETRIEVER, tmp_path / "store.sqlite"))
+    env = ToolEnv(tasks=[Task("t", "?", "a")], tools=[search], reward=lambda task, episode: 1.0)
+    session, other = env.open_episode(env.tasks[0]), env.open_episode(env.tasks[0])
+    for _ in range(2):
+        run_sync(session.advance(call("search", query="a")))
+    run_sync(other.advance(call("search", query="a")))
+    for episode in (session, other):
+        run_sync(episode.close())
+    assert session.usage == {"search_cache_misses": 1, "search_cache_hits": 1}
+    assert other.usage == {"search_cache_hits": 1}
+    env.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from toolrl.search.base import Document, NotReadable, Retriever
@@ -9,14 +10,43 @@ from toolrl.search.pydocs import Parameter, Symbol, python_documentation, python
 
 if TYPE_CHECKING:
     from toolrl.search.bm25 import BM25Retriever, python_docs_retriever
+    from toolrl.search.cache import CachedRetriever
+    from toolrl.search.corpora import Corpus, open_corpus
+    from toolrl.search.dense import DenseRetriever
+    from toolrl.search.http import HTTPRetriever
+    from toolrl.search.hybrid import HybridRetriever
+    from toolrl.search.opening import open_retriever
+    from toolrl.search.server import RetrievalServer
+
+# Imported when they are first used, so that `toolrl.search` imports without numpy.
+_LATER = {
+    "BM25Retriever": "bm25",
+    "CachedRetriever": "cache",
+    "Corpus": "corpora",
+    "DenseRetriever": "dense",
+    "HTTPRetriever": "http",
+    "HybridRetriever": "hybrid",
+    "RetrievalServer": "server",
+    "open_corpus": "corpora",
+    "open_retriever": "opening",
+    "python_docs_retriever": "bm25",
+}
 
 __all__ = [
     "BM25Retriever",
+    "CachedRetriever",
+    "Corpus",
+    "DenseRetriever",
     "Document",
+    "HTTPRetriever",
+    "HybridRetriever",
     "NotReadable",
     "Parameter",
+    "RetrievalServer",
     "Retriever",
     "Symbol",
+    "open_corpus",
+    "open_retriever",
     "python_docs_retriever",
     "python_documentation",
     "python_symbols",
@@ -24,8 +54,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("BM25Retriever", "python_docs_retriever"):  # so that `toolrl.search` imports without numpy
-        from toolrl.search import bm25
-
-        return getattr(bm25, name)
+    if name in _LATER:
+        return getattr(import_module(f"toolrl.search.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

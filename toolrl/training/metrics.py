@@ -52,6 +52,9 @@ def _env_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         metrics[f"part_{name}"] = mean(t.score.parts[name] for t in scored if name in t.score.parts)
     for name in sorted({name for t in trajectories for name in t.usage}):
         metrics[f"usage_{name}"] = mean(t.usage.get(name, 0.0) for t in trajectories)
+    hits, misses = (metrics.get(f"usage_search_cache_{outcome}") or 0.0 for outcome in ("hits", "misses"))
+    if hits + misses:
+        metrics["search_cache_hit_rate"] = hits / (hits + misses)
     for name, count in Counter(result.call.name or "malformed" for result in results).items():
         if any(result.call.name == name and result.failure is None for result in results):
             metrics[f"calls_{name}"] = count / len(trajectories)

@@ -1,0 +1,90 @@
+"""Retrievers by name, and the command line's searches."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from toolrl.errors import ConfigError
+from toolrl.search import BM25Retriever, CachedRetriever, HTTPRetriever, open_retriever, python_docs_retriever
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "toolrl", "search", *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    file = tmp_path / "fruit.jsonl"
+    file.write_text('{"id": "k", "title": "Kiwi", "text": "green and sweet"}\n{"id": "p", "text": "a pear"}\n')
+    return file
+
+
+def test_a_name_opens_a_retriever(corpus, tmp_path):
+    assert open_retriever("bm25:python-docs") is python_docs_retriever()
+    opened = open_retriever(f"bm25:{corpus}", cache_dir=tmp_path)
+    assert isinstance(opened, BM25Retriever)
+    assert opened.search("kiwi", 1)[0].id == "k"
+    with open_retriever("http://localhost:8000/retrieve") as remote:
+        assert isinstance(remote, HTTPRetriever)
+    with open_retriever(f"bm25:{corpus}", cache_dir=tmp_path, store=tmp_path / "s.sqlite") as cached:
+        assert isinstance(cached, CachedRetriever)
+
+
+@pytest.mark.parametrize("name", ["elastic:x", "bm25:", "bm25", "", "google"])
+def test_an_unknown_backend_is_refused_with_those_there_are(name):
+    with pytest.raises(ConfigError, match=r"unknown search backend .*'bm25:CORPUS', 'dense:CORPUS'"):
+        open_retriever(name)
+
+
+def test_a_model_where_none_is_used_is_refused():
+    with pytest.raises(ConfigError, match="makes no sense"):
+        open_retriever("bm25:python-docs", model="x")
+
+
+def test_a_replay_needs_a_store():
+    with pytest.raises(ConfigError, match="needs a store"):
+        open_retriever("bm25:python-docs", mode="replay")
+
+
+def test_the_command_line_searches_records_and_replays(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOOLRL_CACHE", str(tmp_path / "cache"))
+    store = ("--store", str(tmp_path / "s.sqlite"))
+    found = run("query", f"bm25:{corpus}", "sweet kiwi", *store, "--mode", "record")
+    assert re.search(r"^\s+\d+\.\d+  k  Kiwi\n\s+green and sweet\n$", found.stdout)
+    assert run("query", f"bm25:{corpus}", "sweet kiwi", *store, "--mode", "replay").stdout == found.stdout
+    missing = run("query", f"bm25:{corpus}", "pear", *store, "--mode", "replay")
+    assert missing.returncode == 1
+    assert "was not recorded" in missing.stderr
+    assert "Traceback" not in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("elastic", "q"), "unknown search backend 'elastic'"),
+        (("bm25:nowhere.jsonl", "q"), "no corpus 'nowhere.jsonl'"),
+        (("bm25:python-docs", "q", "--mode", "replay", "--store", "nowhere.sqlite"), "no recording"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, message):
+    done = run("query", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_the_server_serves_until_it_is_told_to_stop(end, corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOOLRL_CACHE", str(tmp_path / "cache"))
+    command = [sys.executable, "-m", "toolrl", "search", "serve", f"bm25:{corpus}", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        address = re.search(r"http://\S+", server.stdout.readline())[0]
+        with HTTPRetriever(address) as client:
+            assert client.search("pear", 1)[0].id == "p"
+        server.send_signal(end)
+        assert server.wait(timeout=30) == 0

@@ -1,0 +1,124 @@
+"""A retriever on another machine: `toolrl search serve`, or any server that speaks Search-R1's protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from toolrl.errors import ConfigError, RetrieverFault
+from toolrl.search.base import Document, NotReadable, Retriever, check_k
+from toolrl.search.politeness import Politeness, PolitenessSettings, TryAgain, retry_after_seconds
+
+_LIMITED = (202, 408, 425, 429)
+# The server is one's own: no limit of the rate, and as many at a time as its threads take.
+_OWN_SERVER = PolitenessSettings(requests_per_second=None, max_concurrent=64)
+
+
+class HTTPRetriever(Retriever):
+    """Asks a server by `POST URL/retrieve`; see `toolrl.search.server` for the protocol.
+
+    Args:
+        url: The server's address, with or without `/retrieve`.
+        api_key: Sent as `Authorization: Bearer ...`.
+        timeout_seconds: Of one request.
+        politeness: How many requests at a time, and when to try again.
+
+    Raises:
+        ConfigError: `url` is none.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        timeout_seconds: float = 30.0,
+        politeness: PolitenessSettings = _OWN_SERVER,
+    ):
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"a retrieval server's address begins with http:// or https://, got {url!r}")
+        self._url = url.rstrip("/").removesuffix("/retrieve")
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=politeness.max_concurrent)
+        self._client = httpx.Client(headers=headers, timeout=timeout_seconds, limits=limits)
+        self._politeness = Politeness(self._url, politeness)
+
+    @property
+    def identity(self) -> str:
+        """The server's address: what is behind it may change."""
+        return f"http {self._url}"
+
+    def search(self, query: str, k: int) -> list[Document]:
+        """See `Retriever.search`."""
+        return self.search_batch([query], k)[0]
+
+    def search_batch(self, queries: Sequence[str], k: int) -> list[list[Document]]:
+        """Ask for all in one request."""
+        check_k(k)
+        if not queries:
+            return []
+        body = {"queries": list(queries), "topk": k, "return_scores": True}
+        found = self._ask("/retrieve", body).get("result")
+        if not isinstance(found, list) or len(found) != len(queries):
+            raise RetrieverFault(f"{self._url} answered {len(queries)} queries with {_shown(found)}")
+        return [[_document(entry, self._url) for entry in documents[:k]] for documents in found]
+
+    def read(self, reference: str) -> Document:
+        """Ask for a whole document; servers other than ours have none to give."""
+        return _document(self._ask("/read", {"reference": reference}).get("document"), self._url)
+
+    def close(self) -> None:
+        """Close the connections; calls that wait for their next attempt end with a fault."""
+        self._politeness.close()
+        self._client.close()
+
+    def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self._politeness.call(f"{self._url}{path}", lambda: self._request(path, body))
+
+    def _request(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            response = self._client.post(self._url + path, json=body)
+        except httpx.TransportError as error:
+            raise TryAgain(f"{type(error).__name__}: {error}") from error
+        if response.status_code in _LIMITED or response.status_code >= 500:
+            raise TryAgain(f"status {response.status_code}", retry_after_seconds(response.headers.get("Retry-After")))
+        try:
+            answer = response.json()
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise TryAgain(f"status {response.status_code}, and what came is not JSON ({error})") from error
+        if response.status_code in (401, 403):
+            raise ConfigError(f"{self._url} refuses the API key; give HTTPRetriever(api_key=...)")
+        if path == "/read" and response.status_code in (404, 405):
+            if isinstance(answer, dict) and answer.get("not_readable"):
+                raise NotReadable(str(answer.get("detail")))
+            raise NotReadable("documents cannot be opened here: there are only search results")
+        if response.status_code != 200 or not isinstance(answer, dict):
+            raise RetrieverFault(f"{self._url}{path} answered {response.status_code}: {_shown(answer)}")
+        return answer
+
+
+def _document(entry: Any, url: str) -> Document:
+    """A result of any of the servers: a document, or one with its score."""
+    try:
+        fields = entry.get("document", entry)
+        if isinstance(fields, str):
+            fields = {"contents": fields}
+        text, title = fields.get("text"), fields.get("title")
+        if text is None:
+            text = fields["contents"]
+            if title is None and "\n" in text:
+                title, _, text = text.partition("\n")
+                title = title.strip().strip('"')
+        reference = fields.get("id", fields.get("docid", fields.get("url", title)))
+        score = entry.get("score", 0.0) if "document" in entry else 0.0
+        return Document(str(reference or ""), str(title or ""), str(text), str(fields.get("url") or ""), float(score))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise RetrieverFault(f"{url} answered with no document but {_shown(entry)}") from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 200 else f"{text[:200]} ..."
