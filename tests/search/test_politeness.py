@@ -92,7 +92,9 @@ def test_what_a_service_asks_for_is_waited_for_by_all_processes(tmp_path):
     politeness = Politeness("s", settings(requests_per_second=100.0), folder=tmp_path)
     with pytest.raises(Exhausted):
         politeness.call("search", Service(failures=99, retry_after=500))
-    assert RateLimit("s", 100.0, folder=tmp_path).reserve(1000) > 400
+    assert RateLimit("s", 100.0, folder=tmp_path).held_seconds() > 400
+    with pytest.raises(CircuitOpen, match=r"s has asked not to be asked before ..:..:.. UTC"):
+        politeness.call("search", Service())
 
 
 @pytest.mark.parametrize("error", [NotReadable("gone"), RetrieverFault("down"), ZeroDivisionError()])

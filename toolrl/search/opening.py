@@ -57,7 +57,7 @@ def _open(name: str, model: str | None, cache_dir: str | Path | None) -> Retriev
     if kind == "web":
         from toolrl.search.web import WebRetriever
 
-        return WebRetriever(backend=rest) if rest else WebRetriever()
+        return WebRetriever(engines=rest.split(",")) if rest else WebRetriever()
     if kind == "bm25" and rest:
         return _bm25(rest, cache_dir)
     if kind in ("dense", "hybrid") and rest:

@@ -42,11 +42,19 @@ class TryAgain(Exception):
 
 
 class Exhausted(RetrieverFault):
-    """Every attempt allowed has failed; the message has the last reason."""
+    """Every attempt allowed has failed.
+
+    Attributes:
+        reason: Of the last failure.
+    """
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
 
 
 class CircuitOpen(RetrieverFault):
-    """The service has failed so often lately that it is not asked for a while.
+    """The service has failed so often lately that it is not asked for a while, or has asked for that itself.
 
     Attributes:
         seconds: Until it is asked again.
@@ -189,10 +197,9 @@ class CircuitBreaker:
                 self._probing = True
                 return True
             seconds = max(seconds, 0.0)
-            when = datetime.fromtimestamp(time.time() + seconds, UTC).strftime("%H:%M:%S UTC")
             raise CircuitOpen(
                 f"{self._name} failed {self._failures} times on end (last: {self._last_reason}); "
-                f"it is not asked until {when} ({seconds:.0f} s)",
+                f"it is not asked until {_clock(seconds)}",
                 seconds,
             )
 
@@ -234,19 +241,20 @@ class Politeness:
         self._places = threading.BoundedSemaphore(settings.max_concurrent)
         self._closed = threading.Event()
 
-    def call(self, what: str, function: Callable[[], T]) -> T:
+    def call(self, what: str, function: Callable[[], T], *, within_seconds: float = math.inf) -> T:
         """Call a function until it does not raise `TryAgain`; whatever else it raises comes through at once.
 
         Args:
             what: What is asked, for messages.
             function: Makes one attempt, and ends in bounded time.
+            within_seconds: A deadline for this call, if it is sooner than that of the settings.
 
         Raises:
             Exhausted: All attempts failed, or a further one would have begun too late.
-            CircuitOpen: The service has been failing, and is not asked now.
+            CircuitOpen: The service has been failing, or wants to be left alone, and is not asked now.
             RetrieverFault: There was no free moment or place in time, or this was closed.
         """
-        deadline = time.monotonic() + self.settings.deadline_seconds
+        deadline = time.monotonic() + min(self.settings.deadline_seconds, within_seconds)
         failures = 0
         while True:
             try:
@@ -258,7 +266,7 @@ class Politeness:
                 if late or failures >= self.settings.attempts:
                     asked = f"; it asked for {failure.retry_after:.0f} s" if failure.retry_after else ""
                     message = f"{what}: {self.name} failed {failures} times, last: {failure.reason}{asked}"
-                    raise Exhausted(message) from failure
+                    raise Exhausted(message, failure.reason) from failure
             self._wait(what, delay)
             count_usage("search_retries")
 
@@ -285,12 +293,16 @@ class Politeness:
 
     def _await_moment(self, what: str, deadline: float) -> None:
         if self._limit is not None:
-            seconds = self._limit.reserve(max(0.0, deadline - time.monotonic()))
+            within = max(0.0, deadline - time.monotonic())
+            seconds = self._limit.reserve(within)
             if seconds is None:
-                rate = self.settings.requests_per_second
+                held = self._limit.held_seconds()
+                if held > within:
+                    raise CircuitOpen(f"{what}: {self.name} has asked not to be asked before {_clock(held)}", held)
                 raise RetrieverFault(
-                    f"{what}: no free moment to ask {self.name} within {self.settings.deadline_seconds:g} s "
-                    f"at {rate:g} requests a second; ask less at a time, or raise the rate if the service allows it"
+                    f"{what}: no free moment to ask {self.name} within {within:.1f} s at "
+                    f"{self.settings.requests_per_second:g} requests a second; ask less at a time, or raise the rate "
+                    "if the service allows it"
                 )
             self._wait(what, seconds)
 
@@ -312,3 +324,9 @@ def retry_after_seconds(header: str | None) -> float | None:
         return None
     when = when if when.tzinfo else when.replace(tzinfo=UTC)
     return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+def _clock(seconds: float) -> str:
+    """The time in so many seconds, for people."""
+    when = datetime.fromtimestamp(time.time() + seconds, UTC)
+    return f"{when:%H:%M:%S} UTC ({seconds:.0f} s)"

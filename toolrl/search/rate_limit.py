@@ -22,8 +22,9 @@ from toolrl.errors import ConfigError, RetrieverFault
 # No moment further away than this is believed or booked, whatever a server or a file says.
 FARTHEST_SECONDS = 3600.0
 
-# The boot that the moment belongs to, so that a file left from before a restart says nothing; the moment itself.
-_RECORD = struct.Struct("36sd")
+# The boot that the moments belong to, so that a file left from before a restart says nothing; the next free moment; the
+# end of the silence that the other side has asked for.
+_RECORD = struct.Struct("36sdd")
 
 
 class RateLimit:
@@ -72,11 +73,12 @@ class RateLimit:
             if file is None:
                 return None
             now = time.monotonic()
-            free = max(self._read(file, now), now - self._slack)
+            free, held = self._read(file, now)
+            free = max(free, held, now - self._slack)
             wait = max(0.0, free - now)
             if wait > min(within_seconds, FARTHEST_SECONDS):
                 return None
-            self._write(file, free + self._interval)
+            self._write(file, free + self._interval, held)
             return wait
 
     def hold(self, seconds: float) -> None:
@@ -88,19 +90,32 @@ class RateLimit:
         with self._locked(1.0) as file:
             if file is not None:
                 now = time.monotonic()
-                self._write(file, max(self._read(file, now), now + min(seconds, FARTHEST_SECONDS)))
+                free, held = self._read(file, now)
+                self._write(file, free, max(held, now + min(seconds, FARTHEST_SECONDS)))
 
-    def _read(self, file: int, now: float) -> float:
-        """The next free moment; long ago if the file says nothing that can be believed."""
+    def held_seconds(self) -> float:
+        """How long no call is let through since `hold`; 0 if all are.
+
+        Raises:
+            RetrieverFault: The file cannot be used.
+        """
+        with self._locked(1.0) as file:
+            now = time.monotonic()
+            return 0.0 if file is None else max(0.0, self._read(file, now)[1] - now)
+
+    def _read(self, file: int, now: float) -> tuple[float, float]:
+        """The two moments; long ago if the file says nothing that can be believed."""
         content = os.pread(file, _RECORD.size, 0)
         if len(content) != _RECORD.size:
-            return -math.inf
-        boot, free = _RECORD.unpack(content)
-        believable = boot == self._boot and free <= now + FARTHEST_SECONDS + self._interval
-        return free if believable else -math.inf
+            return -math.inf, -math.inf
+        boot, free, held = _RECORD.unpack(content)
+        latest = now + FARTHEST_SECONDS
+        if boot != self._boot or not (free <= latest + self._interval and held <= latest):  # not a number: neither
+            return -math.inf, -math.inf
+        return free, held
 
-    def _write(self, file: int, free: float) -> None:
-        os.pwrite(file, _RECORD.pack(self._boot, free), 0)
+    def _write(self, file: int, free: float, held: float) -> None:
+        os.pwrite(file, _RECORD.pack(self._boot, free, held), 0)
 
     @contextmanager
     def _locked(self, within_seconds: float) -> Iterator[int | None]:

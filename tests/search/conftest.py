@@ -1,0 +1,18 @@
+"""What the tests of searching share."""
+
+import pytest
+
+from tests.search.servers import running
+
+
+@pytest.fixture(autouse=True)
+def runtime_folder(monkeypatch, tmp_path):
+    """Rates of their own for each test."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def server():
+    """A web server on this machine."""
+    with running() as server:
+        yield server

@@ -1,0 +1,297 @@
+"""Which addresses of the web may be visited: public ones only, and no page of a blocked domain.
+
+Names are resolved here, and what comes back is what must be connected to: asking for the name again could give another
+address.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from toolrl.errors import ConfigError, RetrieverFault
+from toolrl.search.base import NotReadable
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+Resolve = Callable[..., Sequence[tuple[Any, ...]]]
+
+# https://www.iana.org/assignments/iana-ipv4-special-registry, multicast, and the address at which Azure's machines find
+# their host's services. Python's own `is_global` has changed between releases.
+_NOT_PUBLIC_4: dict[str, tuple[str, ...]] = {
+    "loopback": ("127.0.0.0/8",),
+    "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
+    "carrier-grade NAT": ("100.64.0.0/10",),
+    "link-local": ("169.254.0.0/16",),
+    "cloud metadata": ("168.63.129.16/32",),
+    "multicast": ("224.0.0.0/4",),
+    "reserved": (
+        *("0.0.0.0/8", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15"),
+        *("198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4"),
+    ),
+}
+# Public addresses all lie in one block (https://www.iana.org/assignments/ipv6-address-space); so IPv4-mapped ones and
+# NAT64 are outside it. Within it: protocol assignments with Teredo, 6to4, documentation.
+_PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
+_NOT_PUBLIC_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
+_KINDS_4 = [(kind, ipaddress.IPv4Network(text)) for kind, texts in _NOT_PUBLIC_4.items() for text in texts]
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a URL leads.
+
+    Attributes:
+        url: The URL, without its fragment.
+        scheme: "http" or "https".
+        host: The name, in ASCII.
+        port: The port.
+        target: Path and query, as the request has them.
+    """
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port, as a URL."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
+        return f"{self.scheme}://{host}{port}"
+
+
+class AddressGuard:
+    """Decides which URLs and addresses may be visited. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        blocked_domains: Iterable[str] = (),
+        allow_addresses: Sequence[IPNetwork] = (),
+        allow_ports: Iterable[int] = (80, 443),
+        control_host: str = "example.com",
+        resolve: Resolve = socket.getaddrinfo,
+    ):
+        """Make a guard.
+
+        Args:
+            blocked_domains: Not to be visited, with their subdomains; such as those that have a benchmark's answers.
+            allow_addresses: Networks that may be visited although they are not public. For tests, and for an intranet
+                whose pages the model may read.
+            allow_ports: The ports that URLs may name.
+            control_host: Looked up when a name cannot be: if this one cannot be either, it is not the name's fault.
+            resolve: As `socket.getaddrinfo`.
+
+        Raises:
+            ConfigError: A domain is not one.
+        """
+        self.blocked_domains = blocked(blocked_domains)
+        self.allow_addresses = tuple(allow_addresses)
+        self.allow_ports = frozenset(allow_ports)
+        self._control_host = control_host
+        self._resolve = resolve
+        self._names_work_until = 0.0
+
+    def place(self, url: str) -> Place:
+        """Take a URL apart.
+
+        Raises:
+            NotReadable: It is not one of a web page, or may not be visited.
+        """
+        parts, host = _parts(url)
+        port = parts.port if parts.port is not None else _DEFAULT_PORTS[parts.scheme]
+        if port not in self.allow_ports:
+            raise NotReadable(f"{shown(url)}: port {port} may not be visited")
+        if is_blocked(url, self.blocked_domains):
+            raise NotReadable(f"{shown(url)}: this site may not be visited here")
+        literal = _literal(host)
+        if literal is not None and not self._is_allowed(literal):
+            raise NotReadable(f"{shown(url)}: give the name of a site, not an IP address")
+        target = _escaped(parts.path or "/") + (f"?{_escaped(parts.query)}" if parts.query else "")
+        place = Place("", parts.scheme, host, port, target)
+        return Place(place.origin + target, parts.scheme, host, port, target)
+
+    def addresses(self, place: Place, timeout_seconds: float) -> list[IPAddress]:
+        """Look up the addresses of a place that may be visited: at least one.
+
+        Raises:
+            NotReadable: There is no such host, or none of its addresses is public.
+            RetrieverFault: The name servers cannot be reached.
+        """
+        found = self._look_up(place, timeout_seconds)
+        public = [address for address in found if self._is_allowed(address) or why_not_public(address) is None]
+        if not public:
+            reason = why_not_public(found[0]) if found else "missing"
+            raise NotReadable(f"{shown(place.url)}: its address is not public ({reason})")
+        return public
+
+    def _look_up(self, place: Place, timeout_seconds: float) -> list[IPAddress]:
+        answer = _within(timeout_seconds, lambda: self._resolve(place.host, place.port, type=socket.SOCK_STREAM))
+        if isinstance(answer, (list, tuple)):
+            texts = dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in answer)
+            return [ipaddress.ip_address(text) for text in texts]
+        # The model chose the name: a wrong one, or one whose name servers are broken, is its mistake. That no name can
+        # be looked up is not, and the resolver's answers do not tell them apart everywhere.
+        if not self._names_can_be_looked_up(timeout_seconds):
+            raise RetrieverFault(f"names cannot be looked up: {place.host}: {answer or 'no answer in time'}")
+        if answer is None or (isinstance(answer, socket.gaierror) and answer.errno == socket.EAI_AGAIN):
+            raise NotReadable(f"{shown(place.url)}: the name servers of {place.host!r} do not answer")
+        raise NotReadable(f"{shown(place.url)}: there is no host {place.host!r}")
+
+    def _names_can_be_looked_up(self, timeout_seconds: float) -> bool:
+        if time.monotonic() < self._names_work_until:
+            return True
+        answer = _within(timeout_seconds, lambda: self._resolve(self._control_host, 443, type=socket.SOCK_STREAM))
+        if not isinstance(answer, (list, tuple)):
+            return False
+        self._names_work_until = time.monotonic() + 30.0
+        return True
+
+    def _is_allowed(self, address: IPAddress) -> bool:
+        return any(address in network for network in self.allow_addresses)
+
+
+def why_not_public(address: IPAddress) -> str | None:
+    """What keeps an address from being one of the public internet; None if it is one."""
+    if isinstance(address, ipaddress.IPv4Address):
+        kind = next((kind for kind, network in _KINDS_4 if address in network), None)
+    elif address in _PUBLIC_6 and not any(address in network for network in _NOT_PUBLIC_6):
+        kind = None
+    else:
+        kind = "reserved, or another address in disguise"
+    return kind or ("this machine's own" if _is_own(address) else None)
+
+
+def blocked(domains: Iterable[str]) -> frozenset[str]:
+    """Domains as they are compared: in ASCII, lower case.
+
+    Raises:
+        ConfigError: One is not a domain.
+    """
+    names = set()
+    for domain in domains:
+        name = _ascii_host(domain.strip().removeprefix("*."))
+        if name is None or "." not in name:
+            raise ConfigError(f"blocked domain {domain!r} is not a domain; write it as example.com")
+        names.add(name)
+    return frozenset(names)
+
+
+def is_blocked(url: str, domains: frozenset[str]) -> bool:
+    """Whether a URL leads to one of the domains (see `blocked`), or names one.
+
+    A URL of an archive or a proxy has the address of the page that it shows in its path or query.
+    """
+    if not domains:
+        return False
+    text = url
+    for _ in range(3):  # a URL within a URL within a URL
+        text = unquote(text)
+    try:
+        host = _ascii_host(urlsplit(url).hostname or "") or ""
+    except ValueError:
+        host = ""
+    if host.endswith(".translate.goog"):  # "a-b.com" is "a--b-com" there
+        text += " " + re.sub(r"--|-", lambda found: "-" if found[0] == "--" else ".", host.split(".")[0])
+    named = [host, *(_ascii_host(name) or "" for name in re.findall(r"[^\s/?#&=:@,;|\\'\"<>()\[\]{}]+", text))]
+    return any(name == domain or name.endswith(f".{domain}") for name in named for domain in domains)
+
+
+def shown(url: str) -> str:
+    """A URL as messages have it."""
+    return repr(url if len(url) <= 200 else url[:200] + "...")
+
+
+def _parts(url: str) -> tuple[SplitResult, str]:
+    """The parts of a URL of a web page, with its host in ASCII."""
+    url = url.strip()
+    if any(ord(character) < 33 or ord(character) == 127 for character in url.replace(" ", "")) or len(url) > 2000:
+        raise NotReadable(f"{shown(url)} is not a URL: it has control characters, or is too long")
+    try:
+        parts = urlsplit(url)
+        has_user, name = "@" in parts.netloc, parts.hostname or ""
+        _ = parts.port
+    except ValueError as error:
+        raise NotReadable(f"{shown(url)} is not a URL: {error}") from None
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise NotReadable(f"{shown(url)} is not the URL of a web page: it must begin with http:// or https://")
+    host = _ascii_host(name)
+    if has_user or host is None or "\\" in parts.netloc:
+        raise NotReadable(f"{shown(url)} is not the URL of a web page: its host cannot be used")
+    return parts, host
+
+
+def _ascii_host(name: str) -> str | None:
+    """A host name in ASCII and lower case, without the dot at its end; None if it cannot be one."""
+    name = name.strip().removesuffix(".")
+    try:
+        name = str(ipaddress.ip_address(name)) if ":" in name else name.encode("idna").decode("ascii").lower()
+    except (ValueError, UnicodeError):
+        return None
+    return name if re.fullmatch(r"[a-z0-9_.:-]+", name) and len(name) <= 253 else None
+
+
+def _literal(host: str) -> IPAddress | None:
+    """The address that a host spells out, in any of the ways that the system's resolver knows ("0x7f.1")."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None
+
+
+def _escaped(text: str) -> str:
+    """A path or query in ASCII; what is escaped already stays."""
+    return re.sub(
+        r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/?%\[\]]",
+        lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "replace")),
+        text,
+    )
+
+
+def _is_own(address: IPAddress) -> bool:
+    """Whether packets to the address stay on this machine; nothing is sent."""
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return ipaddress.ip_address(probe.getsockname()[0].partition("%")[0]) == address
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise RetrieverFault(f"addresses cannot be checked: {error}") from error
+        return False  # no way there
+
+
+def _within(seconds: float, function: Callable[[], Any]) -> Any:
+    """What a function returns, or the OSError or UnicodeError that it raises; None if it takes too long.
+
+    The system's resolver cannot be interrupted: its thread is left to itself.
+    """
+    answers: list[Any] = []
+
+    def ask() -> None:
+        try:
+            answers.append(function())
+        except (OSError, UnicodeError) as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, name="toolrl-resolve", daemon=True)
+    thread.start()
+    thread.join(max(0.0, seconds))
+    return answers[0] if answers else None
