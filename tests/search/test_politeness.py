@@ -88,6 +88,13 @@ def test_no_attempt_begins_after_the_deadline():
     assert service.asked == 1
 
 
+def test_a_call_can_have_a_sooner_deadline():
+    service = Service(failures=99, retry_after=5)
+    with pytest.raises(Exhausted):
+        Politeness("s", QUICK).call("search", service, within_seconds=1)
+    assert service.asked == 1
+
+
 def test_what_a_service_asks_for_is_waited_for_by_all_processes(tmp_path):
     politeness = Politeness("s", settings(requests_per_second=100.0), folder=tmp_path)
     with pytest.raises(Exhausted):

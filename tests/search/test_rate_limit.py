@@ -77,17 +77,18 @@ def test_threads_of_one_process_keep_to_the_rate_together(tmp_path):
 
 
 def test_a_killed_holder_of_the_lock_stops_nobody(tmp_path):
-    limit = RateLimit("a", 0.1, folder=tmp_path)
+    limit = RateLimit("a", 1000, folder=tmp_path)
     limit.reserve(100)
     (file,) = tmp_path.iterdir()
-    code = "import fcntl,sys,time; f=open(sys.argv[1],'r+'); fcntl.flock(f,2); print('held',flush=True); time.sleep(60)"
+    # A shared lock, which keeps out none but exclusive ones.
+    code = "import fcntl,sys,time; f=open(sys.argv[1],'r+'); fcntl.flock(f,1); print('held',flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     with holder:
         assert holder.stdout.readline() == "held\n"
         assert limit.reserve(0.2) is None  # held, or stopped: no endless wait
         holder.send_signal(signal.SIGKILL)
-    assert limit.reserve(100) == pytest.approx(10, abs=5)
+    assert limit.reserve(0.2) is not None
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\xff" * 52, b"x" * 1000])

@@ -266,6 +266,15 @@ def test_if_all_engines_fail_the_fault_names_them(mojeek):
         search(engines=["duckduckgo", "mojeek"])
 
 
+def test_the_deadline_is_that_of_all_engines_together(mojeek):
+    mojeek.answers["/html/"] = mojeek.answers["/mojeek"] = Answer(b"", 503, {"Retry-After": "6"})
+    settings = PolitenessSettings(requests_per_second=None, deadline_seconds=10, first_delay_seconds=0)
+    retriever = WebRetriever(engines=["duckduckgo", "mojeek"], politeness=settings)
+    with pytest.raises(RetrieverFault, match="6 s"):
+        retriever.search("cats", 3)
+    assert len(mojeek.requests) == 2  # a second attempt of either would begin too late
+
+
 @pytest.mark.parametrize("body", [b"<ul></ul>", b"<p>No pages found matching: <strong>cats</strong></p>"])
 def test_other_engines_must_say_too_that_there_is_nothing(mojeek, body):
     mojeek.answers["/mojeek"] = Answer(b"<html>" + body)
