@@ -102,11 +102,11 @@ def demonstrate(
         Trajectories whose mask marks what the demonstrator wrote.
     """
     rng = random.Random(seed)
-    pools = {env_id: split_by_need(env) for env_id, env in environments}
+    pools = [split_by_need(env) for _, env in environments]
     requests = []
     for index in range(count):
         env_id, env = environments[index % len(environments)]
-        needed, needless = pools[env_id]
+        needed, needless = pools[index % len(environments)]
         if needless and rng.random() < NEEDLESS_SHARE:
             # Evenly over kinds: those with the fewest tasks are what must be learnt by heart.
             task = rng.choice(rng.choice(needless))

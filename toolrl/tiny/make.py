@@ -90,7 +90,7 @@ STAGES = (
     ),
     Stage(
         "all names renamed in nearly all",
-        order=(SEARCH, MATH, SEARCH, MATH, COMPUTE), count=16_000, fixed=fixed_tokens, renamed=0.85, epochs=3,
+        order=(SEARCH, MATH, SEARCH, MATH, COMPUTE), count=40_000, fixed=fixed_tokens, renamed=0.85, epochs=3,
         rate=2 / 3, seed=2,
     ),
 )  # fmt: skip
@@ -155,7 +155,7 @@ def main(
         report(model, skilled)
 
     print("mediocre demonstrations", flush=True)
-    mediocre = [as_row(t, observed=False) for t in demonstrate(environments, renderer, round(5_000 * scale), seed + 1)]
+    mediocre = [as_row(t, observed=False) for t in demonstrate(environments, renderer, round(8_000 * scale), seed + 1)]
     fit(model, lambda _: mediocre, epochs=1, learning_rate=learning_rate / 4, batch_tokens=batch_tokens, seed=seed + 1)
 
     for config in (model.config, model.generation_config):
