@@ -17,6 +17,8 @@ ENTRY_POINTS = {
     "toolrl/PythonMath-v0": "toolrl_envs.python_math.env:PythonMathEnv",
     "toolrl/DocsSearch-v0": "toolrl_envs.docs_search.env:DocsSearchEnv",
     "toolrl/DocsCompute-v0": "toolrl_envs.docs_compute.env:DocsComputeEnv",
+    "toolrl/WorldQA-v0": "toolrl_envs.world_qa.env:WorldQAEnv",
+    "toolrl/OpenQA-v0": "toolrl_envs.open_qa.env:OpenQAEnv",
 }
 
 

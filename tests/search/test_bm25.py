@@ -178,7 +178,7 @@ def never_built(monkeypatch):
     """Call it, and building an index fails from then on."""
 
     def forbid():
-        monkeypatch.setattr(bm25, "_build", lambda documents: pytest.fail("built again"))
+        monkeypatch.setattr(bm25, "build_index", lambda documents: pytest.fail("built again"))
 
     return forbid
 

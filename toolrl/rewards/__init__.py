@@ -2,5 +2,18 @@
 
 from toolrl.rewards.answers import answer_reward, exact_match, extract_answer, normalise, numbers_equal
 from toolrl.rewards.economy import with_call_cost
+from toolrl.rewards.qa import Metric, qa_reward, squad_exact_match, squad_normalise, token_f1
 
-__all__ = ["answer_reward", "exact_match", "extract_answer", "normalise", "numbers_equal", "with_call_cost"]
+__all__ = [
+    "Metric",
+    "answer_reward",
+    "exact_match",
+    "extract_answer",
+    "normalise",
+    "numbers_equal",
+    "qa_reward",
+    "squad_exact_match",
+    "squad_normalise",
+    "token_f1",
+    "with_call_cost",
+]

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from toolrl.search.hybrid import HybridRetriever
     from toolrl.search.opening import open_retriever
     from toolrl.search.server import RetrievalServer
+    from toolrl.search.web import WebRetriever
+    from toolrl.search.wrappers import (
+        POISONS,
+        EmptyResults,
+        FailingResults,
+        PoisonedResults,
+        RandomResults,
+        RetrieverWrapper,
+        SlowResults,
+    )
 
 # Imported when they are first used, so that `toolrl.search` imports without numpy.
 _LATER = {
@@ -24,27 +34,43 @@ _LATER = {
     "CachedRetriever": "cache",
     "Corpus": "corpora",
     "DenseRetriever": "dense",
+    "EmptyResults": "wrappers",
+    "FailingResults": "wrappers",
     "HTTPRetriever": "http",
     "HybridRetriever": "hybrid",
+    "POISONS": "wrappers",
+    "PoisonedResults": "wrappers",
+    "RandomResults": "wrappers",
     "RetrievalServer": "server",
+    "RetrieverWrapper": "wrappers",
+    "SlowResults": "wrappers",
+    "WebRetriever": "web",
     "open_corpus": "corpora",
     "open_retriever": "opening",
     "python_docs_retriever": "bm25",
 }
 
 __all__ = [
+    "POISONS",
     "BM25Retriever",
     "CachedRetriever",
     "Corpus",
     "DenseRetriever",
     "Document",
+    "EmptyResults",
+    "FailingResults",
     "HTTPRetriever",
     "HybridRetriever",
     "NotReadable",
     "Parameter",
+    "PoisonedResults",
+    "RandomResults",
     "RetrievalServer",
     "Retriever",
+    "RetrieverWrapper",
+    "SlowResults",
     "Symbol",
+    "WebRetriever",
     "open_corpus",
     "open_retriever",
     "python_docs_retriever",

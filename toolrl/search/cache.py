@@ -162,8 +162,7 @@ class _Store:
             self._connection = self._connect()
             try:
                 if not must_exist:
-                    self._connection.execute("PRAGMA journal_mode=WAL")
-                    self._connection.execute(_SCHEMA)
+                    self._prepare()
                 self._connection.execute("SELECT backend, request, answer, seconds FROM answers LIMIT 1")
             except sqlite3.Error:
                 self._connection.close()
@@ -172,6 +171,21 @@ class _Store:
             raise ConfigError(
                 f"{str(path)!r} is no store of search results ({error}); remove it or name another file"
             ) from error
+
+    def _prepare(self) -> None:
+        """Set the file up; SQLite does not wait by itself while another process does the same."""
+        deadline = time.monotonic() + _WAIT_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                self._connection.execute(_SCHEMA)
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
 
     def backends(self) -> list[str]:
         """Whose answers it has."""

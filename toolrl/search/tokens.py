@@ -12,7 +12,6 @@ There is no stemming and no list of stop words: the weights of BM25 take care of
 
 from __future__ import annotations
 
-import functools
 import re
 
 _IDENTIFIER = re.compile(r"\w+(?:\.\w+)*")
@@ -23,21 +22,15 @@ _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 def text_terms(text: str) -> list[str]:
     """Index terms of a text, in order, repeated as often as they occur."""
-    terms: list[str] = []
+    terms = []
     for identifier in _IDENTIFIER.findall(text):
-        terms += _identifier_terms(identifier)
+        whole = identifier.lower()
+        terms.append(whole)
+        if not whole.isalnum():
+            terms += _parts(whole)
+        if _CAPITAL_INSIDE.search(identifier):
+            terms += [part.lower() for part in _CAMEL.findall(identifier) if part.lower() != whole]
     return terms
-
-
-@functools.lru_cache(1 << 17)  # a few words make up most of any text
-def _identifier_terms(identifier: str) -> tuple[str, ...]:
-    whole = identifier.lower()
-    terms = [whole]
-    if not whole.isalnum():
-        terms += _parts(whole)
-    if _CAPITAL_INSIDE.search(identifier):
-        terms += [part.lower() for part in _CAMEL.findall(identifier) if part.lower() != whole]
-    return tuple(terms)
 
 
 def _parts(identifier: str) -> list[str]:

@@ -93,9 +93,9 @@ def open_tool(open_retriever: OpenRetriever, *, characters: int = 2000, timeout_
     return read
 
 
-@functools.cache
+@functools.lru_cache(maxsize=16)  # an opener may hold its documents
 def _shared(open_retriever: OpenRetriever) -> Retriever:
-    """One resource for each function, so that several tools share what it opens."""
+    """One resource for each function, so that tools that are made one after the other share what it opens."""
     return per_run(open_retriever)
 
 

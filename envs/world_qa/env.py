@@ -1,0 +1,80 @@
+"""The `toolrl/WorldQA-v0` environment."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from toolrl import Limits, Message, Task, ToolEnv, call, say
+from toolrl.rewards import answer_reward, exact_match, numbers_equal
+from toolrl.tools import search_tool
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split
+from toolrl_envs.world_qa.questions import check_hops, make_tasks
+from toolrl_envs.world_qa.world import WorldSettings, make_world
+
+RESULTS = 3
+SNIPPET_CHARACTERS = 400
+_TOKENS_PER_HOP = 1400  # of a search with its results, for a tokenizer that knows bytes only
+
+
+class WorldQAEnv(ToolEnv):
+    """Questions over several documents about a made-up world, with a search tool over these."""
+
+    def __init__(
+        self,
+        split: Split = "train",
+        *,
+        hops: int | Sequence[int] = 2,
+        documents: int = 1000,
+        namesakes: float = 0.2,
+        size: int = 2000,
+        seed: int = 0,
+        results: int = RESULTS,
+        snippet_characters: int = SNIPPET_CHARACTERS,
+        call_cost: float = CALL_COST,
+        render_mode: str | None = None,
+    ):
+        """Make the environment.
+
+        Args:
+            split: "train" or "test"; they are about different worlds.
+            hops: How many facts, each from a document of its own, a question puts together: 1 to 4, or several
+                such numbers for equal shares.
+            documents: Of the world, from 50 to 100,000.
+            namesakes: Share of people and of towns that have a namesake.
+            size: At most so many tasks.
+            seed: Fixes the world, and the choice and order of the questions.
+            results: Documents that a search shows.
+            snippet_characters: How much of each; only what stands there is asked for.
+            call_cost: Taken off a right answer for each call.
+            render_mode: See `ToolEnv`.
+
+        Raises:
+            ConfigError: A number is out of its range.
+            TaskError: The world has no such question.
+        """
+        wanted = check_hops(hops)
+        settings = WorldSettings(documents, namesakes, seed, split)
+        rng = random.Random(f"questions/{split}/{seed}")
+        deepest = max(wanted)
+        super().__init__(
+            tasks=make_tasks(make_world(settings), wanted, size, snippet_characters, rng),
+            tools=[search_tool(settings, k=results, snippet_characters=snippet_characters)],
+            reward=answer_reward(same_answer, call_cost=call_cost),
+            system_prompt=SYSTEM_PROMPT,
+            limits=Limits(turns=deepest + 3, tool_calls=deepest + 2, completion_tokens=_TOKENS_PER_HOP * (deepest + 1)),
+            oracle=solve,
+            render_mode=render_mode,
+        )
+
+
+def solve(task: Task) -> Sequence[Message]:
+    """Search for each thing on the way, then answer."""
+    searches = [call("search", query=query) for query in task.metadata["queries"]]
+    return [*searches, say(f"<answer>{task.answer}</answer>")]
+
+
+def same_answer(answer: str, expected: Any) -> bool:
+    """The same name, date or number; a number may have thousands separators."""
+    return exact_match(answer, expected) or numbers_equal(answer, expected)

@@ -1,0 +1,93 @@
+"""Answers to open questions: exact match and token F1 as SQuAD and HotpotQA count them.
+
+Source: `evaluate-v1.1.py` of SQuAD, section 4.3 of the paper (arXiv:1606.05250), and
+https://github.com/hotpotqa/hotpot/blob/4c0fa5ea6541391ab86170c2f9c57eb87776ad16/hotpot_evaluate_v1.py for yes and no.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+from toolrl.errors import ConfigError
+from toolrl.rewards.answers import extract_answer
+from toolrl.rewards.economy import with_call_cost
+from toolrl.types import Episode, Score, Task
+
+Metric = Literal["em", "f1"]
+
+_articles = re.compile(r"\b(a|an|the)\b")
+_punctuation = str.maketrans("", "", string.punctuation)
+_CLOSED = ("yes", "no", "noanswer")
+_FLOOR = 0.5
+
+
+def squad_normalise(text: str) -> str:
+    """Lower case, ASCII punctuation and English articles dropped, white space collapsed.
+
+    A text of nothing else is only lowered and collapsed, so that an empty answer never equals it.
+    """
+    bare = " ".join(_articles.sub(" ", text.lower().translate(_punctuation)).split())
+    return bare or " ".join(text.lower().split())
+
+
+def squad_exact_match(answer: str, golds: str | Iterable[str]) -> bool:
+    """Whether an answer equals one of the right ones after `squad_normalise`."""
+    given = squad_normalise(answer)
+    return given != "" and any(given == squad_normalise(gold) for gold in _texts(golds))
+
+
+def token_f1(answer: str, golds: str | Iterable[str]) -> float:
+    """The harmonic mean of precision and recall over words, with the right answer that it is highest for.
+
+    Yes and no share nothing with a longer answer.
+    """
+    return max((_f1(squad_normalise(answer), squad_normalise(gold)) for gold in _texts(golds)), default=0.0)
+
+
+def qa_reward(metric: Metric = "em", *, call_cost: float = 0.0) -> Callable[[Task, Episode], Score]:
+    """Make a reward for open questions: the metric of the `<answer>`, and a cost per call of an exact one.
+
+    An answer that is right only in part pays no cost per call, so that searching on is never worse than giving up.
+    With a cost, it earns `F1 * 0.5` instead: less than any exact answer, however many calls that took.
+    `parts["correct"]` is the exact match with both metrics.
+
+    Args:
+        metric: "em" gives 1 for an exact match and 0 otherwise, "f1" the F1 of the words.
+        call_cost: Taken off an exact answer for each tool call; see `with_call_cost`.
+
+    Raises:
+        ConfigError: `metric` is unknown, or `call_cost` negative.
+    """
+    if metric not in ("em", "f1"):
+        raise ConfigError(f"metric must be 'em' or 'f1', got {metric!r}")
+    with_call_cost(Score(0.0), Episode(None), call_cost, _FLOOR)  # refuse a cost now, not at the first right answer
+    partly = _FLOOR if call_cost > 0 else 1.0
+
+    def reward(task: Task, episode: Episode) -> Score:
+        answer = extract_answer(episode.answer)
+        if answer is None:
+            reason = "no final message" if episode.answer is None else "no single <answer>...</answer> in it"
+            return Score(0.0, {"correct": 0.0, "f1": 0.0, "answered": 0.0}, None, reason)
+        exact, f1 = squad_exact_match(answer, task.answer), token_f1(answer, task.answer)
+        parts = {"correct": float(exact), "f1": f1, "answered": 1.0}
+        if exact:
+            return with_call_cost(Score(1.0, parts, answer, "right"), episode, call_cost, _FLOOR)
+        return Score(f1 * partly if metric == "f1" else 0.0, parts, answer, f"expected {task.answer!r}")
+
+    return reward
+
+
+def _texts(golds: Any) -> list[str]:
+    return [golds] if isinstance(golds, str) else [str(gold) for gold in golds]
+
+
+def _f1(given: str, wanted: str) -> float:
+    if given != wanted and (given in _CLOSED or wanted in _CLOSED):
+        return 0.0
+    given_words, wanted_words = given.split(), wanted.split()
+    shared = (Counter(given_words) & Counter(wanted_words)).total()
+    return 2 * shared / (len(given_words) + len(wanted_words)) if shared else 0.0
