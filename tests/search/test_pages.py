@@ -8,7 +8,7 @@ from tests.search.servers import Answer
 from tests.search.sites import ARTICLE, read, reader
 from toolrl.errors import ConfigError
 from toolrl.search.base import NotReadable
-from toolrl.search.pages import PageSettings
+from toolrl.search.pages import PageReader, PageSettings
 from toolrl.search.politeness import PolitenessSettings
 
 for package in ("trafilatura", "protego"):
@@ -197,3 +197,12 @@ def test_many_threads_share_a_reader(server):
 def test_settings_that_make_no_sense_are_refused(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
         PageSettings(**change)
+
+
+def test_the_identity_has_what_the_text_depends_on_and_nothing_else():
+    changes = [{}, {"max_bytes": 5}, {"max_redirects": 1}, {"user_agent": "other"}, {"allow_ports": (80,)}]
+    identities = [PageReader(PageSettings(**change)).identity for change in changes]
+    identities.append(PageReader(blocked_domains=["a.test"]).identity)
+    assert len(set(identities)) == len(identities)
+    same = PageSettings(timeout_seconds=1, politeness=PolitenessSettings(attempts=1), allow_ports=(443, 80))
+    assert PageReader(same).identity == identities[0]

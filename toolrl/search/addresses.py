@@ -12,7 +12,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -44,6 +44,8 @@ _PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
 _KINDS_4 = [(kind, ipaddress.IPv4Network(text)) for kind, texts in _NOT_PUBLIC_4.items() for text in texts]
 
+# Of the time for a lookup, kept for finding out whether any name can be looked up.
+_CONTROL_SECONDS = 3.0
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -139,13 +141,15 @@ class AddressGuard:
         return public
 
     def _look_up(self, place: Place, timeout_seconds: float) -> list[IPAddress]:
-        answer = _within(timeout_seconds, lambda: self._resolve(place.host, place.port, type=socket.SOCK_STREAM))
+        control_seconds = min(_CONTROL_SECONDS, timeout_seconds / 2)
+        seconds = timeout_seconds - control_seconds
+        answer = _within(seconds, lambda: self._resolve(place.host, place.port, type=socket.SOCK_STREAM))
         if isinstance(answer, (list, tuple)):
             texts = dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in answer)
             return [ipaddress.ip_address(text) for text in texts]
         # The model chose the name: a wrong one, or one whose name servers are broken, is its mistake. That no name can
         # be looked up is not, and the resolver's answers do not tell them apart everywhere.
-        if not self._names_can_be_looked_up(timeout_seconds):
+        if not self._names_can_be_looked_up(control_seconds):
             raise RetrieverFault(f"names cannot be looked up: {place.host}: {answer or 'no answer in time'}")
         if answer is None or (isinstance(answer, socket.gaierror) and answer.errno == socket.EAI_AGAIN):
             raise NotReadable(f"{shown(place.url)}: the name servers of {place.host!r} do not answer")
@@ -207,7 +211,14 @@ def is_blocked(url: str, domains: frozenset[str]) -> bool:
     if host.endswith(".translate.goog"):  # "a-b.com" is "a--b-com" there
         text += " " + re.sub(r"--|-", lambda found: "-" if found[0] == "--" else ".", host.split(".")[0])
     named = [host, *(_ascii_host(name) or "" for name in re.findall(r"[^\s/?#&=:@,;|\\'\"<>()\[\]{}]+", text))]
-    return any(name == domain or name.endswith(f".{domain}") for name in named for domain in domains)
+    return any(not domains.isdisjoint(_with_parents(name)) for name in named)
+
+
+def _with_parents(name: str) -> Iterator[str]:
+    """A host name and the domains that it is in."""
+    while name:
+        yield name
+        name = name.partition(".")[2]
 
 
 def shown(url: str) -> str:

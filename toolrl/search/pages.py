@@ -118,8 +118,12 @@ class PageReader:
     @property
     def identity(self) -> str:
         """Those settings that what is read depends on."""
-        domains = ",".join(sorted(self.guard.blocked_domains))
-        return f"PageReader(max_bytes={self.settings.max_bytes}, blocked={domains})"
+        settings = self.settings
+        return (
+            f"PageReader(max_bytes={settings.max_bytes}, max_redirects={settings.max_redirects}, "
+            f"user_agent={settings.user_agent!r}, ports={','.join(map(str, sorted(settings.allow_ports)))}, "
+            f"blocked={','.join(sorted(self.guard.blocked_domains))})"
+        )
 
     def read(self, url: str) -> Document:
         """Return a page's text under the URL that it was found at in the end.
