@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from toolrl.search.http import HTTPRetriever
     from toolrl.search.hybrid import HybridRetriever
     from toolrl.search.opening import open_retriever
+    from toolrl.search.pages import PageReader, PageSettings
+    from toolrl.search.politeness import Politeness, PolitenessSettings, TryAgain
     from toolrl.search.server import RetrievalServer
     from toolrl.search.web import WebRetriever
     from toolrl.search.wrappers import (
@@ -39,11 +41,16 @@ _LATER = {
     "HTTPRetriever": "http",
     "HybridRetriever": "hybrid",
     "POISONS": "wrappers",
+    "PageReader": "pages",
+    "PageSettings": "pages",
     "PoisonedResults": "wrappers",
+    "Politeness": "politeness",
+    "PolitenessSettings": "politeness",
     "RandomResults": "wrappers",
     "RetrievalServer": "server",
     "RetrieverWrapper": "wrappers",
     "SlowResults": "wrappers",
+    "TryAgain": "politeness",
     "WebRetriever": "web",
     "open_corpus": "corpora",
     "open_retriever": "opening",
@@ -62,14 +69,19 @@ __all__ = [
     "HTTPRetriever",
     "HybridRetriever",
     "NotReadable",
+    "PageReader",
+    "PageSettings",
     "Parameter",
     "PoisonedResults",
+    "Politeness",
+    "PolitenessSettings",
     "RandomResults",
     "RetrievalServer",
     "Retriever",
     "RetrieverWrapper",
     "SlowResults",
     "Symbol",
+    "TryAgain",
     "WebRetriever",
     "open_corpus",
     "open_retriever",

@@ -33,7 +33,8 @@ def search_tool(
         result_format: How one result looks, with the fields {number}, {id}, {title}, {snippet}, {url} and {score}:
             "[{number}] {title} ({id}) {snippet}" for use beside `open_tool`. Empty: number, title and snippet, the
             title only where the snippet does not begin with it.
-        timeout_seconds: Wall-clock limit of one search.
+        timeout_seconds: When a search should have ended; one that has not answered some time later is a fault, never
+            the model's timeout. Backends have limits of their own.
 
     Raises:
         ConfigError: `result_format` has other fields.
@@ -50,7 +51,8 @@ def search_tool(
     # What the format itself adds to each result is the author's, and is not cut.
     around = len(result_format) + 200
 
-    @tool(timeout_seconds=timeout_seconds, max_output_characters=k * (snippet_characters + around))
+    # How long a search takes is the backend's doing, never the model's: one that is late is a fault.
+    @tool(timeout_seconds=timeout_seconds, keeps_time=True, max_output_characters=k * (snippet_characters + around))
     def search(query: str, retriever: Retriever = shared) -> str:
         """Search the documents and return the best matches.
 
@@ -68,14 +70,14 @@ def open_tool(open_retriever: OpenRetriever, *, characters: int = 2000, timeout_
     Args:
         open_retriever: As for `search_tool`.
         characters: Of a part; parts end at white space.
-        timeout_seconds: Wall-clock limit of one call.
+        timeout_seconds: As for `search_tool`.
     """
     if characters < 100:
         raise ConfigError(f"characters must be at least 100, got {characters}")
 
     shared = _shared(open_retriever)
 
-    @tool(name="open", timeout_seconds=timeout_seconds, max_output_characters=characters + 1000)
+    @tool(name="open", timeout_seconds=timeout_seconds, keeps_time=True, max_output_characters=characters + 1000)
     def read(reference: str, part: int = 1, retriever: Retriever = shared) -> str:
         """Read a document in parts.
 
