@@ -57,15 +57,22 @@ def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "can
     return tests
 
 
-def called_function(code: str) -> str | None:
-    """The function that assertions without a `check` call first, builtins and methods aside."""
+def called_function(code: str, among: set[str] | None = None) -> str | None:
+    """The function that assertions call, builtins and methods aside; None if they call none.
+
+    Args:
+        code: The assertions.
+        among: The names that it can have; any if None.
+    """
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
         return None
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id not in dir(builtins):
-            return node.func.id
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            name = node.func.id
+            if name in among if among is not None else not hasattr(builtins, name):
+                return name
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -65,6 +66,7 @@ class _Run:
     code: str
     seconds_left: float
     test_seconds: float
+    compiled: bool
     loaded: bool = False
     kills: int = 0
     broken: str = ""  # why no test can pass any more
@@ -74,7 +76,8 @@ class _Run:
         if self.broken or self.seconds_left <= 0:
             return {"error": self.broken or "out of time"}, None
         if not self.loaded:
-            call = f"{_text(code_runner.__file__)}\n_candidate = Candidate({self.code!r}, os.getcwd())\n{call}"
+            helper = _helper(code_runner.__file__, self.compiled)
+            call = f"{helper}\n_candidate = Candidate({self.code!r}, os.getcwd())\n{call}"
         result = self.session.run(call, timeout_seconds=min(self.test_seconds, self.seconds_left))
         self.seconds_left -= result.seconds
         if result.error is not None:
@@ -95,10 +98,20 @@ class _Run:
 
 
 @cache
-def _text(path: str) -> str:
-    """A helper as it is sent: a sandbox has its names already, and nothing of toolrl to import."""
+def _helper(path: str, compiled: bool) -> str:
+    """A helper as code to run: a sandbox has nothing of toolrl to import.
+
+    Compiling takes longer than five tests do, so that a sandbox with our interpreter is sent what that has compiled.
+    """
     lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return "\n".join(line for line in lines if not line.startswith("from toolrl"))
+    text = "\n".join(line for line in lines if not line.startswith("from toolrl"))
+    if not compiled:
+        return text
+    return f"import marshal\nexec(marshal.loads({marshal.dumps(compile(text, '<helper>', 'exec', optimize=2))!r}))"
+
+
+def _is_ours(sandbox: Sandbox) -> bool:
+    return isinstance(sandbox, LocalSandbox)
 
 
 def grade(
@@ -125,7 +138,9 @@ def grade(
         LiveObjectsNeeded: An assertion cannot be graded.
     """
     with sandbox(limits) as place:
-        run = _Run(place, f"{suite.prelude}\n{code}" if suite.prelude else code, total_seconds, test_seconds)
+        run = _Run(
+            place, f"{suite.prelude}\n{code}" if suite.prelude else code, total_seconds, test_seconds, _is_ours(place)
+        )
         outcomes = [_outcome(test, run, suite.comparison, sandbox) for test in (*suite.visible, *suite.hidden)]
     return Grading(outcomes[: len(suite.visible)], outcomes[len(suite.visible) :])
 
@@ -175,8 +190,9 @@ def _run_program(test: StdioTest, run: _Run, comparison: Comparison) -> TestOutc
 
 def _run_assertions(test: AssertTest, run: _Run, sandbox: Callable[[SandboxLimits], Sandbox]) -> TestOutcome:
     start = f"_test = Assertions({test.setup!r}, {test.code!r}, {[test.function, test.alias]!r})\n_test.step()"
-    text = f"{_text(code_runner.__file__)}\n{_text(code_proxy.__file__)}\n{start}"
     with sandbox(LIMITS) as place:
+        helpers = (_helper(module.__file__, _is_ours(place)) for module in (code_runner, code_proxy))
+        text = "\n".join([*helpers, start])
         for _ in range(_MAX_CALLS):
             result = place.run(text, timeout_seconds=run.test_seconds)
             if result.error is not None or result.value is None:
