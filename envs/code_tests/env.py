@@ -27,7 +27,7 @@ class CodeTestsEnv(ToolEnv):
         *,
         data: str | Path | None = None,
         config: str = "",
-        test_split: str = "test",
+        hub_split: str = "",
         size: int = 2000,
         seed: int = 0,
         partial: bool = False,
@@ -44,7 +44,7 @@ class CodeTestsEnv(ToolEnv):
                 set on the Hugging Face hub; None is the small set that comes with the package. "{split}" in a file's
                 name stands for the split; without it every fifth problem is held out for "test".
             config: Configuration of the data set on the hub, such as "sanitized".
-            test_split: What "test" is called on the hub.
+            hub_split: The only split of a set on the hub ("test" for HumanEval): divided as a file is. Empty: `split`.
             size: At most so many tasks.
             seed: Fixes their choice and order.
             partial: Whether passing some hidden tests earns something; see `toolrl.rewards.code_reward`.
@@ -61,7 +61,7 @@ class CodeTestsEnv(ToolEnv):
         reward = code_reward(
             partial=partial, call_cost=call_cost, test_seconds=test_seconds, total_seconds=total_seconds
         )
-        problems = load_problems(data, split, size, seed, config=config, test_split=test_split)
+        problems = load_problems(data, split, size, seed, config=config, hub_split=hub_split)
         super().__init__(
             tasks=TaskSet(map(_task, problems)),
             tools=[python_tool()],

@@ -22,7 +22,7 @@ Rows = Iterator[tuple[str, Any]]
 
 
 def load_problems(
-    data: str | Path | None, split: Split, size: int, seed: int, *, config: str = "", test_split: str = "test"
+    data: str | Path | None, split: Split, size: int, seed: int, *, config: str = "", hub_split: str = ""
 ) -> list[Problem]:
     """Read problems, and draw at most `size` of them, in an order that `seed` fixes.
 
@@ -33,8 +33,7 @@ def load_problems(
         size: At most so many.
         seed: Fixes their choice and order.
         config: Configuration of the set on the hub, such as "sanitized".
-        test_split: What is read there for both splits if it is all that the set has, as with HumanEval: pass
-            "test" with `split="test"`, or a single name for sets of one split.
+        hub_split: The one split of a set on the hub that has no other; it is then divided as a file is. Empty: `split`.
 
     Raises:
         TaskError: There is no such file, or no row of it can be read.
@@ -44,7 +43,7 @@ def load_problems(
     if Path(name).suffix in _SUFFIXES:
         rows, shared = _read_file(Path(name.replace("{split}", split))), "{split}" not in name
     else:
-        rows, shared = _read_hub(name, config, test_split if split == "test" else "train"), False
+        rows, shared = _read_hub(name, config, hub_split or split), bool(hub_split)
     problems, refused = [], []
     for place, row in rows:
         try:

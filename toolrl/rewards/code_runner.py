@@ -113,8 +113,9 @@ class Candidate:
         with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
         opened = os.open(path, os.O_RDONLY)
-        os.dup2(opened, 0)
-        os.close(opened)
+        if opened:  # an earlier run may have closed its input
+            os.dup2(opened, 0)
+            os.close(opened)
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  the program reads from it
 
         def run() -> Any:
