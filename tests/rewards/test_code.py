@@ -67,7 +67,7 @@ def score(code: str | None, suite: CodeSuite = CALLS, **settings: Any) -> Score:
         "from typing import List\ndef f(items: List) -> List:\n    items.sort()\n    return list(dict.fromkeys(items))",
         f"{RIGHT}\nprint('x' * 300_000)",
         "def f(items):\n    import sys\n    print('working', file=sys.stderr)\n    return sorted({*items})",
-        "from functools import cache\nf = lambda items: g(tuple(items))\n@cache\ndef g(items): return sorted(set(items))",
+        "from functools import cache\nf = lambda items: g(tuple(items))\n@cache\ndef g(x): return sorted(set(x))",
     ],
 )
 def test_a_right_program_earns_one_however_it_is_written(code: str) -> None:
