@@ -1,19 +1,44 @@
 """Verifiable rewards: small typed functions from `(task, episode)` to a `Score`."""
 
 from toolrl.rewards.answers import answer_reward, exact_match, extract_answer, normalise, numbers_equal
+from toolrl.rewards.code import code_reward, extract_code, suite_of
+from toolrl.rewards.code_asserts import called_function, read_asserts
+from toolrl.rewards.code_grading import Grading, LiveObjectsNeeded, TestOutcome, grade
+from toolrl.rewards.code_hacks import Hack, find_hacks
+from toolrl.rewards.code_tests import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
+from toolrl.rewards.code_values import Comparison, same_output, same_value
 from toolrl.rewards.economy import with_call_cost
 from toolrl.rewards.qa import Metric, qa_reward, squad_exact_match, squad_normalise, token_f1
 
 __all__ = [
+    "AssertTest",
+    "CallTest",
+    "CodeSuite",
+    "CodeTest",
+    "Comparison",
+    "Grading",
+    "Hack",
+    "LiveObjectsNeeded",
     "Metric",
+    "StdioTest",
+    "TestOutcome",
     "answer_reward",
+    "called_function",
+    "code_reward",
     "exact_match",
     "extract_answer",
+    "extract_code",
+    "find_hacks",
+    "grade",
     "normalise",
     "numbers_equal",
     "qa_reward",
+    "read_asserts",
+    "same_output",
+    "same_value",
     "squad_exact_match",
     "squad_normalise",
+    "suite_of",
     "token_f1",
     "with_call_cost",
 ]
