@@ -71,14 +71,17 @@ def generate(split: Split, size: int, seed: int, kinds: Sequence[str] | None = N
         raise ConfigError(f"kinds must be among {', '.join(KINDS)}; got {chosen!r}")
     rng, topics = random.Random(f"{split}/{seed}"), topics_of(split)
     tasks: dict[str, Task] = {}
-    for attempt in range(50 * size + 50):
+    for attempt in range(20 * size + 200):
         if len(tasks) == size:
             break
         task = _draw(rng, rng.choice(topics), chosen[attempt % len(chosen)], chosen)
         if not _is_for_nothing(task):
             tasks.setdefault(task.id, task)
     if len(tasks) < size:
-        raise ConfigError(f"only {len(tasks)} different requests of kinds={chosen!r} were found; lower size={size}")
+        raise ConfigError(
+            f"only {len(tasks)} requests of kinds={chosen!r} were found that differ, and that neither a refusal nor "
+            f"the request itself follows; lower size={size}, or add kinds"
+        )
     return TaskSet(tasks.values())
 
 
@@ -189,6 +192,7 @@ def _language(rng: random.Random, topic: Topic) -> Demand:
     return Demand({"language": code}, f"Answer in {_LANGUAGES[code]} only.")
 
 
+# The wordings show no example that would itself be what they ask for.
 KINDS: dict[str, Kind] = {
     "keywords:existence": Kind(_existence, ("keywords",)),
     "keywords:frequency": Kind(_frequency, ("keywords",)),
@@ -199,7 +203,7 @@ KINDS: dict[str, Kind] = {
         ("length",),
     ),
     "length_constraints:number_paragraphs": Kind(
-        _counted("num_paragraphs", 2, 5, "Write {n} paragraphs, separated by the markdown divider: ***"),
+        _counted("num_paragraphs", 2, 5, "Write {n} paragraphs, separated by lines of three asterisks."),
         ("structure", "length"),
     ),
     "length_constraints:number_words": Kind(
@@ -220,15 +224,13 @@ KINDS: dict[str, Kind] = {
         ("all",),
     ),
     "detectable_format:number_highlighted_sections": Kind(
-        _counted("num_highlights", 1, 3, "Highlight at least {n} passages with asterisks, like *this*."), ("marks",)
+        _counted("num_highlights", 2, 4, "Highlight at least {n} passages with asterisks, like *this*."), ("marks",)
     ),
     "detectable_format:multiple_sections": Kind(_sections, ("structure", "capitals")),
     "detectable_format:json_format": Kind(_fixed("Your entire answer must be valid JSON."), ("all",)),
-    "detectable_format:title": Kind(
-        _fixed("Give it a title in double angular brackets, such as <<a title>>."), ("start",)
-    ),
+    "detectable_format:title": Kind(_fixed("Give it a title in double angular brackets."), ("start",)),
     "combination:two_responses": Kind(
-        _fixed("Give two different answers, separated by six asterisks: ******"), ("structure", "length", "end")
+        _fixed("Give two different answers, separated by a line of six asterisks."), ("structure", "length", "end")
     ),
     "combination:repeat_prompt": Kind(_fixed(""), ("start", "length", "forbidden", "commas", "structure", "capitals")),
     "startend:end_checker": Kind(_ending, ("end",)),

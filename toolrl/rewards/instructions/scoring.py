@@ -36,7 +36,9 @@ def ifeval_task(row: Mapping[str, Any], index: int) -> Task:
         TaskError: An instruction is unknown or its arguments are wrong.
         MissingExtra: An instruction is about languages, and langdetect is not installed.
     """
-    ids, kwargs = list(row["instruction_id_list"]), list(row["kwargs"])
+    ids, kwargs = row["instruction_id_list"], row["kwargs"]
+    if not isinstance(ids, list) or not isinstance(kwargs, list):
+        raise TaskError(f"instruction_id_list and kwargs must be lists, got {ids!r} and {kwargs!r}")
     arguments = [{name: value for name, value in (entry or {}).items() if value is not None} for entry in kwargs]
     answer = {"instruction_id_list": ids, "kwargs": arguments}
     _instructions(answer)
@@ -131,9 +133,7 @@ def _instructions(answer: Any) -> list[Instruction]:
     except (TypeError, KeyError):
         raise TaskError(f"expected an object with instruction_id_list and kwargs, got {answer!r}") from None
     if not ids or len(ids) != len(kwargs):
-        raise TaskError(
-            f"expected kwargs for each of at least one instruction, got {len(ids)} ids, {len(kwargs)} kwargs"
-        )
+        raise TaskError(f"expected instructions and kwargs for each, got {len(ids)} ids and {len(kwargs)} kwargs")
     return [make_instruction(id, arguments) for id, arguments in zip(ids, kwargs, strict=True)]
 
 

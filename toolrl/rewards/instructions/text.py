@@ -66,6 +66,8 @@ def _ends_sentence(chunk: str, following: str) -> bool:
     word = bare[:-1].lstrip(_opening).lower()
     if word in _LEADING or (word == "no" and next_word[:1].isdigit()):
         return False
+    if word in ("p.s", "p.p.s"):
+        return True
     if word in _TRAILING or (len(word) > 1 and re.fullmatch(r"(?:[a-z]\.)+[a-z]", word)):
         return not is_lower and next_word.rstrip(",.;:!?'\"").lower() in _STARTERS
     if len(word) == 1 and word.isalpha() and bare[:-1].lstrip(_opening).isupper() and word != "i":
@@ -78,11 +80,15 @@ def count_words(text: str) -> int:
     return sum(1 for _ in _word.finditer(text))
 
 
-_separator = re.compile(r"[\s()\[\]{}<>\"“”«»;@#$%&?!*…]+|[,:](?!\d)|--+|\.{2,}")
-_contraction = re.compile(r"(?<=[A-Z])(?='(?:S|M|D|LL|RE|VE)$)|(?<=[A-Z])(?=N'T$)|(?<=CAN)(?=NOT$)")
+_separator = re.compile(r"[\s()\[\]{}<>\"“”‘’«»`;@#$%&?!*…‒–—―]+|[,:](?!\d)|--+|\.{2,}")
+_contraction = re.compile(
+    r"(?<=\w)(?='(?:s|m|d|ll|re|ve)$)|(?<=\w)(?=n't$)|(?<=^can)(?=not$)|(?<=^gon)(?=na$)|(?<=^got)(?=ta$)"
+    r"|(?<=^wan)(?=na$)|(?<=^lem)(?=me$)|(?<=^gim)(?=me$)",
+    re.IGNORECASE,
+)
 
 
 def count_capital_words(text: str) -> int:
-    """The number of words all in capitals. A hyphenated word is one, a contraction two (DO N'T)."""
-    tokens = (token.strip("'.,:") for token in _separator.split(text) if token)
-    return sum(len(_contraction.split(token)) for token in tokens if token.isupper())
+    """The number of words all in capitals. A hyphenated word is one, a contraction two (DO N'T, I 'm)."""
+    tokens = (token.rstrip("'.,:") for token in _separator.split(text) if token)
+    return sum(part.isupper() for token in tokens for part in _contraction.split(token))
