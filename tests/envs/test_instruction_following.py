@@ -77,9 +77,9 @@ def test_a_chosen_kind_is_in_every_request_and_an_unknown_one_is_refused() -> No
     for kinds in ([], ["no:such"]):
         with pytest.raises(ConfigError, match="kinds must be among keywords:existence"):
             InstructionFollowingEnv("train", kinds=kinds)
-    with pytest.raises(ConfigError, match="only 54 requests .*lower size=60"):
+    with pytest.raises(ConfigError, match=r"only 54 requests .*lower size=60"):
         InstructionFollowingEnv("train", size=60, kinds=["detectable_format:title"])
-    with pytest.raises(ConfigError, match="only 0 requests .* or add kinds"):
+    with pytest.raises(ConfigError, match=r"only 0 requests .* or add kinds"):
         InstructionFollowingEnv("train", size=1, kinds=["punctuation:no_comma"])
     with pytest.raises(ConfigError, match="kinds= says what to generate"):
         InstructionFollowingEnv("train", data="google/IFEval", kinds=["punctuation:no_comma"])

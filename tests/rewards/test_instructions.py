@@ -261,6 +261,7 @@ def test_texts_made_to_be_slow_are_not(id: str, kwargs: dict[str, Any], right: l
         ("no end", 1),
         ("One. two. three.", 3),
         ('He said "Stop!" Then he left.', 2),
+        ('"It rained. " We left. "', 2),
         ("(It rained.) We left.", 2),
         ("Dr. Ada Lind and Mrs. Orr met at St. Pauls.", 1),
         ("J. R. Smith came.", 1),

@@ -11,6 +11,7 @@ import re
 
 _word = re.compile(r"\w+")
 _chunk = re.compile(r"\S+")
+_quotes = "\"'”’)]"
 _closing = "\"'”’)]}*_»"
 _opening = "\"'“‘([{*_«#-–—• "
 
@@ -44,11 +45,13 @@ def split_sentences(text: str) -> list[str]:
     """
     sentences: list[str] = []
     chunks = list(_chunk.finditer(text))
-    start = 0
+    start, has_ended = 0, False
     for chunk, following in itertools.pairwise(chunks):
-        if _ends_sentence(chunk.group(), following.group()):
+        is_quote = not chunk.group().strip(_quotes)
+        has_ended = _ends_sentence(chunk.group(), following.group()) or (has_ended and is_quote)
+        if has_ended and following.group().strip(_quotes):  # a closing mark that stands apart belongs to it
             sentences.append(text[start : chunk.end()].strip())
-            start = chunk.end()
+            start, has_ended = chunk.end(), False
     rest = text[start:].strip()
     return [*sentences, rest] if rest else sentences
 
