@@ -20,6 +20,7 @@ ENTRY_POINTS = {
     "toolrl/WorldQA-v0": "toolrl_envs.world_qa.env:WorldQAEnv",
     "toolrl/OpenQA-v0": "toolrl_envs.open_qa.env:OpenQAEnv",
     "toolrl/CodeTests-v0": "toolrl_envs.code_tests.env:CodeTestsEnv",
+    "toolrl/InstructionFollowing-v0": "toolrl_envs.instruction_following.env:InstructionFollowingEnv",
 }
 
 

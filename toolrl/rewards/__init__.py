@@ -8,6 +8,7 @@ from toolrl.rewards.code_hacks import Hack, find_hacks
 from toolrl.rewards.code_tests import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
 from toolrl.rewards.code_values import Comparison, same_output, same_value
 from toolrl.rewards.economy import with_call_cost
+from toolrl.rewards.instructions import Instruction, ifeval_task, instruction_kind, instructions_reward
 from toolrl.rewards.qa import Metric, qa_reward, squad_exact_match, squad_normalise, token_f1
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Grading",
     "Hack",
     "LiveObjectsNeeded",
+    "Instruction",
     "Metric",
     "StdioTest",
     "TestOutcome",
@@ -30,6 +32,9 @@ __all__ = [
     "extract_code",
     "find_hacks",
     "grade",
+    "ifeval_task",
+    "instruction_kind",
+    "instructions_reward",
     "normalise",
     "numbers_equal",
     "qa_reward",

@@ -1,0 +1,5 @@
+"""Requests with instructions that a program can check, in the manner of IFEval."""
+
+from toolrl_envs.instruction_following.env import InstructionFollowingEnv
+
+__all__ = ["InstructionFollowingEnv"]

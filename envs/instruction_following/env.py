@@ -1,0 +1,100 @@
+"""The `toolrl/InstructionFollowing-v0` environment."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from toolrl import ConfigError, Limits, Message, Task, TaskSet, ToolEnv, say
+from toolrl.rewards import ifeval_task, instructions_reward
+from toolrl.rewards.instructions import count_words, instructions_of
+from toolrl.rewards.instructions.scoring import Mode
+from toolrl_envs.common import CALL_COST, Split, check_split
+from toolrl_envs.instruction_following.requests import generate
+from toolrl_envs.instruction_following.topics import sentences_about
+from toolrl_envs.instruction_following.writer import write
+
+PROMPT = "Follow every instruction in the request. Your final message, as a whole, is the response."
+
+_SUFFIXES = (".json", ".jsonl", ".parquet")
+
+
+class InstructionFollowingEnv(ToolEnv):
+    """Requests with instructions that a program can check. The final message as a whole is the response."""
+
+    def __init__(
+        self,
+        split: Split = "train",
+        *,
+        data: str | Path | None = None,
+        mode: Mode = "strict",
+        partial: bool = False,
+        kinds: Sequence[str] | None = None,
+        size: int = 2000,
+        seed: int = 0,
+        call_cost: float = CALL_COST,
+        render_mode: str | None = None,
+    ):
+        """Make the environment.
+
+        Args:
+            split: "train" or "test".
+            data: A `.json`, `.jsonl` or `.parquet` file in IFEval's format, or the id of such a data set on the
+                Hugging Face hub, "google/IFEval"; None generates requests. "{split}" in a file's name stands for the
+                split; without it, and on the hub, every fifth request is held out for "test".
+            mode: "strict" or "loose"; see `toolrl.rewards.instructions_reward`.
+            partial: Pay the share of instructions that are followed.
+            kinds: What generated requests are made of: ids of kinds of instructions; by default all 22 that need no
+                language detector.
+            size: At most so many tasks.
+            seed: Fixes their choice and order.
+            call_cost: Taken off a right response for each call.
+            render_mode: See `ToolEnv`.
+
+        Raises:
+            ConfigError: A setting is wrong, or no request is left for the split.
+            TaskError: The file is missing or broken; names the line.
+            MissingExtra: An instruction is about languages, and langdetect is not installed.
+        """
+        check_split(split)
+        if data is not None and kinds is not None:
+            raise ConfigError("kinds= says what to generate; leave it out where data= is given")
+        super().__init__(
+            tasks=generate(split, size, seed, kinds) if data is None else load(str(data), split, size, seed),
+            tools=[word_count],
+            reward=instructions_reward(mode, partial=partial, call_cost=call_cost),
+            system_prompt=PROMPT,
+            limits=Limits(turns=4, tool_calls=3, completion_tokens=2048, turn_tokens=1536),
+            oracle=solve,
+            render_mode=render_mode,
+        )
+
+
+def word_count(text: str) -> int:
+    """Count the words of a text, as the instructions about numbers of words do.
+
+    Args:
+        text: The text.
+    """
+    return count_words(text)
+
+
+def load(data: str, split: Split, size: int, seed: int) -> TaskSet:
+    """Read requests in IFEval's format, and draw at most `size` of them."""
+    if Path(data).suffix in _SUFFIXES:
+        tasks = TaskSet.from_file(data.replace("{split}", split), ifeval_task)
+    else:
+        tasks = TaskSet.from_hub(data, ifeval_task)
+    chosen = list(tasks)
+    if "{split}" not in data:
+        chosen = [task for task in tasks if (zlib.crc32(task.id.encode()) % 5 == 0) == (split == "test")]
+    if not chosen:
+        raise ConfigError(f"data={data!r} has no request for split={split!r}")
+    return TaskSet(random.Random(f"{split}/{seed}").sample(chosen, len(chosen))[:size])
+
+
+def solve(task: Task) -> Sequence[Message]:
+    """A text that keeps to the instructions, about the topic where that is one of ours; no call is needed."""
+    return [say(write(instructions_of(task), sentences_about(task.metadata.get("subject"))))]

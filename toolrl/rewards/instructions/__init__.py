@@ -1,0 +1,40 @@
+"""Instructions that a program can check, in the manner of IFEval (arXiv:2311.07911): its 25 kinds and one's own.
+
+A kind is a small class, found by its id (`make_instruction("punctuation:no_comma")`); `instruction_kind` adds one.
+`ifeval_task` reads IFEval's files, `instructions_reward` scores.
+
+Verdicts are those of IFEval's own code but for these, each of which would otherwise pay for nothing: a text whose
+language nothing tells is in no language, several of the constrained responses are not one of them, and a response
+that only repeats the prompt follows nothing. Keywords are texts, not regular expressions. Sentences and tokens are
+found by rules instead of NLTK's models (see `text`), and langdetect is seeded.
+"""
+
+from toolrl.rewards.instructions import forms, length, words
+from toolrl.rewards.instructions.registry import Instruction, instruction_kind, instruction_kinds, make_instruction
+from toolrl.rewards.instructions.scoring import (
+    follows_loosely,
+    follows_strictly,
+    ifeval_task,
+    instructions_of,
+    instructions_reward,
+    is_echo,
+)
+from toolrl.rewards.instructions.text import count_words, split_sentences
+
+__all__ = [
+    "Instruction",
+    "count_words",
+    "follows_loosely",
+    "follows_strictly",
+    "forms",
+    "ifeval_task",
+    "instruction_kind",
+    "instruction_kinds",
+    "instructions_of",
+    "instructions_reward",
+    "is_echo",
+    "length",
+    "make_instruction",
+    "split_sentences",
+    "words",
+]

@@ -1,0 +1,100 @@
+"""What an instruction is, and how its kind is found by its id."""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from toolrl.errors import ConfigError, TaskError
+
+Relation = Literal["less than", "at least"]
+
+
+class Instruction(BaseModel, ABC):
+    """One demand on a response that a program can check. Its fields are the arguments (`kwargs`) of its kind.
+
+    Attributes:
+        id: The id of the kind; set by `instruction_kind`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: ClassVar[str] = ""
+
+    @abstractmethod
+    def check(self, response: str) -> bool:
+        """Whether the response, which is never blank, keeps to the instruction."""
+
+
+Kind = TypeVar("Kind", bound=type[Instruction])
+
+_kinds: dict[str, type[Instruction]] = {}
+
+
+def instruction_kind(id: str) -> Callable[[Kind], Kind]:
+    """Register a subclass of `Instruction` as a kind, under an id of the form `group:name`.
+
+        @instruction_kind("mine:greeting")
+        class Greeting(Instruction):
+            name: str
+
+            def check(self, response: str) -> bool:
+                return response.startswith(f"Dear {self.name}")
+
+    Defining the same class again replaces it, as running a notebook's cell twice does.
+
+    Raises:
+        ConfigError: The id has another form, or another class has it.
+    """
+    group, colon, name = id.partition(":")
+    if not (group and colon and name):
+        raise ConfigError(f"the id of a kind of instruction has the form 'group:name', got {id!r}")
+
+    def register(kind: Kind) -> Kind:
+        known = _kinds.get(id)
+        if known and (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+            raise ConfigError(f"{id!r} is already the id of {known.__module__}.{known.__qualname__}; choose another")
+        kind.id = id
+        _kinds[id] = kind
+        return kind
+
+    return register
+
+
+def instruction_kinds() -> tuple[str, ...]:
+    """The ids of all kinds that are registered, sorted."""
+    return tuple(sorted(_kinds))
+
+
+def make_instruction(id: str, kwargs: Mapping[str, Any] | None = None) -> Instruction:
+    """Make an instruction from its id and its arguments, as they stand in a file.
+
+    Args:
+        id: The id of its kind.
+        kwargs: Its arguments; those that are None count as absent, since tables have a column for each.
+
+    Raises:
+        TaskError: The kind is unknown, or an argument is missing, unknown or of no use.
+        MissingExtra: It has to do with languages, and langdetect is not installed.
+    """
+    if id not in _kinds:
+        near = difflib.get_close_matches(str(id), _kinds, n=3) or sorted(_kinds)
+        raise TaskError(f"no kind of instruction has the id {id!r}; did you mean {', '.join(near)}?")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TaskError(f"the kwargs of {id} must be an object, got {kwargs!r}")
+    given = {name: value for name, value in (kwargs or {}).items() if value is not None}
+    try:
+        return _kinds[id](**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "kwargs"
+        raise TaskError(f"{id}: {place}: {first['msg']}; got {given!r}") from None
+
+
+def holds(count: int, relation: Relation, threshold: int) -> bool:
+    """Whether a count stands in that relation to the threshold."""
+    return count < threshold if relation == "less than" else count >= threshold

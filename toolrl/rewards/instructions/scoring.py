@@ -1,0 +1,155 @@
+"""IFEval's file format and its two scores, and the reward made of them.
+
+Source: "Instruction-Following Evaluation for Large Language Models" (arXiv:2311.07911), section 3, and
+https://github.com/google-research/google-research/tree/master/instruction_following_eval.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+from toolrl.errors import ConfigError, TaskError
+from toolrl.rewards.economy import with_call_cost
+from toolrl.rewards.instructions.registry import Instruction, make_instruction
+from toolrl.types import Episode, Score, Task
+
+Mode = Literal["strict", "loose"]
+
+_FLOOR = 0.5
+_word = re.compile(r"\w+")
+
+
+def ifeval_task(row: Mapping[str, Any], index: int) -> Task:
+    """Read a row of a file in IFEval's format; pass it to `TaskSet.from_file` or `TaskSet.from_hub`.
+
+    Args:
+        row: Has `prompt`, `instruction_id_list` and `kwargs`, one entry for each instruction, and perhaps a `key`.
+        index: Stands in for a missing key.
+
+    Returns:
+        A task whose answer is what `instructions_of` reads.
+
+    Raises:
+        KeyError: A field is missing; the task set names the file and the line.
+        TaskError: An instruction is unknown or its arguments are wrong.
+        MissingExtra: An instruction is about languages, and langdetect is not installed.
+    """
+    ids, kwargs = row["instruction_id_list"], row["kwargs"]
+    if not isinstance(ids, list) or not isinstance(kwargs, list):
+        raise TaskError(f"instruction_id_list and kwargs must be lists, got {ids!r} and {kwargs!r}")
+    arguments = [{name: value for name, value in (entry or {}).items() if value is not None} for entry in kwargs]
+    answer = {"instruction_id_list": ids, "kwargs": arguments}
+    _instructions(answer)
+    metadata = {"kind": ids[0], "needs_tool": False, "instructions": len(ids)}
+    return Task(str(row.get("key", index)), row["prompt"], answer, metadata)
+
+
+def instructions_of(task: Task) -> list[Instruction]:
+    """The instructions of a task: those that its answer, `{"instruction_id_list": ..., "kwargs": ...}`, names.
+
+    Raises:
+        TaskError: The answer has another form, an instruction is unknown or its arguments are wrong.
+    """
+    try:
+        return _instructions(task.answer)
+    except TaskError as error:
+        raise TaskError(f"task {task.id!r}: {error}") from None
+
+
+def follows_strictly(instruction: Instruction, response: str) -> bool:
+    """Whether the response as it is keeps to the instruction. A blank one keeps to none."""
+    return bool(response.strip()) and instruction.check(response)
+
+
+def follows_loosely(instruction: Instruction, response: str) -> bool:
+    """Whether it does, or would without its first line, its last line, its asterisks, or several of these."""
+    return any(follows_strictly(instruction, variant) for variant in _variants(response))
+
+
+def is_echo(response: str, prompt: str) -> bool:
+    """Whether a response says nothing but the prompt: once or more often, or at least half of it.
+
+    Only words count, so that another case or other punctuation changes nothing.
+    """
+    given, asked = (f" {' '.join(_word.findall(text.casefold()))} " for text in (response, prompt))
+    if not asked.strip():
+        return False
+    is_part = given in asked and 2 * len(given) >= len(asked)
+    return is_part or not given.replace(asked.rstrip(), "").strip()
+
+
+def instructions_reward(
+    mode: Mode = "strict", *, partial: bool = False, call_cost: float = 0.0
+) -> Callable[[Task, Episode], Score]:
+    """Make a reward for instructions that a program can check; the final message as a whole is the response.
+
+    Its parts are `correct` (every instruction of the prompt is followed, in this mode), IFEval's prompt-level and
+    instruction-level scores in both modes, and the share that is followed (in this mode) of each kind's instructions.
+    A blank response and an echo of the prompt (`is_echo`) follow nothing, in either mode.
+
+    Args:
+        mode: "strict" takes the response as it is; "loose" also tries it without its first line, its last line
+            and its asterisks.
+        partial: Pay the share of instructions that are followed, and not only for all of them.
+        call_cost: Taken off a response that follows all of them, for each tool call; see `with_call_cost`. With a
+            cost, one that follows some earns half their share: always less.
+
+    Raises:
+        ConfigError: `mode` is unknown, or `call_cost` negative.
+    """
+    if mode not in ("strict", "loose"):
+        raise ConfigError(f"mode must be 'strict' or 'loose', got {mode!r}")
+    with_call_cost(Score(0.0), Episode(None), call_cost, _FLOOR)  # refuse a cost now, not at the first right answer
+    partly = (_FLOOR if call_cost > 0 else 1.0) if partial else 0.0
+
+    def reward(task: Task, episode: Episode) -> Score:
+        instructions, response = instructions_of(task), episode.answer or ""
+        echo = is_echo(response, task.prompt)
+        strict = [not echo and follows_strictly(instruction, response) for instruction in instructions]
+        loose = [
+            is_strict or (not echo and follows_loosely(instruction, response))
+            for is_strict, instruction in zip(strict, instructions, strict=True)
+        ]
+        followed = strict if mode == "strict" else loose
+        parts = {"correct": float(all(followed))} | _shares(instructions, followed)
+        for name, verdicts in (("strict", strict), ("loose", loose)):
+            parts |= {f"prompt_{name}": float(all(verdicts)), f"instruction_{name}": _mean(verdicts)}
+        if all(followed):
+            return with_call_cost(Score(1.0, parts, response, "all followed"), episode, call_cost, _FLOOR)
+        broken = ", ".join(repr(one) for one, kept in zip(instructions, followed, strict=True) if not kept)
+        reason = "it only repeats the prompt" if echo else f"not followed: {broken}"
+        if not response.strip():
+            reason = "no final message" if episode.answer is None else "the final message is blank"
+        return Score(_mean(followed) * partly, parts, episode.answer, reason)
+
+    return reward
+
+
+def _instructions(answer: Any) -> list[Instruction]:
+    try:
+        ids, kwargs = answer["instruction_id_list"], answer["kwargs"]
+    except (TypeError, KeyError):
+        raise TaskError(f"expected an object with instruction_id_list and kwargs, got {answer!r}") from None
+    if not ids or len(ids) != len(kwargs):
+        raise TaskError(f"expected instructions and kwargs for each, got {len(ids)} ids and {len(kwargs)} kwargs")
+    return [make_instruction(id, arguments) for id, arguments in zip(ids, kwargs, strict=True)]
+
+
+def _variants(response: str) -> list[str]:
+    lines = response.split("\n")
+    cut = [response, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
+    return [*cut, *(text.replace("*", "") for text in cut)]
+
+
+def _shares(instructions: Sequence[Instruction], followed: Sequence[bool]) -> dict[str, float]:
+    """For each kind, the share of its instructions that are followed."""
+    by_kind: dict[str, list[bool]] = {}
+    for instruction, kept in zip(instructions, followed, strict=True):
+        by_kind.setdefault(instruction.id, []).append(kept)
+    return {id: _mean(verdicts) for id, verdicts in by_kind.items()}
+
+
+def _mean(verdicts: Sequence[bool]) -> float:
+    return sum(verdicts) / len(verdicts)
