@@ -9,7 +9,7 @@ from typing import Any
 from toolrl.rewards.economy import with_call_cost
 from toolrl.rewards.extraction import AnswerForm, check_forms, find_answer, unwrap
 from toolrl.rewards.math_pool import MathVerifier, Verdict
-from toolrl.rewards.math_text import as_words, compare_units, parts_to_verify, prepare
+from toolrl.rewards.math_text import as_words, compare_units, is_set_for_tuple, parts_to_verify, prepare
 from toolrl.types import Episode, Score, Task
 
 
@@ -95,6 +95,8 @@ def _verify_one(answer: str, gold: str, verifier: MathVerifier | None) -> Verdic
         return Verdict(False, "not a single formula")
     if (same := compare_units(answer, gold)) is not None:
         return Verdict(same)
+    if is_set_for_tuple(formula, wanted):
+        return Verdict(False)
     parts = parts_to_verify(formula, wanted)
     if parts is None:
         return Verdict(False, "not a single formula")

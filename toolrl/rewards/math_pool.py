@@ -85,11 +85,11 @@ class MathVerifier:
                 try:
                     verdict = worker.ask(gold, parts, self._seconds, self._wall_seconds)
                 except WorkerLost as error:
-                    worker.kill()
+                    self._discard(worker)
                     if attempt == 2:
                         raise InfrastructureError(f"the math verifier failed twice: {error}") from None
                 except BaseException:
-                    worker.kill()  # it is at work on what nobody waits for
+                    self._discard(worker)  # it is at work on what nobody waits for
                     raise
                 else:
                     self._put_back(worker)
@@ -101,6 +101,11 @@ class MathVerifier:
         """Process ids of the workers that run."""
         with self._lock:
             return [worker.process.pid for worker in self._workers if worker.process.poll() is None]
+
+    def is_busy(self, pid: int) -> bool:
+        """Whether the worker with that process id is at a comparison."""
+        with self._lock:
+            return any(worker.process.pid == pid and worker.is_busy for worker in self._workers)
 
     def close(self) -> None:
         """End the processes; comparisons under way fail. The next comparison starts new ones."""
@@ -128,6 +133,10 @@ class MathVerifier:
             if worker in self._workers and worker.asked < _REQUESTS_PER_WORKER and worker.process.poll() is None:
                 self._idle.append(worker)
                 return
+        self._discard(worker)
+
+    def _discard(self, worker: _Worker) -> None:
+        with self._lock:
             if worker in self._workers:
                 self._workers.remove(worker)
         worker.kill()
@@ -147,6 +156,7 @@ class _Worker:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.is_busy = False
         self._buffer = b""
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(_SCRIPT), json.dumps(sys.path)],
@@ -177,9 +187,11 @@ class _Worker:
         try:
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.is_busy = True
         except BrokenPipeError:
             raise WorkerLost(f"a worker ended with {self.process.wait()} before a request") from None
         reply = self._read(wall_seconds)
+        self.is_busy = False
         if reply is None:
             status = self.process.wait()
             if status == -signal.SIGPROF:

@@ -26,6 +26,7 @@ _REWRITES = (
     (re.compile(r"(?<![\w./])(\d+)\s+(\d+)/(\d+)(?![\w./])"), r"(\1+\\frac{\2}{\3})"),
     (re.compile(r"(?<=\d)\s*dollars?$"), ""),
     (re.compile(r"(?<=\d)(?:\\,|\\ |~|\{,\}|\\!,)(?=\d{3}(?!\d))"), ""),
+    (re.compile(r"\\[,;:! ]|~"), " "),
 )
 
 # Two formulas with one of these between them are two answers, or a derivation.
@@ -111,6 +112,12 @@ def compare_units(answer: str, gold: str) -> bool | None:
     if given is None or wanted is None or not given.unit or not wanted.unit:
         return None
     return quantities_equal(answer, gold)
+
+
+def is_set_for_tuple(answer: str, gold: str) -> bool:
+    r"""Whether a set `\{1,2\}` is given for a point or an interval `(1,2)`: math-verify equates them."""
+    answer, gold = _bounds.sub("", answer).strip(), _bounds.sub("", gold).strip()
+    return answer.startswith(r"\{") and gold[:1] in ("(", "[") and "," in gold
 
 
 def _may_stay(words: str) -> bool:
