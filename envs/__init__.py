@@ -21,6 +21,7 @@ ENTRY_POINTS = {
     "toolrl/OpenQA-v0": "toolrl_envs.open_qa.env:OpenQAEnv",
     "toolrl/CodeTests-v0": "toolrl_envs.code_tests.env:CodeTestsEnv",
     "toolrl/InstructionFollowing-v0": "toolrl_envs.instruction_following.env:InstructionFollowingEnv",
+    "toolrl/ReasoningGym-v0": "toolrl_envs.reasoning_gym.env:ReasoningGymEnv",
 }
 
 

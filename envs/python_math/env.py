@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, call, say
-from toolrl.rewards import answer_reward, exact_match, numbers_equal
+from toolrl.rewards import answer_reward, math_reward, numbers_equal
 from toolrl.tools import python_tool
 from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split
 from toolrl_envs.python_math.tasks import from_row, generated
@@ -37,12 +36,15 @@ class PythonMathEnv(ToolEnv):
             easy_share: Share of generated problems that need no tool.
             call_cost: Taken off a right answer for each call.
             render_mode: See `ToolEnv`.
+
+        Raises:
+            MissingExtra: `data` is given and math-verify, which grades it, is not installed.
         """
         check_split(split)
         super().__init__(
             tasks=_load(data, split) if data else generated(split, size, seed, easy_share),
             tools=[python_tool()],
-            reward=answer_reward(_equal, call_cost=call_cost),
+            reward=math_reward(call_cost=call_cost) if data else answer_reward(numbers_equal, call_cost=call_cost),
             system_prompt=SYSTEM_PROMPT,
             limits=Limits(turns=4, tool_calls=4, completion_tokens=384 if data is None else 4096),
             oracle=solve,
@@ -55,10 +57,6 @@ def solve(task: Task) -> Sequence[Message]:
     answer = say(f"<answer>{task.answer}</answer>")
     code = task.metadata.get("code")
     return [call("python", code=code), answer] if code and task.metadata["needs_tool"] else [answer]
-
-
-def _equal(answer: str, expected: Any) -> bool:
-    return numbers_equal(answer, expected) or exact_match(answer, expected)
 
 
 def _load(data: str, split: Split) -> TaskSet:

@@ -18,7 +18,14 @@ from toolrl_envs import ENTRY_POINTS
 SIZE = 60
 SAMPLE = 5
 # Of each tool, its parameter and a text for it.
-CALLS = {"python": ("code", "1+1"), "search": ("query", "path"), "word_count": ("text", "one two")}
+CALLS = {
+    "python": ("code", "1+1"),
+    "search": ("query", "path"),
+    "word_count": ("text", "one two"),
+    "find_customer": ("name", "berg"),
+}
+# What an environment cannot be made without, and is optional.
+NEEDS = {"toolrl/ReasoningGym-v0": "reasoning_gym"}
 EVERY_ENVIRONMENT = pytest.mark.parametrize("env_id", list(ENTRY_POINTS))
 
 Make = Callable[..., ToolEnv]
@@ -40,6 +47,8 @@ def make() -> Iterator[Make]:
 
 @pytest.fixture(params=list(ENTRY_POINTS))
 def env_id(request: pytest.FixtureRequest) -> str:
+    if request.param in NEEDS:
+        pytest.importorskip(NEEDS[request.param], reason=f"{request.param} needs {NEEDS[request.param]}")
     return str(request.param)
 
 
@@ -78,7 +87,7 @@ def right(env: ToolEnv, task: Task) -> str:
 def a_call(env: ToolEnv, text: str | None = None, tool: str | None = None) -> str:
     """A call that any task allows, with a text of one's own if one is given."""
     name = tool or next(name for name in CALLS if name in env.toolbox.tools)
-    parameter, default = CALLS[name]
+    parameter, default = CALLS.get(name, ("query", ""))  # others refuse it, which is a call too
     return HermesDialect().format(toolrl.call(name, **{parameter: default if text is None else text}))
 
 

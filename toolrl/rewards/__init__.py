@@ -9,7 +9,13 @@ from toolrl.rewards.code_tests import AssertTest, CallTest, CodeSuite, CodeTest,
 from toolrl.rewards.code_values import Comparison, same_output, same_value
 from toolrl.rewards.economy import with_call_cost
 from toolrl.rewards.instructions import Instruction, ifeval_task, instruction_kind, instructions_reward
+from toolrl.rewards.extraction import AnswerForm, choice_letter, find_answer
+from toolrl.rewards.judge import Judge, JudgeFault, JudgeSettings
+from toolrl.rewards.math import math_reward, verify_math
+from toolrl.rewards.math_pool import MathVerifier, Verdict
 from toolrl.rewards.qa import Metric, qa_reward, squad_exact_match, squad_normalise, token_f1
+from toolrl.rewards.quantities import Quantity, any_of, parse_quantity, quantities_equal, within
+from toolrl.rewards.rubric import Term, rubric
 
 __all__ = [
     "AssertTest",
@@ -35,15 +41,36 @@ __all__ = [
     "ifeval_task",
     "instruction_kind",
     "instructions_reward",
+    "AnswerForm",
+    "Judge",
+    "JudgeFault",
+    "JudgeSettings",
+    "MathVerifier",
+    "Metric",
+    "Quantity",
+    "Term",
+    "Verdict",
+    "answer_reward",
+    "any_of",
+    "choice_letter",
+    "exact_match",
+    "extract_answer",
+    "find_answer",
+    "math_reward",
     "normalise",
     "numbers_equal",
+    "parse_quantity",
     "qa_reward",
     "read_asserts",
     "same_output",
     "same_value",
+    "quantities_equal",
+    "rubric",
     "squad_exact_match",
     "squad_normalise",
     "suite_of",
     "token_f1",
+    "verify_math",
     "with_call_cost",
+    "within",
 ]

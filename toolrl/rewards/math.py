@@ -1,0 +1,103 @@
+r"""Mathematical answers, compared by math-verify: `\frac{1}{2}` is 0.5, and `3 \to 4` is not 4."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from toolrl.rewards.economy import with_call_cost
+from toolrl.rewards.extraction import AnswerForm, check_forms, find_answer, unwrap
+from toolrl.rewards.math_pool import MathVerifier, Verdict
+from toolrl.rewards.math_text import as_words, compare_units, is_set_for_tuple, parts_to_verify, prepare
+from toolrl.types import Episode, Score, Task
+
+
+@functools.cache
+def shared_verifier() -> MathVerifier:
+    """The verifier that all rewards of this program share.
+
+    Raises:
+        MissingExtra: math-verify is not installed.
+    """
+    return MathVerifier()
+
+
+def verify_math(answer: str, gold: Any, verifier: MathVerifier | None = None) -> Verdict:
+    r"""Whether an answer is mathematically equal to the expected one.
+
+    Fractions, decimals, LaTeX variants, percent, thousands separators, degrees, sets, intervals, matrices and equations
+    such as `x = 4` are read. The whole answer has to be one formula. Answers that are words are compared as words.
+
+    Args:
+        answer: The answer, without the tags or the box it stood in.
+        gold: The expected answer, in LaTeX or plain, or several of which one is enough.
+        verifier: Where math-verify runs; `shared_verifier()` by default.
+
+    Raises:
+        InfrastructureError: The verifier failed; the answer cannot be scored.
+    """
+    golds = gold if isinstance(gold, Iterable) and not isinstance(gold, str) else [gold]
+    reason = ""
+    for one in golds:
+        verdict = _verify_one(answer, str(one), verifier)
+        if verdict.equal:
+            return verdict
+        reason = reason or verdict.reason
+    return Verdict(False, reason)
+
+
+def math_reward(
+    *,
+    call_cost: float = 0.0,
+    forms: Sequence[AnswerForm] = ("tag", "boxed"),
+    verifier: MathVerifier | None = None,
+) -> Callable[[Task, Episode], Score]:
+    """Make a reward for mathematical answers: 1 for one that equals `task.answer`, less a cost per call, else 0.
+
+    `task.answer` may be a list of right answers. See `verify_math` for what is equal.
+
+    Args:
+        call_cost: Taken off a right answer for each tool call; see `with_call_cost`.
+        forms: Where the answer stands, see `find_answer`.
+        verifier: Where math-verify runs; `shared_verifier()` by default.
+
+    Raises:
+        ConfigError: `call_cost` is negative, or a form does not exist.
+        MissingExtra: math-verify is not installed.
+    """
+    with_call_cost(Score(0.0), Episode(None), call_cost)  # refuse a cost now, not at the first right answer
+    check_forms(forms)
+    verifier = verifier or shared_verifier()
+
+    def reward(task: Task, episode: Episode) -> Score:
+        answer = find_answer(episode.answer, forms)
+        if answer is None:
+            reason = "no final message" if episode.answer is None else f"no single answer ({', '.join(forms)}) in it"
+            return Score(0.0, {"correct": 0.0, "answered": 0.0}, None, reason)
+        verdict = verify_math(answer, task.answer, verifier)
+        parts = {"correct": float(verdict.equal), "answered": 1.0}
+        reason = "right" if verdict.equal else verdict.reason or f"expected {task.answer!r}"
+        return with_call_cost(Score(float(verdict.equal), parts, answer, reason), episode, call_cost)
+
+    return reward
+
+
+def _verify_one(answer: str, gold: str, verifier: MathVerifier | None) -> Verdict:
+    answer, gold = unwrap(answer) or "", unwrap(gold) or ""
+    if not answer or not gold:
+        return Verdict(False)
+    words = as_words(gold)
+    if words is not None or answer == gold:
+        return Verdict(answer == gold or as_words(answer) == words)
+    formula, wanted = prepare(answer), prepare(gold) or gold  # whatever the task's author wrote is one answer
+    if formula is None:
+        return Verdict(False, "not a single formula")
+    if (same := compare_units(answer, gold)) is not None:
+        return Verdict(same)
+    if is_set_for_tuple(formula, wanted):
+        return Verdict(False)
+    parts = parts_to_verify(formula, wanted)
+    if parts is None:
+        return Verdict(False, "not a single formula")
+    return (verifier or shared_verifier()).compare(wanted, parts)

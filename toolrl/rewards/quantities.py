@@ -1,0 +1,140 @@
+"""Numbers with a unit: `5 cm` is `0.05 m`, and neither is `5 m`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from toolrl.errors import ConfigError
+
+# Factor to the first unit of the dimension. Temperatures are not converted between scales: that needs an offset, and
+# a difference of temperatures has another one than a temperature.
+UNITS: dict[str, dict[str, float]] = {
+    "length": {
+        "m": 1.0, "km": 1e3, "dm": 0.1, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9,
+        "inch": 0.0254, "ft": 0.3048, "yd": 0.9144, "mi": 1609.344,
+    },
+    "mass": {"g": 1.0, "kg": 1e3, "mg": 1e-3, "t": 1e6, "lb": 453.59237, "oz": 28.349523125},
+    "time": {"s": 1.0, "ms": 1e-3, "min": 60.0, "h": 3600.0, "day": 86400.0, "week": 604800.0},
+    "celsius": {"°C": 1.0},
+    "fahrenheit": {"°F": 1.0},
+    "kelvin": {"K": 1.0, "mK": 1e-3},
+    "angle": {"°": 1.0},
+    "share": {"%": 1.0},
+}  # fmt: skip
+
+_WORDS = {
+    "meter": "m", "metre": "m", "kilometer": "km", "kilometre": "km", "centimeter": "cm", "centimetre": "cm",
+    "millimeter": "mm", "millimetre": "mm", "decimeter": "dm", "decimetre": "dm", "micrometer": "um", "µm": "um",
+    "μm": "um", "nanometer": "nm", "in": "inch", "inches": "inch", "foot": "ft", "feet": "ft", "yard": "yd",
+    "mile": "mi", "gram": "g", "kilogram": "kg", "milligram": "mg", "tonne": "t", "pound": "lb", "lbs": "lb",
+    "ounce": "oz", "second": "s", "sec": "s", "millisecond": "ms", "minute": "min", "mins": "min", "hour": "h",
+    "hr": "h", "hrs": "h", "degree": "°", "degrees celsius": "°C", "degrees fahrenheit": "°F", "kelvin": "K",
+    "percent": "%", "per cent": "%",
+}  # fmt: skip
+
+_DIMENSION = {unit: dimension for dimension, units in UNITS.items() for unit in units}
+_quantity = re.compile(
+    r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d{1,3})?)\s*(.*)", re.ASCII | re.DOTALL
+)
+_latex = (
+    (re.compile(r"\\(?:text|mathrm|textrm|mbox)\s*\{([^{}]*)\}"), r" \1 "),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|\\circ"), "°"),
+    (re.compile(r"\\[,;! ]|~"), " "),
+    (re.compile(r"\\%"), "%"),
+    (re.compile("−"), "-"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number with a unit.
+
+    Attributes:
+        value: The number as written.
+        unit: A name of `UNITS`; empty for a bare number.
+    """
+
+    value: float
+    unit: str = ""
+
+    @property
+    def dimension(self) -> str:
+        """What the unit measures; empty for a bare number."""
+        return _DIMENSION.get(self.unit, "")
+
+    @property
+    def in_base_unit(self) -> float:
+        """The number in the first unit of its dimension."""
+        return self.value * UNITS[self.dimension][self.unit] if self.unit else self.value
+
+
+def parse_quantity(text: str) -> Quantity | None:
+    r"""Read a number and its unit, in plain text or LaTeX (`5\text{ cm}`); None if it is anything else."""
+    for pattern, plain in _latex:
+        text = pattern.sub(plain, text)
+    match = _quantity.fullmatch(text.strip())
+    if match is None or not any(character.isdigit() for character in match[1]):
+        return None
+    unit = _unit(" ".join(match[2].split()))
+    value = float(match[1].replace(",", ""))
+    return None if unit is None or not math.isfinite(value) else Quantity(value, unit)
+
+
+def quantities_equal(answer: str, expected: Any, tolerance: float = 1e-6, *, unit_needed: bool = False) -> bool:
+    """Whether a number with a unit equals the expected one, in whichever unit of the same kind it is written.
+
+    Args:
+        answer: The answer as text. A bare number is read in the unit expected, unless `unit_needed`.
+        expected: A number, or its text, with or without a unit. If it has none, an answer with one is wrong.
+        tolerance: Relative.
+        unit_needed: Whether an answer without the unit is wrong.
+    """
+    given, wanted = parse_quantity(answer), parse_quantity(str(expected))
+    if given is None or wanted is None:
+        return False
+    if not given.unit and wanted.unit and not unit_needed:
+        given = Quantity(given.value, wanted.unit)
+    if given.dimension != wanted.dimension:
+        return False
+    return math.isclose(given.in_base_unit, wanted.in_base_unit, rel_tol=tolerance)
+
+
+def within(tolerance: float, *, unit_needed: bool = False) -> Callable[[str, Any], bool]:
+    """`quantities_equal` with a tolerance of its own, for `answer_reward`.
+
+    Raises:
+        ConfigError: `tolerance` is not within [0, 1).
+    """
+    if not 0 <= tolerance < 1:
+        raise ConfigError(f"tolerance must be within [0, 1), got {tolerance}")
+    return lambda answer, expected: quantities_equal(answer, expected, tolerance, unit_needed=unit_needed)
+
+
+def any_of(equal: Callable[[str, Any], bool]) -> Callable[[str, Any], bool]:
+    """Make a comparison take a list of right answers: equal to one of them is enough."""
+
+    def equal_to_one(answer: str, expected: Any) -> bool:
+        is_list = isinstance(expected, Iterable) and not isinstance(expected, str)
+        return any(equal(answer, one) for one in (expected if is_list else [expected]))
+
+    return equal_to_one
+
+
+def _unit(text: str) -> str | None:
+    """The unit as `UNITS` names it; empty if there is none, None if it is unknown."""
+    if text in ("", *_DIMENSION):
+        return text
+    text = text.replace("° ", "°").rstrip(".")
+    if text in _DIMENSION:
+        return text
+    text = text.lower()
+    for name in (text, text.removesuffix("s")):
+        if name in _WORDS:
+            return _WORDS[name]
+        if len(name) > 2 and name in _DIMENSION:  # days, weeks
+            return name
+    return None
