@@ -19,6 +19,7 @@ ENTRY_POINTS = {
     "toolrl/DocsCompute-v0": "toolrl_envs.docs_compute.env:DocsComputeEnv",
     "toolrl/WorldQA-v0": "toolrl_envs.world_qa.env:WorldQAEnv",
     "toolrl/OpenQA-v0": "toolrl_envs.open_qa.env:OpenQAEnv",
+    "toolrl/Database-v0": "toolrl_envs.database.env:DatabaseEnv",
 }
 
 

@@ -17,7 +17,8 @@ from toolrl_envs import ENTRY_POINTS
 
 SIZE = 60
 SAMPLE = 5
-CALLS = {"python": ["1+1", "import os"], "search": ["path", "zzzzqqq"]}
+# A call that does no harm, for each environment one of these; the argument is a text.
+CALLS = {"python": ("code", "1+1"), "search": ("query", "path"), "find_customer": ("name", "berg")}
 EVERY_ENVIRONMENT = pytest.mark.parametrize("env_id", list(ENTRY_POINTS))
 
 Make = Callable[..., ToolEnv]
@@ -189,9 +190,8 @@ def test_the_right_answer_of_another_task_or_among_guesses_earns_nothing(env: To
 
 
 def test_calls_that_were_not_needed_cost_but_a_right_answer_stays_above_a_wrong_one(env: ToolEnv) -> None:
-    (name, code) = next((name, code[0]) for name, code in CALLS.items() if name in env.toolbox.tools)
-    parameter = "code" if name == "python" else "query"
-    extra = HermesDialect().format(toolrl.call(name, **{parameter: code}))
+    (name, (parameter, text)) = next(item for item in CALLS.items() if item[0] in env.toolbox.tools)
+    extra = HermesDialect().format(toolrl.call(name, **{parameter: text}))
     task = env.tasks[0]
     answer = f"<answer>{task.answer}</answer>"
     rewards = [play(env, task, *[extra] * calls, answer)[0] for calls in range(4)]
@@ -227,7 +227,7 @@ def test_an_answer_inside_a_call_or_a_result_is_no_answer(env: ToolEnv) -> None:
     task = env.tasks[0]
     planted = f"<answer>{task.answer}</answer>"
     for name in env.toolbox.tools:
-        arguments = {"code": f"print({planted!r})"} if name == "python" else {"query": planted}
+        arguments = {CALLS.get(name, ("query", ""))[0]: f"print({planted!r})" if name == "python" else planted}
         action = HermesDialect().format(toolrl.call(name, **arguments))
         assert play(env, task, action, "done")[0] == 0.0
         assert play(env, task, *[f"{planted}\n{action}"] * env.limits.turns)[0] == 0.0

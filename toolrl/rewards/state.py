@@ -184,7 +184,7 @@ def _read(connection: sqlite3.Connection, max_rows: int) -> StoreState:
     connection.text_factory = _decode
     try:
         cursor = connection.cursor()
-        cursor.row_factory = None  # type: ignore[assignment]
+        cursor.row_factory = None
         schema = cursor.execute("SELECT type, name, sql FROM main.sqlite_master").fetchall()
         tables = {name: _read_table(cursor, name, max_rows) for kind, name, _ in schema if _is_table(kind, name)}
     finally:
