@@ -333,8 +333,8 @@ def test_a_runaway_query_is_stopped_after_the_same_steps(env: ToolEnv, sql: str)
 
 
 WORDS = (
-    "SELECT UPDATE DELETE INSERT INTO FROM SET WHERE orders stock quantity status * = 1 ( ) , ; -- ' ATTACH PRAGMA WITH "
-    "RECURSIVE AS UNION ALL VALUES DROP TABLE main. temp. RETURNING x"
+    "SELECT UPDATE DELETE INSERT INTO FROM SET WHERE orders stock quantity status * = 1 ( ) , ; -- ' ATTACH PRAGMA "
+    "WITH RECURSIVE AS UNION ALL VALUES DROP TABLE main. temp. RETURNING x"
 )
 STATEMENTS = st.lists(st.sampled_from(WORDS.split()), max_size=12).map(" ".join)
 
