@@ -20,6 +20,7 @@ ENTRY_POINTS = {
     "toolrl/WorldQA-v0": "toolrl_envs.world_qa.env:WorldQAEnv",
     "toolrl/OpenQA-v0": "toolrl_envs.open_qa.env:OpenQAEnv",
     "toolrl/Database-v0": "toolrl_envs.database.env:DatabaseEnv",
+    "toolrl/DataFiles-v0": "toolrl_envs.data_files.env:DataFilesEnv",
 }
 
 

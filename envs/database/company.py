@@ -27,6 +27,7 @@ SCHEMA: dict[str, dict[str, str]] = {
         "id": "INTEGER PRIMARY KEY",
         "name": "TEXT NOT NULL",
         "city": "TEXT NOT NULL",
+        "phone": "TEXT NOT NULL",
         "status": "TEXT NOT NULL",
     },
     "employees": {"id": "INTEGER PRIMARY KEY", "name": "TEXT NOT NULL", "department": "TEXT NOT NULL"},
@@ -86,7 +87,14 @@ def company(seed: str) -> Rows:
     names = iter(_draw_names(rng, 40))
     base = rng.randint(100, 899) * 100
     customers = [
-        {"id": base + i, "name": next(names), "city": rng.choice(_CITIES), "status": _status(rng)} for i in range(30)
+        {
+            "id": base + i,
+            "name": next(names),
+            "city": rng.choice(_CITIES),
+            "phone": f"0{rng.randint(20, 89)}-{rng.randint(100_000, 999_999)}",
+            "status": _status(rng),
+        }
+        for i in range(30)
     ]
     employees = [{"id": i + 1, "name": next(names), "department": rng.choice(_DEPARTMENTS)} for i in range(6)]
     goods = rng.sample([f"{material} {thing}" for material in _MATERIALS for thing in _GOODS], 20)
@@ -95,7 +103,7 @@ def company(seed: str) -> Rows:
         for i, name in enumerate(goods)
     ]
     stock = [
-        {"product_id": product["id"], "warehouse": warehouse, "quantity": rng.randint(0, 40)}
+        {"product_id": product["id"], "warehouse": warehouse, "quantity": rng.randint(60, 900)}
         for product in products
         for warehouse in WAREHOUSES
     ]

@@ -107,10 +107,10 @@ def _draw(kind: Kind, name: str, split: Split, rng: random.Random, taken: dict[s
 # ---- looking something up
 
 
-def _customer_city(rows: Rows, rng: random.Random) -> Draft | None:
+def _customer_phone(rows: Rows, rng: random.Random) -> Draft | None:
     customer = rng.choice(rows["customers"])
-    prompt = rng.choice(("In which city is our customer {0}?", "Which city is {0}, a customer of ours, in?"))
-    return Draft(prompt.format(customer["name"]), customer["city"], [_find_customer(customer)])
+    prompt = rng.choice(("What is the phone number of our customer {0}?", "Which phone number does {0} have?"))
+    return Draft(prompt.format(customer["name"]), customer["phone"], [_find_customer(customer)])
 
 
 def _order_total(rows: Rows, rng: random.Random) -> Draft | None:
@@ -121,22 +121,27 @@ def _order_total(rows: Rows, rng: random.Random) -> Draft | None:
 
 def _orders_since(rows: Rows, rng: random.Random) -> Draft | None:
     status, first = rng.choice(STATUSES), rng.choice(rows["orders"])["id"]
-    count = sum(order["status"] == status and order["id"] >= first for order in rows["orders"])
-    prompt = f"How many orders with an id of at least {first} are {status} now?"
-    sql = f"SELECT count(*) FROM orders WHERE id >= {first} AND status = '{status}'"
-    return Draft(prompt, count, [("query", {"sql": sql})])
+    chosen = [order["id"] for order in rows["orders"] if order["status"] == status and order["id"] >= first]
+    prompt = f"What do the orders with an id of at least {first} that are {status} now come to in total, in cents?"
+    sql = (
+        "SELECT sum(quantity * price_cents) FROM order_lines JOIN orders ON orders.id = order_id WHERE "
+        f"order_id >= {first} AND status = '{status}'"
+    )
+    total = sum(total_cents(rows, order_id) for order_id in chosen)
+    return Draft(prompt, total, [("query", {"sql": sql})]) if chosen else None
 
 
 def _product_sold(rows: Rows, rng: random.Random) -> Draft | None:
     product, first = rng.choice(rows["products"]), rng.choice(rows["orders"])["id"]
     live = {order["id"] for order in rows["orders"] if order["status"] != "cancelled" and order["id"] >= first}
     lines = [line for line in rows["order_lines"] if line["product_id"] == product["id"] and line["order_id"] in live]
-    prompt = f"How many pieces of product {product['id']} were ordered in orders from {first} on, cancelled ones aside?"
+    prompt = f"How many cents of product {product['id']} were ordered in orders from {first} on, cancelled ones aside?"
     sql = (
-        "SELECT coalesce(sum(quantity), 0) FROM order_lines JOIN orders ON orders.id = order_id WHERE product_id = "
+        "SELECT sum(quantity * price_cents) FROM order_lines JOIN orders ON orders.id = order_id WHERE product_id = "
         f"{product['id']} AND order_id >= {first} AND status <> 'cancelled'"
     )
-    return Draft(prompt, sum(line["quantity"] for line in lines), [("query", {"sql": sql})])
+    total = sum(line["quantity"] * line["price_cents"] for line in lines)
+    return Draft(prompt, total, [("query", {"sql": sql})]) if lines else None
 
 
 # ---- changing something
@@ -166,7 +171,7 @@ def _cancel(rows: Rows, rng: random.Random) -> Draft | None:
 def _transfer(rows: Rows, rng: random.Random) -> Draft | None:
     product = rng.choice(rows["products"])
     source, target = rng.sample(WAREHOUSES, 2)
-    quantity, available = rng.randint(3, 30), _stock(rows, product, source)
+    quantity, available = rng.randint(40, 700), _stock(rows, product, source)
     prompt = (
         f"Move {quantity} pieces of the {product['name']} (product {product['id']}) from the {source} warehouse to the "
         f"{target} one. Answer with the number of pieces that the {source} warehouse has then."
@@ -200,15 +205,16 @@ def _pay(rows: Rows, rng: random.Random) -> Draft | None:
 
 def _create(rows: Rows, rng: random.Random) -> Draft | None:
     customer, product, warehouse = rng.choice(rows["customers"]), rng.choice(rows["products"]), rng.choice(WAREHOUSES)
-    quantity = rng.randint(2, 12)
+    stock = _stock(rows, product, warehouse)
+    quantity = rng.randint(2, 50) if rng.random() < 0.8 else stock + rng.randint(1, 20)
     prompt = (
         f"{customer['name']} orders {quantity} pieces of the {product['name']} from the {warehouse} warehouse. Place "
         "the order, and answer with its id; if that cannot be done, answer with the product's id."
     )
     find = [_find_customer(customer), ("find_product", {"name": product["name"]})]
-    if customer["status"] == "on hold" or _stock(rows, product, warehouse) < quantity:
+    if customer["status"] == "on hold" or stock < quantity:
         return Draft(prompt, product["id"], find, refused=True)
-    create, changes = _created(rows, customer, product, warehouse, quantity, _stock(rows, product, warehouse))
+    create, changes = _created(rows, customer, product, warehouse, quantity, stock)
     return Draft(prompt, changes[0]["row"]["id"], [*find, create], changes)
 
 
@@ -243,7 +249,7 @@ def _replace(rows: Rows, rng: random.Random) -> Draft | None:
 
 
 KINDS = (
-    Kind("customer_city", 1, False, _customer_city),
+    Kind("customer_phone", 1, False, _customer_phone),
     Kind("order_total", 1, False, _order_total),
     Kind("ship", 1, True, _ship),
     Kind("orders_since", 1, False, _orders_since),

@@ -129,7 +129,7 @@ def side_effects(task: Task) -> list[tuple[str, dict[str, Any]]]:
 
 
 def test_a_side_effect_that_nobody_asked_for_earns_nothing(env: ToolEnv) -> None:
-    for task in [tasks_of(env, "customer_city")[0], tasks_of(env, "ship", True)[0], tasks_of(env, "ship")[0]]:
+    for task in [tasks_of(env, "customer_phone")[0], tasks_of(env, "ship", True)[0], tasks_of(env, "ship")[0]]:
         assert play(env, task, *calls_of(task))["parts"]["correct"] == 1.0
         for effect in side_effects(task):
             score = play(env, task, *calls_of(task), effect)
@@ -197,7 +197,7 @@ def test_what_does_not_exist_is_an_error_for_the_model(
 
 @pytest.mark.parametrize("quantity", [0, -5, 1001, 10**30, 999])
 def test_impossible_quantities_change_nothing(env: ToolEnv, quantity: int) -> None:
-    task = tasks_of(env, "customer_city")[0]
+    task = tasks_of(env, "customer_phone")[0]
     product = company(task.metadata["company"])["products"][0]["id"]
     customer = company(task.metadata["company"])["customers"][0]["id"]
     move = {"product_id": product, "from_warehouse": "north", "to_warehouse": "south", "quantity": quantity}
