@@ -22,6 +22,8 @@ ENTRY_POINTS = {
     "toolrl/CodeTests-v0": "toolrl_envs.code_tests.env:CodeTestsEnv",
     "toolrl/InstructionFollowing-v0": "toolrl_envs.instruction_following.env:InstructionFollowingEnv",
     "toolrl/ReasoningGym-v0": "toolrl_envs.reasoning_gym.env:ReasoningGymEnv",
+    "toolrl/Database-v0": "toolrl_envs.database.env:DatabaseEnv",
+    "toolrl/DataFiles-v0": "toolrl_envs.data_files.env:DataFilesEnv",
 }
 
 

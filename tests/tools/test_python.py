@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import pytest
 
@@ -48,6 +49,37 @@ def test_with_a_session_per_call_nothing_is_left_for_the_next(episode: Callable[
     assert run("x = 41\nopen('note', 'w').write('n')") == "1"
     assert "NameError" in run("x")
     assert "FileNotFoundError" in run("open('note')")
+
+
+@pytest.mark.parametrize("session", ["episode", "call"])
+def test_a_tasks_files_are_there_when_its_code_begins(
+    episode: Callable[[Tool], Run], session: Literal["episode", "call"]
+) -> None:
+    python = python_tool(session=session, files=lambda task: {"in/a.txt": task.id.encode(), "b.bin": b"\xff"})
+    for run in (episode(python), episode(python)):
+        assert run("open('in/a.txt').read() + open('b.bin', 'rb').read().hex()") == "'tff'"
+        run("open('in/a.txt', 'w').write('changed')")
+        assert run("open('in/a.txt').read()") == ("'changed'" if session == "episode" else "'t'")
+    assert set(python.schema["function"]["parameters"]["properties"]) == {"code"}
+
+
+def test_files_that_cannot_be_written_are_a_fault_and_leave_no_sandbox_open(
+    episode: Callable[[Tool], Run],
+) -> None:
+    closed = []
+
+    class Full(LocalSandbox):
+        def write_file(self, path: str, content: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    run = episode(python_tool(sandbox=Full, files=lambda task: {"a.txt": b"a"}))
+    with pytest.raises(InfrastructureError, match=r"'a.txt' could not be written: .*No space left"):
+        run("1")
+    assert len(closed) == 1
 
 
 def test_the_model_sees_output_then_value_then_the_traceback_of_its_own_code(episode: Callable[[Tool], Run]) -> None:

@@ -16,6 +16,7 @@ from toolrl.rewards.math_pool import MathVerifier, Verdict
 from toolrl.rewards.qa import Metric, qa_reward, squad_exact_match, squad_normalise, token_f1
 from toolrl.rewards.quantities import Quantity, any_of, parse_quantity, quantities_equal, within
 from toolrl.rewards.rubric import Term, rubric
+from toolrl.rewards.state import StoreState, Table, WreckedStore, read_state, state_difference, state_reward
 
 __all__ = [
     "AssertTest",
@@ -30,6 +31,9 @@ __all__ = [
     "Metric",
     "StdioTest",
     "TestOutcome",
+    "StoreState",
+    "Table",
+    "WreckedStore",
     "answer_reward",
     "called_function",
     "code_reward",
@@ -69,6 +73,11 @@ __all__ = [
     "squad_exact_match",
     "squad_normalise",
     "suite_of",
+    "read_state",
+    "squad_exact_match",
+    "squad_normalise",
+    "state_difference",
+    "state_reward",
     "token_f1",
     "verify_math",
     "with_call_cost",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
-from toolrl.errors import ToolError
+from toolrl.errors import SandboxFault, ToolError
 from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits
 from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import per_episode
+from toolrl.types import Task
 
 
 def python_tool(
@@ -17,6 +18,7 @@ def python_tool(
     limits: SandboxLimits | None = None,
     sandbox: Callable[[SandboxLimits], Sandbox] = LocalSandbox,
     max_output_characters: int = 2000,
+    files: Callable[[Task], Mapping[str, bytes]] | None = None,
 ) -> Tool:
     """Make a `python(code)` tool.
 
@@ -28,12 +30,26 @@ def python_tool(
             `functools.partial(LocalSandbox, packages=True, isolation="full")`, for NumPy and the like
             and no less than full isolation.
         max_output_characters: What the model sees of the output.
+        files: What a task's code finds in its working directory, by path; its own to change.
     """
     limits, open_sandbox = limits or SandboxLimits(), sandbox
 
+    def open_with_files(task: Task) -> Sandbox:
+        opened = open_sandbox(limits)
+        try:
+            _write(opened, files(task) if files else {})
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    open_one: Callable[..., Sandbox] = open_with_files if files else lambda: open_sandbox(limits)
+
     # The sandbox enforces the limit itself, with a kill.
     @tool(timeout_seconds=limits.seconds, max_output_characters=max_output_characters, keeps_time=True)
-    def python(code: str, sandbox: Sandbox = per_episode(lambda: open_sandbox(limits))) -> str:
+    def python(
+        code: str, sandbox: Sandbox = per_episode(open_one), given: Mapping[str, bytes] = per_episode(files or dict)
+    ) -> str:
         """Run Python code and return what it prints, or the value of its last expression.
 
         Args:
@@ -41,6 +57,7 @@ def python_tool(
         """
         if session == "call":
             sandbox.reset()
+            _write(sandbox, given)
         result = sandbox.run(code)
         if result.error is not None:
             timed_out = result.error.name == "TimeoutError" and "seconds" in result.limits_hit
@@ -48,6 +65,14 @@ def python_tool(
         return format_result(result)
 
     return python
+
+
+def _write(sandbox: Sandbox, files: Mapping[str, bytes]) -> None:
+    for path, content in files.items():
+        try:
+            sandbox.write_file(path, content)
+        except OSError as error:  # nothing of the model's has run yet
+            raise SandboxFault(f"the task's file {path!r} could not be written: {error}") from error
 
 
 def format_result(result: ExecResult) -> str:

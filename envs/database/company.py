@@ -1,0 +1,208 @@
+"""A made-up company: its tables as plain rows, drawn from a seed, and the SQLite store that holds them.
+
+Money is in whole cents. What the goal of a task is, is worked out on the rows (`changed`), not with the tools.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import sqlite3
+from collections.abc import Iterable, Mapping
+from datetime import date, timedelta
+from typing import Any
+
+from toolrl.rewards import StoreState, Table
+
+Row = dict[str, Any]
+Rows = dict[str, list[Row]]
+
+TODAY = date(2024, 6, 28)
+WAREHOUSES = ("north", "south")
+OPEN_STATUSES = ("placed", "paid")
+STATUSES = (*OPEN_STATUSES, "shipped", "delivered", "cancelled")
+
+SCHEMA: dict[str, dict[str, str]] = {
+    "customers": {
+        "id": "INTEGER PRIMARY KEY",
+        "name": "TEXT NOT NULL",
+        "city": "TEXT NOT NULL",
+        "phone": "TEXT NOT NULL",
+        "status": "TEXT NOT NULL",
+    },
+    "employees": {"id": "INTEGER PRIMARY KEY", "name": "TEXT NOT NULL", "department": "TEXT NOT NULL"},
+    "products": {"id": "INTEGER PRIMARY KEY", "name": "TEXT NOT NULL", "price_cents": "INTEGER NOT NULL"},
+    "stock": {
+        "product_id": "INTEGER NOT NULL REFERENCES products",
+        "warehouse": "TEXT NOT NULL",
+        "quantity": "INTEGER NOT NULL CHECK (quantity >= 0)",
+    },
+    "orders": {
+        "id": "INTEGER PRIMARY KEY",
+        "customer_id": "INTEGER NOT NULL REFERENCES customers",
+        "employee_id": "INTEGER REFERENCES employees",
+        "warehouse": "TEXT NOT NULL",
+        "ordered_on": "TEXT NOT NULL",
+        "status": "TEXT NOT NULL",
+    },
+    "order_lines": {
+        "order_id": "INTEGER NOT NULL REFERENCES orders",
+        "product_id": "INTEGER NOT NULL REFERENCES products",
+        "quantity": "INTEGER NOT NULL",
+        "price_cents": "INTEGER NOT NULL",
+    },
+    "invoices": {
+        "id": "INTEGER PRIMARY KEY",
+        "order_id": "INTEGER NOT NULL REFERENCES orders",
+        "amount_cents": "INTEGER NOT NULL",
+        "status": "TEXT NOT NULL",
+    },
+}
+KEYS = {"stock": ("product_id", "warehouse"), "order_lines": ("order_id", "product_id")}
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_GIVEN = _words(
+    "Ada Aldo Amos Anke Bela Boris Carla Cleo Dario Dina Edda Egon Elin Ezra Fanny Felix Gesa Gino Hanna Hugo Ida Igor "
+    "Ines Ivo Jana Jonas Kira Kurt Lena Levi Lotte Luca Maja Milo Mona Nils Nora Olga Oskar Pia Paul Rosa Rafael Sina "
+    "Silas Tara Theo Ulla Uwe Vera Viktor Wanda Willem Xenia Yara Yusuf Zita Zeno"
+)
+_STARTS = _words(
+    "Al Ba Ber Bo Cas Da Dor El Fal Fer Gar Ha Hol Jan Kar Kel La Lin Ma Mor Ne Nor Or Pa Per Ro Sal Ta Ver Wi"
+)
+_ENDS = _words("bach berg dal den fort gard hof kamp land mann mark mond ner rup sen stad stein ton vik wald")
+_CITIES = _words("Arnhem Basel Bergen Bruges Cork Delft Gdansk Ghent Graz Leeds Lund Lyon Malmo Porto Turin Vigo")
+_DEPARTMENTS = ("sales", "warehouse", "accounting")
+_MATERIALS = _words("oak steel linen glass wool copper paper cork clay bamboo")
+_GOODS = _words("desk lamp chair shelf rug vase bowl clock tray stool frame basket kettle mirror")
+
+
+@functools.lru_cache(maxsize=64)
+def company(seed: str) -> Rows:
+    """The company of that seed. Its rows are shared: `changed` copies them."""
+    rng = random.Random(f"company/{seed}")
+    names = iter(_draw_names(rng, 40))
+    base = rng.randint(100, 899) * 100
+    customers = [
+        {
+            "id": base + i,
+            "name": next(names),
+            "city": rng.choice(_CITIES),
+            "phone": f"0{rng.randint(20, 89)}-{rng.randint(100_000, 999_999)}",
+            "status": _status(rng),
+        }
+        for i in range(30)
+    ]
+    employees = [{"id": i + 1, "name": next(names), "department": rng.choice(_DEPARTMENTS)} for i in range(6)]
+    goods = rng.sample([f"{material} {thing}" for material in _MATERIALS for thing in _GOODS], 20)
+    products = [
+        {"id": base // 10 + i, "name": name, "price_cents": rng.randint(5, 400) * 100 - rng.choice((1, 5, 50))}
+        for i, name in enumerate(goods)
+    ]
+    stock = [
+        {"product_id": product["id"], "warehouse": warehouse, "quantity": rng.randint(60, 900)}
+        for product in products
+        for warehouse in WAREHOUSES
+    ]
+    rows: Rows = {
+        "customers": customers,
+        "employees": employees,
+        "products": products,
+        "stock": stock,
+        "orders": [],
+        "order_lines": [],
+        "invoices": [],
+    }
+    first_order, first_invoice = rng.randint(1000, 9000) * 10, rng.randint(1000, 9000) * 10
+    day = TODAY - timedelta(days=120)
+    for i in range(50):
+        day += timedelta(days=rng.randint(1, 2))
+        status = rng.choice(STATUSES if i < 30 else ("placed", "paid", "shipped"))
+        order = {
+            "id": first_order + i,
+            "customer_id": rng.choice(customers)["id"],
+            "employee_id": rng.choice(employees)["id"],
+            "warehouse": rng.choice(WAREHOUSES),
+            "ordered_on": day.isoformat(),
+            "status": status,
+        }
+        lines = [
+            {
+                "order_id": order["id"],
+                "product_id": product["id"],
+                "quantity": rng.randint(1, 5),
+                "price_cents": product["price_cents"],
+            }
+            for product in rng.sample(products, rng.randint(1, 3))
+        ]
+        invoice = {
+            "id": first_invoice + i,
+            "order_id": order["id"],
+            "amount_cents": sum(line["quantity"] * line["price_cents"] for line in lines),
+            "status": "void" if status == "cancelled" else "open" if status == "placed" else "paid",
+        }
+        rows["orders"].append(order)
+        rows["order_lines"] += lines
+        rows["invoices"].append(invoice)
+    return rows
+
+
+def open_store(seed: str) -> sqlite3.Connection:
+    """The company's store, in memory, as it is at the beginning; calls come from several threads."""
+    store = sqlite3.connect(":memory:", check_same_thread=False)
+    for table, columns in SCHEMA.items():
+        parts = [f"{name} {kind}" for name, kind in columns.items()]
+        if table in KEYS:
+            parts.append(f"PRIMARY KEY ({', '.join(KEYS[table])})")
+        store.execute(f"CREATE TABLE {table} ({', '.join(parts)})")
+        rows = [tuple(row.values()) for row in company(seed)[table]]
+        store.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", rows)
+    store.commit()
+    return store
+
+
+def changed(rows: Rows, changes: Iterable[Mapping[str, Any]]) -> StoreState:
+    """The state of the store after changes to a company's rows.
+
+    Args:
+        rows: The company.
+        changes: Each with a `table` and a `row`; its values replace those of the row with the same key, or make
+            a new row if there is none.
+    """
+    tables = {name: {_key(name, row): row for row in table} for name, table in rows.items()}
+    for change in changes:
+        table, row = tables[change["table"]], change["row"]
+        key = _key(change["table"], row)
+        table[key] = {**table.get(key, {}), **row}
+    return StoreState(
+        {
+            name: Table(
+                tuple(SCHEMA[name]),
+                [tuple(row[column] for column in SCHEMA[name]) for row in table.values()],
+                KEYS.get(name, ("id",)),
+            )
+            for name, table in tables.items()
+        }
+    )
+
+
+def total_cents(rows: Rows, order_id: int) -> int:
+    """What an order costs."""
+    return sum(line["quantity"] * line["price_cents"] for line in rows["order_lines"] if line["order_id"] == order_id)
+
+
+def _key(table: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[column] for column in KEYS.get(table, ("id",)))
+
+
+def _draw_names(rng: random.Random, count: int) -> list[str]:
+    """Names of which none contains another."""
+    families = rng.sample([start + end for start in _STARTS for end in _ENDS], count)
+    return [f"{rng.choice(_GIVEN)} {family}" for family in families]
+
+
+def _status(rng: random.Random) -> str:
+    return "on hold" if rng.random() < 0.2 else "active"

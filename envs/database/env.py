@@ -1,0 +1,73 @@
+"""The `toolrl/Database-v0` environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from toolrl import Limits, Message, Task, ToolEnv, call, say
+from toolrl.rewards import StoreState, exact_match, numbers_equal, state_reward
+from toolrl_envs.common import CALL_COST, Split, check_split
+from toolrl_envs.database.company import changed, company
+from toolrl_envs.database.tasks import make_tasks
+from toolrl_envs.database.tools import TOOLS, open_for
+
+_SYSTEM_PROMPT = (
+    "You work with a company's database, through tools. Do what is asked and change nothing else. Rules: only paid "
+    "orders can be shipped; only placed or paid orders can be cancelled; a customer on hold gets no new order; no "
+    "warehouse gives more than it has. Where a rule forbids what is asked, change nothing at all. "
+    "End with <answer>...</answer>."
+)
+
+
+class DatabaseEnv(ToolEnv):
+    """A small company's SQLite behind typed tools, graded by the state that it is left in and by the answer."""
+
+    def __init__(
+        self,
+        split: Split = "train",
+        *,
+        difficulty: int = 4,
+        size: int = 2000,
+        seed: int = 0,
+        call_cost: float = CALL_COST,
+        render_mode: str | None = None,
+    ):
+        """Make the environment.
+
+        Args:
+            split: "train" or "test"; they are about different companies, and share no task.
+            difficulty: How many calls a task takes at most, 1 to 4; with 1, one call always does.
+            size: Number of tasks.
+            seed: Fixes the companies and the tasks.
+            call_cost: Taken off for each call of a right episode, down to half.
+            render_mode: See `ToolEnv`.
+
+        Raises:
+            ConfigError: A setting is out of its range.
+        """
+        check_split(split)
+        super().__init__(
+            tasks=make_tasks(split, difficulty, size, seed),
+            tools=TOOLS,
+            reward=state_reward(goal, open_for, equal=_equal, call_cost=call_cost),
+            system_prompt=_SYSTEM_PROMPT,
+            limits=Limits(turns=8, tool_calls=8, completion_tokens=4096),
+            oracle=solve,
+            render_mode=render_mode,
+        )
+
+
+def goal(task: Task) -> StoreState:
+    """The state that the task's store should be left in."""
+    return changed(company(task.metadata["company"]), task.metadata["changes"])
+
+
+def solve(task: Task) -> Sequence[Message]:
+    """Look up what has to be known, change what has to be changed, and answer."""
+    calls = [call(name, **arguments) for name, arguments in task.metadata["calls"]]
+    return [*calls, say(f"<answer>{task.answer}</answer>")]
+
+
+def _equal(answer: str, expected: Any) -> bool:
+    return numbers_equal(answer, expected) or exact_match(answer, expected)
