@@ -27,10 +27,10 @@ _mentions = {"tags": "<answer>", "boxed": "\\boxed", "hashes": "####", "json": '
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """How an answer stands in the final message.
+    r"""How an answer stands in the final message.
 
     Attributes:
-        style: Tags, `\\boxed{}`, `####`, a JSON field, a code block, or nothing around it.
+        style: Tags, `\boxed{}`, `####`, a JSON field, a code block, or nothing around it.
         fenced: Whether code stands in a block within tags.
     """
 
@@ -75,7 +75,7 @@ def answer_form(env: ToolEnv, task: Task, solution: Sequence[Message]) -> Answer
     styles: tuple[Style, ...] = ("tags", "boxed", "hashes", "json", "code")
     if solution:
         final = solution[-1].content
-        style = next((style for style in styles if _patterns[style].search(final)), "plain")
+        style: Style = next((style for style in styles if _patterns[style].search(final)), "plain")
         return AnswerForm(style, style == "tags" and "```" in final)
     instructions = f"{env.system_prompt}\n{task.prompt}"
     return AnswerForm(next((style for style in styles if _mentions[style] in instructions), "tags"))

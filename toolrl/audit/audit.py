@@ -11,7 +11,7 @@ from toolrl.audit.catalogue import catalogue
 from toolrl.audit.exploit import Case, Exploit, blind
 from toolrl.audit.options import options_of
 from toolrl.audit.playing import Played, Script, play_all
-from toolrl.audit.report import Attempt, AuditReport, Outcome
+from toolrl.audit.report import Attempt, AuditReport, Outcome, OutcomeStatus
 from toolrl.audit.subject import Environment, Subject, sample_tasks
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
@@ -108,6 +108,7 @@ def _outcome(exploit: Exploit, attempts: Sequence[Attempt], chance: float) -> Ou
     lucky = sum(attempt.is_lucky for attempt in attempts)
     least_share = wilson_interval(lucky, len(attempts))[0]
     leaked = sum(attempt.played.reward for attempt in attempts if not attempt.is_lucky) / len(attempts)
+    status: OutcomeStatus
     if any(attempt.opened for attempt in attempts) or leaked > chance:
         status = "leak"
     elif least_share > max(chance, _LUCK):

@@ -11,6 +11,7 @@ from toolrl.audit.options import options_of
 from toolrl.audit.playing import Played, play_all
 from toolrl.audit.schemas import dummy_arguments
 from toolrl.audit.subject import Subject
+from toolrl.chat import HermesDialect
 from toolrl.env import ToolEnv, call
 from toolrl.types import Message, StopReason, Task, ToolCall
 
@@ -55,7 +56,7 @@ def check_worthless_answers(subject: Subject, env: ToolEnv, tasks: Sequence[Task
                     scripts.append((task, [form.write(text) if written else text]))
             for played in play_all(env, scripts):
                 earned.setdefault(text, []).append(played)
-    for text, episodes in earned.items():
+    for episodes in earned.values():
         crashed = next((played for played in episodes if played.crash), None)
         if crashed:
             message = f"the grader raised {crashed.crash} on {crashed.final!r}"
@@ -72,13 +73,13 @@ def check_worthless_answers(subject: Subject, env: ToolEnv, tasks: Sequence[Task
 
 def check_broken_calls(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:
     """Malformed, unknown and misdirected calls are answered with an observation, and the episode goes on."""
-    turns: list[str | Message] = [*_BROKEN]
+    turns: list[str | Message] = [*_BROKEN] if isinstance(env._dialect, HermesDialect) else []
     for schema in env.toolbox.schemas:
         name = schema["function"]["name"]
         turns += [call(name), call(name, no_such_parameter=1), Message("assistant", "", (ToolCall(name, {"": None}),))]
-        turns += [
-            call(name, **dict.fromkeys(schema["function"]["parameters"]["properties"], value)) for value in (None, [[]])
-        ]
+        parameters = schema["function"]["parameters"]["properties"]
+        turns += [call(name, **dict.fromkeys(parameters)), call(name, **{key: [[]] for key in parameters})]
+        turns.append(call(name, **dummy_arguments(schema, text="", number=-1)))
     for turn, played in zip(turns, play_all(env, [(tasks[0], [turn]) for turn in turns]), strict=True):
         if played.crash:
             message = f"{turn if isinstance(turn, str) else turn.tool_calls[0]!r} raised {played.crash}"
