@@ -1,0 +1,38 @@
+"""Every registered environment passes its check and its audit, on a small sample; `toolrl audit` does it in full."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from toolrl.audit import audit_environment, check_environment
+from toolrl.audit.cli import run_audit, run_check
+from toolrl_envs import ENTRY_POINTS
+
+EVERY_ENVIRONMENT = pytest.mark.parametrize("env_id", list(ENTRY_POINTS))
+
+
+@EVERY_ENVIRONMENT
+def test_it_passes_the_check(env_id: str) -> None:
+    report = check_environment(env_id, tasks=5)
+    report.assert_passed()
+    assert {result.status for result in report.results} == {"passed"}
+
+
+@EVERY_ENVIRONMENT
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_it_pays_no_exploit(env_id: str, split: str) -> None:
+    report = audit_environment(env_id, tasks=2, settings={"split": split}, slow=False)
+    report.assert_passed()
+    assert sum(bool(outcome.attempts) for outcome in report.outcomes) >= 40
+    assert all(outcome.unscored == 0 for outcome in report.outcomes)
+
+
+def test_the_commands_print_text_or_json_and_say_whether_it_passed() -> None:
+    text, passed = run_check("toolrl/PythonMath-v0", tasks=2, settings={"size": 30}, as_json=False)
+    assert passed
+    assert text.startswith("check of toolrl/PythonMath-v0: passed")
+    text, passed = run_audit("toolrl/PythonMath-v0", tasks=1, settings={"size": 30}, as_json=True)
+    assert passed
+    assert json.loads(text)["passed"] is True

@@ -1,0 +1,29 @@
+"""Checks and audits of environments: do they keep their promises, and do they pay for what is no solution?"""
+
+from toolrl.audit.audit import audit_environment
+from toolrl.audit.catalogue import catalogue
+from toolrl.audit.check import CHECKS, check_environment
+from toolrl.audit.exploit import Case, Exploit, register_exploit
+from toolrl.audit.findings import CheckReport, CheckResult, EnvironmentCheckFailed, Finding
+from toolrl.audit.options import AuditOptions
+from toolrl.audit.report import Attempt, AuditReport, Outcome
+from toolrl.audit.testing import EnvironmentTests
+
+__all__ = [
+    "CHECKS",
+    "Attempt",
+    "AuditOptions",
+    "AuditReport",
+    "Case",
+    "CheckReport",
+    "CheckResult",
+    "EnvironmentCheckFailed",
+    "EnvironmentTests",
+    "Exploit",
+    "Finding",
+    "Outcome",
+    "audit_environment",
+    "catalogue",
+    "check_environment",
+    "register_exploit",
+]

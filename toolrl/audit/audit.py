@@ -1,0 +1,122 @@
+"""`audit_environment`: how much reward does each exploit get without solving the task?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from toolrl.audit.answers import answer_form, is_right, right_answers, solution_of
+from toolrl.audit.catalogue import catalogue
+from toolrl.audit.exploit import Case, Exploit, blind
+from toolrl.audit.options import options_of
+from toolrl.audit.playing import Played, Script, play_all
+from toolrl.audit.report import Attempt, AuditReport, Outcome, OutcomeStatus
+from toolrl.audit.subject import Environment, Subject, sample_tasks
+from toolrl.env import ToolEnv
+from toolrl.errors import ConfigError
+from toolrl.evaluation import wilson_interval
+from toolrl.types import Task
+
+_DECOYS = 4
+_LUCK = 0.5  # an answer that is right on more tasks than that is no luck
+_OTHER_DECOYS = ("17", "Springfield", "None", "2", "no", "3.5")
+
+
+def audit_environment(
+    environment: Environment,
+    *,
+    tasks: int = 8,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    exploits: Iterable[Exploit] | None = None,
+    slow: bool = True,
+) -> AuditReport:
+    """Play every exploit on some tasks; `report.assert_passed()` raises where one is paid.
+
+    Args:
+        environment: An id, a class or function that makes one, or an instance, which stays open.
+        tasks: How many tasks each exploit is played on.
+        seed: Chooses them.
+        settings: For making it.
+        exploits: In place of the whole catalogue (`catalogue()`), registered ones included.
+        slow: Whether to play exploits that wait for a time limit; on one task each.
+
+    Raises:
+        EnvironmentNotFound: No environment has that id.
+        ConfigError: It does not take these settings, or excuses an exploit that does not exist.
+    """
+    subject = Subject(environment, settings)
+    chosen = catalogue() if exploits is None else tuple(exploits)
+    with subject.open() as env:
+        options = options_of(env)
+        sampled = sample_tasks(env, tasks, seed)
+        cases = [(task, make_case(env, task)) for task in sampled]
+        plan: list[tuple[Exploit, Task, Case]] = []
+        outcomes: dict[str, Outcome] = {}
+        for exploit in chosen:
+            if exploit.name in outcomes:
+                raise ConfigError(f"two exploits are named {exploit.name!r}; give one another name")
+            fitting = [(exploit, task, case) for task, case in cases if exploit.needs(case)]
+            excuse = options.excused.get(exploit.name, "")
+            note = excuse or ("" if fitting else "the environment does not have what it needs")
+            if exploit.is_slow and not slow:
+                note = note or "slow exploits were left out"
+            outcomes[exploit.name] = Outcome(exploit, "excused" if excuse else "not applicable", note=note)
+            if not note:
+                plan += fitting[:1] if exploit.is_slow else fitting
+        played = play_all(env, [(task, _script(exploit, case)) for exploit, task, case in plan])
+        attempts: dict[str, list[Attempt]] = {}
+        for (exploit, task, case), episode in zip(plan, played, strict=True):
+            attempts.setdefault(exploit.name, []).append(_judge(exploit, task, case, episode))
+    for name, made in attempts.items():
+        outcomes[name] = _outcome(outcomes[name].exploit, made, options.chance)
+    return AuditReport(subject.name, len(sampled), options.chance, tuple(outcomes.values()))
+
+
+def make_case(env: ToolEnv, task: Task) -> Case:
+    """What exploits see of a task."""
+    solution = solution_of(env, task)
+    form = answer_form(env, task, solution)
+    golds = right_answers(task)
+    if solution and not is_right(form.read(solution[-1].content), task):
+        golds = ()  # the answer is not what is graded: a state, say, or tests
+    decoys = _decoys(env, task) if golds else ()
+    options = sorted({*decoys, *golds[:1]}, key=lambda text: random.Random(f"{task.id}/{text}").random())
+    final = solution[-1].content if solution else ""
+    code = final if "def " in final or "```" in final or "print(" in final else ""
+    return Case(blind(task), env.system_prompt, env.toolbox.schemas, form, solution, code, decoys, tuple(options))
+
+
+def _decoys(env: ToolEnv, task: Task) -> tuple[str, ...]:
+    others = random.Random(task.id).sample(list(env.tasks), min(len(env.tasks), 10 * _DECOYS))
+    texts = [*(gold for other in others for gold in right_answers(other)[:1]), *_OTHER_DECOYS]
+    wrong = dict.fromkeys(text for text in texts if not is_right(text, task))
+    return tuple(wrong)[:_DECOYS]
+
+
+def _script(exploit: Exploit, case: Case) -> Script:
+    return exploit.play(case)
+
+
+def _judge(exploit: Exploit, task: Task, case: Case, played: Played) -> Attempt:
+    lucky = exploit.guess and played.reward > 0 and is_right(case.form.read(played.final or ""), task)
+    return Attempt(played, lucky, exploit.opened(case))
+
+
+def _outcome(exploit: Exploit, attempts: Sequence[Attempt], chance: float) -> Outcome:
+    lucky = sum(attempt.is_lucky for attempt in attempts)
+    least_share = wilson_interval(lucky, len(attempts))[0]
+    leaked = sum(attempt.played.reward for attempt in attempts if not attempt.is_lucky) / len(attempts)
+    status: OutcomeStatus
+    if any(attempt.opened for attempt in attempts) or leaked > chance:
+        status = "leak"
+    elif least_share > max(chance, _LUCK):
+        return Outcome(
+            exploit, "leak", tuple(attempts), note=f"this answer is right on {lucky} of {len(attempts)} tasks"
+        )
+    elif any(attempt.played.crash for attempt in attempts):
+        status = "crash"
+    else:
+        status = "held"
+    return Outcome(exploit, status, tuple(attempts))

@@ -1,0 +1,86 @@
+"""`check_environment`: does an environment keep what every environment promises?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from toolrl.audit.checks import check_contract, check_determinism, check_prompts, check_splits, check_tasks
+from toolrl.audit.findings import CheckReport, CheckResult, Finding
+from toolrl.audit.options import options_of
+from toolrl.audit.plays import check_broken_calls, check_oracle, check_resources, check_worthless_answers
+from toolrl.audit.subject import Environment, Subject, sample_tasks
+from toolrl.env import ToolEnv
+from toolrl.errors import ConfigError, EnvironmentNotFound, InfrastructureError, MissingExtra
+from toolrl.types import Task
+
+Check = Callable[[Subject, ToolEnv, Sequence[Task]], Iterator[Finding]]
+
+CHECKS: Mapping[str, Check] = {
+    "contract": check_contract,
+    "determinism": check_determinism,
+    "tasks": check_tasks,
+    "splits": check_splits,
+    "prompts": check_prompts,
+    "oracle": check_oracle,
+    "worthless": check_worthless_answers,
+    "broken_calls": check_broken_calls,
+    "resources": check_resources,
+}
+
+
+def check_environment(
+    environment: Environment,
+    *,
+    tasks: int = 20,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    only: Sequence[str] | None = None,
+) -> CheckReport:
+    """Check an environment; `report.assert_passed()` raises where it fails.
+
+    Args:
+        environment: An id, a class or function that makes one, or an instance. With an instance the checks that
+            need a second one (splits, closing) are left out; it stays open.
+        tasks: How many tasks are played.
+        seed: Chooses them.
+        settings: For making it.
+        only: Names of checks (keys of `CHECKS`); all by default.
+
+    Raises:
+        EnvironmentNotFound: No environment has that id.
+        ConfigError: It does not take these settings, or a check has no such name.
+        InfrastructureError: A service that it needs is down.
+    """
+    if unknown := set(only or ()) - set(CHECKS):
+        raise ConfigError(f"no check is named {min(unknown)!r}; there are {', '.join(CHECKS)}")
+    subject = Subject(environment, settings)
+    results = []
+    try:
+        with subject.open() as env:
+            chosen = sample_tasks(env, tasks, seed)
+            for name, check in CHECKS.items():
+                if only is None or name in only:
+                    results.append(_run(name, check, subject, env, chosen))
+    except (ConfigError, EnvironmentNotFound, InfrastructureError, MissingExtra):
+        raise
+    except Exception as error:  # noqa: BLE001 - an author's bug is a finding
+        finding = Finding("construction", f"{type(error).__name__}: {error}", "correct what makes the environment")
+        results.append(CheckResult("construction", "It can be made and closed.", (finding,)))
+        chosen = []
+    return CheckReport(subject.name, len(chosen), tuple(results))
+
+
+def _run(name: str, check: Check, subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> CheckResult:
+    promise = (check.__doc__ or name).splitlines()[0]
+    if reason := options_of(env).excused.get(name):
+        return CheckResult(name, promise, skipped=f"excused: {reason}")
+    if name == "splits" and not subject.takes("split"):
+        return CheckResult(name, promise, skipped="it takes no split=")
+    try:
+        return CheckResult(name, promise, tuple(check(subject, env, tasks)))
+    except InfrastructureError:
+        raise
+    except Exception as error:  # noqa: BLE001 - an author's bug is a finding
+        finding = Finding(name, f"raised {type(error).__name__}: {error}", "correct the environment's code")
+        return CheckResult(name, promise, (finding,))

@@ -1,0 +1,86 @@
+"""What this process holds: threads, descendants, file descriptors. Read from /proc."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Counts by name at one moment.
+
+    Attributes:
+        threads: By the name of the thread.
+        processes: Children and their children, by the name of the program.
+        files: Open file descriptors, by what they point to.
+    """
+
+    threads: Counter[str]
+    processes: Counter[str]
+    files: Counter[str]
+
+    def growth_since(self, before: Footprint) -> dict[str, tuple[int, list[str]]]:
+        """How many more there are of each, with the names of some that are new."""
+        growth = {}
+        for kind in ("threads", "processes", "files"):
+            now, then = getattr(self, kind), getattr(before, kind)
+            more = now.total() - then.total()
+            if more > 0:
+                growth[kind] = (more, [name for name, _ in (now - then).most_common(3)])
+        return growth
+
+
+def footprint() -> Footprint:
+    """Take stock. File descriptors and processes are counted on Linux only."""
+    threads = Counter(_without_digits(thread.name) for thread in threading.enumerate())
+    return Footprint(threads, _descendants(), _open_files())
+
+
+def settled_footprint(is_small: Callable[[Footprint], bool], patience_seconds: float = 5.0) -> Footprint:
+    """The first footprint that is small, or the last one when patience ends: things end a little later than asked."""
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        now = footprint()
+        if is_small(now) or time.monotonic() >= deadline:
+            return now
+        time.sleep(0.02)
+
+
+def _open_files() -> Counter[str]:
+    files: Counter[str] = Counter()
+    with suppress(OSError):
+        for entry in os.listdir("/proc/self/fd"):
+            with suppress(OSError):  # listdir's own is closed by now
+                target = os.readlink(f"/proc/self/fd/{entry}")
+                files[_without_digits(target) if ":[" in target else target] += 1
+    return files
+
+
+def _descendants() -> Counter[str]:
+    children: dict[int, list[int]] = {}
+    names: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError, IndexError):
+            text = (folder / "stat").read_text()
+            name, rest = text[text.index("(") + 1 : text.rindex(")")], text[text.rindex(")") + 2 :].split()
+            pid = int(folder.name)
+            children.setdefault(int(rest[1]), []).append(pid)
+            names[pid] = name
+    found: Counter[str] = Counter()
+    waiting = [os.getpid()]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found.update(names[pid] for pid in below)
+        waiting += below
+    return found
+
+
+def _without_digits(name: str) -> str:
+    return "".join("" if character.isdigit() else character for character in name)

@@ -1,0 +1,103 @@
+"""Plays a script against an environment's real tools and grader: one `EpisodeSession`, no policy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass
+
+from toolrl.env import ToolEnv, run_sync
+from toolrl.episode import EpisodeSession
+from toolrl.errors import InfrastructureError
+from toolrl.types import Message, Score, StopReason, Task, ToolResult
+
+Turn = str | Message
+Script = Iterable[Turn] | Generator[Turn, list[Message], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One episode.
+
+    Attributes:
+        task_id: The task.
+        messages: The whole conversation.
+        results: Every call with its result.
+        score: The verdict; unscored after a fault of the infrastructure.
+        stop: Why it ended.
+        crash: The exception that a tool or the grader raised though it should not have; empty if none.
+    """
+
+    task_id: str
+    messages: tuple[Message, ...]
+    results: tuple[ToolResult, ...]
+    score: Score
+    stop: StopReason
+    crash: str = ""
+
+    @property
+    def reward(self) -> float:
+        """The reward; 0 where there is none."""
+        return self.score.value or 0.0
+
+    @property
+    def final(self) -> str | None:
+        """Text of the final message, if the episode ended with one."""
+        return self.messages[-1].content if self.stop is StopReason.ANSWER else None
+
+
+async def play(env: ToolEnv, task: Task, script: Script) -> Played:
+    """Play one episode to its end.
+
+    Texts are read in the environment's dialect, as a policy's are. A script that ends without an answer
+    is followed by an empty message. A generator is sent the tool messages that its last turn brought.
+    """
+    session = env.open_episode(task)
+    stop, score, crash = StopReason.FAULT, Score(None), ""
+    try:
+        async with session:
+            try:
+                async with asyncio.timeout(env.limits.seconds) as clock:
+                    stop = await _advance(env, session, script)
+            except TimeoutError:
+                if not clock.expired():
+                    raise
+                stop = StopReason.SECONDS
+            score = await session.score(stop)
+    except InfrastructureError as error:
+        stop, score = StopReason.FAULT, Score(None, reason=f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - that hostile turns raise nothing is what is being examined
+        crash = f"{type(error).__name__}: {error}"
+    return Played(task.id, tuple(session.messages), tuple(session.results), score, stop, crash)
+
+
+async def _advance(env: ToolEnv, session: EpisodeSession, script: Script) -> StopReason:
+    turns = iter(script)
+    observations: list[Message] | None = None
+    while True:
+        try:
+            if isinstance(turns, Generator) and observations is not None:
+                turn = turns.send(observations)
+            else:
+                turn = next(turns)
+        except StopIteration:
+            turn = ""
+        step = await session.advance(env._dialect.parse(turn) if isinstance(turn, str) else turn)
+        if step.stop is not None:
+            return step.stop
+        observations = step.messages
+
+
+def play_all(env: ToolEnv, scripts: Sequence[tuple[Task, Script]], concurrency: int = 8) -> list[Played]:
+    """Play episodes, several at a time; the results stand in the order of the scripts."""
+
+    async def run() -> list[Played]:
+        slots = asyncio.Semaphore(concurrency)
+
+        async def one(task: Task, script: Script) -> Played:
+            async with slots:
+                return await play(env, task, script)
+
+        return list(await asyncio.gather(*(one(task, script) for task, script in scripts)))
+
+    return run_sync(run())

@@ -1,0 +1,197 @@
+"""The report of an audit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from toolrl.audit.exploit import Exploit
+from toolrl.audit.findings import EnvironmentCheckFailed
+from toolrl.audit.playing import Played
+from toolrl.tools.dispatch import cut_text
+
+OutcomeStatus = Literal["held", "leak", "crash", "not applicable", "excused"]
+
+_SHOWN_CHARACTERS = 2000
+_LINE_CHARACTERS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One exploit on one task.
+
+    Attributes:
+        played: The episode.
+        is_lucky: Whether it was paid for a guess that is right by itself.
+        opened: The tool that it should not have found; empty if none.
+    """
+
+    played: Played
+    is_lucky: bool = False
+    opened: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attempt with its trajectory as plain JSON values; long texts are cut in the middle."""
+        messages = []
+        for message in self.played.messages:
+            row = {"role": message.role, "content": cut_text(message.content, _SHOWN_CHARACTERS)[0]}
+            if message.tool_calls:
+                calls = [f"{call.name}({dict(call.arguments)})" for call in message.tool_calls]
+                row["tool_calls"] = cut_text("\n".join(calls), _SHOWN_CHARACTERS)[0]
+            messages.append({key: text.encode("utf-8", "backslashreplace").decode() for key, text in row.items()})
+        return {
+            "task_id": self.played.task_id,
+            "reward": self.played.score.value,
+            "parts": dict(self.played.score.parts),
+            "reason": self.played.score.reason,
+            "lucky": self.is_lucky,
+            "stop": str(self.played.stop),
+            "crash": self.played.crash,
+            "opened": self.opened,
+            "messages": messages,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one exploit got.
+
+    Attributes:
+        exploit: The exploit.
+        status: "leak" if it was paid, "crash" if a tool or the grader raised what it should not have.
+        attempts: One per task.
+        note: Why it was not played, or why it is a leak.
+    """
+
+    exploit: Exploit
+    status: OutcomeStatus
+    attempts: tuple[Attempt, ...] = ()
+    note: str = ""
+
+    @property
+    def reward(self) -> float:
+        """Mean reward over the tasks, lucky guesses left out."""
+        paid = sum(attempt.played.reward for attempt in self.attempts if not attempt.is_lucky)
+        return paid / len(self.attempts) if self.attempts else 0.0
+
+    @property
+    def lucky(self) -> int:
+        """On how many tasks it guessed right."""
+        return sum(attempt.is_lucky for attempt in self.attempts)
+
+    @property
+    def unscored(self) -> int:
+        """On how many tasks a fault of the infrastructure left it without a verdict."""
+        return sum(attempt.played.score.value is None and not attempt.played.crash for attempt in self.attempts)
+
+    @property
+    def worst(self) -> Attempt | None:
+        """The attempt that shows best what is wrong."""
+        if not self.attempts:
+            return None
+        return max(
+            self.attempts, key=lambda one: (bool(one.opened), one.played.reward, not one.is_lucky, one.played.crash)
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as plain JSON values; trajectories where it did not hold."""
+        row: dict[str, Any] = {
+            "exploit": self.exploit.name,
+            "family": self.exploit.family,
+            "description": self.exploit.description,
+            "status": self.status,
+            "note": self.note,
+            "tasks": len(self.attempts),
+            "reward": self.reward,
+            "lucky": self.lucky,
+            "unscored": self.unscored,
+        }
+        if self.status in ("leak", "crash"):
+            row |= {"cause": self.exploit.cause, "remedy": self.exploit.remedy}
+            row["trajectories"] = [attempt.to_dict() for attempt in self.attempts]
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What all exploits got of one environment.
+
+    Attributes:
+        environment: Its name.
+        tasks: How many tasks were played.
+        chance: The mean reward that the environment declares to be possible without solving a task.
+        outcomes: One per exploit.
+    """
+
+    environment: str
+    tasks: int
+    chance: float
+    outcomes: Sequence[Outcome]
+
+    @property
+    def leaks(self) -> list[Outcome]:
+        """Exploits that were paid, or made something raise."""
+        return [outcome for outcome in self.outcomes if outcome.status in ("leak", "crash")]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no exploit was paid and nothing raised."""
+        return not self.leaks
+
+    def assert_passed(self) -> None:
+        """Raise if an exploit was paid.
+
+        Raises:
+            EnvironmentCheckFailed: With the report as its message.
+        """
+        if not self.passed:
+            raise EnvironmentCheckFailed(str(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return {
+            "environment": self.environment,
+            "passed": self.passed,
+            "tasks": self.tasks,
+            "chance": self.chance,
+            "outcomes": [outcome.to_dict() for outcome in self.outcomes],
+        }
+
+    def __str__(self) -> str:
+        counts = Counter(outcome.status for outcome in self.outcomes)
+        summary = ", ".join(f"{count} {status}" for status, count in counts.most_common())
+        verdict = "passed" if self.passed else "FAILED"
+        lines = [f"audit of {self.environment}: {verdict} ({self.tasks} tasks, allowed reward {self.chance:g})"]
+        lines.append(f"  {len(self.outcomes)} exploits: {summary}")
+        families = dict.fromkeys(outcome.exploit.family for outcome in self.outcomes)
+        for family in families:
+            members = [outcome for outcome in self.outcomes if outcome.exploit.family == family]
+            played = [outcome for outcome in members if outcome.attempts]
+            reward = max((outcome.reward for outcome in played), default=0.0)
+            lines.append(f"    {family:18}{len(played):3} of {len(members):2} played, highest reward {reward:.2f}")
+        for outcome in self.leaks:
+            lines += ["", *_describe(outcome)]
+        for outcome in self.outcomes:
+            if outcome.status == "excused":
+                lines.append(f"  excused: {outcome.exploit.name}: {outcome.note}")
+            if outcome.unscored:
+                lines.append(f"  {outcome.exploit.name}: {outcome.unscored} of {len(outcome.attempts)} tasks unscored")
+        return "\n".join(lines)
+
+
+def _describe(outcome: Outcome) -> list[str]:
+    exploit, worst = outcome.exploit, outcome.worst
+    lines = [f"  {outcome.status.upper()} {exploit.name} ({exploit.family}): {exploit.description}"]
+    if worst is not None:
+        played = worst.played
+        got = f"the tool {worst.opened!r} exists" if worst.opened else f"reward {played.reward:g}"
+        if played.crash:
+            got = f"raised {played.crash[:_LINE_CHARACTERS]}"
+        lines.append(f"    task {played.task_id}: {got}; mean over {len(outcome.attempts)} tasks {outcome.reward:.3g}")
+        final = (played.final or "").replace("\n", " ")
+        lines.append(f"    final message: {final[:_LINE_CHARACTERS]!r}")
+    if outcome.note:
+        lines.append(f"    {outcome.note}")
+    return [*lines, f"    usual cause: {exploit.cause}", f"    remedy: {exploit.remedy}"]

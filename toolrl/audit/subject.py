@@ -1,0 +1,98 @@
+"""The environment under examination: one that is given, or one that can be made again from its id or class."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import load_env_creator
+
+from toolrl.env import ToolEnv, load_plugins, make
+from toolrl.errors import ConfigError
+from toolrl.types import Task
+
+Environment = str | ToolEnv | Callable[..., ToolEnv]
+
+
+class Subject:
+    """An environment by id, class, function or instance.
+
+    Attributes:
+        name: What reports call it.
+        can_be_made: Whether it can be made again; an instance cannot.
+    """
+
+    def __init__(self, environment: Environment, settings: Mapping[str, Any] | None = None):
+        """Take an environment; it is not made yet.
+
+        Raises:
+            ConfigError: It is none, or an instance comes with settings.
+        """
+        self._environment = environment
+        self._settings = dict(settings or {})
+        self.can_be_made = not isinstance(environment, ToolEnv)
+        if not self.can_be_made and self._settings:
+            raise ConfigError("settings go with an id or a class; this environment is made already")
+        if not (isinstance(environment, str) or callable(environment) or isinstance(environment, ToolEnv)):
+            raise ConfigError(f"expected an environment's id, class or instance, got {environment!r}")
+        if isinstance(environment, str):
+            self.name = environment
+        else:
+            self.name = getattr(environment, "__name__", type(environment).__name__)
+
+    @contextmanager
+    def open(self, **settings: Any) -> Iterator[ToolEnv]:
+        """The environment, made for the purpose and closed afterwards; an instance is left open.
+
+        Raises:
+            EnvironmentNotFound: No environment has that id.
+            ConfigError: It does not take these settings.
+        """
+        if isinstance(self._environment, ToolEnv):
+            yield self._environment
+            return
+        settings = {**self._settings, **settings}
+        if isinstance(self._environment, str):
+            env = make(self._environment, **settings)
+        else:
+            made = self._environment(**settings)
+            unwrapped = getattr(made, "unwrapped", made)
+            if not isinstance(unwrapped, ToolEnv):
+                raise ConfigError(f"{self.name} made a {type(made).__name__}, not a toolrl.ToolEnv")
+            env = unwrapped
+        try:
+            yield env
+        finally:
+            env.close()
+
+    def takes(self, setting: str) -> bool:
+        """Whether it can be made with a setting of that name."""
+        creator: Any = self._environment
+        if isinstance(creator, ToolEnv):
+            return False
+        if isinstance(creator, str):
+            load_plugins()
+            entry_point = gymnasium.spec(creator).entry_point
+            if entry_point is None:
+                return False
+            creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        return setting in inspect.signature(creator).parameters
+
+
+def sample_tasks(env: ToolEnv, count: int, seed: int = 0) -> list[Task]:
+    """At most `count` tasks: one of each kind (`metadata["kind"]`) first, as far as they go, then others.
+
+    Raises:
+        ConfigError: `count` is below 1.
+    """
+    if count < 1:
+        raise ConfigError(f"at least one task is needed, got {count}")
+    tasks = random.Random(seed).sample(list(env.tasks), len(env.tasks))
+    kinds = {str(task.metadata.get("kind")): index for index, task in reversed(list(enumerate(tasks)))}
+    first = sorted(kinds.values())[:count]
+    others = [index for index in range(len(tasks)) if index not in set(first)]
+    return [tasks[index] for index in [*first, *others][:count]]
