@@ -92,9 +92,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("gold", "answers"), WRONG, ids=[f"{gold}-{i}" for i, (gold, _) in enumerate(WRONG)])
-def test_wrong_answers_and_dumps_of_answers_earn_nothing(
-    verifier: MathVerifier, gold: str, answers: list[str]
-) -> None:
+def test_wrong_answers_and_dumps_of_answers_earn_nothing(verifier: MathVerifier, gold: str, answers: list[str]) -> None:
     assert [answer for answer in answers if verify_math(answer, gold, verifier).equal] == []
 
 
@@ -109,7 +107,13 @@ def test_harmless_edits_of_a_fraction_stay_right_and_a_changed_one_is_wrong(
     top, bottom = value
     gold = rf"\frac{{{top}}}{{{bottom}}}"
     wider = rf"\dfrac{{{top * factor}}}{{{bottom * factor}}}"
-    for answer in (f"{top}/{bottom}", wider, rf"\left({wider}\right)", f"x{pad}={pad}{wider}", rf"{pad}\boxed{{{wider}}}"):
+    for answer in (
+        f"{top}/{bottom}",
+        wider,
+        rf"\left({wider}\right)",
+        f"x{pad}={pad}{wider}",
+        rf"{pad}\boxed{{{wider}}}",
+    ):
         assert verify_math(answer, gold, verifier).equal, answer
     for answer in (f"{top + 1}/{bottom}", f"{top}/{bottom + 1}" if top else "1", rf"{top + 1} \to {wider}", f"{top + bottom}={wider}"):  # fmt: skip
         assert not verify_math(answer, gold, verifier).equal, answer
@@ -133,7 +137,9 @@ def test_what_math_verify_itself_finds_wrong_is_right_only_where_we_read_more(
     if ours != theirs:
         listed = any(gold == right and answer in answers for right, answers in EQUAL)
         units = "5 cm" in (gold, answer) or "cm" in answer or "mm" in answer
-        reread = any(mark in answer for mark in ("°", "**", "pi", "1e6", "1 1/2", "sqrt(", "Evelyn", "evelyn", r"\,", "."))
+        reread = any(
+            mark in answer for mark in ("°", "**", "pi", "1e6", "1 1/2", "sqrt(", "Evelyn", "evelyn", r"\,", ".")
+        )
         assert listed or units or reread, (gold, answer, theirs)
 
 
