@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import marshal
 from collections.abc import Callable, Sequence
@@ -107,7 +108,8 @@ def _helper(path: str, compiled: bool) -> str:
     text = "\n".join(line for line in lines if not line.startswith("from toolrl"))
     if not compiled:
         return text
-    return f"import marshal\nexec(marshal.loads({marshal.dumps(compile(text, '<helper>', 'exec', optimize=2))!r}))"
+    packed = base64.b64encode(marshal.dumps(compile(text, "<helper>", "exec", optimize=2))).decode()
+    return f"import binascii, marshal\nexec(marshal.loads(binascii.a2b_base64({packed!r})))"
 
 
 def _is_ours(sandbox: Sandbox) -> bool:
