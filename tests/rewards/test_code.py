@@ -201,6 +201,21 @@ def test_one_test_does_not_leak_its_time_to_the_others() -> None:
     assert verdict.parts["hidden"] == 0.75
 
 
+def test_a_long_answer_has_room_and_a_longer_one_than_right_has_not() -> None:
+    suite = CodeSuite([CallTest("f", (120_000,), list(range(120_000)))])
+    assert score("def f(n): return list(range(n))", suite).value == 1.0
+    printed = CodeSuite([StdioTest("300000", "x" * 300_000)])
+    assert score("print('x' * int(input()))", printed).value == 1.0
+    collisions = "def f(x): return {n * (2**61 - 1) for n in range(9000)}"
+    assert "too large" in score(collisions).reason
+
+
+def test_a_value_nested_too_deeply_is_wrong_not_unscorable() -> None:
+    twice = CodeSuite(read_asserts("assert f([f(1)]) == 1\nassert len([f(f(1))]) == 2", "f"))
+    deep = "def f(x):\n    a = []\n    for _ in range(64): a = [a]\n    return a"
+    assert score(deep, twice).value == 0.0
+
+
 def test_time_runs_out_for_all_tests_together() -> None:
     suite = CodeSuite([CallTest("f", (n,), n) for n in range(8)])
     code = "import time\ndef f(n):\n    time.sleep(0.3)\n    return n"
