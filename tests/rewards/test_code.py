@@ -206,8 +206,7 @@ def test_a_long_answer_has_room_and_a_longer_one_than_right_has_not() -> None:
     assert score("def f(n): return list(range(n))", suite).value == 1.0
     printed = CodeSuite([StdioTest("300000", "x" * 300_000)])
     assert score("print('x' * int(input()))", printed).value == 1.0
-    collisions = "def f(x): return {n * (2**61 - 1) for n in range(9000)}"
-    assert "too large" in score(collisions).reason
+    assert "too large" in score("def f(x): return list(range(9000))").reason
 
 
 def test_a_value_nested_too_deeply_is_wrong_not_unscorable() -> None:
