@@ -278,6 +278,32 @@ def test_a_sandbox_lost_once_is_replaced() -> None:
     assert len(opened) == 2
 
 
+@pytest.mark.parametrize(("suite", "code"), [(CALLS, RIGHT), (TOTALS, PROGRAM), (SQUARES, "def f(n): return n * n")])
+def test_a_sandbox_of_another_interpreter_is_sent_source(suite: CodeSuite, code: str) -> None:
+    sent: list[str] = []
+
+    class Elsewhere:
+        """Any other `Sandbox`."""
+
+        def __init__(self, limits: SandboxLimits) -> None:
+            self.inner = LocalSandbox(limits)
+
+        def __enter__(self) -> Elsewhere:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.inner.close()
+
+        def run(self, code: str, **options: Any) -> Any:
+            sent.append(code)
+            return self.inner.run(code, **options)
+
+    assert score(code, suite, sandbox=Elsewhere, total_seconds=30.0).value == 1.0
+    assert "class Candidate" in "".join(sent)
+    assert "marshal" not in "".join(sent)
+    assert score("def f(x): return None", suite, sandbox=Elsewhere).value == 0.0
+
+
 def test_no_sandbox_means_no_score() -> None:
     def broken(limits: SandboxLimits) -> LocalSandbox:
         raise SandboxFault("no room")
