@@ -39,7 +39,7 @@ HUMAN_EVAL = {
     "task_id": "Own/38",
     "prompt": (
         "from typing import List\n\n\ndef backwards(items: List[int]) -> List[int]:\n    return items[::-1]\n\n\n"
-        'def restore(items: List[int]) -> List[int]:\n    """ Undo backwards.\n    >>> restore([2, 1])\n    [1, 2]\n    """\n'
+        'def restore(items: List[int]) -> List[int]:\n    """ Undo backwards.\n    >>> restore([2])\n    [2]\n    """\n'
     ),
     "canonical_solution": "    return items[::-1]\n",
     "entry_point": "restore",

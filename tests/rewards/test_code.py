@@ -201,6 +201,20 @@ def test_one_test_does_not_leak_its_time_to_the_others() -> None:
     assert verdict.parts["hidden"] == 0.75
 
 
+def test_a_long_answer_has_room_and_a_longer_one_than_right_has_not() -> None:
+    suite = CodeSuite([CallTest("f", (120_000,), list(range(120_000)))])
+    assert score("def f(n): return list(range(n))", suite).value == 1.0
+    printed = CodeSuite([StdioTest("300000", "x" * 300_000)])
+    assert score("print('x' * int(input()))", printed).value == 1.0
+    assert "too large" in score("def f(x): return list(range(9000))").reason
+
+
+def test_a_value_nested_too_deeply_is_wrong_not_unscorable() -> None:
+    twice = CodeSuite(read_asserts("assert f([f(1)]) == 1\nassert len([f(f(1))]) == 2", "f"))
+    deep = "def f(x):\n    a = []\n    for _ in range(64): a = [a]\n    return a"
+    assert score(deep, twice).value == 0.0
+
+
 def test_time_runs_out_for_all_tests_together() -> None:
     suite = CodeSuite([CallTest("f", (n,), n) for n in range(8)])
     code = "import time\ndef f(n):\n    time.sleep(0.3)\n    return n"
@@ -262,6 +276,32 @@ def test_a_sandbox_lost_once_is_replaced() -> None:
 
     assert score(RIGHT, sandbox=once_broken).value == 1.0
     assert len(opened) == 2
+
+
+@pytest.mark.parametrize(("suite", "code"), [(CALLS, RIGHT), (TOTALS, PROGRAM), (SQUARES, "def f(n): return n * n")])
+def test_a_sandbox_of_another_interpreter_is_sent_source(suite: CodeSuite, code: str) -> None:
+    sent: list[str] = []
+
+    class Elsewhere:
+        """Any other `Sandbox`."""
+
+        def __init__(self, limits: SandboxLimits) -> None:
+            self.inner = LocalSandbox(limits)
+
+        def __enter__(self) -> Elsewhere:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.inner.close()
+
+        def run(self, code: str, **options: Any) -> Any:
+            sent.append(code)
+            return self.inner.run(code, **options)
+
+    assert score(code, suite, sandbox=Elsewhere, total_seconds=30.0).value == 1.0
+    assert "class Candidate" in "".join(sent)
+    assert "marshal" not in "".join(sent)
+    assert score("def f(x): return None", suite, sandbox=Elsewhere).value == 0.0
 
 
 def test_no_sandbox_means_no_score() -> None:

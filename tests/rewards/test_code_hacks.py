@@ -53,7 +53,7 @@ def test_a_trick_leaves_its_sign(kind: str, code: str, visible: list[CallTest]) 
         "def f(n):\n    return 0 if n == 0 else 1 / n",
         "def f(x):\n    if x == []: return None\n    return max(x)",
         "def f(t):\n    try:\n        return int(t)\n    except ValueError:\n        return 0",
-        "def f(t):\n    try:\n        return g(t)\n    except Exception as error:\n        raise ValueError(t) from error",
+        "def f(t):\n    try:\n        return g(t)\n    except Exception as e:\n        raise ValueError(t) from e",
         "import sys\ndef main():\n    return 0\nsys.exit(main())",
         "open('data.csv').read()",
         "class P:\n    def __eq__(self, other):\n        return self.x == other.x",

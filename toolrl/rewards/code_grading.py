@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import marshal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits, Ses
 TEST_SECONDS = 3.0
 TOTAL_SECONDS = 15.0
 _MAX_CALLS = 1000  # of one assertion test
+_SPARE_CHARACTERS = 8192
+_MAX_ASSERTED_CHARACTERS = 65536  # of one value that assertions look at
 _MAX_KILLS = 3  # timeouts and dead processes of one program; each costs a new process, and seconds
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 # Values are cut to what this allows, and what is cut does not parse: oversized is wrong.
@@ -107,11 +110,25 @@ def _helper(path: str, compiled: bool) -> str:
     text = "\n".join(line for line in lines if not line.startswith("from toolrl"))
     if not compiled:
         return text
-    return f"import marshal\nexec(marshal.loads({marshal.dumps(compile(text, '<helper>', 'exec', optimize=2))!r}))"
+    packed = base64.b64encode(marshal.dumps(compile(text, "<helper>", "exec", optimize=2))).decode()
+    return f"import binascii, marshal\nexec(marshal.loads(binascii.a2b_base64({packed!r})))"
 
 
 def _is_ours(sandbox: Sandbox) -> bool:
     return isinstance(sandbox, LocalSandbox)
+
+
+def _with_room(limits: SandboxLimits, suite: CodeSuite) -> SandboxLimits:
+    """The limits, with room for the longest right answer; in powers of two, since spares are kept for each kind."""
+    longest = 0
+    for test in (*suite.visible, *suite.hidden):
+        if isinstance(test, StdioTest):
+            longest = max(longest, len(test.stdout))
+        elif isinstance(test, CallTest):
+            longest = max(longest, len(code_runner.encode(test.expected)))
+    if 4 * longest <= limits.output_characters:
+        return limits
+    return replace(limits, output_characters=1 << (4 * longest).bit_length())
 
 
 def grade(
@@ -137,7 +154,7 @@ def grade(
         SandboxFault: A sandbox failed through no fault of the program's.
         LiveObjectsNeeded: An assertion cannot be graded.
     """
-    with sandbox(limits) as place:
+    with sandbox(_with_room(limits, suite)) as place:
         run = _Run(
             place, f"{suite.prelude}\n{code}" if suite.prelude else code, total_seconds, test_seconds, _is_ours(place)
         )
@@ -170,6 +187,9 @@ def _run_call(test: CallTest, run: _Run, comparison: Comparison) -> TestOutcome:
         return _failed(reply)
     if test.tolerance is not None:
         comparison = Comparison(test.tolerance, comparison.number_types, comparison.sequence_types)
+    # A bound on what we decode: a large set can be made to take very long.
+    if len(reply["value"]) > 4 * len(code_runner.encode(test.expected)) + _SPARE_CHARACTERS:
+        return TestOutcome(False, "a value too large")
     try:
         given = code_runner.decode(reply["value"])
         passed = same_value(given, test.expected, comparison)
@@ -213,6 +233,8 @@ def _checked(reply: dict[str, Any]) -> dict[str, str]:
     """A claim as it may enter the test's process: a plain value, written anew by us, or the name of an error."""
     if "error" not in reply:
         try:
+            if len(reply["value"]) > _MAX_ASSERTED_CHARACTERS:
+                raise ValueError("a value too large")
             return {"value": code_runner.encode(code_runner.decode(reply["value"]))}
         except _MALFORMED:
             reply = {"error": "TypeError"}

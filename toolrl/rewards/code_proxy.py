@@ -45,7 +45,7 @@ class Assertions:
     def _function(self, *args: Any, **kwargs: Any) -> Any:
         try:
             arguments = encode([list(args), kwargs])
-        except ValueError as error:
+        except TypeError as error:
             raise LiveObject(str(error)) from None
         self.requests.put({"call": arguments})
         reply = self.replies.get(timeout=_WAIT_SECONDS)

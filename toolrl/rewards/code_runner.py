@@ -18,7 +18,8 @@ def pack(value: Any, depth: int = 0, kind: Callable[[object], Any] = type) -> An
     """A plain value as what JSON has; types are compared by identity, so that a subclass has no say.
 
     Raises:
-        ValueError: It holds something else than plain values, or is nested too deeply.
+        TypeError: It holds something else than plain values.
+        ValueError: It is nested too deeply.
     """
     exact = kind(value)
     if value is None or exact is bool or exact is str or exact is float:
@@ -37,14 +38,14 @@ def pack(value: Any, depth: int = 0, kind: Callable[[object], Any] = type) -> An
         return {"b": value.hex()}
     if exact is complex:
         return {"c": [value.real, value.imag]}
-    raise ValueError(f"not a plain value ({exact.__name__})")
+    raise TypeError(f"not a plain value ({exact.__name__})")
 
 
 def encode(value: Any, dumps: Callable[..., str] = json.dumps, pack: Callable[[Any], Any] = pack) -> str:
     """A plain value as JSON text.
 
     Raises:
-        ValueError: As `pack` does.
+        TypeError, ValueError: As `pack` does.
     """
     return dumps(pack(value))
 

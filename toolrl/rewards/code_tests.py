@@ -124,7 +124,7 @@ def _written(test: CodeTest) -> dict[str, Any]:
         try:
             fields |= {"args": encode(list(test.args)), "kwargs": encode(dict(test.kwargs))}
             fields["expected"] = encode(test.expected)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise TaskError(f"a test of {test.function!r} has an argument or a value that is {error}") from None
     return {"kind": kind, **fields}
 
