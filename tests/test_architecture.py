@@ -44,6 +44,7 @@ OWNERS = {
     "e2b": "sandbox.e2b",
     "e2b_code_interpreter": "sandbox.e2b",
     "ddgs": "search",
+    "langdetect": "rewards",
     "sentence_transformers": "search",
     "trafilatura": "search",
     "usearch": "search",

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from toolrl import ConfigError, Limits, Message, Task, TaskSet, ToolEnv, say
 from toolrl.rewards import ifeval_task, instructions_reward
-from toolrl.rewards.instructions import count_words, instructions_of
-from toolrl.rewards.instructions.scoring import Mode
+from toolrl.rewards.instructions import Mode, count_words, instructions_of
 from toolrl_envs.common import CALL_COST, Split, check_split
 from toolrl_envs.instruction_following.requests import generate
 from toolrl_envs.instruction_following.topics import sentences_about

@@ -91,7 +91,9 @@ def _draw(rng: random.Random, topic: Topic, first: str, kinds: Sequence[str]) ->
         if len(ids) < 3 and all(_are_compatible(other, id) for id in ids):
             ids.append(other)
     demands = [KINDS[id].draw(rng, topic) for id in ids]
-    prompt = " ".join([rng.choice(_STARTS).format(topic=topic.name), *(demand.wording for demand in demands)])
+    prompt = " ".join(
+        [rng.choice(_STARTS).format(topic=topic.name), *(demand.wording for demand in demands if demand.wording)]
+    )
     if "combination:repeat_prompt" in ids:
         demands[ids.index("combination:repeat_prompt")].arguments["prompt_to_repeat"] = prompt
         prompt += (
@@ -216,7 +218,9 @@ KINDS: dict[str, Kind] = {
     ),
     "detectable_content:postscript": Kind(_postscript, ("end", "capitals")),
     "detectable_format:number_bullet_lists": Kind(
-        _counted("num_bullets", 2, 5, "It must have exactly {n} bullet points, each on a line that begins with * "),
+        _counted(
+            "num_bullets", 2, 5, "It must have exactly {n} bullet points, each on a line that begins with an asterisk."
+        ),
         ("structure",),
     ),
     "detectable_format:constrained_response": Kind(

@@ -7,36 +7,33 @@ import json
 from collections.abc import Iterable, Sequence
 
 from toolrl import TaskError
-from toolrl.rewards.instructions import Instruction, follows_strictly
-from toolrl.rewards.instructions.forms import (
+from toolrl.rewards.instructions import (
     CONSTRAINED_RESPONSES,
+    CapitalWordFrequency,
     ConstrainedResponse,
     EndPhrase,
+    EnglishCapital,
+    EnglishLowercase,
+    ForbiddenWords,
+    Instruction,
     JsonFormat,
-    Postscript,
-    Quotation,
-    RepeatPrompt,
-    Title,
-    TwoResponses,
-)
-from toolrl.rewards.instructions.length import (
+    KeywordExistence,
+    KeywordFrequency,
+    LetterFrequency,
     MultipleSections,
+    NoComma,
     NthParagraphFirstWord,
     NumberOfBullets,
     NumberOfHighlights,
     NumberOfParagraphs,
     NumberOfPlaceholders,
-)
-from toolrl.rewards.instructions.words import (
-    CapitalWordFrequency,
-    EnglishCapital,
-    EnglishLowercase,
-    ForbiddenWords,
-    KeywordExistence,
-    KeywordFrequency,
-    LetterFrequency,
-    NoComma,
+    Postscript,
+    Quotation,
+    RepeatPrompt,
     ResponseLanguage,
+    Title,
+    TwoResponses,
+    follows_strictly,
 )
 
 # How many sentences are added to what the instructions ask for, until all of them are followed.

@@ -9,9 +9,30 @@ that only repeats the prompt follows nothing. Keywords are texts, not regular ex
 found by rules instead of NLTK's models (see `text`), and langdetect is seeded.
 """
 
-from toolrl.rewards.instructions import forms, length, words
+from toolrl.rewards.instructions.forms import (
+    CONSTRAINED_RESPONSES,
+    ConstrainedResponse,
+    EndPhrase,
+    JsonFormat,
+    Postscript,
+    Quotation,
+    RepeatPrompt,
+    Title,
+    TwoResponses,
+)
+from toolrl.rewards.instructions.length import (
+    MultipleSections,
+    NthParagraphFirstWord,
+    NumberOfBullets,
+    NumberOfHighlights,
+    NumberOfParagraphs,
+    NumberOfPlaceholders,
+    NumberOfSentences,
+    NumberOfWords,
+)
 from toolrl.rewards.instructions.registry import Instruction, instruction_kind, instruction_kinds, make_instruction
 from toolrl.rewards.instructions.scoring import (
+    Mode,
     follows_loosely,
     follows_strictly,
     ifeval_task,
@@ -20,21 +41,56 @@ from toolrl.rewards.instructions.scoring import (
     is_echo,
 )
 from toolrl.rewards.instructions.text import count_words, split_sentences
+from toolrl.rewards.instructions.words import (
+    CapitalWordFrequency,
+    EnglishCapital,
+    EnglishLowercase,
+    ForbiddenWords,
+    KeywordExistence,
+    KeywordFrequency,
+    LetterFrequency,
+    NoComma,
+    ResponseLanguage,
+)
 
 __all__ = [
+    "CONSTRAINED_RESPONSES",
+    "CapitalWordFrequency",
+    "ConstrainedResponse",
+    "EndPhrase",
+    "EnglishCapital",
+    "EnglishLowercase",
+    "ForbiddenWords",
     "Instruction",
+    "JsonFormat",
+    "KeywordExistence",
+    "KeywordFrequency",
+    "LetterFrequency",
+    "Mode",
+    "MultipleSections",
+    "NoComma",
+    "NthParagraphFirstWord",
+    "NumberOfBullets",
+    "NumberOfHighlights",
+    "NumberOfParagraphs",
+    "NumberOfPlaceholders",
+    "NumberOfSentences",
+    "NumberOfWords",
+    "Postscript",
+    "Quotation",
+    "RepeatPrompt",
+    "ResponseLanguage",
+    "Title",
+    "TwoResponses",
     "count_words",
     "follows_loosely",
     "follows_strictly",
-    "forms",
     "ifeval_task",
     "instruction_kind",
     "instruction_kinds",
     "instructions_of",
     "instructions_reward",
     "is_echo",
-    "length",
     "make_instruction",
     "split_sentences",
-    "words",
 ]
