@@ -11,6 +11,7 @@ from typing import Any
 
 from toolrl import ConfigError, MissingExtra, Task
 from toolrl_envs.common import Split
+from toolrl_envs.reasoning_gym.guards import is_safe_to_score
 
 # Item i of a generator with seed s is drawn from seed s + i: each split and seed has a range of its own.
 _RANGE = 10_000_000
@@ -86,15 +87,16 @@ def _distinct(split: Split, name: str, dataset: Any) -> Iterator[Problem]:
         fruitless += 1
         entry = dataset[index]
         question = entry["question"].strip()
-        if question in seen or in_test(question) != (split == "test") or not str(entry["answer"] or "").strip():
+        answer = str(entry["answer"] or "")
+        if question in seen or in_test(question) != (split == "test"):
+            continue
+        if not answer.strip() or not is_safe_to_score(name, answer):  # some have no answer, some an unsolved integral
             continue
         seen.add(question)
         fruitless = 0
         key = f"{name}-{hashlib.sha256(question.encode()).hexdigest()[:12]}"
         # No tool is needed to solve these in principle, and which of them a model can do without is not known.
-        yield Problem(
-            Task(key, question, str(entry["answer"]), {"kind": name, "needs_tool": False}), dataset, dict(entry)
-        )
+        yield Problem(Task(key, question, answer, {"kind": name, "needs_tool": False}), dataset, dict(entry))
 
 
 def _create(name: str, settings: dict[str, Any]) -> Any:

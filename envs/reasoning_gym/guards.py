@@ -20,7 +20,8 @@ MAX_FORMULA_CHARACTERS = 400
 _literals = re.compile(r"[\w\s,\[\]'\".+-]*", re.ASCII)
 _formula = re.compile(r"[\w\s+\-*/().]*", re.ASCII)
 _names = re.compile(r"[A-Za-z_]\w*", re.ASCII)
-_KNOWN_NAMES = frozenset({"sin", "cos", "tan", "exp", "log", "sqrt", "pi"})
+# Integral is not among them: that of the question's own function is right, and solves nothing.
+_KNOWN_NAMES = frozenset({"sin", "cos", "tan", "asin", "acos", "atan", "exp", "log", "sqrt", "pi"})
 # A power's exponent is a small number, and is not raised itself: 9**9**9 would not end.
 _power = re.compile(r"\*\*(?!\s*(?:-?\d{1,2}|\(\s*-?\d{1,2}\s*(?:/\s*\d{1,2}\s*)?\))(?![\w.])(?!\s*\*\*))")
 
@@ -45,4 +46,4 @@ def is_safe_to_score(generator: str, answer: str) -> bool:
 
 def _outside_boards(answer: str) -> str:
     """The answer without runs of n_queens' empty squares."""
-    return re.sub(r"(?<![A-Za-z0-9])_+(?![A-Za-z0-9])", "", answer)
+    return re.sub(r"(?<!\w)_+(?!\w)", "", answer)

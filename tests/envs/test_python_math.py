@@ -23,6 +23,7 @@ MATH = [
 
 
 def env_from(folder: Path, rows: list[dict[str, str]]) -> ToolEnv:
+    pytest.importorskip("math_verify", reason="read data is graded by the extra `math`")
     path = folder / "problems.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return make("toolrl/PythonMath-v0", data=str(path))
@@ -103,3 +104,13 @@ def test_the_words_of_a_sum_difference_or_product_do_not_tell_whether_a_tool_is_
     asked = [t for t in make("toolrl/PythonMath-v0", size=4000).tasks if f"{word} " in t.prompt]
     plain = [t.metadata["needs_tool"] for t in asked if not re.search(r"digit|remainder|sum of", t.prompt)]
     assert 0.2 < sum(plain) / len(plain) < 0.9
+
+
+def test_answers_to_read_data_are_compared_as_mathematics_and_to_generated_problems_as_numbers(tmp_path: Path) -> None:
+    env = env_from(tmp_path, MATH)
+    assert [solve(env, 0, answer) for answer in ("1/2", r"\dfrac12", "0.5", "2", "1, 1/2")] == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert [solve(env, 2, answer) for answer in ("x*x", "2x")] == [1.0, 0.0]
+    env.reset(options={"task": 0})
+    assert env.step(r"So it is $\boxed{\tfrac{1}{2}}$.")[1] == 1.0
+    generated = make("toolrl/PythonMath-v0", size=5)
+    assert solve(generated, 0, f"{generated.tasks[0].answer} + 0") == 0.0

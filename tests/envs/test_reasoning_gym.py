@@ -31,7 +31,7 @@ def answer(env: ToolEnv, index: int, text: str) -> tuple[float, dict[str, Any]]:
 GENERATORS = [
     "basic_arithmetic", "countdown", "puzzle24", "simple_integration", "intermediate_integration",
     "polynomial_multiplication", "spiral_matrix", "binary_matrix", "string_insertion", "n_queens", "number_sorting",
-    "leg_counting", "knights_knaves", "word_sorting", "shortest_path", "mini_sudoku", "propositional_logic",
+    "leg_counting", "knights_knaves", "word_sorting", "shortest_path", "mini_sudoku",
     "gsm_symbolic", "zebra_puzzles", "syllogism",
 ]  # fmt: skip
 
@@ -40,15 +40,13 @@ GENERATORS = [
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_generators_own_answers_are_right_and_others_are_not(name: str) -> None:
     env = make(ENV_ID, dataset=name, size=5)
-    solved = 0
+    assert len(env.tasks) == 5
     for index, task in enumerate(env.tasks):
         env.reset(options={"task": index})
         info = env.step(env.oracle(task)[0].content)[4]
-        solved += info["score"]["parts"]["correct"] == 1.0
+        assert info["score"]["parts"]["correct"] == 1.0, task
         assert answer(env, index, "surely not")[0] == 0.0
         assert answer(env, index, "")[0] == 0.0
-    # Generators whose listed answer is one their scorer does not take as it is are not to be trained on.
-    assert solved == len(env.tasks)
 
 
 @needs_package
@@ -63,7 +61,9 @@ def test_several_generators_take_turns_each_with_its_settings() -> None:
 @needs_package
 def test_a_generator_with_few_questions_gives_each_once() -> None:
     config = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
-    splits = [make(ENV_ID, split=split, dataset="chain_sum", config=config, size=5000).tasks for split in ("train", "test")]  # fmt: skip
+    splits = [
+        make(ENV_ID, split=split, dataset="chain_sum", config=config, size=5000).tasks for split in ("train", "test")
+    ]
     questions = [{task.prompt for task in tasks} for tasks in splits]
     assert [len(tasks) for tasks in splits] == [len(each) for each in questions]
     assert not questions[0] & questions[1]
@@ -116,6 +116,7 @@ ATTACKS = [
     "9**(9**9)",
     "9**999999999",
     "factorial(99999999)",
+    "Integral(1)",
     "[i for i in f'{{open(1)}}']",
 ]
 

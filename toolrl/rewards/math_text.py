@@ -70,7 +70,7 @@ def prepare(text: str) -> str | None:
         text = text.replace(character, latex)
     for pattern, latex in _REWRITES:
         text = pattern.sub(latex, text)
-    text = text.removesuffix(".").rstrip()  # the end of a sentence
+    text = text.strip().removesuffix(".").rstrip()  # the end of a sentence
     if _separators.search(_matrix.sub("", text)) or "$" in text.removeprefix("$").removeprefix(r"\$").replace(
         r"\$", ""
     ):
