@@ -147,7 +147,7 @@ def _join(rng: random.Random, count: int, in_test: bool) -> Problem:
 
 def _nested(rng: random.Random, count: int, in_test: bool) -> Problem:
     name, product = _name(rng, "json", in_test), rng.choice(PRODUCTS)
-    orders = [
+    orders: list[Row] = [
         {
             "id": i + 1,
             "customer": {"region": rng.choice(REGIONS)},

@@ -129,7 +129,7 @@ def company(seed: str) -> Rows:
             "ordered_on": day.isoformat(),
             "status": status,
         }
-        lines = [
+        lines: list[Row] = [
             {
                 "order_id": order["id"],
                 "product_id": product["id"],

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import toolrl
-from toolrl import ConfigError, HermesDialect, Task, ToolEnv, ToolError, call
+from toolrl import ConfigError, HermesDialect, StopReason, Task, ToolEnv, ToolError, call
+from toolrl.env import run_sync
 from toolrl.rewards import read_state, state_difference
 from toolrl_envs.database.company import changed, company, open_store
 from toolrl_envs.database.env import goal
@@ -162,6 +163,21 @@ def test_an_order_for_a_customer_on_hold_is_the_models_to_refuse(env: ToolEnv) -
         assert score["value"] == 0.0
         return
     pytest.fail("no task about a customer on hold")
+
+
+def test_a_store_that_is_lost_leaves_the_episode_unscored(env: ToolEnv) -> None:
+    task = tasks_of(env, "ship")[0]
+    session = env.open_episode(task)
+    for message in env.oracle(task):
+        run_sync(session.advance(message))
+    assert run_sync(session.score(StopReason.ANSWER)).success
+    session._scope.state["store"].close()
+    score = run_sync(session.score(StopReason.ANSWER))
+    assert (score.value, score.reason) == (
+        None,
+        "the grader failed: the store cannot be read: Cannot operate on a closed database.",
+    )
+    run_sync(session.close())
 
 
 # ---- what the tools refuse
