@@ -214,3 +214,25 @@ def test_the_ready_made_class_fails_where_the_environment_does() -> None:
     with pytest.raises(EnvironmentCheckFailed):
         Kind().test_no_exploit_is_paid()
     Kind().test_the_same_seed_gives_the_same_episode()
+
+
+def test_a_pool_that_stops_growing_is_not_held_against_it(make_env: Make) -> None:
+    pool: list[Any] = []
+
+    @tool
+    def read(path: str) -> str:
+        """Read.
+
+        Args:
+            path: A file.
+        """
+        if len(pool) < 12:
+            pool.append(open("/dev/null"))  # noqa: SIM115 - kept for the next call
+        return ""
+
+    try:
+        check_environment(make_env(tools=[search, read]), only=["resources"]).assert_passed()
+        assert len(pool) == 12
+    finally:
+        for file in pool:
+            file.close()

@@ -183,3 +183,12 @@ def test_a_grader_that_compares_outside_pays_no_code_exploit(make_env: Make) -> 
     report = audit_environment(env, exploits=[*CODE.exploits, *catalogue()[:5]], slow=False)
     report.assert_passed()
     assert {outcome.status for outcome in report.outcomes if not outcome.exploit.is_slow} == {"held"}
+
+
+def test_a_list_of_programs_that_has_the_right_one_is_not_held_against_a_grader_of_code(make_env: Make) -> None:
+    tasks = [Task("double", PROMPT, "def double(n):\n    return 2 * n")]
+    env = code_env(make_env, unfenced(from_the_outside))
+    env.tasks = type(env.tasks)(tasks)
+    report = audit_environment(env, slow=False)
+    assert next(one for one in report.outcomes if one.exploit.name == "all-options-on-lines").status == "not applicable"
+    report.assert_passed()

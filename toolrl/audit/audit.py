@@ -79,12 +79,12 @@ def make_case(env: ToolEnv, task: Task) -> Case:
     solution = solution_of(env, task)
     form = answer_form(env, task, solution)
     golds = right_answers(task)
-    if solution and not is_right(form.read(solution[-1].content), task):
-        golds = ()  # the answer is not what is graded: a state, say, or tests
+    final = solution[-1].content if solution else ""
+    code = final if "def " in final or "```" in final else ""
+    if code or (solution and not is_right(form.read(final), task)):
+        golds = ()  # what is graded is a state or what code does: a list of programs may well solve the task
     decoys = _decoys(env, task) if golds else ()
     options = sorted({*decoys, *golds[:1]}, key=lambda text: random.Random(f"{task.id}/{text}").random())
-    final = solution[-1].content if solution else ""
-    code = final if "def " in final or "```" in final or "print(" in final else ""
     return Case(blind(task), env.system_prompt, env.toolbox.schemas, form, solution, code, decoys, tuple(options))
 
 

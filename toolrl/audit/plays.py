@@ -15,7 +15,8 @@ from toolrl.chat import HermesDialect
 from toolrl.env import ToolEnv, call
 from toolrl.types import Message, StopReason, Task, ToolCall
 
-_ROUNDS = 4
+_ROUNDS = 3
+_BATCHES = 4
 _WORTHLESS = ("", "   \n", ".", "I do not know.", "I cannot help with that.", "qzxv-wrong-answer")
 _BROKEN = (
     "<tool_call>",
@@ -96,17 +97,26 @@ def check_broken_calls(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) ->
 def check_resources(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:
     """Threads, processes and file descriptors are released at the end of an episode and at close."""
     _play_round(subject, env, tasks)  # what a process opens once, it may keep
-    _play_round(subject, env, tasks)
-    before = footprint()
-    for _ in range(_ROUNDS):
-        _play_round(subject, env, tasks)
-
-    def left_behind(now: Footprint) -> dict[str, tuple[int, list[str]]]:
-        return {kind: growth for kind, growth in now.growth_since(before).items() if growth[0] >= _ROUNDS}
-
-    for kind, (more, names) in left_behind(settled_footprint(lambda now: not left_behind(now))).items():
+    found: dict[str, tuple[int, list[str]]] = {}
+    for _ in range(_BATCHES):
+        before = footprint()
+        for _ in range(_ROUNDS):
+            _play_round(subject, env, tasks)
+        found = _left_behind(before)
+        if not found:  # a pool grows as well, but not without end
+            return
+    for kind, (more, names) in found.items():
         message = f"{_ROUNDS} rounds of episodes leave {more} {kind} behind: {', '.join(names)}"
         yield Finding("resources", message, "close it in the resource's close(), and wait there until it has ended")
+
+
+def _left_behind(before: Footprint) -> dict[str, tuple[int, list[str]]]:
+    """What has grown by one or more in each round; waits a while for it to end."""
+
+    def growth(now: Footprint) -> dict[str, tuple[int, list[str]]]:
+        return {kind: grown for kind, grown in now.growth_since(before).items() if grown[0] >= _ROUNDS}
+
+    return growth(settled_footprint(lambda now: not growth(now)))
 
 
 def _play_round(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> None:
