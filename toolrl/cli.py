@@ -1,4 +1,4 @@
-"""The command line: `toolrl train`, `eval`, `envs`, `doctor`, `sandbox serve` and `search`."""
+"""The command line: `toolrl train`, `eval`, `check`, `audit`, `envs`, `doctor`, `sandbox serve` and `search`."""
 
 from __future__ import annotations
 
@@ -105,6 +105,48 @@ def envs() -> None:
     for env_id, spec in sorted(gymnasium.registry.items()):
         if env_id.startswith("toolrl/"):
             typer.echo(f"{env_id}  {spec.entry_point}")
+
+
+SETTINGS = typer.Option("--settings", help='JSON: {"setting": value}.')
+
+
+@app.command()
+def check(
+    environments: Annotated[list[str], typer.Argument(metavar="ENV...", help="Environment ids.")],
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks that are played, of each split.")] = 20,
+    settings: Annotated[str, SETTINGS] = "{}",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Check that environments keep their promises; status 1 if one does not."""
+    from toolrl.audit.cli import run_check
+
+    _report(run_check, environments, tasks, settings, as_json)
+
+
+@app.command()
+def audit(
+    environments: Annotated[list[str], typer.Argument(metavar="ENV...", help="Environment ids.")],
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks that each exploit is tried on.")] = 20,
+    settings: Annotated[str, SETTINGS] = "{}",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Try to earn reward without solving the task; status 1 if that works somewhere."""
+    from toolrl.audit.cli import run_audit
+
+    _report(run_audit, environments, tasks, settings, as_json)
+
+
+def _report(run: Callable[..., tuple[str, bool]], ids: list[str], tasks: int, settings: str, as_json: bool) -> None:
+    from toolrl.training.arguments import parse_env_settings
+
+    chosen = parse_env_settings(f'{{"all": {settings}}}')["all"]
+    failed = False
+    for env_id in ids:
+        text, passed = run(env_id, tasks=tasks, settings=chosen, as_json=as_json)
+        typer.echo(text)
+        failed = failed or not passed
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -58,7 +58,7 @@ def load() -> Callable[[str, list[str]], bool]:
     Raises:
         ImportError: A package is missing.
     """
-    from math_verify import LatexExtractionConfig, parse, verify  # type: ignore[import-not-found,unused-ignore]
+    from math_verify import LatexExtractionConfig, parse, verify
 
     def read(text: str) -> list[Any]:
         return parse(
