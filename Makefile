@@ -2,6 +2,7 @@
 # make train         train the embedded model on CPU
 # make test          lint, then the tests
 # make test-sandbox  10,000 executions in sandboxes, some hostile, workers killed at random (minutes)
+# make audit         check and audit every environment that comes with toolrl (minutes)
 # make lint          ruff, mypy
 # make bench         benchmarks
 # make clean         remove caches and build products; .venv and runs/ stay
@@ -19,7 +20,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-sandbox lint bench clean
+.PHONY: help setup train test test-sandbox audit lint bench clean
 
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
@@ -34,6 +35,11 @@ test: lint
 
 test-sandbox: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/sandbox -m stress -s $(ARGS)
+
+# reasoning-gym is not part of what is set up.
+audit: $(READY)
+	envs="$$($(BIN)/toolrl envs | awk '{ print $$1 }' | grep -v ReasoningGym)"; \
+	$(BIN)/toolrl check $$envs $(ARGS) && $(BIN)/toolrl audit $$envs $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check

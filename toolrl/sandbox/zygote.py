@@ -257,8 +257,8 @@ class _Zygote:
             elif not self.namespaces:
                 processes = max(processes, 4096)  # all that this user runs counts: no more than a backstop
             os.environ["HOME"] = os.environ["TMPDIR"] = os.getcwd()
-            for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (outputs[0], 1), (outputs[1], 2)):
-                os.dup2(descriptor, target)
+            for descriptor, standard in ((os.open(os.devnull, os.O_RDONLY), 0), (outputs[0], 1), (outputs[1], 2)):
+                os.dup2(descriptor, standard)
             isolation.limit_resources(limits, processes)
             isolation.renounce()
             if "landlock" not in self.problems:
