@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from toolrl import ConfigError
 from toolrl.audit import audit_environment, check_environment
-from toolrl.audit.cli import run_audit, run_check
+from toolrl.audit.cli import parse_settings, run_audit, run_check
 from toolrl_envs import ENTRY_POINTS
 
 SIZE = 60
@@ -36,3 +37,10 @@ def test_the_commands_print_text_or_json_and_say_whether_it_passed() -> None:
     text, passed = run_audit("toolrl/PythonMath-v0", tasks=1, settings={"size": 30}, as_json=True)
     assert passed
     assert json.loads(text)["passed"] is True
+
+
+def test_settings_are_a_json_object() -> None:
+    assert parse_settings('{"size": 3}') == {"size": 3}
+    for text in ("[]", "{", "3"):
+        with pytest.raises(ConfigError, match="JSON object"):
+            parse_settings(text)
