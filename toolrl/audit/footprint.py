@@ -43,7 +43,7 @@ def footprint() -> Footprint:
     return Footprint(threads, _descendants(), _open_files())
 
 
-def settled_footprint(is_small: Callable[[Footprint], bool], patience_seconds: float = 2.0) -> Footprint:
+def settled_footprint(is_small: Callable[[Footprint], bool], patience_seconds: float = 1.0) -> Footprint:
     """The first footprint that is small, or the last one when patience ends: things end a little later than asked."""
     deadline = time.monotonic() + patience_seconds
     while True:
