@@ -113,7 +113,7 @@ SETTINGS = typer.Option("--settings", help='JSON: {"setting": value}.')
 @app.command()
 def check(
     environments: Annotated[list[str], typer.Argument(metavar="ENV...", help="Environment ids.")],
-    tasks: Annotated[int, typer.Option(min=1, help="Tasks that are played, of each split.")] = 20,
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks that are played.")] = 20,
     settings: Annotated[str, SETTINGS] = "{}",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -126,7 +126,7 @@ def check(
 @app.command()
 def audit(
     environments: Annotated[list[str], typer.Argument(metavar="ENV...", help="Environment ids.")],
-    tasks: Annotated[int, typer.Option(min=1, help="Tasks that each exploit is tried on.")] = 20,
+    tasks: Annotated[int, typer.Option(min=1, help="Tasks that each exploit is tried on.")] = 8,
     settings: Annotated[str, SETTINGS] = "{}",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -137,9 +137,9 @@ def audit(
 
 
 def _report(run: Callable[..., tuple[str, bool]], ids: list[str], tasks: int, settings: str, as_json: bool) -> None:
-    from toolrl.training.arguments import parse_env_settings
+    from toolrl.audit.cli import parse_settings
 
-    chosen = parse_env_settings(f'{{"all": {settings}}}')["all"]
+    chosen = parse_settings(settings)
     failed = False
     for env_id in ids:
         text, passed = run(env_id, tasks=tasks, settings=chosen, as_json=as_json)

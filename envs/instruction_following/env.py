@@ -45,8 +45,8 @@ class InstructionFollowingEnv(ToolEnv):
                 split; without it, and on the hub, every fifth request is held out for "test".
             mode: "strict" or "loose"; see `toolrl.rewards.instructions_reward`.
             partial: Pay the share of instructions that are followed.
-            kinds: What generated requests are made of: ids of kinds of instructions; by default all 22 that need no
-                language detector.
+            kinds: What generated requests are made of: ids of kinds of instructions; by default all 20 that need no
+                language detector and that not just any text follows.
             size: At most so many tasks.
             seed: Fixes their choice and order.
             call_cost: Taken off a right response for each call.

@@ -1,4 +1,4 @@
-"""Generated requests: a small topic, and one to three instructions that a text about it can keep to together."""
+"""Generated requests: a small topic, and up to three instructions that a text about it can keep to together."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ _LANGUAGES = {"de": "German", "es": "Spanish", "fr": "French", "it": "Italian", 
 _COMMON_WORDS = ("good", "people", "small", "day", "slowly", "soon", "often")
 _ENDINGS = ("Is there anything else you would like to know?", "That is all for today.", "Thank you for reading.")
 _SECTIONS = ("Section", "PART", "Chapter")
+_TOPICAL = "keywords:existence"
 # What earns nothing in any request.
 _POOR = ("I do not know.", "I cannot help with that.", "Sure!", "<answer></answer>", "{prompt}")
 
@@ -60,13 +61,14 @@ def generate(split: Split, size: int, seed: int, kinds: Sequence[str] | None = N
         split: Whose topics they are about.
         size: So many requests.
         seed: Fixes them.
-        kinds: The ids of the kinds to draw from; by default all but those that need the extra for languages.
+        kinds: The ids of the kinds to draw from; by default all but those that need the extra for languages, and those
+            that a text of one word or an option from the request satisfies.
 
     Raises:
         ConfigError: A kind is not among those that can be drawn.
         MissingExtra: One is about languages, and langdetect is not installed.
     """
-    chosen = list(kinds) if kinds is not None else [id for id in KINDS if id not in ABOUT_LANGUAGE]
+    chosen = list(kinds) if kinds is not None else [id for id in KINDS if id not in (*ABOUT_LANGUAGE, *NEARLY_FREE)]
     if not chosen or any(id not in KINDS for id in chosen):
         raise ConfigError(f"kinds must be among {', '.join(KINDS)}; got {chosen!r}")
     rng, topics = random.Random(f"{split}/{seed}"), topics_of(split)
@@ -87,6 +89,9 @@ def generate(split: Split, size: int, seed: int, kinds: Sequence[str] | None = N
 
 def _draw(rng: random.Random, topic: Topic, first: str, kinds: Sequence[str]) -> Task:
     ids = [first]
+    # Words of the topic are asked for wherever they may be: a list of numbers, say, follows many an instruction about form.
+    if _TOPICAL in kinds and all(_are_compatible(_TOPICAL, id) for id in ids):
+        ids.append(_TOPICAL)
     for other in rng.sample(kinds, len(kinds))[: rng.choice((0, 2, 4, 8))]:
         if len(ids) < 3 and all(_are_compatible(other, id) for id in ids):
             ids.append(other)
@@ -251,3 +256,5 @@ KINDS: dict[str, Kind] = {
     "language:response_language": Kind(_language, ("all",)),
 }
 ABOUT_LANGUAGE = ("change_case:english_capital", "change_case:english_lowercase", "language:response_language")
+# They stand alone, and are kept to with next to nothing: "0" is JSON.
+NEARLY_FREE = ("detectable_format:constrained_response", "detectable_format:json_format")

@@ -22,8 +22,8 @@ from toolrl.trajectory import Trajectory
 from toolrl.types import Message, Task
 
 # Shares of the habits on tasks that need a tool, and on those that do not.
-NEEDED = {"solve": 0.11, "untagged": 0.33, "guess": 0.22, "stop_early": 0.08, "break": 0.16, "useless": 0.10}
-NEEDLESS = {"solve": 0.06, "compute": 0.13, "untagged": 0.47, "guess": 0.12, "break": 0.12, "useless": 0.10}
+NEEDED = {"solve": 0.10, "untagged": 0.36, "guess": 0.21, "stop_early": 0.08, "break": 0.15, "useless": 0.10}
+NEEDLESS = {"solve": 0.05, "compute": 0.10, "untagged": 0.50, "guess": 0.13, "break": 0.12, "useless": 0.10}
 # What a stage of training on demonstrations that are all right uses in place of these.
 SKILLED = {"solve": 1.0}
 # Share of demonstrations on tasks without need of a tool, where an environment has such tasks.

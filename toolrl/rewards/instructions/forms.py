@@ -24,6 +24,10 @@ class ConstrainedResponse(Instruction):
         return sum(option in response for option in CONSTRAINED_RESPONSES) == 1
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
 @instruction_kind("detectable_format:json_format")
 class JsonFormat(Instruction):
     """The whole response is JSON, bare or between markdown ticks."""
@@ -34,7 +38,7 @@ class JsonFormat(Instruction):
         if fence := _fence.match(text):
             text = text[fence.end() :]
         try:
-            json.loads(text.removesuffix("```"))
+            json.loads(text.removesuffix("```"), parse_constant=_refuse)  # Python reads NaN, which is no JSON
         except (ValueError, RecursionError):  # the latter for brackets nested very deep
             return False
         return True
