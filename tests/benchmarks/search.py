@@ -47,14 +47,16 @@ def write_passages(path: Path, count: int) -> list[str]:
     rng, numbers = random.Random(0), np.random.default_rng(0)
     frequencies = Counter(word for d in python_documentation() for word in re.findall("[a-z]{2,}", d.text.lower()))
     words = list(frequencies)
-    shares = np.array([frequencies[word] for word in words], float)
+    cumulated = np.cumsum([frequencies[word] for word in words])
     syllables = [a + b for a in "bcdfghjklmnprstvz" for b in "aeiou"]
     names = ["".join(rng.choices(syllables, k=rng.randint(3, 5))) for _ in range(NAMES)]
     queries, every = [], max(1, count // QUERIES)
     with path.open("w") as file:
         for number in range(count):
             length = rng.randint(60, 120)
-            drawn = [words[i] for i in np.searchsorted(np.cumsum(shares / shares.sum()), numbers.random(length))]
+            drawn = [
+                words[i] for i in np.searchsorted(cumulated, numbers.integers(cumulated[-1], size=length), "right")
+            ]
             for place in rng.sample(range(length), length // 5):
                 drawn[place] = names[int(NAMES * rng.random() ** 3)]
             title = f"{rng.choice(names).capitalize()} {rng.choice(names).capitalize()}"
