@@ -89,7 +89,7 @@ def generate(split: Split, size: int, seed: int, kinds: Sequence[str] | None = N
 
 def _draw(rng: random.Random, topic: Topic, first: str, kinds: Sequence[str]) -> Task:
     ids = [first]
-    # Words of the topic are asked for wherever they may be: a list of numbers, say, follows many an instruction about form.
+    # Words of the topic are asked for wherever they may be: a list of numbers, say, follows many instructions.
     if _TOPICAL in kinds and all(_are_compatible(_TOPICAL, id) for id in ids):
         ids.append(_TOPICAL)
     for other in rng.sample(kinds, len(kinds))[: rng.choice((0, 2, 4, 8))]:
