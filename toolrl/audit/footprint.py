@@ -27,13 +27,17 @@ class Footprint:
     files: Counter[str]
 
     def growth_since(self, before: Footprint) -> dict[str, tuple[int, list[str]]]:
-        """How many more there are of each, with the names of some that are new."""
+        """How many more there are of each, with the names of some that are new.
+
+        What else the process does may end meanwhile: of one name, or of all together, whichever has grown more.
+        """
         growth = {}
         for kind in ("threads", "processes", "files"):
             now, then = getattr(self, kind), getattr(before, kind)
-            more = now.total() - then.total()
+            newest = (now - then).most_common(3)
+            more = max(now.total() - then.total(), *(count for _, count in newest), 0)
             if more > 0:
-                growth[kind] = (more, [name for name, _ in (now - then).most_common(3)])
+                growth[kind] = (more, [name for name, _ in newest])
         return growth
 
 
