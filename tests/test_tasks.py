@@ -36,9 +36,9 @@ def test_a_jsonl_file_gives_a_task_per_row_with_other_fields_as_metadata(tmp_pat
     path = write_lines(
         tmp_path / "tasks.jsonl", row(id="a", level=3), "", '{"prompt": "naïve 漢?", "answer": [1, null]}'
     )
-    first, second = TaskSet.from_file(path)
+    first, second = TaskSet.read(path)
     assert first == Task("a", "1+1?", "2", {"level": 3})
-    assert (second.id, second.prompt, second.answer) == ("2", "naïve 漢?", [1, None])
+    assert (second.id, second.prompt, second.answer) == ("1", "naïve 漢?", [1, None])
 
 
 def test_a_parquet_file_gives_the_same_tasks_as_its_rows_in_jsonl(tmp_path: Path) -> None:
@@ -51,12 +51,12 @@ def test_a_parquet_file_gives_the_same_tasks_as_its_rows_in_jsonl(tmp_path: Path
     ]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "tasks.parquet")
     write_lines(tmp_path / "tasks.jsonl", *map(json.dumps, rows))
-    assert list(TaskSet.from_file(tmp_path / "tasks.parquet")) == list(TaskSet.from_file(tmp_path / "tasks.jsonl"))
+    assert list(TaskSet.read(tmp_path / "tasks.parquet")) == list(TaskSet.read(tmp_path / "tasks.jsonl"))
 
 
 def test_a_function_may_read_the_rows(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "tasks.jsonl", '{"q": "p", "a": 1}', '{"q": "r", "a": 2}')
-    read = TaskSet.from_file(path, lambda row, index: Task(f"row-{index}", row["q"], row["a"]))
+    read = TaskSet.read(path, lambda row, index: Task(f"row-{index}", row["q"], row["a"]))
     assert list(read) == [Task("row-0", "p", 1), Task("row-1", "r", 2)]
 
 
@@ -74,7 +74,7 @@ def test_a_function_may_read_the_rows(tmp_path: Path) -> None:
 def test_a_broken_line_is_named_with_what_is_wrong(tmp_path: Path, line: str | bytes, message: str) -> None:
     path = write_lines(tmp_path / "tasks.jsonl", row(), line)
     with pytest.raises(TaskError, match=rf"{re.escape(str(path))}, line 2: .*{re.escape(message)}"):
-        TaskSet.from_file(path)
+        TaskSet.read(path)
 
 
 def test_an_error_of_the_function_that_reads_rows_names_the_line(tmp_path: Path) -> None:
@@ -83,16 +83,16 @@ def test_an_error_of_the_function_that_reads_rows_names_the_line(tmp_path: Path)
 
     path = write_lines(tmp_path / "tasks.jsonl", row())
     with pytest.raises(TaskError, match=r"tasks\.jsonl, line 1: no answer in it"):
-        TaskSet.from_file(path, refuse)
+        TaskSet.read(path, refuse)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=r"no task file at .*absent\.jsonl"):
-        TaskSet.from_file(tmp_path / "absent.jsonl")
-    with pytest.raises(TaskError, match=r"tasks\.csv.*expected a \.jsonl or \.parquet file, got '\.csv'"):
-        TaskSet.from_file(write_lines(tmp_path / "tasks.csv", "a,b"))
+    with pytest.raises(TaskError, match=r"no data file at .*absent\.jsonl"):
+        TaskSet.read(tmp_path / "absent.jsonl")
+    with pytest.raises(TaskError, match=r"tasks\.csv.*expected a file named .*\.jsonl.*, got '\.csv'"):
+        TaskSet.read(write_lines(tmp_path / "tasks.csv", "a,b"))
     with pytest.raises(TaskError, match=r"tasks\.parquet: not a Parquet file"):
-        TaskSet.from_file(write_lines(tmp_path / "tasks.parquet", "nothing of the kind"))
+        TaskSet.read(write_lines(tmp_path / "tasks.parquet", "nothing of the kind"))
 
 
 # ---- as sequences

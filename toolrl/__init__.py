@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from toolrl.policy import Policy as Policy, ScriptedPolicy as ScriptedPolicy
     from toolrl.rollout import RolloutEngine as RolloutEngine, RolloutRequest as RolloutRequest
+    from toolrl.rows import is_file_name as is_file_name, read_rows as read_rows
     from toolrl.spaces import UnicodeText as UnicodeText
     from toolrl.tasks import TaskSet as TaskSet
     from toolrl.tools import Tool as Tool, per_episode as per_episode, per_run as per_run, tool as tool
@@ -62,6 +63,7 @@ _EXPORTS = {
     "SandboxFault TaskError TemplateError ToolDefinitionError ToolError ToolrlError UserError",
     "toolrl.policy": "Policy ScriptedPolicy",
     "toolrl.rollout": "RolloutEngine RolloutRequest",
+    "toolrl.rows": "is_file_name read_rows",
     "toolrl.spaces": "UnicodeText",
     "toolrl.tasks": "TaskSet",
     "toolrl.tools": "Tool per_episode per_run tool",

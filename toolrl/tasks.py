@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from toolrl.errors import TaskError
+from toolrl.rows import read_rows
 from toolrl.types import Task
 
 RowToTask = Callable[[dict[str, Any], int], Task]
@@ -83,43 +83,21 @@ class TaskSet(Sequence[Task]):
         return cls(make(random.Random(f"{seed}/{index}"), index) for index in range(size))
 
     @classmethod
-    def from_file(cls, path: str | Path, to_task: RowToTask | None = None) -> TaskSet:
-        """Read a `.jsonl` or `.parquet` file.
+    def read(cls, source: str | Path, to_task: RowToTask | None = None, *, split: str = "train") -> TaskSet:
+        """Read a file or a data set on the Hugging Face hub.
 
         Args:
-            path: The file.
+            source: See `toolrl.rows.read_rows`.
             to_task: Turns a row and its index into a task; the default reads the fields `id`
                 (optional), `prompt`, `answer`; the others become metadata.
+            split: Of a set on the hub.
 
         Raises:
-            TaskError: The file is missing, of another kind, or a line is broken; names file and line.
+            TaskError: There is no such file, or a row is broken; names the line.
+            ConfigError: The set cannot be loaded from the hub.
         """
-        path = Path(path)
-        rows: Iterable[tuple[int, dict[str, Any]]]
-        if not path.is_file():
-            raise TaskError(f"no task file at {str(path)!r}")
-        if path.suffix == ".parquet":
-            import pyarrow.parquet
-
-            try:
-                rows = enumerate(pyarrow.parquet.read_table(path).to_pylist())
-            except pyarrow.ArrowInvalid as error:
-                raise TaskError(f"{path}: not a Parquet file ({error})") from None
-        elif path.suffix in (".jsonl", ".json"):
-            rows = _read_jsonl(path)
-        else:
-            raise TaskError(f"{str(path)!r}: expected a .jsonl or .parquet file, got {path.suffix!r}")
-        return cls(_to_task(row, index, to_task or task_from_row, str(path)) for index, row in rows)
-
-    @classmethod
-    def from_hub(cls, name: str, to_task: RowToTask | None = None, *, split: str = "train", **load: Any) -> TaskSet:
-        """Read a Hugging Face dataset by hub id; `load` goes to `datasets.load_dataset`."""
-        import datasets
-
-        rows = datasets.load_dataset(name, split=split, **load)
-        return cls(
-            _to_task(dict(row), index, to_task or task_from_row, f"{name}[{split}]") for index, row in enumerate(rows)
-        )
+        rows = enumerate(read_rows(source, split=split))
+        return cls(_to_task(row, index, to_task or task_from_row, place) for index, (place, row) in rows)
 
 
 def task_from_row(row: dict[str, Any], index: int) -> Task:
@@ -128,28 +106,14 @@ def task_from_row(row: dict[str, Any], index: int) -> Task:
     return Task(str(row.pop("id", index)), row.pop("prompt"), row.pop("answer"), row)
 
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open("rb") as lines:
-        for index, line in enumerate(lines):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise TaskError(f"{path}, line {index + 1}: not valid JSON ({error})") from None
-            if not isinstance(row, dict):
-                raise TaskError(f"{path}, line {index + 1}: expected a JSON object, got {type(row).__name__}")
-            yield index, row
-
-
-def _to_task(row: dict[str, Any], index: int, to_task: RowToTask, source: str) -> Task:
+def _to_task(row: dict[str, Any], index: int, to_task: RowToTask, place: str) -> Task:
     try:
         task = to_task(row, index)
     except KeyError as error:
         fields = ", ".join(row)
-        raise TaskError(f"{source}, line {index + 1}: field {error} is missing; it has: {fields}") from None
+        raise TaskError(f"{place}: field {error} is missing; it has: {fields}") from None
     except TaskError as error:
-        raise TaskError(f"{source}, line {index + 1}: {error}") from None
+        raise TaskError(f"{place}: {error}") from None
     if not isinstance(task.prompt, str):
-        raise TaskError(f"{source}, line {index + 1}: the prompt must be text, got {task.prompt!r}")
+        raise TaskError(f"{place}: the prompt must be text, got {task.prompt!r}")
     return task

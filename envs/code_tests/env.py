@@ -26,7 +26,6 @@ class CodeTestsEnv(ToolEnv):
         split: Split = "train",
         *,
         data: str | Path | None = None,
-        config: str = "",
         hub_split: str = "",
         size: int = 2000,
         seed: int = 0,
@@ -40,10 +39,10 @@ class CodeTestsEnv(ToolEnv):
 
         Args:
             split: "train" or "test".
-            data: A `.jsonl` or `.parquet` file in the format of MBPP, HumanEval or LiveCodeBench, or the id of such a
-                set on the Hugging Face hub; None is the small set that comes with the package. "{split}" in a file's
-                name stands for the split; without it every fifth problem is held out for "test".
-            config: Configuration of the data set on the hub, such as "sanitized".
+            data: A `.jsonl` or `.parquet` file in the format of MBPP, HumanEval or LiveCodeBench, or such a set on the
+                Hugging Face hub, as "google-research-datasets/mbpp:full"; None is the small set that comes with the
+                package. "{split}" in a file's name stands for the split; without it every fifth problem is held out
+                for "test".
             hub_split: The only split of a set on the hub ("test" for HumanEval): divided as a file is. Empty: `split`.
             size: At most so many tasks.
             seed: Fixes their choice and order.
@@ -61,7 +60,7 @@ class CodeTestsEnv(ToolEnv):
         reward = code_reward(
             partial=partial, call_cost=call_cost, test_seconds=test_seconds, total_seconds=total_seconds
         )
-        problems = load_problems(data, split, size, seed, config=config, hub_split=hub_split)
+        problems = load_problems(data, split, size, seed, hub_split=hub_split)
         super().__init__(
             tasks=TaskSet(map(_task, problems)),
             tools=[python_tool()],

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, call, say
-from toolrl.rewards import answer_reward, exact_match, numbers_equal
+from toolrl.rewards import answer_reward
 from toolrl.sandbox import LocalSandbox, SandboxLimits
 from toolrl.tools import python_tool
-from toolrl_envs.common import CALL_COST, Split, check_split
+from toolrl_envs.common import CALL_COST, Split, check_split, same_answer
 from toolrl_envs.data_files.tasks import files_of, from_row, generated
 
 _SYSTEM_PROMPT = "The files are in python's working directory. End with <answer>...</answer>."
@@ -53,9 +52,9 @@ class DataFilesEnv(ToolEnv):
         check_split(split)
         sandbox = functools.partial(LocalSandbox, packages=True) if parquet else LocalSandbox
         super().__init__(
-            tasks=_load(data, split) if data else generated(split, size, seed, rows, parquet),
+            tasks=TaskSet.read(data, from_row, split=split) if data else generated(split, size, seed, rows, parquet),
             tools=[python_tool(files=files_of, sandbox=sandbox, limits=_PACKAGE_LIMITS if parquet else None)],
-            reward=answer_reward(_equal, call_cost=call_cost),
+            reward=answer_reward(same_answer, call_cost=call_cost),
             system_prompt=_SYSTEM_PROMPT,
             limits=Limits(turns=6, tool_calls=6, completion_tokens=4096),
             oracle=solve,
@@ -68,14 +67,3 @@ def solve(task: Task) -> Sequence[Message]:
     answer = say(f"<answer>{task.answer}</answer>")
     code = task.metadata.get("code")
     return [call("python", code=code), answer] if code else [answer]
-
-
-def _equal(answer: str, expected: Any) -> bool:
-    return numbers_equal(answer, expected) or exact_match(answer, expected)
-
-
-def _load(data: str, split: Split) -> TaskSet:
-    if data.endswith((".jsonl", ".json", ".parquet")):
-        return TaskSet.from_file(data, from_row)
-    name, _, configuration = data.partition(":")
-    return TaskSet.from_hub(name, from_row, split=split, **({"name": configuration} if configuration else {}))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from toolrl import Limits, Message, Task, ToolEnv, call, say
-from toolrl.rewards import StoreState, exact_match, numbers_equal, state_reward
-from toolrl_envs.common import CALL_COST, Split, check_split
+from toolrl.rewards import StoreState, state_reward
+from toolrl_envs.common import CALL_COST, Split, check_split, same_answer
 from toolrl_envs.database.company import changed, company
 from toolrl_envs.database.tasks import make_tasks
 from toolrl_envs.database.tools import TOOLS, open_for
@@ -50,7 +49,7 @@ class DatabaseEnv(ToolEnv):
         super().__init__(
             tasks=make_tasks(split, difficulty, size, seed),
             tools=TOOLS,
-            reward=state_reward(goal, open_for, equal=_equal, call_cost=call_cost),
+            reward=state_reward(goal, open_for, equal=same_answer, call_cost=call_cost),
             system_prompt=_SYSTEM_PROMPT,
             limits=Limits(turns=8, tool_calls=8, completion_tokens=4096),
             oracle=solve,
@@ -67,7 +66,3 @@ def solve(task: Task) -> Sequence[Message]:
     """Look up what has to be known, change what has to be changed, and answer."""
     calls = [call(name, **arguments) for name, arguments in task.metadata["calls"]]
     return [*calls, say(f"<answer>{task.answer}</answer>")]
-
-
-def _equal(answer: str, expected: Any) -> bool:
-    return numbers_equal(answer, expected) or exact_match(answer, expected)

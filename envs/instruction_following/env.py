@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from toolrl import ConfigError, Limits, Message, Task, TaskSet, ToolEnv, say
 from toolrl.rewards import ifeval_task, instructions_reward
 from toolrl.rewards.instructions import Mode, count_words, instructions_of
-from toolrl_envs.common import CALL_COST, Split, check_split
+from toolrl_envs.common import CALL_COST, Split, belongs, check_split
 from toolrl_envs.instruction_following.requests import generate
 from toolrl_envs.instruction_following.topics import sentences_about
 from toolrl_envs.instruction_following.writer import write
 
 PROMPT = "Follow every instruction in the request. Your final message, as a whole, is the response."
-
-_SUFFIXES = (".json", ".jsonl", ".parquet")
 
 
 class InstructionFollowingEnv(ToolEnv):
@@ -82,13 +79,8 @@ def word_count(text: str) -> int:
 
 def load(data: str, split: Split, size: int, seed: int) -> TaskSet:
     """Read requests in IFEval's format, and draw at most `size` of them."""
-    if Path(data).suffix in _SUFFIXES:
-        tasks = TaskSet.from_file(data.replace("{split}", split), ifeval_task)
-    else:
-        tasks = TaskSet.from_hub(data, ifeval_task)
-    chosen = list(tasks)
-    if "{split}" not in data:
-        chosen = [task for task in tasks if (zlib.crc32(task.id.encode()) % 5 == 0) == (split == "test")]
+    tasks = TaskSet.read(data.replace("{split}", split), ifeval_task)
+    chosen = [task for task in tasks if "{split}" in data or belongs(task.id, split)]
     if not chosen:
         raise ConfigError(f"data={data!r} has no request for split={split!r}")
     return TaskSet(random.Random(f"{split}/{seed}").sample(chosen, len(chosen))[:size])

@@ -27,7 +27,6 @@ class OpenQAEnv(ToolEnv):
         split: Split = "train",
         *,
         data: str | Path | None = None,
-        config: str = "",
         test_split: str = "validation",
         retriever: str | Callable[[], Retriever] = "",
         metric: Metric = "em",
@@ -42,10 +41,9 @@ class OpenQAEnv(ToolEnv):
 
         Args:
             split: "train" or "test".
-            data: A `.json`, `.jsonl` or `.parquet` file or the id of a data set on the Hugging Face hub; None is the
-                small set that comes with the package. "{split}" in a file's name stands for the split; without it
-                every fifth question is held out for "test".
-            config: Configuration of the data set on the hub, such as "distractor".
+            data: A `.json`, `.jsonl` or `.parquet` file, or a set on the Hugging Face hub, as
+                "hotpotqa/hotpot_qa:distractor"; None is the small set that comes with the package. "{split}" in a
+                file's name stands for the split; without it every fifth question is held out for "test".
             test_split: What "test" is called on the hub.
             retriever: What is searched: a name (see `toolrl.search.open_retriever`), or what opens it, once per run;
                 by default BM25 over the passages of the questions.
@@ -64,7 +62,7 @@ class OpenQAEnv(ToolEnv):
         """
         check_split(split)
         reward = qa_reward(metric, call_cost=call_cost)
-        questions = load_questions(data, split, size, seed, config=config, test_split=test_split)
+        questions = load_questions(data, split, size, seed, test_split=test_split)
         if isinstance(retriever, str):
             retriever = opener(retriever) if retriever else _open_passages(questions, data)
         super().__init__(

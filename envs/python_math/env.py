@@ -42,7 +42,7 @@ class PythonMathEnv(ToolEnv):
         """
         check_split(split)
         super().__init__(
-            tasks=_load(data, split) if data else generated(split, size, seed, easy_share),
+            tasks=TaskSet.read(data, from_row, split=split) if data else generated(split, size, seed, easy_share),
             tools=[python_tool()],
             reward=math_reward(call_cost=call_cost) if data else answer_reward(numbers_equal, call_cost=call_cost),
             system_prompt=SYSTEM_PROMPT,
@@ -57,10 +57,3 @@ def solve(task: Task) -> Sequence[Message]:
     answer = say(f"<answer>{task.answer}</answer>")
     code = task.metadata.get("code")
     return [call("python", code=code), answer] if code and task.metadata["needs_tool"] else [answer]
-
-
-def _load(data: str, split: Split) -> TaskSet:
-    if data.endswith((".jsonl", ".json", ".parquet")):
-        return TaskSet.from_file(data, from_row)
-    name, _, configuration = data.partition(":")
-    return TaskSet.from_hub(name, from_row, split=split, **({"name": configuration} if configuration else {}))

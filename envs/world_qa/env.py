@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from toolrl import Limits, Message, Task, ToolEnv, call, say
-from toolrl.rewards import answer_reward, exact_match, numbers_equal
+from toolrl.rewards import answer_reward
 from toolrl.tools import search_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, same_answer
 from toolrl_envs.world_qa.questions import check_hops, make_tasks
 from toolrl_envs.world_qa.world import WorldSettings, make_world
 
@@ -73,8 +72,3 @@ def solve(task: Task) -> Sequence[Message]:
     """Search for each thing on the way, then answer."""
     searches = [call("search", query=query) for query in task.metadata["queries"]]
     return [*searches, say(f"<answer>{task.answer}</answer>")]
-
-
-def same_answer(answer: str, expected: Any) -> bool:
-    """The same name, date or number; a number may have thousands separators."""
-    return exact_match(answer, expected) or numbers_equal(answer, expected)

@@ -183,7 +183,7 @@ def test_rows_that_cannot_be_graded_are_left_out_and_logged(tmp_path: Path, capl
     assert f"{path}, line 2" in caplog.text
     with pytest.raises(TaskError, match="no problem of"):
         load_problems(write(tmp_path / "none.jsonl", broken), "train", 9, 0)
-    with pytest.raises(TaskError, match="no file"):
+    with pytest.raises(TaskError, match="no data file"):
         load_problems(tmp_path / "missing.jsonl", "train", 9, 0)
     (tmp_path / "bad.jsonl").write_text("{")
     with pytest.raises(TaskError, match="line 1: not valid JSON"):

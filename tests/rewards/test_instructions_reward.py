@@ -163,7 +163,7 @@ def test_rows_of_ifeval_are_read_and_broken_ones_named(tmp_path: Path) -> None:
     full = {**row, "key": 8, "kwargs": [{"num_words": None, "relation": None}]}  # as on the hub
     path = tmp_path / "input_data.jsonl"
     path.write_text(f"{json.dumps(row)}\n{json.dumps(full)}\n")
-    first, second = TaskSet.from_file(path, ifeval_task)
+    first, second = TaskSet.read(path, ifeval_task)
     assert (first.id, first.prompt, first.metadata["kind"]) == ("7", "Hi.", NO_COMMA[0])
     assert first.answer == second.answer == {"instruction_id_list": [NO_COMMA[0]], "kwargs": [{}]}
     assert json.loads(json.dumps(first.answer)) == first.answer
@@ -177,7 +177,7 @@ def test_rows_of_ifeval_are_read_and_broken_ones_named(tmp_path: Path) -> None:
     ):
         path.write_text(f"{json.dumps(full)}\n{json.dumps({**row, **change})}\n")
         with pytest.raises(TaskError, match=rf"input_data.jsonl, line 2: .*{message}"):
-            TaskSet.from_file(path, ifeval_task)
+            TaskSet.read(path, ifeval_task)
 
 
 def test_a_task_of_another_form_is_named() -> None:

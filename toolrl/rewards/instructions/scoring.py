@@ -22,7 +22,7 @@ _word = re.compile(r"\w+")
 
 
 def ifeval_task(row: Mapping[str, Any], index: int) -> Task:
-    """Read a row of a file in IFEval's format; pass it to `TaskSet.from_file` or `TaskSet.from_hub`.
+    """Read a row of a file in IFEval's format; pass it to `TaskSet.read`.
 
     Args:
         row: Has `prompt`, `instruction_id_list` and `kwargs`, one entry for each instruction, and perhaps a `key`.

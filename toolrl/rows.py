@@ -1,0 +1,87 @@
+"""Rows of a data set, from a file or the Hugging Face hub, each with its place for messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from toolrl.errors import ConfigError, TaskError
+
+FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
+
+Rows = Iterator[tuple[str, dict[str, Any]]]
+
+
+def is_file_name(source: str | Path) -> bool:
+    """Whether a source is a file, by its name; else it is the id of a data set on the hub."""
+    return Path(source).suffix in FILE_SUFFIXES
+
+
+def read_rows(source: str | Path, *, split: str = "train") -> Rows:
+    """Read the rows of a data set one by one, each with its place ("FILE, line 3").
+
+    Args:
+        source: A `.jsonl` or `.parquet` file, or a `.json` file that is a list or has a row on each line; or the id of
+            a data set on the hub, `OWNER/NAME`, with `:CONFIGURATION` behind it if it has several.
+        split: Of a set on the hub.
+
+    Raises:
+        TaskError: There is no such file, or a line of it is broken; names the line.
+        ConfigError: The set cannot be loaded from the hub.
+    """
+    path = Path(source)
+    if not is_file_name(source):
+        if path.is_file():
+            raise TaskError(f"{str(path)!r}: expected a file named {', '.join(FILE_SUFFIXES)}, got {path.suffix!r}")
+        yield from _read_hub(str(source), split)
+        return
+    if not path.is_file():
+        raise TaskError(f"no data file at {str(path)!r}")
+    for where, row in _read_parquet(path) if path.suffix == ".parquet" else _read_json(path):
+        place = f"{path}, {where}"
+        if not isinstance(row, dict):
+            raise TaskError(f"{place}: expected a JSON object, got {type(row).__name__}")
+        yield place, row
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise TaskError(f"{path}: not a Parquet file ({error})") from None
+    yield from ((f"row {number}", row) for number, row in enumerate(table.to_pylist(), 1))
+
+
+def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.suffix == ".json":
+        try:
+            whole = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            whole = None  # perhaps a row on each line
+        if isinstance(whole, list):
+            yield from ((f"entry {number}", row) for number, row in enumerate(whole, 1))
+            return
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise TaskError(f"{path}, line {number}: not valid JSON ({error})") from None
+                yield f"line {number}", row
+
+
+def _read_hub(source: str, split: str) -> Rows:
+    import datasets
+
+    name, _, configuration = source.partition(":")
+    try:
+        rows = datasets.load_dataset(name, configuration or None, split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # no such set or split, or no connection
+        raise ConfigError(f"cannot load the data set {source!r}, split {split!r}: {error}") from error
+    yield from ((f"{source}[{split}], row {number}", dict(row)) for number, row in enumerate(rows, 1))
