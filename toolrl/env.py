@@ -82,7 +82,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         self.action_space = UnicodeText(MAX_TEXT_CHARACTERS)
         self._reward = reward
         self._oracle = oracle
-        self._dialect: Dialect = dialect or HermesDialect()
+        self.dialect: Dialect = dialect or HermesDialect()
         self._run_scope = ResourceScope()
         self._session: EpisodeSession | None = None
         self._conversation: Sequence[Message] = ()
@@ -149,7 +149,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         if self._session is None:
             raise gymnasium.error.ResetNeeded("call reset() before step(); an episode also ends with its last step")
         session = self._session
-        step = run_sync(session.advance(self._dialect.parse(action)))
+        step = run_sync(session.advance(self.dialect.parse(action)))
         failures = [str(result.failure) for result in step.results if result.failure is not None]
         info: dict[str, Any] = {"tool_calls": len(step.results), "failures": failures}
         if step.stop is None:
@@ -165,7 +165,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         if self.render_mode != "ansi":
             return None
         return "\n".join(
-            f"{message.role}: {self._dialect.format(message) if message.tool_calls else message.content}"
+            f"{message.role}: {self.dialect.format(message) if message.tool_calls else message.content}"
             for message in self._conversation
         )
 

@@ -3,46 +3,45 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from toolrl.env import ToolEnv
 from toolrl.errors import ToolrlError
-from toolrl.rewards import exact_match, numbers_equal
+from toolrl.rewards import exact_match, extract_code, find_answer, numbers_equal
 from toolrl.types import Message, Task
 
-Style = Literal["tags", "boxed", "hashes", "json", "code", "plain"]
+Form = Literal["tag", "boxed", "hashes", "json", "code", "plain"]
 
-_patterns: dict[Style, re.Pattern[str]] = {
-    "tags": re.compile(r"<answer>(.*?)</answer>", re.DOTALL),
-    "boxed": re.compile(r"\\boxed\{([^{}]*)\}"),
-    "hashes": re.compile(r"####\s*([^\n]+)"),
-    "json": re.compile(r"(\{[^{}]*\"answer\"[^{}]*\})"),
-    "code": re.compile(r"```(?:python|py)?\n(.*?)```", re.DOTALL),
+_FORMS: tuple[Form, ...] = ("tag", "boxed", "hashes", "json", "code")
+_mentions: dict[Form, str] = {
+    "tag": "<answer>",
+    "boxed": "\\boxed",
+    "hashes": "####",
+    "json": '"answer"',
+    "code": "```",
 }
-_mentions = {"tags": "<answer>", "boxed": "\\boxed", "hashes": "####", "json": '"answer"', "code": "```"}
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerForm:
+class FinalForm:
     r"""How an answer stands in the final message.
 
     Attributes:
-        style: Tags, `\boxed{}`, `####`, a JSON field, a code block, or nothing around it.
+        form: Tags, `\boxed{}`, `####`, a JSON field, a code block, or nothing around it.
         fenced: Whether code stands in a block within tags.
     """
 
-    style: Style = "tags"
+    form: Form = "tag"
     fenced: bool = False
 
     def write(self, text: str) -> str:
         """A final message with `text` for its answer."""
         if self.fenced:
             text = f"```python\n{text}\n```"
-        match self.style:
-            case "tags":
+        match self.form:
+            case "tag":
                 return f"<answer>{text}</answer>"
             case "boxed":
                 return f"\\boxed{{{text}}}"
@@ -57,28 +56,23 @@ class AnswerForm:
 
     def read(self, message: str) -> str | None:
         """The one answer in a final message; None if there is none, or several."""
-        if self.style == "plain":
-            return message.strip()
-        found = _patterns[self.style].findall(message)
-        if len(found) != 1:
-            return None
-        if self.style != "json":
-            return str(found[0]).strip()
-        try:
-            return str(json.loads(found[0]).get("answer", "")).strip()
-        except ValueError:
-            return None
+        match self.form:
+            case "plain":
+                return message.strip()
+            case "code":
+                return extract_code(message)
+            case form:
+                return find_answer(message, [form])
 
 
-def answer_form(env: ToolEnv, task: Task, solution: Sequence[Message]) -> AnswerForm:
+def final_form(env: ToolEnv, task: Task, solution: Sequence[Message]) -> FinalForm:
     """Read the form off the oracle's final message, else off the prompts; tags if nothing tells."""
-    styles: tuple[Style, ...] = ("tags", "boxed", "hashes", "json", "code")
     if solution:
         final = solution[-1].content
-        style: Style = next((style for style in styles if _patterns[style].search(final)), "plain")
-        return AnswerForm(style, style == "tags" and "```" in final)
+        form: Form = next((form for form in _FORMS if FinalForm(form).read(final) is not None), "plain")
+        return FinalForm(form, form == "tag" and "```" in final)
     instructions = f"{env.system_prompt}\n{task.prompt}"
-    return AnswerForm(next((style for style in styles if _mentions[style] in instructions), "tags"))
+    return FinalForm(next((form for form in _FORMS if _mentions[form] in instructions), "tag"))
 
 
 def solution_of(env: ToolEnv, task: Task) -> tuple[Message, ...]:

@@ -6,11 +6,11 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from toolrl.audit.answers import answer_form, is_right, right_answers, solution_of
+from toolrl.audit.answers import final_form, is_right, right_answers, solution_of
 from toolrl.audit.catalogue import catalogue
 from toolrl.audit.exploit import Case, Exploit, blind
 from toolrl.audit.options import options_of
-from toolrl.audit.playing import Played, Script, play_all
+from toolrl.audit.playing import Played, play_all
 from toolrl.audit.report import Attempt, AuditReport, Outcome, OutcomeStatus
 from toolrl.audit.subject import Environment, Subject, sample_tasks
 from toolrl.env import ToolEnv
@@ -65,7 +65,7 @@ def audit_environment(
             outcomes[exploit.name] = Outcome(exploit, "excused" if excuse else "not applicable", note=note)
             if not note:
                 plan += fitting[:1] if exploit.is_slow else fitting
-        played = play_all(env, [(task, _script(exploit, case)) for exploit, task, case in plan])
+        played = play_all(env, [(task, exploit.play(case)) for exploit, task, case in plan])
         attempts: dict[str, list[Attempt]] = {}
         for (exploit, task, case), episode in zip(plan, played, strict=True):
             attempts.setdefault(exploit.name, []).append(_judge(exploit, task, case, episode))
@@ -77,7 +77,7 @@ def audit_environment(
 def make_case(env: ToolEnv, task: Task) -> Case:
     """What exploits see of a task."""
     solution = solution_of(env, task)
-    form = answer_form(env, task, solution)
+    form = final_form(env, task, solution)
     golds = right_answers(task)
     final = solution[-1].content if solution else ""
     code = final if "def " in final or "```" in final else ""
@@ -93,10 +93,6 @@ def _decoys(env: ToolEnv, task: Task) -> tuple[str, ...]:
     texts = [*(gold for other in others for gold in right_answers(other)[:1]), *_OTHER_DECOYS]
     wrong = dict.fromkeys(text for text in texts if not is_right(text, task))
     return tuple(wrong)[:_DECOYS]
-
-
-def _script(exploit: Exploit, case: Case) -> Script:
-    return exploit.play(case)
 
 
 def _judge(exploit: Exploit, task: Task, case: Case, played: Played) -> Attempt:

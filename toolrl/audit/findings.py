@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -12,6 +13,26 @@ Status = Literal["passed", "failed", "skipped"]
 
 class EnvironmentCheckFailed(AssertionError):
     """An environment did not pass its check or its audit; the message is the report."""
+
+
+class Report(ABC):
+    """What both reports can do."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def passed(self) -> bool:
+        """Whether nothing was found that fails."""
+
+    def assert_passed(self) -> None:
+        """Raise if something was.
+
+        Raises:
+            EnvironmentCheckFailed: With the report as its message.
+        """
+        if not self.passed:
+            raise EnvironmentCheckFailed(str(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +79,7 @@ class CheckResult:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckReport:
+class CheckReport(Report):
     """All checks of one environment.
 
     Attributes:
@@ -81,15 +102,6 @@ class CheckReport:
         """What all checks found, errors first."""
         found = [finding for result in self.results for finding in result.findings]
         return sorted(found, key=lambda finding: finding.severity != "error")
-
-    def assert_passed(self) -> None:
-        """Raise if a check failed.
-
-        Raises:
-            EnvironmentCheckFailed: With the report as its message.
-        """
-        if not self.passed:
-            raise EnvironmentCheckFailed(str(self))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from toolrl.audit.answers import answer_form, is_right, solution_of
+from toolrl.audit.answers import final_form, is_right, solution_of
 from toolrl.audit.findings import Finding
 from toolrl.audit.footprint import Footprint, footprint, settled_footprint
 from toolrl.audit.options import options_of
@@ -52,7 +52,7 @@ def check_worthless_answers(subject: Subject, env: ToolEnv, tasks: Sequence[Task
         for written in (False, True):
             scripts = []
             for task in tasks:
-                form = answer_form(env, task, solution_of(env, task))
+                form = final_form(env, task, solution_of(env, task))
                 if not is_right(text, task):
                     scripts.append((task, [form.write(text) if written else text]))
             for played in play_all(env, scripts):
@@ -74,7 +74,7 @@ def check_worthless_answers(subject: Subject, env: ToolEnv, tasks: Sequence[Task
 
 def check_broken_calls(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:
     """Malformed, unknown and misdirected calls are answered with an observation, and the episode goes on."""
-    turns: list[str | Message] = [*_BROKEN] if isinstance(env._dialect, HermesDialect) else []
+    turns: list[str | Message] = [*_BROKEN] if isinstance(env.dialect, HermesDialect) else []
     for schema in env.toolbox.schemas:
         name = schema["function"]["name"]
         turns += [call(name), call(name, no_such_parameter=1), Message("assistant", "", (ToolCall(name, {"": None}),))]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from toolrl.audit.exploit import Exploit
-from toolrl.audit.findings import EnvironmentCheckFailed
+from toolrl.audit.findings import Report
 from toolrl.audit.playing import Played
 from toolrl.tools.dispatch import cut_text
 
@@ -115,7 +115,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditReport:
+class AuditReport(Report):
     """What all exploits got of one environment.
 
     Attributes:
@@ -139,15 +139,6 @@ class AuditReport:
     def passed(self) -> bool:
         """Whether no exploit was paid and nothing raised."""
         return not self.leaks
-
-    def assert_passed(self) -> None:
-        """Raise if an exploit was paid.
-
-        Raises:
-            EnvironmentCheckFailed: With the report as its message.
-        """
-        if not self.passed:
-            raise EnvironmentCheckFailed(str(self))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
