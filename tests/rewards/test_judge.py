@@ -13,9 +13,12 @@ import pytest
 
 from toolrl import ConfigError, Episode, InfrastructureError, Task
 from toolrl.rewards import Judge, JudgeFault, JudgeSettings, answer_reward, rubric
+from toolrl.search import PolitenessSettings
 
 TASK = Task("t", "Why is the sky blue?", "Rayleigh scattering")
 ANSWER = Episode("Because air scatters blue light more.")
+
+QUICK = PolitenessSettings(requests_per_second=None, first_delay_seconds=0.0, attempts=3)
 
 Reply = tuple[int, str, dict[str, str]]
 
@@ -78,7 +81,7 @@ def judge(server: Server) -> Iterator[Callable[..., Judge]]:
     made: list[Judge] = []
 
     def make(text: str = "Give 1 for a correct cause.", passes_from: float = 0.5, **settings: Any) -> Judge:
-        settings = {"base_url": server.url, "model": "m", "first_delay_seconds": 0.0, "attempts": 3, **settings}
+        settings = {"base_url": server.url, "model": "m", "politeness": QUICK, **settings}
         made.append(Judge(JudgeSettings(**settings), text, passes_from=passes_from))
         return made[-1]
 
@@ -186,7 +189,7 @@ def test_a_judge_that_cannot_be_reached_is_a_fault(server: Server, judge: Callab
     unreachable = judge()
     server.http.shutdown()
     server.http.server_close()
-    with pytest.raises(JudgeFault, match="the judge failed 3 times; the last time: ConnectError"):
+    with pytest.raises(JudgeFault, match="the judge failed 3 times, last: ConnectError"):
         unreachable(TASK, ANSWER)
 
 
@@ -243,12 +246,11 @@ def test_a_judge_is_a_term_of_a_rubric(server: Server, judge: Callable[..., Judg
     ("settings", "message"),
     [
         ({"base_url": "localhost:8000"}, "base_url must start with http"),
-        ({"attempts": 0}, "JudgeSettings.attempts must be positive, got 0"),
+        ({"max_tokens": 0}, "JudgeSettings.max_tokens must be positive, got 0"),
         ({"timeout_seconds": float("nan")}, "JudgeSettings.timeout_seconds must be positive"),
-        ({"first_delay_seconds": -1}, "JudgeSettings.first_delay_seconds must not be negative"),
         ({"text": " "}, "rubric is empty"),
         ({"passes_from": 0}, r"passes_from must be within \(0, 1\]"),
-        ({"cache": "/dev/null/x"}, "cache '/dev/null/x' cannot be opened"),
+        ({"cache": "/dev/null/x"}, "'/dev/null/x' is no store of answers"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(judge: Callable[..., Judge], settings: Any, message: str) -> None:

@@ -134,7 +134,7 @@ def test_a_file_that_is_no_store_is_refused_and_stays(file):
     file.parent.mkdir()
     file.write_text("precious notes, none of SQLite's" * 50)
     for mode in ("cache", "replay"):
-        with pytest.raises(ConfigError, match="no store of search results"):
+        with pytest.raises(ConfigError, match="no store of answers"):
             CachedRetriever(Library(), file, mode)
     assert file.read_text().startswith("precious")
     other = file.with_name("other.sqlite")

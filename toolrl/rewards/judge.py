@@ -6,20 +6,17 @@ import hashlib
 import json
 import math
 import os
-import random
 import re
-import sqlite3
-import threading
-import time
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from toolrl.errors import ConfigError, InfrastructureError
+from toolrl.errors import ConfigError, InfrastructureError, RetrieverFault
+from toolrl.search.answer_store import AnswerStore
+from toolrl.search.politeness import Politeness, PolitenessSettings, TryAgain, retry_after_seconds
 from toolrl.types import Episode, Score, Task
 
 _INSTRUCTIONS = """You grade answers by a rubric.
@@ -35,10 +32,13 @@ Reply with a JSON object and nothing else: {{"score": NUMBER FROM 0 TO 1, "reaso
 
 _fence = re.compile(r"\s*```(?:json)?\s*\n(.*)```\s*", re.DOTALL)
 _thinking = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
-_jitter = random.SystemRandom()  # neither uses up the program's generator nor repeats in forks
 _MAX_RESPONSE_CHARACTERS = 100_000
 _REFUSED = (401, 403, 404)
 _PASSING = (408, 409, 425, 429)
+# A reply without a score is tried again too, and is no sign that the server is down: hence many failures on end.
+_POLITENESS = PolitenessSettings(
+    requests_per_second=None, max_concurrent=16, deadline_seconds=120.0, failures_to_open=64
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,7 @@ class JudgeSettings:
         api_key: Sent as a bearer token; by default the variable TOOLRL_JUDGE_API_KEY. Kept out of the repr.
         max_tokens: At most so many tokens of reply.
         timeout_seconds: For one request.
-        attempts: Requests for one verdict.
-        first_delay_seconds: Longest pause before the second attempt; each further one is up to twice as long.
-        max_delay_seconds: Longest pause, even if the server asks for more.
+        politeness: How many requests at a time, how many for one verdict, and when.
         max_answer_characters: A longer answer gets 0 and is not sent.
         cache: A SQLite file that keeps verdicts; in memory only by default.
     """
@@ -63,9 +61,7 @@ class JudgeSettings:
     api_key: str | None = field(default=None, repr=False)
     max_tokens: int = 512
     timeout_seconds: float = 60.0
-    attempts: int = 4
-    first_delay_seconds: float = 0.5
-    max_delay_seconds: float = 20.0
+    politeness: PolitenessSettings = _POLITENESS
     max_answer_characters: int = 20_000
     cache: str | Path | None = None
 
@@ -77,22 +73,13 @@ class JudgeSettings:
         """
         if not self.base_url.startswith(("http://", "https://")):
             raise ConfigError(f"base_url must start with http:// or https://, got {self.base_url!r}")
-        for name in ("max_tokens", "timeout_seconds", "attempts", "max_answer_characters"):
+        for name in ("max_tokens", "timeout_seconds", "max_answer_characters"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"JudgeSettings.{name} must be positive, got {getattr(self, name)!r}")
-        for name in ("first_delay_seconds", "max_delay_seconds"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"JudgeSettings.{name} must not be negative, got {getattr(self, name)!r}")
 
 
 class JudgeFault(InfrastructureError):
     """The judge is down, or gave no usable verdict; the episode stays unscored."""
-
-
-class _TryAgain(Exception):
-    def __init__(self, reason: str, retry_after: float = 0.0):
-        super().__init__(reason)
-        self.retry_after = retry_after
 
 
 class Judge:
@@ -123,7 +110,8 @@ class Judge:
         key = settings.api_key or os.environ.get("TOOLRL_JUDGE_API_KEY")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(headers=headers, timeout=settings.timeout_seconds)
-        self._verdicts = _Verdicts(settings.cache)
+        self._politeness = Politeness("the judge", settings.politeness)
+        self._verdicts = AnswerStore(None if settings.cache is None else Path(settings.cache))
 
     def __call__(self, task: Task, episode: Episode) -> Score:
         """Score the final answer.
@@ -143,8 +131,10 @@ class Judge:
         return Score(score, parts, answer, reason)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections and the cache."""
+        self._politeness.close()
         self._client.close()
+        self._verdicts.close()
 
     def _request(self, task: Task, answer: str) -> dict[str, Any]:
         graded = {"question": task.prompt, "answer": answer}
@@ -164,29 +154,22 @@ class Judge:
 
     def _verdict(self, request: dict[str, Any]) -> tuple[float, str]:
         address = f"{self._settings.base_url.rstrip('/')}/chat/completions"
-        key = hashlib.sha256(json.dumps([address, request], sort_keys=True).encode()).hexdigest()
-        if (known := self._verdicts.get(key)) is not None:
-            return known
-        delay = self._settings.first_delay_seconds
-        for attempt in range(1, self._settings.attempts + 1):
-            try:
-                verdict = self._ask(address, request)
-            except _TryAgain as error:
-                if attempt == self._settings.attempts:
-                    raise JudgeFault(f"the judge failed {attempt} times; the last time: {error}") from None
-                pause = max(_jitter.uniform(delay / 2, delay), error.retry_after)
-                time.sleep(min(pause, self._settings.max_delay_seconds))
-                delay *= 2
-            else:
-                self._verdicts.put(key, verdict)
-                return verdict
-        raise AssertionError("unreachable")
+        key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        try:
+            known = self._verdicts.get(address, key)
+            if known is None:
+                known = json.dumps(self._politeness.call("a verdict", lambda: self._ask(address, request)))
+                self._verdicts.put(address, key, known)
+        except RetrieverFault as error:
+            raise JudgeFault(f"the judge failed: {error}") from error
+        score, reason = json.loads(known)
+        return score, reason
 
     def _ask(self, address: str, request: dict[str, Any]) -> tuple[float, str]:
         try:
             response = self._client.post(address, json=request)
         except httpx.TransportError as error:
-            raise _TryAgain(f"{type(error).__name__}: {error}") from None
+            raise TryAgain(f"{type(error).__name__}: {error}") from None
         status = response.status_code
         if status in _REFUSED:
             raise ConfigError(
@@ -194,66 +177,20 @@ class Judge:
                 "check base_url, model and api_key"
             )
         if status in _PASSING or status >= 500:
-            raise _TryAgain(f"status {status}", _retry_after(response))
+            raise TryAgain(f"status {status}", retry_after_seconds(response.headers.get("Retry-After")))
         if status != 200:
             raise JudgeFault(f"the judge answers {status}: {response.text[:200]!r}")
         return _read(response.text)
-
-
-class _Verdicts:
-    """Verdicts by the hash of what was asked, in memory and perhaps in a file."""
-
-    def __init__(self, path: str | Path | None):
-        self._memory: dict[str, tuple[float, str]] = {}
-        self._lock = threading.Lock()
-        self._path = None if path is None else Path(path)
-        if self._path is not None:
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with closing(self._open()) as connection, connection:
-                    connection.execute(
-                        "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, score REAL, reason TEXT)"
-                    )
-            except (OSError, sqlite3.Error) as error:
-                raise ConfigError(f"the judge's cache {str(self._path)!r} cannot be opened: {error}") from None
-
-    def get(self, key: str) -> tuple[float, str] | None:
-        with self._lock:
-            if key in self._memory:
-                return self._memory[key]
-        if self._path is None:
-            return None
-        try:
-            with closing(self._open()) as connection:
-                row = connection.execute("SELECT score, reason FROM verdicts WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as error:
-            raise JudgeFault(f"the judge's cache cannot be read: {error}") from None
-        return None if row is None else (row[0], row[1])
-
-    def put(self, key: str, verdict: tuple[float, str]) -> None:
-        with self._lock:
-            self._memory[key] = verdict
-        if self._path is None:
-            return
-        try:
-            with closing(self._open()) as connection, connection:
-                connection.execute("INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?)", (key, *verdict))
-        except sqlite3.Error as error:
-            raise JudgeFault(f"the judge's cache cannot be written: {error}") from None
-
-    def _open(self) -> sqlite3.Connection:
-        assert self._path is not None
-        return sqlite3.connect(self._path, timeout=30.0)
 
 
 def _read(text: str) -> tuple[float, str]:
     """The score and the reason in a response.
 
     Raises:
-        _TryAgain: There is no score within [0, 1] in it.
+        TryAgain: There is no score within [0, 1] in it.
     """
     if len(text) > _MAX_RESPONSE_CHARACTERS:
-        raise _TryAgain(f"a response of {len(text)} characters")
+        raise TryAgain(f"a response of {len(text)} characters")
     try:
         choice = json.loads(text)["choices"][0]
         content = _thinking.sub("", choice["message"]["content"], count=1)
@@ -261,17 +198,9 @@ def _read(text: str) -> tuple[float, str]:
         verdict = json.loads(fenced[1] if fenced else content)
         score = verdict["score"]
     except (ValueError, TypeError, KeyError, IndexError, RecursionError):
-        raise _TryAgain(f"no verdict in the reply: {text[:200]!r}") from None
+        raise TryAgain(f"no verdict in the reply: {text[:200]!r}") from None
     if not isinstance(verdict, Mapping) or isinstance(score, bool) or not isinstance(score, int | float):
-        raise _TryAgain(f"the score is no number: {text[:200]!r}")
+        raise TryAgain(f"the score is no number: {text[:200]!r}")
     if not 0 <= score <= 1:
-        raise _TryAgain(f"the score is not within [0, 1]: {score!r}")
+        raise TryAgain(f"the score is not within [0, 1]: {score!r}")
     return float(score), str(verdict.get("reason", ""))[:500]
-
-
-def _retry_after(response: httpx.Response) -> float:
-    try:
-        seconds = float(response.headers.get("Retry-After", ""))
-    except ValueError:
-        return 0.0
-    return seconds if 0 <= seconds < math.inf else 0.0

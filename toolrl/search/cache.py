@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from toolrl.errors import ConfigError, RetrieverFault
+from toolrl.search.answer_store import AnswerStore
 from toolrl.search.base import Document, NotReadable, Retriever, check_k
 from toolrl.usage import count_usage
 
@@ -25,13 +23,6 @@ CacheMode = Literal["cache", "record", "replay"]
 
 T = TypeVar("T")
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (
-  backend TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL, seconds REAL NOT NULL,
-  PRIMARY KEY (backend, request)
-) WITHOUT ROWID
-"""
-_WAIT_SECONDS = 60.0  # for another process that is writing
 _TURNS = 256
 
 
@@ -70,7 +61,10 @@ class CachedRetriever(Retriever):
         # A group of rollouts begins with the same query, all at once.
         self._turns = [threading.Lock() for _ in range(_TURNS)]
         self._max_age = max_age_seconds
-        self._store = _Store(Path(path), must_exist=mode == "replay")
+        self._path = Path(path)
+        if mode == "replay" and not self._path.is_file():
+            raise ConfigError(f"there is no recording {str(path)!r} to replay; make one with mode='record'")
+        self._store = AnswerStore(self._path, read_only=mode == "replay")
         if mode == "replay" and self._backend not in (known := self._store.backends()):
             self._store.close()
             recorded = ", ".join(map(repr, known)) or "nothing"
@@ -135,7 +129,7 @@ class CachedRetriever(Retriever):
     def _asked(self, what: str, ask: Callable[[Retriever], T]) -> T:
         if self._mode == "replay" or self._inner is None:
             raise RetrieverFault(
-                f"{what} was not recorded in {str(self._store.path)!r} for {self._backend!r}; replay asks nobody: "
+                f"{what} was not recorded in {str(self._path)!r} for {self._backend!r}; replay asks nobody: "
                 "record it with mode='record' or allow mode='cache'"
             )
         return ask(self._inner)
@@ -146,78 +140,3 @@ def _read(retriever: Retriever, reference: str) -> str:
         return json.dumps(asdict(retriever.read(reference)))
     except NotReadable as error:
         return json.dumps({"not_readable": str(error)})
-
-
-class _Store:
-    """The SQLite file, with one connection for each process, which its threads share under a lock."""
-
-    def __init__(self, path: Path, *, must_exist: bool):
-        self.path = path
-        self._read_only = must_exist
-        self._lock = threading.Lock()
-        if must_exist and not path.is_file():
-            raise ConfigError(f"there is no recording {str(path)!r} to replay; make one with mode='record'")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = self._connect()
-            try:
-                if not must_exist:
-                    self._prepare()
-                self._connection.execute("SELECT backend, request, answer, seconds FROM answers LIMIT 1")
-            except sqlite3.Error:
-                self._connection.close()
-                raise
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigError(
-                f"{str(path)!r} is no store of search results ({error}); remove it or name another file"
-            ) from error
-
-    def _prepare(self) -> None:
-        """Set the file up; SQLite does not wait by itself while another process does the same."""
-        deadline = time.monotonic() + _WAIT_SECONDS
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode=WAL")
-                self._connection.execute(_SCHEMA)
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                    raise
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.02)
-
-    def backends(self) -> list[str]:
-        """Whose answers it has."""
-        return [row[0] for row in self._run("SELECT DISTINCT backend FROM answers ORDER BY backend")]
-
-    def get(self, backend: str, request: str, max_age: float) -> str | None:
-        """An answer that is young enough."""
-        oldest = time.time() - max_age if max_age < math.inf else 0.0
-        statement = "SELECT answer FROM answers WHERE backend = ? AND request = ? AND seconds >= ?"
-        rows = self._run(statement, (backend, request, oldest))
-        return str(rows[0][0]) if rows else None
-
-    def put(self, backend: str, request: str, answer: str) -> None:
-        """Keep an answer in place of an older one."""
-        self._run("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", (backend, request, answer, time.time()))
-
-    def close(self) -> None:
-        """Close the file; may be called twice."""
-        with self._lock:
-            if self._pid == os.getpid():
-                self._connection.close()
-
-    def _connect(self) -> sqlite3.Connection:
-        self._pid = os.getpid()
-        place = f"{self.path.absolute().as_uri()}?mode={'ro' if self._read_only else 'rwc'}"
-        return sqlite3.connect(place, _WAIT_SECONDS, isolation_level=None, check_same_thread=False, uri=True)
-
-    def _run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        try:
-            with self._lock:
-                if self._pid != os.getpid():  # SQLite does not allow to carry one through a fork
-                    self._connection = self._connect()
-                return self._connection.execute(statement, values).fetchall()
-        except sqlite3.Error as error:
-            raise RetrieverFault(f"the store of search results {str(self.path)!r} failed: {error}") from error
