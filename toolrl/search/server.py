@@ -16,17 +16,16 @@ import json
 import os
 import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, Self
 
-from toolrl.errors import ConfigError, RetrieverFault, ToolError
+from toolrl.errors import RetrieverFault, ToolError
 from toolrl.search.base import Document, Retriever
+from toolrl.serving import Handler, Server
 
 _MAX_BODY = 16 << 20
 _MAX_QUERIES = 1024
 _MAX_RESULTS = 1000
 _DEFAULT_RESULTS = 3
-_IDLE_SECONDS = 120.0
 
 
 class RetrievalServer:
@@ -46,18 +45,14 @@ class RetrievalServer:
     """
 
     def __init__(self, retriever: Retriever, *, host: str = "127.0.0.1", port: int = 0, api_key: str | None = None):
-        try:
-            self._server = _Server((host, port), _Handler)
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {host}:{port}: {error}") from error
+        self._server = _Server(host, port)
         self._server.retriever, self._server.api_key = retriever, api_key
-        self.url = f"http://{host}:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, name="retrieval-server", daemon=True).start()
+        self.url = self._server.url
+        self._server.start("retrieval-server")
 
     def close(self) -> None:
         """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -87,28 +82,16 @@ class _BadRequest(ValueError):
     """What the client has sent makes no sense."""
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 512
+class _Server(Server):
     retriever: Retriever
     api_key: str | None
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port, _Handler)
         self.slots = threading.BoundedSemaphore(os.cpu_count() or 1)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news; the rest prints its traceback."""
-        import sys
 
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = _IDLE_SECONDS
-    disable_nagle_algorithm = True
+class _Handler(Handler):
     server: _Server
 
     def do_GET(self) -> None:
@@ -127,9 +110,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(_Reply(400, {"detail": str(error)}))
             return
         self._send(self._answer(body))
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Keep quiet."""
 
     def _answer(self, body: bytes) -> _Reply:
         key = self.server.api_key

@@ -12,10 +12,8 @@ import hmac
 import ipaddress
 import select
 import socket
-import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
 from toolrl.errors import ConfigError, SandboxFault
@@ -23,10 +21,9 @@ from toolrl.sandbox.local import LocalSandbox
 from toolrl.sandbox.server.files import FileError
 from toolrl.sandbox.server.hosting import HostedSandbox, Hosting, HostSettings
 from toolrl.sandbox.server.routes import Reply, Request, find_route
+from toolrl.serving import Handler, Server
 
 _MAX_BODY = 128 << 20
-_MAX_CONNECTIONS = 512
-_IDLE_SECONDS = 120.0
 
 
 class SandboxServer:
@@ -50,18 +47,14 @@ class SandboxServer:
         if settings.api_key is None and not _is_loopback(host):
             raise ConfigError(f"--host {host} can be reached from other machines: give an API key, or use 127.0.0.1")
         LocalSandbox(settings.limits, packages=settings.packages).close()  # or no client could have one
-        try:
-            self._server = _Server((host, port), _Handler)
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {host}:{port}: {error}") from error
+        self._server = _Server(host, port, _Handler)
         self._server.hosting = self.hosting = Hosting(settings)
-        self.url = f"http://{host}:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, name="sandbox-server", daemon=True).start()
+        self.url = self._server.url
+        self._server.start("sandbox-server")
 
     def close(self) -> None:
         """Stop listening and end all sandboxes."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._server.stop()
         self.hosting.close()
 
     def __enter__(self) -> Self:
@@ -78,39 +71,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
+class _Server(Server):
     hosting: Hosting
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        if self._free.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._free.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news; the rest prints its traceback."""
-        import sys
-
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = _IDLE_SECONDS
-    disable_nagle_algorithm = True
+class _Handler(Handler):
     server: _Server
 
     def do_GET(self) -> None:
@@ -118,9 +83,6 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     do_POST = do_DELETE = do_GET
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Keep quiet."""
 
     def _answer(self) -> None:
         try:
