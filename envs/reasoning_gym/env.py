@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from toolrl import ConfigError, Episode, Limits, Message, Score, Task, ToolEnv, say
-from toolrl.rewards import extract_answer, with_call_cost
+from toolrl.rewards import check_call_cost, extract_answer, partial_value, with_call_cost
 from toolrl.tools import python_tool
 from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split
 from toolrl_envs.reasoning_gym.generators import Problem, draw
 from toolrl_envs.reasoning_gym.guards import is_safe_to_score
-
-_FLOOR = 0.5
 
 
 class ReasoningGymEnv(ToolEnv):
@@ -85,9 +83,7 @@ def _configs(dataset: str | Sequence[str], config: Mapping[str, Any] | None) -> 
 def _reward(
     problems: Mapping[str, Problem], partial_credit: bool, call_cost: float
 ) -> Callable[[Task, Episode], Score]:
-    with_call_cost(Score(0.0), Episode(None), call_cost, _FLOOR)  # refuse a cost now, not at the first right answer
-    # With a cost, a part of an answer earns less than any whole one, however many calls that took.
-    partly = (_FLOOR if call_cost > 0 else 1.0) if partial_credit else 0.0
+    check_call_cost(call_cost)
 
     def reward(task: Task, episode: Episode) -> Score:
         answer = extract_answer(episode.answer)
@@ -101,7 +97,8 @@ def _reward(
         credit = problems[task.id].score(answer)
         parts = {"correct": float(credit >= 1.0), "credit": credit, "answered": 1.0}
         if credit >= 1.0:
-            return with_call_cost(Score(1.0, parts, answer, "right"), episode, call_cost, _FLOOR)
-        return Score(credit * partly, parts, answer, f"expected {task.answer!r}")
+            return with_call_cost(Score(1.0, parts, answer, "right"), episode, call_cost)
+        value = partial_value(credit, call_cost) if partial_credit else 0.0
+        return Score(value, parts, answer, f"expected {task.answer!r}")
 
     return reward

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
 
 from toolrl import ConfigError, Episode, StopReason, Task, ToolCall, ToolResult
-from toolrl.rewards import answer_reward, exact_match, extract_answer, normalise, numbers_equal
+from toolrl.rewards import answer_reward, exact_match, extract_answer, find_answer, normalise, numbers_equal
 
 TASK = Task("t", "2+2?", "4")
 
@@ -137,8 +138,8 @@ def test_integers_are_compared_exactly(left: int, right: int) -> None:
         ("<answer>4</answer>", 1.0, 1.0, "right"),
         ("<answer>5</answer>", 0.0, 1.0, "expected '4'"),
         ("<answer></answer>", 0.0, 1.0, "expected '4'"),
-        ("4", 0.0, 0.0, "no single <answer>...</answer> in it"),
-        ("<answer>4</answer> <answer>5</answer>", 0.0, 0.0, "no single <answer>...</answer> in it"),
+        ("4", 0.0, 0.0, "no single answer in it"),
+        ("<answer>4</answer> <answer>5</answer>", 0.0, 0.0, "no single answer in it"),
         (None, 0.0, 0.0, "no final message"),
     ],
 )
@@ -163,3 +164,10 @@ def test_a_cost_that_makes_no_sense_is_refused_when_the_reward_is_made() -> None
     for cost in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="call cost must be >= 0"):
             answer_reward(call_cost=cost)
+
+
+def test_answers_may_stand_in_another_form() -> None:
+    reward = answer_reward(numbers_equal, find=partial(find_answer, forms=["boxed", "hashes"]))
+    task = Task("t", "?", "4")
+    assert [reward(task, Episode(text)).value for text in (r"so \boxed{4}", "#### 4")] == [1.0, 1.0]
+    assert [reward(task, Episode(text)).value for text in ("<answer>4</answer>", "\\boxed{4}\n#### 5")] == [0.0, 0.0]

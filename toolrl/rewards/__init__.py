@@ -7,7 +7,7 @@ from toolrl.rewards.code_grading import Grading, LiveObjectsNeeded, TestOutcome,
 from toolrl.rewards.code_hacks import Hack, find_hacks
 from toolrl.rewards.code_tests import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
 from toolrl.rewards.code_values import Comparison, same_output, same_value
-from toolrl.rewards.economy import with_call_cost
+from toolrl.rewards.economy import check_call_cost, partial_value, with_call_cost
 from toolrl.rewards.extraction import AnswerForm, choice_letter, find_answer
 from toolrl.rewards.instructions import Instruction, ifeval_task, instruction_kind, instructions_reward
 from toolrl.rewards.judge import Judge, JudgeFault, JudgeSettings
@@ -45,6 +45,7 @@ __all__ = [
     "answer_reward",
     "any_of",
     "called_function",
+    "check_call_cost",
     "choice_letter",
     "code_reward",
     "exact_match",
@@ -60,6 +61,7 @@ __all__ = [
     "normalise",
     "numbers_equal",
     "parse_quantity",
+    "partial_value",
     "qa_reward",
     "quantities_equal",
     "read_asserts",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from toolrl.rewards.economy import with_call_cost
+from toolrl.rewards.economy import check_call_cost, with_call_cost
 from toolrl.types import Episode, Score, Task
 
 _tag = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -65,23 +65,28 @@ def numbers_equal(answer: str, expected: Any, tolerance: float = 1e-6) -> bool:
 
 
 def answer_reward(
-    equal: Callable[[str, Any], bool] = exact_match, *, call_cost: float = 0.0
+    equal: Callable[[str, Any], bool] = exact_match,
+    *,
+    call_cost: float = 0.0,
+    find: Callable[[str | None], str | None] = extract_answer,
 ) -> Callable[[Task, Episode], Score]:
-    """Make a reward: 1 for a right `<answer>`, less a cost per tool call; 0 for anything else.
+    """Make a reward: 1 for a right answer, less a cost per tool call; 0 for anything else.
 
     Args:
         equal: Compares the extracted answer with `task.answer`.
         call_cost: Taken off a right answer for each tool call; see `with_call_cost`.
+        find: Finds the one answer in the final message; by default what stands in `<answer>`. For other forms
+            `functools.partial(find_answer, forms=["boxed"])`.
 
     Raises:
         ConfigError: `call_cost` is negative.
     """
-    with_call_cost(Score(0.0), Episode(None), call_cost)  # refuse a cost now, not at the first right answer
+    check_call_cost(call_cost)
 
     def reward(task: Task, episode: Episode) -> Score:
-        answer = extract_answer(episode.answer)
+        answer = find(episode.answer)
         if answer is None:
-            reason = "no final message" if episode.answer is None else "no single <answer>...</answer> in it"
+            reason = "no final message" if episode.answer is None else "no single answer in it"
             return Score(0.0, {"correct": 0.0, "answered": 0.0}, None, reason)
         correct = equal(answer, task.answer)
         parts = {"correct": float(correct), "answered": 1.0}

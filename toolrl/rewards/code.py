@@ -18,7 +18,7 @@ from toolrl.rewards.code_grading import (
 )
 from toolrl.rewards.code_hacks import find_hacks
 from toolrl.rewards.code_tests import CodeSuite
-from toolrl.rewards.economy import with_call_cost
+from toolrl.rewards.economy import FLOOR, check_call_cost, with_call_cost
 from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
 from toolrl.types import Episode, Score, Task
 
@@ -91,7 +91,7 @@ def code_reward(
     Raises:
         ConfigError: `call_cost` is negative, or a time not positive.
     """
-    with_call_cost(Score(0.0), Episode(None), call_cost)  # refuse a cost now, not at the first right answer
+    check_call_cost(call_cost)
     for name, seconds in (("test_seconds", test_seconds), ("total_seconds", total_seconds)):
         if not (seconds > 0 and math.isfinite(seconds)):
             raise ConfigError(f"{name} must be positive and finite, got {seconds!r}")
@@ -120,7 +120,7 @@ def code_reward(
         hacks = [str(hack) for hack in find_hacks(code, suite.visible)]
         hacks += ["exit: it ended its process"] * any(test.ended for test in (*grading.visible, *grading.hidden))
         parts |= {"correct": float(grading.passed), "answered": 1.0, "hack": float(bool(hacks))}
-        value = 1.0 if grading.passed else parts["hidden"] / 2 if partial else 0.0
+        value = 1.0 if grading.passed else FLOOR * parts["hidden"] if partial else 0.0
         reason = "; ".join(["right" if grading.passed else _what_failed(grading), *hacks[:3]])
         score = Score(value, parts, code, reason)
         return with_call_cost(score, episode, call_cost) if grading.passed else score

@@ -8,8 +8,11 @@ from dataclasses import replace
 from toolrl.errors import ConfigError
 from toolrl.types import Episode, Score
 
+FLOOR = 0.5
+"""The least share of its value that a right answer keeps, however many calls it took."""
 
-def with_call_cost(score: Score, episode: Episode, cost: float, floor: float = 0.5) -> Score:
+
+def with_call_cost(score: Score, episode: Episode, cost: float, floor: float = FLOOR) -> Score:
     """Take `cost` per tool call off a right answer, down to `floor` times its value.
 
     A wrong answer (value 0 or less) is left alone, so the cost never makes calling look worse than
@@ -30,3 +33,22 @@ def with_call_cost(score: Score, episode: Episode, cost: float, floor: float = 0
         return score
     share = max(floor, 1.0 - cost * episode.tool_calls)
     return replace(score, value=score.value * share, parts={**score.parts, "economy": share})
+
+
+def check_call_cost(cost: float) -> None:
+    """Refuse a cost when a reward is made, not at the first right answer.
+
+    Raises:
+        ConfigError: It is negative or infinite.
+    """
+    with_call_cost(Score(0.0), Episode(None), cost)
+
+
+def partial_value(share: float, cost: float) -> float:
+    """What a part of an answer earns: its share, but with a cost per call less than any whole answer.
+
+    Args:
+        share: Of what is right, within [0, 1].
+        cost: Per call, of whole answers; parts pay none, so that going on is never worse than giving up.
+    """
+    return share * FLOOR if cost > 0 else share

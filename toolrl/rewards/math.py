@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from toolrl.rewards.economy import with_call_cost
+from toolrl.rewards.economy import check_call_cost, with_call_cost
 from toolrl.rewards.extraction import AnswerForm, check_forms, find_answer, unwrap
 from toolrl.rewards.math_pool import MathVerifier, Verdict
 from toolrl.rewards.math_text import as_words, compare_units, is_set_for_tuple, parts_to_verify, prepare
@@ -66,7 +66,7 @@ def math_reward(
         ConfigError: `call_cost` is negative, or a form does not exist.
         MissingExtra: math-verify is not installed.
     """
-    with_call_cost(Score(0.0), Episode(None), call_cost)  # refuse a cost now, not at the first right answer
+    check_call_cost(call_cost)
     check_forms(forms)
     verifier = verifier or shared_verifier()
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from toolrl.errors import ConfigError
 from toolrl.rewards.answers import extract_answer
-from toolrl.rewards.economy import with_call_cost
+from toolrl.rewards.economy import check_call_cost, partial_value, with_call_cost
 from toolrl.types import Episode, Score, Task
 
 Metric = Literal["em", "f1"]
@@ -22,7 +22,6 @@ Metric = Literal["em", "f1"]
 _articles = re.compile(r"\b(a|an|the)\b")
 _punctuation = str.maketrans("", "", string.punctuation)
 _CLOSED = ("yes", "no", "noanswer")
-_FLOOR = 0.5
 
 
 def squad_normalise(text: str) -> str:
@@ -64,8 +63,7 @@ def qa_reward(metric: Metric = "em", *, call_cost: float = 0.0) -> Callable[[Tas
     """
     if metric not in ("em", "f1"):
         raise ConfigError(f"metric must be 'em' or 'f1', got {metric!r}")
-    with_call_cost(Score(0.0), Episode(None), call_cost, _FLOOR)  # refuse a cost now, not at the first right answer
-    partly = _FLOOR if call_cost > 0 else 1.0
+    check_call_cost(call_cost)
 
     def reward(task: Task, episode: Episode) -> Score:
         answer = extract_answer(episode.answer)
@@ -75,8 +73,10 @@ def qa_reward(metric: Metric = "em", *, call_cost: float = 0.0) -> Callable[[Tas
         exact, f1 = squad_exact_match(answer, task.answer), token_f1(answer, task.answer)
         parts = {"correct": float(exact), "f1": f1, "answered": 1.0}
         if exact:
-            return with_call_cost(Score(1.0, parts, answer, "right"), episode, call_cost, _FLOOR)
-        return Score(f1 * partly if metric == "f1" else 0.0, parts, answer, f"expected {task.answer!r}")
+            return with_call_cost(Score(1.0, parts, answer, "right"), episode, call_cost)
+        return Score(
+            partial_value(f1, call_cost) if metric == "f1" else 0.0, parts, answer, f"expected {task.answer!r}"
+        )
 
     return reward
 

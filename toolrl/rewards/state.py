@@ -16,7 +16,7 @@ from typing import Any
 
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.rewards.answers import extract_answer
-from toolrl.rewards.economy import with_call_cost
+from toolrl.rewards.economy import check_call_cost, with_call_cost
 from toolrl.types import Episode, Score, Task
 
 Row = tuple[Any, ...]
@@ -138,7 +138,7 @@ def state_reward(
     Raises:
         ConfigError: `call_cost` is negative, or `max_differences` below 1.
     """
-    with_call_cost(Score(0.0), Episode(None), call_cost)  # refuse a cost now, not at the first right episode
+    check_call_cost(call_cost)
     if max_differences < 1:
         raise ConfigError(f"max_differences must be at least 1, got {max_differences!r}")
 

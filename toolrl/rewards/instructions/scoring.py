@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from toolrl.errors import ConfigError, TaskError
-from toolrl.rewards.economy import with_call_cost
+from toolrl.rewards.economy import check_call_cost, partial_value, with_call_cost
 from toolrl.rewards.instructions.registry import Instruction, make_instruction
 from toolrl.types import Episode, Score, Task
 
 Mode = Literal["strict", "loose"]
 
-_FLOOR = 0.5
 _word = re.compile(r"\w+")
 
 
@@ -101,8 +100,7 @@ def instructions_reward(
     """
     if mode not in ("strict", "loose"):
         raise ConfigError(f"mode must be 'strict' or 'loose', got {mode!r}")
-    with_call_cost(Score(0.0), Episode(None), call_cost, _FLOOR)  # refuse a cost now, not at the first right answer
-    partly = (_FLOOR if call_cost > 0 else 1.0) if partial else 0.0
+    check_call_cost(call_cost)
 
     def reward(task: Task, episode: Episode) -> Score:
         instructions, response = instructions_of(task), episode.answer or ""
@@ -117,12 +115,13 @@ def instructions_reward(
         for name, verdicts in (("strict", strict), ("loose", loose)):
             parts |= {f"prompt_{name}": float(all(verdicts)), f"instruction_{name}": _mean(verdicts)}
         if all(followed):
-            return with_call_cost(Score(1.0, parts, response, "all followed"), episode, call_cost, _FLOOR)
+            return with_call_cost(Score(1.0, parts, response, "all followed"), episode, call_cost)
         broken = ", ".join(repr(one) for one, kept in zip(instructions, followed, strict=True) if not kept)
         reason = "it only repeats the prompt" if echo else f"not followed: {broken}"
         if not response.strip():
             reason = "no final message" if episode.answer is None else "the final message is blank"
-        return Score(_mean(followed) * partly, parts, episode.answer, reason)
+        value = partial_value(_mean(followed), call_cost) if partial else 0.0
+        return Score(value, parts, episode.answer, reason)
 
     return reward
 
