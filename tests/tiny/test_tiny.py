@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 import pytest
 import torch
 
-from toolrl import HermesDialect, Renderer, call, make
+from toolrl import ConfigError, HermesDialect, Renderer, call, make
 from toolrl.models import load_model, load_tokenizer
-from toolrl.tiny import PATH
+from toolrl.tiny import PATH, warm
 from toolrl.tiny.demonstrations import NEEDED, NEEDLESS, Demonstrator, break_call, demonstrate
-from toolrl.tiny.fitting import IGNORED, Renaming, Row, as_row, batches, fit, orthogonal, share_exact
+from toolrl.tiny.fitting import IGNORED, Renaming, Row, as_row, batches, fit, orthogonal, predictions, share_exact
 from toolrl.tiny.make import fixed_tokens, kept_out, main, make_model
 
 
@@ -156,3 +157,22 @@ def test_the_script_makes_a_model_that_loads(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out.count("epoch") == 4 + 3 + 1
     model, tokenizer = load_model(str(tmp_path)), load_tokenizer(str(tmp_path))
     assert model.config.eos_token_id == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_a_warm_start_gives_a_model_that_knows_the_demonstrations_better(tmp_path: Path) -> None:
+    settings = {"documents": 60, "results": 1, "snippet_characters": 120}
+    warm.main("toolrl/WorldQA-v0", tmp_path, json.dumps(settings), worlds=2, demonstrations=8, epochs=2, mediocre=2)
+    env = make("toolrl/WorldQA-v0", **settings)
+    played = demonstrate([("toolrl/WorldQA-v0", env)], Renderer(load_tokenizer("tiny")), 4, seed=0, skilled=True)
+    losses = []
+    for name in ("tiny", str(tmp_path)):
+        model = load_model(name)
+        rows = [as_row(trajectory, observed=False) for trajectory in played]
+        pairs = [predictions(model, torch.tensor([row.ids]), torch.tensor([row.labels])) for row in rows]
+        losses.append(sum(float(torch.nn.functional.cross_entropy(*pair).detach()) for pair in pairs))
+    assert losses[1] < losses[0]
+
+
+def test_settings_of_a_warm_start_that_are_no_object_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="settings must be like"):
+        warm.main("toolrl/WorldQA-v0", tmp_path, "[1]")
