@@ -1,0 +1,39 @@
+"""Rows come from files and from sets in the hub's format, each with its place; what is broken is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from toolrl import ConfigError, TaskError, read_rows
+
+ROWS = [{"q": "one"}, {"q": "two"}]
+
+
+@pytest.mark.parametrize("name", ["list.json", "lines.json", "lines.jsonl"])
+def test_a_json_file_is_a_list_or_has_a_row_on_each_line(tmp_path: Path, name: str) -> None:
+    whole = json.dumps(ROWS) if name == "list.json" else "\n\n".join(map(json.dumps, ROWS))
+    (tmp_path / name).write_text(whole)
+    places, rows = zip(*read_rows(tmp_path / name), strict=True)
+    assert list(rows) == ROWS
+    assert places[1] == f"{tmp_path / name}, {'entry 2' if name == 'list.json' else 'line 3'}"
+
+
+def test_a_set_in_the_hubs_format_is_read_by_split(tmp_path: Path) -> None:
+    datasets.Dataset.from_list(ROWS).to_parquet(tmp_path / "set" / "train.parquet")
+    assert list(read_rows(tmp_path / "set")) == [(f"{tmp_path / 'set'}[train], row {n + 1}", ROWS[n]) for n in (0, 1)]
+    with pytest.raises(ConfigError, match=r"cannot load the data set '.*set', split 'dev'"):
+        next(read_rows(tmp_path / "set", split="dev"))
+    with pytest.raises(ConfigError, match=r"cannot load the data set '.*set:other'"):
+        next(read_rows(f"{tmp_path / 'set'}:other"))
+
+
+def test_what_is_no_row_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("[1]")
+    with pytest.raises(TaskError, match=r"bad\.json, entry 1: expected a JSON object, got int"):
+        list(read_rows(tmp_path / "bad.json"))
+    with pytest.raises(TaskError, match="no data file at"):
+        list(read_rows(tmp_path / "absent.jsonl"))
