@@ -264,8 +264,11 @@ def test_a_query_shows_columns_and_rows_up_to_its_limit(env: ToolEnv) -> None:
         "VALUES (1, 2)",
     ],
 )
-def test_ordinary_queries_run(store: sqlite3.Connection, sql: str) -> None:
-    run_query(store, sql)
+def test_ordinary_queries_give_what_sqlite_gives(store: sqlite3.Connection, sql: str) -> None:
+    columns, rows = run_query(store, sql)
+    cursor = store.execute(sql)
+    assert rows == cursor.fetchmany(MAX_ROWS + 1)
+    assert len(rows[0]) == len(columns) == len(cursor.description)
 
 
 ATTACKS = [
