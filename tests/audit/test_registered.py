@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
-from toolrl import ConfigError, MissingExtra, make
+from toolrl import MissingExtra, make
 from toolrl.audit import audit_environment, check_environment
-from toolrl.audit.cli import parse_settings, run_audit, run_check
 from toolrl_envs import ENTRY_POINTS
 
 SIZE = 60
@@ -35,19 +32,3 @@ def test_it_pays_no_exploit(env_id: str) -> None:
     report.assert_passed()
     assert sum(bool(outcome.attempts) for outcome in report.outcomes) >= 40
     assert all(outcome.unscored == 0 for outcome in report.outcomes)
-
-
-def test_the_commands_print_text_or_json_and_say_whether_it_passed() -> None:
-    text, passed = run_check("toolrl/PythonMath-v0", tasks=2, settings={"size": 30}, as_json=False)
-    assert passed
-    assert text.startswith("check of toolrl/PythonMath-v0: passed")
-    text, passed = run_audit("toolrl/PythonMath-v0", tasks=1, settings={"size": 30}, as_json=True)
-    assert passed
-    assert json.loads(text)["passed"] is True
-
-
-def test_settings_are_a_json_object() -> None:
-    assert parse_settings('{"size": 3}') == {"size": 3}
-    for text in ("[]", "{", "3"):
-        with pytest.raises(ConfigError, match="JSON object"):
-            parse_settings(text)

@@ -25,6 +25,10 @@ class Report(ABC):
     def passed(self) -> bool:
         """Whether nothing was found that fails."""
 
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON has it."""
+
     def assert_passed(self) -> None:
         """Raise if something was.
 

@@ -1,0 +1,50 @@
+"""`toolrl check` and `toolrl audit`, as they are typed."""
+
+from __future__ import annotations
+
+import json
+
+import gymnasium
+import pytest
+from typer.testing import CliRunner
+
+from toolrl import ConfigError, Score, Task, TaskSet, ToolEnv, say
+from toolrl.cli import app
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_report_is_text_or_json() -> None:
+    text = run("check", "toolrl/PythonMath-v0", "--tasks", "2", "--settings", '{"size": 30}')
+    assert text.startswith("check of toolrl/PythonMath-v0: passed")
+    text = run("audit", "toolrl/PythonMath-v0", "--tasks", "1", "--settings", '{"size": 30}', "--json")
+    assert json.loads(text)["passed"] is True
+
+
+@pytest.mark.parametrize("settings", ["[]", "{", "3"])
+def test_settings_are_a_json_object(settings: str) -> None:
+    with pytest.raises(ConfigError, match="JSON object"):
+        run("check", "toolrl/PythonMath-v0", "--settings", settings)
+
+
+def paid_for_anything(**settings: object) -> ToolEnv:
+    return ToolEnv(
+        tasks=TaskSet([Task("only", "What is 6 times 7?", "42")]),
+        tools=[],
+        reward=lambda task, episode: Score(1.0),
+        oracle=lambda task: [say("42")],
+    )
+
+
+def test_an_environment_that_fails_ends_in_status_1() -> None:
+    gymnasium.register("toolrl/PaidForAnything-v0", entry_point=paid_for_anything)
+    try:
+        result = CliRunner().invoke(app, ["check", "toolrl/PaidForAnything-v0", "--tasks", "1"])
+    finally:
+        del gymnasium.registry["toolrl/PaidForAnything-v0"]
+    assert result.exit_code == 1
+    assert "FAILED" in result.output.splitlines()[0]

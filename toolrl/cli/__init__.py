@@ -1,0 +1,36 @@
+"""The command line. Each module of this package has the commands of one subject; see `toolrl --help`."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+from toolrl.cli import environments, sandbox, search, training
+from toolrl.errors import InfrastructureError, UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="RL for tool-using language models.",
+)
+app.add_typer(training.app)
+app.add_typer(environments.app)
+app.add_typer(sandbox.app)
+app.add_typer(sandbox.sandbox_app, name="sandbox")
+app.add_typer(search.app, name="search")
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line. Wrong input prints one line and exits with status 2, a fault of a service with 1."""
+    try:
+        app(args=arguments)
+    except (UserError, InfrastructureError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
