@@ -38,7 +38,7 @@ def make_trajectory(id: str = "a", **fields: Any) -> Trajectory:
     turns = (
         Turn(
             Sample([5, 6, 7], [-0.5, -0.25, -1.0], "stop", 3),
-            Message("assistant", "so", (CALL, BROKEN)),
+            Message("assistant", "so", (CALL, BROKEN), thinking="Let me see."),
             results,
             (8, 9),
             0.5,
@@ -213,8 +213,15 @@ def test_every_row_has_the_same_fields_of_the_same_types(trajectory: Trajectory)
 
 
 def test_a_row_of_another_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="schema_version is 99, this version reads 2"):
+    with pytest.raises(ValueError, match="schema_version is 99, this version reads 2 and 3"):
         Trajectory.from_row({**make_trajectory().to_row(), "schema_version": 99})
+
+
+def test_a_row_written_before_thinking_was_kept_is_read() -> None:
+    row = make_trajectory().to_row()
+    turns = [{name: value for name, value in turn.items() if name != "thinking"} for turn in row["turns"]]
+    read = Trajectory.from_row({**row, "schema_version": 2, "turns": turns})
+    assert [turn.message.thinking for turn in read.turns] == ["", ""]
 
 
 # ---- files

@@ -14,7 +14,8 @@ from typing import Any
 from toolrl.errors import TaskError
 from toolrl.types import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = (2, 3)  # 2 had no `thinking`
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +144,9 @@ class Trajectory:
             ValueError: It was written by another version, or holds a value that no version writes.
             KeyError: A field is missing.
         """
-        if row["schema_version"] != SCHEMA_VERSION:
-            raise ValueError(f"schema_version is {row['schema_version']!r}, this version reads {SCHEMA_VERSION}")
+        if row["schema_version"] not in READABLE_VERSIONS:
+            readable = " and ".join(map(str, READABLE_VERSIONS))
+            raise ValueError(f"schema_version is {row['schema_version']!r}, this version reads {readable}")
         parts = {part["name"]: part["value"] for part in row["parts"]}
         turns, start = [], 0
         for turn in row["turns"]:
@@ -189,6 +191,7 @@ def _turn_to_row(turn: Turn) -> dict[str, Any]:
         )
     return {
         "content": turn.message.content,
+        "thinking": turn.message.thinking,
         "tool_calls": calls,
         "finish": turn.sample.finish,
         "policy_version": turn.sample.policy_version,
@@ -217,7 +220,7 @@ def _turn_from_row(turn: dict[str, Any], row: dict[str, Any], start: int, middle
     )
     return Turn(
         sample,
-        Message("assistant", turn["content"], tuple(calls)),
+        Message("assistant", turn["content"], tuple(calls), thinking=turn.get("thinking", "")),
         tuple(results),
         tuple(row["completion_ids"][middle:end]),
         turn["generation_seconds"],

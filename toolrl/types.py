@@ -89,10 +89,11 @@ class Message:
 
     Attributes:
         role: Who speaks.
-        content: The text. For an assistant message: what stands outside its tool calls.
+        content: The text. For an assistant message: what stands outside its thinking and its tool calls.
         tool_calls: Calls of an assistant message, malformed ones included.
         name: For a tool message: the tool's name.
         tool_call_id: For a tool message: the id of the call it answers.
+        thinking: For an assistant message: what it thought before it spoke, where its dialect tells the two apart.
     """
 
     role: Role
@@ -100,10 +101,13 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     name: str = ""
     tool_call_id: str = ""
+    thinking: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The message in the form that Hugging Face chat templates expect."""
         message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.thinking:
+            message["reasoning_content"] = self.thinking
         if self.tool_calls:
             message["tool_calls"] = [
                 {"type": "function", "id": call.id, "function": {"name": call.name, "arguments": dict(call.arguments)}}
