@@ -27,6 +27,10 @@ class ToolrlArguments:
         default=100, metadata={"help": "Held-out tasks per environment, before and after training; 0 for none."}
     )
     eval_samples: int = field(default=1, metadata={"help": "Episodes per held-out task."})
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Build everything, play a few episodes, print what a batch and the model need, and stop."},
+    )
     # ---- advanced
     task_seed: int = field(default=0, metadata={"help": "Seeds the choice and order of training tasks."})
     train_tasks: int = field(

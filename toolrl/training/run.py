@@ -25,6 +25,7 @@ from toolrl.evaluation import EnvReport, before_after_table, evaluate, terminal
 from toolrl.models import load_model, load_tokenizer
 from toolrl.training.arguments import ToolrlArguments
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
+from toolrl.training.dry_run import dry_run
 from toolrl.training.trl import GRPORun
 from toolrl.trajectory import TrajectoryWriter
 from toolrl.types import Sampling
@@ -65,6 +66,20 @@ def train(
     held_out = arguments.make_envs("test") if arguments.eval_tasks else {}
     name = model_config.model_name_or_path or "tiny"
     tokenizer = load_tokenizer(name, revision=model_config.model_revision)
+    settings: dict[str, Any] = {
+        "weights": arguments.weighted_envs(),
+        "chat_template": Path(arguments.chat_template).read_text() if arguments.chat_template else None,
+        "peft_config": _peft_config(model_config),
+        "task_seed": arguments.task_seed,
+        "train_tasks": arguments.train_tasks,
+        "max_turn_tokens": arguments.max_turn_tokens,
+        "concurrency": arguments.concurrency,
+        "retries": arguments.retries,
+        "generation_sequences": arguments.generation_sequences or None,
+    }
+    if arguments.dry_run:
+        dry_run(name, tokenizer, training, args, model_config, console, **settings)
+        return {}
     folder = Path(str(args.output_dir))
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = find_checkpoint(args)
@@ -75,17 +90,9 @@ def train(
             tokenizer,
             training,
             args,
-            weights=arguments.weighted_envs(),
-            chat_template=Path(arguments.chat_template).read_text() if arguments.chat_template else None,
             writer=writer,
-            peft_config=_peft_config(model_config),
-            task_seed=arguments.task_seed,
-            train_tasks=arguments.train_tasks,
-            max_turn_tokens=arguments.max_turn_tokens,
-            concurrency=arguments.concurrency,
-            retries=arguments.retries,
-            generation_sequences=arguments.generation_sequences or None,
             callbacks=[MetricsCallback(folder), progress],
+            **settings,
         )
         progress.run = run
         for replaced in (BarCallback, PrinterCallback):

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -121,6 +121,7 @@ class GRPORun:
         trainer: The trainer; call `trainer.train()`.
         policy: Samples with the model being trained.
         renderer: Of the trainer's tokenizer.
+        dataset: One prompt per row.
         last_batch: The latest trajectories, in TRL's order.
         session: Tells this process's trajectories from those of earlier sessions of the same run.
     """
@@ -175,13 +176,13 @@ class GRPORun:
         self._synced_step = 0
         # A resumed run may play a step again: ids tell the sessions apart.
         self.session = secrets.token_hex(3)
-        dataset = prompt_dataset(self.environments, weights or {}, prompts_needed(args, train_tasks), task_seed)
+        self.dataset = prompt_dataset(self.environments, weights or {}, prompts_needed(args, train_tasks), task_seed)
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
         self.trainer = SampledTokensTrainer(
             model=model,
             reward_funcs=self._reward,
             args=args,
-            train_dataset=dataset,
+            train_dataset=self.dataset,
             processing_class=tokenizer,
             rollout_func=self._rollout,  # type: ignore[arg-type] # TRL's hint leaves out conversational prompts
             peft_config=peft_config,
@@ -223,7 +224,7 @@ class GRPORun:
         rank, mode = trainer.accelerator.process_index, "train" if self.policy.model.training else "eval"
         requests = []
         for index, prompt in enumerate(prompts):
-            env_id, task = self._find_task(prompt)
+            env_id, task = self.find_task(prompt)
             group = index // (trainer.num_generations or 1)
             info = {"session": self.session, "mode": mode, "step": step, "group": f"{step}/{rank}/{group}"}
             id = f"{mode}/{self.session}/{step}/{rank}/{index}"
@@ -248,7 +249,8 @@ class GRPORun:
                 log_metric(name, value)
         return [trajectory.score.value for trajectory in self.last_batch]
 
-    def _find_task(self, prompt: list[dict[str, Any]]) -> tuple[str, Task]:
+    def find_task(self, prompt: Sequence[Mapping[str, Any]]) -> tuple[str, Task]:
+        """The environment's id and the task that a prompt of the data set asks for."""
         message = prompt[-1]
         return message["env_id"], self.environments[message["env_id"]].tasks.by_id(message["task_id"])
 

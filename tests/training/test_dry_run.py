@@ -1,0 +1,93 @@
+"""Promises about `toolrl train --dry_run`: nothing is loaded or written, and what it prints is what a run would do."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen3Config
+from trl import GRPOConfig
+
+from toolrl import ConfigError
+from toolrl.cli import main
+from toolrl.models import load_model
+from toolrl.tiny import PATH
+from toolrl.training.dry_run import estimate_memory, read_size
+
+# As published with Qwen/Qwen3-0.6B, whose card counts 0.6 B parameters.
+QWEN3_600M = {
+    "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16,
+    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+@pytest.fixture
+def big(tmp_path: Path) -> Path:
+    """A folder with the configuration of a real model, a tokenizer, and no weights."""
+    folder = tmp_path / "big"
+    shutil.copytree(PATH, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    Qwen3Config(**QWEN3_600M).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_is_counted_without_its_weights(big: Path) -> None:
+    size = read_size(str(big))
+    assert size.parameters == size.trainable == 596_049_920
+    assert size.cached == 2 * 28 * 8 * 128
+
+
+def test_the_count_is_that_of_the_loaded_model_with_and_without_an_adapter() -> None:
+    model = load_model("tiny")
+    adapter = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    assert read_size("tiny").parameters == model.num_parameters()
+    trainable, parameters = get_peft_model(model, adapter).get_nb_trainable_parameters()
+    size = read_size("tiny", peft_config=adapter)
+    assert (size.trainable, size.parameters) == (trainable, parameters - trainable)
+
+
+def test_memory_follows_from_batch_optimizer_and_what_is_trained(big: Path, config: Callable[..., GRPOConfig]) -> None:
+    size = read_size(str(big))
+    full = estimate_memory(size, config(), 100, 4)
+    assert full.weights == full.gradients == full.optimizer // 2 == 4 * 596_049_920
+    assert estimate_memory(size, config(beta=0.1), 100, 4).weights == 2 * full.weights
+    assert estimate_memory(size, config(gradient_checkpointing=True), 100, 4).activations < full.activations / 8
+    assert estimate_memory(size, config(per_device_train_batch_size=16), 100, 4).activations == 2 * full.activations
+    adapter = estimate_memory(dataclasses.replace(size, trainable=10), config(beta=0.1), 100, 4)
+    assert (adapter.weights, adapter.gradients) == (full.weights, 40)
+
+
+def test_it_plays_the_oracle_and_writes_nothing(big: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "train",
+        "--dry_run",
+        f"--model_name_or_path={big}",
+        "--envs",
+        "toolrl/PythonMath-v0",
+        "--use_cpu=true",
+    ]
+    settings = ["--max_steps=3", "--num_generations=4", "--per_device_train_batch_size=8", "--bf16=false"]
+    with pytest.raises(SystemExit) as exit:
+        main([*arguments, *settings, f"--output_dir={tmp_path / 'out'}"])
+    printed = capsys.readouterr().out
+    assert exit.value.code == 0
+    assert not (tmp_path / "out").exists()
+    assert printed.count("PythonMath") == 4
+    assert "8 episodes = 2 tasks x 4" in printed
+    assert "596.0 M parameters" in printed
+
+
+def test_what_training_refuses_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", "--dry_run", "--model_name_or_path=tiny", "--envs", "toolrl/PythonMath-v0", "--use_cpu=true"]
+    with pytest.raises(SystemExit) as exit:
+        main([*arguments, "--top_p=0.9", "--bf16=false", f"--output_dir={tmp_path / 'out'}"])
+    assert exit.value.code == 2
+    assert "truncated sampling" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_configuration_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="configuration of the model"):
+        read_size(str(tmp_path))
