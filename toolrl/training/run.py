@@ -32,24 +32,40 @@ from toolrl.types import Sampling
 
 
 def parse_arguments(arguments: list[str]) -> tuple[ToolrlArguments, GRPOConfig, ModelConfig]:
-    """Read the command line and `--config FILE`, a YAML file whose values the command line overrides.
+    """Read the command line and `--config`, a YAML file or the name of a recipe; the command line overrides its values.
 
     Raises:
-        ConfigError: The file is missing or is no YAML mapping, or settings contradict each other.
+        ConfigError: There is no such file, it is no YAML mapping, or settings contradict each other.
         SystemExit: With status 2, for an unknown flag; with 0 after `--help`.
     """
     # TrlParser knows `--config FILE` only.
     arguments = [
         part for entry in arguments for part in (entry.split("=", 1) if entry.startswith("--config=") else [entry])
     ]
+    arguments = [
+        find_config(value) if option == "--config" else value
+        for option, value in zip(["", *arguments], arguments, strict=False)
+    ]
     parts: Any = (ToolrlArguments, GRPOConfig, ModelConfig)
     parser = TrlParser(parts, prog="toolrl train")
     try:
         return parser.parse_args_and_config(arguments)  # type: ignore[return-value]
-    except FileNotFoundError as error:
-        raise ConfigError(f"no config file at {error.filename!r}") from None
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(str(error)) from None
+
+
+def find_config(name: str) -> str:
+    """The path of a config: a file, or a recipe that comes with toolrl, by its name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if Path(name).is_file():
+        return name
+    recipes = {path.stem: str(path) for path in sorted((Path(__file__).parent / "recipes").glob("*.yaml"))}
+    if name not in recipes:
+        raise ConfigError(f"no config file at {name!r}, nor a recipe of that name; there are {', '.join(recipes)}")
+    return recipes[name]
 
 
 def train(

@@ -1,0 +1,44 @@
+"""Promises about the recipes: each can be read as it is, by name, and its batches come out even."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import toolrl.training
+from toolrl import ConfigError
+from toolrl.training.run import find_config, parse_arguments
+
+RECIPES = sorted(path.stem for path in (Path(toolrl.training.__file__).parent / "recipes").glob("*.yaml"))
+# How many devices each is for, as its first lines say.
+DEVICES = dict.fromkeys(RECIPES, 1) | {"search_r1_qwen2.5_3b": 8, "torl_qwen2.5_math_1.5b": 8}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_can_be_read_and_its_batches_come_out_even(name: str) -> None:
+    # A machine without a GPU refuses bfloat16.
+    arguments, args, model_config = parse_arguments(["--config", name, "--use_cpu=true", "--bf16=false"])
+    assert model_config.model_name_or_path
+    assert arguments.weighted_envs()
+    episodes = int(args.generation_batch_size or 0) * DEVICES[name]
+    assert episodes % args.num_generations == 0
+    update = args.per_device_train_batch_size * args.gradient_accumulation_steps * DEVICES[name]
+    assert episodes % update == 0
+    assert (args.max_completion_length or 0) >= arguments.max_turn_tokens
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "tiny"])
+def test_a_recipe_for_a_gpu_says_how_it_is_run_and_what_was_not_tried(name: str) -> None:
+    text = Path(find_config(name)).read_text()
+    assert f"--config {name}" in text
+    assert "was run on a GPU yet" in text
+
+
+def test_a_config_is_a_file_or_the_name_of_a_recipe(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("max_steps: 7\nuse_cpu: true\nbf16: false\n")
+    assert parse_arguments(["--config", str(file)])[1].max_steps == 7
+    assert parse_arguments([f"--config={file}"])[1].max_steps == 7
+    with pytest.raises(ConfigError, match=r"no config file at 'tny'.*tiny"):
+        parse_arguments(["--config", "tny"])
