@@ -129,7 +129,7 @@ def estimate_memory(size: ModelSize, args: GRPOConfig, prompt_tokens: int, weigh
     return MemoryEstimate(
         weights=(size.parameters + frozen) * weight_bytes,
         gradients=size.trainable * weight_bytes,
-        optimizer=size.trainable * (2 if "8bit" in optimizer else 8 if "adam" in optimizer else 4),
+        optimizer=size.trainable * (2 if "8bit" in optimizer else weight_bytes * (2 if "adam" in optimizer else 1)),
         activations=activations,
         cache=size.cached * min(weight_bytes, 2) * length,
     )
