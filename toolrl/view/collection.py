@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,7 +82,7 @@ class Paired:
 
 
 class Trajectories(Sequence[Trajectory]):
-    """Episodes of one or several runs: their facts are columns in memory, they themselves are read when asked for.
+    """Episodes of one or several runs. Facts are columns in memory; an episode itself is read when asked for.
 
     Attributes:
         table: An Arrow table, one row an episode, with the fields of a query (`toolrl.view.FIELDS`).
@@ -95,10 +94,10 @@ class Trajectories(Sequence[Trajectory]):
         self._indexes = list(indexes)
 
     @classmethod
-    def of(cls, indexes: Sequence[TrajectoryIndex]) -> Trajectories:
-        """All episodes of some indexes."""
+    def of(cls, indexes: Sequence[TrajectoryIndex], names: Sequence[str] = ()) -> Trajectories:
+        """All episodes of some indexes; their runs are named after their folders, or as told."""
         tables = []
-        names = run_names([index.path for index in indexes])
+        names = names or run_names([index.path for index in indexes])
         for number, (index, name) in enumerate(zip(indexes, names, strict=True)):
             rows = index.table.num_rows
             table = index.table.append_column("run", pyarrow.array([name] * rows, pyarrow.string()))
@@ -155,6 +154,10 @@ class Trajectories(Sequence[Trajectory]):
         """
         return Trajectories(self.table.filter(Query(query).mask(self.table)), self._indexes)
 
+    def masked(self, mask: Any) -> Trajectories:
+        """Those for which a column of booleans (N,) says so."""
+        return Trajectories(self.table.filter(mask), self._indexes)
+
     def sort(self, by: str, *, descending: bool = False) -> Trajectories:
         """In the order of a field; episodes that lack it come last.
 
@@ -166,9 +169,7 @@ class Trajectories(Sequence[Trajectory]):
                 f"cannot sort by {by!r}; there are {', '.join(field for field in FIELDS if field != 'error')}"
             )
         order = "descending" if descending else "ascending"
-        with warnings.catch_warnings():  # nulls come last by default; how to say so changes from version to version
-            warnings.simplefilter("ignore", FutureWarning)
-            return self._take(pc.sort_indices(self.table, sort_keys=[(by, order)]))
+        return self._take(pc.sort_indices(self.table, sort_keys=[(by, order)], null_placement="at_end"))
 
     def sample(self, n: int, seed: int = 0) -> Trajectories:
         """At most n of them, drawn at random, in their order."""
@@ -181,7 +182,7 @@ class Trajectories(Sequence[Trajectory]):
         return self.table.drop_columns(["_index", "_row", "offset", "length"]).to_pandas(types_mapper=_pandas_type())
 
     def turns(self) -> pandas.DataFrame:
-        """One row a turn: of which episode, its place, text, tokens, seconds, policy version and mean logprob."""
+        """One row a turn: its episode's `id`, `run`, `env`, `task`; place, text, tokens, seconds, version, logprob."""
         rows = [
             {
                 **about,
@@ -246,7 +247,7 @@ class Trajectories(Sequence[Trajectory]):
             frame.dropna(subset=["reward"]).groupby(["env", "task"])[["success", "reward"]].mean().astype(float)
             for frame in (self.episodes(), other.episodes())
         )
-        frame = a.merge(b, left_index=True, right_index=True, suffixes=("_a", "_b")).reset_index()
+        frame = a.join(b, how="inner", lsuffix="_a", rsuffix="_b").reset_index()
         if frame.empty:
             raise ConfigError(f"no task was played in both: {len(a)} tasks on one side, {len(b)} on the other")
         frame["difference"] = frame["success_b"] - frame["success_a"]
@@ -265,6 +266,18 @@ class Trajectories(Sequence[Trajectory]):
         from toolrl.view.plots import Plots
 
         return Plots(self)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The file of each run that is in it, by the run's name."""
+        pairs = self.table.select(["run", "_index"]).group_by(["run", "_index"]).aggregate([]).to_pylist()
+        return {pair["run"]: self._indexes[pair["_index"]].path for pair in pairs}
+
+    def _repr_html_(self) -> str:
+        """A table whose rows open, for a notebook."""
+        from toolrl.view.html import table_html
+
+        return table_html(self)
 
     def _with_facts(self) -> Iterator[tuple[dict[str, Any], Trajectory]]:
         for row, trajectory in enumerate(self):
