@@ -26,7 +26,8 @@ SCRIPTS = (
     "<meta http-equiv=refresh content='0;url=//evil.example'><base href=//evil.example/>",
     "<form action=//evil.example><button autofocus>send</button></form>]]><!--",
 )
-INVISIBLE = "nul\x00 bell\x07 back\x08 return\r escape\x1b[31mred\x1b[0m \x1b]8;;http://evil.example\x07link\x1b]8;;\x07 \x9b31m"
+ANSI = "\x1b[31mred\x1b[0m \x1b]8;;http://evil.example\x07link\x1b]8;;\x07 \x9b31m"
+INVISIBLE = f"nul\x00 bell\x07 back\x08 return\r {ANSI}"
 BIDI = "\u202e/etc/passwd\u2066\u200f\u2028\ufeff\u200b\U000e0041"
 HARMFUL = "\n".join([*SCRIPTS, INVISIBLE, BIDI])
 
@@ -117,7 +118,7 @@ def run(write_run: Callable[..., Path], play: Callable[..., Trajectory]) -> Path
     for number in range(120):
         step, member = divmod(number, 8)
         info = {"mode": "train", "step": step, "session": "s", "group": f"{step}/0/0", "needs_tool": True}
-        reward = None if number == 3 else float(member % 2)
+        reward = None if number == 4 else float(member % 2)
         trajectories.append(
             play(
                 f"train/s/{step}/{member}",

@@ -169,7 +169,7 @@ class Trajectories(Sequence[Trajectory]):
                 f"cannot sort by {by!r}; there are {', '.join(field for field in FIELDS if field != 'error')}"
             )
         order = "descending" if descending else "ascending"
-        return self._take(pc.sort_indices(self.table, sort_keys=[(by, order)], null_placement="at_end"))
+        return self._take(pc.sort_indices(self.table, sort_keys=[(by, order)]))
 
     def sample(self, n: int, seed: int = 0) -> Trajectories:
         """At most n of them, drawn at random, in their order."""
@@ -247,7 +247,7 @@ class Trajectories(Sequence[Trajectory]):
             frame.dropna(subset=["reward"]).groupby(["env", "task"])[["success", "reward"]].mean().astype(float)
             for frame in (self.episodes(), other.episodes())
         )
-        frame = a.join(b, how="inner", lsuffix="_a", rsuffix="_b").reset_index()
+        frame = a.merge(b, left_index=True, right_index=True, suffixes=("_a", "_b")).reset_index()
         if frame.empty:
             raise ConfigError(f"no task was played in both: {len(a)} tasks on one side, {len(b)} on the other")
         frame["difference"] = frame["success_b"] - frame["success_a"]
