@@ -45,6 +45,7 @@ OWNERS = {
     "e2b_code_interpreter": "sandbox.e2b",
     "ddgs": "search",
     "langdetect": "rewards",
+    "msgspec": "view",
     "sentence_transformers": "search",
     "trafilatura": "search",
     "usearch": "search",

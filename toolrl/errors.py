@@ -6,6 +6,7 @@
     │   ├── EnvironmentNotFound   no environment is registered under that id    (also a LookupError)
     │   ├── TaskError             a task or a task file is broken               (also a ValueError)
     │   ├── ToolDefinitionError   a function cannot become a tool               (also a TypeError)
+    │   ├── QueryError            a query over trajectories cannot be understood (also a ValueError)
     │   ├── TemplateError         a chat template is missing or unusable        (also a ValueError)
     │   └── MissingExtra          an optional dependency is not installed       (also an ImportError)
     ├── ToolError                 the model's mistake; the message goes back to the model
@@ -44,6 +45,10 @@ class ToolDefinitionError(UserError, TypeError):
 
 class TemplateError(UserError, ValueError):
     """A chat template is missing, or does not allow append-only rendering."""
+
+
+class QueryError(UserError, ValueError):
+    """A query over trajectories cannot be understood."""
 
 
 class MissingExtra(UserError, ImportError):

@@ -1,0 +1,325 @@
+"""A query language over episodes: a Python expression that is read, and never run.
+
+    success == 0 and calls('python') > 2 and stop == 'limit'
+    0.2 < pass_rate < 0.8
+    'heap' in answer and step >= 100
+    error == 'timeout' or part('visible') > part('hidden')
+
+There are fields (`FIELDS`), functions of a name (`FUNCTIONS`), numbers, texts, True, False, None and lists of them;
+`and`, `or`, `not`, comparisons and their chains, `in`, arithmetic. Everything is computed on whole columns.
+
+A field that an episode lacks (the reward of an unscored one) is None. A comparison with it is neither true nor false,
+and such an episode is not found, by `not (...)` neither; `reward is None` finds it.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import pyarrow
+import pyarrow.compute as pc
+
+from toolrl.errors import QueryError
+from toolrl.types import StopReason
+
+FIELDS = {
+    "id": "the episode's id",
+    "run": "the run's name",
+    "env": "the environment's id",
+    "task": "the task's id",
+    "prompt": "the user's message, its first characters",
+    "answer": "the answer as the grader read it",
+    "reason": "what the grader says",
+    "reward": "the reward; None if unscored",
+    "success": "whether it succeeded; None if unscored",
+    "advantage": "the reward compared with its group's, as GRPO compares them",
+    "pass_rate": "success of all episodes of the task, in this run and mode",
+    "stop": "why it ended: answer, turns, tokens, seconds, fault; 'limit' is any of turns, tokens, seconds",
+    "error": "kinds of failed calls (timeout, raised ...) and of the fault that ended it; == asks for one of them",
+    "fault": "the infrastructure fault that ended it, in words; empty if none did",
+    "attempts": "1, and 1 more for each retry",
+    "turns": "assistant turns",
+    "calls": "tool calls",
+    "failed_calls": "tool calls that failed",
+    "needs_tool": "whether the task needs a tool, if it says",
+    "kind": "the task's kind, if it says",
+    "prompt_tokens": "tokens of the prompt",
+    "sampled_tokens": "tokens that the policy sampled",
+    "observed_tokens": "tokens that the environment wrote",
+    "tokens": "sampled and observed tokens",
+    "seconds": "wall-clock time",
+    "generation_seconds": "of which generating",
+    "tool_seconds": "of which in tools",
+    "mode": "train, before, after, eval",
+    "step": "the training step",
+    "session": "the session of the run",
+    "group": "the group that it was compared in",
+}
+FUNCTIONS = {
+    "calls": "calls('python'): calls of one tool",
+    "failures": "failures('timeout'): failed calls of one kind",
+    "part": "part('correct'): a part of the score",
+    "usage": "usage('cache_hits'): what its tools have used",
+    "info": "info('model'): anything else that the run recorded",
+}
+_COUNTED = ("calls", "failures")  # absent is none at all
+_LIMITS = [str(stop) for stop in StopReason if stop.truncated]
+_MAX_CHARACTERS, _MAX_NODES = 2_000, 400
+
+Value = Any  # a column, or a constant
+
+
+class Query:
+    """A query, read and checked. `mask` applies it."""
+
+    def __init__(self, text: str):
+        """Read a query.
+
+        Raises:
+            QueryError: It cannot be read, or names a field that there is not.
+        """
+        self.text = text
+        if len(text) > _MAX_CHARACTERS:
+            raise QueryError(f"the query has {len(text)} characters; at most {_MAX_CHARACTERS} are read")
+        try:
+            self._root = ast.parse(text.strip(), mode="eval").body
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
+            raise QueryError(
+                f"cannot read the query {text!r}: {reason}. Write, for example: success == 0 and calls('python') > 2"
+            ) from None
+        nodes = list(ast.walk(self._root))
+        if len(nodes) > _MAX_NODES:
+            raise QueryError(f"the query has {len(nodes)} parts; at most {_MAX_NODES} are read")
+        for node in nodes:
+            _check(node)
+
+    def mask(self, table: pyarrow.Table) -> pyarrow.ChunkedArray:
+        """Which rows fit: booleans (N,) without nulls.
+
+        Raises:
+            QueryError: Values of different kinds are compared, or a field is no condition.
+        """
+        value = _Evaluation(table).condition(self._root)
+        if isinstance(value, bool) or value is None:
+            return pyarrow.chunked_array([numpy.full(table.num_rows, bool(value))])
+        return pc.fill_null(value, False)
+
+
+def _check(node: ast.AST) -> None:
+    if isinstance(node, ast.Name):
+        if node.id not in FIELDS and node.id not in FUNCTIONS:
+            close = difflib.get_close_matches(node.id, [*FIELDS, *FUNCTIONS], n=2)
+            hint = f"did you mean {' or '.join(close)}? " if close else ""
+            raise QueryError(f"there is no field {node.id!r}; {hint}There are {', '.join(FIELDS)}")
+    elif isinstance(node, ast.Call):
+        name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
+        if name not in FUNCTIONS:
+            raise QueryError(f"there is no function {name!r}; there are {', '.join(FUNCTIONS.values())}")
+        given = node.args[0] if len(node.args) == 1 and not node.keywords else None
+        if not isinstance(given, ast.Constant) or not isinstance(given.value, str):
+            raise QueryError(f"{ast.unparse(node)!r}: a function takes one name in quotes, as in {FUNCTIONS[name]}")
+    elif isinstance(node, ast.Constant):
+        if not isinstance(node.value, str | int | float | None):
+            raise QueryError(f"{node.value!r} is neither a number nor a text")
+    elif not isinstance(node, _ALLOWED):
+        raise QueryError(f"{type(node).__name__} cannot stand in a query: {_shown(node)}")
+
+
+def _shown(node: ast.AST) -> str:
+    return repr(ast.unparse(node)) if isinstance(node, ast.expr) else type(node).__name__
+
+
+_ARITHMETIC: dict[type[ast.operator], Callable[[Value, Value], Value]] = {
+    ast.Add: pc.add,
+    ast.Sub: pc.subtract,
+    ast.Mult: pc.multiply,
+    ast.Div: pc.divide,
+}
+_COMPARISONS: dict[type[ast.cmpop], Callable[[Value, Value], Value]] = {
+    ast.Eq: pc.equal,
+    ast.NotEq: pc.not_equal,
+    ast.Lt: pc.less,
+    ast.LtE: pc.less_equal,
+    ast.Gt: pc.greater,
+    ast.GtE: pc.greater_equal,
+}
+_ALLOWED = (
+    ast.BoolOp, ast.UnaryOp, ast.BinOp, ast.Compare, ast.List, ast.Tuple, ast.Set, ast.Load, ast.And, ast.Or, ast.Not,
+    ast.USub, ast.In, ast.NotIn, ast.Is, ast.IsNot, *_ARITHMETIC, *_COMPARISONS,
+)  # fmt: skip
+
+
+class _Evaluation:
+    """One query on one table."""
+
+    def __init__(self, table: pyarrow.Table):
+        self._table = table
+
+    def condition(self, node: ast.expr) -> Value:
+        """Booleans with nulls, or one for all rows."""
+        if isinstance(node, ast.BoolOp):
+            combine = pc.and_kleene if isinstance(node.op, ast.And) else pc.or_kleene
+            values = [self.condition(part) for part in node.values]
+            result = values[0]
+            for value in values[1:]:
+                result = combine(_boolean(result), _boolean(value))
+            return result
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return pc.invert(_boolean(self.condition(node.operand)))
+        if isinstance(node, ast.Compare):
+            operands = [node.left, *node.comparators]
+            result = None
+            for left, operator, right in zip(operands, node.ops, operands[1:], strict=False):
+                value = self._compare(left, operator, right)
+                result = value if result is None else pc.and_kleene(_boolean(result), _boolean(value))
+            return result
+        value = self.value(node)
+        if isinstance(value, bool) or (_is_column(value) and pyarrow.types.is_boolean(value.type)):
+            return value
+        raise QueryError(f"{ast.unparse(node)!r} is no condition; compare it with something")
+
+    def value(self, node: ast.expr) -> Value:
+        """A column, a constant, or a list of constants."""
+        if isinstance(node, ast.Constant):
+            return node.value
+        if isinstance(node, ast.Name):
+            if node.id not in self._table.column_names:
+                raise QueryError(f"{node.id!r} is a function; write {FUNCTIONS[node.id]}")
+            return self._table[node.id]
+        if isinstance(node, ast.Call):
+            assert isinstance(node.func, ast.Name)
+            assert isinstance(node.args[0], ast.Constant)
+            return self._function(node.func.id, str(node.args[0].value))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            number = self._number(node.operand)
+            return pc.negate(number) if _is_column(number) else -number.as_py()
+        if isinstance(node, ast.BinOp):
+            left, right = self._number(node.left), self._number(node.right)
+            return _ARITHMETIC[type(node.op)](left, right)
+        if isinstance(node, ast.List | ast.Tuple | ast.Set):
+            values = [self.value(element) for element in node.elts]
+            if any(_is_column(value) or isinstance(value, list) for value in values):
+                raise QueryError(f"{ast.unparse(node)!r}: a list holds numbers and texts only")
+            return values
+        return self.condition(node)
+
+    def _number(self, node: ast.expr) -> Value:
+        value = self.value(node)
+        if _kind(value) != "number":
+            raise QueryError(f"{ast.unparse(node)!r} is no number")
+        return pc.cast(value, pyarrow.float64()) if _is_column(value) else pyarrow.scalar(float(value))
+
+    def _function(self, name: str, argument: str) -> Value:
+        if name == "info":
+            return _read_info(self._table["info"], argument)
+        column = f"{name}:{argument}"
+        if column in self._table.column_names:
+            values = self._table[column]
+            return pc.fill_null(values, 0) if name in _COUNTED else values
+        known = sorted(one.split(":", 1)[1] for one in self._table.column_names if one.startswith(f"{name}:"))
+        if name in _COUNTED:  # no episode here has one
+            return pyarrow.chunked_array([numpy.zeros(self._table.num_rows, numpy.int32)])
+        if not self._table.num_rows:
+            return pyarrow.chunked_array([pyarrow.nulls(0, pyarrow.float64())])
+        raise QueryError(f"no episode has {name}({argument!r}); there are {', '.join(known) or 'none'}")
+
+    def _compare(self, left_node: ast.expr, operator: ast.cmpop, right_node: ast.expr) -> Value:
+        left, right = self.value(left_node), self.value(right_node)
+        text = f"{ast.unparse(left_node)} and {ast.unparse(right_node)}"
+        negated = isinstance(operator, ast.NotEq | ast.NotIn | ast.IsNot)
+        if isinstance(operator, ast.In | ast.NotIn):
+            found = self._contains(left, right, text)
+            return pc.invert(found) if negated else found
+        if isinstance(operator, ast.Is | ast.IsNot) or left is None or right is None:
+            if not isinstance(operator, ast.Is | ast.IsNot | ast.Eq | ast.NotEq):
+                raise QueryError(f"{text}: None is neither more nor less than anything; write `is None`")
+            column = left if right is None else right
+            if (left is not None and right is not None) or not _is_column(column):
+                raise QueryError(f"{text}: `is` asks whether a field is None")
+            nothing = pc.equal(pc.list_value_length(column), 0) if _kind(column) == "list" else pc.is_null(column)
+            return pc.invert(nothing) if negated else nothing
+        if not _is_column(left) and not _is_column(right):
+            raise QueryError(f"{text}: compare with a field")
+        if not _is_column(left):
+            return self._compare(right_node, _MIRRORED.get(type(operator), operator), left_node)
+        if _kind(left) == "list" or (_is_stop(left_node) and right == "limit"):
+            if not isinstance(operator, ast.Eq | ast.NotEq):
+                raise QueryError(f"{text}: only == and != make sense")
+            found = _has(left, right) if _kind(left) == "list" else pc.is_in(left, pyarrow.array(_LIMITS))
+            return pc.invert(found) if negated else found
+        if _kind(left) != _kind(right):
+            raise QueryError(f"{text} cannot be compared: {_kind(left)} and {_kind(right)}")
+        return _COMPARISONS[type(operator)](_plain(left), _plain(right))
+
+    def _contains(self, item: Value, container: Value, text: str) -> Value:
+        if isinstance(container, list):
+            if not _is_column(item):
+                raise QueryError(f"{text}: a field may be in a list")
+            if {_kind(value) for value in container} - {_kind(item)}:
+                raise QueryError(f"{text} cannot be compared: {_kind(item)} and a list of something else")
+            wanted = [limit for value in container for limit in (_LIMITS if value == "limit" else [value])]
+            found = pc.is_in(_plain(item), pyarrow.array(wanted, _plain(item).type))
+            return pc.if_else(pc.is_valid(item), found, None)
+        if not isinstance(item, str) or _kind(container) not in ("text", "list"):
+            raise QueryError(f"{text}: a text may be in a field that is a text, and a field in a list")
+        return _has(container, item) if _kind(container) == "list" else pc.match_substring(container, item)
+
+
+_MIRRORED: dict[type[ast.cmpop], ast.cmpop] = {
+    ast.Lt: ast.Gt(),
+    ast.LtE: ast.GtE(),
+    ast.Gt: ast.Lt(),
+    ast.GtE: ast.LtE(),
+}
+
+
+def _is_column(value: Value) -> bool:
+    return isinstance(value, pyarrow.Array | pyarrow.ChunkedArray)
+
+
+def _is_stop(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "stop"
+
+
+def _kind(value: Value) -> str:
+    if not _is_column(value) and not isinstance(value, pyarrow.Scalar):
+        return "text" if isinstance(value, str) else "number"
+    if pyarrow.types.is_list(value.type):
+        return "list"
+    return "text" if pyarrow.types.is_string(value.type) or pyarrow.types.is_large_string(value.type) else "number"
+
+
+def _plain(value: Value) -> Value:
+    """True and False count as 1 and 0, as in Python."""
+    if _is_column(value) and pyarrow.types.is_boolean(value.type):
+        return pc.cast(value, pyarrow.int8())
+    return int(value) if isinstance(value, bool) else value
+
+
+def _boolean(value: Value) -> Value:
+    return pyarrow.scalar(value, pyarrow.bool_()) if value is None or isinstance(value, bool) else value
+
+
+def _has(lists: pyarrow.ChunkedArray, item: Any) -> pyarrow.ChunkedArray:
+    """Which lists hold an item."""
+    whole = lists.combine_chunks() if isinstance(lists, pyarrow.ChunkedArray) else lists
+    parents = pc.list_parent_indices(whole).filter(pc.equal(pc.list_flatten(whole), item))
+    found = numpy.zeros(len(whole), bool)
+    found[parents.to_numpy()] = True
+    return pyarrow.chunked_array([found])
+
+
+def _read_info(texts: pyarrow.ChunkedArray, name: str) -> pyarrow.ChunkedArray:
+    values = [json.loads(text).get(name) for text in texts.to_pylist()]
+    if all(value is None or isinstance(value, bool) for value in values):
+        return pyarrow.chunked_array([pyarrow.array(values, pyarrow.bool_())])
+    if all(value is None or isinstance(value, int | float) for value in values):
+        return pyarrow.chunked_array([pyarrow.array(values, pyarrow.float64(), from_pandas=True)])
+    texts_only = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return pyarrow.chunked_array([pyarrow.array(texts_only, pyarrow.string())])
