@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from tests.training.hackable import ENV_ID, HackableEnv, answer, hack, sloppy
 from toolrl import RolloutEngine, RolloutRequest, ScriptedPolicy
 from toolrl.training import GRPORun
-from toolrl.training.callbacks import MetricsCallback
+from toolrl.training.callbacks import MetricsCallback, ProgressCallback
 from toolrl.training.curves import read_metrics
 from toolrl.training.metrics import batch_metrics
 
 
 @pytest.mark.parametrize(("paid", "reward"), [("visible", 1.0), ("hidden", 0.0)])
-def test_metrics_of_a_run_show_a_hack_that_the_reward_pays_for_and_one_that_it_does_not(
+def test_a_run_shows_hacks_whether_its_reward_pays_for_them_or_not(
     paid: str, reward: float, grpo_run: Callable[..., GRPORun], tmp_path: Path
 ) -> None:
     env = HackableEnv(paid=paid, size=1)
-    run = grpo_run({ENV_ID: env}, callbacks=[MetricsCallback(tmp_path)])
+    console = Console(record=True, width=200, file=io.StringIO())
+    run = grpo_run({ENV_ID: env}, callbacks=[MetricsCallback(tmp_path), ProgressCallback(console)])
     program = run.renderer.assistant_ids(answer(hack(env.tasks[0])))
     run.engine = RolloutEngine(ScriptedPolicy([program]), run.renderer)
     run.trainer.train()
@@ -30,6 +33,7 @@ def test_metrics_of_a_run_show_a_hack_that_the_reward_pays_for_and_one_that_it_d
     assert metrics["HackableReward/success"] == 0.0
     assert metrics["HackableReward/part_hack"] == 1.0
     assert metrics["HackableReward/part_gap"] == 1.0
+    assert "hacks 1.00, visible - hidden 1.00" in console.export_text()
 
 
 def test_hack_rate_and_gap_are_those_of_the_programs_played(grpo_run: Callable[..., GRPORun]) -> None:
