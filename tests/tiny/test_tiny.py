@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 from pathlib import Path
 
 import pytest
@@ -168,9 +169,13 @@ def test_the_script_makes_a_model_that_loads(tmp_path: Path, capsys: pytest.Capt
     assert model.config.eos_token_id == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
 
 
-def test_a_warm_start_gives_a_model_that_knows_the_demonstrations_better(tmp_path: Path) -> None:
+def test_a_warm_start_gives_a_model_that_knows_the_demonstrations_better(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = {"documents": 60, "results": 1, "snippet_characters": 120}
     warm.main("toolrl/WorldQA-v0", tmp_path, json.dumps(settings), worlds=2, demonstrations=8, epochs=2, mediocre=2)
+    command = next(line for line in capsys.readouterr().out.splitlines() if "toolrl eval" in line)
+    assert json.loads(shlex.split(command)[-1]) == {"toolrl/WorldQA-v0": settings}
     env = make("toolrl/WorldQA-v0", **settings)
     played = demonstrate([("toolrl/WorldQA-v0", env)], Renderer(load_tokenizer("tiny")), 4, seed=0, skilled=True)
     losses = []

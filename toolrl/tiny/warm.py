@@ -8,6 +8,7 @@ First it is fitted to right demonstrations, names renamed in half of them, then 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,9 @@ def main(
     tokenizer.save_pretrained(folder)
     for _, env in environments:
         env.close()
-    print(f"{folder} is for `--model_name_or_path` of `toolrl train`; `toolrl eval {env_id} --model {folder}` plays it")
+    by_id = shlex.quote(json.dumps({env_id: chosen}))
+    print(f"to see what it can do: toolrl eval {env_id} --model {folder} --env-settings {by_id}")
+    print(f"to train it: toolrl train --model_name_or_path {folder} --envs {env_id} --env_settings {by_id} ...")
 
 
 if __name__ == "__main__":
