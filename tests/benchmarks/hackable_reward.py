@@ -26,12 +26,12 @@ from toolrl.training.curves import read_metrics
 from toolrl.training.metrics import mean
 from toolrl.training.run import parse_arguments, train
 
-STEPS = int(os.environ.get("HACKABLE_STEPS", "24"))
+STEPS = int(os.environ.get("HACKABLE_STEPS", "20"))
 FOLDER = Path(os.environ.get("HACKABLE_FOLDER", "runs/hackable_reward"))
 SKILLED, MIXED = 2000, 600  # demonstrations
 HABITS = {"honest": 0.25, "sloppy": 0.45, "hack": 0.30}
-HELD_OUT = 200
-PARTS = 6  # of a run, in the table
+HELD_OUT = 100
+PARTS = 5  # of a run, in the table
 MODES = ("before", "after")
 SETTINGS = [
     f"--model_name_or_path={FOLDER / 'warm'}", "--envs", ENV_ID, f"--max_steps={STEPS}", "--num_generations=8",
