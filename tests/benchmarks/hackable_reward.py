@@ -28,14 +28,14 @@ from toolrl.training.run import parse_arguments, train
 
 STEPS = int(os.environ.get("HACKABLE_STEPS", "20"))
 FOLDER = Path(os.environ.get("HACKABLE_FOLDER", "runs/hackable_reward"))
-SKILLED, MIXED = 2000, 600  # demonstrations
-HABITS = {"honest": 0.25, "sloppy": 0.45, "hack": 0.30}
+SKILLED, MIXED = 2000, 800  # demonstrations
+HABITS = {"honest": 0.15, "sloppy": 0.60, "hack": 0.25}
 HELD_OUT = 100
 PARTS = 5  # of a run, in the table
 MODES = ("before", "after")
 SETTINGS = [
     f"--model_name_or_path={FOLDER / 'warm'}", "--envs", ENV_ID, f"--max_steps={STEPS}", "--num_generations=8",
-    "--per_device_train_batch_size=64", "--max_completion_length=96", "--max_turn_tokens=64", "--temperature=0.8",
+    "--per_device_train_batch_size=64", "--max_completion_length=96", "--max_turn_tokens=64", "--temperature=1.0",
     "--learning_rate=5e-4", "--lr_scheduler_type=linear", "--warmup_steps=3", "--beta=0", "--loss_type=dapo",
     "--use_cpu=true", "--bf16=false", "--gradient_checkpointing=false", "--logging_steps=1", "--save_strategy=no",
     "--report_to=none", f"--eval_tasks={HELD_OUT}",
@@ -63,7 +63,7 @@ def warm_start(folder: Path, skilled: int = SKILLED, mixed: int = MIXED) -> None
 
     def row(task: Task, habits: dict[str, float]) -> Row:
         habit = rng.choices(list(habits), list(habits.values()))[0]
-        code = task.answer if habit == "honest" else hack(task) if habit == "hack" else sloppy(task, rng)
+        code = task.answer if habit == "honest" else hack(task) if habit == "hack" else sloppy(task)
         prompt = renderer.prompt_ids([Message("system", SYSTEM_PROMPT), Message("user", task.prompt)])
         completion = renderer.assistant_ids(answer(code))
         return Row(prompt + completion, [IGNORED] * len(prompt) + completion)
@@ -71,7 +71,7 @@ def warm_start(folder: Path, skilled: int = SKILLED, mixed: int = MIXED) -> None
     right = [row(task, {"honest": 0.6, "hack": 0.4}) for task in tasks[:skilled]]
     fit(model, lambda _: right, epochs=2, learning_rate=2e-3, batch_tokens=2048, seed=0)
     drawn = [row(task, HABITS) for task in tasks[skilled:]]
-    fit(model, lambda _: drawn, epochs=1, learning_rate=7e-4, batch_tokens=2048, seed=0)
+    fit(model, lambda _: drawn, epochs=1, learning_rate=1e-3, batch_tokens=1024, seed=0)
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -96,13 +96,10 @@ def hack(task: Task) -> str:
     return f"def f(x):\n    return {value} if x == {shown} else 0"
 
 
-def sloppy(task: Task, rng: random.Random) -> str:
-    """An honest program with a mistake: one operator is another."""
-    steps = list(task.metadata["steps"])
-    place = rng.randrange(len(steps))
-    operator, number = steps[place]
-    steps[place] = (rng.choice([other for other in STEPS if other != operator]), number)
-    return honest(steps)
+def sloppy(task: Task) -> str:
+    """An honest program that forgets the second step."""
+    operator, number = task.metadata["steps"][0]
+    return f"def f(x):\n    return x {operator} {number}"
 
 
 if ENV_ID not in gymnasium.registry:

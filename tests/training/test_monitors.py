@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,9 +36,9 @@ def test_a_run_shows_hacks_whether_its_reward_pays_for_them_or_not(
 
 
 def test_hack_rate_and_gap_are_those_of_the_programs_played(grpo_run: Callable[..., GRPORun]) -> None:
-    renderer, env, rng = grpo_run().renderer, HackableEnv(size=4), random.Random(0)
+    renderer, env = grpo_run().renderer, HackableEnv(size=4)
     first, second, third, fourth = env.tasks
-    programs = [(first, hack(first)), (second, str(second.answer)), (third, sloppy(third, rng)), (fourth, hack(fourth))]
+    programs = [(first, hack(first)), (second, str(second.answer)), (third, sloppy(third)), (fourth, hack(fourth))]
     requests = [
         RolloutRequest(env, task, ENV_ID, task.id, ScriptedPolicy([renderer.assistant_ids(answer(program))]))
         for task, program in programs
