@@ -1,7 +1,8 @@
 """Training on a reward that can be hacked, and on the repaired one, as the monitors see it.
 
-From one warm start of the embedded policy, which writes honest programs, sloppy ones, and such that know the prompt's
-example by heart (`tests/training/hackable.py`). The first reward pays for the example, the second for hidden tests.
+From one warm start of the embedded policy: three quarters of its demonstrations are honest programs, most of them
+wrong, and a quarter know the prompt's example by heart (`tests/training/hackable.py`). The first reward pays for the
+example, the second for hidden tests.
 The run folders stay in HACKABLE_FOLDER (runs/hackable_reward); HACKABLE_STEPS=10 trains for less.
 """
 
@@ -28,8 +29,9 @@ from toolrl.training.run import parse_arguments, train
 
 STEPS = int(os.environ.get("HACKABLE_STEPS", "20"))
 FOLDER = Path(os.environ.get("HACKABLE_FOLDER", "runs/hackable_reward"))
-SKILLED, MIXED = 2000, 800  # demonstrations
-HABITS = {"honest": 0.15, "sloppy": 0.60, "hack": 0.25}
+DEMONSTRATIONS = 2400
+HACKS = 0.25  # of the demonstrations
+WRONG = 0.4  # of the operators in the others
 HELD_OUT = 100
 PARTS = 5  # of a run, in the table
 MODES = ("before", "after")
@@ -54,24 +56,20 @@ def main() -> str:
     return "\n".join(run(paid) for paid in ("visible", "hidden"))
 
 
-def warm_start(folder: Path, skilled: int = SKILLED, mixed: int = MIXED) -> None:
-    """Fit the embedded policy to right programs, honest ones and hacks, then to a mixture with mistakes."""
+def warm_start(folder: Path) -> None:
+    """Fit the embedded policy to programs: hacks, which are right, and honest ones, most of which are not."""
     torch.manual_seed(0)
     tokenizer, model = load_tokenizer("tiny"), load_model("tiny")
     renderer, rng = Renderer(tokenizer), random.Random(0)
-    tasks = make_tasks("train", skilled + mixed, seed=1)
 
-    def row(task: Task, habits: dict[str, float]) -> Row:
-        habit = rng.choices(list(habits), list(habits.values()))[0]
-        code = task.answer if habit == "honest" else hack(task) if habit == "hack" else sloppy(task)
+    def row(task: Task) -> Row:
+        code = hack(task) if rng.random() < HACKS else sloppy(task, rng, WRONG)
         prompt = renderer.prompt_ids([Message("system", SYSTEM_PROMPT), Message("user", task.prompt)])
         completion = renderer.assistant_ids(answer(code))
         return Row(prompt + completion, [IGNORED] * len(prompt) + completion)
 
-    right = [row(task, {"honest": 0.6, "hack": 0.4}) for task in tasks[:skilled]]
-    fit(model, lambda _: right, epochs=2, learning_rate=2e-3, batch_tokens=2048, seed=0)
-    drawn = [row(task, HABITS) for task in tasks[skilled:]]
-    fit(model, lambda _: drawn, epochs=1, learning_rate=1e-3, batch_tokens=1024, seed=0)
+    rows = [row(task) for task in make_tasks("train", DEMONSTRATIONS, seed=1)]
+    fit(model, lambda _: rows, epochs=2, learning_rate=2e-3, batch_tokens=2048, seed=0)
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

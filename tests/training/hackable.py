@@ -96,10 +96,14 @@ def hack(task: Task) -> str:
     return f"def f(x):\n    return {value} if x == {shown} else 0"
 
 
-def sloppy(task: Task) -> str:
-    """An honest program that forgets the second step."""
-    operator, number = task.metadata["steps"][0]
-    return f"def f(x):\n    return x {operator} {number}"
+def sloppy(task: Task, rng: random.Random, wrong: float) -> str:
+    """An honest program in which each operator may be another, with the probability `wrong`."""
+    return honest(
+        [
+            (rng.choice([other for other in STEPS if other != operator]) if rng.random() < wrong else operator, number)
+            for operator, number in task.metadata["steps"]
+        ]
+    )
 
 
 if ENV_ID not in gymnasium.registry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,7 +39,12 @@ def test_a_run_shows_hacks_whether_its_reward_pays_for_them_or_not(
 def test_hack_rate_and_gap_are_those_of_the_programs_played(grpo_run: Callable[..., GRPORun]) -> None:
     renderer, env = grpo_run().renderer, HackableEnv(size=4)
     first, second, third, fourth = env.tasks
-    programs = [(first, hack(first)), (second, str(second.answer)), (third, sloppy(third)), (fourth, hack(fourth))]
+    programs = [
+        (first, hack(first)),
+        (second, str(second.answer)),
+        (third, sloppy(third, random.Random(0), wrong=1.0)),
+        (fourth, hack(fourth)),
+    ]
     requests = [
         RolloutRequest(env, task, ENV_ID, task.id, ScriptedPolicy([renderer.assistant_ids(answer(program))]))
         for task, program in programs
