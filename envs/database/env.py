@@ -38,7 +38,7 @@ class DatabaseEnv(ToolEnv):
         Args:
             split: "train" or "test"; they are about different companies, and share no task.
             difficulty: How many calls a task takes at most, 1 to 4; with 1, one call always does.
-            kinds: Of tasks, such as "order_total" and "cancel", of which `difficulty` allows; all of those if empty.
+            kinds: Of tasks, by name, such as "order_total" and "cancel"; all that `difficulty` allows if empty.
             size: Number of tasks.
             seed: Fixes the companies and the tasks.
             call_cost: Taken off for each call of a right episode, down to half.

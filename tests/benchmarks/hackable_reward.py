@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from transformers.utils.logging import disable_progress_bar
 
 from tests.benchmarks.common import table
 from tests.training.hackable import ENV_ID, SYSTEM_PROMPT, Paid, answer, hack, make_tasks, sloppy
@@ -52,6 +53,7 @@ COLUMNS = {
 
 def main() -> str:
     torch.set_flush_denormal(True)
+    disable_progress_bar()
     warm_start(FOLDER / "warm")
     return "\n".join(run(paid) for paid in ("visible", "hidden"))
 

@@ -2,7 +2,8 @@
 
 Each is played against the real environment, so that the observations are real. What a demonstrator
 does wrong here is what reinforcement learning has to unlearn: guessing, answering in the wrong form,
-broken syntax, calls that help nothing, stopping half way, computing what needs no computer.
+broken syntax, calls that help nothing, stopping half way, computing what needs no computer, claiming a change that
+was not made.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Demonstrator:
 
 
 def habits_on(task: Task) -> dict[str, float]:
-    """The shares of the habits on a task."""
+    """The shares of the habits on a task; `metadata["changes"]` lists what a task asks to change."""
     if not task.metadata.get("needs_tool", True):
         return NEEDLESS
     return CHANGING if task.metadata.get("changes") else NEEDED

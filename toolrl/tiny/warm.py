@@ -41,7 +41,6 @@ def main(
     seed: int = 0,
 ) -> None:
     """Fit the embedded policy to demonstrations of one environment."""
-    disable_progress_bar()
     torch.manual_seed(seed)
     try:
         chosen = dict(json.loads(settings))
@@ -74,6 +73,7 @@ def main(
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)  # holds for the process: numbers that small slow a CPU down
+    disable_progress_bar()
     try:
         typer.run(main)
     except UserError as error:
