@@ -101,12 +101,18 @@ class ProgressCallback(TrainerCallback):
                 env = name.removesuffix("/success")
                 needed, needless = (logs.get(f"{env}/call_share_{which}") for which in ("needed", "needless"))
                 use = " | ".join("-" if share is None else f"{share:.2f}" for share in (needed, needless))
-                parts.append(f"{env} {logs[name]:.2f} ({use})")
+                parts.append(f"{env} {logs[name]:.2f} ({use}){_hacks(logs, env)}")
         elapsed = time.monotonic() - self._start
         head = f"step {state.global_step:>4}/{state.max_steps} {elapsed:5.0f} s  reward {logs['reward']:.3f}  "
         self._console.print(Text(head + "  ".join(parts)), soft_wrap=True)
         if self._sample_every and state.global_step % self._sample_every == 0 and self.run and self.run.last_batch:
             print_episode(self._console, self.run.last_batch[0])
+
+
+def _hacks(logs: dict[str, Any], env: str) -> str:
+    """What the monitors of code answers saw, if anything."""
+    hack, gap = logs.get(f"{env}/part_hack", 0.0), logs.get(f"{env}/part_gap", 0.0)
+    return f" hacks {hack:.2f}, visible - hidden {gap:.2f}" if hack or gap else ""
 
 
 def print_episode(console: Console, trajectory: Trajectory) -> None:
