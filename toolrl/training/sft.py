@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import datasets
 from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback as BarCallback
@@ -59,6 +59,7 @@ def fine_tune(
     """
     console = console or terminal()
     quieten()
+    datasets.disable_progress_bars()
     _check(arguments, args)
     name = model_config.model_name_or_path or "tiny"
     tokenizer = load_tokenizer(name, revision=model_config.model_revision)
@@ -70,7 +71,7 @@ def fine_tune(
     trainer = SFTTrainer(
         model=load_to_train(name, model_config),
         args=args,
-        train_dataset=Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows]),
+        train_dataset=datasets.Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows]),
         processing_class=tokenizer,
         peft_config=adapter_settings(model_config),
         callbacks=[MetricsCallback(folder), _Progress(console)],
