@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,7 @@ def demos(
 ) -> None:
     """Choose successful episodes, and write them as a data set for supervised fine-tuning (toolrl sft, or TRL)."""
     from toolrl.demos import HELD_OUT, select, write_demonstrations
-    from toolrl.env import make
+    from toolrl.env import ToolEnv, make
     from toolrl.evaluation import evaluate
     from toolrl.training.arguments import parse_env_settings
     from toolrl.trajectory import Trajectory, read_trajectories
@@ -46,23 +47,28 @@ def demos(
             "'toolrl eval ENV --model ... --split train --out FILE' and name the file"
         )
     settings = parse_env_settings(env_settings)
+    made: dict[str, ToolEnv] = {}
+
+    def environment(env_id: str) -> ToolEnv:
+        if env_id not in made:
+            made[env_id] = make(env_id, **{"split": "train", **settings.get(env_id, {})})
+        return made[env_id]
+
     played: list[Trajectory] = []
-    for path in paths or []:
-        played += read_trajectories(path / "trajectories.jsonl" if path.is_dir() else path)
-    env_ids = dict.fromkeys([*(env or []), *(trajectory.env_id for trajectory in played)])
-    made = {env_id: make(env_id, **{"split": "train", **settings.get(env_id, {})}) for env_id in env_ids}
     try:
-        oracles = {env_id: made[env_id] for env_id in env or []}
+        oracles = {env_id: environment(env_id) for env_id in env or []}
         about = {"mode": "demos", "split": "train", "model": "oracle"}
         evaluate(oracles, None, None, tasks=n, on_trajectory=played.append, info=about)
-        tools = {env_id: environment.toolbox.schemas for env_id, environment in made.items()}
+        files = (path / "trajectories.jsonl" if path.is_dir() else path for path in paths or [])
+        recorded = (trajectory for file in files for trajectory in read_trajectories(file))
+        selection = select(chain(recorded, played), per_task=per_task, min_reward=min_reward, held_out=held_out)
+        if not selection.chosen:
+            hint = "; play the training split (toolrl eval --split train)" if selection.left_out[HELD_OUT] else ""
+            raise ConfigError(f"{selection.summary()}{hint}")
+        tools = {t.env_id: environment(t.env_id).toolbox.schemas for t in selection.chosen}
     finally:
-        for environment in made.values():
-            environment.close()
-    selection = select(played, per_task=per_task, min_reward=min_reward, held_out=held_out)
-    if not selection.chosen:
-        hint = "; play the training split (toolrl eval --split train)" if selection.left_out[HELD_OUT] else ""
-        raise ConfigError(f"{selection.summary()}{hint}")
+        for opened in made.values():
+            opened.close()
     write_demonstrations(out, selection.chosen, tools)
     typer.echo(f"{selection.summary()}\nwritten to {out}")
 

@@ -64,8 +64,12 @@ def fine_tune(
     name = model_config.model_name_or_path or "tiny"
     tokenizer = load_tokenizer(name, revision=model_config.model_revision)
     if arguments.chat_template:
-        tokenizer.chat_template = Path(arguments.chat_template).read_text()
+        try:
+            tokenizer.chat_template = Path(arguments.chat_template).read_text()  # saved with the model
+        except OSError as error:
+            raise ConfigError(f"--chat_template {arguments.chat_template!r} cannot be read: {error}") from None
     rows = read_token_rows(arguments.dataset, Renderer(tokenizer), args.max_length, console)
+    checkpoint = find_checkpoint(args)
     folder = Path(str(args.output_dir))
     folder.mkdir(parents=True, exist_ok=True)
     trainer = SFTTrainer(
@@ -81,7 +85,7 @@ def fine_tune(
     main = trainer.is_world_process_zero()
     if main:
         write_config(folder / "config.yaml", arguments, args, model_config)
-    trainer.train(resume_from_checkpoint=find_checkpoint(args))
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(folder / "model"))
     if main:
         console.print(f"run folder: {folder} (metrics.jsonl, model/)", soft_wrap=True)
