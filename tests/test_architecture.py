@@ -28,7 +28,7 @@ LAYERS = (
     "episode",
     "env",
     "rollout",
-    "audit evaluation tiny view",
+    "audit demos evaluation tiny view",
     "models",
     "distributed interop training",
     "cli __main__",

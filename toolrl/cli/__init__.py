@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from toolrl.cli import environments, sandbox, search, training
+from toolrl.cli import demonstrations, environments, sandbox, search, training
 from toolrl.errors import InfrastructureError, UserError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     help="RL for tool-using language models.",
 )
 app.add_typer(training.app)
+app.add_typer(demonstrations.app)
 app.add_typer(environments.app)
 app.add_typer(sandbox.app)
 app.add_typer(sandbox.sandbox_app, name="sandbox")

@@ -231,6 +231,8 @@ class GRPORun:
             info |= task_info(task.metadata)
             requests.append(RolloutRequest(self.environments[env_id], task, env_id, id, info=info))
         self.last_batch = self.engine.run(requests)
+        if not all(trajectory.has_tokens for trajectory in self.last_batch):
+            raise ConfigError("a chat policy gives no tokens to train on; it can only be evaluated or imitated")
         columns: dict[str, list[list[Any]]] = {"prompt_ids": [], "completion_ids": [], "logprobs": [], "env_mask": []}
         for trajectory in self.last_batch:
             ids, mask, logprobs = trajectory.completion_ids, trajectory.mask, trajectory.logprobs
