@@ -131,7 +131,7 @@ class RolloutEngine:
             )  # fmt: skip
             try:
                 async with session:
-                    stop = await self._play(session, request, prompt_ids, turns)
+                    stop = await self._play(session, request, prompts, prompt_ids, turns)
                     score = await session.score(stop)
             except InfrastructureError as error:
                 seconds = time.perf_counter() - start
@@ -149,10 +149,16 @@ class RolloutEngine:
         return trajectory
 
     async def _play(
-        self, session: EpisodeSession, request: RolloutRequest, prompt_ids: list[int], turns: list[Turn]
+        self,
+        session: EpisodeSession,
+        request: RolloutRequest,
+        prompts: _Prompts,
+        prompt_ids: list[int],
+        turns: list[Turn],
     ) -> StopReason:
         """Play one episode; finished turns are appended to `turns`. Returns why it ended."""
         limits, policy = request.env.limits, request.policy or self.policy
+        renderer, tools = prompts.renderer(request), prompts.schemas(request.env)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limits.seconds
         ids = list(prompt_ids)  # (P + C,) grows by appending only
@@ -171,7 +177,7 @@ class RolloutEngine:
                     raise  # the policy's own
                 return StopReason.SECONDS
             sampled = loop.time()
-            message = self.renderer.parse(sample.token_ids)
+            message = renderer.parse(sample.token_ids, tools, after_tools=bool(turns))
             turn = Turn(sample, message, generation_seconds=sampled - started)
             ids += sample.token_ids
             if sample.finish == "length":
@@ -193,12 +199,13 @@ class RolloutEngine:
             results = tuple(session.results[earlier:])
             observation: list[int] = []
             if results:
-                observation = self.renderer.observation_ids([_observed(result) for result in results])
+                told = [_observed(result) for result in results]
+                observation = renderer.observation_ids(told, after=sample.token_ids[-1])
                 room -= len(sample.token_ids)
                 if len(observation) >= room:
                     stop = stop or StopReason.TOKENS
                 if stop is not None:
-                    observation = self._cut(observation, room)
+                    observation = _cut(observation, room, renderer)
             turns.append(
                 replace(
                     turn,
@@ -212,15 +219,16 @@ class RolloutEngine:
             if stop is not None:
                 return stop
 
-    def _cut(self, observation: list[int], room: int) -> list[int]:
-        """Cut an observation to the room left, so that a truncated episode does not end on an end-of-turn token.
 
-        Trainers tell truncated completions by their last token; at least one token is kept.
-        """
-        observation = observation[: max(room, 1)]
-        while len(observation) > 1 and observation[-1] == self.renderer.end_of_turn_id:
-            observation.pop()
-        return observation
+def _cut(observation: list[int], room: int, renderer: Renderer) -> list[int]:
+    """Cut an observation to the room left, so that a truncated episode does not end on an end-of-turn token.
+
+    Trainers tell truncated completions by their last token; at least one token is kept.
+    """
+    observation = observation[: max(room, 1)]
+    while len(observation) > 1 and observation[-1] in renderer.closing_ids:
+        observation.pop()
+    return observation
 
 
 class _Prompts:
@@ -232,12 +240,21 @@ class _Prompts:
         self._ids: dict[tuple[int, str], list[int]] = {}
 
     def render(self, request: RolloutRequest, opening: Sequence[Message]) -> list[int]:
-        env, key = request.env, (id(request.env), request.task.id)
+        key = (id(request.env), request.task.id)
+        if key not in self._ids:
+            self._ids[key] = self.renderer(request).prompt_ids(opening, self.schemas(request.env))
+        return self._ids[key]
+
+    def schemas(self, env: ToolEnv) -> list[dict[str, Any]]:
+        """The schemas of an environment's tools."""
         if id(env) not in self._schemas:
             self._schemas[id(env)] = env.toolbox.schemas
-        if key not in self._ids:
-            self._ids[key] = self._renderer.prompt_ids(opening, self._schemas[id(env)])
-        return self._ids[key]
+        return self._schemas[id(env)]
+
+    def renderer(self, request: RolloutRequest) -> Renderer:
+        """The renderer with the variables of the environment, and with the task's own (`metadata`)."""
+        own = request.task.metadata.get("template_options") or {}
+        return self._renderer.with_options({**request.env.template_options, **own})
 
 
 def _observed(result: ToolResult) -> Message:

@@ -35,6 +35,9 @@ def evaluate_command(
     split: Annotated[str, typer.Option(help="'train' or 'test'.")] = "test",
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     max_turn_tokens: Annotated[int, typer.Option(min=1, help="Sampled tokens per turn.")] = 512,
+    dialect: Annotated[
+        str, typer.Option(help="How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
+    ] = "",
     env_settings: Annotated[str, typer.Option(help='JSON: {"ID": {"setting": value}}.')] = "{}",
     out: Annotated[Path | None, typer.Option(help="Append the trajectories to this JSONL file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
@@ -54,11 +57,11 @@ def evaluate_command(
         raise ConfigError(f"--policy must be 'model' or 'oracle', got {policy!r}")
     settings = parse_env_settings(env_settings)
     made = {env_id: make(env_id, **{"split": split, **settings.get(env_id, {})}) for env_id in environments}
-    renderer = Renderer(load_tokenizer(model))
+    renderer = Renderer(load_tokenizer(model), dialect=dialect or None)
     player = None
     if policy == "model":
         weights = load_for_generation(model, device)
-        player = TransformersPolicy(weights, stop_token_ids=[renderer.end_of_turn_id])
+        player = TransformersPolicy(weights, stop_token_ids=renderer.stop_token_ids)
     writer = TrajectoryWriter(out) if out else None
     try:
         reports = evaluate(
