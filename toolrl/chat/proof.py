@@ -17,7 +17,7 @@ Observe = Callable[[Sequence[Message]], str]
 
 _SCHEMA = {"name": "search", "description": "Search.", "parameters": {"type": "object", "properties": {}}}
 TOOLS = [{"type": "function", "function": _SCHEMA}]
-_CALLS = [ToolCall("search", {"query": "x"}, id=f"call_{index}") for index in range(4)]
+_CALLS = [ToolCall("search", {"query": f"word{index}"}, id=f"call_{index}") for index in range(3)]
 _RESULTS = [Message("tool", f"result {call.id}", name=call.name, tool_call_id=call.id) for call in _CALLS]
 TWO_CALLS = [Message("user", "q"), Message("assistant", "", tuple(_CALLS[:2])), *_RESULTS[:2]]
 
@@ -41,7 +41,8 @@ def prove_prefix_stable(template: ChatTemplate, ends: TurnEnds, observe: Observe
 
 def _prove(template: ChatTemplate, ends: TurnEnds, observe: Observe, opening: list[Message], thinking: str) -> None:
     conversation, before = list(opening), template.render(opening, TOOLS, generate=True)
-    for chosen in (slice(0, 1), slice(1, 2) if template.one_call else slice(1, 3), slice(3, 4)):
+    first = ""
+    for chosen in (slice(0, 1), slice(1, 2) if template.one_call else slice(1, 3), slice(0, 1)):
         results = _RESULTS[chosen]
         conversation += [Message("assistant", "", tuple(_CALLS[chosen]), thinking=thinking), *results]
         after = template.render(conversation, TOOLS, generate=True)
@@ -51,6 +52,11 @@ def _prove(template: ChatTemplate, ends: TurnEnds, observe: Observe, opening: li
         observed = after[: end.end()] + observe(results)
         if after != observed:
             raise unstable(template.model, observed, after)
+        turn = after[len(before) : end.end()]
+        # The same call again is the same turn, of which a prompt may have opened more: no header comes between.
+        first = first or turn
+        if chosen.start == 0 and not first.endswith(turn):
+            raise unstable(template.model, before + first, after)
         before = after
 
 

@@ -90,10 +90,15 @@ class ChatTemplate:
         first: TemplateError | None = None
         for self.short_ids, self.one_call in ((False, False), (True, False), (False, True), (True, True)):
             try:
-                self.render(conversation)
-                return
+                rendered = self.render(conversation)
             except TemplateError as error:
                 first = first or error
+            else:
+                shown = [
+                    str(value) in rendered for call in conversation[1].tool_calls for value in call.arguments.values()
+                ]
+                self.one_call = self.one_call or (shown[0] and not all(shown))  # some drop all but the first
+                return
         self.short_ids = self.one_call = False
         assert first is not None
         raise first
@@ -126,10 +131,10 @@ def fixed_variants(text: str) -> Iterator[tuple[str, str]]:
         if name.startswith("toolrl/"):
             yield name, (OWN_TEMPLATES / f"{name.removeprefix('toolrl/')}.jinja").read_text(encoding="utf-8")
         else:
-            yield name, (_trl_templates() / f"{name.removeprefix('trl/')}.jinja").read_text(encoding="utf-8")
+            yield name, (trl_templates() / f"{name.removeprefix('trl/')}.jinja").read_text(encoding="utf-8")
 
 
-def _trl_templates() -> Path:
+def trl_templates() -> Path:
     """The folder of TRL's templates, found without importing TRL."""
     package = importlib.util.find_spec("trl")
     return Path(package.origin).parent / "chat_templates" if package and package.origin else OWN_TEMPLATES
@@ -139,7 +144,7 @@ def _trl_templates() -> Path:
 def _known() -> dict[str, list[str]]:
     """Names of fixed variants by the text of what they replace."""
     known: dict[str, list[str]] = {}
-    folder, own = _trl_templates(), {path.stem for path in OWN_TEMPLATES.glob("*.jinja")}
+    folder, own = trl_templates(), {path.stem for path in OWN_TEMPLATES.glob("*.jinja")}
     for path in sorted(folder.glob("*.jinja")) if folder != OWN_TEMPLATES else []:
         name = path.stem.removesuffix("_training")
         variants = (
