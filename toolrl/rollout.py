@@ -231,6 +231,11 @@ def _cut(observation: list[int], room: int, renderer: Renderer) -> list[int]:
     return observation
 
 
+def renderer_of(renderer: Renderer, env: ToolEnv, task: Task) -> Renderer:
+    """The renderer with the template's variables of an episode: the environment's, and over them the task's."""
+    return renderer.with_options({**env.template_options, **(task.metadata.get("template_options") or {})})
+
+
 class _Prompts:
     """Renders what episodes share only once: a group's prompt, an environment's tools."""
 
@@ -253,8 +258,7 @@ class _Prompts:
 
     def renderer(self, request: RolloutRequest) -> Renderer:
         """The renderer with the variables of the environment, and with the task's own (`metadata`)."""
-        own = request.task.metadata.get("template_options") or {}
-        return self._renderer.with_options({**request.env.template_options, **own})
+        return renderer_of(self._renderer, request.env, request.task)
 
 
 def _observed(result: ToolResult) -> Message:

@@ -149,7 +149,7 @@ def table() -> str:
         "`python -m tests.chat.test_templates`; a test compares this file with a fresh one.",
         "",
         "*Prefix-stable*: at every point where the assistant speaks, the tokens so far are what the template renders;",
-        "where the template as it is fails, the variant that replaces it by itself is named, or the template is refused.",
+        "where the template as it is fails, the variant that replaces it by itself is named, or it is refused.",
         "*Parser* and *round trip*: the dialect's own reader; a call with hostile text is written and read back the",
         "same. *Ends*: the tokens on which sampling stops. *Opens*: the prompt ends inside of a block of thoughts.",
         "",

@@ -12,7 +12,7 @@ from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
 from toolrl.policy import Policy, ScriptedPolicy
-from toolrl.rollout import RolloutEngine, RolloutRequest
+from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory
 from toolrl.types import Sampling
@@ -95,7 +95,8 @@ def evaluate(
         for task in env.tasks.take(tasks):
             oracle = None
             if policy is None:
-                oracle = ScriptedPolicy([renderer.assistant_ids(message) for message in env.oracle(task)])
+                own = renderer_of(renderer, env, task)
+                oracle = ScriptedPolicy([own.assistant_ids(message) for message in env.oracle(task)])
             for sample in range(samples):
                 id = f"{prefix}/{env_id}/{task.id}/{sample}"
                 requests.append(RolloutRequest(env, task, env_id, id, oracle, {**about, **task_info(task.metadata)}))
