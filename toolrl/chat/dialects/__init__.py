@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 
 from toolrl.chat.dialects.base import Dialect
 from toolrl.chat.dialects.channels import AtemDialect, HarmonyDialect
@@ -89,8 +88,9 @@ def detect_dialect(written: str, eos: str = "") -> Dialect | None:
         if [(call.name, call.arguments, call.error) for call in calls] == [(PROBE.name, PROBE.arguments, None)]:
             reading.append(dialect)
     probe = Message("assistant", "", (PROBE,))
-    squeezed: Callable[[str], str] = lambda text: "".join(text.split())  # noqa: E731
-    return next((d for d in reading if squeezed(d.write(probe)) in squeezed(written)), next(iter(reading), None))
+    squeezed = "".join(written.split())
+    exact = (dialect for dialect in reading if "".join(dialect.write(probe).split()) in squeezed)
+    return next(exact, reading[0] if reading else None)
 
 
 __all__ = [

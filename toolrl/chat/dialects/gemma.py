@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from toolrl.chat.dialects.base import Dialect, Schemas, hide, show
+from toolrl.chat.dialects.base import Dialect, Schemas, hide, show, typed_value
 from toolrl.types import Message, ToolCall
 
 
@@ -88,10 +88,7 @@ class GemmaDialect(Dialect):
         match = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^,\[\]{}]+)').match(text, position)
         if match is None:
             raise ValueError(f"there is no value at {text[position : position + 20]!r}")
-        word = match.group(1).strip()
-        return {"None": None, "True": True, "False": False}.get(word) if word in _CONSTANTS else _json(
-            word
-        ), match.end()
+        return typed_value(match.group(1).strip(), None), match.end()  # models leave out the quotes of short strings
 
     def _container(self, text: str, position: int) -> tuple[Any, int]:
         closing = "}" if text[position] == "{" else "]"
@@ -155,14 +152,3 @@ class FunctionGemmaDialect(GemmaDialect):
     def write_thinking(self, thinking: str) -> str:
         """FunctionGemma does not think; as other families do."""
         return f"<think>\n{thinking}\n</think>\n\n"
-
-
-_CONSTANTS = ("None", "True", "False")
-
-
-def _json(word: str) -> Any:
-    """JSON, or else the text itself: models leave out the quotes of short strings."""
-    try:
-        return json.loads(word)
-    except ValueError:
-        return word
