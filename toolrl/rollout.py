@@ -136,7 +136,8 @@ class RolloutEngine:
                     if isinstance(policy, ChatPolicy):
                         stop = await self._play_chat(session, request, policy, turns)
                     else:
-                        stop = await self._play(session, request, policy, prompt_ids, turns)
+                        renderer = prompts.renderer(request)
+                        stop = await self._play(session, request, policy, renderer, prompt_ids, turns)
                     score = await session.score(stop)
             except InfrastructureError as error:
                 seconds = time.perf_counter() - start
@@ -154,11 +155,16 @@ class RolloutEngine:
         return trajectory
 
     async def _play(
-        self, session: EpisodeSession, request: RolloutRequest, policy: Policy, prompt_ids: list[int], turns: list[Turn]
+        self,
+        session: EpisodeSession,
+        request: RolloutRequest,
+        policy: Policy,
+        renderer: Renderer,
+        prompt_ids: list[int],
+        turns: list[Turn],
     ) -> StopReason:
         """Play one episode; finished turns are appended to `turns`. Returns why it ended."""
-        assert self.renderer is not None  # or there would be no prompt
-        limits = request.env.limits
+        limits, tools = request.env.limits, request.env.toolbox.schemas
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limits.seconds
         ids = list(prompt_ids)  # (P + C,) grows by appending only
@@ -176,7 +182,7 @@ class RolloutEngine:
                     raise  # the policy's own
                 return StopReason.SECONDS
             sampled = loop.time()
-            message = self.renderer.parse(sample.token_ids)
+            message = renderer.parse(sample.token_ids, tools, after_tools=bool(turns))
             turn = Turn(sample, message, generation_seconds=sampled - started)
             ids += sample.token_ids
             if sample.finish == "length":
@@ -187,12 +193,13 @@ class RolloutEngine:
             results = tuple(session.results[earlier:])
             observation: list[int] = []
             if results:
-                observation = self.renderer.observation_ids([_observed(result) for result in results])
+                told = [_observed(result) for result in results]
+                observation = renderer.observation_ids(told, after=sample.token_ids[-1])
                 room -= len(sample.token_ids)
                 if len(observation) >= room:
                     stop = stop or StopReason.TOKENS
                 if stop is not None:
-                    observation = self._cut(observation, room)
+                    observation = _cut(observation, room, renderer)
             turns.append(
                 replace(
                     turn,
@@ -243,16 +250,21 @@ class RolloutEngine:
     def _sampling_within(self, room: int, request: RolloutRequest) -> Sampling:
         return replace(self.sampling, max_tokens=min(self.sampling.max_tokens, request.env.limits.turn_tokens, room))
 
-    def _cut(self, observation: list[int], room: int) -> list[int]:
-        """Cut an observation to the room left, so that a truncated episode does not end on an end-of-turn token.
 
-        Trainers tell truncated completions by their last token; at least one token is kept.
-        """
-        assert self.renderer is not None
-        observation = observation[: max(room, 1)]
-        while len(observation) > 1 and observation[-1] == self.renderer.end_of_turn_id:
-            observation.pop()
-        return observation
+def _cut(observation: list[int], room: int, renderer: Renderer) -> list[int]:
+    """Cut an observation to the room left, so that a truncated episode does not end on an end-of-turn token.
+
+    Trainers tell truncated completions by their last token; at least one token is kept.
+    """
+    observation = observation[: max(room, 1)]
+    while len(observation) > 1 and observation[-1] in renderer.closing_ids:
+        observation.pop()
+    return observation
+
+
+def renderer_of(renderer: Renderer, env: ToolEnv, task: Task) -> Renderer:
+    """The renderer with the template's variables of an episode: the environment's, and over them the task's."""
+    return renderer.with_options({**env.template_options, **(task.metadata.get("template_options") or {})})
 
 
 async def _advance(session: EpisodeSession, message: Message, deadline: float, limits: Limits) -> StopReason | None:
@@ -287,15 +299,21 @@ class _Prompts:
         """
         if isinstance(request.policy or self._engine.policy, ChatPolicy):
             return []
-        renderer = self._engine.renderer
-        if renderer is None:
+        key = (id(request.env), request.task.id)
+        if key not in self._ids:
+            self._ids[key] = self.renderer(request).prompt_ids(opening, self._schemas_of(request.env))
+        return self._ids[key]
+
+    def renderer(self, request: RolloutRequest) -> Renderer:
+        """The renderer with the template's variables of the episode."""
+        if self._engine.renderer is None:
             raise ConfigError("a policy that generates tokens needs a renderer; pass RolloutEngine(policy, renderer)")
-        env, key = request.env, (id(request.env), request.task.id)
+        return renderer_of(self._engine.renderer, request.env, request.task)
+
+    def _schemas_of(self, env: ToolEnv) -> list[dict[str, Any]]:
         if id(env) not in self._schemas:
             self._schemas[id(env)] = env.toolbox.schemas
-        if key not in self._ids:
-            self._ids[key] = renderer.prompt_ids(opening, self._schemas[id(env)])
-        return self._ids[key]
+        return self._schemas[id(env)]
 
 
 def _observed(result: ToolResult) -> Message:

@@ -40,6 +40,9 @@ def evaluate_command(
     split: Annotated[str, typer.Option(help="'train' or 'test'.")] = "test",
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     max_turn_tokens: Annotated[int, typer.Option(min=1, help="Sampled tokens per turn.")] = 512,
+    dialect: Annotated[
+        str, typer.Option(help="How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
+    ] = "",
     env_settings: Annotated[str, typer.Option(help='JSON: {"ID": {"setting": value}}.')] = "{}",
     out: Annotated[Path | None, typer.Option(help="Append the trajectories to this JSONL file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
@@ -79,10 +82,10 @@ def evaluate_command(
     else:
         if base_url or request != "{}" or price_in or price_out:
             raise ConfigError(f"--base-url, --request and --price-... are for --model openai:NAME, got {model!r}")
-        renderer = Renderer(load_tokenizer(model))
+        renderer = Renderer(load_tokenizer(model), dialect=dialect or None)
         if policy == "model":
             weights = load_for_generation(model, device)
-            player = TransformersPolicy(weights, stop_token_ids=[renderer.end_of_turn_id])
+            player = TransformersPolicy(weights, stop_token_ids=renderer.stop_token_ids)
     writer = TrajectoryWriter(out) if out else None
     try:
         reports = evaluate(

@@ -12,7 +12,7 @@ from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
 from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy, ScriptedPolicy
-from toolrl.rollout import RolloutEngine, RolloutRequest
+from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory
 from toolrl.types import Sampling, Task
@@ -115,7 +115,8 @@ def _oracle(env: ToolEnv, task: Task, renderer: Renderer | None) -> Policy | Cha
     messages = env.oracle(task)
     if renderer is None:
         return ScriptedChatPolicy(messages)
-    return ScriptedPolicy([renderer.assistant_ids(message) for message in messages])
+    own = renderer_of(renderer, env, task)
+    return ScriptedPolicy([own.assistant_ids(message) for message in messages])
 
 
 def task_info(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def train(
     settings: dict[str, Any] = {
         "weights": arguments.weighted_envs(),
         "chat_template": Path(arguments.chat_template).read_text() if arguments.chat_template else None,
+        "dialect": arguments.dialect or None,
         "peft_config": adapter_settings(model_config),
         "task_seed": arguments.task_seed,
         "train_tasks": arguments.train_tasks,
