@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +163,9 @@ class Trajectories(Sequence[Trajectory]):
                 f"cannot sort by {by!r}; there are {', '.join(field for field in FIELDS if field != 'error')}"
             )
         order = "descending" if descending else "ascending"
-        return self._take(pc.sort_indices(self.table, sort_keys=[(by, order)], null_placement="at_end"))
+        with warnings.catch_warnings():  # nulls come last by default; how to say so changes from version to version
+            warnings.simplefilter("ignore", FutureWarning)
+            return self._take(pc.sort_indices(self.table, sort_keys=[(by, order)]))
 
     def sample(self, n: int, seed: int = 0) -> Trajectories:
         """At most n of them, drawn at random, in their order."""
@@ -240,7 +243,7 @@ class Trajectories(Sequence[Trajectory]):
             frame.dropna(subset=["reward"]).groupby(["env", "task"])[["success", "reward"]].mean().astype(float)
             for frame in (self.episodes(), other.episodes())
         )
-        frame = a.join(b, how="inner", lsuffix="_a", rsuffix="_b").reset_index()
+        frame = a.merge(b, left_index=True, right_index=True, suffixes=("_a", "_b")).reset_index()
         if frame.empty:
             raise ConfigError(f"no task was played in both: {len(a)} tasks on one side, {len(b)} on the other")
         frame["difference"] = frame["success_b"] - frame["success_a"]
