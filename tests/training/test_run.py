@@ -13,13 +13,10 @@ import pandas
 import pytest
 import yaml
 
-import toolrl.training
 from toolrl import Renderer, read_trajectories
 from toolrl.cli import main
 from toolrl.models import load_tokenizer
-from toolrl.training.run import parse_arguments
 
-RECIPES = Path(toolrl.training.__file__).parent / "recipes"
 SMALL = [
     "--model_name_or_path=tiny", "--envs", "toolrl/PythonMath-v0", "toolrl/DocsSearch-v0:0.5", "--max_steps=2",
     "--num_generations=4", "--per_device_train_batch_size=8", "--use_cpu=true", "--bf16=false",
@@ -185,11 +182,3 @@ def test_wrong_task_file_names_the_line(capsys: pytest.CaptureFixture[str], tmp_
     settings = json.dumps({"toolrl/PythonMath-v0": {"data": str(path)}})
     assert command("eval", "toolrl/PythonMath-v0", "--env-settings", settings) == 2
     assert "tasks.jsonl, line 2" in " ".join(capsys.readouterr().err.split())
-
-
-@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_recipes_are_read_and_their_environments_made(recipe: Path) -> None:
-    arguments, args, _ = parse_arguments(["--config", str(recipe)])
-    for env in arguments.make_envs("test").values():
-        assert args.max_completion_length <= env.limits.completion_tokens
-        env.close()

@@ -6,6 +6,7 @@ import random
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,6 +21,8 @@ from toolrl.view.query import FIELDS, Query
 
 if TYPE_CHECKING:
     import pandas
+
+    from toolrl.view.plots import Plots
 
 # What TRL's GRPO adds to a group's standard deviation before it divides by it.
 _EPSILON = 1e-4
@@ -255,6 +258,13 @@ class Trajectories(Sequence[Trajectory]):
             float(frame["difference"].mean()),
             bootstrap_interval([[value] for value in differences]),
         )
+
+    @cached_property
+    def plot(self) -> Plots:
+        """Figures of these episodes; see `toolrl.view.plots`."""
+        from toolrl.view.plots import Plots
+
+        return Plots(self)
 
     def _with_facts(self) -> Iterator[tuple[dict[str, Any], Trajectory]]:
         for row, trajectory in enumerate(self):
