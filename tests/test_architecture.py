@@ -44,11 +44,14 @@ OWNERS = {
     "e2b": "sandbox.e2b",
     "e2b_code_interpreter": "sandbox.e2b",
     "ddgs": "search",
+    "jinja2": "view",
     "langdetect": "rewards",
     "msgspec": "view",
     "sentence_transformers": "search",
+    "starlette": "view",
     "trafilatura": "search",
     "usearch": "search",
+    "uvicorn": "view",
 }
 
 PACKAGE_FOLDERS = {"toolrl": ROOT / "toolrl", "toolrl_envs": ROOT / "envs"}

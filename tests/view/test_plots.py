@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from toolrl import ConfigError, load
 
-from .conftest import episode
+from .episodes import episode
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Promises of the query language: what it finds, what it refuses, and that nothing is ever run."""
+"""Promises of the query language: what it finds, what it refuses, and that nothing is ever small."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from toolrl.view import FIELDS, FUNCTIONS, Query, Trajectories
 
 
 @pytest.fixture
-def episodes(run: Path) -> Trajectories:
-    return load(run)
+def episodes(small: Path) -> Trajectories:
+    return load(small)
 
 
 @pytest.mark.parametrize(

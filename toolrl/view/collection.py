@@ -95,10 +95,10 @@ class Trajectories(Sequence[Trajectory]):
         self._indexes = list(indexes)
 
     @classmethod
-    def of(cls, indexes: Sequence[TrajectoryIndex]) -> Trajectories:
-        """All episodes of some indexes."""
+    def of(cls, indexes: Sequence[TrajectoryIndex], names: Sequence[str] = ()) -> Trajectories:
+        """All episodes of some indexes; their runs are named after their folders, or as told."""
         tables = []
-        names = run_names([index.path for index in indexes])
+        names = names or run_names([index.path for index in indexes])
         for number, (index, name) in enumerate(zip(indexes, names, strict=True)):
             rows = index.table.num_rows
             table = index.table.append_column("run", pyarrow.array([name] * rows, pyarrow.string()))
@@ -154,6 +154,10 @@ class Trajectories(Sequence[Trajectory]):
             QueryError: It cannot be understood.
         """
         return Trajectories(self.table.filter(Query(query).mask(self.table)), self._indexes)
+
+    def masked(self, mask: Any) -> Trajectories:
+        """Those for which a column of booleans (N,) says so."""
+        return Trajectories(self.table.filter(mask), self._indexes)
 
     def sort(self, by: str, *, descending: bool = False) -> Trajectories:
         """In the order of a field; episodes that lack it come last.
@@ -265,6 +269,18 @@ class Trajectories(Sequence[Trajectory]):
         from toolrl.view.plots import Plots
 
         return Plots(self)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The file of each run that is in it, by the run's name."""
+        pairs = self.table.select(["run", "_index"]).group_by(["run", "_index"]).aggregate([]).to_pylist()
+        return {pair["run"]: self._indexes[pair["_index"]].path for pair in pairs}
+
+    def _repr_html_(self) -> str:
+        """A table whose rows open, for a notebook."""
+        from toolrl.view.html import table_html
+
+        return table_html(self)
 
     def _with_facts(self) -> Iterator[tuple[dict[str, Any], Trajectory]]:
         for row, trajectory in enumerate(self):

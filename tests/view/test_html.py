@@ -1,0 +1,161 @@
+"""Promises about HTML: an episode's facts are in it, and foreign text stays text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from toolrl import ToolFailure, Trajectory, read_trajectories
+from toolrl.view import load
+from toolrl.view.html import episode_html, notebook_html, page_html, timing, write_page
+
+OURS = {
+    *[
+        "article",
+        "header",
+        "dl",
+        "div",
+        "dt",
+        "dd",
+        "figure",
+        "svg",
+        "rect",
+        "title",
+        "figcaption",
+        "span",
+        "section",
+        "h4",
+        "h5",
+        "pre",
+        "details",
+        "summary",
+        "p",
+        "code",
+    ],
+    *[
+        "aside",
+        "table",
+        "tr",
+        "th",
+        "td",
+        "form",
+        "fieldset",
+        "legend",
+        "label",
+        "input",
+        "i",
+        "output",
+        "strong",
+        "style",
+    ],
+}
+
+
+class Elements(HTMLParser):
+    """Collects elements, attributes and text as a browser would find them."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_an_episode_shows_what_happened_and_how_it_was_graded(play: Callable[..., Trajectory]) -> None:
+    html = episode_html(play(failure=ToolFailure.RAISED, output="ZeroDivisionError"), advantage=0.93)
+    text = "".join(Elements(html).text)
+    shown = ("What is 2 + 2?", "print(2 + 2)", "ZeroDivisionError", "raised", "Two and two.", "<answer>4</answer>")
+    for part in (*shown, "success", "economy", "0.90", "+0.93", "right", "train", "answer as read"):
+        assert part in text, part
+
+
+def test_an_unscored_episode_says_why(play: Callable[..., Trajectory]) -> None:
+    text = "".join(Elements(episode_html(play(reward=None, error="SandboxFault: it died"))).text)
+    assert "unscored" in text
+    assert "SandboxFault: it died" in text
+
+
+def test_foreign_text_brings_no_element_and_no_attribute(harmful: Trajectory) -> None:
+    found = Elements(episode_html(harmful, advantage=-1.0))
+    assert found.tags <= OURS
+    assert not [name for name in found.attributes if name.startswith("on") or name in ("href", "src", "style")]
+    text = "".join(found.text)
+    assert "<script>owned(1)</script>" in text
+    assert "{{ 7 * 7 }}" in text
+    assert "\u27e8RLO\u27e9" in text
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", text)
+
+
+def test_a_lone_surrogate_can_be_shown_and_written(play: Callable[..., Trajectory]) -> None:
+    html = notebook_html(play(output="\ud83d half of a pair"))
+    assert "U+D83D" in html
+    html.encode("utf-8")
+
+
+def test_long_texts_are_folded_and_what_is_left_out_is_counted(play: Callable[..., Trajectory]) -> None:
+    html = notebook_html(play(output="line\n" * 1_000_000))
+    assert len(html) < 200_000
+    assert re.search(r"[\d,]+ further characters are not shown here", html)
+
+
+def test_a_notebook_shows_a_trajectory_without_any_script(play: Callable[..., Trajectory]) -> None:
+    html = play()._repr_html_()
+    assert html is not None
+    assert "What is 2 + 2?" in html
+    assert "script" not in Elements(html).tags
+
+
+def test_the_timing_bar_is_the_whole_of_the_time(play: Callable[..., Trajectory]) -> None:
+    segments = timing(play())
+    assert [(s.kind, s.seconds) for s in segments] == [
+        ("generation", 1.5), ("tools", 0.25), ("generation", 0.5), ("other", pytest.approx(0.25)),
+    ]  # fmt: skip
+    assert sum(segment.width for segment in segments) == pytest.approx(1000)
+
+
+def test_a_collection_shows_as_a_table_whose_size_is_bounded(run: Path, play: Callable[..., Trajectory]) -> None:
+    html = load(run)._repr_html_()
+    assert "120 episodes" in html
+    assert "sandbox=" in html
+    assert "allow-same-origin" not in html
+    assert len(html) < 4_000_000
+
+
+def test_rows_open_until_the_limit_of_bytes(run: Path) -> None:
+    page = page_html(load(run), "Episodes", limit_bytes=50_000)
+    opened = page.count("<template")
+    assert 0 < opened < 120
+    assert f"after the first {opened}" in page
+
+
+def test_a_page_to_share_needs_nothing_else_and_allows_nothing_else(run: Path, tmp_path: Path) -> None:
+    size = write_page(load(run)[:5], tmp_path / "page.html", "first")
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert size == len(page.encode())
+    assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
+    assert not re.search(r"(src|href)=\"(?!data:,)", page)
+    assert page.count("<template") == 5
+
+
+def test_an_old_file_without_thinking_is_shown(play: Callable[..., Trajectory], tmp_path: Path) -> None:
+    import json
+
+    row = play().to_row()
+    row["schema_version"] = 2
+    for turn in row["turns"]:
+        del turn["thinking"]
+    path = tmp_path / "trajectories.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert "print(2 + 2)" in "".join(Elements(episode_html(next(read_trajectories(path)))).text)

@@ -1,0 +1,168 @@
+"""Episodes as HTML: one for a notebook, a table of them, and a file to share.
+
+Nothing in here needs a script to be read, but for the sorting, filtering and opening of a table's rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from toolrl.trajectory import Trajectory, Turn
+from toolrl.types import ToolCall, ToolResult
+from toolrl.view.rendering import content_security_policy, render
+from toolrl.view.text import TextLimits
+from toolrl.view.tokens import Vocabulary, token_count, token_sections
+
+if TYPE_CHECKING:
+    from toolrl.view.collection import Trajectories
+
+LIMITS = TextLimits()
+_TOKENS = 4_000
+_NOTEBOOK_ROWS = 200
+_NOTEBOOK_BYTES = 1_000_000
+_NOTEBOOK_TEXTS = TextLimits(folded=20_000)
+COLUMNS = (
+    "env", "reward", "advantage", "pass_rate", "turns", "calls", "tokens", "seconds", "stop", "mode", "step",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CallView:
+    """A call with what came of it; `result` is None if the episode ended before."""
+
+    call: ToolCall
+    result: ToolResult | None
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of the timing bar, in thousandths of the episode."""
+
+    kind: str
+    title: str
+    start: float
+    width: float
+    seconds: float
+
+
+def calls_of(turn: Turn, number: int) -> list[CallView]:
+    """The calls of a turn, those without a result included; `number` counts turns from 0."""
+    results = {result.call.id: result for result in turn.results}
+    return [
+        CallView(call, results.get(call.id), f"{number}.{place}") for place, call in enumerate(turn.message.tool_calls)
+    ]
+
+
+def timing(trajectory: Trajectory) -> list[Segment]:
+    """Generation and tools, turn by turn, and what is left of the episode's time."""
+    spent = [
+        (kind, number, seconds)
+        for number, turn in enumerate(trajectory.turns, 1)
+        for kind, seconds in (("generation", turn.generation_seconds), ("tools", turn.tool_seconds))
+        if seconds > 0
+    ]
+    total = max(trajectory.seconds, sum(seconds for _, _, seconds in spent))
+    segments, start = [], 0.0
+    for kind, number, seconds in spent:
+        width = 1000 * seconds / total
+        segments.append(Segment(kind, f"turn {number}, {kind}", start, width, seconds))
+        start += width
+    if start < 1000 and total:
+        segments.append(Segment("other", "the rest", start, 1000 - start, total * (1000 - start) / 1000))
+    return segments
+
+
+def episode_html(
+    trajectory: Trajectory,
+    *,
+    advantage: float | None = None,
+    vocabulary: Vocabulary | None = None,
+    limits: TextLimits = LIMITS,
+    tokens: bool = True,
+    links: Any = None,
+) -> Markup:
+    """One episode, without a style sheet: its outcome, its turns, its tokens.
+
+    Args:
+        trajectory: The episode.
+        advantage: Its reward compared with its group's, if that is known.
+        vocabulary: The texts of its tokens; without it their ids are shown.
+        limits: How much of a text is shown.
+        tokens: Whether its tokens are shown.
+        links: Makes links to what is left out (`toolrl.view.server`); in a notebook there is nothing to link to.
+    """
+    return render(
+        "episode_fragment.html",
+        trajectory=trajectory,
+        turns=[(turn, calls_of(turn, number)) for number, turn in enumerate(trajectory.turns)],
+        advantage=advantage,
+        timing=timing(trajectory),
+        limits=limits,
+        links=links,
+        sections=list(token_sections(trajectory, vocabulary, advantage, count=_TOKENS)) if tokens else [],
+        tokens_left_out=max(0, token_count(trajectory) - _TOKENS),
+        has_texts=vocabulary is not None,
+    )
+
+
+def notebook_html(trajectory: Trajectory, **options: Any) -> str:
+    """One episode with its style sheet, for a notebook. `options` are those of `episode_html`."""
+    options = {"limits": _NOTEBOOK_TEXTS, **options}
+    return render("notebook.html", body=episode_html(trajectory, **options))
+
+
+def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_bytes: int = 0, **options: Any) -> str:
+    """Episodes as one self-contained page: a table that sorts and filters, whose rows open.
+
+    Args:
+        trajectories: The episodes.
+        title: Of the page.
+        about: A line below the title.
+        limit_bytes: Once so many bytes are written, rows no longer open; 0 is no limit.
+        options: Those of `episode_html`, `vocabulary` excepted: each run has its own.
+    """
+    rows = trajectories.table.select(["id", "run", "task", "prompt", "success", *COLUMNS]).to_pylist()
+    vocabularies = {run: Vocabulary.of_run(file.parent) for run, file in trajectories.files.items()}
+    bodies, written = [], 0
+    for row, trajectory in zip(rows, trajectories, strict=True):
+        if limit_bytes and written > limit_bytes:
+            break
+        advantage = row["advantage"] if row["reward"] is not None else None
+        bodies.append(episode_html(trajectory, advantage=advantage, vocabulary=vocabularies[row["run"]], **options))
+        written += len(bodies[-1])
+    return render(
+        "export.html",
+        title=title,
+        about=about,
+        rows=rows,
+        bodies=bodies,
+        several_runs=len({row["run"] for row in rows}) > 1,
+        policy=content_security_policy(served=False),
+    )
+
+
+def table_html(trajectories: Trajectories) -> str:
+    """Episodes as a table for a notebook, in a frame of its own that can reach nothing of the notebook.
+
+    The first 200 are shown; rows open until a megabyte is written.
+    """
+    shown = trajectories[:_NOTEBOOK_ROWS]
+    about = f"the first {len(shown):,} of {len(trajectories):,}" if len(shown) < len(trajectories) else ""
+    page = page_html(shown, "Episodes", about=about, limit_bytes=_NOTEBOOK_BYTES, limits=_NOTEBOOK_TEXTS, tokens=False)
+    return render("notebook_table.html", page=page, summary=repr(trajectories).strip("<>"))
+
+
+def write_page(trajectories: Trajectories, path: Path, title: str, about: str = "") -> int:
+    """Write `page_html` to a file, and return its size in bytes.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    page = page_html(trajectories, title, about=about).encode("utf-8", "backslashreplace")
+    path.write_bytes(page)
+    return len(page)

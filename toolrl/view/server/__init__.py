@@ -1,0 +1,5 @@
+"""`toolrl view`: a local page for runs, on Starlette. Pages are made here; the browser only shows them."""
+
+from toolrl.view.server.serving import PageServer, make_app
+
+__all__ = ["PageServer", "make_app"]

@@ -1,0 +1,101 @@
+"""Who may ask: only whoever was given the address with its token, from this machine, from our own pages.
+
+What is kept out: other users of the machine (the token), other sites in the same browser (the cookie is
+SameSite=Strict, the Origin and Sec-Fetch-Site headers are read), and names that resolve to this machine (the Host
+header; DNS rebinding).
+
+What is not: cookies know no ports, so another server on 127.0.0.1 that the same browser visits is sent ours as well. It
+does not learn the token from it, but can ask in that browser's name as long as this server runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from toolrl.view.rendering import content_security_policy, render
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Access:
+    """Answers what is not allowed with 403, and gives every answer the headers that keep a browser strict."""
+
+    def __init__(self, app: ASGIApp, token: str):
+        """Guard an application with a token."""
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # no WebSocket is served
+        port = (scope.get("server") or ("", 0))[1]
+        headers = Headers(scope=scope)
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        is_new = hmac.compare_digest(given.encode(), self._token.encode())
+        refusal = _foreign(headers, port)
+        if not refusal and not is_new and not self._knows(headers, port):
+            refusal = "the address lacks its token; open the one that toolrl view printed"
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                found = MutableHeaders(scope=message)
+                found["Content-Security-Policy"] = content_security_policy(served=True)
+                for name, value in _HEADERS.items():
+                    found[name] = value
+                if is_new and not refusal:
+                    cookie = f"{_cookie_name(port)}={self._digest(port)}; Path=/; HttpOnly; SameSite=Strict"
+                    found.append("Set-Cookie", cookie)
+            await send(message)
+
+        if refusal:
+            body = render("refused.html", reason=refusal).encode()
+            start = [(b"content-type", b"text/html; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+            await answer({"type": "http.response.start", "status": 403, "headers": start})
+            await answer({"type": "http.response.body", "body": body})
+        else:
+            await self._app(scope, receive, answer)
+
+    def _knows(self, headers: Headers, port: int) -> bool:
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(_cookie_name(port))
+        except CookieError:
+            return False
+        return cookie is not None and hmac.compare_digest(cookie.value.encode(), self._digest(port).encode())
+
+    def _digest(self, port: int) -> str:
+        return hmac.new(self._token.encode(), f"cookie for port {port}".encode(), hashlib.sha256).hexdigest()
+
+
+def _foreign(headers: Headers, port: int) -> str:
+    """Why a request does not come from our own pages; empty if it may."""
+    names = {f"127.0.0.1:{port}", f"localhost:{port}", *(("127.0.0.1", "localhost") if port == 80 else ())}
+    host = headers.get("host", "")
+    if host not in names:
+        return "it was asked for under another name than 127.0.0.1 or localhost"
+    if "origin" in headers and headers["origin"] != f"http://{host}":
+        return "it was asked for by a page of another origin"
+    is_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not is_page:
+        return "it was asked for by a page of another site"
+    return ""
+
+
+def _cookie_name(port: int) -> str:
+    return f"toolrl-view-{port}"

@@ -1,0 +1,255 @@
+"""The run list, a run, an episode, and what did not fit on an episode's page."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+from starlette.requests import Request
+from starlette.responses import Response
+
+from toolrl.errors import ConfigError, QueryError
+from toolrl.trajectory import Trajectory
+from toolrl.view.code import argument_text
+from toolrl.view.collection import Trajectories
+from toolrl.view.curves import HEIGHT, WIDTH, panels
+from toolrl.view.html import episode_html
+from toolrl.view.server.answers import Links, answer, run_of, runs_of, whole_number
+from toolrl.view.server.runs import Run
+from toolrl.view.tokens import token_count, token_sections
+
+PAGE_ROWS = 50
+_PIECE = 200_000
+_TOKENS = 4_000
+_FACETS = ("success", "env", "mode", "stop")
+_FACET_VALUES = 6
+# Title, field, whether it is a number, whether a phone can do without.
+COLUMNS = (
+    ("reward", "reward", True, False), ("advantage", "advantage", True, True), ("pass rate", "pass_rate", True, True),
+    ("turns", "turns", True, True), ("calls", "calls", True, False), ("tokens", "tokens", True, True),
+    ("time", "seconds", True, True), ("stop", "stop", False, True), ("mode", "mode", False, True),
+    ("step", "step", True, False),
+)  # fmt: skip
+_SHOWN = ("id", "task", "env", "prompt", "success", *(field for _, field, _, _ in COLUMNS))
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """How often a value occurs, and the query that asks for it."""
+
+    value: str
+    count: int
+    where: str
+
+
+def run_list(request: Request) -> Response:
+    """All runs, each with what it has come to."""
+    runs = runs_of(request)
+    version = ".".join(run.version for run in runs.by_name.values())
+    if request.query_params.get("known") == version:
+        return Response(status_code=304)
+    return answer(request, "runs.html", version=version, runs=[_about(run) for run in runs.by_name.values()])
+
+
+def run_page(request: Request) -> Response:
+    """A run: its curves, and the table of its episodes."""
+    run = run_of(request)
+    version = run.version
+    if request.query_params.get("known") == version:
+        return Response(status_code=304)
+    where, sort = request.query_params.get("where", ""), request.query_params.get("sort", "")
+    mistake = ""
+    try:
+        found = run.select(where, sort)
+    except QueryError as error:
+        found, mistake = None, str(error)
+    number = whole_number(request, "page", 1)
+    pages = max(1, -(-len(found) // PAGE_ROWS)) if found is not None else 1
+    number = max(1, min(number, pages))
+    rows = rows_of(found[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]) if found is not None else []
+    return answer(
+        request,
+        "run.html",
+        run=run,
+        about=_about(run),
+        version=version,
+        where=where,
+        sort=sort,
+        mistake=mistake,
+        found=0 if found is None else len(found),
+        rows=rows,
+        columns=COLUMNS,
+        page=number,
+        pages=pages,
+        facets=_facets(found, where) if found is not None else {},
+        panels=panels(run.metrics.refresh()),
+        size=(WIDTH, HEIGHT),
+    )
+
+
+def episode_page(request: Request) -> Response:
+    """One episode, with the one before and the one after in the table that it was opened from."""
+    run = run_of(request)
+    where, sort = request.query_params.get("where", ""), request.query_params.get("sort", "")
+    trajectory, row = find(run, request.query_params.get("id", ""))
+    before = after = place = count = None
+    found = run.select(where, sort)
+    if found is not None and (at := pc.index(found.table["id"], trajectory.id).as_py()) >= 0:
+        place, count = at + 1, len(found)
+        before = found.table["id"][at - 1].as_py() if at else None
+        after = found.table["id"][at + 1].as_py() if at + 1 < count else None
+    advantage = row["advantage"] if trajectory.score.value is not None else None
+    links = Links(run.name, trajectory.id, open_tokens="tokens" in request.query_params)
+    return answer(
+        request,
+        "episode.html",
+        run=run,
+        trajectory=trajectory,
+        row=row,
+        where=where,
+        sort=sort,
+        before=before,
+        after=after,
+        place=place,
+        count=count,
+        body=episode_html(trajectory, advantage=advantage, vocabulary=run.vocabulary, links=links),
+    )
+
+
+def text_page(request: Request) -> Response:
+    """A piece of a text that is too long for its episode's page."""
+    run = run_of(request)
+    trajectory, _ = find(run, request.query_params.get("id", ""))
+    place = request.query_params.get("place", "")
+    text = _text_at(trajectory, place)
+    start = whole_number(request, "start", 0)
+    end = min(len(text), start + _PIECE)
+    links = Links(run.name, trajectory.id)
+    return answer(
+        request,
+        "text.html",
+        run=run,
+        trajectory=trajectory,
+        place=place,
+        text=text[start:end],
+        start=start,
+        end=end,
+        total=len(text),
+        following=links.text(place, end) if end < len(text) else "",
+    )
+
+
+def tokens_page(request: Request) -> Response:
+    """Tokens that are too many for their episode's page."""
+    run = run_of(request)
+    trajectory, row = find(run, request.query_params.get("id", ""))
+    start, total = whole_number(request, "start", 0), token_count(trajectory)
+    advantage = row["advantage"] if trajectory.score.value is not None else None
+    links = Links(run.name, trajectory.id, open_tokens=True)
+    return answer(
+        request,
+        "token_page.html",
+        run=run,
+        trajectory=trajectory,
+        advantage=advantage,
+        sections=list(token_sections(trajectory, run.vocabulary, advantage, start, _TOKENS)),
+        has_texts=run.vocabulary is not None,
+        tokens_left_out=0,
+        links=links,
+        start=start,
+        end=min(total, start + _TOKENS),
+        total=total,
+        before=links.tokens(max(0, start - _TOKENS)) if start else "",
+        after=links.tokens(start + _TOKENS) if start + _TOKENS < total else "",
+    )
+
+
+def find(run: Run, id: str) -> tuple[Trajectory, dict[str, Any]]:
+    """An episode and its row of the table.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    episodes = run.episodes()
+    row = pc.index(episodes.table["id"], id).as_py() if episodes is not None and id else -1
+    if episodes is None or row < 0:
+        raise ConfigError(f"{run.name!r} has no episode {id!r}")
+    return episodes[row], rows_of(episodes[row : row + 1])[0]
+
+
+def rows_of(episodes: Trajectories) -> list[dict[str, Any]]:
+    """What a table shows of some episodes."""
+    rows: list[dict[str, Any]] = episodes.table.select(list(_SHOWN)).to_pylist()
+    for row in rows:
+        if row["reward"] is None:
+            row["advantage"] = None
+    return rows
+
+
+def _about(run: Run) -> dict[str, Any]:
+    """The figures of a run."""
+    episodes = run.episodes()
+    run.metrics.refresh()
+    about: dict[str, Any] = {"run": run, "live": run.is_live, "written": run.written, "step": run.metrics.step}
+    about["ago"] = time.time() - run.written if run.written else None
+    about["broken"] = run.broken_lines
+    about["count"] = 0 if episodes is None else len(episodes)
+    about["unscored"] = 0 if episodes is None else episodes.table["reward"].null_count
+    about["modes"] = []
+    if episodes is not None:
+        table = episodes.table.select(["mode", "env", "success"])
+        table = table.set_column(2, "success", pc.cast(table["success"], "float64"))
+        found = table.group_by(["mode", "env"], use_threads=False).aggregate([("success", "mean"), ("env", "count")])
+        about["modes"] = found.to_pylist()
+    return about
+
+
+def _facets(found: Trajectories, where: str) -> dict[str, list[Facet]]:
+    facets = {}
+    for field in _FACETS:
+        counts = pc.value_counts(found.table[field]).to_pylist()
+        if len(counts) < 2:
+            continue
+        counts.sort(key=lambda entry: -entry["counts"])
+        facets[field] = [
+            Facet(str(entry["values"]), entry["counts"], _and(where, field, entry["values"]))
+            for entry in counts[:_FACET_VALUES]
+        ]
+    return facets
+
+
+def _and(where: str, field: str, value: Any) -> str:
+    if value is None:
+        condition = f"{field} is None"
+    else:
+        condition = f"{field} == {int(value) if isinstance(value, bool) else repr(value)}"
+    if not where.strip():
+        return condition
+    return f"({where}) and {condition}" if " or " in where else f"{where} and {condition}"
+
+
+def _text_at(trajectory: Trajectory, place: str) -> str:
+    """The text at a place of an episode, by the name that `episode_fragment.html` gives it."""
+    kind, *at = place.split(".", 3)
+    try:
+        if kind == "prompt":
+            return trajectory.prompt[int(at[0])].content
+        if kind == "answer":
+            return trajectory.score.answer or ""
+        if kind == "error":
+            return trajectory.error
+        turn = trajectory.turns[int(at[0])]
+        if kind in ("thinking", "content"):
+            return turn.message.thinking if kind == "thinking" else turn.message.content
+        call = turn.message.tool_calls[int(at[1])]
+        if kind == "raw":
+            return call.raw
+        if kind == "argument":
+            return argument_text(call.arguments[at[2]])
+        if kind == "output":
+            return next(result.content for result in turn.results if result.call.id == call.id)
+    except (IndexError, KeyError, ValueError, StopIteration):
+        pass
+    raise ConfigError(f"the episode has no text at {place!r}")

@@ -1,0 +1,180 @@
+"""The runs that are served: their episodes and metrics, read on as they grow."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from toolrl.errors import ConfigError, TaskError
+from toolrl.view.collection import Paired, Trajectories, run_names
+from toolrl.view.curves import Metrics
+from toolrl.view.index import FILE_NAME, TrajectoryIndex
+from toolrl.view.tokens import Vocabulary
+
+_LIVE_SECONDS = 90.0
+_KEPT = 16
+_MARKS = (FILE_NAME, "metrics.jsonl", "config.yaml")
+NEWEST, OLDEST = "", "oldest"
+
+
+class Run:
+    """One run. Several requests may ask at once: what changes is changed under a lock.
+
+    Attributes:
+        name: As it is shown and linked.
+        folder: Where it lies.
+        file: Its trajectories; they need not be there yet.
+    """
+
+    def __init__(self, name: str, path: Path):
+        """Name a folder, or a file of trajectories."""
+        self.name = name
+        self.folder = path if path.is_dir() else path.parent
+        self.file = path / FILE_NAME if path.is_dir() else path
+        self.metrics = Metrics(self.folder / "metrics.jsonl" if path.is_dir() else Path("/dev/null/none"))
+        self._index: TrajectoryIndex | None = None
+        self._all: Trajectories | None = None
+        self._kept: OrderedDict[tuple[str, str], Trajectories] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def episodes(self) -> Trajectories | None:
+        """All that have been written so far; None before the first.
+
+        Raises:
+            TaskError: They were written by a version that cannot be read.
+        """
+        with self._lock:
+            if not self.file.is_file():
+                return None
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the page tells of broken lines
+                if self._index is None:
+                    self._index = TrajectoryIndex(self.file)
+                changed = self._index.refresh()
+            if changed or self._all is None:
+                self._all = Trajectories.of([self._index], names=[self.name])
+                self._kept.clear()
+            return self._all if len(self._all) else None
+
+    def select(self, where: str, sort: str) -> Trajectories | None:
+        """Those that fit a query, in an order: a field's name, with `-` for descending; newest or oldest first.
+
+        Raises:
+            QueryError: The query or the order cannot be understood.
+        """
+        episodes = self.episodes()
+        if episodes is None:
+            return None
+        with self._lock:
+            if (where, sort) not in self._kept:
+                found = episodes.where(where) if where.strip() else episodes
+                if sort == NEWEST:
+                    found = found[::-1]
+                elif sort != OLDEST:
+                    found = found.sort(sort.removeprefix("-"), descending=sort.startswith("-"))
+                self._kept[where, sort] = found
+                while len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end((where, sort))
+            return self._kept[where, sort]
+
+    @property
+    def broken_lines(self) -> int:
+        """Lines of the file that are no trajectories."""
+        return len(self._index.broken) if self._index else 0
+
+    @property
+    def version(self) -> str:
+        """Changes whenever there is something new to show."""
+        sizes = []
+        for path in (self.file, self.folder / "metrics.jsonl"):
+            try:
+                status = path.stat()
+                sizes.append(f"{status.st_ino:x}.{status.st_size:x}")
+            except OSError:
+                sizes.append("0")
+        return "-".join([*sizes, "live" if self.is_live else "still"])
+
+    @property
+    def is_live(self) -> bool:
+        """Whether something was written in the last minute and a half."""
+        return time.time() - self.written < _LIVE_SECONDS
+
+    @property
+    def written(self) -> float:
+        """When something was last written, in seconds since the epoch; 0 if never."""
+        times = [0.0]
+        for path in (self.file, self.folder / "metrics.jsonl"):
+            try:
+                times.append(path.stat().st_mtime)
+            except OSError:
+                continue
+        return max(times)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary | None:
+        """The texts of its tokens, if its model's tokenizer is there."""
+        return Vocabulary.of_run(self.folder)
+
+
+class Runs:
+    """The runs by their names."""
+
+    def __init__(self, paths: Sequence[Path]):
+        """Find the runs.
+
+        Args:
+            paths: Folders of runs, folders that hold such folders, files of trajectories.
+
+        Raises:
+            TaskError: There is no run at one of them.
+        """
+        found = [run for path in paths for run in _find(path)]
+        names = run_names([path / FILE_NAME if path.is_dir() else path for path in found])
+        self.by_name = {name: Run(name, path) for name, path in zip(names, found, strict=True)}
+        self._compared: OrderedDict[tuple[str, ...], Paired] = OrderedDict()
+
+    def __getitem__(self, name: str) -> Run:
+        if name not in self.by_name:
+            raise ConfigError(f"there is no run {name!r}; there are {', '.join(self.by_name)}")
+        return self.by_name[name]
+
+    def pair(self, a: Run, a_where: str, b: Run, b_where: str) -> Paired:
+        """Compare some episodes of a run with some of another, or of the same.
+
+        Raises:
+            QueryError: A query cannot be understood.
+            ConfigError: They have no task in common.
+        """
+        key = (a.name, a_where, a.version, b.name, b_where, b.version)
+        if key not in self._compared:
+            left, right = a.select(a_where, OLDEST), b.select(b_where, OLDEST)
+            if left is None or right is None:
+                raise ConfigError(f"there are no episodes yet in {(a if left is None else b).name!r}")
+            self._compared[key] = left.pair(right)
+            while len(self._compared) > _KEPT:
+                self._compared.popitem(last=False)
+        return self._compared[key]
+
+
+def of_task(episodes: Trajectories, env: str, task: str) -> Trajectories:
+    """All episodes of a task."""
+    mask = pc.and_(pc.equal(episodes.table["env"], env), pc.equal(episodes.table["task"], task))
+    return episodes.masked(mask)
+
+
+def _find(path: Path) -> list[Path]:
+    path = path.resolve()
+    if path.is_file() or any((path / name).is_file() for name in _MARKS):
+        return [path]
+    inside = sorted(child for child in path.glob("*/") if any((child / name).is_file() for name in _MARKS))
+    if not inside:
+        raise TaskError(f"there is no run at {str(path)!r}; name a run's folder or a file of trajectories")
+    return inside

@@ -1,0 +1,121 @@
+"""The application and its server."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from toolrl.errors import ConfigError, InfrastructureError, UserError
+from toolrl.view.server import comparing, pages
+from toolrl.view.server.access import Access
+from toolrl.view.server.answers import answer
+from toolrl.view.server.runs import Runs
+
+_HOST = "127.0.0.1"
+_STOPPING_SECONDS = 2
+
+
+def make_app(paths: Sequence[Path], token: str) -> ASGIApp:
+    """The application.
+
+    Args:
+        paths: Folders of runs, folders that hold such folders, files of trajectories.
+        token: Whoever has it may look.
+
+    Raises:
+        TaskError: There is no run at one of the paths.
+    """
+    app = Starlette(
+        routes=[
+            Route("/", pages.run_list),
+            Route("/run", pages.run_page),
+            Route("/episode", pages.episode_page),
+            Route("/text", pages.text_page),
+            Route("/tokens", pages.tokens_page),
+            Route("/group", comparing.group_page),
+            Route("/compare", comparing.compare_page),
+            Route("/diff", comparing.diff_page),
+        ],
+        exception_handlers={UserError: _mistake, 404: _not_found},
+    )
+    app.state.runs = Runs(paths)
+    return Access(app, token)
+
+
+def _mistake(request: Request, error: Exception) -> Response:
+    return answer(request, "message.html", status=400, title="This cannot be shown", message=str(error))
+
+
+def _not_found(request: Request, error: Exception) -> Response:
+    return answer(request, "message.html", status=404, title="There is no such page", message="")
+
+
+class PageServer:
+    """The local page, served on a thread.
+
+    Attributes:
+        url: Its address, with the token.
+    """
+
+    def __init__(self, paths: Sequence[Path], port: int = 0):
+        """Listen on 127.0.0.1; `start` serves.
+
+        Args:
+            paths: What to show; see `make_app`.
+            port: 0 takes a free one.
+
+        Raises:
+            ConfigError: The port is taken.
+            TaskError: There is no run at one of the paths.
+        """
+        token = secrets.token_urlsafe(24)
+        app = make_app(paths, token)
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((_HOST, port))
+        except (OSError, OverflowError) as error:
+            self._socket.close()
+            raise ConfigError(f"cannot listen on {_HOST}:{port}: {error}; --port 0 takes a free port") from None
+        self.url = f"http://{_HOST}:{self._socket.getsockname()[1]}/?token={token}"
+        config = uvicorn.Config(
+            app,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=_STOPPING_SECONDS,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="toolrl-view", daemon=True
+        )
+
+    def start(self) -> None:
+        """Serve until `stop`; returns when requests are answered.
+
+        Raises:
+            InfrastructureError: The server ended at once.
+        """
+        self._thread.start()
+        while not self._server.started:
+            if not self._thread.is_alive():
+                raise InfrastructureError("the local page's server could not be started")
+            self._thread.join(0.01)
+
+    def stop(self) -> None:
+        """Answer what has been asked, and end."""
+        self._server.should_exit = True
+        self._thread.join(3 * _STOPPING_SECONDS)
+        self._socket.close()

@@ -1,0 +1,104 @@
+"""Text that a model, a tool or a web page wrote, as HTML that shows all of it and lets none of it act.
+
+Markup is escaped. What a reader could not see, or what would change how the text around it reads, becomes visible:
+control characters, ANSI escapes, marks that turn the direction of writing, characters without width, lone surrogates.
+The joiners U+200C and U+200D stay as they are: scripts and emoji need them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+# ANSI: ECMA-48, 5.4 (control sequences) and 8.3.89 (operating system commands).
+_SPECIAL = re.compile(
+    r"(?P<ansi>\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]{0,400}(?:\x07|\x1b\\))"
+    "|(?P<one>[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f])"
+)
+_NAMES = {
+    0x00AD: "SHY", 0x061C: "ALM", 0x200B: "ZWSP", 0x200E: "LRM", 0x200F: "RLM", 0x2028: "LS", 0x2029: "PS",
+    0x202A: "LRE", 0x202B: "RLE", 0x202C: "PDF", 0x202D: "LRO", 0x202E: "RLO", 0x2060: "WJ", 0x2066: "LRI",
+    0x2067: "RLI", 0x2068: "FSI", 0x2069: "PDI", 0xFEFF: "BOM",
+}  # fmt: skip
+
+
+def plain(text: str) -> str:
+    """The text with stand-ins for what cannot be seen; not yet escaped."""
+    return _SPECIAL.sub(lambda match: "".join(map(_stand_in, match[0])), text)
+
+
+def marked(text: str) -> Markup:
+    """The text as HTML in which the stand-ins of `plain` are told apart from the text."""
+    pieces, end = [], 0
+    for match in _SPECIAL.finditer(text):
+        pieces.append(escape(text[end : match.start()]))
+        end = match.end()
+        title = "terminal escape" if match["ansi"] else f"U+{ord(match[0]):04X}"
+        shown = escape("".join(map(_stand_in, match[0])))
+        pieces.append(Markup('<span class="control" title="{}">{}</span>').format(title, shown))
+    pieces.append(escape(text[end:]))
+    return Markup("").join(pieces)
+
+
+def _stand_in(character: str) -> str:
+    code = ord(character)
+    if not _SPECIAL.fullmatch(character):
+        return character
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    return f"\u27e8{_NAMES.get(code, f'U+{code:04X}')}\u27e9"
+
+
+@dataclass(frozen=True, slots=True)
+class TextLimits:
+    """How much of one text is shown.
+
+    Attributes:
+        lines: At most so many lines are open.
+        characters: At most so many characters are open.
+        folded: At most so many characters are there in all, the rest being folded away.
+    """
+
+    lines: int = 24
+    characters: int = 2_400
+    folded: int = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A text, cut in up to three.
+
+    Attributes:
+        head: What is open.
+        rest: What is folded away; empty if the head is all.
+        left_out: Characters after that, which are not there.
+        shown: Characters that are there, from the beginning.
+    """
+
+    head: str
+    rest: str
+    left_out: int
+    shown: int
+
+    @property
+    def rest_lines(self) -> int:
+        """How many lines are folded away."""
+        return self.rest.count("\n") + 1
+
+
+def excerpt(text: str, limits: TextLimits) -> Excerpt:
+    """Cut a text, at an end of a line where there are enough; what is only a little too long stays whole."""
+    lines = text[: limits.characters].split("\n", limits.lines)
+    if len(lines) > limits.lines:
+        end = sum(len(line) + 1 for line in lines[:-1])
+    else:
+        end = min(len(text), limits.characters)
+    if len(text) - end < limits.characters // 8 and text.count("\n", end) < 4:
+        end = len(text)
+    shown = max(end, min(len(text), limits.folded))
+    return Excerpt(text[:end], text[end:shown], len(text) - shown, shown)
