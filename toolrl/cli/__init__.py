@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from toolrl.cli import demonstrations, environments, sandbox, search, training, viewing
+from toolrl.cli import demonstrations, environments, episodes, sandbox, search, training, viewing
 from toolrl.errors import InfrastructureError, UserError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(sandbox.app)
 app.add_typer(sandbox.sandbox_app, name="sandbox")
 app.add_typer(search.app, name="search")
 app.add_typer(viewing.app)
+app.add_typer(episodes.app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -14,7 +14,7 @@ from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolrl.training.curves import plot_curves, read_metrics
-from toolrl.trajectory import Trajectory
+from toolrl.view.terminal import print_episode
 
 
 class MetricsCallback(TrainerCallback):
@@ -113,16 +113,3 @@ def _hacks(logs: dict[str, Any], env: str) -> str:
     """What the monitors of code answers saw, if anything."""
     hack, gap = logs.get(f"{env}/part_hack", 0.0), logs.get(f"{env}/part_gap", 0.0)
     return f" hacks {hack:.2f}, visible - hidden {gap:.2f}" if hack or gap else ""
-
-
-def print_episode(console: Console, trajectory: Trajectory) -> None:
-    """Print a conversation with its verdict. What models and tools wrote is shown as plain text."""
-    console.rule(f"{trajectory.env_id} {trajectory.task_id}", style="dim")
-    for message in trajectory.messages:
-        console.print(Text(f"{message.role}: ", style="bold"), Text(message.content), sep="", soft_wrap=True)
-        for call in message.tool_calls:
-            console.print(
-                Text(f"  -> {call.name or '?'} {json.dumps(dict(call.arguments))}", style="cyan"), soft_wrap=True
-            )
-    score = trajectory.score
-    console.print(Text(f"reward {score.value}  {score.reason}  ({trajectory.stop})", style="dim"))
