@@ -52,6 +52,8 @@ def episodes(small: Path) -> Trajectories:
         ("usage('cache_hits') == 2", "abd"),
         ("info('model') == 'big'", "d"),
         ("info('step') == 2", "d"),
+        ("info('nobody') == 'x' or info('nobody') > 1", ""),
+        ("info('nobody') is None", "abcde"),
         ("step in [2, 7]", "d"),
         ("needs_tool and calls == 0", "c"),
         ("group is None", "e"),
