@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -28,7 +29,7 @@ LAYERS = (
     "episode",
     "env",
     "rollout",
-    "audit evaluation tiny view",
+    "audit demos evaluation tiny view",
     "models",
     "distributed interop training",
     "cli __main__",
@@ -44,7 +45,7 @@ OWNERS = {
     "e2b": "sandbox.e2b",
     "e2b_code_interpreter": "sandbox.e2b",
     "ddgs": "search",
-    "jinja2": "view",
+    "jinja2": "chat view",
     "langdetect": "rewards",
     "msgspec": "view",
     "sentence_transformers": "search",
@@ -102,6 +103,7 @@ def imports_of(source: str, module: str, is_package: bool = False) -> list[Impor
     return imports
 
 
+@cache
 def modules(package: str) -> dict[str, Path]:
     folder = PACKAGE_FOLDERS[package]
     return {
@@ -110,6 +112,7 @@ def modules(package: str) -> dict[str, Path]:
     }
 
 
+@cache
 def package_imports(package: str) -> list[Import]:
     return [
         entry

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         InfrastructureError as InfrastructureError,
         MissingExtra as MissingExtra,
         PolicyFault as PolicyFault,
+        QueryError as QueryError,
         RetrieverFault as RetrieverFault,
         SandboxFault as SandboxFault,
         TaskError as TaskError,
@@ -53,14 +54,15 @@ if TYPE_CHECKING:
         ToolFailure as ToolFailure,
         ToolResult as ToolResult,
     )
+    from toolrl.view import Trajectories as Trajectories, load as load
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
     "toolrl.chat": "HermesDialect Renderer",
     "toolrl.env": "ToolEnv call make say",
-    "toolrl.errors": "ConfigError EnvironmentNotFound InfrastructureError MissingExtra PolicyFault RetrieverFault "
-    "SandboxFault TaskError TemplateError ToolDefinitionError ToolError ToolrlError UserError",
+    "toolrl.errors": "ConfigError EnvironmentNotFound InfrastructureError MissingExtra PolicyFault QueryError "
+    "RetrieverFault SandboxFault TaskError TemplateError ToolDefinitionError ToolError ToolrlError UserError",
     "toolrl.policy": "Policy ScriptedPolicy",
     "toolrl.rollout": "RolloutEngine RolloutRequest",
     "toolrl.rows": "is_file_name read_rows",
@@ -69,6 +71,7 @@ _EXPORTS = {
     "toolrl.tools": "Tool per_episode per_run tool",
     "toolrl.trajectory": "Trajectory TrajectoryWriter read_trajectories",
     "toolrl.types": "Episode Limits Message Role Sample Sampling Score StopReason Task ToolCall ToolFailure ToolResult",
+    "toolrl.view": "Trajectories load",
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 

@@ -9,7 +9,7 @@ import importlib.metadata
 import operator
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import gymnasium
@@ -57,6 +57,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         limits: Limits | None = None,
         oracle: Callable[[Task], Sequence[Message]] | None = None,
         dialect: Dialect | None = None,
+        template_options: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
     ):
         """Put an environment together.
@@ -71,6 +72,8 @@ class ToolEnv(gymnasium.Env[str, str]):
             oracle: `task -> assistant messages` that solve it; used by checks, demonstrations and
                 `toolrl eval --policy oracle`.
             dialect: How the Gymnasium face reads tool calls in actions; Hermes by default.
+            template_options: Variables of the chat template for every episode, such as `{"enable_thinking": False}`;
+                a task's own are in its `metadata["template_options"]`.
             render_mode: "ansi" makes `render()` return the conversation as text.
         """
         self.tasks = tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
@@ -83,6 +86,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._reward = reward
         self._oracle = oracle
         self.dialect: Dialect = dialect or HermesDialect()
+        self.template_options: Mapping[str, Any] = dict(template_options or {})
         self._run_scope = ResourceScope()
         self._session: EpisodeSession | None = None
         self._conversation: Sequence[Message] = ()
@@ -149,7 +153,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         if self._session is None:
             raise gymnasium.error.ResetNeeded("call reset() before step(); an episode also ends with its last step")
         session = self._session
-        step = run_sync(session.advance(self.dialect.parse(action)))
+        step = run_sync(session.advance(self.dialect.parse(action, self.toolbox.schemas)))
         failures = [str(result.failure) for result in step.results if result.failure is not None]
         info: dict[str, Any] = {"tool_calls": len(step.results), "failures": failures}
         if step.stop is None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from toolrl.errors import InfrastructureError
 from toolrl.tools.dispatch import Toolbox, in_thread
 from toolrl.tools.resources import ResourceScope, add_up, close_all, total_usage
 from toolrl.types import Episode, Limits, Message, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
+from toolrl.usage import counting
 
 Verdict = Score | float | None
 Reward = Callable[[Task, Episode], Verdict | Awaitable[Verdict]]
@@ -83,8 +85,12 @@ class EpisodeSession:
 
     @property
     def usage(self) -> dict[str, float]:
-        """What its calls have used, and its resources once they are closed; see `toolrl.tools.resources`."""
+        """What its calls and its reward have used, its resources once they are closed; see `toolrl.tools.resources`."""
         return add_up((self._used, self._scope.usage.amounts()))
+
+    def counting_usage(self) -> AbstractContextManager[None]:
+        """What is counted inside, by `toolrl.usage.count_usage`, is this episode's."""
+        return counting(self._scope.usage)
 
     @property
     def last_turn(self) -> Message:
@@ -110,12 +116,13 @@ class EpisodeSession:
         answer = self.last_turn.content if stop is StopReason.ANSWER else None
         episode = Episode(answer, tuple(self.results), stop, self._scope.state)
         try:
-            if inspect.iscoroutinefunction(self._reward):
-                verdict = await self._reward(self.task, episode)
-            else:
-                verdict = await in_thread(lambda: self._reward(self.task, episode))
-                if inspect.isawaitable(verdict):  # an object with an async __call__
-                    verdict = await verdict
+            with self.counting_usage():  # a judge's
+                if inspect.iscoroutinefunction(self._reward):
+                    verdict = await self._reward(self.task, episode)
+                else:
+                    verdict = await in_thread(lambda: self._reward(self.task, episode))
+                    if inspect.isawaitable(verdict):  # an object with an async __call__
+                        verdict = await verdict
         except InfrastructureError as error:
             return Score(None, reason=f"the grader failed: {error}")
         return verdict if isinstance(verdict, Score) else Score(None if verdict is None else float(verdict))

@@ -11,14 +11,21 @@ from toolrl.errors import ConfigError
 from toolrl.tiny import PATH
 
 ALIASES = {"tiny": str(PATH)}
+# Before the name of a model behind a chat-completions API.
+CHAT_API = "openai:"
 
 
 def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
     """Load a tokenizer; padding falls back to the end-of-text token.
 
     Raises:
-        ConfigError: There is no such model.
+        ConfigError: There is no such model, or it is one behind an API.
     """
+    if name.startswith(CHAT_API):
+        raise ConfigError(
+            f"{name!r} gives messages and no tokens, so it cannot be trained: play with it (toolrl eval --model {name} "
+            "--out), and learn from what it did well (toolrl demos, toolrl sft)"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(ALIASES.get(name, name), **options)
     except (OSError, ValueError) as error:

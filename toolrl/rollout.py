@@ -18,11 +18,11 @@ from typing import Any
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv, run_sync
 from toolrl.episode import EpisodeSession
-from toolrl.errors import InfrastructureError
-from toolrl.policy.base import Policy
+from toolrl.errors import ConfigError, InfrastructureError
+from toolrl.policy.base import ChatPolicy, Policy
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory, Turn
-from toolrl.types import Message, Sampling, Score, StopReason, Task, ToolFailure, ToolResult
+from toolrl.types import Limits, Message, Sample, Sampling, Score, StopReason, Task, ToolFailure, ToolResult
 
 OUT_OF_TIME = "error: the time for this task is over"
 
@@ -44,7 +44,7 @@ class RolloutRequest:
     task: Task
     env_id: str = ""
     id: str = ""
-    policy: Policy | None = None
+    policy: Policy | ChatPolicy | None = None
     info: dict[str, Any] = field(default_factory=dict)
 
 
@@ -53,8 +53,8 @@ class RolloutEngine:
 
     def __init__(
         self,
-        policy: Policy,
-        renderer: Renderer,
+        policy: Policy | ChatPolicy,
+        renderer: Renderer | None,
         *,
         sampling: Sampling | None = None,
         max_completion_tokens: int | None = None,
@@ -67,7 +67,7 @@ class RolloutEngine:
 
         Args:
             policy: Generates turns.
-            renderer: Turns messages into tokens and back.
+            renderer: Turns messages into tokens and back; a `ChatPolicy` needs none.
             sampling: How to draw; `max_tokens` bounds a turn together with the environment's limits.
             max_completion_tokens: Bounds sampled and observed tokens of an episode together with the
                 environment's limits: the trainer pads every episode of a batch to the longest.
@@ -93,12 +93,13 @@ class RolloutEngine:
         """
         with ExitStack() as stack:
             for policy in {id(p): p for p in (self.policy, *(r.policy for r in requests if r.policy))}.values():
-                stack.enter_context(policy.generating())
+                if not isinstance(policy, ChatPolicy):
+                    stack.enter_context(policy.generating())
             return run_sync(self._run_all(requests))
 
     async def _run_all(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
         slots = asyncio.Semaphore(self._concurrency)
-        prompts = _Prompts(self.renderer)
+        prompts = _Prompts(self)
 
         async def play(request: RolloutRequest) -> Trajectory:
             async with slots:
@@ -131,7 +132,12 @@ class RolloutEngine:
             )  # fmt: skip
             try:
                 async with session:
-                    stop = await self._play(session, request, prompt_ids, turns)
+                    policy = request.policy or self.policy
+                    if isinstance(policy, ChatPolicy):
+                        stop = await self._play_chat(session, request, policy, turns)
+                    else:
+                        renderer = prompts.renderer(request)
+                        stop = await self._play(session, request, policy, renderer, prompt_ids, turns)
                     score = await session.score(stop)
             except InfrastructureError as error:
                 seconds = time.perf_counter() - start
@@ -149,56 +155,51 @@ class RolloutEngine:
         return trajectory
 
     async def _play(
-        self, session: EpisodeSession, request: RolloutRequest, prompt_ids: list[int], turns: list[Turn]
+        self,
+        session: EpisodeSession,
+        request: RolloutRequest,
+        policy: Policy,
+        renderer: Renderer,
+        prompt_ids: list[int],
+        turns: list[Turn],
     ) -> StopReason:
         """Play one episode; finished turns are appended to `turns`. Returns why it ended."""
-        limits, policy = request.env.limits, request.policy or self.policy
+        limits, tools = request.env.limits, request.env.toolbox.schemas
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limits.seconds
         ids = list(prompt_ids)  # (P + C,) grows by appending only
         while True:
-            room = int(min(limits.completion_tokens, self._max_completion_tokens)) - (len(ids) - len(prompt_ids))
+            room = self._token_limit(request) - (len(ids) - len(prompt_ids))
             if room <= 0:
                 return StopReason.TOKENS
-            max_tokens = min(self.sampling.max_tokens, limits.turn_tokens, room)
+            sampling = self._sampling_within(room, request)
             started = loop.time()
             try:
                 async with asyncio.timeout_at(deadline) as clock:
-                    sampling = replace(self.sampling, max_tokens=max_tokens)
                     sample = await asyncio.wrap_future(policy.submit(ids, sampling))
             except TimeoutError:
                 if not clock.expired():
                     raise  # the policy's own
                 return StopReason.SECONDS
             sampled = loop.time()
-            message = self.renderer.parse(sample.token_ids)
+            message = renderer.parse(sample.token_ids, tools, after_tools=bool(turns))
             turn = Turn(sample, message, generation_seconds=sampled - started)
             ids += sample.token_ids
             if sample.finish == "length":
                 turns.append(turn)
                 return StopReason.TOKENS
             earlier = len(session.results)
-            stop: StopReason | None
-            try:
-                async with asyncio.timeout_at(deadline):
-                    stop = (await session.advance(message)).stop
-            except TimeoutError:
-                if session.is_overdue:
-                    raise InfrastructureError(
-                        f"a tool kept the episode waiting until its {limits.seconds:g} seconds were over"
-                    ) from None
-                unfinished = session.last_turn.tool_calls[len(session.results) - earlier :]
-                session.results += [ToolResult(call, OUT_OF_TIME, ToolFailure.TIMEOUT) for call in unfinished]
-                stop = StopReason.SECONDS
+            stop = await _advance(session, message, deadline, limits)
             results = tuple(session.results[earlier:])
             observation: list[int] = []
             if results:
-                observation = self.renderer.observation_ids([_observed(result) for result in results])
+                told = [_observed(result) for result in results]
+                observation = renderer.observation_ids(told, after=sample.token_ids[-1])
                 room -= len(sample.token_ids)
                 if len(observation) >= room:
                     stop = stop or StopReason.TOKENS
                 if stop is not None:
-                    observation = self._cut(observation, room)
+                    observation = _cut(observation, room, renderer)
             turns.append(
                 replace(
                     turn,
@@ -212,32 +213,107 @@ class RolloutEngine:
             if stop is not None:
                 return stop
 
-    def _cut(self, observation: list[int], room: int) -> list[int]:
-        """Cut an observation to the room left, so that a truncated episode does not end on an end-of-turn token.
+    async def _play_chat(
+        self, session: EpisodeSession, request: RolloutRequest, policy: ChatPolicy, turns: list[Turn]
+    ) -> StopReason:
+        """`_play` without tokens: those of the conversation are counted by the policy, if it does."""
+        limits, tools = request.env.limits, request.env.toolbox.schemas
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + limits.seconds
+        room, prompt_tokens = self._token_limit(request), None
+        while room > 0:
+            asked = loop.time()
+            with session.counting_usage():
+                reply = await policy.reply(session.messages, tools, self._sampling_within(room, request))
+            replied = loop.time()
+            # A queue, or a server that asks us to wait, is not the model's time.
+            deadline += max(0.0, replied - asked - reply.seconds)
+            if reply.input_tokens is not None and reply.output_tokens is not None:
+                prompt_tokens = reply.input_tokens if prompt_tokens is None else prompt_tokens
+                room = self._token_limit(request) - (reply.input_tokens + reply.output_tokens - prompt_tokens)
+            turn = Turn(Sample([], [], reply.finish), reply.message, generation_seconds=reply.seconds)
+            if reply.finish == "length" or replied >= deadline:
+                turns.append(turn)
+                return StopReason.TOKENS if reply.finish == "length" else StopReason.SECONDS
+            earlier = len(session.results)
+            stop = await _advance(session, reply.message, deadline, limits)
+            results = tuple(session.results[earlier:])
+            seconds = loop.time() - replied if results else 0.0
+            turns.append(replace(turn, message=session.last_turn, results=results, tool_seconds=seconds))
+            if stop is not None:
+                return stop
+        return StopReason.TOKENS
 
-        Trainers tell truncated completions by their last token; at least one token is kept.
-        """
-        observation = observation[: max(room, 1)]
-        while len(observation) > 1 and observation[-1] == self.renderer.end_of_turn_id:
-            observation.pop()
-        return observation
+    def _token_limit(self, request: RolloutRequest) -> int:
+        return int(min(request.env.limits.completion_tokens, self._max_completion_tokens))
+
+    def _sampling_within(self, room: int, request: RolloutRequest) -> Sampling:
+        return replace(self.sampling, max_tokens=min(self.sampling.max_tokens, request.env.limits.turn_tokens, room))
+
+
+def _cut(observation: list[int], room: int, renderer: Renderer) -> list[int]:
+    """Cut an observation to the room left, so that a truncated episode does not end on an end-of-turn token.
+
+    Trainers tell truncated completions by their last token; at least one token is kept.
+    """
+    observation = observation[: max(room, 1)]
+    while len(observation) > 1 and observation[-1] in renderer.closing_ids:
+        observation.pop()
+    return observation
+
+
+def renderer_of(renderer: Renderer, env: ToolEnv, task: Task) -> Renderer:
+    """The renderer with the template's variables of an episode: the environment's, and over them the task's."""
+    return renderer.with_options({**env.template_options, **(task.metadata.get("template_options") or {})})
+
+
+async def _advance(session: EpisodeSession, message: Message, deadline: float, limits: Limits) -> StopReason | None:
+    """Run a turn's calls until the deadline (of the event loop's clock); those left then have timed out."""
+    earlier = len(session.results)
+    try:
+        async with asyncio.timeout_at(deadline):
+            return (await session.advance(message)).stop
+    except TimeoutError:
+        if session.is_overdue:
+            raise InfrastructureError(
+                f"a tool kept the episode waiting until its {limits.seconds:g} seconds were over"
+            ) from None
+        unfinished = session.last_turn.tool_calls[len(session.results) - earlier :]
+        session.results += [ToolResult(call, OUT_OF_TIME, ToolFailure.TIMEOUT) for call in unfinished]
+        return StopReason.SECONDS
 
 
 class _Prompts:
     """Renders what episodes share only once: a group's prompt, an environment's tools."""
 
-    def __init__(self, renderer: Renderer):
-        self._renderer = renderer
+    def __init__(self, engine: RolloutEngine):
+        self._engine = engine
         self._schemas: dict[int, list[dict[str, Any]]] = {}
         self._ids: dict[tuple[int, str], list[int]] = {}
 
     def render(self, request: RolloutRequest, opening: Sequence[Message]) -> list[int]:
-        env, key = request.env, (id(request.env), request.task.id)
+        """The prompt's ids (P,); none for a `ChatPolicy`.
+
+        Raises:
+            ConfigError: The policy wants tokens, and the engine has no renderer.
+        """
+        if isinstance(request.policy or self._engine.policy, ChatPolicy):
+            return []
+        key = (id(request.env), request.task.id)
+        if key not in self._ids:
+            self._ids[key] = self.renderer(request).prompt_ids(opening, self._schemas_of(request.env))
+        return self._ids[key]
+
+    def renderer(self, request: RolloutRequest) -> Renderer:
+        """The renderer with the template's variables of the episode."""
+        if self._engine.renderer is None:
+            raise ConfigError("a policy that generates tokens needs a renderer; pass RolloutEngine(policy, renderer)")
+        return renderer_of(self._engine.renderer, request.env, request.task)
+
+    def _schemas_of(self, env: ToolEnv) -> list[dict[str, Any]]:
         if id(env) not in self._schemas:
             self._schemas[id(env)] = env.toolbox.schemas
-        if key not in self._ids:
-            self._ids[key] = self._renderer.prompt_ids(opening, self._schemas[id(env)])
-        return self._ids[key]
+        return self._schemas[id(env)]
 
 
 def _observed(result: ToolResult) -> Message:

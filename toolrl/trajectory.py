@@ -24,7 +24,7 @@ class Turn:
     """One assistant turn and what came back.
 
     Attributes:
-        sample: The tokens as sampled.
+        sample: The tokens as sampled; none of a `ChatPolicy`.
         message: The same, parsed.
         results: One per tool call.
         observation_ids: (O,) what was appended after the sample; empty for the last turn.
@@ -49,7 +49,7 @@ class Trajectory:
         env_id: The environment.
         task_id: The task.
         prompt: System and user messages.
-        prompt_ids: (P,) the same as tokens.
+        prompt_ids: (P,) the same as tokens; empty if a `ChatPolicy` played, whose samples have no tokens either.
         turns: What happened.
         score: The verdict.
         stop: Why the episode ended.
@@ -57,7 +57,7 @@ class Trajectory:
         attempts: 1, and 1 more for each retry after a fault.
         seconds: Wall-clock time of the last attempt.
         info: Facts about the run: step, group, split ...
-        usage: What its tools' resources have used, by name, all attempts together.
+        usage: What its tools' resources, its reward and a `ChatPolicy` have used, by name, all attempts together.
     """
 
     id: str
@@ -73,6 +73,11 @@ class Trajectory:
     seconds: float = 0.0
     info: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether a policy with tokens played it, so that it can be trained on."""
+        return bool(self.prompt_ids)
 
     @property
     def completion_ids(self) -> list[int]:

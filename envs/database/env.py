@@ -27,6 +27,7 @@ class DatabaseEnv(ToolEnv):
         split: Split = "train",
         *,
         difficulty: int = 4,
+        kinds: Sequence[str] = (),
         size: int = 2000,
         seed: int = 0,
         call_cost: float = CALL_COST,
@@ -37,6 +38,7 @@ class DatabaseEnv(ToolEnv):
         Args:
             split: "train" or "test"; they are about different companies, and share no task.
             difficulty: How many calls a task takes at most, 1 to 4; with 1, one call always does.
+            kinds: Of tasks, by name, such as "order_total" and "cancel"; all that `difficulty` allows if empty.
             size: Number of tasks.
             seed: Fixes the companies and the tasks.
             call_cost: Taken off for each call of a right episode, down to half.
@@ -47,7 +49,7 @@ class DatabaseEnv(ToolEnv):
         """
         check_split(split)
         super().__init__(
-            tasks=make_tasks(split, difficulty, size, seed),
+            tasks=make_tasks(split, difficulty, size, seed, kinds),
             tools=TOOLS,
             reward=state_reward(goal, open_for, equal=same_answer, call_cost=call_cost),
             system_prompt=_SYSTEM_PROMPT,

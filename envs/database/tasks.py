@@ -60,25 +60,32 @@ class Kind:
     draw: Callable[[Rows, random.Random], Draft | None]
 
 
-def make_tasks(split: Split, difficulty: int, size: int, seed: int) -> TaskSet:
+def make_tasks(split: Split, difficulty: int, size: int, seed: int, kinds: Sequence[str] = ()) -> TaskSet:
     """Draw tasks, the kinds in turn, about a new company every eight; none stands in both splits.
 
     Raises:
-        ConfigError: `difficulty` is not from 1 to 4, or `size` below 1.
+        ConfigError: `difficulty` is not from 1 to 4, `size` below 1, or one of `kinds` unknown or too difficult.
         TaskError: No further task could be drawn.
     """
     if difficulty not in range(1, MAX_DIFFICULTY + 1):
         raise ConfigError(f"difficulty must be from 1 to {MAX_DIFFICULTY}, got {difficulty!r}")
     if size < 1:
         raise ConfigError(f"size must be at least 1, got {size!r}")
-    kinds = [kind for kind in KINDS if kind.calls <= difficulty]
+    chosen = _choose_kinds(kinds, difficulty)
     tasks: dict[str, Task] = {}
     for index in range(size):
         name = f"{split}/{seed}/{index // _TASKS_PER_COMPANY}"
         rng = random.Random(f"task/{name}/{index}")
-        task = _draw(kinds[index % len(kinds)], name, split, rng, tasks)
+        task = _draw(chosen[index % len(chosen)], name, split, rng, tasks)
         tasks[task.prompt] = task
     return TaskSet(tasks.values())
+
+
+def _choose_kinds(names: Sequence[str], difficulty: int) -> list[Kind]:
+    easy = {kind.name: kind for kind in KINDS if kind.calls <= difficulty}
+    if isinstance(names, str) or not all(name in easy for name in names):
+        raise ConfigError(f"kinds must be some of {', '.join(easy)} (difficulty {difficulty}), got {names!r}")
+    return [easy[name] for name in dict.fromkeys(names)] or list(easy.values())
 
 
 def _draw(kind: Kind, name: str, split: Split, rng: random.Random, taken: dict[str, Task]) -> Task:

@@ -123,7 +123,9 @@ def test_a_call_left_open_does_not_swallow_the_next_one() -> None:
 def test_a_stray_closing_tag_is_reported_once_and_leaves_the_content() -> None:
     message = HERMES.parse("a </tool_call> b </tool_call>")
     assert message.content.split() == ["a", "b"]
-    assert [call.error for call in message.tool_calls] == ["</tool_call> without <tool_call> before it"]
+    (stray,) = message.tool_calls
+    assert stray.error is not None
+    assert stray.error.startswith("</tool_call> without <tool_call> before it; write <tool_call>")
 
 
 def test_an_answer_beside_a_broken_call_is_no_final_answer() -> None:

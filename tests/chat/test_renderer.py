@@ -72,9 +72,9 @@ def template_text(renderer: Renderer, messages: list[Message], tools: list[Any])
     text = renderer.tokenizer.apply_chat_template(
         [message.to_dict() for message in messages],
         tools=tools or None,
-        chat_template=renderer._template,
+        chat_template=renderer._chat.text,
         tokenize=False,
-        **renderer._options,
+        **renderer._chat.options,
     )
     return str(text)
 
@@ -245,8 +245,8 @@ SIMPLE = (
 )
 
 
-def test_a_simple_template_is_accepted(byte_tokenizer: PreTrainedTokenizerFast) -> None:
-    renderer = make_renderer(byte_tokenizer, SIMPLE)
+def test_a_simple_template_is_accepted_if_the_dialect_is_named(byte_tokenizer: PreTrainedTokenizerFast) -> None:
+    renderer = Renderer(byte_tokenizer, chat_template=SIMPLE, dialect="hermes")
     assert (
         renderer.decode(renderer.prompt_ids(OPENINGS[0])) == "<|im_start|>user\nq?<|im_end|>\n<|im_start|>assistant\n"
     )
@@ -258,7 +258,7 @@ def test_a_template_that_rewrites_history_is_refused_and_the_fix_is_named(
     with pytest.raises(
         TemplateError, match=r"'byte-tokenizer' is not prefix-stable.*trl/chat_templates/\*_training\.jinja"
     ):
-        make_renderer(byte_tokenizer, trl_template("qwen3"))
+        make_renderer(byte_tokenizer, f"{trl_template('qwen3')}{{#- unknown -#}}", enable_thinking=False)
 
 
 def test_a_tokenizer_without_a_template_is_refused(byte_tokenizer: PreTrainedTokenizerFast) -> None:

@@ -85,7 +85,18 @@ def test_no_task_takes_more_calls_than_the_difficulty_and_some_take_as_many(diff
     assert max(len(task.metadata["calls"]) for task in tasks) == difficulty
 
 
-@pytest.mark.parametrize("options", [{"difficulty": 0}, {"difficulty": 5}, {"size": 0}, {"split": "dev"}])
+def test_only_the_chosen_kinds_are_asked_in_turn() -> None:
+    tasks = toolrl.make("toolrl/Database-v0", kinds=["order_total", "cancel"], size=20).tasks
+    assert [task.metadata["kind"] for task in tasks] == ["order_total", "cancel"] * 10
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"difficulty": 0}, {"difficulty": 5}, {"size": 0}, {"split": "dev"}),
+        *({"kinds": ["bribe"]}, {"kinds": "cancel"}, {"kinds": ["cancel"], "difficulty": 1}),
+    ],
+)
 def test_settings_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         toolrl.make("toolrl/Database-v0", **options)

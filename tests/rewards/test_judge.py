@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from toolrl import ConfigError, Episode, InfrastructureError, Task
+from toolrl.policy import Prices
 from toolrl.rewards import Judge, JudgeFault, JudgeSettings, answer_reward, rubric
 from toolrl.search import PolitenessSettings
+from toolrl.usage import Usage, counting
 
 TASK = Task("t", "Why is the sky blue?", "Rayleigh scattering")
 ANSWER = Episode("Because air scatters blue light more.")
@@ -256,3 +258,16 @@ def test_a_judge_is_a_term_of_a_rubric(server: Server, judge: Callable[..., Judg
 def test_settings_that_make_no_sense_are_refused(judge: Callable[..., Judge], settings: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         judge(**settings)
+
+
+def test_what_verdicts_cost_is_counted_apart(server: Server, judge: Callable[..., Judge]) -> None:
+    status, text, headers = verdict(1.0)
+    answer = {**json.loads(text), "usage": {"prompt_tokens": 1000, "completion_tokens": 50}}
+    server.replies = [(500, "", {}), (status, json.dumps(answer), headers)]
+    usage = Usage()
+    with counting(usage):
+        judge(prices=Prices(1.0, 4.0))(TASK, ANSWER)
+    assert usage.amounts() == {
+        "judge_requests": 2, "judge_retries": 1, "judge_input_tokens": 1000, "judge_output_tokens": 50,
+        "judge_dollars": pytest.approx(0.0012),
+    }  # fmt: skip

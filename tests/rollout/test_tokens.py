@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from toolrl import Message, Renderer, StopReason, ToolCall, ToolFailure, call, say
+from toolrl import (
+    Message,
+    Renderer,
+    RolloutEngine,
+    RolloutRequest,
+    ScriptedPolicy,
+    StopReason,
+    ToolCall,
+    ToolFailure,
+    call,
+    say,
+)
 
 
 def test_tokens_are_the_prompt_and_then_only_appended_to(make_player: Any, make_env: Any, play: Any) -> None:
@@ -73,3 +85,18 @@ def test_the_same_script_gives_the_same_rows_apart_from_times(
     first, second = ([without_times(trajectory.to_row()) for trajectory in run] for run in runs)
     assert first == second
     assert [row["id"] for row in first] == ["0", "1", "2", "3", "4"]
+
+
+def test_an_episode_renders_with_the_variables_of_its_environment_and_its_task(
+    byte_tokenizer: Any, trl_template: Any, make_env: Any
+) -> None:
+    renderer = Renderer(byte_tokenizer, chat_template=trl_template("qwen3"))
+    env = make_env()
+    env.template_options = {"enable_thinking": False}
+    plain, own = env.tasks[0], replace(env.tasks[0], id="own", metadata={"template_options": {"enable_thinking": True}})
+    engine = RolloutEngine(ScriptedPolicy([[renderer.end_of_turn_id]]), renderer)
+    ends = [
+        renderer.decode(trajectory.prompt_ids).endswith("<think>\n\n</think>\n\n")
+        for trajectory in engine.run([RolloutRequest(env, plain), RolloutRequest(env, own)])
+    ]
+    assert ends == [True, False]

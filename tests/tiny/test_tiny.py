@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from toolrl import ConfigError, HermesDialect, Renderer, call, make
 from toolrl.models import load_model, load_tokenizer
 from toolrl.tiny import PATH, warm
-from toolrl.tiny.demonstrations import NEEDED, NEEDLESS, Demonstrator, break_call, demonstrate
+from toolrl.tiny.demonstrations import CHANGING, NEEDED, NEEDLESS, Demonstrator, break_call, demonstrate
 from toolrl.tiny.fitting import IGNORED, Renaming, Row, as_row, batches, fit, orthogonal, predictions, share_exact
 from toolrl.tiny.make import fixed_tokens, kept_out, main, make_model
 
@@ -58,8 +59,17 @@ def test_demonstrations_are_mediocre() -> None:
     assert 0.2 < success < 0.7
     assert any(r.failure == "malformed" for t in played for r in t.tool_results)
     assert any(not t.tool_results for t in played)
-    assert abs(sum(NEEDED.values()) - 1) < 1e-9
-    assert abs(sum(NEEDLESS.values()) - 1) < 1e-9
+
+
+def test_some_demonstrations_claim_a_change_that_they_did_not_make() -> None:
+    env = make("toolrl/Database-v0", kinds=["cancel"], size=80)
+    played = demonstrate([("toolrl/Database-v0", env)], Renderer(load_tokenizer("tiny")), 80, seed=0)
+    changing = {task.id: task.answer for task in env.tasks if task.metadata["changes"]}
+    claims = [t for t in played if t.score.answer is not None and t.score.answer == changing.get(t.task_id)]
+    assert {bool(t.score.success) for t in claims} == {True, False}
+    assert all(len(t.tool_results) == 1 for t in claims if not t.score.success)
+    for habits in (NEEDED, NEEDLESS, CHANGING):
+        assert sum(habits.values()) == pytest.approx(1)
 
 
 def test_every_broken_call_is_refused_by_the_environment() -> None:
@@ -159,9 +169,13 @@ def test_the_script_makes_a_model_that_loads(tmp_path: Path, capsys: pytest.Capt
     assert model.config.eos_token_id == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
 
 
-def test_a_warm_start_gives_a_model_that_knows_the_demonstrations_better(tmp_path: Path) -> None:
+def test_a_warm_start_gives_a_model_that_knows_the_demonstrations_better(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = {"documents": 60, "results": 1, "snippet_characters": 120}
     warm.main("toolrl/WorldQA-v0", tmp_path, json.dumps(settings), worlds=2, demonstrations=8, epochs=2, mediocre=2)
+    command = next(line for line in capsys.readouterr().out.splitlines() if "toolrl eval" in line)
+    assert json.loads(shlex.split(command)[-1]) == {"toolrl/WorldQA-v0": settings}
     env = make("toolrl/WorldQA-v0", **settings)
     played = demonstrate([("toolrl/WorldQA-v0", env)], Renderer(load_tokenizer("tiny")), 4, seed=0, skilled=True)
     losses = []

@@ -11,6 +11,7 @@ from toolrl import ConfigError
 from toolrl.training.run import find_config, parse_arguments
 
 RECIPES = sorted(path.stem for path in (Path(toolrl.training.__file__).parent / "recipes").glob("*.yaml"))
+ON_A_CPU = ("tiny", "database")
 # How many devices each is for, as its first lines say.
 DEVICES = dict.fromkeys(RECIPES, 1) | {"search_r1_qwen2.5_3b": 8, "torl_qwen2.5_math_1.5b": 8}
 
@@ -28,7 +29,15 @@ def test_a_recipe_can_be_read_and_its_batches_come_out_even(name: str) -> None:
     assert (args.max_completion_length or 0) >= arguments.max_turn_tokens
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "tiny"])
+@pytest.mark.parametrize("name", ON_A_CPU)
+def test_the_environments_of_a_recipe_for_a_cpu_can_be_made(name: str) -> None:
+    arguments, args, _ = parse_arguments(["--config", name])
+    for env in arguments.make_envs("test").values():
+        assert (args.max_completion_length or 0) <= env.limits.completion_tokens
+        env.close()
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in ON_A_CPU])
 def test_a_recipe_for_a_gpu_says_how_it_is_run_and_what_was_not_tried(name: str) -> None:
     text = Path(find_config(name)).read_text()
     assert f"--config {name}" in text

@@ -12,7 +12,8 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
-from toolrl import ConfigError, InfrastructureError, Score, Task, TaskSet, ToolEnv, make, read_trajectories, tool
+from toolrl import ConfigError, InfrastructureError, Score, Task, TaskSet, ToolEnv, make, read_trajectories, say, tool
+from toolrl.policy import ScriptedChatPolicy
 from toolrl.training import GRPORun
 from toolrl.training.trl import ROWS_TOGETHER, prompt_dataset, prompts_needed
 
@@ -227,3 +228,10 @@ def test_lora_trains_the_adapter_and_generates_with_it(grpo_run: Callable[..., G
         logprobs = run.trainer.model.eval()(ids).logits.float().log_softmax(-1)[0]
     first = len(trajectory.prompt_ids)
     assert logprobs[first - 1, trajectory.completion_ids[0]].item() == pytest.approx(trajectory.logprobs[0], abs=2e-3)
+
+
+def test_what_a_chat_policy_plays_is_never_trained_on(grpo_run: Callable[..., GRPORun]) -> None:
+    run = grpo_run()
+    run.engine.policy = ScriptedChatPolicy([say("<answer>4</answer>")])
+    with pytest.raises(ConfigError, match="gives no tokens to train on"):
+        play(run)

@@ -82,7 +82,7 @@ async def _advance(env: ToolEnv, session: EpisodeSession, script: Script) -> Sto
                 turn = next(turns)
         except StopIteration:
             turn = ""
-        step = await session.advance(env.dialect.parse(turn) if isinstance(turn, str) else turn)
+        step = await session.advance(env.dialect.parse(turn, env.toolbox.schemas) if isinstance(turn, str) else turn)
         if step.stop is not None:
             return step.stop
         observations = step.messages

@@ -1,6 +1,6 @@
 """Chat: messages to tokens (append-only), and sampled text to messages."""
 
-from toolrl.chat.dialects import Dialect, HermesDialect
+from toolrl.chat.dialects import DIALECTS, Dialect, HermesDialect, dialect_named
 from toolrl.chat.renderer import Renderer
 
-__all__ = ["Dialect", "HermesDialect", "Renderer"]
+__all__ = ["DIALECTS", "Dialect", "HermesDialect", "Renderer", "dialect_named"]

@@ -9,13 +9,18 @@ Text written by users, tools and web pages never becomes a control token: see `_
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from toolrl.chat.dialects import Dialect, HermesDialect
+from toolrl.chat.dialects import PROBE, Dialect, detect_dialect, dialect_named
+from toolrl.chat.proof import TWO_CALLS, check_results_shown, prove_prefix_stable, shows_thinking, unstable
+from toolrl.chat.template import ChatTemplate, TurnEnds, common_prefix, fixed_variants
 from toolrl.errors import TemplateError
 from toolrl.types import Message, ToolCall
 
@@ -26,6 +31,9 @@ if TYPE_CHECKING:
 # Stand-ins for control-token texts inside contents: private-use characters, one each side of an index.
 # _OPEN has a stand-in too, so that no content can bring one of its own.
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
+_USER = Message("user", "?")
+
+_log = logging.getLogger(__name__)
 
 
 class Renderer:
@@ -34,41 +42,46 @@ class Renderer:
     Attributes:
         tokenizer: The tokenizer whose template is used.
         dialect: How the model writes tool calls.
-        end_of_turn_id: The token that ends an assistant turn.
+        end_of_turn_id: The token that ends an answer.
+        stop_token_ids: All tokens that end a turn; a call may have one of its own.
+        closing_ids: What a truncated completion must not end on: trainers take these, and padding, for its end.
+        template_name: The variant that replaced a template that rewrites history; empty if none did.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        dialect: Dialect | None = None,
+        dialect: Dialect | str | None = None,
         chat_template: str | None = None,
-        template_options: dict[str, Any] | None = None,
+        template_options: Mapping[str, Any] | None = None,
     ):
         """Prepare a tokenizer's template and prove that it only ever appends.
 
+        A known template that rewrites history is replaced by its fixed variant.
+
         Args:
             tokenizer: A fast tokenizer.
-            dialect: Hermes by default.
+            dialect: A dialect or its name; by default the one in which the template writes a call.
             chat_template: Jinja text to use in place of the tokenizer's own.
             template_options: Variables for the template, such as `{"enable_thinking": False}`.
 
         Raises:
-            TemplateError: There is no template, no end-of-turn token, or the template rewrites history.
+            ConfigError: There is no dialect of that name.
+            TemplateError: There is no template, no end-of-turn token, or the template rewrites history or does not
+                show tool calls and their results.
         """
         self.tokenizer = tokenizer
-        self.dialect: Dialect = dialect or HermesDialect()
-        self._template = chat_template or getattr(tokenizer, "chat_template", None)
-        self._options = template_options or {}
-        if not self._template:
+        text = chat_template or getattr(tokenizer, "chat_template", None)
+        if isinstance(text, dict):  # named variants
+            text = text.get("tool_use") or text["default"]
+        if not text:
             raise TemplateError(
                 f"the tokenizer {tokenizer.name_or_path!r} has no chat template; use an instruction-tuned model, or "
                 "pass chat_template="
             )
         if tokenizer.eos_token_id is None:
             raise TemplateError(f"the tokenizer {tokenizer.name_or_path!r} has no EOS token to end a turn with")
-        self.end_of_turn_id: int = int(tokenizer.eos_token_id)
-        self._end_of_turn = str(tokenizer.eos_token)
         # Runs of spaces and line breaks, which some tokenizers add, control nothing.
         self._control_ids = {str(token): id for token, id in tokenizer.get_added_vocab().items() if str(token).strip()}
         longest_first = sorted(self._control_ids, key=len, reverse=True)
@@ -77,8 +90,25 @@ class Renderer:
         self._unprotected = re.compile("|".join(map(re.escape, self._protected)))
         self._placeholder = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
         self._backend, self._plain = _backends(tokenizer)
-        self._beginning = lru_cache(1024)(self._render_beginning)  # most turns call one tool, for which it is the same
-        self._prove_prefix_stable()
+        self._source, self._given = text, dialect_named(dialect) if isinstance(dialect, str) else dialect
+        self._variants: dict[str, Renderer] = {}
+        self._choose_template(template_options or {})
+
+    def with_options(self, options: Mapping[str, Any]) -> Renderer:
+        """The renderer of the same tokenizer with further variables for the template; proven once for each set.
+
+        Raises:
+            TemplateError: With these the template rewrites history.
+        """
+        if not options:
+            return self
+        key = json.dumps(options, sort_keys=True, default=repr)
+        if key not in self._variants:
+            variant = copy.copy(self)
+            variant._variants = {}
+            variant._choose_template({**self._chat.options, **options})
+            self._variants[key] = variant
+        return self._variants[key]
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Ids (P,) of a conversation up to where the assistant speaks.
@@ -87,111 +117,193 @@ class Renderer:
             messages: System and user messages.
             tools: JSON schemas, as `Toolbox.schemas` gives them.
         """
-        return self._encode(self._render(messages, tools, generate=True))
+        return self._encode(self._chat.render(messages, tools, generate=True))
 
-    def observation_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Ids (O,) to append after a sampled turn that ended with its end-of-turn token.
+    def observation_ids(self, messages: Sequence[Message], *, after: int | None = None) -> list[int]:
+        """Ids (O,) to append after a sampled turn that ended with one of the stop tokens.
 
         Args:
             messages: What the assistant is told: tool messages, or a user message.
+            after: The token that ended the turn. If the template ends such a turn with a token of its own
+                (GLM's `<|observation|>`) and the model did not, that token is written first.
         """
-        called = tuple((message.name, message.tool_call_id) for message in messages if message.role == "tool")
-        before, beginning = self._beginning(called)
-        full = self._render([*before, *messages], generate=True)
-        if not full.startswith(beginning):
-            raise TemplateError(_unstable(self.tokenizer.name_or_path, beginning, full))
-        return self._encode(full[len(beginning) :])
+        end, observation = self._observe(messages)
+        missing = after is not None and end != self._ends.texts[0] and after != self._control_ids[end]
+        return [self._control_ids[end]] * missing + self._encode(observation)
 
     def assistant_ids(self, message: Message) -> list[int]:
-        """Ids (T,) of an assistant turn as a policy would sample it, end-of-turn token included."""
-        return [*self._encode(self._protect(self.dialect.format(message), keep_dialect=True)), self.end_of_turn_id]
+        """Ids (T,) of an assistant turn as a policy would sample it, end-of-turn token included.
 
-    def parse(self, token_ids: Sequence[int]) -> Message:
-        """Read a sampled turn (T,); its end-of-turn token is left out."""
+        Written by the template where that reads back as the same message, else by the dialect.
+        """
+        written = self._write_by_template(message)
+        if written is not None:
+            return self._encode(written)
+        text = self.dialect.format(message)
+        if self._opened and not message.thinking:
+            text = self.dialect.write_thinking("") + text
+        for opened in (self._opened, self._opened.strip()):
+            text = text.removeprefix(opened) if opened else text
+        return [*self._encode(self._protect(text, keep=self.dialect.marks)), self.end_of_turn_id]
+
+    def parse(
+        self, token_ids: Sequence[int], tools: Sequence[dict[str, Any]] = (), *, after_tools: bool = False
+    ) -> Message:
+        """Read a sampled turn (T,); its end-of-turn token is left out.
+
+        Args:
+            token_ids: The turn.
+            tools: JSON schemas; see `Dialect.parse`.
+            after_tools: Whether it follows tool results: some templates open the thinking only there.
+        """
         ids = list(token_ids)
-        if ids and ids[-1] == self.end_of_turn_id:
+        if ids and ids[-1] in self.stop_token_ids:
             ids.pop()
-        return self.dialect.parse(self.decode(ids))
+        opened = self._opened_after_tools if after_tools else self._opened
+        return self.dialect.parse(opened + self.decode(ids), tools)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids (T,), control tokens included."""
         text = self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text)
 
-    # ---- rendering
+    # ---- choosing
 
-    def _render(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = (), generate: bool = False) -> str:
-        rendered = self.tokenizer.apply_chat_template(
-            [self._protect_all(message.to_dict()) for message in messages],
-            tools=self._protect_all(list(tools)) or None,  # [] makes some templates print an empty tool section
-            chat_template=self._template,
-            add_generation_prompt=generate,
-            tokenize=False,
-            **self._options,
-        )
-        return str(rendered)
+    def _choose_template(self, options: Mapping[str, Any]) -> None:
+        """Take the template, or the first of its fixed variants that passes the proof."""
+        self._beginning = lru_cache(1024)(self._render_beginning)  # most turns call one tool, for which it is the same
+        failure: TemplateError | None = None
+        for name, candidate in (("", self._source), *fixed_variants(self._source)):
+            self.template_name = name
+            try:
+                self._set_up(ChatTemplate(self.tokenizer, candidate, options, self._protect_all))
+            except TemplateError as error:
+                failure = failure or error
+            else:
+                if self.template_name:
+                    _log.info("the chat template rewrites history; %s is used in its place", self.template_name)
+                return
+        assert failure is not None
+        raise failure
 
-    def _render_beginning(self, called: tuple[tuple[str, str], ...]) -> tuple[list[Message], str]:
-        """A short conversation up to an assistant's turn with calls (name, id), or without, and its rendering."""
-        calls = tuple(ToolCall(name, id=call_id) for name, call_id in called)
-        messages = [Message("user", "?"), Message("assistant", "", calls) if calls else Message("assistant", "!")]
-        rendered = self._render(messages)
-        cut = rendered.rfind(self._end_of_turn)
-        return messages, rendered[: cut + len(self._end_of_turn)] if cut >= 0 else rendered
-
-    def _prove_prefix_stable(self) -> None:
-        """Render a conversation at each of its lengths and check that nothing already said changes.
+    def _set_up(self, template: ChatTemplate) -> None:
+        """Find a template's dialect, its ends of turns and the form of its stand-ins; prove it.
 
         Raises:
-            TemplateError: Something does, or tool results are not shown; the message shows where.
+            TemplateError: It cannot be used.
         """
-        name = self.tokenizer.name_or_path
-        calls = [ToolCall("search", {"query": "x"}, id=f"call_{index}") for index in range(3)]
-        results = [Message("tool", f"result {call.id}", name=call.name, tool_call_id=call.id) for call in calls]
-        said = [
-            Message("assistant", "", (calls[0],)),
-            results[0],
-            Message("assistant", "thinking aloud", (calls[1], calls[2])),
-            results[1],
-            results[2],
-            Message("assistant", "done"),
-        ]
-        schema = {"name": "search", "description": "Search.", "parameters": {"type": "object", "properties": {}}}
-        tools = [{"type": "function", "function": schema}]
-        for opening in ([Message("user", "q")], [Message("system", "s"), Message("user", "q")]):
-            conversation = [*opening, *said]
-            whole = self._render(conversation, tools)
-            if self._end_of_turn not in whole:
-                raise TemplateError(
-                    f"the chat template of {name!r} does not end a turn with the EOS token {self._end_of_turn!r}; set "
-                    "tokenizer.eos_token to the token that does"
-                )
-            if missing := [message.content for message in results if message.content not in whole]:
-                raise TemplateError(
-                    f"the chat template of {name!r} does not show tool results ({missing[0]!r} is not in its "
-                    "rendering); pass a template that supports tools (chat_template=)"
-                )
-            for length, message in enumerate(conversation):
-                if message.role != "assistant":
-                    continue
-                before = self._render(conversation[:length], tools, generate=True)
-                after = self._render(conversation[: length + 1], tools)
-                after = after[: after.rfind(self._end_of_turn) + len(self._end_of_turn)]
-                for prefix, full in ((before, after), (after, whole)):
-                    if not full.startswith(prefix):
-                        raise TemplateError(_unstable(name, prefix, full))
+        self._chat = template
+        self._beginning.cache_clear()
+        template.find_restrictions(TWO_CALLS)
+        check_results_shown(template)
+        self._prompt = prompt = template.render([_USER], generate=True)
+        answered = template.render([_USER, Message("assistant", "!")])
+        self.dialect: Dialect = self._given or self._detect(prompt)
+        eos = str(self.tokenizer.eos_token)
+        self._ends = TurnEnds([eos, *(end for end in self.dialect.ends if end in self._control_ids)])
+        self.stop_token_ids = [self._control_ids.get(end, self.tokenizer.eos_token_id) for end in self._ends.texts]
+        pad = self.tokenizer.pad_token_id
+        self.closing_ids = frozenset(self.stop_token_ids) | ({pad} if pad is not None else set())
+        end = self._ends.first(answered, common_prefix(prompt, answered))
+        if end is None:  # some write it as the beginning of what follows
+            followed = template.render([_USER, Message("assistant", "!"), _USER])
+            end = self._ends.first(followed, common_prefix(prompt, followed))
+        if end is None:
+            raise TemplateError(
+                f"the chat template of {template.model!r} does not end a turn with the EOS token {eos!r}; set "
+                "tokenizer.eos_token to the token that does"
+            )
+        self.end_of_turn_id: int = int(self._control_ids.get(end.group(), self.tokenizer.eos_token_id))
+        self._opened, thinks = self._left_open(prompt), self._may_think(prompt) and shows_thinking(template)
+        # A prompt that opens the thinking goes on as the template writes only with a thought in it.
+        self._thought = "." if self._opened else ""
+        thoughts = [self._thought] + ["thinking aloud"] * (thinks and not self._opened)
+        self._opened_after_tools = self._left_open(self._observe([Message("tool", "?", name="f", tool_call_id="c")])[1])
+        prove_prefix_stable(template, self._ends, lambda messages: self._observe(messages)[1], thoughts)
+
+    def _detect(self, prompt: str) -> Dialect:
+        written = self._chat.render([_USER, Message("assistant", "", (PROBE,))])
+        dialect = detect_dialect(written[common_prefix(prompt, written) :], str(self.tokenizer.eos_token))
+        if PROBE.name not in written:
+            raise TemplateError(
+                f"the chat template of {self._chat.model!r} does not show tool calls; pass a template that supports "
+                "tools (chat_template=), or name the dialect (dialect=) in which the model calls tools"
+            )
+        if dialect is None:
+            raise TemplateError(
+                f"the chat template of {self._chat.model!r} writes a tool call in no form that toolrl reads: "
+                f"{written[-200:]!r}; pass a template that supports tools (chat_template=), or name the dialect "
+                "(dialect=) in which the model calls tools"
+            )
+        return dialect
+
+    def _left_open(self, prompt: str) -> str:
+        """The opening of a block of thoughts, if the prompt ends inside of one, and what follows it."""
+        opening, closing = self.dialect.thinking
+        end = prompt[prompt.rfind(_USER.content) :]
+        at = end.rfind(opening)
+        return end[at:] if at >= 0 and closing not in end[at:] else ""
+
+    def _may_think(self, prompt: str) -> bool:
+        """Whether a turn may begin with thoughts: not if the prompt has an empty block of them."""
+        return self.dialect.thinking[1] not in prompt[prompt.rfind(_USER.content) :]
+
+    # ---- rendering
+
+    def _observe(self, messages: Sequence[Message]) -> tuple[str, str]:
+        """The end of a turn that is followed by these messages, and what the template adds after it."""
+        called = tuple((message.name, message.tool_call_id) for message in messages if message.role == "tool")
+        before, beginning = self._beginning(called)
+        full = self._chat.render([*before, *messages], generate=True)
+        if not full.startswith(beginning):
+            raise unstable(self._chat.model, beginning, full)
+        end = next(text for text in self._ends.texts if beginning.endswith(text))
+        return end, full[len(beginning) :]
+
+    def _render_beginning(self, called: tuple[tuple[str, str], ...]) -> tuple[list[Message], str]:
+        """A short conversation up to an assistant's turn with calls (name, id), or without; and its rendering."""
+        calls = tuple(ToolCall(name, id=call_id) for name, call_id in called)
+        turn = Message("assistant", "" if calls else "!", calls, thinking=self._thought if calls else "")
+        told = [Message("tool", "?", name=name, tool_call_id=call_id) for name, call_id in called] or [_USER]
+        full = self._chat.render([_USER, turn, *told], generate=True)
+        start = common_prefix(self._prompt, full)
+        end = self._ends.first(full, start)
+        if end is None or (calls and start < len(self._prompt)):
+            raise unstable(self._chat.model, self._prompt, full)
+        return [_USER, turn], full[: end.end()]
+
+    def _write_by_template(self, message: Message) -> str | None:
+        """An assistant turn with its end as the template writes it; None if it would not be read back the same."""
+        if any(call.error is not None for call in message.tool_calls):
+            return None
+        calls = [replace(call, id=call.id or f"call_{index}") for index, call in enumerate(message.tool_calls)]
+        turn = replace(message, tool_calls=tuple(calls))
+        told = [Message("tool", "?", name=call.name, tool_call_id=call.id) for call in calls]
+        for after in [told] if told else [[], [_USER]]:
+            try:
+                full = self._chat.render([_USER, turn, *after], generate=bool(after))
+            except TemplateError:
+                return None
+            end = self._ends.first(full, len(self._prompt))
+            if full.startswith(self._prompt) and end is not None:
+                written = full[len(self._prompt) : end.start()]
+                same = _meaning(self.dialect.parse(self._opened + self._unprotect(written), _schemas(message)))
+                return written + end.group() if same == _meaning(message) else None
+        return None
 
     # ---- encoding
 
-    def _protect(self, text: str, keep_dialect: bool = False) -> str:
+    def _protect(self, text: str, keep: Sequence[str] = ()) -> str:
         """Replace the texts of control tokens inside a content by placeholders that `_encode` undoes."""
-        kept = ("<tool_call>", "</tool_call>") if keep_dialect else ()
         return self._unprotected.sub(
             lambda match: (
-                match.group() if match.group() in kept else f"{_OPEN}{self._protected.index(match.group())}{_CLOSE}"
+                match.group() if match.group() in keep else f"{_OPEN}{self._protected.index(match.group())}{_CLOSE}"
             ),
             text,
         )
+
+    def _unprotect(self, text: str) -> str:
+        return self._placeholder.sub(lambda match: self._protected[int(match.group(1))], text)
 
     def _protect_all(self, value: Any) -> Any:
         """`_protect` every text inside JSON values: contents, names that a model made up, tool descriptions."""
@@ -216,8 +328,7 @@ class Renderer:
         for control in [*self._control.finditer(text), None]:
             piece = text[position : control.start() if control else len(text)]
             if self._placeholder.search(piece):
-                plain = self._placeholder.sub(lambda match: self._protected[int(match.group(1))], piece)
-                ids += self._plain.encode(plain, add_special_tokens=False).ids
+                ids += self._plain.encode(self._unprotect(piece), add_special_tokens=False).ids
             elif piece:
                 ids += self._backend.encode(piece, add_special_tokens=False).ids
             if control:
@@ -244,11 +355,21 @@ def _backends(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokenizer, Tokenizer]
     return Tokenizer.from_str(own), Tokenizer.from_str(json.dumps(state))
 
 
-def _unstable(name: str, prefix: str, full: str) -> str:
-    at = next((i for i, (a, b) in enumerate(zip(prefix, full, strict=False)) if a != b), min(len(prefix), len(full)))
-    return (
-        f"the chat template of {name!r} is not prefix-stable: a longer conversation renders "
-        f"{full[max(0, at - 20) : at + 40]!r} where it was {prefix[max(0, at - 20) : at + 40]!r}, so sampled turns "
-        "would be rewritten. Pass a training template (chat_template=), such as those in "
-        "trl/chat_templates/*_training.jinja"
-    )
+def _meaning(message: Message) -> tuple[Any, ...]:
+    calls = [(call.name, dict(call.arguments), call.error) for call in message.tool_calls]
+    return message.content.strip(), message.thinking.strip(), calls
+
+
+def _schemas(message: Message) -> list[dict[str, Any]]:
+    """Schemas that tell a message's strings from its other arguments."""
+    return [
+        {
+            "name": call.name,
+            "parameters": {
+                "properties": {
+                    key: {"type": "string"} if isinstance(value, str) else {} for key, value in call.arguments.items()
+                }
+            },
+        }
+        for call in message.tool_calls
+    ]

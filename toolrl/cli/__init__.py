@@ -8,7 +8,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from toolrl.cli import environments, sandbox, search, training, viewing
+from toolrl.cli import demonstrations, environments, episodes, sandbox, search, training, viewing
 from toolrl.errors import InfrastructureError, UserError
 
 app = typer.Typer(
@@ -18,11 +18,13 @@ app = typer.Typer(
     help="RL for tool-using language models.",
 )
 app.add_typer(training.app)
+app.add_typer(demonstrations.app)
 app.add_typer(environments.app)
 app.add_typer(sandbox.app)
 app.add_typer(sandbox.sandbox_app, name="sandbox")
 app.add_typer(search.app, name="search")
 app.add_typer(viewing.app)
+app.add_typer(episodes.app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolrl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from toolrl.policy import OpenAIPolicy
 
 app = typer.Typer()
 
@@ -28,24 +31,40 @@ def train(context: typer.Context) -> None:
 @app.command(name="eval")
 def evaluate_command(
     environments: Annotated[list[str], typer.Argument(metavar="ENV...", help="Environment ids.")],
-    model: Annotated[str, typer.Option(help="'tiny', a folder (a run's model/), or a hub id.")] = "tiny",
+    model: Annotated[
+        str, typer.Option(help="'tiny', a folder (a run's model/), a hub id, or 'openai:NAME' behind a chat API.")
+    ] = "tiny",
     policy: Annotated[str, typer.Option(help="'model', or 'oracle' to replay each task's solution.")] = "model",
     n: Annotated[int, typer.Option("--n", min=1, help="Tasks per environment.")] = 100,
     k: Annotated[int, typer.Option("--k", min=1, help="Episodes per task; pass@1 ... pass@k are reported.")] = 1,
     split: Annotated[str, typer.Option(help="'train' or 'test'.")] = "test",
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     max_turn_tokens: Annotated[int, typer.Option(min=1, help="Sampled tokens per turn.")] = 512,
+    dialect: Annotated[
+        str, typer.Option(help="How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
+    ] = "",
     env_settings: Annotated[str, typer.Option(help='JSON: {"ID": {"setting": value}}.')] = "{}",
     out: Annotated[Path | None, typer.Option(help="Append the trajectories to this JSONL file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
     device: Annotated[str, typer.Option(help="'cpu', 'cuda' ...; default: a GPU if there is one.")] = "",
+    concurrency: Annotated[
+        int, typer.Option(min=0, help="Episodes in flight; 0 for 128, or 16 behind a chat API.")
+    ] = 0,
+    base_url: Annotated[
+        str, typer.Option(help="Of 'openai:NAME', up to and with /v1; default: OPENAI_BASE_URL, else OpenAI's.")
+    ] = "",
+    request: Annotated[
+        str, typer.Option(help="""Further fields of its requests, as JSON: '{"reasoning_effort": "low"}'.""")
+    ] = "{}",
+    price_in: Annotated[float, typer.Option(min=0.0, help="Dollars per million tokens of its prompts.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0.0, help="Dollars per million tokens of its replies.")] = 0.0,
 ) -> None:
-    """Play tasks and report success with intervals, pass@k and tool use."""
+    """Play tasks and report success with intervals, pass@k, tool use and what was used."""
     from toolrl.chat import Renderer
     from toolrl.env import make
     from toolrl.evaluation import evaluate, report_table, terminal
-    from toolrl.models import load_for_generation, load_tokenizer
-    from toolrl.policy import TransformersPolicy
+    from toolrl.models import CHAT_API, load_for_generation, load_tokenizer
+    from toolrl.policy import ChatPolicy, Policy, TransformersPolicy
     from toolrl.training.arguments import parse_env_settings
     from toolrl.trajectory import TrajectoryWriter
     from toolrl.types import Sampling
@@ -54,11 +73,19 @@ def evaluate_command(
         raise ConfigError(f"--policy must be 'model' or 'oracle', got {policy!r}")
     settings = parse_env_settings(env_settings)
     made = {env_id: make(env_id, **{"split": split, **settings.get(env_id, {})}) for env_id in environments}
-    renderer = Renderer(load_tokenizer(model))
-    player = None
-    if policy == "model":
-        weights = load_for_generation(model, device)
-        player = TransformersPolicy(weights, stop_token_ids=[renderer.end_of_turn_id])
+    renderer: Renderer | None = None
+    player: Policy | ChatPolicy | None = None
+    if policy == "model" and model.startswith(CHAT_API):
+        concurrency = concurrency or 16
+        name = model.removeprefix(CHAT_API)
+        player = _chat_policy(name, base_url, request, (price_in, price_out), concurrency)
+    else:
+        if base_url or request != "{}" or price_in or price_out:
+            raise ConfigError(f"--base-url, --request and --price-... are for --model openai:NAME, got {model!r}")
+        renderer = Renderer(load_tokenizer(model), dialect=dialect or None)
+        if policy == "model":
+            weights = load_for_generation(model, device)
+            player = TransformersPolicy(weights, stop_token_ids=renderer.stop_token_ids)
     writer = TrajectoryWriter(out) if out else None
     try:
         reports = evaluate(
@@ -68,8 +95,9 @@ def evaluate_command(
             tasks=n,
             samples=k,
             sampling=Sampling(temperature, max_turn_tokens),
+            concurrency=concurrency or 128,
             on_trajectory=writer.write if writer else None,
-            info={"mode": "eval", "model": model if policy == "model" else "oracle"},
+            info={"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
         )
     finally:
         if player is not None:
@@ -82,3 +110,22 @@ def evaluate_command(
         typer.echo(json.dumps({env_id: dataclasses.asdict(report) for env_id, report in reports.items()}, indent=1))
     else:
         terminal().print(report_table(reports))
+
+
+def _chat_policy(name: str, base_url: str, request: str, prices: tuple[float, float], concurrency: int) -> OpenAIPolicy:
+    from toolrl.policy import Endpoint, OpenAIPolicy, Prices
+    from toolrl.policy.completions import POLITENESS, default_base_url
+
+    try:
+        fields = json.loads(request)
+    except ValueError as error:
+        raise ConfigError(f"--request is not valid JSON ({error}): {request!r}") from None
+    if not isinstance(fields, dict):
+        raise ConfigError(f"--request must be a JSON object, got {request!r}")
+    endpoint = Endpoint(
+        name,
+        base_url or default_base_url(),
+        politeness=dataclasses.replace(POLITENESS, max_concurrent=concurrency),
+        prices=Prices(*prices) if any(prices) else None,
+    )
+    return OpenAIPolicy(endpoint, request=fields)

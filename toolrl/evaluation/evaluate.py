@@ -11,11 +11,11 @@ from toolrl.chat import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
-from toolrl.policy import Policy, ScriptedPolicy
-from toolrl.rollout import RolloutEngine, RolloutRequest
+from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy, ScriptedPolicy
+from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory
-from toolrl.types import Sampling
+from toolrl.types import Sampling, Task
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class EnvReport:
 
 def evaluate(
     environments: Mapping[str, ToolEnv],
-    policy: Policy | None,
-    renderer: Renderer,
+    policy: Policy | ChatPolicy | None,
+    renderer: Renderer | None,
     *,
     tasks: int = 100,
     samples: int = 1,
@@ -77,7 +77,7 @@ def evaluate(
     Args:
         environments: By id.
         policy: Plays them; None replays each task's oracle.
-        renderer: Of the policy's tokenizer.
+        renderer: Of the policy's tokenizer; a `ChatPolicy` needs none, nor does an oracle, which then has no tokens.
         tasks: At most so many per environment.
         samples: Episodes per task.
         sampling: How to draw.
@@ -93,14 +93,12 @@ def evaluate(
     requests = []
     for env_id, env in environments.items():
         for task in env.tasks.take(tasks):
-            oracle = None
-            if policy is None:
-                oracle = ScriptedPolicy([renderer.assistant_ids(message) for message in env.oracle(task)])
+            oracle = _oracle(env, task, renderer) if policy is None else None
             for sample in range(samples):
                 id = f"{prefix}/{env_id}/{task.id}/{sample}"
                 requests.append(RolloutRequest(env, task, env_id, id, oracle, {**about, **task_info(task.metadata)}))
     engine = RolloutEngine(
-        policy or ScriptedPolicy([[renderer.end_of_turn_id]]),
+        policy or ScriptedChatPolicy([]),  # for oracles: each request has its own
         renderer,
         sampling=sampling,
         max_completion_tokens=max_completion_tokens,
@@ -111,6 +109,14 @@ def evaluate(
     for trajectory in engine.run(requests):
         played[trajectory.env_id].append(trajectory)
     return {env_id: summarise(env_id, played[env_id]) for env_id in environments}
+
+
+def _oracle(env: ToolEnv, task: Task, renderer: Renderer | None) -> Policy | ChatPolicy:
+    messages = env.oracle(task)
+    if renderer is None:
+        return ScriptedChatPolicy(messages)
+    own = renderer_of(renderer, env, task)
+    return ScriptedPolicy([own.assistant_ids(message) for message in messages])
 
 
 def task_info(metadata: Mapping[str, Any]) -> dict[str, Any]:

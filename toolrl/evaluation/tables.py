@@ -19,7 +19,8 @@ def report_table(reports: Mapping[str, EnvReport]) -> Table:
         "environment", "episodes", "success [95 %]", *(f"pass@{k}" for k in ks), "reward", "calls per episode",
         "tool use if needed", "if not", "unscored", *(["used"] if is_counted else []),
     ):  # fmt: skip
-        table.add_column(column)
+        # Names of what was used are long, and are words that a narrow column would cut.
+        table.add_column(column, overflow="fold", min_width=28 if column == "used" else None)
     for report in reports.values():
         table.add_row(
             report.env_id,

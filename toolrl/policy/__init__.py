@@ -1,11 +1,23 @@
-"""Policies: token ids in, sampled token ids out."""
+"""Policies: token ids in, sampled token ids out; behind chat APIs, messages in and messages out."""
 
 from typing import Any
 
-from toolrl.policy.base import Policy
-from toolrl.policy.scripted import ScriptedPolicy
+from toolrl.policy.base import ChatPolicy, Policy, Reply
+from toolrl.policy.completions import Endpoint, Prices
+from toolrl.policy.openai import OpenAIPolicy
+from toolrl.policy.scripted import ScriptedChatPolicy, ScriptedPolicy
 
-__all__ = ["Policy", "ScriptedPolicy", "TransformersPolicy"]
+__all__ = [
+    "ChatPolicy",
+    "Endpoint",
+    "OpenAIPolicy",
+    "Policy",
+    "Prices",
+    "Reply",
+    "ScriptedChatPolicy",
+    "ScriptedPolicy",
+    "TransformersPolicy",
+]
 
 
 def __getattr__(name: str) -> Any:

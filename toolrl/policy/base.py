@@ -1,12 +1,14 @@
-"""The one interface to whatever generates tokens."""
+"""The interfaces to whatever plays: a policy that generates tokens, and one that only gives messages."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from toolrl.types import Sample, Sampling
+from toolrl.types import Message, Sample, Sampling
 
 
 class Policy(Protocol):
@@ -31,4 +33,45 @@ class Policy(Protocol):
 
     def close(self) -> None:
         """Release threads, processes and memory. Safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One turn of a policy that gives messages.
+
+    Attributes:
+        message: The turn; a malformed call in it has its `error` set.
+        finish: "stop" if the model ended its turn, "length" if it was cut.
+        input_tokens: The conversation before it, as the policy counts; None if it does not say.
+        output_tokens: The turn itself.
+        seconds: What the model took. Queues, and attempts that failed, are not counted.
+    """
+
+    message: Message
+    finish: Literal["stop", "length"] = "stop"
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    seconds: float = 0.0
+
+
+@runtime_checkable
+class ChatPolicy(Protocol):
+    """Answers messages with messages, as chat APIs do: without tokens, so it can be evaluated and never trained."""
+
+    async def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
+        """Continue a conversation.
+
+        Args:
+            messages: Everything so far.
+            tools: JSON schemas, as `Toolbox.schemas` gives them.
+            sampling: How to draw.
+
+        Raises:
+            PolicyFault: The model failed or is unreachable.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections. Safe to call twice."""
         ...

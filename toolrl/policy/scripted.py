@@ -1,13 +1,15 @@
-"""A policy that says what it is told to: for oracles, demonstrations, tests and benchmarks."""
+"""Policies that say what they are told to: for oracles, demonstrations, tests and benchmarks."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
 
-from toolrl.types import Sample, Sampling
+from toolrl.policy.base import Reply
+from toolrl.types import Message, Sample, Sampling
 
 
 class ScriptedPolicy:
@@ -57,6 +59,22 @@ class ScriptedPolicy:
     def generating(self) -> AbstractContextManager[None]:
         """Nothing to prepare."""
         return nullcontext()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class ScriptedChatPolicy:
+    """Says messages, the n-th as the n-th turn of an episode; the last one repeats. It keeps no state."""
+
+    def __init__(self, script: Sequence[Message]):
+        """Prepare a script."""
+        self._script = script
+
+    async def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
+        """Give the next message, whatever the limits."""
+        turn = sum(message.role == "assistant" for message in messages)
+        return Reply(self._script[min(turn, len(self._script) - 1)])
 
     def close(self) -> None:
         """Nothing to release."""

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from toolrl.errors import ConfigError, InfrastructureError, RetrieverFault
+from toolrl.errors import ConfigError, InfrastructureError, PolicyFault, RetrieverFault
+from toolrl.policy.completions import ChatCompletions, Endpoint, Prices
 from toolrl.search.answer_store import AnswerStore
-from toolrl.search.politeness import Politeness, PolitenessSettings, TryAgain, retry_after_seconds
+from toolrl.search.politeness import PolitenessSettings, TryAgain
 from toolrl.types import Episode, Score, Task
 
 _INSTRUCTIONS = """You grade answers by a rubric.
@@ -32,9 +31,7 @@ Reply with a JSON object and nothing else: {{"score": NUMBER FROM 0 TO 1, "reaso
 
 _fence = re.compile(r"\s*```(?:json)?\s*\n(.*)```\s*", re.DOTALL)
 _thinking = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
-_MAX_RESPONSE_CHARACTERS = 100_000
-_REFUSED = (401, 403, 404)
-_PASSING = (408, 409, 425, 429)
+_MAX_RESPONSE_BYTES = 100_000
 # A reply without a score is tried again too, and is no sign that the server is down: hence many failures on end.
 _POLITENESS = PolitenessSettings(
     requests_per_second=None, max_concurrent=16, deadline_seconds=120.0, failures_to_open=64
@@ -54,6 +51,7 @@ class JudgeSettings:
         politeness: How many requests at a time, how many for one verdict, and when.
         max_answer_characters: A longer answer gets 0 and is not sent.
         cache: A SQLite file that keeps verdicts; in memory only by default.
+        prices: What verdicts cost, for `judge_dollars` in a trajectory's usage.
     """
 
     base_url: str
@@ -64,15 +62,14 @@ class JudgeSettings:
     politeness: PolitenessSettings = _POLITENESS
     max_answer_characters: int = 20_000
     cache: str | Path | None = None
+    prices: Prices | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.
 
         Raises:
-            ConfigError: The address is not one, or a number is out of its range.
+            ConfigError: A number is out of its range.
         """
-        if not self.base_url.startswith(("http://", "https://")):
-            raise ConfigError(f"base_url must start with http:// or https://, got {self.base_url!r}")
         for name in ("max_tokens", "timeout_seconds", "max_answer_characters"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"JudgeSettings.{name} must be positive, got {getattr(self, name)!r}")
@@ -98,7 +95,8 @@ class Judge:
             passes_from: The least score that counts as success.
 
         Raises:
-            ConfigError: The rubric is empty, `passes_from` is not within (0, 1], or the cache cannot be opened.
+            ConfigError: The rubric is empty, `passes_from` is not within (0, 1], the judge's address is none, or the
+                cache cannot be opened.
         """
         if not rubric.strip():
             raise ConfigError("the judge's rubric is empty; say what makes an answer good")
@@ -107,10 +105,16 @@ class Judge:
         self._settings = settings
         self._instructions = _INSTRUCTIONS.format(rubric=rubric.strip())
         self._passes_from = passes_from
-        key = settings.api_key or os.environ.get("TOOLRL_JUDGE_API_KEY")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(headers=headers, timeout=settings.timeout_seconds)
-        self._politeness = Politeness("the judge", settings.politeness)
+        endpoint = Endpoint(
+            settings.model,
+            settings.base_url,
+            settings.api_key or os.environ.get("TOOLRL_JUDGE_API_KEY") or None,
+            timeout_seconds=settings.timeout_seconds,
+            politeness=settings.politeness,
+            prices=settings.prices,
+            max_response_bytes=_MAX_RESPONSE_BYTES,
+        )
+        self._client = ChatCompletions(endpoint, name="the judge", counted_as="judge")
         self._verdicts = AnswerStore(None if settings.cache is None else Path(settings.cache))
 
     def __call__(self, task: Task, episode: Episode) -> Score:
@@ -132,7 +136,6 @@ class Judge:
 
     def close(self) -> None:
         """Close the connections and the cache."""
-        self._politeness.close()
         self._client.close()
         self._verdicts.close()
 
@@ -143,7 +146,6 @@ class Judge:
         # Escaped, so that a server's chat template sees no control token such as <|im_end|> in it.
         quoted = json.dumps(graded, ensure_ascii=False, sort_keys=True).replace("<", "\\u003c")
         return {
-            "model": self._settings.model,
             "messages": [
                 {"role": "system", "content": self._instructions},
                 {"role": "user", "content": quoted},
@@ -153,47 +155,31 @@ class Judge:
         }
 
     def _verdict(self, request: dict[str, Any]) -> tuple[float, str]:
-        address = f"{self._settings.base_url.rstrip('/')}/chat/completions"
-        key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        address = self._client.url
+        asked = {"model": self._settings.model, **request}
+        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         try:
             known = self._verdicts.get(address, key)
             if known is None:
-                known = json.dumps(self._politeness.call("a verdict", lambda: self._ask(address, request)))
+                known = json.dumps(self._client.ask("a verdict", request, _read).value)
                 self._verdicts.put(address, key, known)
-        except RetrieverFault as error:
+        except (PolicyFault, RetrieverFault) as error:  # the second from the cache
             raise JudgeFault(f"the judge failed: {error}") from error
         score, reason = json.loads(known)
         return score, reason
 
-    def _ask(self, address: str, request: dict[str, Any]) -> tuple[float, str]:
-        try:
-            response = self._client.post(address, json=request)
-        except httpx.TransportError as error:
-            raise TryAgain(f"{type(error).__name__}: {error}") from None
-        status = response.status_code
-        if status in _REFUSED:
-            raise ConfigError(
-                f"the judge at {address} answers {status} for model {request['model']!r}; "
-                "check base_url, model and api_key"
-            )
-        if status in _PASSING or status >= 500:
-            raise TryAgain(f"status {status}", retry_after_seconds(response.headers.get("Retry-After")))
-        if status != 200:
-            raise JudgeFault(f"the judge answers {status}: {response.text[:200]!r}")
-        return _read(response.text)
 
-
-def _read(text: str) -> tuple[float, str]:
-    """The score and the reason in a response.
+def _read(answer: Mapping[str, Any]) -> tuple[float, str]:
+    """The score and the reason in an answer.
 
     Raises:
         TryAgain: There is no score within [0, 1] in it.
     """
-    if len(text) > _MAX_RESPONSE_CHARACTERS:
-        raise TryAgain(f"a response of {len(text)} characters")
+    text = str(answer)
     try:
-        choice = json.loads(text)["choices"][0]
-        content = _thinking.sub("", choice["message"]["content"], count=1)
+        content = answer["choices"][0]["message"]["content"]
+        text = str(content)
+        content = _thinking.sub("", content, count=1)
         fenced = _fence.fullmatch(content)
         verdict = json.loads(fenced[1] if fenced else content)
         score = verdict["score"]

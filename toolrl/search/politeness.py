@@ -221,13 +221,21 @@ class CircuitBreaker:
 class Politeness:
     """One service and how it is asked. Thread-safe; make one for all threads of a process."""
 
-    def __init__(self, name: str, settings: PolitenessSettings | None = None, *, folder: Path | None = None):
+    def __init__(
+        self,
+        name: str,
+        settings: PolitenessSettings | None = None,
+        *,
+        folder: Path | None = None,
+        retries_counted_as: str = "search_retries",
+    ):
         """Prepare to ask a service.
 
         Args:
             name: The service. All processes that use this name keep to its rate together.
             settings: How politely.
             folder: See `RateLimit`.
+            retries_counted_as: What `toolrl.usage` calls further attempts.
 
         Raises:
             ConfigError: See `RateLimit`.
@@ -240,6 +248,7 @@ class Politeness:
         self._breaker = CircuitBreaker(name, failures=settings.failures_to_open, open_seconds=settings.open_seconds)
         self._places = threading.BoundedSemaphore(settings.max_concurrent)
         self._closed = threading.Event()
+        self._retries_counted_as = retries_counted_as
 
     def call(self, what: str, function: Callable[[], T], *, within_seconds: float = math.inf) -> T:
         """Call a function until it does not raise `TryAgain`; whatever else it raises comes through at once.
@@ -268,7 +277,7 @@ class Politeness:
                     message = f"{what}: {self.name} failed {failures} times, last: {failure.reason}{asked}"
                     raise Exhausted(message, failure.reason) from failure
             self._wait(what, delay)
-            count_usage("search_retries")
+            count_usage(self._retries_counted_as)
 
     def close(self) -> None:
         """End the waiting of all calls, with a `RetrieverFault`; may be called twice."""

@@ -2,7 +2,8 @@
 
 Each is played against the real environment, so that the observations are real. What a demonstrator
 does wrong here is what reinforcement learning has to unlearn: guessing, answering in the wrong form,
-broken syntax, calls that help nothing, stopping half way, computing what needs no computer.
+broken syntax, calls that help nothing, stopping half way, computing what needs no computer, claiming a change that
+was not made.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from toolrl.types import Message, Task
 
 # Shares of the habits on tasks that need a tool, and on those that do not.
 NEEDED = {"solve": 0.10, "untagged": 0.36, "guess": 0.21, "stop_early": 0.08, "break": 0.15, "useless": 0.10}
+# On tasks that ask for a change; "claim" gives the answer without the last call.
+CHANGING = NEEDED | {"untagged": 0.26, "guess": 0.11, "claim": 0.20}
 NEEDLESS = {"solve": 0.05, "compute": 0.10, "untagged": 0.50, "guess": 0.13, "break": 0.12, "useless": 0.10}
 # What a stage of training on demonstrations that are all right uses in place of these.
 SKILLED = {"solve": 1.0}
@@ -42,7 +45,7 @@ class Demonstrator:
 
     def turns(self, task: Task, rng: random.Random) -> list[list[int]]:
         """Draw a habit and write it out as token ids, one list per turn."""
-        habits = SKILLED if self.skilled else NEEDED if task.metadata.get("needs_tool", True) else NEEDLESS
+        habits = SKILLED if self.skilled else habits_on(task)
         habit = rng.choices(list(habits), list(habits.values()))[0]
         return [self.renderer.assistant_ids(turn) for turn in self._write(habit, task, rng)]
 
@@ -56,6 +59,8 @@ class Demonstrator:
             return [*compute, solution[-1]]
         if habit == "untagged":
             return [*solution[:-1], say(str(task.answer))]
+        if habit == "claim":
+            return [*solution[:-2], solution[-1]]
         if habit == "guess":
             return [self._guess(task, rng)]
         if habit == "stop_early":
@@ -77,7 +82,17 @@ class Demonstrator:
     def _useless(self, task: Task, rng: random.Random) -> Message:
         if "search" in self.env.toolbox.tools:
             return call("search", query=rng.choice(["python", "module", "help", "value"]))
-        return call("python", code=rng.choice(["1+1", "help", "print()", "0"]))
+        if "python" in self.env.toolbox.tools:
+            return call("python", code=rng.choice(["1+1", "help", "print()", "0"]))
+        # What some other task begins with.
+        return self.env.oracle(self.env.tasks[rng.randrange(len(self.env.tasks))])[0]
+
+
+def habits_on(task: Task) -> dict[str, float]:
+    """The shares of the habits on a task; `metadata["changes"]` lists what a task asks to change."""
+    if not task.metadata.get("needs_tool", True):
+        return NEEDLESS
+    return CHANGING if task.metadata.get("changes") else NEEDED
 
 
 def break_call(message: Message, rng: random.Random) -> str:

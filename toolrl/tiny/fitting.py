@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase, Qwen3ForCausalLM
 from toolrl.trajectory import Trajectory
 
 IGNORED = -100
+_SECONDS_BETWEEN_LINES = 60.0  # of progress, within an epoch
 
 
 class Row(NamedTuple):
@@ -130,7 +131,10 @@ def fit(
     batch_tokens: int,
     seed: int,
 ) -> None:
-    """Train with Muon on the matrices and AdamW on the rest: a warm-up, half at full rate, a linear decay."""
+    """Train with Muon on the matrices and AdamW on the rest: a warm-up, half at full rate, a linear decay.
+
+    Prints the loss of each epoch, and where it is every minute.
+    """
     rng = random.Random(seed)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
@@ -140,6 +144,7 @@ def fit(
     ]
     total = epochs * sum(1 for _ in batches(rows_of_epoch(0), batch_tokens, random.Random(0)))
     step, start = 0, time.monotonic()
+    shown = start
     model.train()
     for epoch in range(epochs):
         losses = []
@@ -156,6 +161,10 @@ def fit(
                 optimizer.step()
             losses.append(loss.item())
             step += 1
+            if time.monotonic() - shown > _SECONDS_BETWEEN_LINES:
+                shown = time.monotonic()
+                recent = losses[-20:]
+                print(f"  step {step}/{total}  loss {sum(recent) / len(recent):.4f}  {shown - start:.0f} s", flush=True)
         seconds = time.monotonic() - start
         print(f"  epoch {epoch + 1}/{epochs}  loss {sum(losses) / len(losses):.4f}  {seconds:.0f} s", flush=True)
     model.eval()

@@ -8,6 +8,8 @@ First it is fitted to right demonstrations, names renamed in half of them, then 
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,10 +17,11 @@ from typing import Annotated
 import torch
 import typer
 from transformers import AutoTokenizer, Qwen3ForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from toolrl.chat import Renderer
 from toolrl.env import make
-from toolrl.errors import ConfigError
+from toolrl.errors import ConfigError, UserError
 from toolrl.tiny import PATH
 from toolrl.tiny.demonstrations import demonstrate
 from toolrl.tiny.fitting import Renaming, as_row, fit
@@ -47,20 +50,31 @@ def main(
     tokenizer = AutoTokenizer.from_pretrained(PATH)
     renderer, model = Renderer(tokenizer), Qwen3ForCausalLM.from_pretrained(PATH, dtype="float32")
 
+    print(f"playing {demonstrations} right demonstrations", flush=True)
     skilled = demonstrate(environments, renderer, demonstrations, seed, skilled=True)
     rename = Renaming(tokenizer, frequent_tokens(skilled, tokenizer))
     rows = partial(rows_of_epoch, skilled, rename, 0.5, seed)
     fit(model, rows, epochs=epochs, learning_rate=learning_rate, batch_tokens=batch_tokens, seed=seed)
     if mediocre:
-        drawn = [as_row(t, observed=False) for t in demonstrate(environments, renderer, mediocre, seed + 1)]
+        played = demonstrate(environments, renderer, mediocre, seed + 1)
+        right = sum(bool(trajectory.score.success) for trajectory in played)
+        print(f"{mediocre} mediocre demonstrations, {right} of them right", flush=True)
+        drawn = [as_row(trajectory, observed=False) for trajectory in played]
         fit(model, lambda _: drawn, epochs=1, learning_rate=learning_rate / 3, batch_tokens=batch_tokens, seed=seed)
 
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for _, env in environments:
         env.close()
+    by_id = shlex.quote(json.dumps({env_id: chosen}))
+    print(f"to see what it can do: toolrl eval {env_id} --model {folder} --env-settings {by_id}")
+    print(f"to train it: toolrl train --model_name_or_path {folder} --envs {env_id} --env_settings {by_id} ...")
 
 
 if __name__ == "__main__":
     torch.set_flush_denormal(True)  # holds for the process: numbers that small slow a CPU down
-    typer.run(main)
+    disable_progress_bar()
+    try:
+        typer.run(main)
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -47,6 +47,10 @@ class ToolrlArguments:
     chat_template: str = field(
         default="", metadata={"help": "Path of a Jinja chat template to use in place of the model's."}
     )
+    dialect: str = field(
+        default="",
+        metadata={"help": "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does."},
+    )
     sample_every: int = field(default=0, metadata={"help": "Print one episode every so many steps; 0 for never."})
 
     def weighted_envs(self) -> dict[str, float]:

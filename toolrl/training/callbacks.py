@@ -14,7 +14,7 @@ from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from toolrl.training.curves import plot_curves, read_metrics
-from toolrl.trajectory import Trajectory
+from toolrl.view.terminal import print_episode
 
 
 class MetricsCallback(TrainerCallback):
@@ -101,7 +101,7 @@ class ProgressCallback(TrainerCallback):
                 env = name.removesuffix("/success")
                 needed, needless = (logs.get(f"{env}/call_share_{which}") for which in ("needed", "needless"))
                 use = " | ".join("-" if share is None else f"{share:.2f}" for share in (needed, needless))
-                parts.append(f"{env} {logs[name]:.2f} ({use})")
+                parts.append(f"{env} {logs[name]:.2f} ({use}){_hacks(logs, env)}")
         elapsed = time.monotonic() - self._start
         head = f"step {state.global_step:>4}/{state.max_steps} {elapsed:5.0f} s  reward {logs['reward']:.3f}  "
         self._console.print(Text(head + "  ".join(parts)), soft_wrap=True)
@@ -109,14 +109,7 @@ class ProgressCallback(TrainerCallback):
             print_episode(self._console, self.run.last_batch[0])
 
 
-def print_episode(console: Console, trajectory: Trajectory) -> None:
-    """Print a conversation with its verdict. What models and tools wrote is shown as plain text."""
-    console.rule(f"{trajectory.env_id} {trajectory.task_id}", style="dim")
-    for message in trajectory.messages:
-        console.print(Text(f"{message.role}: ", style="bold"), Text(message.content), sep="", soft_wrap=True)
-        for call in message.tool_calls:
-            console.print(
-                Text(f"  -> {call.name or '?'} {json.dumps(dict(call.arguments))}", style="cyan"), soft_wrap=True
-            )
-    score = trajectory.score
-    console.print(Text(f"reward {score.value}  {score.reason}  ({trajectory.stop})", style="dim"))
+def _hacks(logs: dict[str, Any], env: str) -> str:
+    """What the monitors of code answers saw, if anything."""
+    hack, gap = logs.get(f"{env}/part_hack", 0.0), logs.get(f"{env}/part_gap", 0.0)
+    return f" hacks {hack:.2f}, visible - hidden {gap:.2f}" if hack or gap else ""

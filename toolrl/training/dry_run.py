@@ -25,7 +25,7 @@ from toolrl.evaluation import short_name
 from toolrl.evaluation.tables import number
 from toolrl.models import ALIASES, load_model
 from toolrl.policy import ScriptedPolicy
-from toolrl.rollout import RolloutRequest
+from toolrl.rollout import RolloutRequest, renderer_of
 from toolrl.training.trl import GRPORun
 from toolrl.trajectory import Trajectory
 
@@ -183,7 +183,9 @@ def dry_run(
 def _request(run: GRPORun, prompt: Sequence[Mapping[str, str]]) -> RolloutRequest:
     env_id, task = run.find_task(prompt)
     env = run.environments[env_id]
-    oracle = ScriptedPolicy([run.renderer.assistant_ids(message) for message in env.oracle(task)])
+    oracle = ScriptedPolicy(
+        [renderer_of(run.renderer, env, task).assistant_ids(message) for message in env.oracle(task)]
+    )
     return RolloutRequest(env, task, env_id, f"dry/{task.id}", oracle)
 
 

@@ -38,6 +38,11 @@ def parse_arguments(arguments: list[str]) -> tuple[ToolrlArguments, GRPOConfig, 
         ConfigError: There is no such file, it is no YAML mapping, or settings contradict each other.
         SystemExit: With status 2, for an unknown flag; with 0 after `--help`.
     """
+    return parse((ToolrlArguments, GRPOConfig, ModelConfig), "toolrl train", arguments)
+
+
+def parse(parts: Any, program: str, arguments: list[str]) -> Any:
+    """`parse_arguments` for any data classes."""
     # TrlParser knows `--config FILE` only.
     arguments = [
         part for entry in arguments for part in (entry.split("=", 1) if entry.startswith("--config=") else [entry])
@@ -46,10 +51,8 @@ def parse_arguments(arguments: list[str]) -> tuple[ToolrlArguments, GRPOConfig, 
         find_config(value) if option == "--config" else value
         for option, value in zip(["", *arguments], arguments, strict=False)
     ]
-    parts: Any = (ToolrlArguments, GRPOConfig, ModelConfig)
-    parser = TrlParser(parts, prog="toolrl train")
     try:
-        return parser.parse_args_and_config(arguments)  # type: ignore[return-value]
+        return TrlParser(parts, prog=program).parse_args_and_config(arguments)
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(str(error)) from None
 
@@ -77,7 +80,7 @@ def train(
         UserError: A setting is wrong; nothing has been trained.
     """
     console = console or terminal()
-    _quieten()
+    quieten()
     training = arguments.make_envs("train")
     held_out = arguments.make_envs("test") if arguments.eval_tasks else {}
     name = model_config.model_name_or_path or "tiny"
@@ -85,7 +88,8 @@ def train(
     settings: dict[str, Any] = {
         "weights": arguments.weighted_envs(),
         "chat_template": Path(arguments.chat_template).read_text() if arguments.chat_template else None,
-        "peft_config": _peft_config(model_config),
+        "dialect": arguments.dialect or None,
+        "peft_config": adapter_settings(model_config),
         "task_seed": arguments.task_seed,
         "train_tasks": arguments.train_tasks,
         "max_turn_tokens": arguments.max_turn_tokens,
@@ -102,7 +106,7 @@ def train(
     progress = ProgressCallback(console, arguments.sample_every)
     with TrajectoryWriter(folder / "trajectories.jsonl") as writer:
         run = GRPORun(
-            _load(name, model_config),
+            load_to_train(name, model_config),
             tokenizer,
             training,
             args,
@@ -137,7 +141,7 @@ def train(
     return reports
 
 
-def find_checkpoint(args: GRPOConfig) -> str | None:
+def find_checkpoint(args: transformers.TrainingArguments) -> str | None:
     """The checkpoint to resume from: a path, or `true` for the last whole one in `output_dir`.
 
     Raises:
@@ -166,10 +170,10 @@ def _is_whole(checkpoint: Path) -> bool:
     return True
 
 
-def write_config(path: Path, arguments: ToolrlArguments, args: GRPOConfig, model_config: ModelConfig) -> None:
-    """Write the settings that differ from their defaults, so that `toolrl train --config` repeats the run."""
+def write_config(path: Path, *parts: Any) -> None:
+    """Write the settings (data classes) that differ from their defaults, so that `--config` repeats the run."""
     settings: dict[str, Any] = {}
-    for part in (arguments, args, model_config):
+    for part in parts:
         for entry in dataclasses.fields(part):
             value = getattr(part, entry.name)
             default = entry.default_factory() if callable(entry.default_factory) else entry.default
@@ -209,14 +213,20 @@ def _evaluate(
     )
 
 
-def _load(name: str, model_config: ModelConfig) -> transformers.PreTrainedModel:
+def load_to_train(name: str, model_config: ModelConfig) -> transformers.PreTrainedModel:
+    """The model that TRL's `ModelConfig` describes; float32 unless it says otherwise."""
     options = {"revision": model_config.model_revision}
     if model_config.attn_implementation:
         options["attn_implementation"] = model_config.attn_implementation
     return load_model(name, dtype=model_config.dtype or "float32", **options)
 
 
-def _peft_config(model_config: ModelConfig) -> Any:
+def adapter_settings(model_config: ModelConfig) -> Any:
+    """What TRL calls `peft_config`; None without `--use_peft`.
+
+    Raises:
+        MissingExtra: peft is not installed.
+    """
     if not model_config.use_peft:
         return None
     try:
@@ -248,7 +258,7 @@ def _write_reports(folder: Path, reports: dict[str, dict[str, EnvReport]]) -> No
     partial.replace(folder / "report.json")
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep libraries' notices out of a run's progress; warnings and errors stay."""
     logging.getLogger("ContinuousBatchingLogger").setLevel(logging.ERROR)
     logging.getLogger("trl.trainer.grpo_trainer").setLevel(logging.ERROR)  # prints unscored samples in full

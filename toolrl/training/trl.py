@@ -37,7 +37,7 @@ from toolrl.policy.transformers import TransformersPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.training.metrics import batch_metrics
 from toolrl.trajectory import Trajectory, TrajectoryWriter
-from toolrl.types import Sampling, Task
+from toolrl.types import Sampling, StopReason, Task
 
 # Rows that go through the model together, padded to the longest of them.
 ROWS_TOGETHER = 16
@@ -135,6 +135,7 @@ class GRPORun:
         *,
         weights: Mapping[str, float] | None = None,
         chat_template: str | None = None,
+        dialect: str | None = None,
         writer: TrajectoryWriter | None = None,
         peft_config: Any = None,
         task_seed: int = 0,
@@ -154,6 +155,7 @@ class GRPORun:
             args: TRL's config.
             weights: How often each environment is drawn, relative to the others; equally by default.
             chat_template: In place of the tokenizer's.
+            dialect: How the model calls tools, by name; by default as the template writes a call.
             writer: Trajectories are appended to it as they finish.
             peft_config: Trains an adapter in place of the whole model.
             task_seed: Seeds the choice and order of tasks.
@@ -170,7 +172,7 @@ class GRPORun:
         """
         _check(args)
         self.environments = dict(environments)
-        self.renderer = Renderer(tokenizer, chat_template=chat_template)
+        self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect)
         self.last_batch: list[Trajectory] = []
         self._writer = writer
         self._synced_step = 0
@@ -190,7 +192,7 @@ class GRPORun:
         )
         self.policy = TransformersPolicy(
             self._base_model(),
-            stop_token_ids=[self.renderer.end_of_turn_id],
+            stop_token_ids=self.renderer.stop_token_ids,
             max_sequences=generation_sequences,
             seed=args.seed + self.trainer.accelerator.process_index,
         )
@@ -231,11 +233,17 @@ class GRPORun:
             info |= task_info(task.metadata)
             requests.append(RolloutRequest(self.environments[env_id], task, env_id, id, info=info))
         self.last_batch = self.engine.run(requests)
+        if not all(trajectory.has_tokens for trajectory in self.last_batch):
+            raise ConfigError("a chat policy gives no tokens to train on; it can only be evaluated or imitated")
         columns: dict[str, list[list[Any]]] = {"prompt_ids": [], "completion_ids": [], "logprobs": [], "env_mask": []}
         for trajectory in self.last_batch:
             ids, mask, logprobs = trajectory.completion_ids, trajectory.mask, trajectory.logprobs
             if not ids:  # nothing was sampled before a fault or the time limit; TRL needs a token to look at
                 ids, mask, logprobs = [self._filler_id()], [0], [0.0]
+            elif trajectory.stop is StopReason.ANSWER and ids[-1] not in self._trl_ends:
+                # The template ends an answer with a token of its own; TRL would take it for truncated.
+                eos = self.renderer.tokenizer.eos_token_id
+                ids, mask, logprobs = [*ids, eos], [*mask, 0], [*logprobs, 0.0]
             columns["prompt_ids"].append(trajectory.prompt_ids)
             columns["completion_ids"].append(ids)
             columns["logprobs"].append(logprobs)
@@ -256,8 +264,13 @@ class GRPORun:
 
     def _filler_id(self) -> int:
         """Some token that does not end a turn, so that an empty completion counts as truncated."""
-        ends = {self.renderer.end_of_turn_id, self.renderer.tokenizer.pad_token_id}
+        ends = self.renderer.closing_ids
         return next(token for token in range(len(ends) + 1) if token not in ends)
+
+    @property
+    def _trl_ends(self) -> tuple[int | None, int | None]:
+        """By which last tokens TRL knows a completion that was not truncated."""
+        return self.renderer.tokenizer.eos_token_id, self.renderer.tokenizer.pad_token_id
 
 
 def prompts_needed(args: GRPOConfig, train_tasks: int) -> int:

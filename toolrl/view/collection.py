@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,7 +83,7 @@ class Paired:
 
 
 class Trajectories(Sequence[Trajectory]):
-    """Episodes of one or several runs. Facts are columns in memory; an episode itself is read when asked for.
+    """Episodes of one or several runs: their facts are columns in memory, they themselves are read when asked for.
 
     Attributes:
         table: An Arrow table, one row an episode, with the fields of a query (`toolrl.view.FIELDS`).
@@ -169,7 +170,9 @@ class Trajectories(Sequence[Trajectory]):
                 f"cannot sort by {by!r}; there are {', '.join(field for field in FIELDS if field != 'error')}"
             )
         order = "descending" if descending else "ascending"
-        return self._take(pc.sort_indices(self.table, sort_keys=[(by, order)]))
+        with warnings.catch_warnings():  # nulls come last by default; how to say so changes from version to version
+            warnings.simplefilter("ignore", FutureWarning)
+            return self._take(pc.sort_indices(self.table, sort_keys=[(by, order)]))
 
     def sample(self, n: int, seed: int = 0) -> Trajectories:
         """At most n of them, drawn at random, in their order."""
@@ -182,7 +185,7 @@ class Trajectories(Sequence[Trajectory]):
         return self.table.drop_columns(["_index", "_row", "offset", "length"]).to_pandas(types_mapper=_pandas_type())
 
     def turns(self) -> pandas.DataFrame:
-        """One row a turn: its episode's `id`, `run`, `env`, `task`; place, text, tokens, seconds, version, logprob."""
+        """One row a turn: of which episode, its place, text, tokens, seconds, policy version and mean logprob."""
         rows = [
             {
                 **about,

@@ -253,6 +253,8 @@ class _Evaluation:
                 raise QueryError(f"{text}: only == and != make sense")
             found = _has(left, right) if _kind(left) == "list" else pc.is_in(left, pyarrow.array(_LIMITS))
             return pc.invert(found) if negated else found
+        if "nothing" in (_kind(left), _kind(right)):
+            return pyarrow.chunked_array([pyarrow.nulls(self._table.num_rows, pyarrow.bool_())])
         if _kind(left) != _kind(right):
             raise QueryError(f"{text} cannot be compared: {_kind(left)} and {_kind(right)}")
         return _COMPARISONS[type(operator)](_plain(left), _plain(right))
@@ -292,6 +294,8 @@ def _kind(value: Value) -> str:
         return "text" if isinstance(value, str) else "number"
     if pyarrow.types.is_list(value.type):
         return "list"
+    if pyarrow.types.is_null(value.type):
+        return "nothing"
     return "text" if pyarrow.types.is_string(value.type) or pyarrow.types.is_large_string(value.type) else "number"
 
 
@@ -317,6 +321,8 @@ def _has(lists: pyarrow.ChunkedArray, item: Any) -> pyarrow.ChunkedArray:
 
 def _read_info(texts: pyarrow.ChunkedArray, name: str) -> pyarrow.ChunkedArray:
     values = [json.loads(text).get(name) for text in texts.to_pylist()]
+    if all(value is None for value in values):
+        return pyarrow.chunked_array([pyarrow.nulls(len(values))])
     if all(value is None or isinstance(value, bool) for value in values):
         return pyarrow.chunked_array([pyarrow.array(values, pyarrow.bool_())])
     if all(value is None or isinstance(value, int | float) for value in values):

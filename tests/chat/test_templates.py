@@ -1,0 +1,195 @@
+"""Promises for every template that TRL ships: exact tokens in any episode, and a table of them in the documentation."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from tests.chat.families import REWRITING, TEMPLATES, WITH_TOOLS, WITHOUT_TOOLS, options_of, tokenizer_of
+from toolrl import Message, Renderer, TemplateError, ToolCall
+
+CASES = [(name, index) for name in WITH_TOOLS for index in range(len(options_of(name)))]
+TABLE = Path(__file__).parents[2] / "docs" / "templates.md"
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "search",
+            "description": "Search.",
+            "parameters": {"type": "object", "properties": {"query": {"type": "string", "description": "Words."}}},
+        },
+    }
+]
+each_template = pytest.mark.parametrize(("name", "index"), CASES, ids=lambda value: str(value))
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+@cache
+def renderer_of(name: str, index: int) -> Renderer:
+    return Renderer(tokenizer_of(name), chat_template=TEMPLATES[name], template_options=options_of(name)[index])
+
+
+def hostile(name: str) -> st.SearchStrategy[str]:
+    controls = sorted(tokenizer_of(name).get_added_vocab())
+    return st.lists(st.sampled_from([*controls, "<", "&lt;", "\ue0f00\ue0f1"]) | texts, max_size=4).map("".join)
+
+
+@st.composite
+def episodes(draw: st.DrawFn, name: str, calls_at_most: int) -> tuple[list[Message], list[list[Message]]]:
+    """An opening, and turns with what the tools answer; all texts may hold control tokens."""
+    opening = [Message("system", "Be brief.")] * draw(st.booleans()) + [Message("user", "q" + draw(hostile(name)))]
+    turns = []
+    for turn in range(draw(st.integers(1, 3))):
+        calls = [
+            ToolCall("search", {"query": draw(hostile(name))}, id=f"call_{turn}_{index}")
+            for index in range(draw(st.integers(1, calls_at_most)))
+        ]
+        told = [Message("tool", draw(hostile(name)), name="search", tool_call_id=call.id) for call in calls]
+        turns.append([Message("assistant", "", tuple(calls)), *told])
+    return opening, turns
+
+
+def meaning(message: Message) -> list[tuple[str, dict[str, Any], str | None]]:
+    return [(call.name, dict(call.arguments), call.error) for call in message.tool_calls]
+
+
+def control_counts(renderer: Renderer, ids: list[int]) -> dict[int, int]:
+    controls = set(renderer.tokenizer.get_added_vocab().values())
+    return {token: ids.count(token) for token in controls & set(ids)}
+
+
+@each_template
+@settings(max_examples=12)
+@given(data=st.data())
+def test_an_episode_with_any_texts_keeps_its_tokens_and_its_meaning(name: str, index: int, data: st.DataObject) -> None:
+    renderer = renderer_of(name, index)
+    opening, turns = data.draw(episodes(name, 1 if renderer._chat.one_call else 3))
+    harmless = [Message(message.role, "q") for message in opening]
+    prompt = renderer.prompt_ids(opening, TOOLS)
+    assert control_counts(renderer, prompt) == control_counts(renderer, renderer.prompt_ids(harmless, TOOLS))
+    for number, (assistant, *told) in enumerate(turns):
+        sampled = renderer.assistant_ids(assistant)
+        assert sampled[-1] in renderer.stop_token_ids
+        assert not set(sampled[:-1]) & set(renderer.stop_token_ids)
+        assert meaning(renderer.parse(sampled, TOOLS, after_tools=number > 0)) == meaning(assistant)
+        observed = renderer.observation_ids(told, after=sampled[-1])
+        plain = [Message("tool", "r", name="search", tool_call_id=message.tool_call_id) for message in told]
+        assert control_counts(renderer, observed) == control_counts(
+            renderer, renderer.observation_ids(plain, after=sampled[-1])
+        )
+
+
+@each_template
+def test_appended_pieces_are_what_the_template_renders_where_the_assistant_speaks(name: str, index: int) -> None:
+    renderer = renderer_of(name, index)
+    thinking = "so" if renderer._opened else ""
+    conversation = [Message("system", "s"), Message("user", "q?")]
+    ids = renderer.prompt_ids(conversation, TOOLS)
+    for number in range(3):
+        calls = (ToolCall("search", {"query": "x y"}, id=f"call_{number}_0"),)
+        assistant = Message("assistant", "", calls, thinking=thinking)
+        told = [Message("tool", f"found {number}", name="search", tool_call_id=calls[0].id)]
+        sampled = renderer.assistant_ids(assistant)
+        ids = ids + sampled + renderer.observation_ids(told, after=sampled[-1])
+        conversation += [assistant, *told]
+        rendered = renderer._chat.render(conversation, TOOLS, generate=True)
+        assert renderer.decode(ids) == rendered
+        assert ids == renderer.tokenizer.encode(rendered, add_special_tokens=False)
+
+
+@pytest.mark.parametrize("name", WITHOUT_TOOLS)
+def test_a_template_without_tools_is_refused_with_the_way_out(name: str) -> None:
+    with pytest.raises(TemplateError, match="pass a template that supports tools") as caught:
+        Renderer(tokenizer_of(name), chat_template=TEMPLATES[name])
+    assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REWRITING)
+def test_a_template_that_puts_a_header_before_a_turn_that_it_did_not_prompt_is_refused(name: str) -> None:
+    with pytest.raises(TemplateError, match=f"'{name}' is not prefix-stable"):
+        Renderer(tokenizer_of(name), chat_template=TEMPLATES[name])
+
+
+def test_a_turn_that_calls_but_ends_as_an_answer_is_given_the_end_of_a_call() -> None:
+    renderer = renderer_of("glm4moe", 0)
+    told = [Message("tool", "r", name="search", tool_call_id="c")]
+    observation, user = (renderer.tokenizer.convert_tokens_to_ids(t) for t in ("<|observation|>", "<|user|>"))
+    usual = renderer.observation_ids(told, after=observation)
+    assert renderer.observation_ids(told, after=user) == [observation, *usual]
+
+
+def test_thoughts_that_the_prompt_opens_are_never_the_answer() -> None:
+    renderer = renderer_of("qwen3_5_think", 0)
+    ids = renderer.tokenizer.encode("4 or 5?\n</think>\n\n5", add_special_tokens=False)
+    assert (renderer.parse(ids).thinking, renderer.parse(ids).content) == ("4 or 5?", "5")
+    assert renderer.parse(ids[:3]).content == ""
+
+
+def test_options_of_an_episode_make_a_renderer_of_their_own() -> None:
+    renderer = renderer_of("qwen3", 0)
+    without = renderer.with_options({"enable_thinking": False})
+    assert without.template_name == "trl/qwen3_training"
+    assert without is renderer.with_options({"enable_thinking": False})
+    assert renderer.with_options({}) is renderer
+    assert without.decode(without.prompt_ids([Message("user", "q")])).endswith("<think>\n\n</think>\n\n")
+
+
+# ---- the table in the documentation
+
+
+def table() -> str:
+    head = [
+        "# Chat templates",
+        "",
+        "Every template that TRL ships and that supports tools, as `Renderer` takes it. Made by",
+        "`python -m tests.chat.test_templates`; a test compares this file with a fresh one.",
+        "",
+        "*Prefix-stable*: at every point where the assistant speaks, the tokens so far are what the template renders;",
+        "where the template as it is fails, the variant that replaces it by itself is named, or it is refused.",
+        "*Parser* and *round trip*: the dialect's own reader; a call with hostile text is written and read back the",
+        "same. *Ends*: the tokens on which sampling stops. *Opens*: the prompt ends inside of a block of thoughts.",
+        "",
+        "| template | options | dialect | prefix-stable | parser | round trip | calls a turn | opens | ends |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *(row(name, index) for name, index in CASES), *map(refusal, REWRITING), ""])
+
+
+def refusal(name: str) -> str:
+    with pytest.raises(TemplateError, match="not prefix-stable"):
+        Renderer(tokenizer_of(name), chat_template=TEMPLATES[name])
+    return f"| {name} |  |  | no: refused |  |  |  |  |  |"
+
+
+def row(name: str, index: int) -> str:
+    renderer = renderer_of(name, index)
+    options = ", ".join(f"{key}={value}" for key, value in options_of(name)[index].items())
+    ends = " ".join(f"`{text}`".replace("|", "\\|") for text in renderer._ends.texts)
+    text = "".join(renderer._control_ids) + "\n\"'\\"
+    call = Message("assistant", "", (ToolCall("search", {"query": text}),))
+    exact = meaning(renderer.parse(renderer.assistant_ids(call), TOOLS)) == meaning(call)
+    cells = [
+        name,
+        options,
+        renderer.dialect.name,
+        f"with {renderer.template_name}" if renderer.template_name else "yes",
+        type(renderer.dialect).__name__,
+        "exact" if exact else "differs",
+        "one" if renderer._chat.one_call else "several",
+        "yes" if renderer._opened else "",
+        ends,
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_table_in_the_documentation_is_the_one_of_today() -> None:
+    assert TABLE.read_text(encoding="utf-8") == table(), "run: python -m tests.chat.test_templates"
+
+
+if __name__ == "__main__":
+    TABLE.parent.mkdir(exist_ok=True)
+    TABLE.write_text(table(), encoding="utf-8")

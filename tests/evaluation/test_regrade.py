@@ -1,0 +1,100 @@
+"""Promises of regrading: today's verdict on yesterday's episode, or a reason why there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from toolrl import (
+    ConfigError,
+    Episode,
+    RolloutEngine,
+    RolloutRequest,
+    Score,
+    StopReason,
+    Task,
+    ToolEnv,
+    Trajectory,
+    call,
+    per_episode,
+    say,
+    tool,
+)
+from toolrl.evaluation.regrade import regrade, summary
+from toolrl.policy import ScriptedChatPolicy
+
+TASK = Task("seven", "Add up to 7.", 7)
+
+
+def counter_env(reward: Callable[[Task, Episode], Any], step: int = 1, task: Task = TASK) -> ToolEnv:
+    @tool
+    def add(amount: int, counter: list[int] = per_episode(lambda task: [0])) -> int:
+        """Add to the counter.
+
+        Args:
+            amount: How much.
+        """
+        counter[0] += amount * step
+        return counter[0]
+
+    return ToolEnv(tasks=[task], tools=[add], reward=reward)
+
+
+def state_reward(task: Task, episode: Episode) -> float:
+    return float(episode.state["counter"][0] == task.answer)
+
+
+def kind_reward(task: Task, episode: Episode) -> float:
+    return 1.0
+
+
+def play(env: ToolEnv, *script: Any) -> Trajectory:
+    engine = RolloutEngine(ScriptedChatPolicy(list(script)), None)
+    return engine.run([RolloutRequest(env, env.tasks[0], "counter")])[0]
+
+
+SCRIPT = (call("add", amount=3), call("add", amount=4), say("done"))
+
+
+def test_the_state_that_a_reward_looks_at_is_made_again() -> None:
+    played = [
+        play(counter_env(kind_reward), *SCRIPT),
+        play(counter_env(kind_reward), call("add", amount=3), say("done")),
+    ]
+    results = list(regrade(played, {"counter": counter_env(state_reward)}))
+    assert [result.trajectory.score.value for result in results] == [1.0, 0.0]
+    assert [result.changed for result in results] == [False, True]
+    assert [result.before.value for result in results] == [1.0, 1.0]
+    assert results[0].trajectory == dataclasses.replace(played[0], score=Score(1.0))
+    assert summary(results) == [
+        {"env": "counter", "episodes": 2, "before": 1.0, "after": 0.5, "scored": 2, "up": 0, "down": 1, "without": 0}
+    ]
+
+
+def test_a_tool_that_answers_otherwise_now_leaves_the_score_as_it_was() -> None:
+    played = play(counter_env(state_reward), *SCRIPT)
+    result = next(regrade([played], {"counter": counter_env(state_reward, step=2)}))
+    assert result.problem == "add answers '6' now, and '3' then"
+    assert result.trajectory == played
+    assert not result.changed
+
+
+@pytest.mark.parametrize("other", [Task("eight", "Add up to 7.", 8), Task("seven", "Add up to 8.", 8)])
+def test_another_task_is_not_graded(other: Task) -> None:
+    played = play(counter_env(state_reward), *SCRIPT)
+    result = next(regrade([played], {"counter": counter_env(state_reward, task=other)}))
+    assert "no task 'seven' with this prompt" in result.problem
+
+
+def test_what_a_fault_ended_stays_unscored() -> None:
+    played = dataclasses.replace(play(counter_env(kind_reward), *SCRIPT), stop=StopReason.FAULT, score=Score(None))
+    result = next(regrade([played], {"counter": counter_env(kind_reward)}))
+    assert (result.trajectory.score.value, result.problem) == (None, "a fault ended it")
+
+
+def test_an_environment_that_is_missing_is_named() -> None:
+    with pytest.raises(ConfigError, match="is of 'counter'; given are other"):
+        next(regrade([play(counter_env(kind_reward), *SCRIPT)], {"other": counter_env(kind_reward)}))

@@ -1,0 +1,134 @@
+"""Promises of the policy behind a chat API: what it sends, and what it makes of what comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.policy.chat_server import Answer, ChatServer, says, serving
+from toolrl import Message, Sampling, ToolCall
+from toolrl.errors import ConfigError, PolicyFault
+from toolrl.policy import ChatPolicy, Endpoint, OpenAIPolicy, Reply
+from toolrl.search import PolitenessSettings
+
+QUICK = PolitenessSettings(requests_per_second=None, first_delay_seconds=0.0, attempts=2)
+TOOLS = [{"type": "function", "function": {"name": "f", "description": "Do.", "parameters": {"type": "object"}}}]
+CONVERSATION = [
+    Message("system", "Be brief."),
+    Message("user", "What is f(1)?"),
+    Message("assistant", "", (ToolCall("f", {"x": 1}, "c0"),), thinking="call it"),
+    Message("tool", "2", name="f", tool_call_id="c0"),
+]
+
+
+@pytest.fixture
+def ask() -> Iterator[Callable[..., Reply]]:
+    made: list[OpenAIPolicy] = []
+
+    def ask(server: ChatServer, messages: Any = CONVERSATION, tools: Any = TOOLS, **settings: Any) -> Reply:
+        made.append(OpenAIPolicy(Endpoint("m", server.url, politeness=QUICK, timeout_seconds=5.0), **settings))
+        return asyncio.run(made[-1].reply(messages, tools, Sampling(0.5, 99)))
+
+    yield ask
+    for policy in made:
+        policy.close()
+
+
+def test_a_request_has_the_conversation_the_tools_and_the_limits(ask: Callable[..., Reply]) -> None:
+    with serving(says("2")) as server:
+        ask(server, request={"reasoning_effort": "low", "seed": 1})
+        (request,) = server.requests
+    call = {"id": "c0", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    assert request == {
+        "path": "/v1/chat/completions",
+        "model": "m",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "What is f(1)?"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "2", "tool_call_id": "c0"},
+        ],
+        "tools": TOOLS,
+        "temperature": 0.5,
+        "max_tokens": 99,
+        "reasoning_effort": "low",
+        "seed": 1,
+    }
+
+
+def test_without_tools_none_are_sent(ask: Callable[..., Reply]) -> None:
+    with serving(says("2")) as server:
+        ask(server, tools=[])
+        assert "tools" not in server.requests[0]
+
+
+def test_parallel_calls_thinking_and_tokens_are_read(ask: Callable[..., Reply]) -> None:
+    answer = says("two calls", ("f", '{"x": 1}'), ("g", '{"x":'), reasoning_content="hm", usage=(70, 30, 0))
+    with serving(answer) as server:
+        reply = ask(server, CONVERSATION[:2])
+    assert (reply.message.content, reply.message.thinking, reply.finish) == ("two calls", "hm", "stop")
+    assert (reply.input_tokens, reply.output_tokens) == (70, 30)
+    first, second = reply.message.tool_calls
+    assert first == ToolCall("f", {"x": 1}, "c0", raw='{"x": 1}')
+    assert (second.name, second.raw) == ("g", '{"x":')
+    assert second.error is not None
+    assert "not valid JSON" in second.error
+
+
+def test_ids_that_a_server_gives_twice_are_left_to_the_episode(ask: Callable[..., Reply]) -> None:
+    with serving(says(None, ("f", "{}"), ("f", "{}"))) as server:
+        reply = ask(server)  # the conversation has a c0 already
+    assert [call.id for call in reply.message.tool_calls] == ["", "c1"]
+
+
+def test_a_cut_turn_says_so(ask: Callable[..., Reply]) -> None:
+    with serving(says("once upon a", finish="length")) as server:
+        assert ask(server).finish == "length"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"code": "context_length_exceeded", "message": "..."}},
+        {"object": "error", "message": "This model's maximum context length is 2048 tokens."},
+    ],
+)
+def test_a_full_context_ends_the_turn_as_a_limit_does(ask: Callable[..., Reply], body: Any) -> None:
+    with serving(Answer(body, status=400)) as server:
+        assert ask(server) == Reply(Message("assistant", ""), "length")
+
+
+def test_a_model_that_knows_the_limit_by_another_name_gets_it(ask: Callable[..., Reply]) -> None:
+    refusal = Answer("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", status=400)
+    with serving(refusal, says("2")) as server:
+        assert ask(server).message.content == "2"
+        assert ["max_tokens" in request for request in server.requests] == [True, False]
+        assert server.requests[1]["max_completion_tokens"] == 99
+    with serving(refusal) as server, pytest.raises(PolicyFault, match="answers 400"):
+        ask(server)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer({"choices": []}),
+        Answer({"error": "overloaded"}),
+        Answer({"choices": [{"message": None}]}),
+        Answer({"choices": [{"message": {"content": 7}}]}),
+    ],
+)
+def test_an_answer_without_a_message_is_tried_again_and_then_a_fault(ask: Callable[..., Reply], answer: Answer) -> None:
+    with serving(answer, says("2")) as server:
+        assert ask(server).message.content == "2"
+    with serving(answer) as server, pytest.raises(PolicyFault, match="no message in the answer"):
+        ask(server)
+
+
+def test_fields_of_the_policys_own_are_refused() -> None:
+    endpoint = Endpoint("m", "http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="request must not have 'stream'"):
+        OpenAIPolicy(endpoint, request={"stream": True})
+    assert isinstance(OpenAIPolicy(endpoint), ChatPolicy)

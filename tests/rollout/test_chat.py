@@ -1,0 +1,171 @@
+"""Promises about episodes that a chat policy plays: no token is made up, limits hold, costs are in the trajectory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.policy.chat_server import Answer, says, serving
+from toolrl import (
+    Limits,
+    Message,
+    Renderer,
+    RolloutEngine,
+    RolloutRequest,
+    Sampling,
+    ScriptedPolicy,
+    StopReason,
+    ToolEnv,
+    ToolFailure,
+    Trajectory,
+    TrajectoryWriter,
+    call,
+    read_trajectories,
+    say,
+)
+from toolrl.errors import ConfigError
+from toolrl.policy import Endpoint, OpenAIPolicy, Prices, Reply, ScriptedChatPolicy
+from toolrl.search import PolitenessSettings
+from toolrl.usage import count_usage
+
+QUICK = PolitenessSettings(requests_per_second=None, first_delay_seconds=0.0, attempts=2)
+Play = Callable[..., Trajectory]
+
+
+@pytest.fixture
+def play_chat() -> Play:
+    def play(policy: Any, env: ToolEnv, **settings: Any) -> Trajectory:
+        settings = {"backoff_seconds": 0, "retries": 0, **settings}
+        (trajectory,) = RolloutEngine(policy, None, **settings).run([RolloutRequest(env, env.tasks[0], "env", "a")])
+        return trajectory
+
+    return play
+
+
+def openai(url: str) -> OpenAIPolicy:
+    return OpenAIPolicy(Endpoint("m", url, politeness=QUICK, timeout_seconds=5.0, prices=Prices(1.0, 2.0)))
+
+
+def test_an_episode_is_played_and_recorded_without_tokens(
+    play_chat: Play, make_env: Callable[..., ToolEnv], tmp_path: Path
+) -> None:
+    turn = says("looking", ("lookup", '{"key": "a"}'), ("lookup", '{"key"'), reasoning="why?", usage=(50, 20, 0))
+    with serving(turn, says("4", usage=(90, 5, 0))) as server:
+        trajectory = play_chat(openai(server.url), make_env())
+        assert [message["role"] for message in server.requests[1]["messages"]] == [
+            "user", "assistant", "tool", "tool",
+        ]  # fmt: skip
+        assert server.requests[1]["messages"][2] == {
+            "role": "tool", "content": "the value of a", "tool_call_id": "c0",
+        }  # fmt: skip
+        assert server.requests[0]["tools"][0]["function"]["name"] == "lookup"
+    assert (trajectory.score.value, trajectory.stop, trajectory.error) == (1.0, StopReason.ANSWER, "")
+    assert [result.failure for result in trajectory.tool_results] == [None, ToolFailure.MALFORMED]
+    assert trajectory.turns[0].message.thinking == "why?"
+    assert not trajectory.has_tokens
+    assert (trajectory.prompt_ids, trajectory.completion_ids, trajectory.mask, trajectory.logprobs) == ([], [], [], [])
+    assert trajectory.usage == {
+        "model_requests": 2, "model_input_tokens": 140, "model_output_tokens": 25,
+        "model_dollars": pytest.approx((140 + 50) / 1e6),
+    }  # fmt: skip
+    with TrajectoryWriter(tmp_path / "t.jsonl") as writer:
+        writer.write(trajectory)
+    (read,) = read_trajectories(tmp_path / "t.jsonl")
+    assert read.messages == trajectory.messages
+    assert not read.has_tokens
+
+
+def test_what_a_failed_attempt_has_cost_is_counted_too(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
+    turn, down = says(None, ("lookup", '{"key": "a"}'), usage=(50, 20, 0)), Answer(status=500)
+    with serving(turn, down, down, says("4", usage=(40, 5, 0))) as server:
+        trajectory = play_chat(openai(server.url), make_env(), retries=1)
+    assert (trajectory.score.value, trajectory.attempts) == (1.0, 2)
+    assert trajectory.usage["model_input_tokens"] == 90
+    assert (trajectory.usage["model_requests"], trajectory.usage["model_retries"]) == (4, 1)
+
+
+def test_a_model_that_is_down_leaves_an_episode_unscored(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
+    with serving(Answer(status=503)) as server:
+        trajectory = play_chat(openai(server.url), make_env())
+    assert (trajectory.score.value, trajectory.stop) == (None, StopReason.FAULT)
+    assert trajectory.error.startswith("PolicyFault: a turn: the model failed 2 times")
+
+
+def test_a_wrong_key_stops_the_run(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
+    with serving(Answer(status=401)) as server, pytest.raises(ConfigError, match="check base_url, model and api_key"):
+        play_chat(openai(server.url), make_env())
+
+
+class Counting:
+    """Says calls, and counts tokens as a server would: 10 of each turn, 10 of each observation."""
+
+    def __init__(self, seconds: float = 0.0):
+        self.asked: list[int] = []
+        self._seconds = seconds
+
+    async def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
+        self.asked.append(sampling.max_tokens)
+        return Reply(call("lookup", key="a"), "stop", 10 * len(messages), 10, self._seconds)
+
+    def close(self) -> None: ...
+
+
+def test_tokens_are_limited_as_the_server_counts_them(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
+    policy = Counting()
+    trajectory = play_chat(policy, make_env(completion_tokens=45, turn_tokens=40), sampling=Sampling(max_tokens=100))
+    # After three turns and two observations 50 are used.
+    assert policy.asked == [40, 35, 15]
+    assert (trajectory.stop, len(trajectory.turns)) == (StopReason.TOKENS, 3)
+
+
+def test_turns_are_limited(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
+    trajectory = play_chat(ScriptedChatPolicy([call("lookup", key="a")]), make_env(turns=2))
+    assert (trajectory.stop, len(trajectory.turns), trajectory.score.value) == (StopReason.TURNS, 2, 0.0)
+
+
+def test_the_models_own_seconds_count_and_the_queues_do_not(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
+    class Slow(ScriptedChatPolicy):
+        def __init__(self, own: float):
+            super().__init__([say("4")])
+            self._own = own
+
+        async def reply(self, *arguments: Any) -> Reply:
+            await asyncio.sleep(0.2)
+            return Reply((await super().reply(*arguments)).message, seconds=self._own)
+
+    # Both take longer than the episode may: one waited in a queue, the other was slow.
+    env = make_env(seconds=0.1)
+    assert play_chat(Slow(own=0.0), env).stop is StopReason.ANSWER
+    assert play_chat(Slow(own=0.2), env).stop is StopReason.SECONDS
+
+
+def test_a_cut_turn_is_no_answer(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
+    with serving(says("4", finish="length")) as server:
+        trajectory = play_chat(openai(server.url), make_env())
+    assert (trajectory.stop, trajectory.score.value) == (StopReason.TOKENS, 0.0)
+    assert trajectory.turns[0].sample.finish == "length"
+
+
+def test_a_policy_with_tokens_needs_a_renderer(make_env: Callable[..., ToolEnv], renderer: Renderer) -> None:
+    env = make_env()
+    requests = [RolloutRequest(env, env.tasks[0])]
+    with pytest.raises(ConfigError, match="needs a renderer"):
+        RolloutEngine(ScriptedPolicy([[1]]), None).run(requests)
+    # Both kinds play side by side.
+    chat = RolloutRequest(env, env.tasks[0], policy=ScriptedChatPolicy([say("4")]))
+    first, second = RolloutEngine(ScriptedPolicy([renderer.assistant_ids(say("4"))]), renderer).run([*requests, chat])
+    assert (first.has_tokens, second.has_tokens) == (True, False)
+    assert first.score.value == second.score.value == 1.0
+
+
+def test_what_a_reward_uses_is_in_the_trajectory(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
+    def reward(task: Any, episode: Any) -> float:
+        count_usage("judge_requests", 2)
+        return 1.0
+
+    env = ToolEnv(tasks=make_env().tasks, reward=reward, limits=Limits())
+    assert play_chat(ScriptedChatPolicy([say("4")]), env).usage == {"judge_requests": 2}

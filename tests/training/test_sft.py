@@ -1,0 +1,140 @@
+"""From demonstrations to a policy that has learnt from them: `toolrl demos`, `sft`, `eval`, `train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+
+from toolrl import read_trajectories
+from toolrl.cli import main
+from toolrl.models import load_model, load_tokenizer
+
+ENV = "toolrl/PythonMath-v0"
+FLAGS = [
+    "--model_name_or_path=tiny", "--max_steps=10", "--per_device_train_batch_size=16", "--learning_rate=1e-3",
+    "--lr_scheduler_type=constant", "--use_cpu=true", "--bf16=false", "--gradient_checkpointing=false",
+    "--report_to=none", "--logging_steps=1", "--save_strategy=no",
+]  # fmt: skip
+
+
+def command(*arguments: str) -> int:
+    """Run the command line in this process; returns its exit status."""
+    with pytest.raises(SystemExit) as exit:
+        main(list(arguments))
+    return int(exit.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("demos") / "demos.jsonl"
+    assert command("demos", "--env", ENV, "--policy", "oracle", "--n", "200", "--out", str(path)) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(demonstrations: Path) -> Path:
+    path = demonstrations.parent / "sft"
+    assert command("sft", *FLAGS, "--dataset", str(demonstrations), f"--output_dir={path}") == 0
+    return path
+
+
+def greedy(model: str, path: Path) -> dict[str, tuple[bool, int]]:
+    """Success and calls by task, of the same held-out tasks."""
+    arguments = [ENV, "--n", "24", "--temperature", "0", "--max-turn-tokens", "96", "--device", "cpu"]
+    assert command("eval", *arguments, "--model", model, "--out", str(path)) == 0
+    return {t.task_id: (bool(t.score.success), len(t.tool_results)) for t in read_trajectories(path)}
+
+
+def test_the_loss_falls_and_greedy_behaviour_changes(folder: Path, tmp_path: Path) -> None:
+    losses = [
+        row["loss"] for row in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()) if "loss" in row
+    ]
+    assert len(losses) == 10
+    assert sum(losses[-3:]) < sum(losses[:3]) / 3
+    before, after = greedy("tiny", tmp_path / "before.jsonl"), greedy(str(folder / "model"), tmp_path / "after.jsonl")
+    assert before != after
+    # The embedded policy calls tools without need; the oracle does not.
+    assert sum(calls for _, calls in after.values()) < sum(calls for _, calls in before.values())
+    assert sum(right for right, _ in after.values()) > sum(right for right, _ in before.values())
+
+
+def test_the_run_repeats_from_its_config_and_training_goes_on_from_its_model(folder: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    config = ["--config", str(folder / "config.yaml"), f"--output_dir={again}", "--max_steps=1"]
+    assert command("sft", *config) == 0
+    arguments = [
+        f"--model_name_or_path={again / 'model'}", "--envs", ENV, "--max_steps=1", "--num_generations=2",
+        "--per_device_train_batch_size=2", "--use_cpu=true", "--bf16=false", "--gradient_checkpointing=false",
+        "--report_to=none", "--eval_tasks=0", "--save_strategy=no", f"--output_dir={tmp_path / 'train'}",
+    ]  # fmt: skip
+    assert command("train", *arguments) == 0
+
+
+def test_a_models_own_episodes_are_learnt_from_token_by_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    episodes, demos = tmp_path / "episodes.jsonl", tmp_path / "demos.jsonl"
+    arguments = ["eval", ENV, "--n", "12", "--k", "2", "--split", "train", "--device", "cpu", "--out", str(episodes)]
+    assert command(*arguments) == 0
+    assert command("demos", str(episodes), "--out", str(demos)) == 0
+    rows = [json.loads(line) for line in demos.read_text().splitlines()]
+    played = list(read_trajectories(episodes))
+    assert {row["task_id"] for row in rows} <= {t.task_id for t in played if t.score.success}
+    assert len({row["task_id"] for row in rows}) == len(rows) > 0
+    capsys.readouterr()
+    sft = ["sft", *FLAGS, "--dataset", str(demos), f"--output_dir={tmp_path / 'sft'}", "--max_steps=1"]
+    assert command(*sft) == 0
+    assert f"{len(rows)} demonstrations, {len(rows)} of them as sampled" in " ".join(capsys.readouterr().out.split())
+
+
+def test_trl_learns_from_the_same_file_by_itself(demonstrations: Path, tmp_path: Path) -> None:
+    rows = datasets.load_dataset("json", data_files=str(demonstrations), cache_dir=str(tmp_path / "cache"))["train"]
+    tokenizer = load_tokenizer("tiny")
+    config = SFTConfig(
+        output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", gradient_checkpointing=False, max_steps=1
+    )
+    trainer = SFTTrainer(load_model("tiny"), config, train_dataset=rows, processing_class=tokenizer)
+    assert isinstance(trainer.train_dataset, datasets.Dataset)
+    texts = [tokenizer.decode(ids) for ids in trainer.train_dataset["input_ids"]]
+    assert any("<tool_call>" in text and '"code"' in text for text in texts)
+    assert not any("null" in text or "None" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["demos", "--out", "x.jsonl"], "nothing to choose from"),
+        (["demos", "nowhere.jsonl", "--out", "x.jsonl"], "no trajectories at 'nowhere.jsonl'"),
+        (["demos", "--env", ENV, "--policy", "model", "--out", "x.jsonl"], "--policy must be 'oracle', got 'model'"),
+        (["demos", "--env", ENV, "--n", "2", "--min-reward", "7", "--out", "x.jsonl"], "0 demonstrations; left out: 2"),
+        (["sft"], "nothing to learn from; pass --dataset"),
+        (["sft", "--dataset", "nowhere.jsonl"], "no data file at 'nowhere.jsonl'"),
+        (["sft", "--dataset", "nowhere.jsonl", "--assistant_only_loss=true"], "remove --assistant_only_loss"),
+        (["sft", "--dataset", "DEMOS", "--max_length=8"], "no demonstration is left of 200; the longest has"),
+        (["sft", "--dataset", "DEMOS", "--model_name_or_path=openai:gpt"], "so it cannot be trained"),
+        (["train", "--envs", ENV, "--model_name_or_path=openai:gpt"], "so it cannot be trained"),
+        (["eval", ENV, "--price-in", "1"], "--price-... are for --model openai:NAME"),
+        (["eval", ENV, "--model", "openai:gpt", "--base-url", "127.0.0.1"], "base_url must start with http"),
+        (["eval", ENV, "--model", "openai:gpt", "--request", "{"], "--request is not valid JSON"),
+    ],
+)
+def test_wrong_input_is_one_clear_error(
+    arguments: list[str],
+    expected: str,
+    demonstrations: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    extra = ["--output_dir=out", "--use_cpu=true", "--bf16=false"] if arguments[0] in ("train", "sft") else []
+    assert command(*(str(demonstrations) if part == "DEMOS" else part for part in arguments), *extra) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert expected in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "x.jsonl").exists()

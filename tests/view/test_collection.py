@@ -1,0 +1,202 @@
+"""Promises of `toolrl.load`: the index follows the file, and the collection shows what the file holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from toolrl import ConfigError, QueryError, TaskError, load
+from toolrl.view import TrajectoryIndex
+
+from .episodes import EPISODES, episode
+
+
+def ids(found: object) -> str:
+    return "".join(found.table["id"].to_pylist())  # type: ignore[attr-defined]
+
+
+def test_episodes_come_back_as_they_were_written(small: Path) -> None:
+    found = load(small)
+    assert list(found) == EPISODES
+    assert found[-1] == EPISODES[-1]
+    assert found.get("b") == EPISODES[1]
+    assert list(found[1:3]) == EPISODES[1:3]
+    with pytest.raises(IndexError):
+        found[5]
+    with pytest.raises(KeyError, match="nobody"):
+        found.get("nobody")
+
+
+def test_a_file_does_as_well_as_its_folder(small: Path) -> None:
+    assert list(load(small / "trajectories.jsonl")) == EPISODES
+
+
+def test_facts_are_counted_from_the_line(small: Path) -> None:
+    row = load(small).where("id == 'b'").episodes().iloc[0]
+    assert (row["turns"], row["calls"], row["failed_calls"], row["calls:python"]) == (4, 3, 3, 3)
+    assert (row["prompt_tokens"], row["sampled_tokens"], row["observed_tokens"], row["tokens"]) == (3, 7, 9, 16)
+    assert (row["seconds"], row["generation_seconds"], row["tool_seconds"]) == (2.0, 0.75, 1.5)
+
+
+def test_what_is_appended_is_read_when_asked_for(small: Path, write: Callable[..., Path]) -> None:
+    index = TrajectoryIndex(small)
+    assert not index.refresh()
+    write(episode("f", "t9", 1.0, ("translate",)))
+    assert index.refresh()
+    assert index.table["id"].to_pylist() == list("abcdef")
+    assert index.read(5).task_id == "t9"
+    assert index.table["calls:translate"].to_pylist()[-1] == 1
+
+
+def test_an_unfinished_last_line_waits(small: Path) -> None:
+    path = small / "trajectories.jsonl"
+    line = json.dumps(episode("f").to_row())
+    with path.open("a") as file:
+        file.write(line[:50])
+    index = TrajectoryIndex(small)
+    assert index.table.num_rows == 5
+    with path.open("a") as file:
+        file.write(line[50:] + "\n")
+    assert index.refresh()
+    assert index.read(5) == episode("f")
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_file_that_was_replaced_or_cut_is_read_again(write: Callable[..., Path], keep: bool) -> None:
+    small = write(*EPISODES)
+    index = TrajectoryIndex(small, keep=keep)
+    (small / "trajectories.jsonl").unlink()
+    write(*(episode(id) for id in "uvwxyz"))
+    assert index.refresh()
+    assert index.table["id"].to_pylist() == list("uvwxyz")
+    assert TrajectoryIndex(small, keep=keep).table["id"].to_pylist() == list("uvwxyz")
+    lines = (small / "trajectories.jsonl").read_bytes().splitlines(keepends=True)
+    (small / "trajectories.jsonl").write_bytes(b"".join(lines[:2]))
+    assert index.refresh()
+    assert index.table["id"].to_pylist() == ["u", "v"]
+
+
+def test_the_index_is_kept_and_a_broken_one_is_made_again(small: Path) -> None:
+    TrajectoryIndex(small)
+    kept = small / "trajectories.index.arrow"
+    assert kept.is_file()
+    assert [path.name for path in small.iterdir() if "partial" in path.name] == []
+    before = kept.stat().st_mtime_ns
+    assert list(load(small)) == EPISODES
+    assert kept.stat().st_mtime_ns == before
+    kept.write_bytes(b"not Arrow")
+    assert list(load(small)) == EPISODES
+
+
+def test_nothing_is_kept_when_it_is_not_wanted(small: Path) -> None:
+    load(small, keep_index=False)
+    assert [path.name for path in small.iterdir()] == ["trajectories.jsonl"]
+
+
+def test_a_broken_line_is_left_out_and_named(small: Path, write: Callable[..., Path]) -> None:
+    with (small / "trajectories.jsonl").open("ab") as file:
+        file.write(b'{"schema_version": 3}\n\xff\xfe\n[1]\n')
+    write(episode("f"))
+    with pytest.warns(UserWarning, match="3 lines are no trajectories and are left out, the first is line 6"):
+        found = load(small)
+    assert ids(found) == "abcdef"
+    assert found[5] == episode("f")
+
+
+def test_a_line_with_numbers_that_json_does_not_have_is_read(small: Path) -> None:
+    row = {**episode("f").to_row(), "logprobs": [float("nan")]}
+    with (small / "trajectories.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    assert load(small).where("id == 'f'").table["prompt_tokens"].to_pylist() == [3]
+
+
+@pytest.mark.parametrize("version", [1, 99, "x"])
+def test_another_version_is_one_clear_error(small: Path, version: object) -> None:
+    with (small / "trajectories.jsonl").open("a") as file:
+        file.write(json.dumps({**episode("f").to_row(), "schema_version": version}) + "\n")
+    with pytest.raises(TaskError, match=r"line 6: schema_version is .*, this version reads 2 and 3"):
+        load(small)
+
+
+def test_a_missing_run_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="no trajectories at"):
+        load(tmp_path)
+    with pytest.raises(ConfigError, match="needs a run"):
+        load()
+
+
+def test_pass_rates_are_of_a_task_in_its_run_and_mode(small: Path) -> None:
+    frame = load(small).episodes().set_index("id")["pass_rate"]
+    assert frame["a"] == frame["b"] == 0.5
+    assert frame["c"] == frame["d"] == 1.0  # c has no verdict
+    assert frame["e"] == 0.0
+
+
+def test_advantages_are_those_that_trl_computes(write: Callable[..., Path]) -> None:
+    rewards = [0.0, 1.0, 0.3, 1.0]
+    found = load(
+        write(*(episode(f"{place}", "t", reward) for place, reward in enumerate(rewards)), episode("n", "t", None))
+    )
+    values = torch.tensor(rewards)
+    expected = (values - values.mean()) / (values.std() + 1e-4)
+    assert found.table["advantage"].to_pylist() == pytest.approx([*expected.tolist(), 0.0], abs=1e-6)
+
+
+def test_sorting_puts_what_lacks_the_field_last(small: Path) -> None:
+    found = load(small)
+    assert ids(found.sort("reward")).endswith("dac")
+    assert ids(found.sort("reward", descending=True)) == "adbec"
+    with pytest.raises(QueryError, match="cannot sort by 'nothing'"):
+        found.sort("nothing")
+
+
+def test_a_sample_is_drawn_by_its_seed(small: Path) -> None:
+    found = load(small)
+    assert ids(found.sample(3, seed=1)) == ids(found.sample(3, seed=1))
+    assert len(found.sample(3)) == 3
+    assert ids(found.sample(99)) == "abcde"
+
+
+def test_tables_of_turns_and_calls(small: Path) -> None:
+    found = load(small)
+    turns, calls = found.turns(), found.calls()
+    assert turns.groupby("id", sort=False).size().to_dict() == {"a": 2, "b": 4, "c": 1, "d": 2, "e": 1}
+    assert turns.iloc[0]["thinking"] == "thought 1"
+    assert turns.iloc[0]["mean_logprob"] == -1.0
+    assert calls["tool"].tolist() == ["python"] * 4 + ["search"]
+    assert calls["failure"].tolist() == ["", "timeout", "timeout", "timeout", ""]
+    assert calls.iloc[1]["arguments"] == {"x": 1}
+    assert list(found.where("id == 'e'").calls().columns) == ["id", "run", "env", "task", "turn", "tool"]
+
+
+def test_groups_are_the_tasks_of_a_run(small: Path) -> None:
+    groups = load(small).groups().set_index("task")
+    assert groups["episodes"].to_dict() == {"t1": 2, "t2": 2, "t3": 1}
+    assert groups["no_variance"].to_dict() == {"t1": False, "t2": True, "t3": True}
+
+
+def test_two_runs_are_told_apart_and_paired(small: Path, write: Callable[..., Path]) -> None:
+    other = write(episode("x", "t1", 1.0), episode("y", "t3", 1.0), episode("z", "new", 1.0), name="other")
+    both = load(small, other)
+    assert set(both.table["run"].to_pylist()) == {"small", "other"}
+    assert len(both.where("run == 'other'")) == 3
+    paired = load(small).pair(load(other))
+    assert paired.frame["task"].tolist() == ["t1", "t3"]
+    assert paired.frame["difference"].tolist() == [0.5, 1.0]
+    assert (paired.wins, paired.losses, paired.difference) == (2, 0, 0.75)
+    assert "2 tasks in both: success +0.750" in str(paired)
+    with pytest.raises(ConfigError, match="no task was played in both"):
+        load(small).pair(load(other).where("task == 'new'"))
+
+
+def test_runs_of_one_name_are_told_apart(write: Callable[..., Path]) -> None:
+    first, second = write(episode("a"), name="one/run"), write(episode("b"), name="two/run")
+    assert load(first, second).table["run"].to_pylist() == ["one/run", "two/run"]
+
+
+def test_it_says_in_short_what_it_is(small: Path) -> None:
+    assert repr(load(small)) == "<Trajectories: 5 episodes of small; success 0.50, 1 unscored>"

@@ -1,0 +1,84 @@
+"""Promises of the figures: each shows what the episodes hold, and says what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from toolrl import ConfigError, load
+
+from .episodes import episode
+
+
+@pytest.fixture
+def run(write: Callable[..., Path]) -> Path:
+    """Ten steps: the first half fail and use tools where none is needed, the others do not."""
+    return write(
+        *(
+            episode(
+                f"{step}-{place}",
+                f"t{place}",
+                float(step >= 5),
+                ("python", "search") if place or step < 5 else (),
+                info={"step": step, "needs_tool": bool(place)},
+            )
+            for step in range(10)
+            for place in range(2)
+        )
+    )
+
+
+def lines(figure: Figure) -> list[list[float]]:
+    return [[float(value) for value in line.get_ydata()] for line in figure.axes[0].lines]
+
+
+def test_learning_rises_within_its_band(run: Path) -> None:
+    figure = load(run).plot.learning(window=1)
+    assert lines(figure) == [[0.0] * 5 + [1.0] * 5]
+    assert len(figure.axes[0].collections) == 1
+    assert lines(load(run).plot.learning("calls", window=1)) == [[2.0] * 5 + [1.0] * 5]
+
+
+def test_tool_use_is_drawn_apart_by_need(run: Path) -> None:
+    assert lines(load(run).plot.tool_use(window=1)) == [[1.0] * 10, [1.0] * 5 + [0.0] * 5]
+
+
+@pytest.mark.parametrize("name", ["parts", "lengths", "latency", "stops", "tasks", "flow"])
+def test_each_figure_can_be_written(run: Path, tmp_path: Path, name: str) -> None:
+    figure = getattr(load(run).plot, name)()
+    figure.savefig(tmp_path / "figure.png", dpi=40)
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_the_flow_counts_what_follows_what(run: Path) -> None:
+    axis = load(run).plot.flow().axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["start", "python", "search"]
+    assert {text.get_text() for text in axis.texts} == {"1.00"}
+
+
+def test_the_heat_map_has_the_hardest_task_on_top(write: Callable[..., Path]) -> None:
+    run = write(
+        *(
+            episode(f"{task}{step}", task, float(task == "easy"), info={"step": step})
+            for step in range(4)
+            for task in ("easy", "hard")
+        )
+    )
+    axis = load(run).plot.tasks().axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["hard", "easy"]
+    assert [label.get_text() for label in load(run).plot.tasks(by="kind").axes[0].get_yticklabels()] == ["sum"]
+
+
+def test_what_cannot_be_drawn_is_one_clear_error(run: Path) -> None:
+    episodes = load(run)
+    for draw, message in (
+        (lambda: episodes.plot.learning("nothing"), "there is no field 'nothing' to draw"),
+        (lambda: episodes.where("mode == 'eval'").plot.learning(), "no episode of training"),
+        (lambda: episodes.where("calls == 0").plot.flow(), "no episode has a tool call"),
+        (lambda: episodes.plot.tasks(by="env"), "'task' or 'kind'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            draw()

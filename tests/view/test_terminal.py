@@ -1,0 +1,40 @@
+"""Promises about an episode in the terminal: it is all there, and none of it acts."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+from rich.console import Console
+
+from toolrl import Trajectory
+from toolrl.view.terminal import print_episode
+
+
+def printed(trajectory: Trajectory, **options: object) -> str:
+    console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    print_episode(console, trajectory, **options)  # type: ignore[arg-type]
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_conversation_call_thought_and_verdict_are_shown(play: Callable[..., Trajectory]) -> None:
+    text = printed(play())
+    for part in ("What is 2 + 2?", "Two and two.", "print(2 + 2)", "tool: 4", "<answer>4</answer>", "reward 1.0"):
+        assert part in text
+
+
+def test_what_would_act_on_a_terminal_is_made_visible(play: Callable[..., Trajectory]) -> None:
+    text = printed(play(output="\x1b[2J\x07 [red]markup[/red] \u202eback", said="\x1b]0;title\x07"))
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert "[red]markup[/red]" in text
+
+
+def test_a_long_text_is_cut_and_says_so(play: Callable[..., Trajectory]) -> None:
+    text = printed(play(output="x" * 1_000_000))
+    assert len(text) < 20_000
+    assert "996,000 characters more" in text
+
+
+def test_tokens_are_shown_one_by_one(play: Callable[..., Trajectory]) -> None:
+    text = printed(play(), decode=lambda ids: f"<{ids[0]}>")
+    assert "<5>\u00b7<6>\u00b7<7>\u00b7<8>\u00b7<11>" in text

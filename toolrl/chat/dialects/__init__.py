@@ -1,0 +1,105 @@
+"""How models write tool calls: text to `Message`, and back. A module for each kin of families."""
+
+from __future__ import annotations
+
+import difflib
+
+from toolrl.chat.dialects.base import Dialect
+from toolrl.chat.dialects.channels import AtemDialect, HarmonyDialect
+from toolrl.chat.dialects.gemma import FunctionGemmaDialect, GemmaDialect
+from toolrl.chat.dialects.json_tags import HermesDialect, PhiDialect
+from toolrl.chat.dialects.llama import LfmDialect, LlamaJsonDialect, PythonicDialect
+from toolrl.chat.dialects.sections import (
+    DeepSeek31Dialect,
+    DeepSeekDialect,
+    KimiDialect,
+    MistralDialect,
+    MistralNamedDialect,
+)
+from toolrl.chat.dialects.tags import FencedDialect, TagDialect
+from toolrl.chat.dialects.value_tags import GlmDialect, Qwen3CoderDialect
+from toolrl.errors import ConfigError
+from toolrl.types import Message, ToolCall
+
+# Those without marks of their own come last: they would take another dialect's JSON for theirs.
+DIALECTS: dict[str, Dialect] = {
+    dialect.name: dialect
+    for dialect in (
+        HermesDialect(),
+        Qwen3CoderDialect(),
+        GlmDialect(),
+        GemmaDialect(),
+        FunctionGemmaDialect(),
+        HarmonyDialect(),
+        AtemDialect(),
+        MistralDialect(),
+        MistralNamedDialect(),
+        DeepSeekDialect(),
+        DeepSeek31Dialect(),
+        KimiDialect(),
+        PhiDialect(),
+        LfmDialect(),
+        PythonicDialect(),
+        LlamaJsonDialect(),
+        TagDialect(),
+        FencedDialect(),
+    )
+}
+# A call that no template writes by itself.
+PROBE = ToolCall("probe_tool", {"probe_key": "probe value"}, id="call00000")
+_PROBE_TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": PROBE.name,
+            "description": "Probe.",
+            "parameters": {
+                "type": "object",
+                "properties": {"probe_key": {"type": "string", "description": "Probe."}},
+                "required": ["probe_key"],
+            },
+        },
+    }
+]
+
+
+def dialect_named(name: str) -> Dialect:
+    """The dialect of that name.
+
+    Raises:
+        ConfigError: There is none; the message names near matches.
+    """
+    if name not in DIALECTS:
+        near = difflib.get_close_matches(name, DIALECTS, n=3, cutoff=0.4) or DIALECTS
+        raise ConfigError(f"no dialect {name!r}; did you mean {', '.join(near)}?")
+    return DIALECTS[name]
+
+
+def detect_dialect(written: str, eos: str = "") -> Dialect | None:
+    """The dialect in which a template has written the call `PROBE`; None if none reads it.
+
+    The turn is read up to EOS, or to another token that ends a turn in that dialect. Of two that read it, the one that
+    writes it so is taken: the other is another form of the same family.
+    """
+    reading = []
+    for dialect in DIALECTS.values():
+        ends = [written.find(end) for end in (eos, *dialect.ends) if end and end in written]
+        calls = dialect.parse(written[: min(ends, default=None)], _PROBE_TOOLS).tool_calls
+        if [(call.name, call.arguments, call.error) for call in calls] == [(PROBE.name, PROBE.arguments, None)]:
+            reading.append(dialect)
+    probe = Message("assistant", "", (PROBE,))
+    squeezed = "".join(written.split())
+    exact = (dialect for dialect in reading if "".join(dialect.write(probe).split()) in squeezed)
+    return next(exact, reading[0] if reading else None)
+
+
+__all__ = [
+    "DIALECTS",
+    "PROBE",
+    "Dialect",
+    "FencedDialect",
+    "HermesDialect",
+    "TagDialect",
+    "detect_dialect",
+    "dialect_named",
+]

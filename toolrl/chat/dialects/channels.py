@@ -1,0 +1,212 @@
+"""Turns made of several messages, each with a header that says to whom it goes: gpt-oss (harmony), Muse (ATEM)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from toolrl.chat.dialects.base import (
+    Dialect,
+    Schemas,
+    hide,
+    named_call,
+    properties_of,
+    show,
+    typed_value,
+    write_json,
+    write_value,
+)
+from toolrl.types import Message, ToolCall
+
+
+class ChannelDialect(Dialect):
+    """What both share. The template's prompt ends in `<|start|>assistant`; the rest of a header is the model's."""
+
+    separator: str  # between two messages of one turn
+
+    def parse(self, text: str, tools: Schemas = ()) -> Message:
+        """Read the messages of a turn: thoughts, calls and text, each from its own header."""
+        thoughts: list[str] = []
+        said: list[str] = []
+        calls: list[ToolCall] = []
+        for header, body, raw in self._messages(text):
+            self.read_message(header, body, raw, tools, thoughts, said, calls)
+        content, calls = self._refuse_foreign("\n".join(filter(None, said)), calls)
+        told = tuple(call if call.error is None else self._with_form(call) for call in calls)
+        return Message("assistant", content.strip(), told, thinking="\n".join(thoughts).strip())
+
+    def format(self, message: Message) -> str:
+        """Thoughts, text, calls, each in a message of its own; malformed ones as they were sampled."""
+        parts = [self.write_thinking(message.thinking)] if message.thinking else []
+        if message.content or not message.tool_calls:
+            parts.append(self.write_text(message.content, final=not message.tool_calls))
+        for call in message.tool_calls:
+            parts.append(call.raw if call.error is not None else self.write_call(call))
+        return self.separator.join(parts)
+
+    def read_message(
+        self,
+        header: str | None,
+        body: str,
+        raw: str,
+        tools: Schemas,
+        thoughts: list[str],
+        said: list[str],
+        calls: list[ToolCall],
+    ) -> None:
+        """Add one message to the thoughts, the text or the calls; `header` is None where there is none."""
+        raise NotImplementedError
+
+    def write_text(self, text: str, *, final: bool) -> str:
+        """A message to the user; `final` if no call follows."""
+        raise NotImplementedError
+
+    def write_call(self, call: ToolCall) -> str:
+        """A message to a tool."""
+        raise NotImplementedError
+
+    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
+        """As `parse`, without the thoughts."""
+        message = self.parse(text, tools)
+        return message.content, list(message.tool_calls)
+
+    def write(self, message: Message) -> str:
+        """As `format`."""
+        return self.format(message)
+
+    def _messages(self, text: str) -> Iterator[tuple[str | None, str, str]]:
+        end = self.separator.removesuffix("<|start|>assistant")
+        for part in text.split(end):
+            raw = part.strip()
+            part = raw.removeprefix("<|start|>assistant")
+            if not part:
+                continue
+            header, found, body = part.partition("<|message|>")
+            yield (header if found else None), (body if found else part), raw
+
+
+class HarmonyDialect(ChannelDialect):
+    """OpenAI's harmony format: channels `analysis` (thoughts), `commentary` (calls, asides) and `final`.
+
+    Source: github.com/openai/harmony, docs/format.md; the template writes the recipient before the channel, the
+    models also after it.
+    """
+
+    name = "harmony"
+    form = '<|start|>assistant<|channel|>commentary to=functions.TOOL <|constrain|>json<|message|>{"PARAMETER": VALUE}'
+    marks = ("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>", "<|return|>")
+    ends = ("<|return|>", "<|call|>")
+    separator = "<|end|><|start|>assistant"
+    _recipient = re.compile(r"to=([^\s<]+)")
+    _channel = re.compile(r"<\|channel\|>\s*(\w+)")
+
+    def read_message(
+        self,
+        header: str | None,
+        body: str,
+        raw: str,
+        tools: Schemas,
+        thoughts: list[str],
+        said: list[str],
+        calls: list[ToolCall],
+    ) -> None:
+        """By its recipient a call, by its channel a thought, else text."""
+        recipient, channel = self._recipient.search(header or ""), self._channel.search(header or "")
+        if recipient and recipient.group(1) != "user":
+            calls.append(named_call(recipient.group(1).removeprefix("functions."), body, raw))
+        elif header is None and (self._recipient.search(body) or self._channel.search(body)):
+            calls.append(ToolCall("", error="a header is not followed by <|message|>", raw=raw))
+        elif channel and channel.group(1) == "analysis":
+            thoughts.append(body)
+        else:
+            said.append(body)
+
+    def write_thinking(self, thinking: str) -> str:
+        """A message on the channel `analysis`."""
+        return f"<|channel|>analysis<|message|>{thinking}"
+
+    def write_text(self, text: str, *, final: bool) -> str:
+        """A message on the channel `final`, or an aside."""
+        return f"<|channel|>{'final' if final else 'commentary'}<|message|>{text}"
+
+    def write_call(self, call: ToolCall) -> str:
+        """A message on the channel `commentary`, as the template writes it."""
+        arguments = write_json(dict(call.arguments), self.hidden)
+        return f" to=functions.{call.name}<|channel|>commentary json<|message|>{arguments}"
+
+
+class AtemDialect(ChannelDialect):
+    """Muse's protocol: a recipient for each message, XML for the arguments.
+
+    Source: trl/chat_templates/muse_glimmer.jinja.
+    """
+
+    name = "atem"
+    form = (
+        "to=TOOL<|message|><atem:function_calls>\n"
+        '<atem:invoke name="TOOL">\n<atem:parameter name="PARAMETER">VALUE</atem:parameter>\n</atem:invoke>\n'
+        "</atem:function_calls>"
+    )
+    marks = ("<|start|>", "<|message|>", "<|eom|>", "<|eot|>")
+    ends = ("<|eot|>",)
+    separator = "<|eom|><|start|>assistant"
+    _tags = ("<atem:invoke", "</atem:invoke>", "<atem:parameter", "</atem:parameter>", "</atem:function_calls>")
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """The marks and the tags of parameters."""
+        return (*self._tags, *self.marks)
+
+    _recipient = re.compile(r"\s*to=([^\s<]+)\s*")
+    _invoke = re.compile(r'<atem:invoke name="([^"]+)">(.*?)</atem:invoke>', re.DOTALL)
+    _parameter = re.compile(r'<atem:parameter name="([^"]+)">(.*?)</atem:parameter>', re.DOTALL)
+
+    def read_message(
+        self,
+        header: str | None,
+        body: str,
+        raw: str,
+        tools: Schemas,
+        thoughts: list[str],
+        said: list[str],
+        calls: list[ToolCall],
+    ) -> None:
+        """By its recipient a thought, text, or calls."""
+        recipient = self._recipient.fullmatch(header or "")
+        to = recipient.group(1) if recipient else "user"
+        if to == "self":
+            thoughts.append(body)
+        elif to == "user" and "<atem:invoke" not in body and not (header is None and self._recipient.match(body)):
+            said.append(body)
+        else:
+            invoked = list(self._invoke.finditer(body))
+            calls.extend(self._read(match, tools, raw) for match in invoked)
+            if not invoked:
+                error = "a message to a tool holds no complete <atem:invoke name=...>...</atem:invoke>"
+                calls.append(ToolCall(to if recipient else "", error=error, raw=raw))
+
+    def _read(self, match: re.Match[str], tools: Schemas, raw: str) -> ToolCall:
+        name, body = match.groups()
+        properties, arguments = properties_of(tools, name), {}
+        for key, value in self._parameter.findall(body):
+            arguments[key] = typed_value(show(value, self.hidden), properties.get(key))
+        if outside := self._parameter.sub("", body).strip():
+            return ToolCall(name, error=f"{outside[:80]!r} stands outside of the parameters' tags", raw=raw)
+        return ToolCall(name, arguments, raw=raw)
+
+    def write_thinking(self, thinking: str) -> str:
+        """A message to itself."""
+        return f" to=self<|message|>{thinking}"
+
+    def write_text(self, text: str, *, final: bool) -> str:
+        """A message to the user."""
+        return f" to=user<|message|>{text}"
+
+    def write_call(self, call: ToolCall) -> str:
+        """A message to the tool."""
+        parameters = "".join(
+            f'<atem:parameter name="{key}">{hide(write_value(value), self.hidden)}</atem:parameter>\n'
+            for key, value in call.arguments.items()
+        )
+        invoke = f'<atem:invoke name="{call.name}">\n{parameters}</atem:invoke>'
+        return f" to={call.name}<|message|><atem:function_calls>\n{invoke}\n</atem:function_calls>"

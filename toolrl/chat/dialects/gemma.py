@@ -1,0 +1,154 @@
+"""Gemma 4 and FunctionGemma: `call:name{key:value}` with strings between marks of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from toolrl.chat.dialects.base import Dialect, Schemas, hide, show, typed_value
+from toolrl.types import Message, ToolCall
+
+
+class GemmaDialect(Dialect):
+    """Gemma 4's calls. A string that holds the string mark writes its `<` as `&lt;`.
+
+    Source: trl/chat_templates/gemma4_v5.jinja.
+    """
+
+    name = "gemma4"
+    form = '<|tool_call>call:TOOL{PARAMETER:<|"|>TEXT<|"|>}<tool_call|>'
+    block = ("<|tool_call>", "<tool_call|>")
+    quote = '<|"|>'
+    marks: tuple[str, ...] = ("<|tool_call>", "<tool_call|>", '<|"|>', "<|channel>", "<channel|>")
+    ends: tuple[str, ...] = ("<turn|>", "<|tool_response>", "<eos>")
+    thinking = ("<|channel>thought", "<channel|>")
+    _head = re.compile(r"\s*call:([^\s{]+)\s*(?=\{)")
+
+    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
+        """Each block is one call; a broken one has `error` set."""
+        opening, closing = self.block
+        content, *parts = text.split(opening)
+        calls = []
+        for part in parts:
+            body, closed, after = part.partition(closing)
+            content += after
+            raw = opening + body + closed
+            calls.append(
+                self._read(body, raw)
+                if closed
+                else ToolCall("", error=f"{opening} is not closed with {closing}", raw=raw)
+            )
+        if closing in content:
+            calls.append(ToolCall("", error=f"{closing} without {opening} before it", raw=closing))
+            content = content.replace(closing, "")
+        return content, calls
+
+    def write(self, message: Message) -> str:
+        """The text, then each call, its arguments sorted by name as the template does."""
+        calls = [
+            call.raw
+            if call.error is not None
+            else f"{self.block[0]}call:{call.name}{self._write(dict(call.arguments))}{self.block[1]}"
+            for call in message.tool_calls
+        ]
+        return "".join([message.content, *calls])
+
+    def write_thinking(self, thinking: str) -> str:
+        """The channel `thought`."""
+        return f"<|channel>thought\n{thinking}\n<channel|>"
+
+    def _read(self, body: str, raw: str) -> ToolCall:
+        head = self._head.match(body)
+        if head is None:
+            return ToolCall("", error="the tool call does not begin with call:TOOL{", raw=raw)
+        try:
+            arguments, end = self._value(body, head.end())
+        except (ValueError, RecursionError) as error:
+            return ToolCall(head.group(1), error=f"the arguments cannot be read: {error}", raw=raw)
+        if body[end:].strip():
+            return ToolCall(head.group(1), error=f"{body[end:].strip()[:80]!r} follows the arguments", raw=raw)
+        return ToolCall(head.group(1), arguments, raw=raw)
+
+    def _value(self, text: str, position: int) -> tuple[Any, int]:
+        """The value that begins at a position, and where it ends.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if text.startswith(self.quote, position):
+            start = position + len(self.quote)
+            end = text.find(self.quote, start)
+            if end < 0:
+                raise ValueError(f"a string is not closed with {self.quote}")
+            return show(text[start:end], self.hidden), end + len(self.quote)
+        if text[position : position + 1] in ("{", "["):
+            return self._container(text, position)
+        match = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^,\[\]{}]+)').match(text, position)
+        if match is None:
+            raise ValueError(f"there is no value at {text[position : position + 20]!r}")
+        return typed_value(match.group(1).strip(), None), match.end()  # models leave out the quotes of short strings
+
+    def _container(self, text: str, position: int) -> tuple[Any, int]:
+        closing = "}" if text[position] == "{" else "]"
+        values: list[Any] = []
+        keys: list[str] = []
+        position += 1
+        while True:
+            position += len(text[position:]) - len(text[position:].lstrip())
+            if text.startswith(closing, position):
+                return (dict(zip(keys, values, strict=True)) if closing == "}" else values), position + 1
+            if values:
+                if not text.startswith(",", position):
+                    raise ValueError(f"there is no comma or {closing} at {text[position : position + 20]!r}")
+                position += 1
+            if closing == "}":
+                key, position = self._key(text, position)
+                keys.append(key)
+            value, position = self._value(text, position)
+            values.append(value)
+
+    def _key(self, text: str, position: int) -> tuple[str, int]:
+        if text.startswith(self.quote, position):
+            key, end = self._value(text, position)
+        else:
+            match = re.compile(r"\s*([^:{}\[\],]*?)\s*(?=:)").match(text, position)
+            if match is None:
+                raise ValueError(f"there is no name before a colon at {text[position : position + 20]!r}")
+            key, end = match.group(1).strip('"'), match.end()
+        if not text.startswith(":", end):
+            raise ValueError(f"there is no colon after {key!r}")
+        return str(key), end + 1
+
+    def _write(self, value: Any) -> str:
+        if isinstance(value, str):
+            return self.quote + hide(value, self.hidden) + self.quote
+        if isinstance(value, Mapping):
+            pairs = (f"{self._write_key(key)}:{self._write(item)}" for key, item in sorted(value.items()))
+            return "{" + ",".join(pairs) + "}"
+        if isinstance(value, list | tuple):
+            return "[" + ",".join(map(self._write, value)) + "]"
+        return json.dumps(value)
+
+    def _write_key(self, key: str) -> str:
+        return key if re.fullmatch(r"\w+", key) else self._write(key)
+
+
+class FunctionGemmaDialect(GemmaDialect):
+    """The same with other marks.
+
+    Source: ai.google.dev/gemma/docs/functiongemma/formatting-and-best-practices.
+    """
+
+    name = "functiongemma"
+    form = "<start_function_call>call:TOOL{PARAMETER:<escape>TEXT<escape>}<end_function_call>"
+    block = ("<start_function_call>", "<end_function_call>")
+    quote = "<escape>"
+    marks = ("<start_function_call>", "<end_function_call>", "<escape>")
+    ends = ("<end_of_turn>", "<start_function_response>", "<eos>")
+    thinking = ("<think>", "</think>")
+
+    def write_thinking(self, thinking: str) -> str:
+        """FunctionGemma does not think; as other families do."""
+        return f"<think>\n{thinking}\n</think>\n\n"

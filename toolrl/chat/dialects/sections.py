@@ -1,0 +1,201 @@
+"""Calls in a section at the end of a turn, the name outside of the arguments' JSON: Mistral, DeepSeek V3, Kimi K2."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+from toolrl.chat.dialects.base import Dialect, Schemas, json_call, named_call, write_json
+from toolrl.types import Message, ToolCall
+
+
+class MistralDialect(Dialect):
+    """`[TOOL_CALLS]` and a JSON list, or since the tokenizer's version 11 `[TOOL_CALLS]name[ARGS]{...}`.
+
+    Both are read. Source: mistral_common/tokens/tokenizers/instruct.py.
+    """
+
+    name = "mistral"
+    form = '[TOOL_CALLS][{"name": "TOOL", "arguments": {"PARAMETER": VALUE}}]'
+    marks = ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]")
+    ends = ("</s>",)
+    _named = re.compile(r"\s*([^\s\[\]{}]+)(?:\[CALL_ID\](\w*))?\[ARGS\](.*)", re.DOTALL)
+
+    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
+        """What stands before the first mark is the text, each part after one is calls."""
+        content, *parts = text.split("[TOOL_CALLS]")
+        return content, [call for part in parts for call in self._read(part)]
+
+    def _read(self, part: str) -> list[ToolCall]:
+        raw = f"[TOOL_CALLS]{part}"
+        if named := self._named.fullmatch(part):
+            name, call_id, arguments = named.groups()
+            return [replace(named_call(name, arguments, raw), id=call_id or "")]
+        try:
+            values, end = json.JSONDecoder().raw_decode(part.lstrip())
+        except (ValueError, RecursionError) as error:
+            return [ToolCall("", error=f"the tool call is not valid JSON: {error}", raw=raw)]
+        if part.lstrip()[end:].strip():
+            return [ToolCall("", error="text follows the tool calls", raw=raw)]
+        values = values if isinstance(values, list) else [values]
+        calls = [json_call(value, raw) for value in values]
+        ids = [value.get("id") if isinstance(value, dict) else None for value in values]
+        numbered = [replace(call, id=id if isinstance(id, str) else "") for call, id in zip(calls, ids, strict=True)]
+        return numbered or [ToolCall("", error="the list of tool calls is empty", raw=raw)]
+
+    def write(self, message: Message) -> str:
+        """The text, then all calls in one list; malformed ones as they were sampled."""
+        good = [{"name": c.name, "arguments": dict(c.arguments)} for c in message.tool_calls if c.error is None]
+        blocks = [f"[TOOL_CALLS]{write_json(good, self.hidden)}"] if good else []
+        return "".join([message.content, *blocks, *(c.raw for c in message.tool_calls if c.error is not None)])
+
+    thinking = ("[THINK]", "[/THINK]")
+
+    def write_thinking(self, thinking: str) -> str:
+        """As Magistral writes it."""
+        return f"[THINK]{thinking}[/THINK]"
+
+
+class MistralNamedDialect(MistralDialect):
+    """Mistral's form since version 11 of its tokenizer: a name, then the arguments."""
+
+    name = "mistral-v11"
+    form = '[TOOL_CALLS]TOOL[ARGS]{"PARAMETER": VALUE}'
+
+    def write(self, message: Message) -> str:
+        """The text, then each call."""
+        calls = [
+            call.raw
+            if call.error is not None
+            else f"[TOOL_CALLS]{call.name}[ARGS]{write_json(dict(call.arguments), self.hidden)}"
+            for call in message.tool_calls
+        ]
+        return "".join([message.content, *calls])
+
+
+class SectionDialect(Dialect):
+    """A section of calls, each between its own marks, with a mark between the name and the arguments."""
+
+    section: tuple[str, str]
+    call: tuple[str, str, str]
+
+    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
+        """What stands outside of the calls and of the section's marks is the text."""
+        opening, separator, closing = self.call
+        before, found, rest = text.partition(opening)
+        calls: list[ToolCall] = []
+        outside = [before]
+        while found:
+            body, closed, after = rest.partition(closing)
+            if not closed or opening in body:
+                body, _, after = rest.partition(opening)
+                calls.append(ToolCall("", error=f"the call is not closed with {closing}", raw=opening + body))
+                found, rest = (opening, after) if opening in rest else ("", "")
+                continue
+            raw = opening + body + closing
+            head, separated, arguments = body.partition(separator)
+            if separated:
+                calls.append(self.read_call(head.strip(), arguments.strip(), raw))
+            else:
+                calls.append(ToolCall("", error=f"there is no {separator} after the tool's name", raw=raw))
+            text_after, found, rest = after.partition(opening)
+            outside.append(text_after)
+        content = "".join(outside)
+        if not calls and self.section[0] in content:
+            calls = [ToolCall("", error=f"{self.section[0]} holds no call", raw=self.section[0])]
+        for mark in self.section:
+            content = content.replace(mark, "")
+        return content, calls
+
+    def write(self, message: Message) -> str:
+        """The text, then the section."""
+        calls = [
+            call.raw if call.error is not None else self.write_call(call, index)
+            for index, call in enumerate(message.tool_calls)
+        ]
+        return message.content + (self.section[0] + self.joint.join(calls) + self.section[1] if calls else "")
+
+    joint = ""
+
+    def read_call(self, head: str, arguments: str, raw: str) -> ToolCall:
+        """A call from what stands before and after the separator."""
+        raise NotImplementedError
+
+    def write_call(self, call: ToolCall, index: int) -> str:
+        """A call between its marks; `index` counts from 0 in the turn."""
+        raise NotImplementedError
+
+
+class DeepSeekDialect(SectionDialect):
+    """DeepSeek V3 and R1: `function`, the name, and JSON in a code fence. V3.1's shorter form is read too.
+
+    Source: trl/chat_templates/deepseekv3.jinja.
+    """
+
+    name = "deepseek-v3"
+    section = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
+    call = ("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>")
+    marks = (*section, *call)
+    form = (
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>TOOL\n"
+        '```json\n{"PARAMETER": VALUE}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+    )
+    ends = ("<｜end▁of▁sentence｜>",)
+    joint = "\n"
+
+    def read_call(self, head: str, arguments: str, raw: str) -> ToolCall:
+        """In V3's form the head is `function` and the name stands before the fence."""
+        fenced = re.fullmatch(r"(\S+)\s*```(?:json)?\s*(.*)```", arguments, re.DOTALL)
+        return named_call(*(fenced.groups() if fenced else (head, arguments)), raw)  # type: ignore[call-arg]
+
+    def write_call(self, call: ToolCall, index: int) -> str:
+        """With the fence."""
+        arguments = write_json(dict(call.arguments), self.hidden)
+        return f"{self.call[0]}function{self.call[1]}{call.name}\n```json\n{arguments}\n```{self.call[2]}"
+
+
+class DeepSeek31Dialect(DeepSeekDialect):
+    """DeepSeek V3.1 and later: the name, then JSON.
+
+    Source: the chat template of deepseek-ai/DeepSeek-V3.1.
+    """
+
+    name = "deepseek-v3.1"
+    form = (
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>TOOL<｜tool▁sep｜>"
+        '{"PARAMETER": VALUE}<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+    )
+    joint = ""
+
+    def write_call(self, call: ToolCall, index: int) -> str:
+        """Without a fence."""
+        return f"{self.call[0]}{call.name}{self.call[1]}{write_json(dict(call.arguments), self.hidden)}{self.call[2]}"
+
+
+class KimiDialect(SectionDialect):
+    """Kimi K2: `functions.NAME:INDEX`, then JSON; that head is the call's id in what the tool answers.
+
+    Source: docs/tool_call_guidance.md of moonshotai/Kimi-K2-Instruct.
+    """
+
+    name = "kimi-k2"
+    section = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
+    call = ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>")
+    marks = (*section, *call)
+    form = (
+        "<|tool_calls_section_begin|><|tool_call_begin|>functions.TOOL:0<|tool_call_argument_begin|>"
+        '{"PARAMETER": VALUE}<|tool_call_end|><|tool_calls_section_end|>'
+    )
+    ends = ("<|im_end|>",)
+    _head = re.compile(r"(?:functions\.)?(.+?)(?::\d+)?", re.DOTALL)
+
+    def read_call(self, head: str, arguments: str, raw: str) -> ToolCall:
+        """The head gives both the name and the id."""
+        name = self._head.fullmatch(head)
+        return replace(named_call(name.group(1) if name else "", arguments, raw), id=head)
+
+    def write_call(self, call: ToolCall, index: int) -> str:
+        """Under its own id if that is one of Kimi's."""
+        head = call.id if call.id.startswith("functions.") else f"functions.{call.name}:{index}"
+        return f"{self.call[0]}{head}{self.call[1]}{write_json(dict(call.arguments), self.hidden)}{self.call[2]}"

@@ -1,0 +1,175 @@
+"""A chat template as the renderer uses it: rendering, the fixed variant of a known one, and where a turn ends."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolrl.errors import TemplateError
+from toolrl.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+OWN_TEMPLATES = Path(__file__).parent / "templates"
+NINE_CHARACTERS = re.compile(r"[A-Za-z0-9]{9}")
+
+
+class ChatTemplate:
+    """Renders messages with one template and fixed options.
+
+    Attributes:
+        text: The Jinja source.
+        options: Variables of the template.
+        short_ids: Whether it takes only call ids of nine letters and digits, as Mistral's do.
+        one_call: Whether it renders one call a turn only.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text: str,
+        options: Mapping[str, Any],
+        protect: Callable[[Any], Any] = lambda value: value,
+    ):
+        """Wrap a template; what it refuses is found out by `find_restrictions`.
+
+        Args:
+            tokenizer: Renders it.
+            text: The Jinja source.
+            options: Variables of the template.
+            protect: Applied to messages and schemas, as JSON values, before they are rendered.
+        """
+        self._protect = protect
+        self._tokenizer = tokenizer
+        self.text = text
+        self.options = dict(options)
+        self.short_ids = False
+        self.one_call = False
+
+    @property
+    def model(self) -> str:
+        """The tokenizer's name, for messages."""
+        return str(self._tokenizer.name_or_path)
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Any] = (), generate: bool = False) -> str:
+        """Text of a conversation, up to where the assistant speaks if `generate`.
+
+        Raises:
+            TemplateError: The template refuses it.
+        """
+        import jinja2
+
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                [self._protect(self._as_dict(message)) for message in messages],
+                tools=self._protect(list(tools)) or None,  # [] makes some templates print an empty tool section
+                chat_template=self.text,
+                add_generation_prompt=generate,
+                tokenize=False,
+                **self.options,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            raise TemplateError(
+                f"the chat template of {self.model!r} cannot render this conversation ({error}); pass a template that "
+                "supports tools (chat_template=)"
+            ) from error
+        return str(rendered)
+
+    def find_restrictions(self, conversation: Sequence[Message]) -> None:
+        """Set `short_ids` and `one_call` by a conversation with two calls in one turn.
+
+        Raises:
+            TemplateError: The template cannot render tool calls at all.
+        """
+        first: TemplateError | None = None
+        for self.short_ids, self.one_call in ((False, False), (True, False), (False, True), (True, True)):
+            try:
+                rendered = self.render(conversation)
+            except TemplateError as error:
+                first = first or error
+            else:
+                shown = [
+                    str(value) in rendered for call in conversation[1].tool_calls for value in call.arguments.values()
+                ]
+                self.one_call = self.one_call or (shown[0] and not all(shown))  # some drop all but the first
+                return
+        self.short_ids = self.one_call = False
+        assert first is not None
+        raise first
+
+    def _as_dict(self, message: Message) -> dict[str, Any]:
+        value = message.to_dict()
+        if message.thinking:
+            value["thinking"] = message.thinking  # as gpt-oss and LFM name it
+        if self.one_call and message.tool_calls:
+            value["tool_calls"] = value["tool_calls"][:1]
+        if self.short_ids:
+            for call in value.get("tool_calls", ()):
+                call["id"] = _short_id(call["id"])
+            if message.role == "tool":
+                value["tool_call_id"] = _short_id(value["tool_call_id"])
+        return value
+
+
+def _short_id(id: str) -> str:
+    return id if NINE_CHARACTERS.fullmatch(id) else hashlib.sha256(id.encode()).hexdigest()[:9]
+
+
+def fixed_variants(text: str) -> Iterator[tuple[str, str]]:
+    """Names and sources of templates that do the same as a known one without rewriting history.
+
+    A template is known by its whole text, so that nothing is exchanged that was not compared. First TRL's own
+    (trl/chat_templates/*_training.jinja), then ours, for what TRL's does not fix.
+    """
+    for name in _known().get(text, ()):
+        if name.startswith("toolrl/"):
+            yield name, (OWN_TEMPLATES / f"{name.removeprefix('toolrl/')}.jinja").read_text(encoding="utf-8")
+        else:
+            yield name, (trl_templates() / f"{name.removeprefix('trl/')}.jinja").read_text(encoding="utf-8")
+
+
+def trl_templates() -> Path:
+    """The folder of TRL's templates, found without importing TRL."""
+    package = importlib.util.find_spec("trl")
+    return Path(package.origin).parent / "chat_templates" if package and package.origin else OWN_TEMPLATES
+
+
+@cache
+def _known() -> dict[str, list[str]]:
+    """Names of fixed variants by the text of what they replace."""
+    known: dict[str, list[str]] = {}
+    folder, own = trl_templates(), {path.stem for path in OWN_TEMPLATES.glob("*.jinja")}
+    for path in sorted(folder.glob("*.jinja")) if folder != OWN_TEMPLATES else []:
+        name = path.stem.removesuffix("_training")
+        variants = (
+            [f"trl/{name}_training"] if path.stem == name and (folder / f"{name}_training.jinja").exists() else []
+        )
+        variants += [f"toolrl/{name}"] if name in own else []
+        if variants:
+            known[path.read_text(encoding="utf-8")] = variants
+    return known
+
+
+class TurnEnds:
+    """The texts of the tokens on which sampling stops, and the first of them in a text."""
+
+    def __init__(self, texts: Sequence[str]):
+        """Take the texts, EOS first."""
+        self.texts = tuple(dict.fromkeys(texts))
+        self._any = re.compile("|".join(map(re.escape, sorted(self.texts, key=len, reverse=True))))
+
+    def first(self, text: str, start: int) -> re.Match[str] | None:
+        """The first end at or after a position: where a policy that wrote this text would have stopped."""
+        return self._any.search(text, start)
+
+
+def common_prefix(first: str, second: str) -> int:
+    """Length of what two texts begin with alike."""
+    pairs = zip(first, second, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

@@ -1,0 +1,82 @@
+"""Messages in the form of chat-completions APIs, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from toolrl.types import Message, Role, ToolCall
+
+# Of what a model wrote, in an error that it reads.
+_MAX_QUOTED_CHARACTERS = 200
+
+
+def to_wire(message: Message) -> dict[str, Any]:
+    """A message as a chat-completions API takes it: arguments are JSON text, thinking is left out."""
+    wire: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        wire["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                # A malformed call goes back without its arguments: servers that render the history read them as JSON.
+                "function": {"name": call.name, "arguments": json.dumps(dict(call.arguments), ensure_ascii=False)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.role == "tool":
+        wire["tool_call_id"] = message.tool_call_id
+    return wire
+
+
+def from_wire(wire: Any) -> Message:
+    """Read a message of a chat-completions API, or of a data set in Hugging Face's conversational form.
+
+    The first has a call's arguments as JSON text, the second as an object. What a model got wrong in a call is its
+    `error`.
+
+    Raises:
+        ValueError: It is no message.
+    """
+    if not isinstance(wire, Mapping) or wire.get("role") not in get_args(Role):
+        raise ValueError(f"no message with one of the roles {', '.join(get_args(Role))}: {_quoted(wire)}")
+    content = wire.get("content") or wire.get("refusal") or ""
+    thinking = wire.get("reasoning_content") or wire.get("reasoning") or wire.get("thinking") or ""
+    if isinstance(content, list):  # in parts
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    calls = wire.get("tool_calls") or ()
+    if not isinstance(content, str) or not isinstance(thinking, str) or not isinstance(calls, list | tuple):
+        raise ValueError(f"a message whose content, reasoning or tool_calls are of another type: {_quoted(wire)}")
+    return Message(
+        wire["role"],
+        content,
+        tuple(_read_call(call) for call in calls),
+        name=str(wire.get("name") or ""),
+        tool_call_id=str(wire.get("tool_call_id") or ""),
+        thinking=thinking,
+    )
+
+
+def _read_call(wire: Any) -> ToolCall:
+    function = wire.get("function") if isinstance(wire, Mapping) else None
+    if not isinstance(function, Mapping):
+        raise ValueError(f"a tool call without a function: {_quoted(wire)}")
+    name, arguments, id = str(function.get("name") or ""), function.get("arguments"), str(wire.get("id") or "")
+    raw = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError) as error:
+            fault = f"the arguments are not valid JSON ({error}): {_quoted(raw)}"
+            return ToolCall(name, id=id, error=fault, raw=raw)
+    if not name:
+        return ToolCall("", id=id, error="the tool call has no name", raw=raw)
+    if not isinstance(arguments, Mapping | None):
+        return ToolCall(name, id=id, error=f"the arguments must be a JSON object, got {_quoted(raw)}", raw=raw)
+    return ToolCall(name, dict(arguments or {}), id, raw=raw)
+
+
+def _quoted(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _MAX_QUOTED_CHARACTERS else f"{text[:_MAX_QUOTED_CHARACTERS]} ..."

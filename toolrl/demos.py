@@ -1,0 +1,150 @@
+"""Demonstrations: what went well, as a data set for supervised fine-tuning.
+
+A row is in TRL's conversational form (`messages`, `tools`). Beside it are the tokens as they were sampled, where a
+policy with tokens played: `toolrl sft` learns from exactly those if they are its own tokenizer's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolrl.errors import ConfigError
+from toolrl.trajectory import Trajectory
+from toolrl.types import StopReason
+
+FAILED = "did not succeed"
+HELD_OUT = "are of held-out tasks"
+CUT = "did not end with an answer"
+MALFORMED = "have a malformed call"
+SURPLUS = "are further ones of their task"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which episodes are worth imitating.
+
+    Attributes:
+        chosen: Best first within a task, tasks in the order in which they were first seen.
+        left_out: How many others, by reason.
+    """
+
+    chosen: list[Trajectory]
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def summary(self) -> str:
+        """One line about it, for people."""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common())
+        return f"{len(self.chosen)} demonstrations" + (f"; left out: {reasons}" if reasons else "")
+
+
+def select(
+    trajectories: Iterable[Trajectory], *, per_task: int = 1, min_reward: float | None = None, held_out: bool = False
+) -> Selection:
+    """Choose successful episodes: of each task the best reward first, then the fewest calls.
+
+    Left out, too, is what must not be imitated: a malformed call, an episode that a limit cut.
+
+    Args:
+        trajectories: Of any environments.
+        per_task: At most so many of one task, all different.
+        min_reward: The least reward that counts; None for any success.
+        held_out: Whether held-out tasks may be learnt from, which makes evaluations on them worthless.
+
+    Raises:
+        ConfigError: `per_task` is not positive.
+    """
+    if per_task < 1:
+        raise ConfigError(f"per_task must be at least 1, got {per_task}")
+    left_out: Counter[str] = Counter()
+    by_task: dict[tuple[str, str], list[Trajectory]] = defaultdict(list)
+    for trajectory in trajectories:
+        reward = trajectory.score.value
+        if not trajectory.score.success or reward is None or (min_reward is not None and reward < min_reward):
+            left_out[FAILED] += 1
+        elif not held_out and is_held_out(trajectory):
+            left_out[HELD_OUT] += 1
+        elif trajectory.stop is not StopReason.ANSWER:
+            left_out[CUT] += 1
+        elif any(call.error is not None for turn in trajectory.turns for call in turn.message.tool_calls):
+            left_out[MALFORMED] += 1
+        else:
+            by_task[trajectory.env_id, trajectory.task_id].append(trajectory)
+    chosen = []
+    for group in by_task.values():
+        different: dict[str, Trajectory] = {}
+        for trajectory in sorted(group, key=_quality, reverse=True):
+            different.setdefault(_conversation(trajectory), trajectory)
+        best = list(different.values())[:per_task]
+        left_out[SURPLUS] += len(group) - len(best)
+        chosen += best
+    return Selection(chosen, +left_out)
+
+
+def is_held_out(trajectory: Trajectory) -> bool:
+    """Whether its task was played to evaluate: of the test split, or before or after training."""
+    info = trajectory.info
+    return str(info.get("split", "train" if info.get("mode", "train") == "train" else "test")) != "train"
+
+
+def as_demonstration(trajectory: Trajectory, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One row.
+
+    Args:
+        trajectory: What happened.
+        tools: The environment's schemas (`env.toolbox.schemas`).
+    """
+    return {
+        "messages": [message.to_dict() for message in trajectory.messages],
+        "tools": list(tools),
+        "env_id": trajectory.env_id,
+        "task_id": trajectory.task_id,
+        "reward": trajectory.score.value,
+        "tool_calls": len(trajectory.tool_results),
+        "model": str(trajectory.info.get("model", "")),
+        "trajectory_id": trajectory.id,
+        "prompt_ids": trajectory.prompt_ids,
+        "completion_ids": trajectory.completion_ids,
+        "mask": trajectory.mask,
+    }
+
+
+def write_demonstrations(
+    path: str | Path, trajectories: Iterable[Trajectory], tools: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> None:
+    """Write a JSONL file, whole or not at all.
+
+    Args:
+        path: Replaced if it exists.
+        trajectories: One row each.
+        tools: Schemas by environment id.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        for trajectory in trajectories:
+            file.write(json.dumps(as_demonstration(trajectory, tools[trajectory.env_id]), ensure_ascii=False) + "\n")
+    partial.replace(path)
+
+
+def _quality(trajectory: Trajectory) -> tuple[float, int, int]:
+    return (
+        float(trajectory.score.value or 0.0),
+        -len(trajectory.tool_results),
+        -sum(len(message.content) for message in trajectory.messages),
+    )
+
+
+def _conversation(trajectory: Trajectory) -> str:
+    """What is told apart: everything said, but for the ids of calls."""
+    said = [
+        (message.role, message.content, message.thinking, [(call.name, call.arguments) for call in message.tool_calls])
+        for message in trajectory.messages
+    ]
+    return json.dumps(said, default=dict)

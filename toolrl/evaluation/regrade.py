@@ -1,0 +1,122 @@
+"""Today's reward on episodes that were played before: what would they have been given?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from toolrl.env import ToolEnv, run_sync
+from toolrl.errors import ConfigError, InfrastructureError, TaskError
+from toolrl.trajectory import Trajectory
+from toolrl.types import Score, StopReason, Task
+
+_SAME = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Regraded:
+    """An episode and its new verdict.
+
+    Attributes:
+        trajectory: As it was played, with the new score; unchanged where there is none.
+        before: The score it had.
+        problem: Why there is no new score; empty if there is one.
+    """
+
+    trajectory: Trajectory
+    before: Score
+    problem: str = ""
+
+    @property
+    def changed(self) -> bool:
+        """Whether the reward is another one."""
+        old, new = self.before.value, self.trajectory.score.value
+        if self.problem:
+            return False
+        return old is not new if old is None or new is None else abs(old - new) > _SAME
+
+
+def regrade(trajectories: Iterable[Trajectory], environments: Mapping[str, ToolEnv]) -> Iterator[Regraded]:
+    """Score saved episodes again; nothing is generated.
+
+    The calls of an episode are run again, so that what the reward looks at (a sandbox, a database) is in the state that
+    it was in. Where a tool now says something else than it did, the episode cannot be judged by what is there, and
+    keeps its score. Episodes that a fault ended stay unscored.
+
+    Args:
+        trajectories: The episodes.
+        environments: By id; their reward is the new one. Their tasks are looked up by id.
+
+    Raises:
+        ConfigError: An episode is of an environment that is not given.
+    """
+    for trajectory in trajectories:
+        env = environments.get(trajectory.env_id)
+        if env is None:
+            raise ConfigError(
+                f"episode {trajectory.id!r} is of {trajectory.env_id!r}; given are {', '.join(environments) or 'none'}"
+            )
+        yield run_sync(_regrade(trajectory, env))
+
+
+async def _regrade(trajectory: Trajectory, env: ToolEnv) -> Regraded:
+    def unchanged(problem: str) -> Regraded:
+        return Regraded(trajectory, trajectory.score, problem)
+
+    if trajectory.stop is StopReason.FAULT:
+        return unchanged("a fault ended it")
+    task = _task_of(env, trajectory)
+    if task is None:
+        return unchanged(
+            f"the environment has no task {trajectory.task_id!r} with this prompt; are its settings others?"
+        )
+    session = env.open_episode(task)
+    try:
+        async with session:
+            for turn in trajectory.turns:
+                if turn.sample.finish == "length":
+                    break  # a turn that was cut never reached the environment
+                step = await session.advance(turn.message)
+                said, says = [result.content for result in turn.results], [result.content for result in step.results]
+                if said != says[: len(said)]:
+                    place = next(place for place, (a, b) in enumerate(zip(said, says, strict=False)) if a != b)
+                    name = turn.results[place].call.name
+                    return unchanged(f"{name} answers {says[place][:60]!r} now, and {said[place][:60]!r} then")
+            score = await session.score(trajectory.stop)
+    except InfrastructureError as error:
+        return unchanged(f"{type(error).__name__}: {error}")
+    return Regraded(replace(trajectory, score=score), trajectory.score)
+
+
+def _task_of(env: ToolEnv, trajectory: Trajectory) -> Task | None:
+    try:
+        task = env.tasks.by_id(trajectory.task_id)
+    except TaskError:
+        return None
+    question = next((message.content for message in reversed(trajectory.prompt) if message.role == "user"), "")
+    return task if task.prompt == question else None
+
+
+def summary(results: Iterable[Regraded]) -> list[dict[str, Any]]:
+    """One row an environment: episodes, mean rewards before and after, how many rose, fell, or have no new score."""
+    rows: dict[str, dict[str, Any]] = {}
+    for result in results:
+        row = rows.setdefault(
+            result.trajectory.env_id,
+            {"episodes": 0, "before": 0.0, "after": 0.0, "scored": 0, "up": 0, "down": 0, "without": 0},
+        )
+        row["episodes"] += 1
+        old, new = result.before.value, result.trajectory.score.value
+        if result.problem or old is None or new is None:
+            row["without"] += 1
+            continue
+        row["scored"] += 1
+        row["before"] += old
+        row["after"] += new
+        if result.changed:
+            row["up" if new > old else "down"] += 1
+    for row in rows.values():
+        for name in ("before", "after"):
+            row[name] = row[name] / row["scored"] if row["scored"] else None
+    return [{"env": env, **row} for env, row in rows.items()]

@@ -1,0 +1,252 @@
+"""A client of chat-completions APIs: OpenAI's, and the many servers that speak its protocol.
+
+A policy asks with it for turns, a judge for verdicts. Requests are repeated politely, answers are bounded, and tokens
+and dollars are counted with `toolrl.usage`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import httpx
+
+from toolrl.errors import ConfigError, PolicyFault, RetrieverFault
+from toolrl.search.politeness import Politeness, PolitenessSettings, TryAgain, retry_after_seconds
+from toolrl.usage import count_usage
+
+T = TypeVar("T")
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+_REFUSED = (401, 402, 403, 404)
+_PASSING = (408, 409, 425, 429)
+# An answer that cannot be read is tried again too, and is no sign that the server is down: hence many failures on end.
+POLITENESS = PolitenessSettings(
+    requests_per_second=None,
+    max_concurrent=16,
+    attempts=6,
+    max_delay_seconds=30.0,
+    deadline_seconds=600.0,
+    failures_to_open=64,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a model costs, in dollars per million tokens.
+
+    Attributes:
+        input: Of the prompt.
+        output: Of the reply, its thinking included.
+        cached_input: Of what the server had in its cache; as `input` by default.
+    """
+
+    input: float = 0.0
+    output: float = 0.0
+    cached_input: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no price.
+
+        Raises:
+            ConfigError: One is negative or not finite.
+        """
+        for name in ("input", "output", "cached_input"):
+            price = getattr(self, name)
+            if price is not None and not 0 <= price < math.inf:
+                raise ConfigError(f"Prices.{name} must be dollars per million tokens, got {price!r}")
+
+    def dollars(self, tokens: Tokens) -> float:
+        """The cost of one request."""
+        cached_input = self.input if self.cached_input is None else self.cached_input
+        fresh = tokens.input - tokens.cached_input
+        return (fresh * self.input + tokens.cached_input * cached_input + tokens.output * self.output) / 1e6
+
+
+class Tokens(NamedTuple):
+    """What one request has used, as the server counts: `input` includes `cached_input`, `output` the thinking."""
+
+    input: int
+    output: int
+    cached_input: int = 0
+
+
+def default_base_url() -> str:
+    """The variable OPENAI_BASE_URL, else OpenAI's address."""
+    return os.environ.get("OPENAI_BASE_URL") or OPENAI_URL
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a model is, and how it is asked.
+
+    Attributes:
+        model: The model's name there.
+        base_url: The server's address, up to and with `/v1`; by default the variable OPENAI_BASE_URL, else OpenAI's.
+        api_key: Sent as a bearer token; by default the variable OPENAI_API_KEY. Kept out of the repr.
+        timeout_seconds: For one request.
+        politeness: How many requests at a time, how many for one answer, and when.
+        prices: For `dollars`; without prices none are counted.
+        max_response_bytes: A longer response is none.
+    """
+
+    model: str
+    base_url: str = field(default_factory=default_base_url)
+    api_key: str | None = field(default_factory=lambda: os.environ.get("OPENAI_API_KEY") or None, repr=False)
+    timeout_seconds: float = 300.0
+    politeness: PolitenessSettings = POLITENESS
+    prices: Prices | None = None
+    max_response_bytes: int = 16_000_000
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            ConfigError: The address is not one, a number is out of its range, or OpenAI's own key is missing.
+        """
+        if not self.base_url.startswith(("http://", "https://")):
+            raise ConfigError(f"base_url must start with http:// or https://, got {self.base_url!r}")
+        if not self.model:
+            raise ConfigError("the model has no name; name one that the server at base_url has")
+        for name in ("timeout_seconds", "max_response_bytes"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"Endpoint.{name} must be positive, got {getattr(self, name)!r}")
+        if self.api_key is None and httpx.URL(self.base_url).host == httpx.URL(OPENAI_URL).host:
+            raise ConfigError(f"{self.base_url} wants an API key; set OPENAI_API_KEY, or pass api_key=")
+
+
+class Answered(NamedTuple, Generic[T]):
+    """What was read in an answer, and the seconds of the attempt that it came with."""
+
+    value: T
+    seconds: float
+
+
+class Refused(PolicyFault):
+    """The server will not answer this request, whenever it comes.
+
+    Attributes:
+        status: The HTTP status.
+        body: The beginning of what the server says.
+    """
+
+    def __init__(self, message: str, status: int, body: str):
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
+class ChatCompletions:
+    """One model behind an API. Thread-safe; make one for all threads of a process."""
+
+    def __init__(self, endpoint: Endpoint, *, name: str = "the model", counted_as: str = "model"):
+        """Open a client; nothing is sent yet.
+
+        Args:
+            endpoint: Where the model is.
+            name: What it is, for messages.
+            counted_as: Its usage is counted under this name with `_requests`, `_retries`, `_input_tokens`,
+                `_cached_input_tokens`, `_output_tokens` and, with prices, `_dollars` behind it.
+        """
+        self.endpoint = endpoint
+        self.url = f"{endpoint.base_url.rstrip('/').removesuffix('/chat/completions')}/chat/completions"
+        self._name = name
+        self._counted_as = counted_as
+        headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=endpoint.politeness.max_concurrent)
+        self._client = httpx.Client(headers=headers, timeout=endpoint.timeout_seconds, limits=limits)
+        self._politeness = Politeness(name, endpoint.politeness, retries_counted_as=f"{counted_as}_retries")
+
+    def ask(self, what: str, request: Mapping[str, Any], read: Callable[[dict[str, Any]], T]) -> Answered[T]:
+        """Ask until there is an answer that can be read.
+
+        Args:
+            what: What is asked for, for messages.
+            request: The body, without the model.
+            read: From the answer's JSON object to a value. Raises `TryAgain` for what another attempt may mend.
+
+        Raises:
+            Refused: The server will not answer this request.
+            PolicyFault: The server is down, or no attempt gave a usable answer.
+            ConfigError: The server refuses the key, does not know the model, or the account has no credit.
+        """
+        body = {"model": self.endpoint.model, **request}
+        try:
+            return self._politeness.call(what, lambda: self._attempt(body, read))
+        except RetrieverFault as error:
+            raise PolicyFault(str(error)) from error
+
+    def close(self) -> None:
+        """Close the connections; calls that wait for their next attempt end with a fault. May be called twice."""
+        self._politeness.close()
+        self._client.close()
+
+    def _attempt(self, body: Mapping[str, Any], read: Callable[[dict[str, Any]], T]) -> Answered[T]:
+        start = time.monotonic()
+        count_usage(f"{self._counted_as}_requests")
+        status, retry_after, text = self._post(body)
+        short = text[:500].strip()
+        if status in _REFUSED or (status == 429 and "insufficient_quota" in text):
+            raise ConfigError(
+                f"{self._name} at {self.url} answers {status} for model {body['model']!r}; "
+                f"check base_url, model and api_key ({short!r})"
+            )
+        if status in _PASSING or status >= 500:
+            raise TryAgain(f"status {status} {short[:200]!r}", retry_after_seconds(retry_after))
+        if status != 200:
+            raise Refused(f"{self._name} answers {status}: {short!r}", status, text[:10_000])
+        try:
+            answer = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise TryAgain(f"what came is not JSON ({type(error).__name__}): {short[:200]!r}") from None
+        if not isinstance(answer, dict):
+            raise TryAgain(f"what came is no JSON object: {short[:200]!r}")
+        self._count(answer)
+        return Answered(read(answer), time.monotonic() - start)
+
+    def _post(self, body: Mapping[str, Any]) -> tuple[int, str | None, str]:
+        """Status, Retry-After and body of one response, bounded in time and size."""
+        deadline = time.monotonic() + self.endpoint.timeout_seconds
+        content = bytearray()
+        try:
+            with self._client.stream("POST", self.url, json=body) as response:
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    if len(content) > self.endpoint.max_response_bytes:
+                        raise TryAgain(f"a response of more than {self.endpoint.max_response_bytes} bytes")
+                    if time.monotonic() > deadline:
+                        raise TryAgain(f"no whole response within {self.endpoint.timeout_seconds:g} s")
+        except httpx.RequestError as error:
+            raise TryAgain(f"{type(error).__name__}: {error}") from None
+        return response.status_code, response.headers.get("Retry-After"), content.decode("utf-8", "replace")
+
+    def _count(self, answer: Mapping[str, Any]) -> None:
+        tokens = tokens_of(answer)
+        if tokens is None:
+            return
+        count_usage(f"{self._counted_as}_input_tokens", tokens.input)
+        count_usage(f"{self._counted_as}_output_tokens", tokens.output)
+        if tokens.cached_input:
+            count_usage(f"{self._counted_as}_cached_input_tokens", tokens.cached_input)
+        if self.endpoint.prices is not None:
+            count_usage(f"{self._counted_as}_dollars", self.endpoint.prices.dollars(tokens))
+
+
+def tokens_of(answer: Mapping[str, Any]) -> Tokens | None:
+    """What a server says that its answer has used; None if it does not say."""
+    usage = answer.get("usage")
+    try:
+        details = usage.get("prompt_tokens_details") or {}  # type: ignore[union-attr]
+        cached = details.get("cached_tokens") or 0
+        tokens = Tokens(usage["prompt_tokens"], usage["completion_tokens"], cached)  # type: ignore[index]
+    except (AttributeError, KeyError, TypeError):
+        return None
+    if not all(isinstance(count, int) and count >= 0 for count in tokens) or tokens.cached_input > tokens.input:
+        return None
+    return tokens

@@ -1,0 +1,56 @@
+"""An episode in the terminal. What models, tools and pages wrote is text here: no markup, no control characters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.text import Text
+
+from toolrl.trajectory import Trajectory
+from toolrl.view.text import plain
+
+_CHARACTERS = 4_000
+
+
+def print_episode(
+    console: Console, trajectory: Trajectory, *, decode: Callable[[list[int]], str] | None = None
+) -> None:
+    """Print an episode: its conversation and its verdict.
+
+    Args:
+        console: Where to print.
+        trajectory: The episode.
+        decode: Text of token ids; with it the completion's tokens are printed too, those of the environment dimmed.
+    """
+    score = trajectory.score
+    console.rule(Text(plain(f"{trajectory.env_id} {trajectory.task_id}")), style="dim")
+    for message in trajectory.messages:
+        if message.thinking:
+            console.print(Text(_shown(message.thinking), style="dim italic"), soft_wrap=True)
+        console.print(Text(f"{message.role}: ", style="bold"), Text(_shown(message.content)), sep="", soft_wrap=True)
+        for call in message.tool_calls:
+            arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+            console.print(Text(f"  -> {plain(call.name) or '?'} {_shown(arguments)}", style="cyan"), soft_wrap=True)
+            if call.error:
+                console.print(Text(f"     {_shown(call.error)}", style="red"), soft_wrap=True)
+    if decode is not None:
+        console.print(_tokens(trajectory, decode), soft_wrap=True)
+    parts = "  ".join(f"{name} {value:g}" for name, value in score.parts.items())
+    verdict = f"reward {score.value}  {parts}  {_shown(score.reason)}  ({trajectory.stop})"
+    console.print(Text(verdict, style="dim"), soft_wrap=True)
+
+
+def _shown(text: str) -> str:
+    left_out = len(text) - _CHARACTERS
+    return plain(text[:_CHARACTERS]) + (f" ... {left_out:,} characters more" if left_out > 0 else "")
+
+
+def _tokens(trajectory: Trajectory, decode: Callable[[list[int]], str]) -> Text:
+    text = Text()
+    for token, sampled in zip(trajectory.completion_ids, trajectory.mask, strict=True):
+        shown = plain(decode([token])).replace("\n", "\u240a")
+        text.append(shown, style="black on green" if sampled else "dim")
+        text.append("\u00b7", style="dim")
+    return text
