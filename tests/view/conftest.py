@@ -12,8 +12,6 @@ import pytest
 from toolrl import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult, Trajectory, TrajectoryWriter
 from toolrl.trajectory import Turn
 
-from .episodes import EPISODES
-
 # Each would call `owned` in a browser that took it for markup or for a link.
 SCRIPTS = (
     "<script>owned(1)</script>",
@@ -28,10 +26,8 @@ SCRIPTS = (
     "<meta http-equiv=refresh content='0;url=//evil.example'><base href=//evil.example/>",
     "<form action=//evil.example><button autofocus>send</button></form>]]><!--",
 )
-INVISIBLE = (
-    "nul\x00 bell\x07 back\x08 return\r escape\x1b[31mred\x1b[0m "
-    "\x1b]8;;http://evil.example\x07link\x1b]8;;\x07 \x9b31m"
-)
+ANSI = "\x1b[31mred\x1b[0m \x1b]8;;http://evil.example\x07link\x1b]8;;\x07 \x9b31m"
+INVISIBLE = f"nul\x00 bell\x07 back\x08 return\r {ANSI}"
 BIDI = "\u202e/etc/passwd\u2066\u200f\u2028\ufeff\u200b\U000e0041"
 HARMFUL = "\n".join([*SCRIPTS, INVISIBLE, BIDI])
 
@@ -122,7 +118,7 @@ def run(write_run: Callable[..., Path], play: Callable[..., Trajectory]) -> Path
     for number in range(120):
         step, member = divmod(number, 8)
         info = {"mode": "train", "step": step, "session": "s", "group": f"{step}/0/0", "needs_tool": True}
-        reward = None if number == 3 else float(member % 2)
+        reward = None if number == 4 else float(member % 2)
         trajectories.append(
             play(
                 f"train/s/{step}/{member}",
@@ -143,22 +139,3 @@ def append_metrics(folder: Path, steps: range) -> None:
         for step in steps:
             row = {"step": step, "loss": 1 / step, "PythonMath/success": min(1.0, step / 10)}
             file.write(json.dumps({**row, "PythonMath/unscored_share": 0.0, "PythonMath/reward": 0.5}) + "\n")
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Path]:
-    """Appends episodes to a run's folder."""
-
-    def build(*trajectories: Trajectory, name: str = "small") -> Path:
-        with TrajectoryWriter(tmp_path / name / "trajectories.jsonl") as writer:
-            for trajectory in trajectories:
-                writer.write(trajectory)
-        return tmp_path / name
-
-    return build
-
-
-@pytest.fixture
-def small(write: Callable[..., Path]) -> Path:
-    """A run of five short episodes; see `episodes.py`."""
-    return write(*EPISODES)

@@ -142,8 +142,15 @@ class TrajectoryIndex:
             return file.read(self.table["length"][row].as_py())
 
     def read(self, row: int) -> Trajectory:
-        """The episode itself."""
-        return Trajectory.from_row(json.loads(self.line(row)))
+        """The episode itself; bytes that are not UTF-8 are replaced.
+
+        Raises:
+            TaskError: What the index passed over is broken.
+        """
+        try:
+            return Trajectory.from_row(json.loads(self.line(row).decode("utf-8", "replace")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise TaskError(f"{self.path}: {self.table['id'][row].as_py()!r} cannot be read ({error!r})") from None
 
     def _read(self, file: Any) -> Iterator[list[dict[str, Any]]]:
         """Batches of rows from where the last reading ended."""

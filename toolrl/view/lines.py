@@ -75,7 +75,8 @@ def read_facts(line: bytes, text_characters: int) -> dict[str, Any]:
         prompt_ids = bytes(row.prompt_ids)
         prompt_tokens = prompt_ids.count(b",") + (prompt_ids != b"[]")
     except msgspec.DecodeError:  # Python's own reader takes NaN too
-        plain = json.loads(line)
+        # A lone surrogate, which JSON can name and Arrow cannot hold, is replaced.
+        plain = json.loads(json.dumps(json.loads(line), ensure_ascii=False).encode("utf-8", "replace"))
         if not isinstance(plain, dict):
             raise ValueError("a line is a JSON object") from None
         if "schema_version" in plain and plain["schema_version"] not in READABLE_VERSIONS:

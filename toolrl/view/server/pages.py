@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolrl.errors import ConfigError, QueryError
+from toolrl.errors import ConfigError, QueryError, UserError
 from toolrl.trajectory import Trajectory
 from toolrl.view.code import argument_text
 from toolrl.view.collection import Trajectories
@@ -96,12 +96,12 @@ def episode_page(request: Request) -> Response:
     trajectory, row = find(run, request.query_params.get("id", ""))
     before = after = place = count = None
     found = run.select(where, sort)
-    if found is not None and (at := pc.index(found.table["id"], trajectory.id).as_py()) >= 0:
+    if found is not None and (at := pc.index(found.table["id"], row["id"]).as_py()) >= 0:
         place, count = at + 1, len(found)
         before = found.table["id"][at - 1].as_py() if at else None
         after = found.table["id"][at + 1].as_py() if at + 1 < count else None
     advantage = row["advantage"] if trajectory.score.value is not None else None
-    links = Links(run.name, trajectory.id, open_tokens="tokens" in request.query_params)
+    links = Links(run.name, row["id"], open_tokens="tokens" in request.query_params)
     return answer(
         request,
         "episode.html",
@@ -121,17 +121,17 @@ def episode_page(request: Request) -> Response:
 def text_page(request: Request) -> Response:
     """A piece of a text that is too long for its episode's page."""
     run = run_of(request)
-    trajectory, _ = find(run, request.query_params.get("id", ""))
+    trajectory, row = find(run, request.query_params.get("id", ""))
     place = request.query_params.get("place", "")
     text = _text_at(trajectory, place)
     start = whole_number(request, "start", 0)
     end = min(len(text), start + _PIECE)
-    links = Links(run.name, trajectory.id)
+    links = Links(run.name, row["id"])
     return answer(
         request,
         "text.html",
         run=run,
-        trajectory=trajectory,
+        row=row,
         place=place,
         text=text[start:end],
         start=start,
@@ -147,11 +147,12 @@ def tokens_page(request: Request) -> Response:
     trajectory, row = find(run, request.query_params.get("id", ""))
     start, total = whole_number(request, "start", 0), token_count(trajectory)
     advantage = row["advantage"] if trajectory.score.value is not None else None
-    links = Links(run.name, trajectory.id, open_tokens=True)
+    links = Links(run.name, row["id"], open_tokens=True)
     return answer(
         request,
         "token_page.html",
         run=run,
+        row=row,
         trajectory=trajectory,
         advantage=advantage,
         sections=list(token_sections(trajectory, run.vocabulary, advantage, start, _TOKENS)),
@@ -190,9 +191,19 @@ def rows_of(episodes: Trajectories) -> list[dict[str, Any]]:
 
 def _about(run: Run) -> dict[str, Any]:
     """The figures of a run."""
-    episodes = run.episodes()
+    mistake = ""
+    try:
+        episodes = run.episodes()
+    except UserError as error:
+        episodes, mistake = None, str(error)
     run.metrics.refresh()
-    about: dict[str, Any] = {"run": run, "live": run.is_live, "written": run.written, "step": run.metrics.step}
+    about: dict[str, Any] = {
+        "mistake": mistake,
+        "run": run,
+        "live": run.is_live,
+        "written": run.written,
+        "step": run.metrics.step,
+    }
     about["ago"] = time.time() - run.written if run.written else None
     about["broken"] = run.broken_lines
     about["count"] = 0 if episodes is None else len(episodes)

@@ -1,0 +1,62 @@
+"""Promises about curves: what is drawn is what was logged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from toolrl.view.curves import HEIGHT, WIDTH, Metrics, panels
+
+
+def rows(*values: float, name: str = "PythonMath/success") -> list[dict[str, float]]:
+    return [{"step": step, name: value, "PythonMath/unscored_share": 0.0} for step, value in enumerate(values, 1)]
+
+
+def test_dots_lie_where_the_values_are_and_lines_are_running_means() -> None:
+    panel = panels(rows(0.0, 1.0, 1.0))[0]
+    (series,) = panel.series
+    heights = [dot.y for dot in series.dots]
+    assert heights[0] > heights[1] == heights[2]
+    assert [dot.label for dot in series.dots] == ["step 1: 0", "step 2: 1.00", "step 3: 1.00"]
+    line = [float(point.split(",")[1]) for point in series.line.split()]
+    assert line[1] == pytest.approx((heights[0] + heights[1]) / 2, abs=0.1)
+    assert series.last == "0.67"
+
+
+@pytest.mark.parametrize("values", [(0.5,), (3.0, 3.0), (-1e9, 1e9), (1e-12, 2e-12), (0.1, 0.2, 17.3), (0, 0)])
+def test_every_curve_stays_within_its_drawing(values: tuple[float, ...]) -> None:
+    for panel in panels(rows(*values, name="loss")):
+        assert 1 <= len(panel.rules) <= 7
+        for series in panel.series:
+            assert all(0 <= dot.x <= WIDTH and 0 <= dot.y <= HEIGHT for dot in series.dots)
+
+
+def test_what_a_run_learns_comes_first_and_nothing_is_lost() -> None:
+    row = {"step": 1, "loss": 1.0, "A/success": 1.0, "B/success": 0.5, "A/turns": 2, "completions/mean_length": 24.0}
+    found = panels([{**row, "A/unscored_share": 0.0, "B/unscored_share": 0.0, "note": "text", "bad": float("nan")}])
+    assert [(panel.title, [s.name for s in panel.series]) for panel in found] == [
+        ("success", ["A", "B"]), ("turns", ["A"]), ("unscored share", ["A", "B"]), ("loss", [""]),
+        ("completions/mean length", [""]),
+    ]  # fmt: skip
+    assert [panel.is_first for panel in found] == [True, False, False, False, False]
+
+
+def test_a_thousand_steps_are_thinned_and_keep_their_last() -> None:
+    (series,) = panels(rows(*[step / 5_000 for step in range(5_000)]))[0].series
+    assert len(series.dots) <= 401
+    assert series.dots[-1].label.startswith("step 5000:")
+
+
+def test_metrics_are_read_on_and_a_torn_or_broken_line_is_not_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    metrics = Metrics(path)
+    assert metrics.refresh() == []
+    path.write_text('{"step": 1, "loss": 1}\nnot JSON\n["a list"]\n{"loss": 1}\n{"step": 2, "lo')
+    assert [row["step"] for row in metrics.refresh()] == [1]
+    with path.open("a") as file:
+        file.write('ss": 2}\n')
+    assert [row["step"] for row in metrics.refresh()] == [1, 2]
+    path.write_text(json.dumps({"step": 7}) + "\n")
+    assert [row["step"] for row in metrics.refresh()] == [7]
