@@ -89,6 +89,16 @@ def run_page(request: Request) -> Response:
     )
 
 
+def metrics_page(request: Request) -> Response:
+    """The curves of a run that its page has no room for."""
+    run = run_of(request)
+    version = run.version
+    if request.query_params.get("known") == version:
+        return Response(status_code=304)
+    found = panels(run.metrics.refresh(), further=True)
+    return answer(request, "metrics.html", run=run, version=version, panels=found, size=(WIDTH, HEIGHT))
+
+
 def episode_page(request: Request) -> Response:
     """One episode, with the one before and the one after in the table that it was opened from."""
     run = run_of(request)
@@ -208,12 +218,16 @@ def _about(run: Run) -> dict[str, Any]:
     about["broken"] = run.broken_lines
     about["count"] = 0 if episodes is None else len(episodes)
     about["unscored"] = 0 if episodes is None else episodes.table["reward"].null_count
-    about["modes"] = []
+    about["modes"], about["success"] = [], {}
     if episodes is not None:
         table = episodes.table.select(["mode", "env", "success"])
         table = table.set_column(2, "success", pc.cast(table["success"], "float64"))
         found = table.group_by(["mode", "env"], use_threads=False).aggregate([("success", "mean"), ("env", "count")])
-        about["modes"] = found.to_pylist()
+        for row in found.to_pylist():
+            mode = row["mode"] or "episodes"
+            if mode not in about["modes"]:
+                about["modes"].append(mode)
+            about["success"].setdefault(row["env"], {})[mode] = (row["success_mean"], row["env_count"])
     return about
 
 
