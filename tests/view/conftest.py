@@ -12,6 +12,8 @@ import pytest
 from toolrl import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult, Trajectory, TrajectoryWriter
 from toolrl.trajectory import Turn
 
+from .episodes import EPISODES
+
 # Each would call `owned` in a browser that took it for markup or for a link.
 SCRIPTS = (
     "<script>owned(1)</script>",
@@ -139,3 +141,22 @@ def append_metrics(folder: Path, steps: range) -> None:
         for step in steps:
             row = {"step": step, "loss": 1 / step, "PythonMath/success": min(1.0, step / 10)}
             file.write(json.dumps({**row, "PythonMath/unscored_share": 0.0, "PythonMath/reward": 0.5}) + "\n")
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Appends episodes to a run's folder."""
+
+    def build(*trajectories: Trajectory, name: str = "small") -> Path:
+        with TrajectoryWriter(tmp_path / name / "trajectories.jsonl") as writer:
+            for trajectory in trajectories:
+                writer.write(trajectory)
+        return tmp_path / name
+
+    return build
+
+
+@pytest.fixture
+def small(write: Callable[..., Path]) -> Path:
+    """A run of five short episodes; see `episodes.py`."""
+    return write(*EPISODES)
