@@ -28,8 +28,10 @@ SCRIPTS = (
     "<meta http-equiv=refresh content='0;url=//evil.example'><base href=//evil.example/>",
     "<form action=//evil.example><button autofocus>send</button></form>]]><!--",
 )
-ANSI = "\x1b[31mred\x1b[0m \x1b]8;;http://evil.example\x07link\x1b]8;;\x07 \x9b31m"
-INVISIBLE = f"nul\x00 bell\x07 back\x08 return\r {ANSI}"
+INVISIBLE = (
+    "nul\x00 bell\x07 back\x08 return\r escape\x1b[31mred\x1b[0m "
+    "\x1b]8;;http://evil.example\x07link\x1b]8;;\x07 \x9b31m"
+)
 BIDI = "\u202e/etc/passwd\u2066\u200f\u2028\ufeff\u200b\U000e0041"
 HARMFUL = "\n".join([*SCRIPTS, INVISIBLE, BIDI])
 

@@ -26,7 +26,7 @@ _TITLES = {
     "zero_variance_group_share": "groups without variance",
     "failed_call_share": "calls that fail",
 }
-_SHARES = ("success", "share", "rate", "part_")
+_SHARES = ("success", "share", "rate", "reward", "part_")
 _TRAINER = ("loss", "grad_norm", "entropy", "kl", "reward_std", "learning_rate")
 
 
@@ -144,6 +144,8 @@ def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str
     low, high = min(values), max(values)
     if low >= 0 and high <= 1 and any(part in named[0][1] for part in _SHARES):
         low, high = 0.0, 1.0
+    if low == high:
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     marks = _round_marks(low, high)
     low, high = min(low, marks[0]), max(high, marks[-1])
     first, last = min(steps), max(steps)
@@ -152,7 +154,7 @@ def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str
         return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * ((step - first) / (last - first) if last > first else 0.5), 1)
 
     def y(value: float) -> float:
-        return round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (value - low) / ((high - low) or 1)), 1)
+        return round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (value - low) / (high - low)), 1)
 
     series = []
     for label, pairs in points.items():
@@ -174,8 +176,6 @@ def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str
 
 def _round_marks(low: float, high: float) -> list[float]:
     """Three to six round numbers from at or below `low` to at or above `high`."""
-    if high - low < 1e-12 * max(abs(high), 1e-300):
-        return [low]
     raw = (high - low) / 4
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * size for factor in (1, 2, 2.5, 5, 10) if factor * size >= raw * 0.999)
