@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,12 @@ def test_metrics_are_read_on_and_a_torn_or_broken_line_is_not_a_row(tmp_path: Pa
     assert [row["step"] for row in metrics.refresh()] == [1, 2]
     path.write_text(json.dumps({"step": 7}) + "\n")
     assert [row["step"] for row in metrics.refresh()] == [7]
+
+
+def test_rows_are_read_once_however_many_ask_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(3_000)))
+    metrics = Metrics(path)
+    with ThreadPoolExecutor(8) as pool:
+        counts = {len(rows) for rows in pool.map(lambda _: metrics.refresh(), range(16))}
+    assert counts == {3_000}

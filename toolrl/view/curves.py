@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,16 @@ class Metrics:
         self._path = path
         self._offset = 0
         self._identity = (0, 0)
+        self._lock = threading.Lock()
         self.rows: list[dict[str, Any]] = []
 
     def refresh(self) -> list[dict[str, Any]]:
         """Read what is new; an unfinished last line waits, a line that is no row is passed over."""
+        with self._lock:
+            self._read()
+            return list(self.rows)
+
+    def _read(self) -> None:
         try:
             with self._path.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -55,7 +62,6 @@ class Metrics:
                     self._add(line)
         except FileNotFoundError:
             self._offset, self.rows = 0, []
-        return self.rows
 
     def _add(self, line: bytes) -> None:
         try:

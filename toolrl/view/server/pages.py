@@ -17,13 +17,12 @@ from toolrl.view.collection import Trajectories
 from toolrl.view.curves import HEIGHT, WIDTH, panels
 from toolrl.view.html import episode_html
 from toolrl.view.server.answers import Links, answer, run_of, runs_of, whole_number
-from toolrl.view.server.runs import Run
+from toolrl.view.server.runs import Run, Selection
 from toolrl.view.tokens import token_count, token_sections
 
 PAGE_ROWS = 50
 _PIECE = 200_000
 _TOKENS = 4_000
-_FACETS = ("success", "env", "mode", "stop")
 _FACET_VALUES = 6
 # Title, field, whether it is a number, whether a phone can do without.
 COLUMNS = (
@@ -104,12 +103,11 @@ def episode_page(request: Request) -> Response:
     run = run_of(request)
     where, sort = request.query_params.get("where", ""), request.query_params.get("sort", "")
     trajectory, row = find(run, request.query_params.get("id", ""))
-    before = after = place = count = None
     found = run.select(where, sort)
-    if found is not None and (at := pc.index(found.table["id"], row["id"]).as_py()) >= 0:
-        place, count = at + 1, len(found)
-        before = found.table["id"][at - 1].as_py() if at else None
-        after = found.table["id"][at + 1].as_py() if at + 1 < count else None
+    place = found.place(row["id"]) if found is not None else None
+    before, after = (
+        (found.id(place - 1), found.id(place + 1)) if found is not None and place is not None else (None, None)
+    )
     advantage = row["advantage"] if trajectory.score.value is not None else None
     links = Links(run.name, row["id"], open_tokens="tokens" in request.query_params)
     return answer(
@@ -123,7 +121,7 @@ def episode_page(request: Request) -> Response:
         before=before,
         after=after,
         place=place,
-        count=count,
+        count=0 if found is None else len(found),
         body=episode_html(trajectory, advantage=advantage, vocabulary=run.vocabulary, links=links),
     )
 
@@ -231,18 +229,12 @@ def _about(run: Run) -> dict[str, Any]:
     return about
 
 
-def _facets(found: Trajectories, where: str) -> dict[str, list[Facet]]:
-    facets = {}
-    for field in _FACETS:
-        counts = pc.value_counts(found.table[field]).to_pylist()
-        if len(counts) < 2:
-            continue
-        counts.sort(key=lambda entry: -entry["counts"])
-        facets[field] = [
-            Facet(str(entry["values"]), entry["counts"], _and(where, field, entry["values"]))
-            for entry in counts[:_FACET_VALUES]
-        ]
-    return facets
+def _facets(found: Selection, where: str) -> dict[str, list[Facet]]:
+    return {
+        field: [Facet(str(value), count, _and(where, field, value)) for value, count in counts[:_FACET_VALUES]]
+        for field, counts in found.facets.items()
+        if len(counts) > 1
+    }
 
 
 def _and(where: str, field: str, value: Any) -> str:
