@@ -221,6 +221,7 @@ def test_light_dark_and_help_have_their_keys(page: Any, serve: Callable[..., str
         "/run?run=first",
         "/episode?run=first&id=train/s/1/0&tokens=1",
         "/compare",
+        "/metrics",
         "/group?env=toolrl%2FPythonMath-v0&task=sum-1",
     ],
 )

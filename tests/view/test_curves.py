@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,17 @@ def test_every_curve_stays_within_its_drawing(values: tuple[float, ...]) -> None
 
 def test_what_a_run_learns_comes_first_and_nothing_is_lost() -> None:
     row = {"step": 1, "loss": 1.0, "A/success": 1.0, "B/success": 0.5, "A/turns": 2, "completions/mean_length": 24.0}
-    found = panels([{**row, "A/unscored_share": 0.0, "B/unscored_share": 0.0, "note": "text", "bad": float("nan")}])
-    assert [(panel.title, [s.name for s in panel.series]) for panel in found] == [
-        ("success", ["A", "B"]), ("turns", ["A"]), ("unscored share", ["A", "B"]), ("loss", [""]),
-        ("completions/mean length", [""]),
+    rows = [{**row, "A/unscored_share": 0.0, "B/unscored_share": 0.0, "note": "text", "bad": float("nan")}]
+    assert [(panel.title, [s.name for s in panel.series]) for panel in panels(rows)] == [("success", ["A", "B"])]
+    assert [(panel.title, [s.name for s in panel.series]) for panel in panels(rows, further=True)] == [
+        ("turns", ["A"]), ("unscored share", ["A", "B"]), ("loss", [""]), ("completions/mean length", [""]),
     ]  # fmt: skip
-    assert [panel.is_first for panel in found] == [True, False, False, False, False]
+
+
+def test_a_run_without_environments_shows_what_the_trainer_logs() -> None:
+    rows = [{"step": 1, "loss": 1.0, "kl": 0.1}]
+    assert [panel.title for panel in panels(rows)] == ["loss", "kl"]
+    assert panels(rows, further=True) == []
 
 
 def test_a_thousand_steps_are_thinned_and_keep_their_last() -> None:
@@ -60,3 +66,12 @@ def test_metrics_are_read_on_and_a_torn_or_broken_line_is_not_a_row(tmp_path: Pa
     assert [row["step"] for row in metrics.refresh()] == [1, 2]
     path.write_text(json.dumps({"step": 7}) + "\n")
     assert [row["step"] for row in metrics.refresh()] == [7]
+
+
+def test_rows_are_read_once_however_many_ask_at_the_same_time(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(3_000)))
+    metrics = Metrics(path)
+    with ThreadPoolExecutor(8) as pool:
+        counts = {len(rows) for rows in pool.map(lambda _: metrics.refresh(), range(16))}
+    assert counts == {3_000}

@@ -123,3 +123,18 @@ def test_an_old_file_without_thinking_is_shown(play: Callable[..., Trajectory], 
     path = tmp_path / "trajectories.jsonl"
     path.write_text(json.dumps(row) + "\n")
     assert "print(2 + 2)" in "".join(Elements(episode_html(next(read_trajectories(path)))).text)
+
+
+def test_a_collection_shows_an_episode_with_what_only_its_run_knows(run: Path) -> None:
+    episodes = load(run)
+    (run / "config.yaml").write_text("model_name_or_path: tiny\n")
+    shown = episodes.show("train/s/7/1")
+    assert shown.trajectory.id == "train/s/7/1"
+    html = shown._repr_html_()
+    assert "+0.94" in html
+    assert "No tokenizer was found" not in html
+    assert episodes.where("step == 7").show(1) == shown
+    with pytest.raises(KeyError):
+        episodes.show("none")
+    with pytest.raises(IndexError):
+        episodes.show(120)

@@ -281,5 +281,6 @@ def test_an_unknown_run_is_named_with_those_that_there_are(client: TestClient) -
 
 def test_curves_are_drawn_from_the_metrics(client: TestClient) -> None:
     html: Any = client.get("/run").text
-    assert html.count("<polyline points") == 4
+    assert html.count("<polyline points") == 2
+    assert client.get("/metrics").text.count("<polyline points") == 2
     assert "step 5: 0.50" in html

@@ -22,6 +22,7 @@ from toolrl.view.query import FIELDS, Query
 if TYPE_CHECKING:
     import pandas
 
+    from toolrl.view.html import EpisodeDisplay
     from toolrl.view.plots import Plots
 
 # What TRL's GRPO adds to a group's standard deviation before it divides by it.
@@ -123,7 +124,7 @@ class Trajectories(Sequence[Trajectory]):
     def __getitem__(self, place: int | slice) -> Trajectory | Trajectories:
         """An episode by its place, or some of them."""
         if isinstance(place, slice):
-            return self._take(numpy.arange(len(self))[place])
+            return self.take(numpy.arange(len(self))[place])
         if not -len(self) <= place < len(self):
             raise IndexError(f"there are {len(self)} episodes, got place {place}")
         return self._read(place % len(self))
@@ -134,15 +135,19 @@ class Trajectories(Sequence[Trajectory]):
         Raises:
             KeyError: There is none.
         """
-        row = pc.index(self.table["id"], id).as_py()
+        return self._read(self._row_of(id))
+
+    def _row_of(self, id: str) -> int:
+        row: int = pc.index(self.table["id"], id).as_py()
         if row < 0:
             raise KeyError(f"no episode has the id {id!r}")
-        return self._read(row)
+        return row
 
     def _read(self, row: int) -> Trajectory:
         return self._indexes[self.table["_index"][row].as_py()].read(self.table["_row"][row].as_py())
 
-    def _take(self, rows: Any) -> Trajectories:
+    def take(self, rows: Any) -> Trajectories:
+        """Those at some places (N,), in that order."""
         return Trajectories(self.table.take(pyarrow.array(rows)), self._indexes)
 
     # ---- some of them
@@ -172,11 +177,11 @@ class Trajectories(Sequence[Trajectory]):
         order = "descending" if descending else "ascending"
         with warnings.catch_warnings():  # nulls come last by default; how to say so changes from version to version
             warnings.simplefilter("ignore", FutureWarning)
-            return self._take(pc.sort_indices(self.table, sort_keys=[(by, order)]))
+            return self.take(pc.sort_indices(self.table, sort_keys=[(by, order)]))
 
     def sample(self, n: int, seed: int = 0) -> Trajectories:
         """At most n of them, drawn at random, in their order."""
-        return self._take(sorted(random.Random(seed).sample(range(len(self)), min(n, len(self)))))
+        return self.take(sorted(random.Random(seed).sample(range(len(self)), min(n, len(self)))))
 
     # ---- tables
 
@@ -275,6 +280,18 @@ class Trajectories(Sequence[Trajectory]):
         """The file of each run that is in it, by the run's name."""
         pairs = self.table.select(["run", "_index"]).group_by(["run", "_index"]).aggregate([]).to_pylist()
         return {pair["run"]: self._indexes[pair["_index"]].path for pair in pairs}
+
+    def show(self, place: int | str = 0) -> EpisodeDisplay:
+        """An episode for a notebook, by its place or its id: with its advantage, and the texts of its tokens.
+
+        Raises:
+            IndexError, KeyError: There is none.
+        """
+        from toolrl.view.html import EpisodeDisplay
+
+        row = self._row_of(place) if isinstance(place, str) else range(len(self))[place]
+        run, advantage = self.table["run"][row].as_py(), self.table["advantage"][row].as_py()
+        return EpisodeDisplay(self[row], advantage, self.files[run])
 
     def _repr_html_(self) -> str:
         """A table whose rows open, for a notebook."""

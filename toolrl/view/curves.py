@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,16 @@ class Metrics:
         self._path = path
         self._offset = 0
         self._identity = (0, 0)
+        self._lock = threading.Lock()
         self.rows: list[dict[str, Any]] = []
 
     def refresh(self) -> list[dict[str, Any]]:
         """Read what is new; an unfinished last line waits, a line that is no row is passed over."""
+        with self._lock:
+            self._read()
+            return list(self.rows)
+
+    def _read(self) -> None:
         try:
             with self._path.open("rb") as file:
                 status = os.fstat(file.fileno())
@@ -55,7 +62,6 @@ class Metrics:
                     self._add(line)
         except FileNotFoundError:
             self._offset, self.rows = 0, []
-        return self.rows
 
     def _add(self, line: bytes) -> None:
         try:
@@ -99,18 +105,16 @@ class Panel:
         series: At most six lines.
         rules: Heights and labels of the horizontal lines.
         ticks: Places and labels below.
-        is_first: Whether it is among those that are shown without asking.
     """
 
     title: str
     series: tuple[Series, ...]
     rules: tuple[tuple[float, str], ...]
     ticks: tuple[tuple[float, str], ...]
-    is_first: bool
 
 
-def panels(rows: Sequence[dict[str, Any]]) -> list[Panel]:
-    """The drawings of a run: what it learns first, all other metrics after."""
+def panels(rows: Sequence[dict[str, Any]], *, further: bool = False) -> list[Panel]:
+    """The drawings of a run: of what it learns, or of all the further metrics."""
     names = sorted({name for row in rows for name, value in row.items() if _is_number(value)} - {"step", "time"})
     # Metrics that TRL names with a slash (`completions/mean_length`) are no environment's.
     environments = {name.split("/")[0] for name in names if name.endswith("/unscored_share")}
@@ -126,15 +130,14 @@ def panels(rows: Sequence[dict[str, Any]]) -> list[Panel]:
     rest = [metric for metric in of_environments if metric not in first]
     trainer = sorted(of_trainer, key=lambda name: (_TRAINER.index(name) if name in _TRAINER else len(_TRAINER), name))
     order = [*((metric, of_environments) for metric in (*first, *rest)), *((name, of_trainer) for name in trainer)]
+    count = len(first or _FIRST)
     return [
-        _panel(
-            rows, _TITLES.get(metric, metric.replace("_", " ")), group[metric], is_first=place < len(first or _FIRST)
-        )
-        for place, (metric, group) in enumerate(order)
+        _panel(rows, _TITLES.get(metric, metric.replace("_", " ")), group[metric])
+        for metric, group in (order[count:] if further else order[:count])
     ]
 
 
-def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str, str]], *, is_first: bool) -> Panel:
+def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str, str]]) -> Panel:
     points = {
         label: [(row["step"], float(row[name])) for row in rows if _is_number(row.get(name))]
         for label, name in named[:_SERIES]
@@ -171,7 +174,7 @@ def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str
         )
         series.append(Series(label, line, dots, number(smooth[-1])))
     ticks = tuple((x(step), f"{step:,}") for step in sorted({first, (first + last) // 2, last}))
-    return Panel(title, tuple(series), tuple((y(mark), f"{mark:.6g}") for mark in marks), ticks, is_first)
+    return Panel(title, tuple(series), tuple((y(mark), f"{mark:.6g}") for mark in marks), ticks)
 
 
 def _round_marks(low: float, high: float) -> list[float]:

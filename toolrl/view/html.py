@@ -116,6 +116,25 @@ def notebook_html(trajectory: Trajectory, **options: Any) -> str:
     return render("notebook.html", body=episode_html(trajectory, **options))
 
 
+@dataclass(frozen=True, slots=True)
+class EpisodeDisplay:
+    """An episode with what only its run knows of it; a notebook shows it.
+
+    Attributes:
+        trajectory: The episode.
+        advantage: Its reward compared with its group's.
+        file: The file that it is from: the texts of its tokens are those of the tokenizer beside it.
+    """
+
+    trajectory: Trajectory
+    advantage: float | None
+    file: Path
+
+    def _repr_html_(self) -> str:
+        advantage = self.advantage if self.trajectory.score.value is not None else None
+        return notebook_html(self.trajectory, advantage=advantage, vocabulary=Vocabulary.of_run(self.file.parent))
+
+
 def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_bytes: int = 0, **options: Any) -> str:
     """Episodes as one self-contained page: a table that sorts and filters, whose rows open.
 

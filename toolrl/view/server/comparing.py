@@ -17,7 +17,7 @@ from toolrl.view.diff import diff_episodes
 from toolrl.view.html import calls_of
 from toolrl.view.server.answers import answer, run_of, runs_of, whole_number
 from toolrl.view.server.pages import PAGE_ROWS, find, rows_of
-from toolrl.view.server.runs import OLDEST, Run, of_task
+from toolrl.view.server.runs import Run, of_task
 
 _CARDS = 64
 _CARD_CHARACTERS = 240
@@ -147,8 +147,9 @@ def diff_page(request: Request) -> Response:
 
 def _first_of_task(run: Run, request: Request, side: str) -> str:
     env, task = request.query_params.get("env", ""), request.query_params.get("task", "")
-    episodes = run.select(request.query_params.get(f"{side}w", ""), OLDEST)
+    episodes, where = run.episodes(), request.query_params.get(f"{side}w", "")
     found = of_task(episodes, env, task) if episodes is not None else None
+    found = found.where(where) if found is not None and where.strip() else found
     if found is None or not len(found):
         raise ConfigError(f"{run.name!r} has no episode of the task {task!r} of {env!r}")
     return str(found.table["id"][0].as_py())

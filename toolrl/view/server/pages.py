@@ -17,13 +17,12 @@ from toolrl.view.collection import Trajectories
 from toolrl.view.curves import HEIGHT, WIDTH, panels
 from toolrl.view.html import episode_html
 from toolrl.view.server.answers import Links, answer, run_of, runs_of, whole_number
-from toolrl.view.server.runs import Run
+from toolrl.view.server.runs import Run, Selection
 from toolrl.view.tokens import token_count, token_sections
 
 PAGE_ROWS = 50
 _PIECE = 200_000
 _TOKENS = 4_000
-_FACETS = ("success", "env", "mode", "stop")
 _FACET_VALUES = 6
 # Title, field, whether it is a number, whether a phone can do without.
 COLUMNS = (
@@ -89,17 +88,26 @@ def run_page(request: Request) -> Response:
     )
 
 
+def metrics_page(request: Request) -> Response:
+    """The curves of a run that its page has no room for."""
+    run = run_of(request)
+    version = run.version
+    if request.query_params.get("known") == version:
+        return Response(status_code=304)
+    found = panels(run.metrics.refresh(), further=True)
+    return answer(request, "metrics.html", run=run, version=version, panels=found, size=(WIDTH, HEIGHT))
+
+
 def episode_page(request: Request) -> Response:
     """One episode, with the one before and the one after in the table that it was opened from."""
     run = run_of(request)
     where, sort = request.query_params.get("where", ""), request.query_params.get("sort", "")
     trajectory, row = find(run, request.query_params.get("id", ""))
-    before = after = place = count = None
     found = run.select(where, sort)
-    if found is not None and (at := pc.index(found.table["id"], row["id"]).as_py()) >= 0:
-        place, count = at + 1, len(found)
-        before = found.table["id"][at - 1].as_py() if at else None
-        after = found.table["id"][at + 1].as_py() if at + 1 < count else None
+    place = found.place(row["id"]) if found is not None else None
+    before, after = (
+        (found.id(place - 1), found.id(place + 1)) if found is not None and place is not None else (None, None)
+    )
     advantage = row["advantage"] if trajectory.score.value is not None else None
     links = Links(run.name, row["id"], open_tokens="tokens" in request.query_params)
     return answer(
@@ -113,7 +121,7 @@ def episode_page(request: Request) -> Response:
         before=before,
         after=after,
         place=place,
-        count=count,
+        count=0 if found is None else len(found),
         body=episode_html(trajectory, advantage=advantage, vocabulary=run.vocabulary, links=links),
     )
 
@@ -208,27 +216,25 @@ def _about(run: Run) -> dict[str, Any]:
     about["broken"] = run.broken_lines
     about["count"] = 0 if episodes is None else len(episodes)
     about["unscored"] = 0 if episodes is None else episodes.table["reward"].null_count
-    about["modes"] = []
+    about["modes"], about["success"] = [], {}
     if episodes is not None:
         table = episodes.table.select(["mode", "env", "success"])
         table = table.set_column(2, "success", pc.cast(table["success"], "float64"))
         found = table.group_by(["mode", "env"], use_threads=False).aggregate([("success", "mean"), ("env", "count")])
-        about["modes"] = found.to_pylist()
+        for row in found.to_pylist():
+            mode = row["mode"] or "episodes"
+            if mode not in about["modes"]:
+                about["modes"].append(mode)
+            about["success"].setdefault(row["env"], {})[mode] = (row["success_mean"], row["env_count"])
     return about
 
 
-def _facets(found: Trajectories, where: str) -> dict[str, list[Facet]]:
-    facets = {}
-    for field in _FACETS:
-        counts = pc.value_counts(found.table[field]).to_pylist()
-        if len(counts) < 2:
-            continue
-        counts.sort(key=lambda entry: -entry["counts"])
-        facets[field] = [
-            Facet(str(entry["values"]), entry["counts"], _and(where, field, entry["values"]))
-            for entry in counts[:_FACET_VALUES]
-        ]
-    return facets
+def _facets(found: Selection, where: str) -> dict[str, list[Facet]]:
+    return {
+        field: [Facet(str(value), count, _and(where, field, value)) for value, count in counts[:_FACET_VALUES]]
+        for field, counts in found.facets.items()
+        if len(counts) > 1
+    }
 
 
 def _and(where: str, field: str, value: Any) -> str:

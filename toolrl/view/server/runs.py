@@ -7,9 +7,12 @@ import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import numpy
 import pyarrow.compute as pc
 
 from toolrl.errors import ConfigError, TaskError
@@ -20,8 +23,53 @@ from toolrl.view.tokens import Vocabulary
 
 _LIVE_SECONDS = 90.0
 _KEPT = 16
+_FACETS = ("success", "env", "mode", "stop")
 _MARKS = (FILE_NAME, "metrics.jsonl", "config.yaml")
 NEWEST, OLDEST = "", "oldest"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Episodes that fit a query, in an order. Only their places are kept, since there may be a hundred thousand.
+
+    Attributes:
+        episodes: All of the run.
+        rows: (N,) the places of those that fit.
+        facets: How often a field has each of its values among them, frequent ones first.
+    """
+
+    episodes: Trajectories
+    rows: Any
+    facets: dict[str, list[tuple[Any, int]]]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: slice) -> Trajectories:
+        return self.episodes.take(self.rows[places])
+
+    def id(self, place: int) -> str | None:
+        """The id of the episode at a place; None beyond the ends."""
+        if not 0 <= place < len(self.rows):
+            return None
+        return str(self.episodes.table["id"][int(self.rows[place])].as_py())
+
+    def place(self, id: str) -> int | None:
+        """Where an episode is in it; None if it is not."""
+        found = numpy.flatnonzero(self.rows == pc.index(self.episodes.table["id"], id).as_py())
+        return int(found[0]) if len(found) else None
+
+
+def _selection(episodes: Trajectories, where: str, sort: str) -> Selection:
+    found = episodes.where(where) if where.strip() else episodes
+    if sort not in (NEWEST, OLDEST):
+        found = found.sort(sort.removeprefix("-"), descending=sort.startswith("-"))
+    rows = found.table["_row"].to_numpy()
+    facets = {}
+    for field in _FACETS:
+        counts = [(entry["values"], entry["counts"]) for entry in pc.value_counts(found.table[field]).to_pylist()]
+        facets[field] = sorted(counts, key=lambda count: -count[1])
+    return Selection(episodes, rows[::-1] if sort == NEWEST else rows, facets)
 
 
 class Run:
@@ -41,7 +89,7 @@ class Run:
         self.metrics = Metrics(self.folder / "metrics.jsonl" if path.is_dir() else Path("/dev/null/none"))
         self._index: TrajectoryIndex | None = None
         self._all: Trajectories | None = None
-        self._kept: OrderedDict[tuple[str, str], Trajectories] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], Selection] = OrderedDict()
         self._lock = threading.RLock()
 
     def episodes(self) -> Trajectories | None:
@@ -63,7 +111,7 @@ class Run:
                 self._kept.clear()
             return self._all if len(self._all) else None
 
-    def select(self, where: str, sort: str) -> Trajectories | None:
+    def select(self, where: str, sort: str) -> Selection | None:
         """Those that fit a query, in an order: a field's name, with `-` for descending; newest or oldest first.
 
         Raises:
@@ -74,12 +122,7 @@ class Run:
             return None
         with self._lock:
             if (where, sort) not in self._kept:
-                found = episodes.where(where) if where.strip() else episodes
-                if sort == NEWEST:
-                    found = found[::-1]
-                elif sort != OLDEST:
-                    found = found.sort(sort.removeprefix("-"), descending=sort.startswith("-"))
-                self._kept[where, sort] = found
+                self._kept[where, sort] = _selection(episodes, where, sort)
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end((where, sort))
@@ -155,10 +198,13 @@ class Runs:
         """
         key = (a.name, a_where, a.version, b.name, b_where, b.version)
         if key not in self._compared:
-            left, right = a.select(a_where, OLDEST), b.select(b_where, OLDEST)
+            left, right = a.episodes(), b.episodes()
             if left is None or right is None:
                 raise ConfigError(f"there are no episodes yet in {(a if left is None else b).name!r}")
-            self._compared[key] = left.pair(right)
+            sides = [
+                side.where(query) if query.strip() else side for side, query in ((left, a_where), (right, b_where))
+            ]
+            self._compared[key] = sides[0].pair(sides[1])
             while len(self._compared) > _KEPT:
                 self._compared.popitem(last=False)
         return self._compared[key]

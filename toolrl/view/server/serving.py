@@ -39,6 +39,7 @@ def make_app(paths: Sequence[Path], token: str) -> ASGIApp:
         routes=[
             Route("/", pages.run_list),
             Route("/run", pages.run_page),
+            Route("/metrics", pages.metrics_page),
             Route("/episode", pages.episode_page),
             Route("/text", pages.text_page),
             Route("/tokens", pages.tokens_page),
