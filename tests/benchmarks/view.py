@@ -1,0 +1,114 @@
+"""Looking at 100,000 episodes of four turns: the index, queries, and the local page, beside `json.loads` of each line.
+
+`EPISODES=1000 python -m tests.benchmarks view` does fewer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.benchmarks.common import table
+from toolrl import Message, Sample, Score, StopReason, ToolCall, ToolResult, Trajectory, TrajectoryWriter, load
+from toolrl.trajectory import Turn
+
+EPISODES = int(os.environ.get("EPISODES", "100000"))
+QUERIES = (
+    "success == 0 and calls('python') > 2 and stop == 'limit'",
+    "0.2 < pass_rate < 0.8",
+    "'number 4' in prompt",
+)
+
+
+def make_run(folder: Path, episodes: int = EPISODES) -> Path:
+    """Write a run of training: groups of eight, three calls and an answer each."""
+    code, output = "print(sum(range(1000)))\n" * 6, "499500\n" * 12
+    turns = []
+    for place in range(3):
+        call = ToolCall("python", {"code": code}, f"call_{place}_0", raw=code)
+        sample = Sample(list(range(100, 180)), [-0.125] * 80)
+        turns.append(Turn(sample, Message("assistant", "", (call,)), (ToolResult(call, output),), (7,) * 60, 0.5, 0.1))
+    turns.append(Turn(Sample([5] * 20, [-0.5] * 20), Message("assistant", "<answer>499500</answer>")))
+    template = Trajectory(
+        "", "toolrl/PythonMath-v0", "", (), [1] * 120, tuple(turns), Score(0.0), StopReason.ANSWER, seconds=2.0
+    )
+    with TrajectoryWriter(folder / "trajectories.jsonl") as writer:
+        for number in range(episodes):
+            group, right = number // 8, float(number * 7 % 11 < 5)
+            info = {"mode": "train", "step": group // 8, "session": "s", "group": f"{group}", "needs_tool": True}
+            writer.write(
+                dataclasses.replace(
+                    template,
+                    id=f"train/{number}",
+                    task_id=f"task-{group % 5000}",
+                    prompt=(Message("user", f"What is number {group % 5000}?"),),
+                    score=Score(right * 0.7, {"correct": right}, "499500", "right" if right else "wrong"),
+                    stop=StopReason.TURNS if number % 9 == 0 and not right else StopReason.ANSWER,
+                    info=info,
+                )
+            )
+    return folder
+
+
+def clocked(work: Callable[[], object], times: int = 1) -> float:
+    seconds = []
+    for _ in range(times):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def in_a_process(code: str, run: Path) -> tuple[float, float]:
+    """Seconds of a piece of code in a fresh process, imports not counted, and its highest memory in MiB."""
+    script = f"""
+import json, resource, time
+import pandas, toolrl.view, pyarrow.compute
+run = {str(run)!r}
+start = time.perf_counter()
+{code}
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    seconds, memory = result.stdout.split()[-2:]
+    return float(seconds), float(memory)
+
+
+def main() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        run = make_run(Path(folder) / "run")
+        size = (run / "trajectories.jsonl").stat().st_size
+        rows: list[list[str]] = []
+
+        def add(what: str, seconds: float, memory: float | None = None) -> None:
+            shown = f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.1f} s"
+            rows.append([what, shown, "-" if memory is None else f"{memory:,.0f} MiB"])
+
+        lines = 'pandas.DataFrame([json.loads(line) for line in open(run + "/trajectories.jsonl")])'
+        if size < 2 << 30:
+            add("json.loads of each line, into pandas", *in_a_process(lines, run))
+        add("load, the index being made", *in_a_process("toolrl.view.load(run)", run))
+        add("load, the index being there", *in_a_process("toolrl.view.load(run)", run))
+        add("load, into pandas", *in_a_process("toolrl.view.load(run).episodes()", run))
+        episodes = load(run)
+        for query in QUERIES:
+            add(f"`{query}`: {len(episodes.where(query)):,}", clocked(lambda query=query: episodes.where(query), 5))  # type: ignore[misc]
+        add("sort by reward", clocked(lambda: episodes.sort("reward"), 5))
+        add("a page of 50 in the middle", clocked(lambda: episodes[50_000:50_050].table.to_pylist(), 5))
+        add("open an episode", clocked(lambda: episodes[len(episodes) // 2], 5))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        title = f"{EPISODES:,} episodes of four turns, {size / 1e9:.1f} GB (this process at most {memory:,.0f} MiB)"
+        return table(title, ["what", "time", "highest memory"], rows)
+
+
+if __name__ == "__main__":
+    print(json.dumps({"run": str(make_run(Path(sys.argv[1])))}))
