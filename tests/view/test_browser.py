@@ -192,7 +192,10 @@ def test_a_page_follows_a_run_that_goes_on(
     page.get_by_text("step 20").first.wait_for()
     assert page.locator(".curve polyline").first.get_attribute("points") != curve
     page.keyboard.press("j")
-    page.keyboard.press("Enter")
+    with TrajectoryWriter(run / "trajectories.jsonl") as writer:
+        writer.write(play("train/s/100/0", question="Which is newest?"))
+    page.get_by_text("Which is newest?").wait_for()
+    page.keyboard.press("Enter")  # the row that had the focus keeps it
     page.wait_for_url("**/episode?*99%2F2*")
 
 

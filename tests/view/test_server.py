@@ -269,6 +269,12 @@ def test_a_folder_of_runs_shows_each(
         assert "second" in text
 
 
+def test_a_file_of_trajectories_is_a_run_too(run: Path) -> None:
+    with client_of(run / "trajectories.jsonl") as client:
+        assert "120 episodes" in Page(client.get("/run").text).text
+        assert client.get("/").text.count(">first</a>") == 1
+
+
 def test_where_there_is_no_run_nothing_is_served(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="there is no run at"):
         make_app([tmp_path], TOKEN)

@@ -151,7 +151,7 @@ def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_
     for row, trajectory in zip(rows, trajectories, strict=True):
         if limit_bytes and written > limit_bytes:
             break
-        advantage = row["advantage"] if row["reward"] is not None else None
+        advantage = None if row["reward"] is None else row["advantage"]
         bodies.append(episode_html(trajectory, advantage=advantage, vocabulary=vocabularies[row["run"]], **options))
         written += len(bodies[-1])
     return render(

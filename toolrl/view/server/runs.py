@@ -85,7 +85,7 @@ class Run:
         self.name = name
         self.folder = path if path.is_dir() else path.parent
         self.file = path / FILE_NAME if path.is_dir() else path
-        self.metrics = Metrics(self.folder / "metrics.jsonl" if path.is_dir() else Path("/dev/null/none"))
+        self.metrics = Metrics(self.folder / "metrics.jsonl")
         self._index: TrajectoryIndex | None = None
         self._all: Trajectories | None = None
         self._vocabulary: Vocabulary | None = None

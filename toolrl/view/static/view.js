@@ -104,7 +104,9 @@
           const fresh = page && page.getElementById(part.id);
           if (fresh && fresh.dataset.version !== shown) {
             shown = fresh.dataset.version;
+            const held = part.contains(document.activeElement) && document.activeElement.href;
             part.replaceChildren(...[...fresh.childNodes].map((node) => document.adoptNode(node)));
+            if (held) all("a", part).find((link) => link.href === held)?.focus({ preventScroll: true });
           }
         } catch { /* the server has ended, or is busy: the next time will tell */ }
       }
@@ -113,42 +115,43 @@
     setTimeout(refresh, 2000);
   }
 
-  // ---- keys
+  // ---- keys: they move the focus, so that the browser's own keys go on from there
   const steps = () => rows.length ? rows.filter((row) => !row.classList.contains("hidden")) : all("[data-step]");
-  let place = -1;
   const move = (by) => {
     const list = steps();
     if (!list.length) return;
-    list[place]?.classList.remove("here");
-    place = Math.max(0, Math.min(list.length - 1, place + by));
-    list[place].classList.add("here");
-    list[place].scrollIntoView({ block: "nearest" });
+    const now = list.findIndex((row) => row.contains(document.activeElement));
+    const next = list[now < 0 ? 0 : Math.max(0, Math.min(list.length - 1, now + by))];
+    (next.matches("[tabindex]") ? next : one("a", next))?.focus({ preventScroll: true });
+    next.scrollIntoView({ block: "nearest" });
   };
-  const follow = (relation) => { const link = one(`a[rel="${relation}"]`); if (link) location.href = link.href; return Boolean(link); };
+  const follow = (relation) => {
+    const link = one(`a[rel="${relation}"]`);
+    if (link) location.href = link.href;
+    return Boolean(link);
+  };
   const help = one("#help");
   one("#help-button")?.addEventListener("click", () => help.showModal());
   one("#help-close")?.addEventListener("click", () => help.close());
+  const acts = {
+    j: () => follow("next") || move(1),
+    k: () => follow("prev") || move(-1),
+    g: () => follow("group"),
+    t: switchTheme,
+    o: () => { const tokens = one("details.tokens"); if (tokens) { tokens.open = !tokens.open; tokens.scrollIntoView(); } },
+    "/": () => { const box = one("input[type=search]"); box?.focus(); box?.select(); },
+    "?": () => help?.showModal(),
+    Escape: () => follow("up"),
+  };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || help?.open) return;
-    const writing = event.target.matches?.("input:not([type=radio]), textarea, select");
-    if (event.key === "Escape") {
-      if (writing) return event.target.blur();
-      return void follow("up");
+    if (event.target.matches?.("input:not([type=radio]), select")) {
+      if (event.key === "Escape") event.target.blur();
+    } else if (event.key === "Enter" && event.target.matches?.("tr[data-episode]")) {
+      open(event.target);
+    } else if (Object.hasOwn(acts, event.key)) {
+      event.preventDefault();
+      acts[event.key]();
     }
-    if (writing) return;
-    const list = steps();
-    const act = {
-      j: () => follow("next") || move(1),
-      k: () => follow("prev") || move(-1),
-      Enter: () => { const row = list[place]; if (row && document.activeElement === document.body) row.dataset.episode !== undefined ? open(row) : one("a", row)?.click(); },
-      "/": () => { const box = one("input[type=search]"); box?.focus(); box?.select(); },
-      "?": () => help?.showModal(),
-      t: switchTheme,
-      g: () => follow("group"),
-      o: () => { const tokens = one("details.tokens"); if (tokens) { tokens.open = !tokens.open; tokens.scrollIntoView(); } },
-    }[event.key];
-    const focused = document.activeElement?.closest?.("tr[data-episode]");
-    if (event.key === "Enter" && focused && event.target === focused) return open(focused);
-    if (act) { if (event.key !== "Enter") event.preventDefault(); act(); }
   });
 })();
