@@ -15,7 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from urllib.parse import urlencode, urlsplit
 
 from tests.benchmarks.common import table
 from toolrl import Message, Sample, Score, StopReason, ToolCall, ToolResult, Trajectory, TrajectoryWriter, load
@@ -83,6 +85,39 @@ print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_m
     return float(seconds), float(memory)
 
 
+def page_times(run: Path) -> tuple[list[list[str]], float]:
+    """What `toolrl view` takes for each page, the first time and again; and its highest memory in MiB."""
+    command = [sys.executable, "-m", "toolrl", "view", str(run), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = urlsplit(server.stdout.readline().strip())
+        connection = HTTPConnection(address.hostname or "", address.port)
+
+        def get(path: str, **headers: str) -> HTTPResponse:
+            connection.request("GET", path, headers=headers)
+            reply = connection.getresponse()
+            reply.read()
+            assert reply.status == 200, path
+            return reply
+
+        cookie = str(get(f"/?{address.query}").headers["Set-Cookie"]).split(";")[0]
+        last = f"/run?page={EPISODES // 50}"
+        pages = {"the run": "/run", "its last page": last, "its last page, by tokens": f"{last}&sort=-tokens"}
+        pages |= {f"`{query}`": f"/run?{urlencode({'where': query})}" for query in QUERIES}
+        pages |= {
+            "an episode among those of a query": f"/episode?{urlencode({'id': 'train/7', 'where': QUERIES[1]})}",
+            "all rollouts of a task": f"/group?{urlencode({'env': 'toolrl/PythonMath-v0', 'task': 'task-7'})}",
+            "two halves, task by task": f"/compare?{urlencode({'aw': 'step < 700', 'bw': 'step >= 700'})}",
+        }
+        rows = []
+        for name, path in pages.items():
+            first, again = (clocked(lambda path=path: get(path, Cookie=cookie), n) for n in (1, 5))  # type: ignore[misc]
+            rows.append([name, f"{first * 1000:.0f} ms", f"{again * 1000:.0f} ms"])
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        server.terminate()
+    return rows, int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def main() -> str:
     with tempfile.TemporaryDirectory() as folder:
         run = make_run(Path(folder) / "run")
@@ -107,7 +142,14 @@ def main() -> str:
         add("open an episode", clocked(lambda: episodes[len(episodes) // 2], 5))
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         title = f"{EPISODES:,} episodes of four turns, {size / 1e9:.1f} GB (this process at most {memory:,.0f} MiB)"
-        return table(title, ["what", "time", "highest memory"], rows)
+        pages, highest = page_times(run)
+        page_title = f"The local page over them (the server at most {highest:,.0f} MiB)"
+        return "\n\n".join(
+            [
+                table(title, ["what", "time", "highest memory"], rows),
+                table(page_title, ["page", "first", "again"], pages),
+            ]
+        )
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ def test_texts_come_from_the_run_s_own_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "model" / "tokenizer.json").write_bytes((PATH / "tokenizer.json").read_bytes())
     (tmp_path / "config.yaml").unlink()
     assert Vocabulary.of_run(tmp_path) is not None
+    (tmp_path / "model" / "tokenizer.json").write_text('{"torn')
+    assert Vocabulary.of_run(tmp_path) is None
 
 
 def test_texts_of_tokens_join_to_the_text() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
+
+import numpy
 
 from toolrl.errors import ConfigError
 
@@ -55,10 +56,10 @@ def bootstrap_interval(
         seed: Fixes them.
         level: Coverage.
     """
-    means = [sum(group) / len(group) for group in groups if group]
-    if not means:
+    means = numpy.array([sum(group) / len(group) for group in groups if group])
+    if not len(means):
         return 0.0, 1.0
-    rng = random.Random(seed)
-    estimates = sorted(sum(rng.choices(means, k=len(means))) / len(means) for _ in range(resamples))
+    rng = numpy.random.default_rng(seed)
+    estimates = sorted(float(rng.choice(means, len(means)).mean()) for _ in range(resamples))
     tail = (1 - level) / 2
     return estimates[int(tail * resamples)], estimates[min(resamples - 1, math.ceil((1 - tail) * resamples) - 1)]

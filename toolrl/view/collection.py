@@ -251,9 +251,10 @@ class Trajectories(Sequence[Trajectory]):
         """
         from toolrl.evaluation import bootstrap_interval
 
+        columns = ["env", "task", "success", "reward"]
         a, b = (
             frame.dropna(subset=["reward"]).groupby(["env", "task"])[["success", "reward"]].mean().astype(float)
-            for frame in (self.episodes(), other.episodes())
+            for frame in (side.table.select(columns).to_pandas(types_mapper=_pandas_type()) for side in (self, other))
         )
         frame = a.merge(b, left_index=True, right_index=True, suffixes=("_a", "_b")).reset_index()
         if frame.empty:

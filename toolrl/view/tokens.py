@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Vocabulary:
             candidates.append(TINY if model == "tiny" else Path(str(model)))
         for candidate in candidates:
             path = candidate / "tokenizer.json"
-            if path.is_file():
+            if path.is_file() and _is_whole(path):
                 return cls(path)
         return None
 
@@ -145,6 +146,15 @@ def _sections(trajectory: Trajectory) -> Iterator[tuple[str, list[int], list[flo
 
 def _step(surprisal: float) -> int:
     return bisect.bisect(_SURPRISAL_STEPS, surprisal)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is JSON: a checkpoint may be in the middle of being written."""
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
 
 
 def _number(name: str) -> int:

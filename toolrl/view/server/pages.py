@@ -105,10 +105,9 @@ def episode_page(request: Request) -> Response:
     trajectory, row = find(run, request.query_params.get("id", ""))
     found = run.select(where, sort)
     place = found.place(row["id"]) if found is not None else None
-    before, after = (
-        (found.id(place - 1), found.id(place + 1)) if found is not None and place is not None else (None, None)
-    )
-    advantage = row["advantage"] if trajectory.score.value is not None else None
+    before = after = None
+    if found is not None and place is not None:
+        before, after = found.id(place - 1), found.id(place + 1)
     links = Links(run.name, row["id"], open_tokens="tokens" in request.query_params)
     return answer(
         request,
@@ -122,7 +121,7 @@ def episode_page(request: Request) -> Response:
         after=after,
         place=place,
         count=0 if found is None else len(found),
-        body=episode_html(trajectory, advantage=advantage, vocabulary=run.vocabulary, links=links),
+        body=episode_html(trajectory, advantage=row["advantage"], vocabulary=run.vocabulary, links=links),
     )
 
 
@@ -154,7 +153,6 @@ def tokens_page(request: Request) -> Response:
     run = run_of(request)
     trajectory, row = find(run, request.query_params.get("id", ""))
     start, total = whole_number(request, "start", 0), token_count(trajectory)
-    advantage = row["advantage"] if trajectory.score.value is not None else None
     links = Links(run.name, row["id"], open_tokens=True)
     return answer(
         request,
@@ -162,8 +160,8 @@ def tokens_page(request: Request) -> Response:
         run=run,
         row=row,
         trajectory=trajectory,
-        advantage=advantage,
-        sections=list(token_sections(trajectory, run.vocabulary, advantage, start, _TOKENS)),
+        advantage=row["advantage"],
+        sections=list(token_sections(trajectory, run.vocabulary, row["advantage"], start, _TOKENS)),
         has_texts=run.vocabulary is not None,
         tokens_left_out=0,
         links=links,
@@ -189,7 +187,7 @@ def find(run: Run, id: str) -> tuple[Trajectory, dict[str, Any]]:
 
 
 def rows_of(episodes: Trajectories) -> list[dict[str, Any]]:
-    """What a table shows of some episodes."""
+    """What a table shows of some episodes; what was not scored has no advantage."""
     rows: list[dict[str, Any]] = episodes.table.select(list(_SHOWN)).to_pylist()
     for row in rows:
         if row["reward"] is None:

@@ -8,7 +8,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +88,7 @@ class Run:
         self.metrics = Metrics(self.folder / "metrics.jsonl" if path.is_dir() else Path("/dev/null/none"))
         self._index: TrajectoryIndex | None = None
         self._all: Trajectories | None = None
+        self._vocabulary: Vocabulary | None = None
         self._kept: OrderedDict[tuple[str, str], Selection] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -161,10 +161,13 @@ class Run:
                 continue
         return max(times)
 
-    @cached_property
+    @property
     def vocabulary(self) -> Vocabulary | None:
-        """The texts of its tokens, if its model's tokenizer is there."""
-        return Vocabulary.of_run(self.folder)
+        """The texts of its tokens, once its model's tokenizer is there."""
+        with self._lock:
+            if self._vocabulary is None:
+                self._vocabulary = Vocabulary.of_run(self.folder)
+            return self._vocabulary
 
 
 class Runs:
