@@ -2,6 +2,7 @@
 # make train         train the embedded model on CPU
 # make test          lint, then the tests
 # make test-sandbox  10,000 executions in sandboxes, some hostile, workers killed at random (minutes)
+# make test-slow     the tests that take longer than ten seconds (a minute or two)
 # make test-browser  the local page in Chromium (Debian: apt-get install chromium)
 # make audit         check and audit every environment that comes with toolrl (minutes)
 # make lint          ruff, mypy
@@ -21,7 +22,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-sandbox test-browser audit lint bench clean
+.PHONY: help setup train test test-sandbox test-slow test-browser audit lint bench clean
 
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
@@ -36,6 +37,9 @@ test: lint
 
 test-sandbox: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/sandbox -m stress -s $(ARGS)
+
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-browser: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[browser]'

@@ -162,6 +162,7 @@ def test_some_of_each_environments_demonstrations_are_kept_out() -> None:
         assert 0 < sum(map(kept_out, played)) < 40
 
 
+@pytest.mark.slow
 def test_the_script_makes_a_model_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(tmp_path, scale=0.002)
     assert capsys.readouterr().out.count("epoch") == 4 + 3 + 1
