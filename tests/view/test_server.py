@@ -240,6 +240,27 @@ def test_a_broken_line_is_left_out_and_told(run: Path) -> None:
         assert "2 broken lines left out" in text
 
 
+@pytest.mark.parametrize("broken", [b"\xff\xfe\x80", b"\\ud83d"])
+def test_broken_characters_are_shown_as_such(
+    play: Callable[..., Trajectory], write_run: Callable[..., Path], broken: bytes
+) -> None:
+    folder = write_run("broken", [play(output="BROKEN", question="a question")])
+    path = folder / "trajectories.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"BROKEN", b"before " + broken + b" after"))
+    with client_of(folder) as client:
+        assert re.search(r"before \S+ after", Page(client.get("/episode?id=train/s/1/0").text).text)
+
+
+def test_a_lone_surrogate_in_a_question_leaves_its_run_readable(
+    play: Callable[..., Trajectory], write_run: Callable[..., Path]
+) -> None:
+    folder = write_run("broken", [play(question="BROKEN"), play("other")])
+    path = folder / "trajectories.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"BROKEN", b"before \\ud83d after"))
+    with client_of(folder) as client:
+        assert "2 episodes" in Page(client.get("/run").text).text
+
+
 def test_a_run_that_has_only_begun_is_shown(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("max_steps: 80\n")
     with client_of(tmp_path) as client:

@@ -251,12 +251,9 @@ class Trajectories(Sequence[Trajectory]):
         """
         from toolrl.evaluation import bootstrap_interval
 
-        columns = ["env", "task", "success", "reward"]
-        a, b = (
-            frame.dropna(subset=["reward"]).groupby(["env", "task"])[["success", "reward"]].mean().astype(float)
-            for frame in (side.table.select(columns).to_pandas(types_mapper=_pandas_type()) for side in (self, other))
-        )
-        frame = a.merge(b, left_index=True, right_index=True, suffixes=("_a", "_b")).reset_index()
+        _pandas_type()
+        a, b = _means_by_task(self.table).to_pandas(), _means_by_task(other.table).to_pandas()
+        frame = a.merge(b, on=["env", "task"], suffixes=("_a", "_b"))
         if frame.empty:
             raise ConfigError(f"no task was played in both: {len(a)} tasks on one side, {len(b)} on the other")
         frame["difference"] = frame["success_b"] - frame["success_a"]
@@ -311,6 +308,14 @@ class Trajectories(Sequence[Trajectory]):
         unscored = self.table["reward"].null_count
         found = f"{len(self):,} episodes of {', '.join(runs[:3])}{' ...' if len(runs) > 3 else ''}"
         return f"<Trajectories: {found}; success {'-' if success is None else f'{success:.2f}'}, {unscored:,} unscored>"
+
+
+def _means_by_task(table: pyarrow.Table) -> pyarrow.Table:
+    """Success and reward of each task, over its scored episodes."""
+    table = table.filter(pc.is_valid(table["reward"])).select(["env", "task", "success", "reward"])
+    table = table.set_column(2, "success", pc.cast(table["success"], pyarrow.float64()))
+    found = table.group_by(["env", "task"], use_threads=False).aggregate([("success", "mean"), ("reward", "mean")])
+    return found.rename_columns({"success_mean": "success", "reward_mean": "reward"})
 
 
 def _pass_rates(table: pyarrow.Table) -> pyarrow.Array:
