@@ -94,7 +94,7 @@ def test_a_collection_shows_as_a_table_whose_size_is_bounded(run: Path, play: Ca
     assert "120 episodes" in html
     assert "sandbox=" in html
     assert "allow-same-origin" not in html
-    assert len(html) < 4_000_000
+    assert len(html) < 1_000_000
 
 
 def test_rows_open_until_the_limit_of_bytes(run: Path) -> None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 LIMITS = TextLimits()
 _TOKENS = 4_000
-_NOTEBOOK_ROWS = 200
-_NOTEBOOK_BYTES = 1_000_000
+_NOTEBOOK_ROWS = 100
+_NOTEBOOK_BYTES = 300_000
 _NOTEBOOK_TEXTS = TextLimits(folded=20_000)
 COLUMNS = (
     "env", "reward", "advantage", "pass_rate", "turns", "calls", "tokens", "seconds", "stop", "mode", "step",
@@ -168,7 +168,7 @@ def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_
 def table_html(trajectories: Trajectories) -> str:
     """Episodes as a table for a notebook, in a frame of its own that can reach nothing of the notebook.
 
-    The first 200 are shown; rows open until a megabyte is written.
+    The first 100 are shown; rows open until 300 kB are written, since a notebook keeps what it shows.
     """
     shown = trajectories[:_NOTEBOOK_ROWS]
     about = f"the first {len(shown):,} of {len(trajectories):,}" if len(shown) < len(trajectories) else ""

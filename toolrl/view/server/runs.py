@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,11 +100,9 @@ class Run:
         with self._lock:
             if not self.file.is_file():
                 return None
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the page tells of broken lines
-                if self._index is None:
-                    self._index = TrajectoryIndex(self.file)
-                changed = self._index.refresh()
+            if self._index is None:
+                self._index = TrajectoryIndex(self.file)
+            changed = self._index.refresh()
             if changed or self._all is None:
                 self._all = Trajectories.of([self._index], names=[self.name])
                 self._kept.clear()
