@@ -156,7 +156,7 @@ def renderer(
     tokenizer = copy.deepcopy(hostile_tokenizer)
     tokenizer.eos_token = TEMPLATES[request.param]
     template = trl_template(request.param)
-    return Renderer(tokenizer, chat_template=template, template_options={"enable_thinking": False})
+    return Renderer(tokenizer, dialect="hermes", chat_template=template, template_options={"enable_thinking": False})
 
 
 def play(renderer: Renderer, env: ToolEnv, script: Sequence[Message]) -> Trajectory:
