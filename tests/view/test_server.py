@@ -231,6 +231,7 @@ def test_a_run_that_goes_on_is_followed(run: Path, client: TestClient, play: Cal
     assert "What is new?" in Page(reply.text).text
 
 
+@pytest.mark.filterwarnings("ignore:.*are no trajectories:UserWarning")
 def test_a_broken_line_is_left_out_and_told(run: Path) -> None:
     with (run / "trajectories.jsonl").open("ab") as file:
         file.write(b'{"id": "\xff\xfe"}\nnot JSON\n')

@@ -6,6 +6,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import uvicorn
@@ -61,6 +62,12 @@ def _not_found(request: Request, error: Exception) -> Response:
     return answer(request, "message.html", status=404, title="There is no such page", message="")
 
 
+def _import_the_rest() -> None:
+    """What only comparisons need and takes a second to import, while nobody waits for it."""
+    for name in ("pandas", "toolrl.evaluation"):
+        import_module(name)
+
+
 class PageServer:
     """The local page, served on a thread.
 
@@ -114,6 +121,7 @@ class PageServer:
             if not self._thread.is_alive():
                 raise InfrastructureError("the local page's server could not be started")
             self._thread.join(0.01)
+        threading.Thread(target=_import_the_rest, name="toolrl-view-imports", daemon=True).start()
 
     def stop(self) -> None:
         """Answer what has been asked, and end."""
