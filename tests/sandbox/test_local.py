@@ -193,6 +193,32 @@ def test_nothing_is_left_when_the_parent_ends(eventually, doing, ended_by):
     assert eventually(lambda: not directory.exists())
 
 
+def test_nothing_is_left_when_the_parent_ends_while_the_zygote_starts(eventually):
+    code = """
+import os, subprocess
+from toolrl.sandbox.launcher import Zygote
+start = subprocess.Popen
+def start_and_die(*arguments, **settings):
+    start(*arguments, **settings)
+    os.kill(os.getpid(), 9)
+subprocess.Popen = start_and_die
+Zygote()
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code])  # not waited for yet: until then its process can be opened
+
+    def directories() -> list[Path]:
+        return list(Path(tempfile.gettempdir()).glob(f"toolrl-sandbox-*-{parent.pid}-*"))
+
+    try:
+        assert eventually(directories)
+        directory = directories()[0]
+        assert eventually(lambda: runs(str(directory)))
+        assert eventually(lambda: not runs(str(directory)))
+        assert not directory.exists()
+    finally:
+        parent.wait()
+
+
 def test_a_copy_of_our_descriptors_keeps_no_sandbox_alive(eventually):
     code = """
 import ctypes, os, time

@@ -70,11 +70,11 @@ def main() -> None:
         isolation.adopt_orphans()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards are reaped by the kernel
     zygote.prepare()
-    zygote.rehearse(f"{directory}/rehearsal", uid)
-    os.dup2(os.open(os.devnull, os.O_RDWR), 2)
-    gc.freeze()
     try:
-        zygote.serve()
+        if zygote.rehearse(f"{directory}/rehearsal", uid):
+            os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+            gc.freeze()
+            zygote.serve()
     finally:
         if not zygote.namespaces:  # else they end with us
             isolation.kill_children()
@@ -111,8 +111,8 @@ class _Zygote:
         for name in [name for name in sys.modules if name.startswith("toolrl")]:
             del sys.modules[name]
 
-    def rehearse(self, directory: str, uid: int | None) -> None:
-        """Start a worker to see which layers hold in it, and tell the parent."""
+    def rehearse(self, directory: str, uid: int | None) -> bool:
+        """Start a worker to see which layers hold in it, and tell the parent; False if that is gone already."""
         os.mkdir(directory)
         if uid is not None:
             os.chown(directory, uid, uid)
@@ -124,11 +124,13 @@ class _Zygote:
             hello = json.loads(reader.read(*plumbing.HEADER.unpack(reader.read(plumbing.HEADER.size))))
             lifeline.shutdown(socket.SHUT_WR)
             while self._ends:
-                self.attend()
+                if not self.attend():
+                    return False
             lifeline.recv(1)  # a guard is done
         plumbing.remove_tree(directory)
         self.control.send(json.dumps({**hello, "problems": self.problems}).encode())
         self.holds = hello.get("layers")
+        return True
 
     def serve(self) -> None:
         """Start and end sessions until the parent wants no more, or dies."""
