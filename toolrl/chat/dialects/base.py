@@ -63,8 +63,7 @@ class Dialect(ABC):
             text: The turn, control tokens included.
             tools: JSON schemas. Dialects that write strings without quotes tell `7` from `"7"` by them.
         """
-        thinking, said = self._split_thinking(text)
-        content, calls = self.read(said, tools)
+        thinking, content, calls = self.split(text, tools)
         content, calls = self._refuse_foreign(content, calls)
         if not calls and not content.strip() and (mark := _FOREIGN.search(thinking)):
             error = "a tool call inside thinking does not run; end the thinking first"
@@ -83,6 +82,11 @@ class Dialect(ABC):
     def write_thinking(self, thinking: str) -> str:
         """A block of thoughts, up to where the turn goes on."""
         return f"{self.thinking[0]}\n{thinking}\n{self.thinking[1]}\n\n"
+
+    def split(self, text: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
+        """A turn's thinking, its text and its calls, as they stand there."""
+        thinking, said = self._split_thinking(text)
+        return thinking, *self.read(said, tools)
 
     @abstractmethod
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:

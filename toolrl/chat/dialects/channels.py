@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterator
 
 from toolrl.chat.dialects.base import (
@@ -24,55 +25,43 @@ class ChannelDialect(Dialect):
 
     separator: str  # between two messages of one turn
 
-    def parse(self, text: str, tools: Schemas = ()) -> Message:
-        """Read the messages of a turn: thoughts, calls and text, each from its own header."""
-        thoughts: list[str] = []
-        said: list[str] = []
-        calls: list[ToolCall] = []
-        for header, body, raw in self._messages(text):
-            self.read_message(header, body, raw, tools, thoughts, said, calls)
-        content, calls = self._refuse_foreign("\n".join(filter(None, said)), calls)
-        told = tuple(call if call.error is None else self._with_form(call) for call in calls)
-        return Message("assistant", content.strip(), told, thinking="\n".join(thoughts).strip())
+    def split(self, text: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
+        """Thoughts, text and calls, each from messages with its own header."""
+        parts = [self.read_message(header, body, raw, tools) for header, body, raw in self._messages(text)]
+        thoughts = "\n".join(thought for thought, _, _ in parts if thought)
+        content = "\n".join(said for _, said, _ in parts if said)
+        return thoughts, content, [call for _, _, calls in parts for call in calls]
+
+    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
+        """Text and calls."""
+        _, content, calls = self.split(text, tools)
+        return content, calls
 
     def format(self, message: Message) -> str:
         """Thoughts, text, calls, each in a message of its own; malformed ones as they were sampled."""
-        parts = [self.write_thinking(message.thinking)] if message.thinking else []
+        thoughts = [self.write_thinking(message.thinking)] if message.thinking else []
+        return self.separator.join([*thoughts, self.write(message)])
+
+    def write(self, message: Message) -> str:
+        """Text and calls."""
+        parts = []
         if message.content or not message.tool_calls:
             parts.append(self.write_text(message.content, final=not message.tool_calls))
         for call in message.tool_calls:
             parts.append(call.raw if call.error is not None else self.write_call(call))
         return self.separator.join(parts)
 
-    def read_message(
-        self,
-        header: str | None,
-        body: str,
-        raw: str,
-        tools: Schemas,
-        thoughts: list[str],
-        said: list[str],
-        calls: list[ToolCall],
-    ) -> None:
-        """Add one message to the thoughts, the text or the calls; `header` is None where there is none."""
-        raise NotImplementedError
+    @abstractmethod
+    def read_message(self, header: str | None, body: str, raw: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
+        """What one message holds: a thought, text, or calls; `header` is None where there is none."""
 
+    @abstractmethod
     def write_text(self, text: str, *, final: bool) -> str:
         """A message to the user; `final` if no call follows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write_call(self, call: ToolCall) -> str:
         """A message to a tool."""
-        raise NotImplementedError
-
-    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """As `parse`, without the thoughts."""
-        message = self.parse(text, tools)
-        return message.content, list(message.tool_calls)
-
-    def write(self, message: Message) -> str:
-        """As `format`."""
-        return self.format(message)
 
     def _messages(self, text: str) -> Iterator[tuple[str | None, str, str]]:
         end = self.separator.removesuffix("<|start|>assistant")
@@ -100,26 +89,14 @@ class HarmonyDialect(ChannelDialect):
     _recipient = re.compile(r"to=([^\s<]+)")
     _channel = re.compile(r"<\|channel\|>\s*(\w+)")
 
-    def read_message(
-        self,
-        header: str | None,
-        body: str,
-        raw: str,
-        tools: Schemas,
-        thoughts: list[str],
-        said: list[str],
-        calls: list[ToolCall],
-    ) -> None:
+    def read_message(self, header: str | None, body: str, raw: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
         """By its recipient a call, by its channel a thought, else text."""
         recipient, channel = self._recipient.search(header or ""), self._channel.search(header or "")
         if recipient and recipient.group(1) != "user":
-            calls.append(named_call(recipient.group(1).removeprefix("functions."), body, raw))
-        elif header is None and (self._recipient.search(body) or self._channel.search(body)):
-            calls.append(ToolCall("", error="a header is not followed by <|message|>", raw=raw))
-        elif channel and channel.group(1) == "analysis":
-            thoughts.append(body)
-        else:
-            said.append(body)
+            return "", "", [named_call(recipient.group(1).removeprefix("functions."), body, raw)]
+        if header is None and (self._recipient.search(body) or self._channel.search(body)):
+            return "", "", [ToolCall("", error="a header is not followed by <|message|>", raw=raw)]
+        return (body, "", []) if channel and channel.group(1) == "analysis" else ("", body, [])
 
     def write_thinking(self, thinking: str) -> str:
         """A message on the channel `analysis`."""
@@ -161,29 +138,17 @@ class AtemDialect(ChannelDialect):
     _invoke = re.compile(r'<atem:invoke name="([^"]+)">(.*?)</atem:invoke>', re.DOTALL)
     _parameter = re.compile(r'<atem:parameter name="([^"]+)">(.*?)</atem:parameter>', re.DOTALL)
 
-    def read_message(
-        self,
-        header: str | None,
-        body: str,
-        raw: str,
-        tools: Schemas,
-        thoughts: list[str],
-        said: list[str],
-        calls: list[ToolCall],
-    ) -> None:
+    def read_message(self, header: str | None, body: str, raw: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
         """By its recipient a thought, text, or calls."""
         recipient = self._recipient.fullmatch(header or "")
         to = recipient.group(1) if recipient else "user"
         if to == "self":
-            thoughts.append(body)
-        elif to == "user" and "<atem:invoke" not in body and not (header is None and self._recipient.match(body)):
-            said.append(body)
-        else:
-            invoked = list(self._invoke.finditer(body))
-            calls.extend(self._read(match, tools, raw) for match in invoked)
-            if not invoked:
-                error = "a message to a tool holds no complete <atem:invoke name=...>...</atem:invoke>"
-                calls.append(ToolCall(to if recipient else "", error=error, raw=raw))
+            return body, "", []
+        if to == "user" and "<atem:invoke" not in body and not (header is None and self._recipient.match(body)):
+            return "", body, []
+        error = "a message to a tool holds no complete <atem:invoke name=...>...</atem:invoke>"
+        calls = [self._read(match, tools, raw) for match in self._invoke.finditer(body)]
+        return "", "", calls or [ToolCall(to if recipient else "", error=error, raw=raw)]
 
     def _read(self, match: re.Match[str], tools: Schemas, raw: str) -> ToolCall:
         name, body = match.groups()

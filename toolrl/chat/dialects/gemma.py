@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from toolrl.chat.dialects.base import Dialect, Schemas, hide, show, typed_value
-from toolrl.types import Message, ToolCall
+from toolrl.chat.dialects.base import Schemas, hide, show, typed_value
+from toolrl.chat.dialects.blocks import BlockDialect
+from toolrl.types import ToolCall
 
 
-class GemmaDialect(Dialect):
+class GemmaDialect(BlockDialect):
     """Gemma 4's calls. A string that holds the string mark writes its `<` as `&lt;`.
 
     Source: trl/chat_templates/gemma4_v5.jinja.
@@ -26,34 +27,13 @@ class GemmaDialect(Dialect):
     thinking = ("<|channel>thought", "<channel|>")
     _head = re.compile(r"\s*call:([^\s{]+)\s*(?=\{)")
 
-    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """Each block is one call; a broken one has `error` set."""
-        opening, closing = self.block
-        content, *parts = text.split(opening)
-        calls = []
-        for part in parts:
-            body, closed, after = part.partition(closing)
-            content += after
-            raw = opening + body + closed
-            calls.append(
-                self._read(body, raw)
-                if closed
-                else ToolCall("", error=f"{opening} is not closed with {closing}", raw=raw)
-            )
-        if closing in content:
-            calls.append(ToolCall("", error=f"{closing} without {opening} before it", raw=closing))
-            content = content.replace(closing, "")
-        return content, calls
+    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
+        """One call."""
+        return [self._read(body, raw)]
 
-    def write(self, message: Message) -> str:
-        """The text, then each call, its arguments sorted by name as the template does."""
-        calls = [
-            call.raw
-            if call.error is not None
-            else f"{self.block[0]}call:{call.name}{self._write(dict(call.arguments))}{self.block[1]}"
-            for call in message.tool_calls
-        ]
-        return "".join([message.content, *calls])
+    def write_block(self, call: ToolCall) -> str:
+        """Arguments sorted by name, as the template does."""
+        return f"{self.block[0]}call:{call.name}{self._write(dict(call.arguments))}{self.block[1]}"
 
     def write_thinking(self, thinking: str) -> str:
         """The channel `thought`."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 
-from toolrl.chat.dialects.base import Dialect, Schemas, json_call, read_json_call, write_json
+from toolrl.chat.dialects.base import Schemas, json_call, read_json_call, write_json
+from toolrl.chat.dialects.blocks import BlockDialect, as_json, write_together
 from toolrl.types import Message, ToolCall
 
 
-class HermesDialect(Dialect):
+class HermesDialect(BlockDialect):
     """JSON between `<tool_call>` tags, as Hermes, Qwen2.5 and Qwen3 write it.
 
     Source: the tool section of the Qwen3 chat template (trl/chat_templates/qwen3.jinja).
@@ -17,34 +17,19 @@ class HermesDialect(Dialect):
 
     name = "hermes"
     form = '<tool_call>\n{"name": "TOOL", "arguments": {"PARAMETER": VALUE}}\n</tool_call>'
-    marks = ("<tool_call>", "</tool_call>")
-    _call = re.compile(r"<tool_call>(.*?)(</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
+    block = marks = ("<tool_call>", "</tool_call>")
+    joint = "\n"
 
-    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """Each block is one call; a broken one has `error` set."""
-        calls = [self._read(match) for match in self._call.finditer(text)]
-        content = self._call.sub("", text)
-        if "</tool_call>" in content:
-            calls.append(ToolCall("", error="</tool_call> without <tool_call> before it", raw="</tool_call>"))
-            content = content.replace("</tool_call>", "")
-        return content, calls
+    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
+        """One JSON object."""
+        return [read_json_call(body, raw)]
 
-    def write(self, message: Message) -> str:
-        """The text first, then each call in tags of its own."""
-        blocks = [message.content] if message.content else []
-        for call in message.tool_calls:
-            body = write_json({"name": call.name, "arguments": dict(call.arguments)}, self.hidden)
-            blocks.append(call.raw if call.error is not None else f"<tool_call>\n{body}\n</tool_call>")
-        return "\n".join(blocks)
-
-    def _read(self, match: re.Match[str]) -> ToolCall:
-        raw, body, closing = match.group(0), match.group(1).strip(), match.group(2)
-        if closing != "</tool_call>":
-            return ToolCall("", error="<tool_call> is not closed with </tool_call>", raw=raw)
-        return read_json_call(body, raw)
+    def write_block(self, call: ToolCall) -> str:
+        """One JSON object, on a line of its own."""
+        return f"<tool_call>\n{write_json(as_json([call])[0], self.hidden)}\n</tool_call>"
 
 
-class PhiDialect(Dialect):
+class PhiDialect(BlockDialect):
     """A JSON list between `<|tool_call|>` and `<|/tool_call|>`.
 
     Source: the model card of microsoft/Phi-4-mini-instruct.
@@ -52,26 +37,23 @@ class PhiDialect(Dialect):
 
     name = "phi4"
     form = '<|tool_call|>[{"name": "TOOL", "arguments": {"PARAMETER": VALUE}}]<|/tool_call|>'
-    marks = ("<|tool_call|>", "<|/tool_call|>")
+    block = marks = ("<|tool_call|>", "<|/tool_call|>")
     ends = ("<|end|>",)
-    _block = re.compile(r"<\|tool_call\|>(.*?)(<\|/tool_call\|>|\Z)", re.DOTALL)
 
-    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """The list's items are the calls; a broken list is one broken call."""
-        calls = [call for match in self._block.finditer(text) for call in self._read(match)]
-        return self._block.sub("", text), calls
+    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
+        """A JSON list of calls; a broken one is one broken call."""
+        return read_json_list(body, raw)
 
     def write(self, message: Message) -> str:
-        """The text, then all calls in one list; malformed ones as they were sampled."""
-        good = [{"name": c.name, "arguments": dict(c.arguments)} for c in message.tool_calls if c.error is None]
-        blocks = [f"<|tool_call|>{write_json(good, self.hidden)}<|/tool_call|>"] if good else []
-        return "".join([message.content, *blocks, *(c.raw for c in message.tool_calls if c.error is not None)])
+        """The text, then all calls in one list."""
+        return write_together(message, self._write_list)
 
-    def _read(self, match: re.Match[str]) -> list[ToolCall]:
-        raw = match.group(0)
-        if not match.group(2):
-            return [ToolCall("", error="<|tool_call|> is not closed with <|/tool_call|>", raw=raw)]
-        return read_json_list(match.group(1), raw)
+    def write_block(self, call: ToolCall) -> str:
+        """A list of one."""
+        return self._write_list([call])
+
+    def _write_list(self, calls: list[ToolCall]) -> str:
+        return f"<|tool_call|>{write_json(as_json(calls), self.hidden)}<|/tool_call|>"
 
 
 def read_json_list(text: str, raw: str) -> list[ToolCall]:

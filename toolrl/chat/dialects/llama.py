@@ -6,9 +6,11 @@ import ast
 import json
 import re
 import warnings
+from dataclasses import replace
 from typing import Any
 
 from toolrl.chat.dialects.base import Dialect, Schemas, json_call, properties_of, write_json
+from toolrl.chat.dialects.blocks import BlockDialect, write_together
 from toolrl.types import Message, ToolCall
 
 
@@ -75,8 +77,8 @@ class PythonicDialect(Dialect):
 
     name = "llama3-pythonic"
     form = "[TOOL(PARAMETER=VALUE)]"
-    marks: tuple[str, ...] = ("<|python_start|>", "<|python_end|>")
-    ends: tuple[str, ...] = ("<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>")
+    marks = ("<|python_start|>", "<|python_end|>")
+    ends = ("<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>")
     _bare = re.compile(
         r"\s*(?:<\|python_start\|>)?\s*(\[\s*[A-Za-z_][\w.]*\(.*?)\s*(?:<\|python_end\|>)?\s*", re.DOTALL
     )
@@ -88,12 +90,11 @@ class PythonicDialect(Dialect):
 
     def write(self, message: Message) -> str:
         """The text if there are no calls, else the calls; the form has no room for both."""
-        broken = [call.raw for call in message.tool_calls if call.error is not None]
-        good = [write_python_call(call, self.hidden) for call in message.tool_calls if call.error is None]
-        return "".join([f"[{', '.join(good)}]"] * bool(good) + broken) or message.content
+        calls = replace(message, content="")
+        return write_together(calls, lambda good: write_python_list(good, self.hidden)) or message.content
 
 
-class LfmDialect(PythonicDialect):
+class LfmDialect(BlockDialect):
     """The same list between `<|tool_call_start|>` and `<|tool_call_end|>`, with text around it.
 
     Source: trl/chat_templates/lfm2_2_5.jinja.
@@ -101,26 +102,22 @@ class LfmDialect(PythonicDialect):
 
     name = "lfm2"
     form = "<|tool_call_start|>[TOOL(PARAMETER=VALUE)]<|tool_call_end|>"
-    marks = ("<|tool_call_start|>", "<|tool_call_end|>")
-    ends = ()
-    _block = re.compile(r"<\|tool_call_start\|>(.*?)(<\|tool_call_end\|>|\Z)", re.DOTALL)
+    block = marks = ("<|tool_call_start|>", "<|tool_call_end|>")
 
-    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """Each block is a list of calls."""
-        calls = []
-        for match in self._block.finditer(text):
-            if match.group(2):
-                calls += read_python_calls(match.group(1).strip(), match.group())
-            else:
-                error = "<|tool_call_start|> is not closed with <|tool_call_end|>"
-                calls.append(ToolCall("", error=error, raw=match.group()))
-        return self._block.sub("", text), calls
+    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
+        """A list of calls."""
+        return read_python_calls(body, raw)
 
     def write(self, message: Message) -> str:
-        """The text, then all calls in one list; malformed ones as they were sampled."""
-        good = [write_python_call(call, self.hidden) for call in message.tool_calls if call.error is None]
-        blocks = [f"<|tool_call_start|>[{', '.join(good)}]<|tool_call_end|>"] if good else []
-        return "".join([message.content, *blocks, *(c.raw for c in message.tool_calls if c.error is not None)])
+        """The text, then all calls in one list."""
+        return write_together(message, self._write_list)
+
+    def write_block(self, call: ToolCall) -> str:
+        """A list of one."""
+        return self._write_list([call])
+
+    def _write_list(self, calls: list[ToolCall]) -> str:
+        return f"{self.block[0]}{write_python_list(calls, self.hidden)}{self.block[1]}"
 
     def write_thinking(self, thinking: str) -> str:
         """Without line breaks."""
@@ -175,6 +172,11 @@ def _literal(node: ast.expr) -> Any:
             if all(isinstance(name, str) for name in names):
                 return dict(zip(names, map(_literal, values), strict=True))
     raise ValueError(ast.unparse(node)[:80])
+
+
+def write_python_list(calls: list[ToolCall], marks: tuple[str, ...]) -> str:
+    """`[name(key=value), ...]`."""
+    return f"[{', '.join(write_python_call(call, marks) for call in calls)}]"
 
 
 def write_python_call(call: ToolCall, marks: tuple[str, ...]) -> str:

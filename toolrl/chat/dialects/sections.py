@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from abc import abstractmethod
 from dataclasses import replace
 
 from toolrl.chat.dialects.base import Dialect, Schemas, json_call, named_call, write_json
+from toolrl.chat.dialects.blocks import BlockDialect, as_json, write_together
 from toolrl.types import Message, ToolCall
 
 
@@ -46,9 +48,7 @@ class MistralDialect(Dialect):
 
     def write(self, message: Message) -> str:
         """The text, then all calls in one list; malformed ones as they were sampled."""
-        good = [{"name": c.name, "arguments": dict(c.arguments)} for c in message.tool_calls if c.error is None]
-        blocks = [f"[TOOL_CALLS]{write_json(good, self.hidden)}"] if good else []
-        return "".join([message.content, *blocks, *(c.raw for c in message.tool_calls if c.error is not None)])
+        return write_together(message, lambda calls: f"[TOOL_CALLS]{write_json(as_json(calls), self.hidden)}")
 
     thinking = ("[THINK]", "[/THINK]")
 
@@ -74,39 +74,27 @@ class MistralNamedDialect(MistralDialect):
         return "".join([message.content, *calls])
 
 
-class SectionDialect(Dialect):
+class SectionDialect(BlockDialect):
     """A section of calls, each between its own marks, with a mark between the name and the arguments."""
 
     section: tuple[str, str]
-    call: tuple[str, str, str]
+    separator: str
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
         """What stands outside of the calls and of the section's marks is the text."""
-        opening, separator, closing = self.call
-        before, found, rest = text.partition(opening)
-        calls: list[ToolCall] = []
-        outside = [before]
-        while found:
-            body, closed, after = rest.partition(closing)
-            if not closed or opening in body:
-                body, _, after = rest.partition(opening)
-                calls.append(ToolCall("", error=f"the call is not closed with {closing}", raw=opening + body))
-                found, rest = (opening, after) if opening in rest else ("", "")
-                continue
-            raw = opening + body + closing
-            head, separated, arguments = body.partition(separator)
-            if separated:
-                calls.append(self.read_call(head.strip(), arguments.strip(), raw))
-            else:
-                calls.append(ToolCall("", error=f"there is no {separator} after the tool's name", raw=raw))
-            text_after, found, rest = after.partition(opening)
-            outside.append(text_after)
-        content = "".join(outside)
+        content, calls = super().read(text, tools)
         if not calls and self.section[0] in content:
             calls = [ToolCall("", error=f"{self.section[0]} holds no call", raw=self.section[0])]
         for mark in self.section:
             content = content.replace(mark, "")
         return content, calls
+
+    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
+        """One call."""
+        head, separated, arguments = body.partition(self.separator)
+        if not separated:
+            return [ToolCall("", error=f"there is no {self.separator} after the tool's name", raw=raw)]
+        return [self.read_call(head.strip(), arguments.strip(), raw)]
 
     def write(self, message: Message) -> str:
         """The text, then the section."""
@@ -116,15 +104,17 @@ class SectionDialect(Dialect):
         ]
         return message.content + (self.section[0] + self.joint.join(calls) + self.section[1] if calls else "")
 
-    joint = ""
+    def write_block(self, call: ToolCall) -> str:
+        """The first call of a turn."""
+        return self.write_call(call, 0)
 
+    @abstractmethod
     def read_call(self, head: str, arguments: str, raw: str) -> ToolCall:
         """A call from what stands before and after the separator."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write_call(self, call: ToolCall, index: int) -> str:
         """A call between its marks; `index` counts from 0 in the turn."""
-        raise NotImplementedError
 
 
 class DeepSeekDialect(SectionDialect):
@@ -135,8 +125,9 @@ class DeepSeekDialect(SectionDialect):
 
     name = "deepseek-v3"
     section = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")
-    call = ("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>")
-    marks = (*section, *call)
+    block = ("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>")
+    separator = "<｜tool▁sep｜>"
+    marks = (*section, *block, separator)
     form = (
         "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>TOOL\n"
         '```json\n{"PARAMETER": VALUE}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
@@ -152,7 +143,7 @@ class DeepSeekDialect(SectionDialect):
     def write_call(self, call: ToolCall, index: int) -> str:
         """With the fence."""
         arguments = write_json(dict(call.arguments), self.hidden)
-        return f"{self.call[0]}function{self.call[1]}{call.name}\n```json\n{arguments}\n```{self.call[2]}"
+        return f"{self.block[0]}function{self.separator}{call.name}\n```json\n{arguments}\n```{self.block[1]}"
 
 
 class DeepSeek31Dialect(DeepSeekDialect):
@@ -170,7 +161,9 @@ class DeepSeek31Dialect(DeepSeekDialect):
 
     def write_call(self, call: ToolCall, index: int) -> str:
         """Without a fence."""
-        return f"{self.call[0]}{call.name}{self.call[1]}{write_json(dict(call.arguments), self.hidden)}{self.call[2]}"
+        return (
+            f"{self.block[0]}{call.name}{self.separator}{write_json(dict(call.arguments), self.hidden)}{self.block[1]}"
+        )
 
 
 class KimiDialect(SectionDialect):
@@ -181,8 +174,9 @@ class KimiDialect(SectionDialect):
 
     name = "kimi-k2"
     section = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
-    call = ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>")
-    marks = (*section, *call)
+    block = ("<|tool_call_begin|>", "<|tool_call_end|>")
+    separator = "<|tool_call_argument_begin|>"
+    marks = (*section, *block, separator)
     form = (
         "<|tool_calls_section_begin|><|tool_call_begin|>functions.TOOL:0<|tool_call_argument_begin|>"
         '{"PARAMETER": VALUE}<|tool_call_end|><|tool_calls_section_end|>'
@@ -198,4 +192,4 @@ class KimiDialect(SectionDialect):
     def write_call(self, call: ToolCall, index: int) -> str:
         """Under its own id if that is one of Kimi's."""
         head = call.id if call.id.startswith("functions.") else f"functions.{call.name}:{index}"
-        return f"{self.call[0]}{head}{self.call[1]}{write_json(dict(call.arguments), self.hidden)}{self.call[2]}"
+        return f"{self.block[0]}{head}{self.separator}{write_json(dict(call.arguments), self.hidden)}{self.block[1]}"

@@ -8,38 +8,25 @@ from __future__ import annotations
 
 import re
 
-from toolrl.chat.dialects.base import Dialect, Schemas, hide, properties_of, show, typed_value, write_value
-from toolrl.types import Message, ToolCall
+from toolrl.chat.dialects.base import Schemas, hide, properties_of, show, typed_value, write_value
+from toolrl.chat.dialects.blocks import BlockDialect
+from toolrl.types import ToolCall
 
 
-class ValueTagDialect(Dialect):
+class ValueTagDialect(BlockDialect):
     """What the two families share: `<tool_call>`, a head with the tool's name, an argument after the other."""
 
-    marks: tuple[str, ...]
-    _block = re.compile(r"<tool_call>(.*?)(</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
+    block = ("<tool_call>", "</tool_call>")
+    joint = "\n"
     _head: re.Pattern[str]
     _argument: re.Pattern[str]
     _tail: str = ""
 
-    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """Each block is one call; a broken one has `error` set."""
-        calls = [self._read(match, tools) for match in self._block.finditer(text)]
-        content = self._block.sub("", text)
-        if "</tool_call>" in content:
-            calls.append(ToolCall("", error="</tool_call> without <tool_call> before it", raw="</tool_call>"))
-            content = content.replace("</tool_call>", "")
-        return content, calls
+    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
+        """One call."""
+        return [self._read(body, raw, tools)]
 
-    def write(self, message: Message) -> str:
-        """The text first, then each call in tags of its own."""
-        blocks = [message.content] if message.content else []
-        blocks += [call.raw if call.error is not None else self._write(call) for call in message.tool_calls]
-        return "\n".join(blocks)
-
-    def _read(self, match: re.Match[str], tools: Schemas) -> ToolCall:
-        raw, body, closing = match.group(0), match.group(1).strip(), match.group(2)
-        if closing != "</tool_call>":
-            return ToolCall("", error="<tool_call> is not closed with </tool_call>", raw=raw)
+    def _read(self, body: str, raw: str, tools: Schemas) -> ToolCall:
         head = self._head.match(body)
         if head is None:
             return ToolCall("", error="the tool call does not begin with the tool's name", raw=raw)
@@ -58,9 +45,6 @@ class ValueTagDialect(Dialect):
             return ToolCall(name, error=f"{outside[:80]!r} stands outside of the arguments' tags", raw=raw)
         return ToolCall(name, arguments, raw=raw)
 
-    def _write(self, call: ToolCall) -> str:
-        raise NotImplementedError
-
 
 class Qwen3CoderDialect(ValueTagDialect):
     """`<function=...>` with `<parameter=...>` inside, as Qwen3-Coder, Qwen3.5 and Nemotron 3 write it.
@@ -75,7 +59,8 @@ class Qwen3CoderDialect(ValueTagDialect):
     _argument = re.compile(r"<parameter=([^<>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
     _tail = "</function>"
 
-    def _write(self, call: ToolCall) -> str:
+    def write_block(self, call: ToolCall) -> str:
+        """A line for each tag."""
         parameters = "".join(
             f"<parameter={key}>\n{hide(write_value(value), self.hidden)}\n</parameter>\n"
             for key, value in call.arguments.items()
@@ -100,7 +85,8 @@ class GlmDialect(ValueTagDialect):
         """One line break on each side, none inside."""
         return f"\n<think>{thinking}</think>\n"
 
-    def _write(self, call: ToolCall) -> str:
+    def write_block(self, call: ToolCall) -> str:
+        """A line for each argument."""
         pairs = "".join(
             f"<arg_key>{key}</arg_key>\n<arg_value>{hide(write_value(value), self.hidden)}</arg_value>\n"
             for key, value in call.arguments.items()
