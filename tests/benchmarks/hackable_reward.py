@@ -24,9 +24,9 @@ from toolrl import Message, Renderer, Task, Trajectory, read_trajectories
 from toolrl.evaluation import wilson_interval
 from toolrl.models import load_model, load_tokenizer
 from toolrl.tiny.fitting import IGNORED, Row, fit
-from toolrl.training.curves import read_metrics
 from toolrl.training.metrics import mean
 from toolrl.training.run import parse_arguments, train
+from toolrl.view.metrics import read_metrics
 
 STEPS = int(os.environ.get("HACKABLE_STEPS", "20"))
 FOLDER = Path(os.environ.get("HACKABLE_FOLDER", "runs/hackable_reward"))

@@ -14,8 +14,8 @@ from tests.training.hackable import ENV_ID, HackableEnv, answer, hack, sloppy
 from toolrl import RolloutEngine, RolloutRequest, ScriptedPolicy
 from toolrl.training import GRPORun
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
-from toolrl.training.curves import read_metrics
 from toolrl.training.metrics import batch_metrics
+from toolrl.view.metrics import read_metrics
 
 
 @pytest.mark.parametrize(("paid", "reward"), [("visible", 1.0), ("hidden", 0.0)])

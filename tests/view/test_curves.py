@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from toolrl.view.curves import HEIGHT, WIDTH, Metrics, panels
+from toolrl.view.curves import HEIGHT, WIDTH, panels
+from toolrl.view.metrics import Metrics
 
 
 def rows(*values: float, name: str = "PythonMath/success") -> list[dict[str, float]]:

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from toolrl.training.curves import plot_curves, read_metrics
+from toolrl.training.curves import plot_curves
+from toolrl.view.metrics import read_metrics
 from toolrl.view.terminal import print_episode
 
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from toolrl.training.metrics import mean
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics file; an unfinished last line is left out."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+from toolrl.view.metrics import read_metrics
 
 
 def plot_curves(metrics_path: Path, image_path: Path, window: int = 5) -> bool:

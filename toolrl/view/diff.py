@@ -61,8 +61,7 @@ class EpisodeDiff:
 def diff_episodes(a: Trajectory, b: Trajectory) -> EpisodeDiff:
     """Compare two episodes."""
     left, right = _texts(a), _texts(b)
-    names = [*left, *(name for name in right if name not in left)]
-    names.sort(key=lambda name: name)
+    names = sorted({*left, *right})
     places = tuple(compare(title, left.get((order, title)), right.get((order, title))) for order, title in names)
     first = next(
         (

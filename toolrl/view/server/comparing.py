@@ -17,7 +17,7 @@ from toolrl.view.diff import diff_episodes
 from toolrl.view.html import calls_of
 from toolrl.view.server.answers import answer, run_of, runs_of, whole_number
 from toolrl.view.server.pages import PAGE_ROWS, find, rows_of
-from toolrl.view.server.runs import Run, of_task
+from toolrl.view.server.runs import Run
 
 _CARDS = 64
 _CARD_CHARACTERS = 240
@@ -38,10 +38,7 @@ def group_page(request: Request) -> Response:
     """All rollouts of a task, those that were trained on together side by side."""
     run = run_of(request)
     env, task = request.query_params.get("env", ""), request.query_params.get("task", "")
-    episodes = run.episodes()
-    found = of_task(episodes, env, task) if episodes is not None else None
-    if found is None or not len(found):
-        raise ConfigError(f"{run.name!r} has no episode of the task {task!r} of {env!r}")
+    found = run.of_task(env, task)
     start = whole_number(request, "start", 0)
     shown = found.sort("step")[start : start + _CARDS]
     facts = shown.table.select(["mode", "group", "step"]).to_pylist()
@@ -126,10 +123,13 @@ def diff_page(request: Request) -> Response:
     sides = []
     for side in ("a", "b"):
         run = runs[given.get(side) or next(iter(runs.by_name))]
-        id = given.get(f"{side}_id") or _first_of_task(run, request, side)
+        id = given.get(f"{side}_id")
+        if not id:
+            found = run.of_task(given.get("env", ""), given.get("task", ""), given.get(f"{side}w", ""))
+            id = str(found.table["id"][0].as_py())
         sides.append((run, *find(run, id)))
     (run_a, a, row_a), (run_b, b, row_b) = sides
-    found = diff_episodes(a, b)
+    diff = diff_episodes(a, b)
     return answer(
         request,
         "diff.html",
@@ -139,20 +139,10 @@ def diff_page(request: Request) -> Response:
         run_b=run_b,
         row_a=row_a,
         row_b=row_b,
-        diff=found,
-        token_a=_token(run_a, a, found.first_difference),
-        token_b=_token(run_b, b, found.first_difference),
+        diff=diff,
+        token_a=_token(run_a, a, diff.first_difference),
+        token_b=_token(run_b, b, diff.first_difference),
     )
-
-
-def _first_of_task(run: Run, request: Request, side: str) -> str:
-    env, task = request.query_params.get("env", ""), request.query_params.get("task", "")
-    episodes, where = run.episodes(), request.query_params.get(f"{side}w", "")
-    found = of_task(episodes, env, task) if episodes is not None else None
-    found = found.where(where) if found is not None and where.strip() else found
-    if found is None or not len(found):
-        raise ConfigError(f"{run.name!r} has no episode of the task {task!r} of {env!r}")
-    return str(found.table["id"][0].as_py())
 
 
 def _questions(run: Run, tasks: list[str]) -> dict[tuple[str, str], str]:

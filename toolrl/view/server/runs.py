@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from toolrl.errors import ConfigError, TaskError
 from toolrl.view.collection import Paired, Trajectories, run_names
-from toolrl.view.curves import Metrics
 from toolrl.view.index import FILE_NAME, TrajectoryIndex
+from toolrl.view.metrics import Metrics
 from toolrl.view.tokens import Vocabulary
 
 _LIVE_SECONDS = 90.0
@@ -108,6 +108,21 @@ class Run:
                 self._kept.clear()
             return self._all if len(self._all) else None
 
+    def of_task(self, env: str, task: str, where: str = "") -> Trajectories:
+        """All episodes of a task, or those that fit a query too.
+
+        Raises:
+            ConfigError: There is none.
+            QueryError: The query cannot be understood.
+        """
+        found = self.episodes()
+        if found is not None:
+            found = found.masked(pc.and_(pc.equal(found.table["env"], env), pc.equal(found.table["task"], task)))
+            found = found.where(where) if where.strip() else found
+        if not found:
+            raise ConfigError(f"{self.name!r} has no episode of the task {task!r} of {env!r}")
+        return found
+
     def select(self, where: str, sort: str) -> Selection | None:
         """Those that fit a query, in an order: a field's name, with `-` for descending; newest or oldest first.
 
@@ -183,6 +198,7 @@ class Runs:
         names = run_names([path / FILE_NAME if path.is_dir() else path for path in found])
         self.by_name = {name: Run(name, path) for name, path in zip(names, found, strict=True)}
         self._compared: OrderedDict[tuple[str, ...], Paired] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> Run:
         if name not in self.by_name:
@@ -197,23 +213,18 @@ class Runs:
             ConfigError: They have no task in common.
         """
         key = (a.name, a_where, a.version, b.name, b_where, b.version)
-        if key not in self._compared:
-            left, right = a.episodes(), b.episodes()
-            if left is None or right is None:
-                raise ConfigError(f"there are no episodes yet in {(a if left is None else b).name!r}")
-            sides = [
-                side.where(query) if query.strip() else side for side, query in ((left, a_where), (right, b_where))
-            ]
-            self._compared[key] = sides[0].pair(sides[1])
-            while len(self._compared) > _KEPT:
-                self._compared.popitem(last=False)
-        return self._compared[key]
-
-
-def of_task(episodes: Trajectories, env: str, task: str) -> Trajectories:
-    """All episodes of a task."""
-    mask = pc.and_(pc.equal(episodes.table["env"], env), pc.equal(episodes.table["task"], task))
-    return episodes.masked(mask)
+        with self._lock:
+            if key not in self._compared:
+                left, right = a.episodes(), b.episodes()
+                if left is None or right is None:
+                    raise ConfigError(f"there are no episodes yet in {(a if left is None else b).name!r}")
+                sides = [
+                    side.where(query) if query.strip() else side for side, query in ((left, a_where), (right, b_where))
+                ]
+                self._compared[key] = sides[0].pair(sides[1])
+                while len(self._compared) > _KEPT:
+                    self._compared.popitem(last=False)
+            return self._compared[key]
 
 
 def _find(path: Path) -> list[Path]:
