@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     played: list[Trajectory] = []
     env = make("toolrl/PythonMath-v0", split="test")
-    evaluate(
-        {"toolrl/PythonMath-v0": env}, None, Renderer(load_tokenizer("tiny")), tasks=6, on_trajectory=played.append
-    )
+    renderer, about = Renderer(load_tokenizer("tiny")), {"mode": "eval", "split": "test"}
+    evaluate({"toolrl/PythonMath-v0": env}, None, renderer, tasks=6, on_trajectory=played.append, info=about)
+    played[0] = dataclasses.replace(played[0], score=Score(0.0))
     with TrajectoryWriter(folder / "trajectories.jsonl") as writer:
-        for place, trajectory in enumerate(played):
-            object.__setattr__(trajectory, "score", Score(0.0) if place == 0 else trajectory.score)
+        for trajectory in played:
             writer.write(trajectory)
     return folder
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from toolrl import (
-    ConfigError,
     Episode,
     RolloutEngine,
     RolloutRequest,
@@ -56,6 +55,10 @@ def play(env: ToolEnv, *script: Any) -> Trajectory:
     return engine.run([RolloutRequest(env, env.tasks[0], "counter")])[0]
 
 
+def of(env: ToolEnv) -> Callable[[Trajectory], ToolEnv]:
+    return lambda trajectory: env
+
+
 SCRIPT = (call("add", amount=3), call("add", amount=4), say("done"))
 
 
@@ -64,7 +67,7 @@ def test_the_state_that_a_reward_looks_at_is_made_again() -> None:
         play(counter_env(kind_reward), *SCRIPT),
         play(counter_env(kind_reward), call("add", amount=3), say("done")),
     ]
-    results = list(regrade(played, {"counter": counter_env(state_reward)}))
+    results = list(regrade(played, of(counter_env(state_reward))))
     assert [result.trajectory.score.value for result in results] == [1.0, 0.0]
     assert [result.changed for result in results] == [False, True]
     assert [result.before.value for result in results] == [1.0, 1.0]
@@ -76,7 +79,7 @@ def test_the_state_that_a_reward_looks_at_is_made_again() -> None:
 
 def test_a_tool_that_answers_otherwise_now_leaves_the_score_as_it_was() -> None:
     played = play(counter_env(state_reward), *SCRIPT)
-    result = next(regrade([played], {"counter": counter_env(state_reward, step=2)}))
+    result = next(regrade([played], of(counter_env(state_reward, step=2))))
     assert result.problem == "add answers '6' now, and '3' then"
     assert result.trajectory == played
     assert not result.changed
@@ -85,16 +88,11 @@ def test_a_tool_that_answers_otherwise_now_leaves_the_score_as_it_was() -> None:
 @pytest.mark.parametrize("other", [Task("eight", "Add up to 7.", 8), Task("seven", "Add up to 8.", 8)])
 def test_another_task_is_not_graded(other: Task) -> None:
     played = play(counter_env(state_reward), *SCRIPT)
-    result = next(regrade([played], {"counter": counter_env(state_reward, task=other)}))
+    result = next(regrade([played], of(counter_env(state_reward, task=other))))
     assert "no task 'seven' with this prompt" in result.problem
 
 
 def test_what_a_fault_ended_stays_unscored() -> None:
     played = dataclasses.replace(play(counter_env(kind_reward), *SCRIPT), stop=StopReason.FAULT, score=Score(None))
-    result = next(regrade([played], {"counter": counter_env(kind_reward)}))
+    result = next(regrade([played], of(counter_env(kind_reward))))
     assert (result.trajectory.score.value, result.problem) == (None, "a fault ended it")
-
-
-def test_an_environment_that_is_missing_is_named() -> None:
-    with pytest.raises(ConfigError, match="is of 'counter'; given are other"):
-        next(regrade([play(counter_env(kind_reward), *SCRIPT)], {"other": counter_env(kind_reward)}))

@@ -13,10 +13,11 @@ from transformers import Qwen3Config
 from trl import GRPOConfig
 
 from toolrl import ConfigError
-from toolrl.cli import main
 from toolrl.models import load_model
 from toolrl.tiny import PATH
 from toolrl.training.dry_run import estimate_memory, read_size
+
+from .commands import command
 
 # As published with Qwen/Qwen3-0.6B, whose card counts 0.6 B parameters.
 QWEN3_600M = {
@@ -70,10 +71,8 @@ def test_it_plays_the_oracle_and_writes_nothing(big: Path, tmp_path: Path, capsy
         "--use_cpu=true",
     ]
     settings = ["--max_steps=3", "--num_generations=4", "--per_device_train_batch_size=8", "--bf16=false"]
-    with pytest.raises(SystemExit) as exit:
-        main([*arguments, *settings, f"--output_dir={tmp_path / 'out'}"])
+    assert command(*arguments, *settings, f"--output_dir={tmp_path / 'out'}") == 0
     printed = capsys.readouterr().out
-    assert exit.value.code == 0
     assert not (tmp_path / "out").exists()
     assert printed.count("PythonMath") == 4
     assert "8 episodes = 2 tasks x 4" in printed
@@ -82,9 +81,7 @@ def test_it_plays_the_oracle_and_writes_nothing(big: Path, tmp_path: Path, capsy
 
 def test_what_training_refuses_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--dry_run", "--model_name_or_path=tiny", "--envs", "toolrl/PythonMath-v0", "--use_cpu=true"]
-    with pytest.raises(SystemExit) as exit:
-        main([*arguments, "--top_p=0.9", "--bf16=false", f"--output_dir={tmp_path / 'out'}"])
-    assert exit.value.code == 2
+    assert command(*arguments, "--top_p=0.9", "--bf16=false", f"--output_dir={tmp_path / 'out'}") == 2
     assert "truncated sampling" in capsys.readouterr().err
 
 

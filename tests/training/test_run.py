@@ -14,21 +14,15 @@ import pytest
 import yaml
 
 from toolrl import Renderer, read_trajectories
-from toolrl.cli import main
 from toolrl.models import load_tokenizer
+
+from .commands import command
 
 SMALL = [
     "--model_name_or_path=tiny", "--envs", "toolrl/PythonMath-v0", "toolrl/DocsSearch-v0:0.5", "--max_steps=2",
     "--num_generations=4", "--per_device_train_batch_size=8", "--use_cpu=true", "--bf16=false",
     "--gradient_checkpointing=false", "--report_to=none", "--logging_steps=1", "--save_steps=1", "--eval_tasks=4",
 ]  # fmt: skip
-
-
-def command(*arguments: str) -> int:
-    """Run the command line in this process; returns its exit status."""
-    with pytest.raises(SystemExit) as exit:
-        main(list(arguments))
-    return int(exit.value.code or 0)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +154,7 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
         (["train", "--envs", "toolrl/PythonMath-v0", "--env_settings", "{"], "not valid JSON"),
         (["train", "--config", "nowhere.yaml"], "no config file at 'nowhere.yaml'"),
         (["train", "--envs", "toolrl/PythonMath-v0", "--model_name_or_path", "./nowhere"], "cannot load the model"),
+        (["train", "--envs", "toolrl/PythonMath-v0", "--chat_template", "nowhere.jinja"], "'nowhere.jinja' cannot be"),
         (["eval", "toolrl/Nothing-v0"], "no environment"),
         (["eval", "toolrl/PythonMath-v0", "--policy", "magic"], "--policy must be"),
         (["eval", "toolrl/PythonMath-v0", "--env-settings", '{"toolrl/PythonMath-v0": {"sizes": 1}}'], "sizes"),

@@ -10,8 +10,9 @@ import pytest
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from toolrl import read_trajectories
-from toolrl.cli import main
 from toolrl.models import load_model, load_tokenizer
+
+from .commands import command
 
 ENV = "toolrl/PythonMath-v0"
 FLAGS = [
@@ -19,13 +20,6 @@ FLAGS = [
     "--lr_scheduler_type=constant", "--use_cpu=true", "--bf16=false", "--gradient_checkpointing=false",
     "--report_to=none", "--logging_steps=1", "--save_strategy=no",
 ]  # fmt: skip
-
-
-def command(*arguments: str) -> int:
-    """Run the command line in this process; returns its exit status."""
-    with pytest.raises(SystemExit) as exit:
-        main(list(arguments))
-    return int(exit.value.code or 0)
 
 
 @pytest.fixture(scope="module")

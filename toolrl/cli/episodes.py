@@ -67,34 +67,35 @@ def regrade(
     out: Annotated[Path | None, typer.Option(help="Write the episodes with their new scores to this file.")] = None,
 ) -> None:
     """Score saved episodes with today's reward, without generating, and show what changes."""
-    import pyarrow.compute as pc
     from rich.table import Table
 
-    from toolrl.env import make
+    from toolrl.demos import is_held_out
+    from toolrl.env import ToolEnv, make
     from toolrl.evaluation import terminal
     from toolrl.evaluation.regrade import regrade as grade_again, summary
     from toolrl.evaluation.tables import number
     from toolrl.training.arguments import parse_env_settings
-    from toolrl.trajectory import TrajectoryWriter
-    from toolrl.view import Query, load
+    from toolrl.trajectory import Trajectory, TrajectoryWriter
+    from toolrl.view import load
 
     episodes = load(run).where(where) if where else load(run)
     if out is not None and out.exists():
         raise ConfigError(f"{str(out)!r} exists; name another file")
     settings = parse_env_settings(env_settings)
+    made: dict[tuple[str, str], ToolEnv] = {}
+
+    def environment_of(trajectory: Trajectory) -> ToolEnv:
+        env_id, split = trajectory.env_id, "test" if is_held_out(trajectory) else "train"
+        if (env_id, split) not in made:
+            made[env_id, split] = make(env_id, **{"split": split, **settings.get(env_id, {})})
+        return made[env_id, split]
+
     console = terminal()
-    results = []
-    # Training and evaluation have other tasks: each episode's is looked for in the split that it was played in.
-    of_training = Query("mode == 'train' or info('split') == 'train'").mask(episodes.table)
-    parts = {"train": episodes.masked(of_training), "test": episodes.masked(pc.invert(of_training))}
-    for split, part in parts.items():
-        ids = sorted(set(part.table["env"].to_pylist()))
-        environments = {env_id: make(env_id, **{"split": split, **settings.get(env_id, {})}) for env_id in ids}
-        try:
-            results += list(grade_again(part, environments))
-        finally:
-            for env in environments.values():
-                env.close()
+    try:
+        results = list(grade_again(episodes, environment_of))
+    finally:
+        for env in made.values():
+            env.close()
     if out is not None:
         with TrajectoryWriter(out) as writer:
             for result in results:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from toolrl.env import ToolEnv, run_sync
-from toolrl.errors import ConfigError, InfrastructureError, TaskError
+from toolrl.errors import InfrastructureError, TaskError
 from toolrl.trajectory import Trajectory
 from toolrl.types import Score, StopReason, Task
 
@@ -37,7 +37,7 @@ class Regraded:
         return old is not new if old is None or new is None else abs(old - new) > _SAME
 
 
-def regrade(trajectories: Iterable[Trajectory], environments: Mapping[str, ToolEnv]) -> Iterator[Regraded]:
+def regrade(trajectories: Iterable[Trajectory], environment_of: Callable[[Trajectory], ToolEnv]) -> Iterator[Regraded]:
     """Score saved episodes again; nothing is generated.
 
     The calls of an episode are run again, so that what the reward looks at (a sandbox, a database) is in the state that
@@ -46,18 +46,10 @@ def regrade(trajectories: Iterable[Trajectory], environments: Mapping[str, ToolE
 
     Args:
         trajectories: The episodes.
-        environments: By id; their reward is the new one. Their tasks are looked up by id.
-
-    Raises:
-        ConfigError: An episode is of an environment that is not given.
+        environment_of: The environment of an episode: its reward is the new one, its tasks are looked up by id.
     """
     for trajectory in trajectories:
-        env = environments.get(trajectory.env_id)
-        if env is None:
-            raise ConfigError(
-                f"episode {trajectory.id!r} is of {trajectory.env_id!r}; given are {', '.join(environments) or 'none'}"
-            )
-        yield run_sync(_regrade(trajectory, env))
+        yield run_sync(_regrade(trajectory, environment_of(trajectory)))
 
 
 async def _regrade(trajectory: Trajectory, env: ToolEnv) -> Regraded:

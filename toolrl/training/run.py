@@ -87,7 +87,7 @@ def train(
     tokenizer = load_tokenizer(name, revision=model_config.model_revision)
     settings: dict[str, Any] = {
         "weights": arguments.weighted_envs(),
-        "chat_template": Path(arguments.chat_template).read_text() if arguments.chat_template else None,
+        "chat_template": read_template(arguments.chat_template),
         "dialect": arguments.dialect or None,
         "peft_config": adapter_settings(model_config),
         "task_seed": arguments.task_seed,
@@ -211,6 +211,18 @@ def _evaluate(
         on_trajectory=writer.write,
         info={"mode": mode, "session": run.session, "step": run.trainer.state.global_step},
     )
+
+
+def read_template(path: str) -> str | None:
+    """The text of a chat template's file; None for no path.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8") if path else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--chat_template {path!r} cannot be read: {error}") from None
 
 
 def load_to_train(name: str, model_config: ModelConfig) -> transformers.PreTrainedModel:

@@ -24,7 +24,15 @@ from toolrl.evaluation import terminal
 from toolrl.models import load_tokenizer
 from toolrl.rows import read_rows
 from toolrl.training.callbacks import MetricsCallback
-from toolrl.training.run import adapter_settings, find_checkpoint, load_to_train, parse, quieten, write_config
+from toolrl.training.run import (
+    adapter_settings,
+    find_checkpoint,
+    load_to_train,
+    parse,
+    quieten,
+    read_template,
+    write_config,
+)
 from toolrl.training.token_rows import TokenRow, token_row
 
 
@@ -63,11 +71,8 @@ def fine_tune(
     _check(arguments, args)
     name = model_config.model_name_or_path or "tiny"
     tokenizer = load_tokenizer(name, revision=model_config.model_revision)
-    if arguments.chat_template:
-        try:
-            tokenizer.chat_template = Path(arguments.chat_template).read_text()  # saved with the model
-        except OSError as error:
-            raise ConfigError(f"--chat_template {arguments.chat_template!r} cannot be read: {error}") from None
+    if template := read_template(arguments.chat_template):
+        tokenizer.chat_template = template  # saved with the model
     rows = read_token_rows(arguments.dataset, Renderer(tokenizer), args.max_length, console)
     checkpoint = find_checkpoint(args)
     folder = Path(str(args.output_dir))

@@ -55,7 +55,7 @@ def token_row(row: Mapping[str, Any], renderer: Renderer, place: str = "the row"
     if first == 0:
         raise TaskError(f"{place}: the conversation has no assistant's turn after a user's")
     prompt_ids = renderer.prompt_ids(messages[:first], tools)
-    sampled = _sampled(row, messages[first:], prompt_ids, renderer)
+    sampled = _sampled(row, messages[first:], tools, prompt_ids, renderer)
     if sampled is not None:
         return sampled
     ids, labels = list(prompt_ids), [IGNORED] * len(prompt_ids)
@@ -73,7 +73,11 @@ def token_row(row: Mapping[str, Any], renderer: Renderer, place: str = "the row"
 
 
 def _sampled(
-    row: Mapping[str, Any], said: Sequence[Message], prompt_ids: list[int], renderer: Renderer
+    row: Mapping[str, Any],
+    said: Sequence[Message],
+    tools: Sequence[dict[str, Any]],
+    prompt_ids: list[int],
+    renderer: Renderer,
 ) -> TokenRow | None:
     """The row's own tokens, if this renderer's policy could have sampled them."""
     completion, mask = row.get("completion_ids") or [], row.get("mask") or []
@@ -89,7 +93,7 @@ def _sampled(
         if bit:
             turns[-1].append(token)
         before = bit
-    read = [renderer.parse(turn) for turn in turns]
+    read = [renderer.parse(turn, tools, after_tools=number > 0) for number, turn in enumerate(turns)]
     if [_gist(message) for message in read] != [_gist(message) for message in said if message.role == "assistant"]:
         return None
     labels = [token if bit else IGNORED for token, bit in zip(completion, mask, strict=True)]
