@@ -40,12 +40,15 @@ def grpo_run(config: Callable[..., GRPOConfig], tmp_path: Path) -> Iterator[Call
     writer = TrajectoryWriter(tmp_path / "trajectories.jsonl")
 
     def build(
-        environments: dict[str, Any] | None = None, changes: dict[str, Any] | None = None, **options: Any
+        environments: dict[str, Any] | None = None,
+        changes: dict[str, Any] | None = None,
+        tokenizer: Any = None,
+        **options: Any,
     ) -> GRPORun:
         environments = environments or {"toolrl/PythonMath-v0": make("toolrl/PythonMath-v0", size=50)}
         run = GRPORun(
             load_model("tiny"),
-            load_tokenizer("tiny"),
+            tokenizer or load_tokenizer("tiny"),
             environments,
             config(**(changes or {})),
             writer=writer,

@@ -13,7 +13,8 @@ import torch
 from trl import GRPOTrainer
 
 from toolrl import ConfigError, InfrastructureError, Score, Task, TaskSet, ToolEnv, make, read_trajectories, say, tool
-from toolrl.policy import ScriptedChatPolicy
+from toolrl.models import load_tokenizer
+from toolrl.policy import ScriptedChatPolicy, ScriptedPolicy
 from toolrl.training import GRPORun
 from toolrl.training.trl import ROWS_TOGETHER, prompt_dataset, prompts_needed
 
@@ -235,3 +236,24 @@ def test_what_a_chat_policy_plays_is_never_trained_on(grpo_run: Callable[..., GR
     run.engine.policy = ScriptedChatPolicy([say("<answer>4</answer>")])
     with pytest.raises(ConfigError, match="gives no tokens to train on"):
         play(run)
+
+
+def test_an_answer_that_ends_on_another_token_than_eos_is_not_taken_for_truncated(
+    grpo_run: Callable[..., GRPORun],
+) -> None:
+    tokenizer = load_tokenizer("tiny")
+    tokenizer.eos_token = "</tool_response>"
+    run = grpo_run(tokenizer=tokenizer, dialect="kimi-k2")  # in which <|im_end|> ends a turn too
+    answer = run.renderer.assistant_ids(say("<answer>4</answer>"))
+    assert tokenizer.eos_token_id not in answer
+    run.engine.policy = ScriptedPolicy([answer])
+    batch = play(run)
+    length = len(answer) + 1
+    for ids, sampled, counted in zip(
+        batch["completion_ids"], batch["tool_mask"], batch["completion_mask"], strict=True
+    ):
+        assert ids[:length].tolist() == [*answer, tokenizer.eos_token_id]
+        assert sampled[:length].tolist() == [1] * len(answer) + [0]
+        assert counted[:length].tolist() == [1] * length
+    assert run.trainer._metrics["train"]["completions/clipped_ratio"] == [0.0]
+    assert all(trajectory.completion_ids == answer for trajectory in run.last_batch)
