@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
-from transformers import Qwen3Config
+from transformers import AutoModelForCausalLM, Qwen3Config
 from trl import GRPOConfig
 
 from toolrl import ConfigError
@@ -50,13 +51,45 @@ def test_the_count_is_that_of_the_loaded_model_with_and_without_an_adapter() -> 
     assert (size.trainable, size.parameters) == (trainable, parameters - trainable)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_a_backward_pass_keeps_is_what_autograd_keeps(tmp_path: Path, checkpointing: bool) -> None:
+    small = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 4}
+    config = Qwen3Config(**{**QWEN3_600M, **small, "num_key_value_heads": 2, "vocab_size": 1000})
+    config.save_pretrained(tmp_path)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    parameters = {parameter.data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in parameters:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.get_decoder()(input_ids=torch.zeros((2, 256), dtype=torch.long))
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    size = read_size(str(tmp_path))
+    assert size.activations is not None
+    assert size.checkpointed is not None
+    estimated = size.checkpointed - size.activations / 4 if checkpointing else size.activations
+    assert estimated * 2 * 256 == pytest.approx(measured, rel=0.25)
+
+
 def test_memory_follows_from_batch_optimizer_and_what_is_trained(big: Path, config: Callable[..., GRPOConfig]) -> None:
     size = read_size(str(big))
     full = estimate_memory(size, config(), 100, 4)
     assert full.weights == full.gradients == full.optimizer // 2 == 4 * 596_049_920
     assert estimate_memory(size, config(beta=0.1), 100, 4).weights == 2 * full.weights
-    assert estimate_memory(size, config(gradient_checkpointing=True), 100, 4).activations < full.activations / 8
-    assert estimate_memory(size, config(per_device_train_batch_size=16), 100, 4).activations == 2 * full.activations
+    assert full.activations is not None
+    checkpointed = estimate_memory(size, config(gradient_checkpointing=True), 100, 4)
+    assert checkpointed.activations is not None
+    assert checkpointed.activations < full.activations / 8
+    twice = estimate_memory(size, config(per_device_train_batch_size=16), 100, 4)
+    assert twice.activations == pytest.approx(2 * full.activations, abs=2)
+    unknown = estimate_memory(dataclasses.replace(size, activations=None), config(), 100, 4)
+    assert (unknown.activations, unknown.training) == (None, None)
     adapter = estimate_memory(dataclasses.replace(size, trainable=10), config(beta=0.1), 100, 4)
     assert (adapter.weights, adapter.gradients) == (full.weights, 40)
 

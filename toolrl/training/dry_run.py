@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, ModelConfig  # type: ignore[attr-defined]
 
 from toolrl.env import ToolEnv
@@ -40,15 +40,16 @@ class ModelSize:
     Attributes:
         parameters: All of them; tied ones count once.
         trainable: Those that are trained: fewer with an adapter.
-        layers: Transformer layers.
-        hidden: Width of the residual stream.
+        activations: Bytes that one token leaves for the backward pass in bfloat16; None for an architecture that
+            cannot be measured.
+        checkpointed: The same with gradient checkpointing: the layers' inputs, and one layer being computed again.
         cached: Numbers that one token leaves in the key-value caches of all layers.
     """
 
     parameters: int
     trainable: int
-    layers: int
-    hidden: int
+    activations: float | None
+    checkpointed: float | None
     cached: int
 
 
@@ -60,19 +61,21 @@ class MemoryEstimate:
         weights: The model, and a frozen copy of it where the loss wants one.
         gradients: Of what is trained.
         optimizer: Its state.
-        activations: Kept for the backward pass of one micro-batch of the longest episodes.
+        activations: Kept for the backward pass of one micro-batch of the longest episodes; None if unknown.
         cache: Keys and values of one of the longest episodes; sampling holds many.
     """
 
     weights: int
     gradients: int
     optimizer: int
-    activations: int
+    activations: int | None
     cache: int
 
     @property
-    def training(self) -> int:
-        """What a backward pass needs."""
+    def training(self) -> int | None:
+        """What a backward pass needs; None if unknown."""
+        if self.activations is None:
+            return None
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
@@ -90,10 +93,11 @@ def read_size(name: str, *, revision: str = "main", peft_config: Any = None) -> 
     try:
         config = AutoConfig.from_pretrained(ALIASES.get(name, name), revision=revision)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the configuration of the model {name!r}: {error}") from None
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    activations, checkpointed = _kept_for_backward(model)
     if peft_config is not None:
         from peft import get_peft_model
 
@@ -103,17 +107,52 @@ def read_size(name: str, *, revision: str = "main", peft_config: Any = None) -> 
     text = config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return ModelSize(
-        parameters, trainable, text.num_hidden_layers, text.hidden_size, 2 * text.num_hidden_layers * heads * width
-    )
+    return ModelSize(parameters, trainable, activations, checkpointed, 2 * text.num_hidden_layers * heads * width)
+
+
+def _kept_for_backward(model: PreTrainedModel) -> tuple[float, float] | tuple[None, None]:
+    """Bytes for each token, without and with gradient checkpointing; see `ModelSize`."""
+    try:
+        whole = _bytes_per_token(model.train())
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        inputs = _bytes_per_token(model)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):  # of no common architecture
+        return None, None
+    return whole, inputs + whole / model.config.get_text_config().num_hidden_layers
+
+
+def _bytes_per_token(model: PreTrainedModel, length: int = 64) -> float:
+    """What autograd keeps for each token, the attention matrix left out, which the kernels of GPUs do not store.
+
+    On the meta device nothing is computed. What is kept there grows with the length and, for the matrix, with its
+    square: two lengths tell the two apart.
+    """
+    once, twice = _kept_bytes(model, length), _kept_bytes(model, 2 * length)
+    return (4 * once - twice) / (2 * length)
+
+
+def _kept_bytes(model: PreTrainedModel, length: int) -> int:
+    ids = torch.zeros((1, length), dtype=torch.long, device="meta")
+    mask = torch.ones((1, 1, length, length), dtype=torch.bool, device="meta")
+    known = {tensor.untyped_storage()._cdata for tensor in (mask, *model.parameters())}
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no other storage gets the same address
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in known:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def estimate_memory(size: ModelSize, args: GRPOConfig, prompt_tokens: int, weight_bytes: int) -> MemoryEstimate:
-    """Estimate what training takes on one device: rough, but of the right size.
+    """Estimate what training takes on one device.
 
-    Activations are counted as by Korthikanti et al. (https://arxiv.org/abs/2205.05198), without the attention matrix,
-    which today's kernels do not store: 34 bytes for each number that enters a layer; with gradient checkpointing 2,
-    and 34 in the layer that is being computed again. The output head works in tiles, which are not counted.
+    Activations are what autograd keeps of the model's own layers in bfloat16, to about a quarter. Not counted are the output head, which
+    works in tiles, the copies that autocast makes of weights in float32, and what the allocator leaves unused.
 
     Args:
         size: Of the model.
@@ -123,14 +162,13 @@ def estimate_memory(size: ModelSize, args: GRPOConfig, prompt_tokens: int, weigh
     """
     frozen = size.parameters if args.beta and size.trainable == size.parameters else 0
     length = prompt_tokens + int(args.max_completion_length or 0)
-    inputs = args.per_device_train_batch_size * length * size.hidden
-    activations = inputs * (2 * size.layers + 34 if args.gradient_checkpointing else 34 * size.layers)
+    per_token = size.checkpointed if args.gradient_checkpointing else size.activations
     optimizer = str(getattr(args.optim, "value", args.optim))
     return MemoryEstimate(
         weights=(size.parameters + frozen) * weight_bytes,
         gradients=size.trainable * weight_bytes,
         optimizer=size.trainable * (2 if "8bit" in optimizer else weight_bytes * (2 if "adam" in optimizer else 1)),
-        activations=activations,
+        activations=None if per_token is None else int(per_token * args.per_device_train_batch_size * length),
         cache=size.cached * min(weight_bytes, 2) * length,
     )
 
@@ -238,5 +276,5 @@ def _memory_table(size: ModelSize, memory: MemoryEstimate) -> Table:
     }
     for name in parts:
         table.add_column(name, justify="right")
-    table.add_row(*(f"{amount / MIB:,.0f} MiB" for amount in parts.values()))
+    table.add_row(*("-" if amount is None else f"{amount / MIB:,.0f} MiB" for amount in parts.values()))
     return table
