@@ -151,8 +151,9 @@ def _kept_bytes(model: PreTrainedModel, length: int) -> int:
 def estimate_memory(size: ModelSize, args: GRPOConfig, prompt_tokens: int, weight_bytes: int) -> MemoryEstimate:
     """Estimate what training takes on one device.
 
-    Activations are what autograd keeps of the model's own layers in bfloat16, to about a quarter. Not counted are the output head, which
-    works in tiles, the copies that autocast makes of weights in float32, and what the allocator leaves unused.
+    Activations are what autograd keeps of the model's own layers in bfloat16, to about a quarter. Not counted are the
+    output head, which works in tiles, the copies that autocast makes of weights in float32, and what the allocator
+    leaves unused.
 
     Args:
         size: Of the model.
