@@ -27,6 +27,15 @@ TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<
 # Merges are learned from this: some of them run through the texts of control tokens.
 CORPUS = ["system user assistant tool <|im_start|> <|im_end|> <tool_call> </tool_call> im_end arguments name the"] * 4
 
+# Folders of long tests. Begun last, one of them would run alone while the other workers have nothing left to do.
+LONG = ("notebooks", "training", "audit", "policy", "tiny")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long tests first; `--no-loadscope-reorder` lets them stay there."""
+    order = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.parent, len(order)))
+
 
 @pytest.fixture(scope="session")
 def byte_tokenizer() -> PreTrainedTokenizerFast:

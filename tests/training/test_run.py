@@ -126,6 +126,7 @@ def test_kill_leaves_whole_lines_and_the_run_resumes(tmp_path: Path) -> None:
     assert all(list(read_trajectories(path / "trajectories.jsonl")))
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(tmp_path: Path) -> None:
     path = tmp_path / "two"
     arguments = [a for a in SMALL if not a.startswith("--eval_tasks")]
