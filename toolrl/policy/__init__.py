@@ -1,5 +1,6 @@
 """Policies: token ids in, sampled token ids out; behind chat APIs, messages in and messages out."""
 
+import importlib
 from typing import Any
 
 from toolrl.policy.base import ChatPolicy, Policy, Reply
@@ -17,13 +18,15 @@ __all__ = [
     "ScriptedChatPolicy",
     "ScriptedPolicy",
     "TransformersPolicy",
+    "VLLMPolicy",
+    "VLLMServerPolicy",
 ]
+
+# torch and transformers load only for those who ask for a policy that needs them.
+_MODULES = {"TransformersPolicy": "transformers", "VLLMPolicy": "vllm", "VLLMServerPolicy": "vllm_server"}
 
 
 def __getattr__(name: str) -> Any:
-    # torch and transformers load only for those who ask for the policy that needs them.
-    if name == "TransformersPolicy":
-        from toolrl.policy.transformers import TransformersPolicy
-
-        return TransformersPolicy
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"toolrl.policy.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

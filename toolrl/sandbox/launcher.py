@@ -6,7 +6,6 @@ import contextlib
 import functools
 import json
 import os
-import re
 import resource
 import socket
 import subprocess
@@ -21,8 +20,9 @@ from typing import Any, Protocol
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import SandboxLimits
+from toolrl.sandbox.leftovers import make_folder
 from toolrl.sandbox.levels import ActiveLayers
-from toolrl.sandbox.plumbing import remove_tree, start_time
+from toolrl.sandbox.plumbing import remove_tree
 
 # toolrl.sandbox without its __init__, which imports more than the standard library.
 _START = f"""import sys, types
@@ -41,7 +41,6 @@ _ONE_THREAD = {  # a fork would lose the others, and a process with threads may 
 _NOBODY = 65_534  # with namespaces; see isolation.NOBODY
 _FIRST_UID = 64_000  # without namespaces a root zygote gives each session a user id of its own
 _MAX_SANDBOXES = 20_000  # of one process; then another is started
-_FOLDER = re.compile(r"toolrl-sandbox-(\d+)-(\d+)-(\d+)-")  # process namespace, pid, start time
 
 
 def _allow_many_files() -> None:
@@ -64,9 +63,8 @@ class Zygote:
     """
 
     def __init__(self, *, without: Iterable[str] = (), packages: bool = False) -> None:
-        remove_leftovers()
         _allow_many_files()
-        self._directory = tempfile.mkdtemp(prefix=_folder_prefix(os.getpid()))
+        self._directory = make_folder("sandbox")
         self._lock = threading.Lock()
         self._directories = 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -202,20 +200,6 @@ def _stop(pid: int, control: socket.socket, process: subprocess.Popen, directory
         process.kill()
         process.wait()
     remove_tree(directory)
-
-
-def _folder_prefix(pid: int) -> str:
-    return f"toolrl-sandbox-{os.stat('/proc/self/ns/pid').st_ino}-{pid}-{start_time(pid)}-"
-
-
-def remove_leftovers() -> None:
-    """Remove the directories of processes that died without closing their sandboxes."""
-    here = os.stat("/proc/self/ns/pid").st_ino
-    for entry in os.scandir(tempfile.gettempdir()):
-        match = _FOLDER.match(entry.name)
-        if match and int(match[1]) == here and start_time(match[2]) != match[3]:
-            with contextlib.suppress(OSError):  # another user's, or another process was faster
-                remove_tree(entry.path)
 
 
 class _Inherited(Protocol):

@@ -3,11 +3,59 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolrl.env import ToolEnv, make
 from toolrl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from toolrl.policy.weights import Transfer
+
+# Mean difference between sampler and trainer that raises the alarm, in nats a token. An engine in float32 is within
+# 1e-4, one in bfloat16 near 0.02.
+MISMATCH_LIMIT = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerSettings:
+    """Which sampler, and how it is set up.
+
+    Attributes:
+        kind: "transformers": the trained model itself. "vllm": an engine of each process's own. Else addresses of vLLM
+            servers, separated by commas.
+        transfer: How weights travel to vLLM; by default "file" without a GPU, else "ipc" to an engine and "nccl" to
+            servers.
+        sequences: Sequences that transformers generates together; None for the device's default.
+        engine: Further arguments of vLLM's `AsyncEngineArgs`.
+    """
+
+    kind: str = "transformers"
+    transfer: Transfer | None = None
+    sequences: int | None = None
+    engine: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ConfigError: There is no such sampler or way, or settings are for another sampler.
+        """
+        if self.kind not in ("transformers", "vllm") and not self.urls:
+            raise ConfigError(f"sampler must be 'transformers', 'vllm' or addresses of vLLM servers, got {self.kind!r}")
+        if self.transfer not in (None, "file", "ipc", "nccl"):
+            raise ConfigError(f"weight_transfer must be 'file', 'ipc' or 'nccl', got {self.transfer!r}")
+        if self.kind == "vllm" and self.transfer == "nccl":
+            raise ConfigError("weights go to an engine of one's own by 'file' or 'ipc'; 'nccl' is for servers")
+        if self.engine and self.kind != "vllm":
+            raise ConfigError(f"engine_settings are for sampler 'vllm', not for {self.kind!r}")
+
+    @property
+    def urls(self) -> list[str]:
+        """Addresses of servers, if it is those."""
+        urls = [url.strip() for url in self.kind.split(",")]
+        return urls if all(url.startswith(("http://", "https://")) for url in urls) else []
 
 
 @dataclass
@@ -41,8 +89,33 @@ class ToolrlArguments:
     )
     concurrency: int = field(default=256, metadata={"help": "Episodes in flight per process."})
     retries: int = field(default=2, metadata={"help": "Further attempts after an infrastructure fault."})
+    sampler: str = field(
+        default="transformers",
+        metadata={
+            "help": "What generates: 'transformers' (the trained model itself), 'vllm' (an engine of each process's "
+            "own), or addresses of vLLM servers, separated by commas."
+        },
+    )
+    weight_transfer: str = field(
+        default="",
+        metadata={
+            "help": "How weights travel to vLLM: 'file', 'ipc' (to an engine on the same GPU), 'nccl' (to servers). "
+            "Default: 'file' without a GPU, else 'ipc' and 'nccl'."
+        },
+    )
+    engine_settings: str = field(
+        default="{}",
+        metadata={"help": "Further settings of sampler 'vllm', by vLLM's names, as JSON: {\"max_num_seqs\": 128}."},
+    )
     generation_sequences: int = field(
-        default=0, metadata={"help": "Sequences generated together; 0 for the device's default."}
+        default=0, metadata={"help": "Sequences that transformers generates together; 0 for the device's default."}
+    )
+    mismatch_limit: float = field(
+        default=MISMATCH_LIMIT,
+        metadata={
+            "help": "Warn when sampler and trainer differ by more nats a token in the mean; 0 for never. "
+            "The numbers are logged as mismatch/..."
+        },
     )
     chat_template: str = field(
         default="", metadata={"help": "Path of a Jinja chat template to use in place of the model's."}
@@ -52,6 +125,18 @@ class ToolrlArguments:
         metadata={"help": "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does."},
     )
     sample_every: int = field(default=0, metadata={"help": "Print one episode every so many steps; 0 for never."})
+
+    def sampler_settings(self) -> SamplerSettings:
+        """What generates.
+
+        Raises:
+            ConfigError: There is no such sampler, or settings are for another one.
+        """
+        engine = parse_json("engine_settings", self.engine_settings)
+        if not isinstance(engine, dict):
+            raise ConfigError(f'engine_settings must be like {{"max_num_seqs": 128}}, got {self.engine_settings!r}')
+        transfer: Any = self.weight_transfer or None
+        return SamplerSettings(self.sampler, transfer, self.generation_sequences or None, engine)
 
     def weighted_envs(self) -> dict[str, float]:
         """Environment ids with their weights.
@@ -94,10 +179,19 @@ def parse_env_settings(text: str | dict[str, Any]) -> dict[str, dict[str, Any]]:
     Raises:
         ConfigError: It is something else.
     """
-    try:
-        settings = json.loads(text) if isinstance(text, str) else text
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"env_settings is not valid JSON ({error}): {text!r}") from None
+    settings = parse_json("env_settings", text)
     if not isinstance(settings, dict) or not all(isinstance(value, dict) for value in settings.values()):
         raise ConfigError(f'env_settings must be like {{"toolrl/PythonMath-v0": {{"size": 500}}}}, got {text!r}')
     return settings
+
+
+def parse_json(name: str, text: str | dict[str, Any]) -> Any:
+    """A setting given as JSON or (from YAML) as a mapping.
+
+    Raises:
+        ConfigError: It is not JSON.
+    """
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{name} is not valid JSON ({error}): {text!r}") from None

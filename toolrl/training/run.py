@@ -95,7 +95,8 @@ def train(
         "max_turn_tokens": arguments.max_turn_tokens,
         "concurrency": arguments.concurrency,
         "retries": arguments.retries,
-        "generation_sequences": arguments.generation_sequences or None,
+        "sampler": arguments.sampler_settings(),
+        "mismatch_limit": arguments.mismatch_limit,
     }
     if arguments.dry_run:
         dry_run(name, tokenizer, training, args, model_config, console, **settings)
@@ -122,12 +123,13 @@ def train(
             if main:
                 write_config(folder / "config.yaml", arguments, args, model_config)
             reports = _read_reports(folder) if checkpoint else {}
+            run.sync_weights()
             if held_out and main and "before" not in reports:
                 reports["before"] = _evaluate(run, held_out, arguments, args, writer, "before")
                 _write_reports(folder, reports)
             run.trainer.accelerator.wait_for_everyone()
             run.trainer.train(resume_from_checkpoint=checkpoint)
-            run.policy.weights_changed()
+            run.sync_weights()
             run.trainer.save_model(str(folder / "model"))
             if held_out and main:
                 reports["after"] = _evaluate(run, held_out, arguments, args, writer, "after")

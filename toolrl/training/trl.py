@@ -10,7 +10,7 @@ trainer/grpo_trainer.py):
 - A reward of None leaves a sample out of its group's baseline, and gives it advantage 0.
 - Whether a completion is truncated is read from its last token.
 - `_compute_loss` gets log-probabilities and entropies from `_get_per_token_logps_and_entropies` and masks
-  them; what it masks need not be computed. See `SampledTokensTrainer`.
+  them; what it masks need not be computed. See `trainer.py`.
 """
 
 from __future__ import annotations
@@ -21,97 +21,21 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-import trl.trainer.utils
 from datasets import Dataset
-from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
-from trl.kernels import chunked_logprob
 
 from toolrl.chat import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation.evaluate import task_info
-from toolrl.policy.transformers import TransformersPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest
+from toolrl.training.arguments import MISMATCH_LIMIT, SamplerSettings
 from toolrl.training.metrics import batch_metrics
+from toolrl.training.sampler import open_policy, update
+from toolrl.training.trainer import SampledTokensTrainer
 from toolrl.trajectory import Trajectory, TrajectoryWriter
 from toolrl.types import Sampling, StopReason, Task
-
-# Rows that go through the model together, padded to the longest of them.
-ROWS_TOGETHER = 16
-# Without Triton, TRL's fused head scores every position, those without a label too, since some accelerators
-# want shapes that never change. A CPU does not. The name decides nothing else in that module.
-trl.trainer.utils._use_triton = (  # type: ignore[attr-defined]
-    lambda device: device.type == "cpu" or chunked_logprob._use_triton(device)
-)
-
-
-class SampledTokensTrainer(GRPOTrainer):
-    """TRL's trainer without the work that its loss masks away.
-
-    TRL pads a batch to its longest prompt and its longest completion, and projects every position of the
-    completions onto the vocabulary. Most tokens of an episode with tools are observations or padding. Here
-    rows of like length go through the model together, and only sampled tokens are scored: the same loss.
-    """
-
-    _sampled: Tensor | None = None  # (B, C), while a loss is computed
-
-    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
-        self._sampled = inputs["completion_mask"] * inputs.get("tool_mask", 1)
-        try:
-            return super()._compute_loss(model, inputs)
-        finally:
-            self._sampled = None
-
-    def _get_per_token_logps_and_entropies(
-        self,
-        model: torch.nn.Module,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-        compute_aux_loss: bool = False,
-        **inputs: Any,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Log-probabilities and entropies (B, C); 0 where nothing was sampled."""
-        if compute_aux_loss or any(value is not None for value in inputs.values()):  # experts; images
-            return super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **inputs,
-            )
-        scored = attention_mask.clone()  # (B, P + C)
-        scored[:, :-logits_to_keep] = 0
-        if self._sampled is not None:
-            scored[:, -logits_to_keep:] *= self._sampled
-        labels = input_ids.masked_fill(scored == 0, -100)
-        order = attention_mask.sum(1).argsort()
-        logprobs, entropies = [], []
-        for rows in order.split(min(batch_size or ROWS_TOGETHER, ROWS_TOGETHER)):
-            used = attention_mask[rows].any(0).nonzero()
-            columns = slice(int(used[0]), int(used[-1]) + 1)
-            with self.accelerator.autocast():
-                outputs = model(
-                    input_ids=input_ids[rows, columns],
-                    attention_mask=attention_mask[rows, columns],
-                    labels=labels[rows, columns],
-                    fused_lm_head=True,
-                )
-            # Of position t is the token at t + 1: back to where TRL looks for them, (rows, P + C).
-            margins = (columns.start + 1, input_ids.size(1) - columns.stop)
-            logprobs.append(torch.nn.functional.pad(outputs.log_probs, margins)[:, -logits_to_keep:])
-            if compute_entropy:
-                entropies.append(torch.nn.functional.pad(outputs.entropy, margins)[:, -logits_to_keep:])
-        back = order.argsort()
-        return torch.cat(logprobs)[back], torch.cat(entropies)[back] if compute_entropy else None, None
 
 
 class GRPORun:
@@ -119,7 +43,7 @@ class GRPORun:
 
     Attributes:
         trainer: The trainer; call `trainer.train()`.
-        policy: Samples with the model being trained.
+        policy: Samples, with the weights of the model being trained.
         renderer: Of the trainer's tokenizer.
         dataset: One prompt per row.
         last_batch: The latest trajectories, in TRL's order.
@@ -143,7 +67,8 @@ class GRPORun:
         max_turn_tokens: int = 512,
         concurrency: int = 256,
         retries: int = 2,
-        generation_sequences: int | None = None,
+        sampler: SamplerSettings | None = None,
+        mismatch_limit: float = MISMATCH_LIMIT,
         callbacks: list[Any] | None = None,
     ):
         """Build the trainer.
@@ -163,7 +88,9 @@ class GRPORun:
             max_turn_tokens: Sampled tokens per turn.
             concurrency: Episodes in flight.
             retries: Further attempts after an infrastructure fault.
-            generation_sequences: Sequences generated together; None for the device's default.
+            sampler: What generates; by default the trained model itself.
+            mismatch_limit: Mean difference between the sampler's and the trainer's log-probabilities, in nats a token,
+                above which `mismatch/alarm` is 1; 0 for no alarm.
             callbacks: For the trainer.
 
         Raises:
@@ -175,7 +102,6 @@ class GRPORun:
         self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect)
         self.last_batch: list[Trajectory] = []
         self._writer = writer
-        self._synced_step = 0
         # A resumed run may play a step again: ids tell the sessions apart.
         self.session = secrets.token_hex(3)
         self.dataset = prompt_dataset(self.environments, weights or {}, prompts_needed(args, train_tasks), task_seed)
@@ -190,12 +116,11 @@ class GRPORun:
             peft_config=peft_config,
             callbacks=callbacks,
         )
-        self.policy = TransformersPolicy(
-            self._base_model(),
-            stop_token_ids=self.renderer.stop_token_ids,
-            max_sequences=generation_sequences,
-            seed=args.seed + self.trainer.accelerator.process_index,
-        )
+        self.trainer.mismatch_limit = mismatch_limit
+        sampler = sampler or SamplerSettings()
+        self.policy = open_policy(sampler, self.trainer, self._base_model(), self.renderer, args)
+        # The model itself has its own weights from the start.
+        self._synced_step = 0 if sampler.kind == "transformers" else -1
         self.engine = RolloutEngine(
             self.policy,
             self.renderer,
@@ -205,6 +130,11 @@ class GRPORun:
             retries=retries,
             on_trajectory=writer.write if writer else None,
         )
+
+    def sync_weights(self) -> None:
+        """Sample with the trained model's weights as they are now. A collective where those are split."""
+        update(self.policy)
+        self._synced_step = self.trainer.state.global_step
 
     def close(self) -> None:
         """Stop generation and close the environments."""
@@ -221,9 +151,8 @@ class GRPORun:
         """TRL's `rollout_func`: play one episode per prompt (N,), and hand over tokens, logprobs and masks."""
         step = trainer.state.global_step
         if step != self._synced_step:
-            self.policy.weights_changed()
-            self._synced_step = step
-        rank, mode = trainer.accelerator.process_index, "train" if self.policy.model.training else "eval"
+            self.sync_weights()
+        rank, mode = trainer.accelerator.process_index, "train" if self.trainer.is_training else "eval"
         requests = []
         for index, prompt in enumerate(prompts):
             env_id, task = self.find_task(prompt)
@@ -302,8 +231,6 @@ def prompt_dataset(environments: Mapping[str, ToolEnv], weights: Mapping[str, fl
 
 
 def _check(args: GRPOConfig) -> None:
-    if args.use_vllm:
-        raise ConfigError("use_vllm is not supported yet: rollouts sample with transformers; remove --use_vllm")
     if (args.top_p or 1.0) < 1.0 or args.top_k or args.min_p:
         raise ConfigError(
             f"top_p={args.top_p}, top_k={args.top_k}, min_p={args.min_p}: truncated sampling biases the importance "

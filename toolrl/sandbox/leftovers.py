@@ -1,0 +1,35 @@
+"""Folders that name the process they belong to, so that those of a killed process are found and removed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+
+from toolrl.sandbox.plumbing import remove_tree, start_time
+
+
+def make_folder(kind: str, parent: str | None = None) -> str:
+    """Make a folder of this process in `parent`, by default where temporary files are.
+
+    What dead processes have left there of the same kind is removed first.
+    """
+    parent = parent or tempfile.gettempdir()
+    remove_leftovers(kind, parent)
+    prefix = f"toolrl-{kind}-{_process_namespace()}-{os.getpid()}-{start_time(os.getpid())}-"
+    return tempfile.mkdtemp(prefix=prefix, dir=parent)
+
+
+def remove_leftovers(kind: str, parent: str | None = None) -> None:
+    """Remove the folders of processes that are gone. Those of other process namespaces are left alone."""
+    pattern = re.compile(rf"toolrl-{kind}-(\d+)-(\d+)-(\d+)-")
+    for entry in os.scandir(parent or tempfile.gettempdir()):
+        match = pattern.match(entry.name)
+        if match and int(match[1]) == _process_namespace() and start_time(match[2]) != match[3]:
+            with contextlib.suppress(OSError):  # another user's, or another process was faster
+                remove_tree(entry.path)
+
+
+def _process_namespace() -> int:
+    return os.stat("/proc/self/ns/pid").st_ino

@@ -1,0 +1,153 @@
+"""What generates while TRL trains: the trained model itself, a vLLM engine, vLLM servers, or what TRL has set up."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
+
+from toolrl.chat import Renderer
+from toolrl.errors import ConfigError
+from toolrl.models import ALIASES
+from toolrl.policy.base import Policy
+from toolrl.policy.transformers import TransformersPolicy
+from toolrl.policy.vllm import VLLMPolicy
+from toolrl.policy.vllm_colocated import ColocatedVLLMPolicy
+from toolrl.policy.vllm_server import VLLMServerPolicy
+from toolrl.training.arguments import SamplerSettings
+
+with warnings.catch_warnings():
+    # TRL 1.16 names 0.31 as the newest vLLM that it knows; what is used of it here is tested with 0.32.
+    warnings.filterwarnings("ignore", message="TRL currently supports vLLM")
+    from trl.generation.vllm_generation import VLLMGeneration
+
+
+class TrainerWeights(VLLMGeneration):
+    """TRL's way to all weights of a model, under the names of its checkpoint, whatever splits, wraps or adapts it.
+
+    It is a method of the class that holds TRL's own engine, which is not made here.
+    """
+
+    def __init__(self, trainer: GRPOTrainer):
+        assert trainer.model is not None
+        self.model = trainer.model  # type: ignore[assignment] # TRL itself passes it so
+        self.accelerator = trainer.accelerator
+        self._dist = trainer._dist
+
+    def __call__(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Give them one by one; a collective of all processes."""
+        return self._iter_named_params()
+
+
+def open_policy(
+    settings: SamplerSettings, trainer: GRPOTrainer, model: PreTrainedModel, renderer: Renderer, args: GRPOConfig
+) -> Policy:
+    """Open the sampler of a run, with `trainer` as the source of its weights.
+
+    Args:
+        settings: Which one.
+        trainer: Its model is what is trained.
+        model: What generates if the sampler is "transformers".
+        renderer: Of the run.
+        args: TRL's `vllm_...` settings apply to an engine too.
+
+    Raises:
+        ConfigError: Settings contradict each other, or the engine's context is too short.
+    """
+    stops, rank = renderer.stop_token_ids, trainer.accelerator.process_index
+    seed = args.seed + rank
+    if args.use_vllm:
+        return _trls_own(settings, trainer, renderer, args)
+    if settings.kind == "transformers":
+        return TransformersPolicy(model, stop_token_ids=stops, max_sequences=settings.sequences, seed=seed)
+    on_gpu = trainer.accelerator.device.type == "cuda"
+    policy: VLLMPolicy | VLLMServerPolicy
+    if settings.kind == "vllm":
+        name = str(model.name_or_path)
+        policy = VLLMPolicy(
+            ALIASES.get(name, name),
+            stop_token_ids=stops,
+            transfer=settings.transfer or ("ipc" if on_gpu else "file"),
+            sleep=args.vllm_enable_sleep_mode,
+            seed=seed,
+            engine={**(_engine_memory(args) if on_gpu else {}), **settings.engine},
+        )
+    else:
+        policy = VLLMServerPolicy(settings.urls, stop_token_ids=stops, tokenizer=renderer.tokenizer)
+    try:
+        check_context(policy.max_model_len, args)
+        if isinstance(policy, VLLMPolicy):
+            policy.connect(TrainerWeights(trainer))
+        else:
+            policy.connect(TrainerWeights(trainer), settings.transfer or ("nccl" if on_gpu else "file"), rank=rank)
+    except BaseException:
+        policy.close()
+        raise
+    # From here on TRL corrects for a sampler that is not quite the trainer. Nothing is left for it to synchronise.
+    trainer.use_vllm = True
+    trainer.vllm_generation = _Synchronised()  # type: ignore[assignment]
+    trainer._last_loaded_step = -1
+    return policy
+
+
+def update(policy: Policy) -> None:
+    """Have the sampler go on with the trainer's weights as they are now."""
+    if isinstance(policy, VLLMPolicy) or (isinstance(policy, VLLMServerPolicy) and policy.connected):
+        policy.update_weights()
+    elif isinstance(policy, (ColocatedVLLMPolicy, TransformersPolicy, VLLMServerPolicy)):
+        policy.weights_changed()
+
+
+def check_context(max_model_len: int, args: GRPOConfig) -> None:
+    """Raises ConfigError: An episode does not fit into the engine's context."""
+    if int(args.max_completion_length or 0) >= max_model_len:
+        raise ConfigError(
+            f"max_completion_length={args.max_completion_length} and a prompt do not fit into vLLM's context of "
+            f"{max_model_len} tokens; shorten episodes, or set vllm_max_model_length if the model takes more"
+        )
+
+
+def _engine_memory(args: GRPOConfig) -> dict[str, Any]:
+    """TRL's settings of an engine, as far as they were given or a GPU needs them."""
+    given = {
+        "gpu_memory_utilization": args.vllm_gpu_memory_utilization,
+        "tensor_parallel_size": args.vllm_tensor_parallel_size,
+        "max_model_len": args.vllm_max_model_length,
+        "model_impl": args.vllm_model_impl,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _trls_own(settings: SamplerSettings, trainer: GRPOTrainer, renderer: Renderer, args: GRPOConfig) -> Policy:
+    """Sample from what TRL has set up for `use_vllm`; it sends the weights itself.
+
+    Raises:
+        ConfigError: Settings contradict each other.
+    """
+    if settings.kind != "transformers":
+        raise ConfigError(f"use_vllm and sampler={settings.kind!r} are two samplers; choose one")
+    policy: ColocatedVLLMPolicy | VLLMServerPolicy
+    if args.vllm_mode == "server":
+        url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
+        policy = VLLMServerPolicy(url, stop_token_ids=renderer.stop_token_ids, tokenizer=renderer.tokenizer)
+    elif args.vllm_tensor_parallel_size > 1 or args.vllm_enable_sleep_mode:
+        raise ConfigError(
+            "with use_vllm and colocate, every process drives an engine of its own that stays awake: "
+            f"vllm_tensor_parallel_size={args.vllm_tensor_parallel_size}, "
+            f"vllm_enable_sleep_mode={args.vllm_enable_sleep_mode}; take sampler 'vllm' in place of use_vllm for either"
+        )
+    else:
+        policy = ColocatedVLLMPolicy(trainer.vllm_generation.llm, stop_token_ids=renderer.stop_token_ids)
+    check_context(policy.max_model_len, args)
+    return policy
+
+
+class _Synchronised:
+    """Stands where TRL looks for an engine to update: `GRPORun` has done it."""
+
+    def sync_weights(self) -> None:
+        """Nothing left to do."""
