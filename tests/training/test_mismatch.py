@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from toolrl.policy import TransformersPolicy
 from toolrl.training import GRPORun
+from toolrl.training.callbacks import ProgressCallback
 from toolrl.training.mismatch import Mismatch, add, compare
 
 
@@ -79,3 +82,13 @@ def test_a_sampler_that_tells_other_logprobs_trips_the_alarm(
     run.trainer.train()
     assert logged(run, "mismatch/mean") == pytest.approx([0.1], abs=1e-3)
     assert logged(run, "mismatch/alarm") == [alarm]
+
+
+@pytest.mark.parametrize("alarm", [0.0, 1.0])
+def test_an_alarm_is_printed(alarm: float) -> None:
+    console = Console(record=True, width=300)
+    logs = {"reward": 0.5, "mismatch/mean": 0.25, "mismatch/max": 3.0, "mismatch/masked_share": 0.5}
+    ProgressCallback(console).on_log(
+        TrainingArguments(use_cpu=True), TrainerState(), TrainerControl(), {**logs, "mismatch/alarm": alarm}
+    )
+    assert ("differ by 0.250 nats a token, at most by 3.00; 50% of" in console.export_text()) is bool(alarm)

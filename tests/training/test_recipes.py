@@ -13,7 +13,9 @@ from toolrl.training.run import find_config, parse_arguments
 RECIPES = sorted(path.stem for path in (Path(toolrl.training.__file__).parent / "recipes").glob("*.yaml"))
 ON_A_CPU = ("tiny", "database")
 # How many devices each is for, as its first lines say.
-DEVICES = dict.fromkeys(RECIPES, 1) | {"search_r1_qwen2.5_3b": 8, "torl_qwen2.5_math_1.5b": 8}
+DEVICES = dict.fromkeys(RECIPES, 1) | dict.fromkeys(
+    ("search_r1_qwen2.5_3b", "torl_qwen2.5_math_1.5b", "vllm_8gpu", "vllm_2nodes"), 8
+)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -22,6 +24,7 @@ def test_a_recipe_can_be_read_and_its_batches_come_out_even(name: str) -> None:
     arguments, args, model_config = parse_arguments(["--config", name, "--use_cpu=true", "--bf16=false"])
     assert model_config.model_name_or_path
     assert arguments.weighted_envs()
+    assert arguments.sampler_settings().kind
     episodes = int(args.generation_batch_size or 0) * DEVICES[name]
     assert episodes % args.num_generations == 0
     update = args.per_device_train_batch_size * args.gradient_accumulation_steps * DEVICES[name]

@@ -106,6 +106,13 @@ class ProgressCallback(TrainerCallback):
         elapsed = time.monotonic() - self._start
         head = f"step {state.global_step:>4}/{state.max_steps} {elapsed:5.0f} s  reward {logs['reward']:.3f}  "
         self._console.print(Text(head + "  ".join(parts)), soft_wrap=True)
+        if logs.get("mismatch/alarm"):
+            mean, most, masked = (logs[f"mismatch/{name}"] for name in ("mean", "max", "masked_share"))
+            self._console.print(
+                f"the sampler is not the trainer: log-probabilities differ by {mean:.3f} nats a token, "
+                f"at most by {most:.2f}; {masked:.0%} of the tokens are left out",
+                style="bold red",
+            )
         if self._sample_every and state.global_step % self._sample_every == 0 and self.run and self.run.last_batch:
             print_episode(self._console, self.run.last_batch[0])
 

@@ -206,6 +206,8 @@ def dry_run(
     size = read_size(name, revision=model_config.model_revision, peft_config=peft_config)
     with tempfile.TemporaryDirectory() as nowhere:
         args.output_dir = nowhere  # the trainer makes its folder
+        # The oracle plays, so nothing else has to be started.
+        args.use_vllm, settings["sampler"] = False, None
         run = GRPORun(load_model("tiny"), tokenizer, environments, args, peft_config=peft_config, **settings)
         with closing(run):
             requests = [_request(run, prompt) for prompt in run.dataset["prompt"][:EPISODES]]
