@@ -1,12 +1,13 @@
 """Rollouts on vLLM: TRL's tool loop, which keeps all episodes in step, beside toolrl's engine. In .venv-vllm.
 
 Both have vLLM generate as many tokens as the script's turn has, and go on with the script's: the same work and the same
-conversations. TRL's is `GRPOTrainer(tools=[...])._generate` over `vllm.LLM.generate`, as `use_vllm` with "colocate" calls
-it; ours is `RolloutEngine` over `VLLMPolicy`. The model is the embedded one's architecture with random weights.
+conversations. TRL's is `GRPOTrainer(tools=[...])._generate` over `vllm.LLM.generate`, as `use_vllm` with "colocate"
+calls it; ours is `RolloutEngine` over `VLLMPolicy`. The model is the embedded one's architecture with random weights.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import tempfile
@@ -85,7 +86,7 @@ class ScriptedOverVLLM:
 def engine_runs(tools: list[Callable[..., Any]], renderer: Renderer, model: str) -> list[tuple[float, int]]:
     """Median seconds and prefilled tokens for each tool."""
     found = []
-    vllm = VLLMPolicy(model, stop_token_ids=[1 << 20], engine=SETTINGS)
+    vllm = VLLMPolicy(model, stop_token_ids=[], engine=SETTINGS)
     with closing(vllm):
         policy = ScriptedOverVLLM(vllm, ScriptedPolicy(turns(renderer)))
         engine = RolloutEngine(policy, renderer, sampling=SAMPLING)
@@ -115,13 +116,13 @@ def trl_runs(tools: list[Callable[..., Any]], renderer: Renderer, model: str) ->
     def generate_turn(prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
         nonlocal prefilled
         said = [script.submit(ids, SAMPLING).result().token_ids for ids in prompt_ids]
-        parameters = [sampling_parameters(1.0, len(ids), [1 << 20]) for ids in said]
+        parameters = [sampling_parameters(1.0, len(ids), []) for ids in said]
         prompts: Any = [{"prompt_token_ids": ids} for ids in prompt_ids]
         for output in llm.generate(prompts, parameters, use_tqdm=False):
             prefilled += len(output.prompt_token_ids or []) - (output.num_cached_tokens or 0)
         return said, None
 
-    found = []
+    found: list[tuple[float, int]] = []
     prompts = [[{"role": "user", "content": task.prompt}] for task in make_env(tools[0]).tasks]
     for lookup in tools:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -137,17 +138,26 @@ def trl_runs(tools: list[Callable[..., Any]], renderer: Renderer, model: str) ->
                 processing_class=renderer.tokenizer,
                 tools=[lookup],
             )  # fmt: skip
-        trainer._generate_single_turn = generate_turn
-        llm.reset_prefix_cache()
-        prefilled, start = 0, time.perf_counter()
-        output = trainer._generate(prompts)
-        found.append((time.perf_counter() - start, prefilled))
-        assert all(len(completion) == 2 * CALLS + 1 for completion in output[3])
+        loop = trainer._generate
+
+        def timed(prompts: list[Any], loop: Callable[..., Any] = loop) -> Any:
+            nonlocal prefilled
+            llm.reset_prefix_cache()
+            prefilled, start = 0, time.perf_counter()
+            output = loop(prompts)
+            found.append((time.perf_counter() - start, prefilled))
+            assert all(len(completion) == 2 * CALLS + 1 for completion in output[3])
+            return output
+
+        trainer._generate_single_turn, trainer._generate = generate_turn, timed
+        trainer._generate_and_score_completions([{"prompt": prompt} for prompt in prompts])
     llm.llm_engine.engine_core.shutdown()
     return found
 
 
 def main() -> str:
+    if importlib.util.find_spec("vllm") is None:
+        return "vllm_vs_trl: vLLM is not installed here; make test-vllm sets up .venv-vllm, which has it\n"
     os.environ |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     renderer = Renderer(make_tokenizer())
     with tempfile.TemporaryDirectory() as model:
