@@ -2,7 +2,7 @@
 # make train         train the embedded model on CPU
 # make test          lint, then the tests
 # make test-sandbox  10,000 executions in sandboxes, some hostile, workers killed at random (minutes)
-# make test-slow     the tests that take longer than ten seconds (a minute or two)
+# make test-slow     tests that take longer than ten seconds, and those of further surroundings (minutes)
 # make test-browser  the local page in Chromium (Debian: apt-get install chromium)
 # make test-vllm     sampling and training with vLLM on a CPU, in .venv-vllm (minutes, and 3 GB at the first call)
 # make audit         check and audit every environment that comes with toolrl (minutes)

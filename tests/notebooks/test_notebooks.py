@@ -30,6 +30,8 @@ def test_it_is_kept_with_the_outputs_of_one_run(path: Path) -> None:
     outputs = [output for cell in cells for output in cell.outputs]
     assert outputs
     assert [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"] == []
+    drawn = [output for output in outputs if "Axes>" in output.get("data", {}).get("text/plain", "")]
+    assert all("image/png" in output.data for output in drawn), "a figure is not shown"
     text = path.read_text(encoding="utf-8")
     assert str(FOLDER.parent) not in text, "an output names a path of the machine that it was made on"
 

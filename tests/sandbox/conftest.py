@@ -200,3 +200,16 @@ def eventually(condition: Callable[[], bool]) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+# The level between "full" and "no-userns", and the server's tests once more over a line on which requests fail.
+ONLY_IN_TEST_SLOW = ("no-landlock", "e2b-unlucky")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave what is tested in several surroundings to two of them and `make test-slow`."""
+    for item in items:
+        level = getattr(item, "callspec", None) and item.callspec.params.get("level")
+        if level in ONLY_IN_TEST_SLOW and item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.slow)

@@ -147,7 +147,14 @@ def hostile_tokenizer(byte_tokenizer: PreTrainedTokenizerFast) -> PreTrainedToke
     return tokenizer
 
 
-@pytest.fixture(scope="module", params=TEMPLATES)
+# One that marks turns as ChatML does, one that does not; the others are in `make test-slow`.
+IN_EVERY_RUN = ("qwen3_training", "llama3_training")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=() if name in IN_EVERY_RUN else pytest.mark.slow) for name in TEMPLATES],
+)
 def renderer(
     request: pytest.FixtureRequest,
     hostile_tokenizer: PreTrainedTokenizerFast,

@@ -130,6 +130,7 @@ def test_a_collection_shows_an_episode_with_what_only_its_run_knows(run: Path) -
     (run / "config.yaml").write_text("model_name_or_path: tiny\n")
     shown = episodes.show("train/s/7/1")
     assert shown.trajectory.id == "train/s/7/1"
+    assert repr(shown) == "EpisodeDisplay('train/s/7/1')"
     html = shown._repr_html_()
     assert "+0.94" in html
     assert "No tokenizer was found" not in html

@@ -53,6 +53,10 @@ def test_each_figure_can_be_written(run: Path, tmp_path: Path, name: str) -> Non
     assert (tmp_path / "figure.png").stat().st_size > 1000
 
 
+def test_a_notebook_shows_a_figure_without_pyplot(run: Path) -> None:
+    assert load(run).plot.learning()._repr_png_().startswith(b"\x89PNG")
+
+
 def test_the_flow_counts_what_follows_what(run: Path) -> None:
     axis = load(run).plot.flow().axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["start", "python", "search"]

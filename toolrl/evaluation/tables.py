@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 
 from rich.console import Console
@@ -66,9 +67,10 @@ def before_after_table(before: Mapping[str, EnvReport], after: Mapping[str, EnvR
 
 
 def terminal() -> Console:
-    """A console wide enough for these tables; a file or a pipe has no width of its own."""
-    console = Console()
-    return console if console.is_terminal else Console(width=140)
+    """A console wide enough for these tables; a file, a pipe or a notebook has no width of its own."""
+    console = Console(force_jupyter=False)
+    # A notebook's kernel has colours forced on, and passes for a terminal by that alone.
+    return console if console.is_terminal and sys.stdout.isatty() else Console(force_jupyter=False, width=140)
 
 
 def short_name(env_id: str) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 import transformers
 import yaml
 from rich.console import Console
-from transformers.trainer_callback import PrinterCallback, ProgressCallback as BarCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, ModelConfig, TrlParser, get_peft_config  # type: ignore[attr-defined]
 
 from toolrl.errors import ConfigError, MissingExtra
@@ -116,7 +117,7 @@ def train(
             **settings,
         )
         progress.run = run
-        for replaced in (BarCallback, PrinterCallback):
+        for replaced in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):
             run.trainer.remove_callback(replaced)
         main = run.trainer.is_world_process_zero()
         with closing(run):

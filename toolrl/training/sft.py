@@ -15,7 +15,8 @@ from typing import Any
 import datasets
 from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback as BarCallback
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_callback import PrinterCallback
 from trl import ModelConfig, SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from toolrl.chat import Renderer
@@ -85,7 +86,7 @@ def fine_tune(
         peft_config=adapter_settings(model_config),
         callbacks=[MetricsCallback(folder), _Progress(console)],
     )
-    for replaced in (BarCallback, PrinterCallback):
+    for replaced in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):
         trainer.remove_callback(replaced)
     main = trainer.is_world_process_zero()
     if main:

@@ -116,7 +116,7 @@ def notebook_html(trajectory: Trajectory, **options: Any) -> str:
     return render("notebook.html", body=episode_html(trajectory, **options))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class EpisodeDisplay:
     """An episode with what only its run knows of it; a notebook shows it.
 
@@ -129,6 +129,9 @@ class EpisodeDisplay:
     trajectory: Trajectory
     advantage: float | None
     file: Path
+
+    def __repr__(self) -> str:
+        return f"EpisodeDisplay({self.trajectory.id!r})"
 
     def _repr_html_(self) -> str:
         advantage = self.advantage if self.trajectory.score.value is not None else None

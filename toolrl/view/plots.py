@@ -5,6 +5,7 @@ Each method returns a matplotlib `Figure`, which notebooks show and `figure.save
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from toolrl.view.collection import Trajectories
 
 _END = "end"
+
+
+class Drawing(Figure):
+    """A figure that a notebook shows, whether or not pyplot was set up there."""
+
+    def _repr_png_(self) -> bytes:
+        image = io.BytesIO()
+        self.savefig(image, format="png", metadata={"Software": None})
+        return image.getvalue()
 
 
 class Plots:
@@ -182,7 +192,7 @@ def _interval(values: Any) -> tuple[float, float]:
 
 
 def _axis(title: str, x: str, y: str, height: float = 3.6) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(7, height), layout="constrained")
+    figure = Drawing(figsize=(7, height), layout="constrained")
     axis = figure.subplots()
     axis.set_title(title, fontsize=11)
     axis.set_xlabel(x)
