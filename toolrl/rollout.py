@@ -165,6 +165,7 @@ class RolloutEngine:
     ) -> StopReason:
         """Play one episode; finished turns are appended to `turns`. Returns why it ended."""
         limits, tools = request.env.limits, request.env.toolbox.schemas
+        thinking = _thinking_tokens(request, renderer)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limits.seconds
         ids = list(prompt_ids)  # (P + C,) grows by appending only
@@ -176,7 +177,7 @@ class RolloutEngine:
             started = loop.time()
             try:
                 async with asyncio.timeout_at(deadline) as clock:
-                    sample = await asyncio.wrap_future(policy.submit(ids, sampling))
+                    sample = await _sample(policy, renderer, ids, sampling, thinking, after_tools=bool(turns))
             except TimeoutError:
                 if not clock.expired():
                     raise  # the policy's own
@@ -249,6 +250,39 @@ class RolloutEngine:
 
     def _sampling_within(self, room: int, request: RolloutRequest) -> Sampling:
         return replace(self.sampling, max_tokens=min(self.sampling.max_tokens, request.env.limits.turn_tokens, room))
+
+
+async def _sample(
+    policy: Policy, renderer: Renderer, ids: list[int], sampling: Sampling, thinking: int, *, after_tools: bool
+) -> Sample:
+    """A turn. If it still thinks after `thinking` tokens (0: never), the thinking is ended, and the turn goes on."""
+    if not 0 < thinking < sampling.max_tokens:
+        return await asyncio.wrap_future(policy.submit(ids, sampling))
+    first = await asyncio.wrap_future(policy.submit(ids, replace(sampling, max_tokens=thinking)))
+    end = renderer.end_of_thinking_ids(first.token_ids, after_tools=after_tools)
+    begun = [*first.token_ids, *end]
+    room = sampling.max_tokens - len(begun)
+    if first.finish == "stop" or len(first.token_ids) < thinking or room < 1:
+        return first
+    rest = await asyncio.wrap_future(policy.submit([*ids, *begun], replace(sampling, max_tokens=room)))
+    logprobs = [*first.logprobs, *([0.0] * len(end)), *rest.logprobs]
+    forced = (len(first.token_ids), len(begun)) if end else (0, 0)
+    return Sample([*begun, *rest.token_ids], logprobs, rest.finish, rest.policy_version, forced)
+
+
+def _thinking_tokens(request: RolloutRequest, renderer: Renderer) -> int:
+    """The budget of an episode; 0 for none.
+
+    Raises:
+        ConfigError: The model's turns have no place where thinking could be ended.
+    """
+    tokens = int(request.task.metadata.get("thinking_tokens", request.env.limits.thinking_tokens))
+    if tokens and not renderer.dialect.end_of_thinking:
+        raise ConfigError(
+            f"thinking_tokens={tokens}: in the dialect {renderer.dialect.name!r} thinking cannot be ended for the "
+            "model; set it to 0"
+        )
+    return tokens
 
 
 def _cut(observation: list[int], room: int, renderer: Renderer) -> list[int]:

@@ -87,9 +87,7 @@ class Trajectory:
     @property
     def mask(self) -> list[int]:
         """(C,) 1 where the model sampled the token, 0 where the environment wrote it."""
-        return [
-            bit for turn in self.turns for bit in ([1] * len(turn.sample.token_ids) + [0] * len(turn.observation_ids))
-        ]
+        return [bit for turn in self.turns for bit in (*turn.sample.mask, *([0] * len(turn.observation_ids)))]
 
     @property
     def logprobs(self) -> list[float]:
@@ -227,11 +225,13 @@ def _turn_from_row(turn: dict[str, Any], row: dict[str, Any], start: int, middle
             continue
         failure = ToolFailure(entry["failure"]) if entry["failure"] else None
         results.append(ToolResult(call, entry["output"], failure, entry["seconds"], entry["cut_characters"]))
+    unsampled = [place for place, bit in enumerate(row["mask"][start:middle]) if not bit]
     sample = Sample(
         list(row["completion_ids"][start:middle]),
         list(row["logprobs"][start:middle]),
         turn["finish"],
         turn["policy_version"],
+        (unsampled[0], unsampled[-1] + 1) if unsampled else (0, 0),
     )
     return Turn(
         sample,

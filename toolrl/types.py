@@ -142,16 +142,25 @@ class Sample:
         logprobs: (T,) natural log-probability of each id under the sampling distribution.
         finish: "stop" if the model ended its turn, "length" if it was cut.
         policy_version: Count of weight updates of the model that sampled it.
+        forced: (start, stop) of tokens within that were not sampled but put in, to end its thinking; their logprobs are
+            0. Nothing was if the two are equal.
     """
 
     token_ids: list[int]
     logprobs: list[float]
     finish: Literal["stop", "length"] = "stop"
     policy_version: int = 0
+    forced: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs):
             raise ValueError(f"{len(self.token_ids)} token ids but {len(self.logprobs)} logprobs in one sample")
+
+    @property
+    def mask(self) -> list[int]:
+        """(T,) 1 where the model sampled the token."""
+        start, stop = self.forced
+        return [1] * start + [0] * (stop - start) + [1] * (len(self.token_ids) - stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +172,8 @@ class Limits:
         tool_calls: Tool calls; further ones are refused with an observation.
         completion_tokens: Sampled and observed tokens after the prompt.
         turn_tokens: Sampled tokens in one turn.
+        thinking_tokens: Of these for thinking, which is then ended for the model; 0 for no limit of its own. A task's
+            `metadata["thinking_tokens"]` goes before it. Policies behind chat APIs have budgets of their own.
         seconds: Wall-clock time, generation and tools together.
     """
 
@@ -170,14 +181,16 @@ class Limits:
     tool_calls: int = 16
     completion_tokens: int = 2048
     turn_tokens: int = 512
+    thinking_tokens: int = 0
     seconds: float = 120.0
 
     def __post_init__(self) -> None:
         for name in ("turns", "completion_tokens", "turn_tokens", "seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Limits.{name} must be positive, got {getattr(self, name)!r}")
-        if self.tool_calls < 0:
-            raise ValueError(f"Limits.tool_calls must not be negative, got {self.tool_calls!r}")
+        for name in ("tool_calls", "thinking_tokens"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"Limits.{name} must not be negative, got {getattr(self, name)!r}")
 
 
 class StopReason(StrEnum):

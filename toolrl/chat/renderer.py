@@ -162,6 +162,14 @@ class Renderer:
         opened = self._opened_after_tools if after_tools else self._opened
         return self.dialect.parse(opened + self.decode(ids), tools)
 
+    def end_of_thinking_ids(self, token_ids: Sequence[int], *, after_tools: bool = False) -> list[int]:
+        """Ids that end the thinking of a turn (T,) that was cut in the middle of it; none if it does not think."""
+        text = (self._opened_after_tools if after_tools else self._opened) + self.decode(token_ids)
+        opening, closing = self.dialect.thinking
+        if not text.lstrip().startswith(opening) or closing in text:
+            return []
+        return self._encode(self.dialect.end_of_thinking)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids (T,), control tokens included."""
         text = self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -140,7 +140,11 @@ def token_count(trajectory: Trajectory) -> int:
 def _sections(trajectory: Trajectory) -> Iterator[tuple[str, list[int], list[float] | None]]:
     yield "prompt", trajectory.prompt_ids, None
     for number, turn in enumerate(trajectory.turns, 1):
-        yield f"turn {number}, sampled", turn.sample.token_ids, turn.sample.logprobs
+        ids, logprobs, (start, stop) = turn.sample.token_ids, turn.sample.logprobs, turn.sample.forced
+        if start < stop:
+            yield f"turn {number}, sampled", ids[:start], logprobs[:start]
+            yield f"turn {number}, put in to end the thinking", ids[start:stop], None
+        yield f"turn {number}, sampled", ids[stop:], logprobs[stop:]
         yield f"turn {number}, observed", list(turn.observation_ids), None
 
 

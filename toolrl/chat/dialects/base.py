@@ -83,6 +83,11 @@ class Dialect(ABC):
         """A block of thoughts, up to where the turn goes on."""
         return f"{self.thinking[0]}\n{thinking}\n{self.thinking[1]}\n\n"
 
+    @property
+    def end_of_thinking(self) -> str:
+        """What ends thoughts wherever they are; nothing if a turn's form has no such place."""
+        return self.write_thinking("?").rpartition("?")[2]
+
     def split(self, text: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
         """A turn's thinking, its text and its calls, as they stand there."""
         thinking, said = self._split_thinking(text)
