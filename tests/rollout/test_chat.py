@@ -40,7 +40,10 @@ Play = Callable[..., Trajectory]
 def play_chat() -> Play:
     def play(policy: Any, env: ToolEnv, **settings: Any) -> Trajectory:
         settings = {"backoff_seconds": 0, "retries": 0, **settings}
-        (trajectory,) = RolloutEngine(policy, None, **settings).run([RolloutRequest(env, env.tasks[0], "env", "a")])
+        try:
+            (trajectory,) = RolloutEngine(policy, None, **settings).run([RolloutRequest(env, env.tasks[0], "env", "a")])
+        finally:
+            policy.close()
         return trajectory
 
     return play
