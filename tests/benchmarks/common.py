@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,29 @@ def script() -> list[Any]:
 
 def turns(renderer: Renderer) -> list[list[int]]:
     return [renderer.assistant_ids(message) for message in script()]
+
+
+def make_trl_trainer(lookup: Callable[..., Any], renderer: Renderer) -> Any:
+    """TRL's `GRPOTrainer(tools=[lookup])` around a small model, with the prompts of all episodes as one batch."""
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    from toolrl.tiny.make import make_model
+
+    prompts = [{"prompt": [{"role": "user", "content": task.prompt}]} for task in tasks()]
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return GRPOTrainer(
+            model=make_model(len(renderer.tokenizer)),
+            reward_funcs=lambda completions, **_: [0.0] * len(completions),
+            args=GRPOConfig(
+                folder, per_device_train_batch_size=EPISODES, num_generations=2, max_completion_length=8192,
+                report_to="none", use_cpu=True,
+            ),
+            train_dataset=Dataset.from_list(prompts),
+            processing_class=renderer.tokenizer,
+            tools=[lookup],
+        )  # fmt: skip
 
 
 def make_env(lookup: Callable[..., Any]) -> ToolEnv:

@@ -7,19 +7,13 @@ alone is replaced by the script; timed is `GRPOTrainer._generate`, which has the
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer
-
-from tests.benchmarks.common import CALLS, EPISODES, make_env, make_tokenizer, table, turns
+from tests.benchmarks.common import CALLS, EPISODES, make_env, make_tokenizer, make_trl_trainer, table, turns
 from toolrl import Renderer, RolloutEngine, RolloutRequest, Sampling, ScriptedPolicy
-from toolrl.tiny.make import make_model
 
 TOOL_SECONDS = 0.1
 REPEATS = 5  # of ours; theirs takes long, and varies by less than a percent
@@ -65,20 +59,7 @@ def engine_seconds(lookup: Callable[..., Any], renderer: Renderer) -> float:
 
 def trl_seconds(lookup: Callable[..., Any], renderer: Renderer) -> float:
     policy = ScriptedPolicy(turns(renderer))
-    prompts = [[{"role": "user", "content": task.prompt}] for task in make_env(lookup).tasks]
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer = GRPOTrainer(
-            model=make_model(len(renderer.tokenizer)),
-            reward_funcs=lambda completions, **_: [0.0] * len(completions),
-            args=GRPOConfig(
-                folder, per_device_train_batch_size=EPISODES, num_generations=2, max_completion_length=8192,
-                report_to="none", use_cpu=True,
-            ),
-            train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
-            processing_class=renderer.tokenizer,
-            tools=[lookup],
-        )  # fmt: skip
+    trainer = make_trl_trainer(lookup, renderer)
     seconds: list[float] = []
     generate = trainer._generate
 
@@ -93,7 +74,7 @@ def trl_seconds(lookup: Callable[..., Any], renderer: Renderer) -> float:
         return output
 
     trainer._generate_single_turn, trainer._generate = scripted, timed
-    trainer._generate_and_score_completions([{"prompt": prompt} for prompt in prompts])
+    trainer._generate_and_score_completions(list(trainer.train_dataset))
     return seconds[0]
 
 

@@ -12,7 +12,6 @@ import os
 import random
 import tempfile
 import time
-import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
@@ -20,10 +19,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from datasets import Dataset
-from trl import GRPOConfig, GRPOTrainer
-
-from tests.benchmarks.common import CALLS, EPISODES, make_env, make_tokenizer, table, turns
+from tests.benchmarks.common import CALLS, EPISODES, make_env, make_tokenizer, make_trl_trainer, table, turns
 from toolrl import Renderer, RolloutEngine, RolloutRequest, Sample, Sampling, ScriptedPolicy
 from toolrl.policy import VLLMPolicy
 from toolrl.policy.vllm import CPU_CACHE_BYTES, sampling_parameters
@@ -116,28 +112,15 @@ def trl_runs(tools: list[Callable[..., Any]], renderer: Renderer, model: str) ->
     def generate_turn(prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
         nonlocal prefilled
         said = [script.submit(ids, SAMPLING).result().token_ids for ids in prompt_ids]
-        parameters = [sampling_parameters(1.0, len(ids), []) for ids in said]
+        parameters = [sampling_parameters(Sampling(1.0, len(ids)), []) for ids in said]
         prompts: Any = [{"prompt_token_ids": ids} for ids in prompt_ids]
         for output in llm.generate(prompts, parameters, use_tqdm=False):
             prefilled += len(output.prompt_token_ids or []) - (output.num_cached_tokens or 0)
         return said, None
 
     found: list[tuple[float, int]] = []
-    prompts = [[{"role": "user", "content": task.prompt}] for task in make_env(tools[0]).tasks]
     for lookup in tools:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trainer = GRPOTrainer(
-                model=make_model(len(renderer.tokenizer)),
-                reward_funcs=lambda completions, **_: [0.0] * len(completions),
-                args=GRPOConfig(
-                    folder, per_device_train_batch_size=EPISODES, num_generations=2, max_completion_length=8192,
-                    report_to="none", use_cpu=True,
-                ),
-                train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
-                processing_class=renderer.tokenizer,
-                tools=[lookup],
-            )  # fmt: skip
+        trainer = make_trl_trainer(lookup, renderer)
         loop = trainer._generate
 
         def timed(prompts: list[Any], loop: Callable[..., Any] = loop) -> Any:
@@ -150,7 +133,7 @@ def trl_runs(tools: list[Callable[..., Any]], renderer: Renderer, model: str) ->
             return output
 
         trainer._generate_single_turn, trainer._generate = generate_turn, timed
-        trainer._generate_and_score_completions([{"prompt": prompt} for prompt in prompts])
+        trainer._generate_and_score_completions(list(trainer.train_dataset))
     llm.llm_engine.engine_core.shutdown()
     return found
 

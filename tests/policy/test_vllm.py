@@ -15,13 +15,12 @@ import pytest
 from transformers import PreTrainedModel
 
 from toolrl import ConfigError, PolicyFault, Renderer, RolloutEngine, RolloutRequest, make
-from toolrl.models import load_model
 from toolrl.policy import VLLMPolicy
 from toolrl.sandbox.leftovers import remove_leftovers
 from toolrl.tiny import PATH
 from toolrl.types import Sampling
 
-from .vllm_checks import GREEDY, PROMPTS, STOPS, TOKENIZER, assert_same_model, gap, play, processes_of, step
+from .vllm_checks import GREEDY, PROMPTS, STOPS, TOKENIZER, assert_same_model, connect, gap, play, processes_of, step
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 LONG = Sampling(max_tokens=1500)
@@ -37,10 +36,7 @@ def policy() -> Iterator[VLLMPolicy]:
 @pytest.fixture
 def model(policy: VLLMPolicy) -> PreTrainedModel:
     """The trainer's: the engine has its weights."""
-    model = load_model("tiny")
-    policy.connect(lambda: iter(model.named_parameters()))
-    policy.update_weights()
-    return model
+    return connect(policy)
 
 
 def test_tokens_and_logprobs_are_the_models_before_and_after_updates(

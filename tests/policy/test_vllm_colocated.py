@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -33,7 +32,9 @@ def policy() -> Iterator[ColocatedVLLMPolicy]:
         generation_config="vllm",
         logprobs_mode="processed_logprobs",
     )
-    yield ColocatedVLLMPolicy(llm, stop_token_ids=STOPS)
+    policy = ColocatedVLLMPolicy(llm, stop_token_ids=STOPS)
+    yield policy
+    policy.close()
     llm.llm_engine.engine_core.shutdown()
 
 
@@ -41,12 +42,12 @@ def test_tokens_and_logprobs_are_the_models(policy: ColocatedVLLMPolicy) -> None
     assert_same_model(policy, load_model("tiny"))
 
 
-def test_the_last_to_leave_cancels_what_is_in_flight_and_ends_the_thread(policy: ColocatedVLLMPolicy) -> None:
+def test_the_last_to_leave_cancels_what_is_in_flight(policy: ColocatedVLLMPolicy) -> None:
     with policy.generating():
         futures = [policy.submit(ids, Sampling(max_tokens=1500)) for ids in PROMPTS]
         futures[0].cancel()
     assert all(future.cancelled() for future in futures)
-    assert not [thread for thread in threading.enumerate() if thread.name == "toolrl-vllm-steps"]
+    assert not policy._engine.has_unfinished_requests()
     assert_same_model(policy, load_model("tiny"))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -15,23 +17,34 @@ from toolrl.models import load_model
 from toolrl.policy import VLLMServerPolicy
 from toolrl.types import Sampling
 
-from .vllm_checks import GREEDY, PROMPTS, STOPS, TOKENIZER, RunningServer, assert_same_model, gap, greedy, play, step
+from .vllm_checks import (
+    GREEDY,
+    PROMPTS,
+    STOPS,
+    TOKENIZER,
+    RunningServer,
+    assert_same_model,
+    connect,
+    gap,
+    greedy,
+    play,
+    step,
+)
 
-with_vllm = [pytest.mark.vllm, pytest.mark.timeout(300)]
+Test = TypeVar("Test", bound=Callable[..., None])
 LONG = Sampling(max_tokens=1500)
 
 
-def with_servers(test):
-    for mark in with_vllm:
-        test = mark(test)
-    return test
+def with_servers(test: Test) -> Test:
+    """Everything but what needs no vLLM."""
+    return pytest.mark.vllm(pytest.mark.timeout(300)(test))
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningServer]]:
     """Two that take weights. Started together."""
     folder = tmp_path_factory.mktemp("servers")
-    servers = [RunningServer(folder) for _ in range(2)]
+    servers = [RunningServer(folder).start() for _ in range(2)]
     try:
         yield [server.wait() for server in servers]
     finally:
@@ -40,19 +53,39 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningSe
 
 
 @pytest.fixture
-def policy(servers: list[RunningServer]) -> Iterator[VLLMServerPolicy]:
-    policy = VLLMServerPolicy([server.url for server in servers], stop_token_ids=STOPS, tokenizer=TOKENIZER)
-    yield policy
-    policy.close()
+def mortal(tmp_path: Path) -> Iterator[RunningServer]:
+    """One to kill."""
+    server = RunningServer(tmp_path).start()
+    try:
+        yield server.wait()
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., VLLMServerPolicy]]:
+    """Opens policies on servers; closes them after the test."""
+    policies: list[VLLMServerPolicy] = []
+
+    def open_policy(*servers: RunningServer, **settings: float) -> VLLMServerPolicy:
+        urls = [server.url for server in servers]
+        policies.append(VLLMServerPolicy(urls, stop_token_ids=STOPS, tokenizer=TOKENIZER, **settings))
+        return policies[-1]
+
+    yield open_policy
+    for policy in policies:
+        policy.close()
+
+
+@pytest.fixture
+def policy(servers: list[RunningServer], opened: Callable[..., VLLMServerPolicy]) -> VLLMServerPolicy:
+    return opened(*servers)
 
 
 @pytest.fixture
 def model(policy: VLLMServerPolicy) -> PreTrainedModel:
     """The trainer's: the servers have its weights."""
-    model = load_model("tiny")
-    policy.connect(lambda: iter(model.named_parameters()))
-    policy.update_weights()
-    return model
+    return connect(policy)
 
 
 @with_servers
@@ -116,18 +149,18 @@ def test_another_tokenizer_or_model_is_refused(
 
 
 @with_servers
-def test_logprobs_before_the_temperature_and_servers_without_weight_routes_are_refused(tmp_path: Path) -> None:
-    raw = RunningServer(tmp_path, "--logprobs-mode", "raw_logprobs")
-    fixed = RunningServer(tmp_path, takes_weights=False)
+def test_logprobs_before_the_temperature_and_servers_without_weight_routes_are_refused(
+    tmp_path: Path, opened: Callable[..., VLLMServerPolicy]
+) -> None:
+    raw = RunningServer(tmp_path, "--logprobs-mode", "raw_logprobs").start()
+    fixed = RunningServer(tmp_path, takes_weights=False).start()
     try:
-        raw.wait()
         with pytest.raises(ConfigError, match="--logprobs-mode processed_logprobs"):
-            VLLMServerPolicy(raw.url, stop_token_ids=STOPS)
-        policy = VLLMServerPolicy(fixed.wait().url, stop_token_ids=STOPS, tokenizer=TOKENIZER)
+            opened(raw.wait())
+        policy = opened(fixed.wait())
         with pytest.raises(ConfigError, match="takes no weights; start it with VLLM_SERVER_DEV_MODE=1"):
             policy.connect(lambda: iter(()))
         assert_same_model(policy, load_model("tiny"))  # to evaluate, no more is needed
-        policy.close()
     finally:
         raw.kill()
         fixed.kill()
@@ -135,56 +168,78 @@ def test_logprobs_before_the_temperature_and_servers_without_weight_routes_are_r
 
 @with_servers
 def test_when_a_server_dies_the_others_go_on_and_it_comes_back_with_the_trainers_weights(
-    tmp_path: Path, servers: list[RunningServer]
+    mortal: RunningServer, servers: list[RunningServer], opened: Callable[..., VLLMServerPolicy]
 ) -> None:
-    mortal = RunningServer(tmp_path).wait()
-    policy = VLLMServerPolicy([mortal.url, servers[0].url], stop_token_ids=STOPS, tokenizer=TOKENIZER)
-    model = load_model("tiny")
-    policy.connect(lambda: iter(model.named_parameters()))
-    step(model)
-    policy.update_weights()
-    try:
-        with policy.generating():
-            futures = [policy.submit(ids, GREEDY) for ids in PROMPTS * 20]
-            mortal.kill()
-            for ids, future in zip(PROMPTS * 20, futures, strict=True):
-                assert future.result(timeout=60).token_ids == greedy(model, ids)
-        mortal = RunningServer(tmp_path, port=mortal.port).wait()
-        assert_same_model(policy, model)
-        assert {server.url for server in policy._servers if not server.down} == {mortal.url, servers[0].url}
-    finally:
-        policy.close()
+    policy = opened(mortal, servers[0])
+    model = connect(policy)
+    with policy.generating():
+        futures = [policy.submit(ids, GREEDY) for ids in PROMPTS * 20]
         mortal.kill()
+        for ids, future in zip(PROMPTS * 20, futures, strict=True):
+            assert future.result(timeout=60).token_ids == greedy(model, ids)
+    step(model)
+    policy.update_weights()  # it misses this one
+    assert_same_model(policy, model)
+    assert [server.url for server in policy._servers.down()] == [mortal.url]
+    mortal.start().wait()
+    assert_same_model(policy, model)
+    assert policy._servers.down() == []
+    assert {server.weight_version() for server in policy._servers} == {str(policy.version)}
 
 
 @with_servers
-def test_a_restart_of_the_only_server_in_the_middle_of_a_rollout_is_survived(tmp_path: Path) -> None:
-    server = RunningServer(tmp_path).wait()
-    policy = VLLMServerPolicy(server.url, stop_token_ids=STOPS, tokenizer=TOKENIZER)
-    model = load_model("tiny")
-    policy.connect(lambda: iter(model.named_parameters()))
+def test_a_restart_of_the_only_server_is_survived_in_a_rollout_and_in_an_update(
+    mortal: RunningServer, opened: Callable[..., VLLMServerPolicy]
+) -> None:
+    policy = opened(mortal)
+    model = connect(policy)
     step(model)
     policy.update_weights()
-    try:
-        with policy.generating():
-            futures = [policy.submit(ids, Sampling(max_tokens=800)) for ids in PROMPTS]
-            server.kill()
-            server = RunningServer(tmp_path, port=server.port)
-            samples = [future.result(timeout=200) for future in futures]
-        assert all(gap(model, ids, sample, 1.0) < 1e-3 for ids, sample in zip(PROMPTS, samples, strict=True))
-    finally:
-        policy.close()
-        server.kill()
+    with policy.generating():
+        futures = [policy.submit(ids, Sampling(max_tokens=800)) for ids in PROMPTS]
+        mortal.kill()
+        mortal.start()
+        samples = [future.result(timeout=200) for future in futures]
+    assert all(gap(model, ids, sample, 1.0) < 1e-3 for ids, sample in zip(PROMPTS, samples, strict=True))
+    mortal.kill()
+    mortal.start()
+    step(model)
+    policy.update_weights()
+    assert_same_model(policy, model)
 
 
 @with_servers
-def test_when_no_server_comes_back_it_is_a_fault(tmp_path: Path) -> None:
-    server = RunningServer(tmp_path).wait()
-    policy = VLLMServerPolicy(server.url, stop_token_ids=STOPS, patience_seconds=2)
-    server.kill()
-    with policy.generating(), pytest.raises(PolicyFault, match="no vLLM server answers: http"):
-        policy.submit(PROMPTS[0], GREEDY).result(timeout=60)
-    policy.close()
+def test_when_no_server_comes_back_it_is_a_fault(
+    mortal: RunningServer, opened: Callable[..., VLLMServerPolicy]
+) -> None:
+    policy = opened(mortal, patience_seconds=2)
+    connect(policy)
+    with policy.generating():
+        mortal.kill()
+        with pytest.raises(PolicyFault, match="no vLLM server answers: http"):
+            policy.submit(PROMPTS[0], GREEDY).result(timeout=60)
+    with pytest.raises(PolicyFault, match="no vLLM server answers: http"):
+        policy.update_weights()
+
+
+class SomeServer(BaseHTTPRequestHandler):
+    """Answers everything with a JSON object that says nothing."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+def test_a_server_of_something_else_is_one_clear_error() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), SomeServer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ConfigError, match="no vLLM server answers at http"):
+            VLLMServerPolicy(f"http://127.0.0.1:{server.server_port}", stop_token_ids=STOPS)
+        server.shutdown()
 
 
 def test_a_server_that_is_down_at_the_start_is_one_clear_error() -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from toolrl import ConfigError
-from toolrl.policy.weights import FileSender, open_sender
+from toolrl import ConfigError, PolicyFault
+from toolrl.policy.weights import FileSender, _place_for, open_sender
 
 
 class Engine:
@@ -97,8 +98,24 @@ os.kill(os.getpid(), 9)
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == -9
     assert len(list(tmp_path.glob("*/*.safetensors"))) == 1
     sender = FileSender(Engine(), lambda: iter(()), folder=str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == [os.path.basename(sender._folder)]
+    sender.send(1)
+    assert len(list(tmp_path.iterdir())) == 1
     sender.close()
+
+
+def test_weights_that_cannot_be_written_are_a_fault(tmp_path: Path) -> None:
+    sender = FileSender(Engine(), lambda: iter([("weight", torch.zeros(1))]), folder=str(tmp_path))
+    sender.send(1)
+    shutil.rmtree(next(tmp_path.iterdir()))
+    with pytest.raises(PolicyFault, match="the weights cannot be written to"):
+        sender.send(2)
+
+
+def test_memory_is_used_only_where_two_files_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {"weight": torch.zeros(1000)}
+    for free, place in ((4000 * 3, "/dev/shm"), (4000 * 2, None)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        assert _place_for(tensors) == place
 
 
 def test_there_are_three_ways() -> None:

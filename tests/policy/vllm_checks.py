@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import torch
 from transformers import PreTrainedModel
 
-from toolrl.models import load_tokenizer
+from toolrl.models import load_model, load_tokenizer
 from toolrl.policy import Policy
 from toolrl.tiny import PATH
 from toolrl.types import Sample, Sampling
@@ -69,37 +70,53 @@ def step(model: PreTrainedModel) -> None:
         parameter.add_(0.02 * torch.randn_like(parameter))
 
 
-class RunningServer:
-    """`vllm serve` of the embedded model on this machine."""
+def connect(policy: Any) -> PreTrainedModel:
+    """A trainer's model, which the policy has the weights of."""
+    model = load_model("tiny")
+    policy.connect(lambda: iter(model.named_parameters()))
+    policy.update_weights()
+    return model
 
-    def __init__(self, folder: Path, *arguments: str, port: int = 0, takes_weights: bool = True):
-        self.port = port or _free_port()
+
+class RunningServer:
+    """`vllm serve` of the embedded model on this machine, from `start` on."""
+
+    def __init__(self, folder: Path, *arguments: str, takes_weights: bool = True):
+        self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._log = (folder / f"server-{self.port}").open("a")
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(PATH)]
-        command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(1 << 28)]
-        command += ["--generation-config", "vllm", *(arguments or ("--logprobs-mode", "processed_logprobs"))]
-        environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+        self._log = folder / f"server-{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(PATH)]
+        self._command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(self.port)]
+        self._command += ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(1 << 28)]
+        self._command += ["--generation-config", "vllm", *(arguments or ("--logprobs-mode", "processed_logprobs"))]
+        self._environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
         if takes_weights:
-            environment["VLLM_SERVER_DEV_MODE"] = "1"
-            command += ["--weight-transfer-config", '{"backend": "file"}']
-        self._process = subprocess.Popen(
-            command, stdout=self._log, stderr=self._log, env=environment, start_new_session=True
-        )
+            self._environment["VLLM_SERVER_DEV_MODE"] = "1"
+            self._command += ["--weight-transfer-config", '{"backend": "file"}']
+
+    def start(self) -> RunningServer:
+        """It answers some time later."""
+        with self._log.open("a") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=self._environment, start_new_session=True
+            )
+        return self
 
     def wait(self) -> RunningServer:
         """Until it answers."""
+        assert self._process is not None
         while not self._answers():
-            assert self._process.poll() is None, Path(self._log.name).read_text()[-3000:]
+            assert self._process.poll() is None, self._log.read_text()[-3000:]
             time.sleep(0.3)
         return self
 
     def kill(self) -> None:
-        """End all of its processes at once."""
-        os.killpg(self._process.pid, 9)
-        self._process.wait()
-        self._log.close()
+        """End all of its processes at once, if it runs."""
+        if self._process is not None:
+            os.killpg(self._process.pid, 9)
+            self._process.wait()
+            self._process = None
 
     def _answers(self) -> bool:
         try:

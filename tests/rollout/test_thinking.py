@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from toolrl import ConfigError, Limits, Renderer, RolloutEngine, RolloutRequest, ScriptedPolicy, Trajectory, call, say
+from toolrl import (
+    ConfigError,
+    Limits,
+    Renderer,
+    RolloutEngine,
+    RolloutRequest,
+    Sample,
+    ScriptedPolicy,
+    TaskError,
+    Trajectory,
+    call,
+    say,
+)
 from toolrl.view.tokens import token_sections
 
 BUDGET = 20
@@ -23,6 +35,10 @@ def renderer(
     request: pytest.FixtureRequest, byte_tokenizer: PreTrainedTokenizerFast, trl_template: Callable[[str], str]
 ) -> Renderer:
     return Renderer(byte_tokenizer, chat_template=trl_template(request.param))
+
+
+def test_both_ways_to_open_the_thinking_are_tried(request: pytest.FixtureRequest, renderer: Renderer) -> None:
+    assert bool(renderer._opened) is ("qwen3_6" in request.node.name)
 
 
 def thinker(renderer: Renderer, thoughts: str) -> ScriptedPolicy:
@@ -117,6 +133,14 @@ def test_where_thinking_cannot_be_ended_a_budget_is_refused(
         RolloutEngine(ScriptedPolicy([[1]]), renderer).run([RolloutRequest(env, env.tasks[0])])
 
 
-def test_a_budget_is_not_negative() -> None:
+def test_a_budget_is_a_number_of_tokens(renderer: Renderer, make_env: Any) -> None:
     with pytest.raises(ValueError, match="thinking_tokens must not be negative"):
         Limits(thinking_tokens=-1)
+    for wrong in (-1, "20", None):
+        with pytest.raises(TaskError, match="thinking_tokens of task"):
+            play(renderer, make_env(), "", thinking_tokens=wrong)
+
+
+def test_what_was_put_in_lies_within_the_sample() -> None:
+    with pytest.raises(ValueError, match="does not lie within the 2 tokens"):
+        Sample([1, 2], [0.0, 0.0], forced=(1, 3))

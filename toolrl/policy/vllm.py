@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import itertools
 import os
 import shutil
-import threading
 import weakref
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 
 from toolrl.errors import ConfigError, MissingExtra, PolicyFault
-from toolrl.policy.weights import NamedWeights, Transfer, WeightSender, open_sender
+from toolrl.policy.engine import EnginePolicy
+from toolrl.policy.weights import NamedWeights, Transfer, open_sender
 from toolrl.sandbox.leftovers import make_folder
-from toolrl.types import Sample, Sampling
+from toolrl.types import Sampling
 
 T = TypeVar("T")
 
@@ -33,13 +33,8 @@ CPU_CACHE_BYTES = 1 << 30
 GPU_SHARE = 0.3
 
 
-class VLLMPolicy:
-    """Samples with a vLLM engine of this process's own.
-
-    Attributes:
-        version: Number of weight updates; stamped on each sample.
-        max_model_len: Tokens of the longest conversation that the engine takes.
-    """
+class VLLMPolicy(EnginePolicy):
+    """Samples with a vLLM engine of this process's own. It starts again if it dies."""
 
     def __init__(
         self,
@@ -70,20 +65,12 @@ class VLLMPolicy:
             ConfigError: vLLM refuses the model or an argument.
             PolicyFault: The engine did not start.
         """
-        self.version = 0
-        self._stop_token_ids = [int(token) for token in stop_token_ids]
+        super().__init__(stop_token_ids)
         self._transfer: Transfer = transfer
         self._sleep = sleep
         self._settings = _engine_settings(model, dtype, transfer, sleep, seed, engine or {})
-        self._sender: WeightSender | None = None
-        self._generating = 0
         self._asleep = False
-        self._in_flight: set[Future[Sample]] = set()
-        self._numbers = iter(range(1 << 62))
-        self._lock = threading.RLock()
-        self._loop: asyncio.AbstractEventLoop | None = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="toolrl-vllm", daemon=True)
-        self._thread.start()
+        self._numbers = itertools.count()
         self._engine: Any = None
         self._folder = make_folder("vllm")
         # An engine that nobody closed would be ended in the middle of the interpreter's own end.
@@ -95,40 +82,6 @@ class VLLMPolicy:
             raise
         self.max_model_len = int(self._engine.model_config.max_model_len)
 
-    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
-        """Queue a turn. Where the conversation fills the engine's context, the turn is cut: its finish is "length".
-
-        Raises:
-            ConfigError: This is outside of `generating()`.
-        """
-        with self._lock:
-            if not self._generating or self._loop is None:
-                raise ConfigError("the engine is not set up to generate; submit inside `with policy.generating():`")
-            future = asyncio.run_coroutine_threadsafe(self._sample(prompt_ids, sampling), self._loop)
-            self._in_flight.add(future)
-        future.add_done_callback(self._in_flight.discard)
-        return future
-
-    @contextmanager
-    def generating(self) -> Iterator[None]:
-        """Wake the engine, or start it again if it died; the last to leave cancels what is in flight.
-
-        Raises:
-            PolicyFault: The engine died, and cannot be given the trainer's weights again.
-        """
-        with self._lock:
-            if not self._generating:
-                self._revive()
-                self._wake()
-            self._generating += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._generating -= 1
-                if not self._generating:
-                    self._settle()
-
     def connect(self, weights: NamedWeights) -> None:
         """Take weights from a trainer: `update_weights` sends what `weights()` gives."""
         with self._lock:
@@ -136,56 +89,15 @@ class VLLMPolicy:
                 self._sender.close()
             self._sender = open_sender(self._transfer, _Client(self), weights)
 
-    def update_weights(self) -> None:
-        """Send the trainer's weights to the engine; cached prefixes are dropped, the version goes up.
-
-        Raises:
-            ConfigError: Submissions are in flight, or `connect` was not called.
-            PolicyFault: The engine died.
-        """
-        with self._lock:
-            if self._sender is None:
-                raise ConfigError("no trainer is connected; call policy.connect(weights) first")
-            if self._in_flight:
-                raise ConfigError(f"weights changed while {len(self._in_flight)} submissions are in flight")
-            self._revive()
-            self._wake()
-            self._sender.send(self.version + 1)
-            self.version += 1
-
-    def close(self) -> None:
-        """Stop the engine and its processes; submissions in flight are cancelled. Safe to call twice."""
-        with self._lock:
-            loop, self._loop = self._loop, None
-            if loop is None:
-                return
-            for future in list(self._in_flight):
-                future.cancel()
-            if self._sender is not None:
-                self._sender.close()
-            # Before the engine: the task that reads its results would report its end as a failure.
-            asyncio.run_coroutine_threadsafe(_end_tasks(), loop).result()
-            if self._engine is not None:
-                self._engine.shutdown()
-                self._engine = None
-        loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
-        loop.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    async def _sample(self, prompt_ids: list[int], sampling: Sampling) -> Sample:
+    async def _turn(self, prompt_ids: list[int], sampling: Sampling) -> tuple[list[int], list[float], bool]:
         from vllm.inputs.engine import tokens_input
 
-        room = min(sampling.max_tokens, self.max_model_len - len(prompt_ids))
-        if room < 1:
-            return Sample([], [], "length", self.version)
-        version = self.version
-        parameters = sampling_parameters(sampling.temperature, room, self._stop_token_ids)
+        parameters = sampling_parameters(sampling, self._stop_token_ids)
         with _faults():
             stream = self._engine.generate(tokens_input(prompt_ids), parameters, str(next(self._numbers)))
             async for output in stream:
                 completion = output.outputs[0]
-        return to_sample(completion, version)
+        return read_completion(completion)
 
     def _start(self) -> Any:
         try:
@@ -197,28 +109,27 @@ class VLLMPolicy:
         async def start() -> Any:
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._settings))
 
-        assert self._loop is not None
         try:
             with _environment(_engine_environment(self._folder)):
-                return asyncio.run_coroutine_threadsafe(start(), self._loop).result()
+                return self._wait(start())
         except (ValueError, TypeError, OSError) as error:  # a pydantic error is a ValueError
             raise ConfigError(f"vLLM refuses the model {self._settings['model']!r}: {_reason(error)}") from None
         except RuntimeError as error:
             raise PolicyFault(f"vLLM did not start: {error}") from error
 
-    def _revive(self) -> None:
-        if not self._engine.errored:
-            return
-        self._engine.shutdown()
-        self._engine = self._start()
-        self._asleep = False
-        if self.version and not (self._sender and self._sender.send_again(_Client(self))):
-            raise PolicyFault("vLLM's engine died, and the weights it had are gone; resume from a checkpoint")
+    def _make_ready(self) -> None:
+        """Wake the engine, or start it again with the last weights."""
+        if self._engine.errored:
+            self._engine.shutdown()
+            self._engine = self._start()
+            self._asleep = False
+            if self.version and not (self._sender and self._sender.send_again(_Client(self))):
+                raise PolicyFault("vLLM's engine died, and the weights it had are gone; resume from a checkpoint")
+        if self._asleep:
+            self._call(self._engine.wake_up())
+            self._asleep = False
 
     def _settle(self) -> None:
-        """Cancel what is in flight, and return when the engine has let go of it."""
-        for future in list(self._in_flight):
-            future.cancel()
         if self._engine.errored:
             return
         self._call(_all_finished(self._engine))
@@ -226,26 +137,25 @@ class VLLMPolicy:
             self._call(self._engine.sleep(level=1))
             self._asleep = True
 
-    def _wake(self) -> None:
-        if self._asleep:
-            self._call(self._engine.wake_up())
-            self._asleep = False
+    def _release(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._engine is not None:
+            self._engine.shutdown()
+            self._engine = None
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run something on the engine's loop, and wait for it."""
-        assert self._loop is not None
         with _faults():
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+            return self._wait(coroutine)
 
 
-def sampling_parameters(temperature: float, max_tokens: int, stop_token_ids: list[int]) -> Any:
+def sampling_parameters(sampling: Sampling, stop_token_ids: list[int]) -> Any:
     """The `SamplingParams` for one turn."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
-        temperature=temperature,
-        max_tokens=max_tokens,
+        temperature=sampling.temperature,
+        max_tokens=sampling.max_tokens,
         logprobs=0,  # of the sampled token alone
         stop_token_ids=stop_token_ids,
         ignore_eos=True,  # a turn ends where the renderer says
@@ -254,11 +164,11 @@ def sampling_parameters(temperature: float, max_tokens: int, stop_token_ids: lis
     )
 
 
-def to_sample(completion: Any, version: int) -> Sample:
-    """The turn in a finished `CompletionOutput` of vLLM's."""
+def read_completion(completion: Any) -> tuple[list[int], list[float], bool]:
+    """Ids (T,), logprobs (T,) and whether a stop token came, of a finished `CompletionOutput`."""
     ids = list(completion.token_ids)
     logprobs = [place[id].logprob for place, id in zip(completion.logprobs, ids, strict=True)]
-    return Sample(ids, logprobs, "stop" if completion.finish_reason == "stop" else "length", version)
+    return ids, logprobs, completion.finish_reason == "stop"
 
 
 def _close(reference: weakref.ref[VLLMPolicy]) -> None:
@@ -270,14 +180,6 @@ def _close(reference: weakref.ref[VLLMPolicy]) -> None:
 async def _all_finished(engine: Any) -> None:
     while engine.output_processor.has_unfinished_requests() and not engine.errored:
         await asyncio.sleep(0.002)
-
-
-async def _end_tasks() -> None:
-    """Let the tasks that are left on a loop come to their end."""
-    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
 
 
 class _Client:
@@ -331,8 +233,8 @@ def _engine_settings(
 def _engine_environment(folder: str) -> dict[str, str]:
     """What the engine's processes have in their environment, besides what this one has."""
     variables = {
-        "VLLM_NO_USAGE_STATS": "1",  # it would report to its makers
-        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": os.environ.get("VLLM_NO_USAGE_STATS", "1"),  # it would report to its makers
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         OWNER: str(os.getpid()),
         "TMPDIR": folder,  # it leaves files behind
     }

@@ -52,7 +52,7 @@ class Server:
         """
         try:
             models = {entry["id"]: entry for entry in self._get("/v1/models")["data"]}
-        except (httpx.TransportError, PolicyFault) as error:
+        except (PolicyFault, LookupError, TypeError) as error:
             raise ConfigError(
                 f"no vLLM server answers at {self.url} ({_said(error)}); start one, or check the address"
             ) from None
@@ -88,7 +88,11 @@ class Server:
             )
 
     def check(self) -> None:
-        """Ask whether it is healthy; if so, it is no longer down."""
+        """Ask whether it is healthy; if so, it is no longer down.
+
+        Raises:
+            PolicyFault: It is not.
+        """
         self._asked = time.monotonic()
         self._get("/health")
         self._down_since = None
@@ -138,7 +142,10 @@ class Server:
             ConfigError: It refuses the request.
             PolicyFault: It failed.
         """
-        response = await self._completions.post("/v1/completions", json={"model": self.model, **request})
+        try:
+            response = await self._completions.post("/v1/completions", json={"model": self.model, **request})
+        except httpx.RequestError as error:
+            raise PolicyFault(_said(error)) from error
         return _read(self._answer(response))
 
     async def hang_up(self) -> None:
@@ -152,8 +159,9 @@ class Server:
 
         Raises:
             ConfigError: It takes no weights.
+            PolicyFault: It does not answer.
         """
-        response = self._control.get("/weight_info")
+        response = self._request("GET", "/weight_info")
         if response.status_code == 404:
             raise ConfigError(f"the server at {self.url} takes no weights; {HOW_TO_START}")
         return str(self._answer(response)["weight_version"])
@@ -184,10 +192,16 @@ class Server:
     # ---- requests
 
     def _get(self, path: str) -> Any:
-        return self._answer(self._control.get(path))
+        return self._answer(self._request("GET", path))
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        return self._answer(self._control.post(path, json=body))
+        return self._answer(self._request("POST", path, json=body))
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._control.request(method, path, **options)
+        except httpx.RequestError as error:
+            raise PolicyFault(_said(error)) from error
 
     def _answer(self, response: httpx.Response) -> Any:
         if response.status_code >= 500 or response.status_code in (408, 429):
@@ -204,7 +218,13 @@ class Server:
 
 
 class Servers:
-    """All servers of a policy. A `WeightClient`: an update goes to each of them at once."""
+    """All servers of a policy. A `WeightClient`: an update goes to each of them at once.
+
+    Attributes:
+        may_miss_updates: Whether one that is down is left out of an update, since it will be sent it later.
+    """
+
+    may_miss_updates = False
 
     def __init__(self, urls: Sequence[str], model: str, api_key: str | None, timeout_seconds: float):
         if not urls:
@@ -281,19 +301,27 @@ class Servers:
 
     def _each(self, method: str, *arguments: Any) -> None:
         """Call all servers at once: some backends meet each other inside a call."""
-        calls = [self._threads.submit(getattr(server, method), *arguments) for server in self._servers]
-        for call in calls:
+        asked = [server for server in self._servers if not (server.down and self.may_miss_updates)]
+        calls = [(server, self._threads.submit(getattr(server, method), *arguments)) for server in asked]
+        failure: PolicyFault | None = None
+        for server, call in calls:
             try:
                 call.result()
-            except httpx.TransportError as error:
-                raise PolicyFault(f"a vLLM server is gone in the middle of a weight update: {_said(error)}") from error
+            except PolicyFault as error:
+                server.is_down(error)
+                failure = error
+        if failure is not None and not (self.may_miss_updates and any(not server.down for server in self._servers)):
+            raise PolicyFault(f"a weight update failed: {self.describe()}") from failure
 
 
 def _read(answer: dict[str, Any]) -> tuple[list[int], list[float], str]:
-    choice = answer["choices"][0]
-    if not choice.get("token_ids") or not choice.get("logprobs"):
-        raise ConfigError("the vLLM server gives no token ids with its completions; it is too old, take 0.31 or newer")
-    return choice["token_ids"], choice["logprobs"]["token_logprobs"], choice["finish_reason"]
+    try:
+        choice = answer["choices"][0]
+        if not choice.get("token_ids") or not choice.get("logprobs"):
+            raise ConfigError("the server gives no token ids with its completions: take vLLM 0.31 or newer")
+        return choice["token_ids"], choice["logprobs"]["token_logprobs"], choice["finish_reason"]
+    except (LookupError, TypeError, AttributeError) as error:
+        raise PolicyFault(f"no completion in the answer: {error!r}") from error
 
 
 def _prefixes(ids: list[int]) -> Iterator[int]:

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from toolrl.errors import ConfigError
+from toolrl.errors import ConfigError, PolicyFault
 from toolrl.sandbox.leftovers import make_folder
 
 Transfer = Literal["file", "ipc", "nccl"]
@@ -91,24 +92,32 @@ class FileSender:
     """Writes the weights to a file and tells the engine where it is; the file stays until the next one is sent."""
 
     def __init__(self, client: WeightClient, weights: NamedWeights, *, folder: str | None = None, rank: int = 0):
-        """Make a folder of our own in `folder`; by default in memory, else where temporary files are."""
+        """Prepare; files will lie in a folder of our own in `folder`, by default in memory if they fit there twice."""
         self._client = client
         self._weights = weights
         self._rank = rank
-        memory = Path("/dev/shm")
-        parent = folder or (str(memory) if memory.is_dir() and os.access(memory, os.W_OK) else None)
-        self._folder = make_folder("weights", parent)
-        self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        self._parent = folder
+        self._folder: Path | None = None
         self._sent: tuple[Path, int] | None = None
 
     def send(self, version: int) -> None:
-        """Write a file, and have the engine load it."""
-        path = Path(self._folder) / f"{version}.safetensors"
+        """Write a file, and have the engine load it.
+
+        Raises:
+            PolicyFault: It cannot be written, or the engine is gone.
+        """
         # The format wants tensors of their own: views of a common storage are copied.
         tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in self._weights()}
         if self._rank:
             return
-        save_file(tensors, path)
+        if self._folder is None:
+            self._folder = Path(make_folder("weights", self._parent or _place_for(tensors)))
+            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        path = self._folder / f"{version}.safetensors"
+        try:
+            save_file(tensors, path)
+        except (OSError, SafetensorError) as error:
+            raise PolicyFault(f"the weights cannot be written to {self._folder}: {error}") from error
         earlier, self._sent = self._sent, (path, version)
         self.send_again(self._client)
         if earlier is not None and earlier[0] != path:
@@ -126,7 +135,16 @@ class FileSender:
 
     def close(self) -> None:
         """Remove the files."""
-        self._remove()
+        if self._folder is not None:
+            self._remove()
+
+
+def _place_for(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """Where files lie in memory, if two of them fit (containers have little there); None for the usual place."""
+    size = sum(tensor.nbytes for tensor in tensors.values())
+    memory = "/dev/shm"
+    fits = os.path.isdir(memory) and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2.1 * size
+    return memory if fits else None
 
 
 class VLLMSender:
@@ -140,8 +158,10 @@ class VLLMSender:
         from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory
         from vllm.distributed.weight_transfer.ipc_engine import IPCTrainerInitInfo
         from vllm.distributed.weight_transfer.nccl_engine import NCCLTrainerInitInfo
+        from vllm.utils.network_utils import get_ip, get_open_port
 
         class Source(WeightSource):
+            @cache  # noqa: B019 - one source for each run; names and shapes stay, and asking gathers all weights
             def metadata(self) -> list[ParamMeta]:
                 return [ParamMeta(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in weights()]
 
@@ -152,9 +172,8 @@ class VLLMSender:
         if transfer == "ipc":
             init: Any = IPCTrainerInitInfo(packed=True, rank=rank)
         else:
-            address = socket.gethostbyname(socket.gethostname())
             init = NCCLTrainerInitInfo(
-                master_address=address, master_port=_free_port(), world_size=engine_gpus + 1, rank=rank
+                master_address=get_ip(), master_port=get_open_port(), world_size=engine_gpus + 1, rank=rank
             )
         self._engine = WeightTransferTrainerFactory.trainer_init(init, client=self._client, source=Source())
 
@@ -184,9 +203,3 @@ class _Versioned:
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self._finish(weight_version or self.version)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])

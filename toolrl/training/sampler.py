@@ -14,6 +14,7 @@ from toolrl.chat import Renderer
 from toolrl.errors import ConfigError
 from toolrl.models import ALIASES
 from toolrl.policy.base import Policy
+from toolrl.policy.engine import EnginePolicy
 from toolrl.policy.transformers import TransformersPolicy
 from toolrl.policy.vllm import VLLMPolicy
 from toolrl.policy.vllm_colocated import ColocatedVLLMPolicy
@@ -74,7 +75,7 @@ def open_policy(
             transfer=settings.transfer or ("ipc" if on_gpu else "file"),
             sleep=args.vllm_enable_sleep_mode,
             seed=seed,
-            engine={**(_engine_memory(args) if on_gpu else {}), **settings.engine},
+            engine={**_engine_settings(args, on_gpu), **settings.engine},
         )
     else:
         policy = VLLMServerPolicy(settings.urls, stop_token_ids=stops, tokenizer=renderer.tokenizer)
@@ -94,11 +95,16 @@ def open_policy(
     return policy
 
 
-def update(policy: Policy) -> None:
+def update(policy: Policy, trainer: GRPOTrainer) -> None:
     """Have the sampler go on with the trainer's weights as they are now."""
-    if isinstance(policy, VLLMPolicy) or (isinstance(policy, VLLMServerPolicy) and policy.connected):
+    if isinstance(policy, EnginePolicy) and policy.connected:
         policy.update_weights()
-    elif isinstance(policy, (ColocatedVLLMPolicy, TransformersPolicy, VLLMServerPolicy)):
+        return
+    args: Any = trainer.args
+    if args.use_vllm and trainer._last_loaded_step != trainer.state.global_step:
+        trainer.vllm_generation.sync_weights()
+        trainer._last_loaded_step = trainer.state.global_step
+    if isinstance(policy, (EnginePolicy, TransformersPolicy)):
         policy.weights_changed()
 
 
@@ -111,15 +117,13 @@ def check_context(max_model_len: int, args: GRPOConfig) -> None:
         )
 
 
-def _engine_memory(args: GRPOConfig) -> dict[str, Any]:
-    """TRL's settings of an engine, as far as they were given or a GPU needs them."""
-    given = {
-        "gpu_memory_utilization": args.vllm_gpu_memory_utilization,
-        "tensor_parallel_size": args.vllm_tensor_parallel_size,
-        "max_model_len": args.vllm_max_model_length,
-        "model_impl": args.vllm_model_impl,
-    }
-    return {name: value for name, value in given.items() if value is not None}
+def _engine_settings(args: GRPOConfig, on_gpu: bool) -> dict[str, Any]:
+    """TRL's settings of an engine, by vLLM's names, where they were given or have a default."""
+    found: dict[str, Any] = {"max_model_len": args.vllm_max_model_length, "model_impl": args.vllm_model_impl}
+    if on_gpu:
+        found["gpu_memory_utilization"] = args.vllm_gpu_memory_utilization
+        found["tensor_parallel_size"] = args.vllm_tensor_parallel_size
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _trls_own(settings: SamplerSettings, trainer: GRPOTrainer, renderer: Renderer, args: GRPOConfig) -> Policy:
@@ -130,7 +134,7 @@ def _trls_own(settings: SamplerSettings, trainer: GRPOTrainer, renderer: Rendere
     """
     if settings.kind != "transformers":
         raise ConfigError(f"use_vllm and sampler={settings.kind!r} are two samplers; choose one")
-    policy: ColocatedVLLMPolicy | VLLMServerPolicy
+    policy: EnginePolicy
     if args.vllm_mode == "server":
         url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
         policy = VLLMServerPolicy(url, stop_token_ids=renderer.stop_token_ids, tokenizer=renderer.tokenizer)

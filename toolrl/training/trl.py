@@ -133,7 +133,7 @@ class GRPORun:
 
     def sync_weights(self) -> None:
         """Sample with the trained model's weights as they are now. A collective where those are split."""
-        update(self.policy)
+        update(self.policy, self.trainer)
         self._synced_step = self.trainer.state.global_step
 
     def close(self) -> None:
