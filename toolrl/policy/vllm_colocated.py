@@ -43,13 +43,14 @@ class ColocatedVLLMPolicy(EnginePolicy):
         try:
             while self._pending:
                 for output in self._engine.step():
-                    if output.finished and (done := self._pending.pop(output.request_id, None)):
-                        done.set_result(output.outputs[0])
+                    if output.finished and (done := self._pending.pop(output.request_id, None)) and not done.done():
+                        done.set_result(output.outputs[0])  # else it was cancelled during the step
                 await asyncio.sleep(0)  # others are added, or cancelled
         except Exception as error:  # noqa: BLE001 - whatever fails in the engine is no mistake of the episodes
             pending, self._pending = self._pending, {}
             for done in pending.values():
-                done.set_exception(PolicyFault(f"vLLM failed: {type(error).__name__}: {error}"))
+                if not done.done():
+                    done.set_exception(PolicyFault(f"vLLM failed: {type(error).__name__}: {error}"))
 
     def _settle(self) -> None:
         self._wait(self._stepped())

@@ -4,7 +4,7 @@ vLLM moves weights between trainers and engines through backends that it finds b
 and need GPUs. This adds "file": a safetensors file that both sides can read. vLLM loads `register` in each of its
 processes, through the entry point in pyproject.toml, so a server needs no more than toolrl installed beside it.
 
-Source: vllm/distributed/weight_transfer (0.31, 0.32).
+Source: vllm/distributed/weight_transfer (0.32).
 """
 
 from __future__ import annotations
