@@ -1,9 +1,9 @@
 """Running code: local sandboxes at every level, E2B's SDK against our server, a plain subprocess, a Jupyter kernel.
 
 A stateless execution opens, runs and closes, one right after the other; "to the output" is the part of one until its
-output is there, after a short rest. A step runs in a session that is open. Contenders take turns, so that whatever else
-the machine does hits all alike. Memory is what an idle worker has for itself alone, with the
-processes that belong to it.
+output is there, after a short rest, or when spares stand ready. A step runs in a session that is open; the last line
+says how long another process takes to answer at all. Contenders take turns, so that whatever else the machine does hits
+all alike. Memory is what an idle worker has for itself alone, with the processes that belong to it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -28,13 +29,13 @@ import psutil
 
 from tests.benchmarks.common import table
 from tests.sandbox.conftest import WITHOUT
-from toolrl.sandbox import LocalSandbox
+from toolrl.sandbox import LocalSandbox, local as local_sandboxes
 from toolrl.sandbox.launcher import Zygote
 
 CODE, ANSWER = "print(6 * 7)", "42"
 PACKAGES = "import numpy, sympy\n"
 ROUNDS, ONCE_A_ROUND, STEPS_A_ROUND = 8, 8, 25
-REST_SECONDS = 0.03  # in which spares are replaced
+REST_SECONDS, WATCH_SECONDS = 0.01, 0.001
 SLOW_SECONDS = 0.15  # what takes longer is run once a round
 RATE_ROUNDS, RATE_SECONDS = 2, 0.8
 IDLE_WORKERS = 4
@@ -50,6 +51,7 @@ class Contender:
         once: A stateless execution; its output.
         idle: Opens a worker and leaves it waiting; gives what runs a step in it, if it has sessions.
         sessions: Whether it has.
+        rest: Comes before an execution whose time to the output is measured.
         memory: Whether to measure that of an idle worker.
     """
 
@@ -57,6 +59,7 @@ class Contender:
     once: Run
     idle: Callable[[], AbstractContextManager[Run | None]]
     sessions: bool = True
+    rest: Callable[[], None] = lambda: time.sleep(REST_SECONDS)
     memory: bool = True
     once_seconds: list[float] = field(default_factory=list)
     output_seconds: list[float] = field(default_factory=list)
@@ -73,13 +76,33 @@ def seconds_of(run: Run) -> float:
     return seconds
 
 
-def seconds_to_output(session: Callable[[], AbstractContextManager[Run | None]]) -> float:
-    time.sleep(REST_SECONDS)
+def seconds_to_output(contender: Contender) -> float:
+    contender.rest()
     start = time.perf_counter()
-    with session() as step:
+    with contender.idle() as step:
         assert step is not None
         assert step().strip() == ANSWER
         return time.perf_counter() - start
+
+
+def await_spares() -> None:
+    while any(len(spares._ready) < spares.size for spares in local_sandboxes._spares.values()):
+        time.sleep(WATCH_SECONDS)
+
+
+def seconds_of_an_answer() -> list[float]:
+    """Times in which another process reads a line and writes one."""
+    ours, theirs = socket.socketpair()
+    echo = "import socket; s = socket.socket(fileno=0)\nwhile s.send(s.recv(99)): pass"
+    seconds = []
+    with ours, theirs, subprocess.Popen([sys.executable, "-c", echo], stdin=theirs) as process:
+        for _ in range(ROUNDS * STEPS_A_ROUND * 5):
+            start = time.perf_counter()
+            ours.send(b"line")
+            assert ours.recv(99) == b"line"
+            seconds.append(time.perf_counter() - start)
+        process.kill()
+    return seconds
 
 
 @contextlib.contextmanager
@@ -169,7 +192,8 @@ def contenders(opened: contextlib.ExitStack) -> tuple[list[Contender], list[str]
     ]
     session = partial(local_session, partial(LocalSandbox, isolation="none"), CODE)
     # Their memory is not measured: they are there before.
-    found.append(Contender("local, from spares", partial(once_in, session), session, memory=False))
+    spares = Contender("local, from spares", partial(once_in, session), session, rest=await_spares, memory=False)
+    found.append(spares)
     left_out = []
     for level, without in WITHOUT.items():
         zygote = opened.enter_context(contextlib.closing(Zygote(without=without)))
@@ -202,7 +226,7 @@ def measure_times(found: Sequence[Contender]) -> None:
                 times = 1 if warm[contender.name] > SLOW_SECONDS else ONCE_A_ROUND
                 contender.once_seconds += [seconds_of(contender.once) for _ in range(times)]
                 if contender.sessions:
-                    contender.output_seconds += [seconds_to_output(contender.idle) for _ in range(times)]
+                    contender.output_seconds += [seconds_to_output(contender) for _ in range(times)]
                 if step := steps.get(contender.name):
                     contender.step_seconds += [seconds_of(step) for _ in range(STEPS_A_ROUND)]
 
@@ -278,4 +302,5 @@ def main() -> str:
         f"stateless a second on {cores} core{'s' * (cores > 1)}", "MB of an idle worker",
     ]  # fmt: skip
     text = table("Running code that prints one number", columns, rows)
-    return text + "".join(f"Left out: {what}.\n" for what in left_out)
+    text += "".join(f"Left out: {what}.\n" for what in left_out)
+    return f"{text}Another process answers a line in {p50_p95(seconds_of_an_answer())} ms (p50 / p95).\n"

@@ -255,7 +255,7 @@ def test_a_sandbox_killed_while_it_grades_leaves_the_answer_unscored() -> None:
             (session,) = self._place.sessions
 
             def kill(stream: str, text: str) -> None:
-                signal.pidfd_send_signal(session._connection._descriptors[0], signal.SIGKILL)
+                signal.pidfd_send_signal(session._connection._process, signal.SIGKILL)
 
             return super().run(code, on_output=kill, **options)
 

@@ -104,9 +104,10 @@ def test_the_python_tool_passes_the_demand_on():
 
 def test_a_worker_in_which_a_layer_fails_later_does_not_run(monkeypatch):
     failing = """
-import os
+import resource
 active = zygote.checks.active
-zygote.checks.active = lambda trainer: {**active(trainer), "landlock": os.getcwd().endswith("rehearsal")}
+rehearses = lambda: resource.getrlimit(resource.RLIMIT_NPROC)[0] == zygote._REHEARSAL["processes"]
+zygote.checks.active = lambda trainer: {**active(trainer), "landlock": rehearses()}
 zygote.main()"""
     monkeypatch.setattr(launcher, "_START", launcher._START.replace("\nzygote.main()", failing))
     zygote = Zygote()

@@ -46,6 +46,16 @@ def directory_of(sandbox: LocalSandbox) -> Path:
     return Path(sandbox.run("import os; os.getcwd()").value.strip("'"))
 
 
+def is_left(directory: Path) -> bool:
+    """Whether something lies where a sandbox worked; with namespaces all work in views of one folder, empty outside."""
+    return directory.exists() and (not shared_zygote().active.holds["namespaces"] or any(directory.iterdir()))
+
+
+def folder_around(directory: Path) -> Path:
+    """The folder of the process that sandboxes are forked from."""
+    return next(path for path in (directory, *directory.parents) if path.name.startswith("toolrl-sandbox-"))
+
+
 @pytest.mark.parametrize("ending", ["close", "reset"])
 def test_processes_of_a_further_session_end_with_the_sandbox(open_sandbox, eventually, ending):
     sleeper, sandbox = Sleeper(), open_sandbox()
@@ -86,7 +96,7 @@ def test_a_sandbox_that_nobody_holds_is_closed():
     del sandbox
     gc.collect()
     assert not sleeper.running()
-    assert not directory.exists()
+    assert not is_left(directory)
 
 
 def test_a_directory_goes_however_locked_its_folders_are(sandbox):
@@ -94,7 +104,7 @@ def test_a_directory_goes_however_locked_its_folders_are(sandbox):
     sandbox.run("os.makedirs('a/b/c'); open('a/b/file', 'w').close(); os.symlink('/', 'a/link')")
     assert sandbox.run("for path in ('a/b', 'a', '.'): os.chmod(path, 0)").error is None
     sandbox.close()
-    assert not directory.exists()
+    assert not is_left(directory)
 
 
 def test_a_tree_is_removed_however_deep_it_is():
@@ -180,7 +190,7 @@ def test_nothing_is_left_when_the_parent_ends(eventually, doing, ended_by):
     sleeper = Sleeper()
     command = [sys.executable, "-c", SCRIPT, sleeper.code, doing]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
-        directory = Path(parent.stdout.readline().strip().strip("'")).parent
+        directory = folder_around(Path(parent.stdout.readline().strip().strip("'")))
         alive = not ended_by or (
             eventually(sleeper.running) and runs(str(directory))
         )  # what the zygote forks has it on its command line
@@ -254,7 +264,7 @@ def test_directories_of_the_dead_are_removed_and_of_the_living_kept():
     (leftover / "0").mkdir()
     (leftover / "0" / "file").write_text("old")
     with LocalSandbox() as sandbox:
-        alive = directory_of(sandbox).parent
+        alive = folder_around(directory_of(sandbox))
         Zygote().close()
         assert not leftover.exists()
         assert not recycled.exists()
@@ -330,17 +340,6 @@ def test_tables_and_formulas_have_rich_forms():
         formula = sandbox.run("sympy.sqrt(2)").displays
     assert "<table" in table[0].data["text/html"]
     assert r"\sqrt{2}" in formula[0].data["text/latex"]
-
-
-def test_files_that_the_code_may_not_read_are_mounted_as_a_copy(tmp_path):
-    (tmp_path / "folder").mkdir(0o700)
-    (tmp_path / "folder" / "secret").write_text("text")
-    (tmp_path / "folder" / "secret").chmod(0o600)
-    with LocalSandbox(mounts=[Mount(tmp_path / "folder", "data")]) as sandbox:
-        assert sandbox.run("open('data/secret').read()").value == "'text'"
-        assert sandbox.run("open('data/secret', 'w')").error.name in ("OSError", "PermissionError")
-        copies = sandbox._place.prepared.copies
-    assert not copies.exists()
 
 
 @pytest.mark.parametrize("level", ["full", "no-landlock"])

@@ -57,7 +57,7 @@ def test_a_spare_and_a_new_sandbox_are_alike(spares):
 def test_a_spare_that_died_is_replaced_unseen(spares):
     ready = list(spares._ready)
     for place in ready:
-        signal.pidfd_send_signal(place.sessions[0]._connection._descriptors[0], signal.SIGKILL)
+        signal.pidfd_send_signal(place.sessions[0]._connection._process, signal.SIGKILL)
     assert eventually(lambda: not any(place.usable for place in ready))
     for _ in range(spares.size + 1):
         with LocalSandbox(LIMITS) as sandbox:
@@ -69,10 +69,11 @@ def test_a_worker_killed_from_outside_is_a_fault_and_the_next_run_has_another():
     with LocalSandbox() as sandbox, ThreadPoolExecutor() as threads:
         sandbox.write_file("kept", b"x")
         assert sandbox.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL); 1").value == "1"
-        run = threads.submit(sandbox.run, "import time; time.sleep(60)", timeout_seconds=100)
+        begun, code = threading.Event(), "import time; print('on'); time.sleep(60)"
+        run = threads.submit(sandbox.run, code, timeout_seconds=100, on_output=lambda *_: begun.set())
         connection = sandbox._place.sessions[0]._connection
-        assert eventually(lambda: connection._interruptible)
-        signal.pidfd_send_signal(connection._descriptors[0], signal.SIGKILL)
+        assert begun.wait(30)
+        signal.pidfd_send_signal(connection._process, signal.SIGKILL)
         with pytest.raises(SandboxFault, match="killed from outside"):
             run.result(30)
         assert sandbox.run("open('kept').read()").value == "'x'"

@@ -26,14 +26,14 @@ _BACKEND = "sandbox_figures"
 
 
 class Displays:
-    """Collects what one run shows, up to a size in bytes of JSON."""
+    """Collects what one run shows."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self) -> None:
+        self.begin(0)
+
+    def begin(self, limit: int) -> None:
+        """Forget what the last run showed; the next may show so many bytes of JSON."""
         self._limit = limit
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget what the last run showed."""
         self._shown: list[dict[str, Any]] = []
         self._size, self._overflowed = 0, False
 

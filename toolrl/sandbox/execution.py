@@ -3,13 +3,13 @@
 Standard library only; a remote kernel is sent the text of this file.
 """
 
+import _signal  # type: ignore[import-not-found]  # signal.signal makes enums, which takes ten times as long
 import ast
 import errno
-import importlib
 import linecache
 import os
 import re
-import signal
+import sys
 import traceback
 import types
 from collections.abc import Callable
@@ -23,18 +23,27 @@ _NUMBERED = re.compile(r"<tool \d+>")  # every run has a file name of its own, s
 class Runner:
     """One namespace, in which runs follow each other; on the main thread only.
 
+    Attributes:
+        take_interrupt: Tells whether an interrupt was noted for the run of this number, and forgets it. SIGINT
+            interrupts the code as well, but it may come when that has not begun.
+        display_bytes: Size of what one run may show, as JSON.
+
     Args:
         main: The module whose names the code sees.
-        display_bytes: Size of what one run may show, as JSON.
     """
 
-    def __init__(self, main: types.ModuleType, display_bytes: int) -> None:
-        self._main, self._displays = main, Displays(display_bytes)
-        self._interrupted = False
+    def __init__(self, main: types.ModuleType) -> None:
+        self._main, self._displays = main, Displays()
+        self._number = 0
+        self.take_interrupt: Callable[[int], bool] = lambda number: False
+        self.display_bytes = 0
+        self._libraries = frozenset(sys.path_importer_cache)  # folders that code does not write to
         vars(main)["display"] = self._displays.display
         self._displays.take_over_figures()
 
-    def run(self, code: str, number: int, environment: dict[str, str], started: Callable[[], None]) -> dict[str, Any]:
+    def run(
+        self, code: str, number: int, environment: dict[str, str], started: Callable[[], None] | None = None
+    ) -> dict[str, Any]:
         """Execute code: {"value", "error": [name, value, traceback] or None, "limits", "displays"}.
 
         Args:
@@ -45,20 +54,24 @@ class Runner:
         """
         filename = f"<tool {number}>"
         linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
-        importlib.invalidate_caches()  # for modules among the files written since
-        self._displays.begin()
-        self._interrupted = False
-        previous = signal.signal(signal.SIGINT, self._on_interrupt)
+        finders: dict[str, Any] = sys.path_importer_cache
+        for path, finder in finders.items():  # for modules among the files written since
+            if path not in self._libraries and finder is not None:
+                finder.invalidate_caches()
+        self._displays.begin(self.display_bytes)
+        self._number = number
+        previous = _signal.signal(_signal.SIGINT, self._on_interrupt)
         before = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)
         try:
-            started()
+            if started is not None:
+                started()
             value, error = self._attempt(self._execute, code, filename)
             _, late_error = self._attempt(self._displays.show_figures)
             error = error or late_error
             described, limit = error and _describe(error), error and _limit_behind(error)
         finally:
-            signal.signal(signal.SIGINT, previous)
+            _signal.signal(_signal.SIGINT, previous)
             for name, text in before.items():
                 os.environ.pop(name, None)
                 if text is not None:
@@ -73,7 +86,8 @@ class Runner:
         last = tree.body[-1] if tree.body else None
         if isinstance(last, ast.Expr):
             tree.body.pop()
-        exec(compile(tree, filename, "exec", dont_inherit=True), namespace)
+        if tree.body:
+            exec(compile(tree, filename, "exec", dont_inherit=True), namespace)
         if not isinstance(last, ast.Expr):
             return None
         value = eval(compile(ast.Expression(last.value), filename, "eval", dont_inherit=True), namespace)
@@ -86,7 +100,7 @@ class Runner:
             return None, error
 
     def _interruptible(self, function: Callable[..., Any], *arguments: object) -> Any:
-        if self._interrupted:  # between `started` and here
+        if self.take_interrupt(self._number):
             raise KeyboardInterrupt
         return function(*arguments)
 
@@ -95,8 +109,8 @@ class Runner:
         while frame is not None and frame.f_code is not Runner._interruptible.__code__:
             frame = frame.f_back
         if frame is not None:
+            self.take_interrupt(self._number)
             raise KeyboardInterrupt
-        self._interrupted = True
 
 
 def _describe(error: BaseException) -> list[str]:

@@ -13,12 +13,15 @@ import resource
 import signal
 import struct
 import time
+from collections.abc import Callable
 
 NOBODY = 65534
 NEWNS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR, _AT_FDCWD = 428, 429, 442, -100  # numbers shared by all architectures
 _EMPTY_PATH, _RECURSIVE, _CLONE_TREE = 0x1000, 0x8000, 1
 _READ_ONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
+
+Binding = tuple[str, str, list[int]]  # source, name in the working directory, device and inode of the source
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -85,10 +88,13 @@ def share_namespaces(directory: str, uid: int | None) -> None:
     unshare(NEWUSER | NEWNET | NEWPID)
 
 
-def become_first_process() -> None:
+def become_first_process(at_its_end: Callable[[], None]) -> None:
     """Go on in a child that is process 1 of the namespace entered last: when it dies, so do all in there.
 
     Only a process namespace that this user namespace owns can be come back to after a fork into another.
+
+    Args:
+        at_its_end: Called in the process that stays outside.
     """
     pid = os.fork()
     if pid == 0:
@@ -96,7 +102,26 @@ def become_first_process() -> None:
         return
     os.closerange(0, 1 << 20)
     os.waitpid(pid, 0)
-    os._exit(0)
+    try:
+        at_its_end()
+    finally:
+        os._exit(0)
+
+
+def share_view() -> int:
+    """See all files read-only from here on, as every session will; and no terminals, which can be written to even so.
+
+    Returns:
+        A descriptor of /proc as it was: for `enter_private_view`, which needs to write there.
+    """
+    processes = os.open("/proc", os.O_PATH)
+    call("unshare", NEWNS)
+    # MS_REC | MS_PRIVATE: what the machine mounts later would come along, and be writable.
+    call("mount", b"none", b"/", None, 0x44000, None)
+    _make_read_only(_AT_FDCWD, "/", _RECURSIVE)
+    if os.path.isdir("/dev/pts"):
+        _mount("tmpfs", "/dev/pts", "size=64k,mode=555")
+    return processes
 
 
 def fork_into_namespaces() -> int:
@@ -116,9 +141,9 @@ def fork_into_namespaces() -> int:
 
 
 def enter_private_view(
-    directory: str, limits: dict, bindings: list[tuple[str, str]], earlier: int | None = None
+    directory: str, limits: dict, bindings: list[Binding], processes: int, earlier: int | None = None
 ) -> int:
-    """See a read-only file system with a writable one at `directory`, and no process of the host; give up privileges.
+    """See a writable file system at `directory`, and no process of the host; give up privileges.
 
     Every session has a mount namespace of its own, for its own /proc, and a user namespace of its own, in which
     its processes are counted.
@@ -126,13 +151,14 @@ def enter_private_view(
     Args:
         directory: Where the writable file system is put.
         limits: Sizes of that.
-        bindings: (source, name in `directory`) pairs, for files and folders to be seen there, read-only.
-        earlier: The mount namespace of another session whose files to see; the other arguments are then unused.
+        bindings: Files and folders to be seen in `directory`, read-only.
+        processes: What `share_view` has returned.
+        earlier: The mount namespace of another session whose files to see; directory, limits and bindings are then
+            unused.
 
     Returns:
         A descriptor of the mount namespace. It keeps the files alive when all processes are gone.
     """
-    processes = os.open("/proc", os.O_PATH)  # still shows us when it is covered, or in another namespace
     if earlier is not None:
         call("setns", earlier, NEWNS)
     call("unshare", NEWNS)
@@ -148,22 +174,15 @@ def enter_private_view(
     _unshare(NEWUSER, processes)
     with contextlib.suppress(OSError):
         _write(processes, "sys/user/max_user_namespaces", "0")  # no further ones, hence no capabilities in them
-    os.close(processes)
     return view
 
 
-def _mount_files(directory: str, limits: dict, bindings: list[tuple[str, str]]) -> None:
-    _make_read_only(_AT_FDCWD, "/", _RECURSIVE)
-    trees = [
-        call("syscall", _OPEN_TREE, _AT_FDCWD, source.encode(), _CLONE_TREE | _RECURSIVE) for source, _ in bindings
-    ]
-    folders = [os.path.isdir(source) for source, _ in bindings]
-    _mount("tmpfs", os.path.dirname(directory), "size=64k,mode=711")
-    os.mkdir(directory)
-    _make_read_only(_AT_FDCWD, os.path.dirname(directory), 0)
+def _mount_files(directory: str, limits: dict, bindings: list[Binding]) -> None:
+    trees = [_tree(source, identity) for source, _, identity in bindings]
+    folders = [os.path.isdir(source) for source, _, _ in bindings]
     files = limits["files"] + 1 + len(bindings)  # the folder itself counts, and what is mounted on
     _mount("tmpfs", directory, f"size={limits['disk_mb']}m,nr_inodes={files},mode=700", _NOSUID | _NODEV)
-    for tree, is_folder, (_, name) in zip(trees, folders, bindings, strict=True):
+    for tree, is_folder, (_, name, _) in zip(trees, folders, bindings, strict=True):
         target = f"{directory}/{name}"
         if is_folder:
             os.mkdir(target)
@@ -174,8 +193,15 @@ def _mount_files(directory: str, limits: dict, bindings: list[tuple[str, str]]) 
         os.close(tree)
     if os.path.isdir("/dev/shm"):
         _mount("tmpfs", "/dev/shm", "size=16m,nr_inodes=1024")
-    if os.path.isdir("/dev/pts"):
-        _mount("tmpfs", "/dev/pts", "size=64k,mode=555")  # terminals are writable on a read-only mount
+
+
+def _tree(source: str, identity: list[int]) -> int:
+    """A detached mount of a file or folder, if it is the one that the parent sees there."""
+    tree = call("syscall", _OPEN_TREE, _AT_FDCWD, source.encode(), _CLONE_TREE | _RECURSIVE)
+    found = os.stat(tree)
+    if [found.st_dev, found.st_ino] != identity:
+        raise OSError(f"{source} was mounted when this program had opened its first sandbox already; start it again")
+    return tree
 
 
 def _make_read_only(folder: int, path: str, flags: int, more: int = 0) -> None:

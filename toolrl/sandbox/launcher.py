@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,7 +44,7 @@ _MAX_SANDBOXES = 20_000  # of one process; then another is started
 
 
 def _allow_many_files() -> None:
-    """Raise this process's soft limit: each sandbox holds seven descriptors here, and 1024 are soon used up."""
+    """Raise this process's soft limit: each sandbox holds eight descriptors here, and 1024 are soon used up."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(hard, _OPEN_FILES) if hard != resource.RLIM_INFINITY else _OPEN_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -148,7 +148,7 @@ class Zygote:
         uid: int | None,
         limits: SandboxLimits,
         bindings: list[tuple[str, str]],
-        view: int | None,
+        files: Sequence[int],
     ) -> tuple[socket.socket, socket.socket]:
         """Ask for a worker: our ends of the socket to it and of its lifeline. Does not wait for it.
 
@@ -157,17 +157,18 @@ class Zygote:
             uid: Who owns the directory, if that is not ours.
             limits: What it may use.
             bindings: (source, name) pairs: what is mounted in the directory.
-            view: Mount namespace of an earlier worker, whose files it works with.
+            files: What `plumbing.new_files` has made, and the mount namespace of an earlier worker, if it works with
+                the files of that.
         """
         channel, workers = socket.socketpair()
         lifeline, theirs = socket.socketpair()
-        asked = {"directory": directory, "uid": uid, "limits": _as_dict(limits), "bindings": bindings}
+        seen = [(source, name, [os.stat(source).st_dev, os.stat(source).st_ino]) for source, name in bindings]
+        asked = {"directory": directory, "uid": uid, "limits": _as_dict(limits), "bindings": seen}
         request = json.dumps(asked).encode()
         with workers, theirs:
             try:
                 with self._lock:
-                    descriptors = [workers.fileno(), theirs.fileno(), *([] if view is None else [view])]
-                    socket.send_fds(self._control, [request], descriptors)
+                    socket.send_fds(self._control, [request], [workers.fileno(), theirs.fileno(), *files])
             except OSError as error:
                 channel.close()
                 lifeline.close()

@@ -1,22 +1,34 @@
 """What both ends of a local sandbox use; the zygote imports it too, so: standard library only."""
 
+import fcntl
 import json
 import os
 import socket
 import struct
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-HEADER = struct.Struct("!I")  # every message is its length, then JSON
+HEADER = struct.Struct("!I")  # every message is its length, then JSON; requests to run code are marshalled
 
 
-def send_message(sock: socket.socket, message: dict, *descriptors: int) -> None:
-    """Send one message; descriptors travel with its header."""
-    payload = json.dumps(message).encode()
-    header = HEADER.pack(len(payload))
-    if descriptors:
-        socket.send_fds(sock, [header], descriptors)
-        header = b""
-    sock.sendall(header + payload)
+def new_files() -> list[int]:
+    """Files of a worker that its parent reads or writes too: stdout, stderr, and the run that is to be interrupted.
+
+    Made by the parent, for which that is less work than for a process just forked.
+    """
+    files = [os.memfd_create(name) for name in ("stdout", "stderr", "interrupts")]
+    for output in files[:2]:
+        fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)  # each run begins at 0 again
+    return files
+
+
+def framed(payload: bytes) -> bytes:
+    """A payload as a message."""
+    return HEADER.pack(len(payload)) + payload
+
+
+def send_message(sock: socket.socket, message: dict) -> None:
+    """Send one message."""
+    sock.sendall(framed(json.dumps(message).encode()))
 
 
 def cut(text: str, limit: int) -> str:

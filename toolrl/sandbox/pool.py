@@ -7,7 +7,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from toolrl.errors import ConfigError, SandboxFault, ToolrlError
@@ -43,17 +44,12 @@ class Slots:
         if pid == self._pid == os.getpid():
             self._free.release()
 
-    @contextlib.contextmanager
-    def taken(self, given_up: Callable[[], bool]) -> Iterator[None]:
-        """Hold a slot. Waits as long as it takes, or until `given_up`."""
-        pid, held = os.getpid(), False
-        while not held and not given_up():
-            held = self.take(0.1)
-        try:
-            yield
-        finally:
-            if held:
-                self.give_back(pid)
+    def wait(self, given_up: Callable[[], bool]) -> Callable[[], None]:
+        """Take a slot as soon as one is free, however long that takes, or until `given_up`; what gives it back."""
+        while not given_up():
+            if self._free.acquire(blocking=False) or self.take(0.1):
+                return partial(self.give_back, self._pid)
+        return lambda: None
 
 
 # Wall-clock limits are fair only while each run gets a fair share of a core.

@@ -38,7 +38,9 @@ class Kernel:
 
     def __init__(self, display_bytes: int, characters: int, marker: str) -> None:
         main = sys.modules["__main__"] = types.ModuleType("__main__")
-        self._runner, self._characters = Runner(main, display_bytes), characters
+        self._runner, self._characters = Runner(main), characters
+        self._runner.display_bytes, self._runner.take_interrupt = display_bytes, self._take_interrupt
+        self._interrupted = False
         self._above = os.path.dirname(os.getcwd())
         if "" not in sys.path:
             sys.path.insert(0, "")
@@ -57,7 +59,7 @@ class Kernel:
         """
         over = threading.Event()
         watch = threading.Thread(target=self._watch, args=(f"{self._above}/{interrupt}", over), daemon=True)
-        pid = os.getpid()
+        self._interrupted, pid = False, os.getpid()
 
         def begin() -> None:
             print(started, end="", flush=True)
@@ -76,10 +78,15 @@ class Kernel:
             outcome["error"] = [cut(text, self._characters) for text in outcome["error"]]
         return Outcome(outcome)
 
+    def _take_interrupt(self, number: int) -> bool:
+        interrupted, self._interrupted = self._interrupted, False
+        return interrupted
+
     def _watch(self, path: str, over: threading.Event) -> None:
         while not over.wait(_LOOK_SECONDS):
             if os.path.exists(path):
                 os.unlink(path)
+                self._interrupted = True
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 

@@ -87,34 +87,32 @@ def program(machine: str, *, attributes: bool) -> bytes:
     if machine not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no seccomp filter for the architecture {machine!r}")
     some = numbers(SOME, machine)
-    code = [_instruction(_LOAD, 4), _instruction(_EQUAL, _ARCHITECTURES[machine], 1, 0), _answer(_KILL)]
-    code += [_instruction(_LOAD, 0)]
-    if machine == "x86_64":
-        code += _when(_AT_LEAST, _X32, [_answer(_EPERM)])
-    code += _when(_AT_LEAST, _NEWEST + 1, [_answer(_ENOSYS)])
-    for number in numbers(DENIED, machine).values():
-        code += _when(_EQUAL, number, [_answer(_EPERM)])
-    for number in () if attributes else numbers(ATTRIBUTES, machine).values():
-        code += _when(_EQUAL, number, [_answer(_ERRNO)])
+    blocks = {number: [_answer(_EPERM)] for number in numbers(DENIED, machine).values()}
+    if not attributes:
+        blocks |= {number: [_answer(_ERRNO)] for number in numbers(ATTRIBUTES, machine).values()}
     ourselves = [_instruction(_EQUAL, 0, 1, 0), _answer(_EPERM)]
     for number in numbers(OF_PROCESSES, machine).values():
-        code += _when(_EQUAL, number, [_argument(0), *ourselves, _answer(_ALLOW)])
-    code += _when(_EQUAL, some["setpriority"], [_argument(0), *ourselves, _argument(1), *ourselves, _answer(_ALLOW)])
-    code += _when(_EQUAL, some["clone3"], [_answer(_ENOSYS)])  # its flags lie in memory; glibc then calls clone
-    code += _when(
-        _EQUAL, some["clone"], [_argument(0), *_when(_ANY_BIT, _NEW_NAMESPACES, [_answer(_EPERM)]), _answer(_ALLOW)]
-    )
+        blocks[number] = [_argument(0), *ourselves, _answer(_ALLOW)]
+    blocks[some["setpriority"]] = [_argument(0), *ourselves, _argument(1), *ourselves, _answer(_ALLOW)]
+    blocks[some["clone3"]] = [_answer(_ENOSYS)]  # its flags lie in memory; glibc then calls clone
+    namespaces = _when(_ANY_BIT, _NEW_NAMESPACES, [_answer(_EPERM)])
+    blocks[some["clone"]] = [_argument(0), *namespaces, _answer(_ALLOW)]
     # asyncio and multiprocessing need connected pairs. Datagram sockets could still send to any address.
     pairs = [_argument(0), _instruction(_EQUAL, _AF_UNIX, 1, 0), _answer(_EPERM)]
     pairs += [_argument(1), _instruction(_AND, _SOCK_TYPE)]
     for kind in (_SOCK_STREAM, _SOCK_SEQPACKET):
         pairs += _when(_EQUAL, kind, [_answer(_ALLOW)])
-    code += _when(_EQUAL, some["socketpair"], [*pairs, _answer(_EPERM)])
+    blocks[some["socketpair"]] = [*pairs, _answer(_EPERM)]
     terminals = [_argument(1)]
     for request in (_TIOCSTI, _TIOCLINUX):
         terminals += _when(_EQUAL, request, [_answer(_EPERM)])
-    code += _when(_EQUAL, some["ioctl"], [*terminals, _answer(_ALLOW)])
-    return b"".join([*code, _answer(_ALLOW)])
+    blocks[some["ioctl"]] = [*terminals, _answer(_ALLOW)]
+    code = [_instruction(_LOAD, 4), _instruction(_EQUAL, _ARCHITECTURES[machine], 1, 0), _answer(_KILL)]
+    code += [_instruction(_LOAD, 0)]
+    if machine == "x86_64":
+        code += _when(_AT_LEAST, _X32, [_answer(_EPERM)])
+    code += _when(_AT_LEAST, _NEWEST + 1, [_answer(_ENOSYS)])
+    return b"".join([*code, *_choice(_segments(blocks))])
 
 
 def install(code: bytes) -> None:
@@ -126,6 +124,32 @@ def install(code: bytes) -> None:
     buffer = ctypes.create_string_buffer(code, len(code))
     filter_program = struct.pack("HP", len(code) // 8, ctypes.addressof(buffer))  # struct sock_fprog
     call("prctl", 22, 2, filter_program, 0, 0)  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+
+
+def _choice(segments: list[tuple[int, list[bytes]]]) -> list[bytes]:
+    """Find the block of the loaded number by halving, and run it.
+
+    When a filter is installed, the kernel runs it once for every number: a list from top to bottom would take as long
+    again as all the rest.
+
+    Args:
+        segments: For each range of numbers, where it begins, and its block; in order.
+    """
+    if len(segments) == 1:
+        return segments[0][1]
+    middle = len(segments) // 2
+    low, high = _choice(segments[:middle]), _choice(segments[middle:])
+    return [_instruction(_AT_LEAST, segments[middle][0], len(low), 0), *low, *high]  # a jump goes as far as 255
+
+
+def _segments(blocks: dict[int, list[bytes]]) -> list[tuple[int, list[bytes]]]:
+    """Ranges of numbers that share a block; what has none is allowed."""
+    segments: list[tuple[int, list[bytes]]] = []
+    for number in range(_NEWEST + 1):
+        block = blocks.get(number, [_answer(_ALLOW)])
+        if not segments or segments[-1][1] != block:
+            segments.append((number, block))
+    return segments
 
 
 def _instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:

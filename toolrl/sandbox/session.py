@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import marshal
 import os
 import select
 import signal
@@ -18,7 +19,7 @@ from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits
 from toolrl.sandbox.launcher import Zygote, let_go_in_forks
 from toolrl.sandbox.outcome import died, result_of
-from toolrl.sandbox.plumbing import HEADER, send_message
+from toolrl.sandbox.plumbing import HEADER, framed, new_files
 from toolrl.sandbox.pool import runs
 from toolrl.sandbox.relay import FileRelay, Relay
 from toolrl.sandbox.worker import report as captured
@@ -55,14 +56,23 @@ class Connection:
         bindings: list[tuple[str, str]],
         view: list[int],
     ) -> None:
-        earlier = view[0] if view else None
-        self._channel, self._lifeline = zygote.open_session(directory, uid, limits, bindings, earlier)
+        self._files = new_files()
+        try:
+            opened = zygote.open_session(directory, uid, limits, bindings, [*self._files, *view[:1]])
+        except BaseException:
+            self._close_files()
+            raise
+        self._channel, self._lifeline = opened
+        self._channel.setblocking(False)
+        self._news = select.poll()
+        for source in (self._channel, self._lifeline):
+            self._news.register(source, select.POLLIN)
         self._limits, self._view, self._ready, self._runs = limits, view, False, 0
         self._largest_message = (1 << 16) + 64 * limits.output_characters + (limits.display_mb << 20)
         self._ahead = bytearray()  # received already, of the next message
-        self._descriptors: list[int] = []  # the worker's pidfd, its stdout and stderr
+        self._process: int | None = None  # the worker's pidfd
         self._busy, self._interrupts = threading.RLock(), threading.Lock()
-        self._interruptible = self._interrupted = False
+        self._interrupted = False
         self.ended = self._ending = False
         let_go_in_forks(self)
 
@@ -71,28 +81,29 @@ class Connection:
     ) -> ExecResult:
         """Run code in the worker; a worker that does not answer in time, or not properly, is ended."""
         with self._busy:
-            return self._run(code, seconds, environment, on_output)
+            with self._interrupts:
+                self._runs += 1
+                self._interrupted = False
+            if not self._ready:
+                self._greet()
+            leave = runs.wait(lambda: self._ending)
+            try:
+                return self._run(code, seconds, environment, on_output)
+            finally:
+                leave()
 
     def _run(
         self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
     ) -> ExecResult:
-        with self._interrupts:
-            self._interrupted = False
-        self.wait_until_ready()
-        with runs.taken(lambda: self._ending):
-            return self._run_now(code, seconds, environment, on_output)
-
-    def _run_now(
-        self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
-    ) -> ExecResult:
         started, result, name, reason = time.monotonic(), None, "SandboxDied", ""
-        request = {"code": code, "seconds": seconds, "environment": dict(environment)}
+        texts = {str(name): str(text) for name, text in environment.items()}  # subclasses of str are not marshalled
+        request = marshal.dumps((self._runs, str(code), float(seconds), texts))
         relay = None
         if on_output is not None:
-            relay = FileRelay(Relay(on_output, self._limits.output_characters), self._descriptors[1:])
+            relay = FileRelay(Relay(on_output, self._limits.output_characters), self._files[:2])
         try:
             try:
-                result = self._ask(request, started, relay)
+                result = self._ask(request, started, started + seconds, relay)
             except TimeoutError:
                 name, reason = "TimeoutError", f"the code was stopped after {seconds:g} seconds"
             except (EOFError, OSError):
@@ -131,19 +142,23 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether the worker is ready, alive, and silent."""
-        if self.ended or not self._ready:
-            return False
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
-        poll.register(self._lifeline, select.POLLIN)
-        return not poll.poll(0)
+        return self._ready and not self.ended and not self._news.poll(0)
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the code, as soon as it has begun; nothing if none runs."""
         with self._interrupts:
             self._interrupted = True
-            if self._interruptible:
-                signal.pidfd_send_signal(self._descriptors[0], signal.SIGINT)
+            self._tell_of_interrupt()
+
+    def _tell_of_interrupt(self) -> None:
+        """Note the run that is meant, and have the worker look: it ignores signals between two runs.
+
+        One that is not there yet is told before it is sent code.
+        """
+        if self._process is not None:
+            os.pwrite(self._files[2], self._runs.to_bytes(8, "little"), 0)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGINT)
 
     def end(self, *, keep_output: bool = False) -> dict[str, Any]:
         """Kill everything in the session, wait until it is dead; how the worker ended, and its output if asked for.
@@ -163,9 +178,10 @@ class Connection:
             with contextlib.suppress(OSError, EOFError):
                 self._ahead = bytearray()
                 report = self._receive(self._lifeline, time.monotonic() + _END_SECONDS)
-            if keep_output and self._descriptors:
-                report |= captured(self._descriptors[1:], asdict(self._limits))
-            self.detach()
+            if keep_output:
+                report |= captured(self._files[:2], asdict(self._limits))
+            with self._interrupts:
+                self.detach()
         return report
 
     def detach(self) -> None:
@@ -173,8 +189,14 @@ class Connection:
         self.ended = True
         self._channel.close()
         self._lifeline.close()
-        while self._descriptors:
-            os.close(self._descriptors.pop())
+        if self._process is not None:
+            self._files.append(self._process)
+            self._process = None
+        self._close_files()
+
+    def _close_files(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
 
     def wait_until_ready(self) -> None:
         """Wait for the worker to be walled in.
@@ -197,28 +219,36 @@ class Connection:
         if not self._ready:
             raise SandboxFault(f"a sandbox did not start: {hello.get('fault') or report.get('fault') or 'no answer'}")
 
-    def _ask(self, request: dict[str, Any], began: float, relay: FileRelay | None) -> ExecResult:
-        """Send code, and check the answers: the code can write to its socket too."""
+    def _ask(self, request: bytes, began: float, deadline: float, relay: FileRelay | None) -> ExecResult:
+        """Send code, and check the answer: the code can write to its socket too."""
         if self._ending:  # closed while it waited for its turn
             raise EOFError
-        self._runs += 1
-        deadline, tick = began + request["seconds"], relay.read if relay else None
-        self._channel.settimeout(request["seconds"])
-        try:
-            send_message(self._channel, {"run": self._runs, **request})
-            if "started" not in self._receive(self._channel, deadline):
-                raise ValueError("an answer before the question")
+        if self._ahead:
+            raise ValueError("an answer before the question")
+        if self._interrupted:
             with self._interrupts:
-                self._interruptible = True
-                if self._interrupted:
-                    signal.pidfd_send_signal(self._descriptors[0], signal.SIGINT)
-            reply = self._receive(self._channel, deadline, tick=tick)
-        finally:
-            with self._interrupts:
-                self._interruptible = False
+                self._tell_of_interrupt()
+        self._send(framed(request), deadline)
+        reply = self._receive(self._channel, deadline, tick=relay.read if relay else None)
         if reply["run"] != self._runs:
             raise ValueError("an answer to another question")
         return result_of(reply, reply["stdout"], reply["stderr"], time.monotonic() - began)
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        """Write to the channel; TimeoutError if the worker does not read, EOFError if it is gone."""
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self._channel.send(left) :]
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self._channel, select.POLLOUT)
+                poll.register(self._lifeline, select.POLLIN)
+                ready = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+                if not ready:
+                    raise TimeoutError from None
+                if self._lifeline.fileno() in ready:
+                    raise EOFError from None
 
     def _receive(
         self,
@@ -236,9 +266,10 @@ class Connection:
             descriptors: Whether to take the descriptors that come along; only before any code has run.
             tick: Called now and then while we wait.
         """
-        poll = select.poll()
-        poll.register(source, select.POLLIN)
-        poll.register(self._lifeline, select.POLLIN)
+        poll = self._news
+        if source is self._lifeline:
+            poll = select.poll()
+            poll.register(source, select.POLLIN)
         received, length = self._ahead, 0  # the length is known when the header is there
         while True:
             if not length and len(received) >= HEADER.size:
@@ -257,8 +288,10 @@ class Connection:
                 raise TimeoutError
             chunk = b""
             if source.fileno() in ready and descriptors and not received:
-                chunk, came, _, _ = socket.recv_fds(source, 1 << 16, 5, socket.MSG_CMSG_CLOEXEC)
-                self._descriptors, self._view[len(self._view) :] = came[:3], came[3:]
+                chunk, came, _, _ = socket.recv_fds(source, 1 << 16, 3, socket.MSG_CMSG_CLOEXEC)
+                with self._interrupts:
+                    self._view += came[1:]
+                    self._process = came[0] if came else None
             elif source.fileno() in ready:
                 chunk = source.recv(min(length - len(received), 1 << 20) if length else 1 << 16)
             if not chunk:

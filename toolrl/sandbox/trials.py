@@ -38,17 +38,16 @@ def _install_filter() -> None:
 
 
 def _enter_namespaces(directory: str, uid: int | None) -> None:
-    os.mkdir(f"{directory}/trial")
-    try:
-        isolation.share_namespaces(directory, uid)
-        _in_a_child(lambda: _enter_view(f"{directory}/trial"))
-    finally:
-        os.rmdir(f"{directory}/trial")
+    isolation.share_namespaces(directory, uid)
+    _in_a_child(lambda: _enter_view(directory))
 
 
 def _enter_view(directory: str) -> None:
+    processes = isolation.share_view()
     limits = {"disk_mb": 1, "files": 1}
-    attempt = partial(isolation.enter_private_view, directory, limits, [("/usr", "bound")])
+    found = os.stat("/usr")
+    bindings = [("/usr", "bound", [found.st_dev, found.st_ino])]
+    attempt = partial(isolation.enter_private_view, directory, limits, bindings, processes)
     _in_a_child(attempt, isolation.fork_into_namespaces)
 
 

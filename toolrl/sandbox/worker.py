@@ -4,22 +4,24 @@ Nothing here is secret from the code that runs: it can forge its own answers, an
 """
 
 import io
-import json
+import marshal
 import math
 import os
-import random
 import resource
 import signal
 import socket
 import sys
+import time
 import types
 from collections.abc import Sequence
 
 from toolrl.sandbox.execution import Runner
 from toolrl.sandbox.plumbing import HEADER, cut, joined, send_message
 
+_CORES = os.cpu_count() or 1
 
-def prepare() -> None:
+
+def prepare() -> Runner:
     """Set the process up for `serve`; what it forks is then set up too."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = io.TextIOWrapper(
@@ -30,29 +32,43 @@ def prepare() -> None:
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # except during a run
+    for name in ("random", "numpy.random"):
+        if name in sys.modules:
+            sys.modules[name].seed(0)  # the same seed gives the same trajectory
+    runner = Runner(sys.modules["__main__"])
+    for _ in range(10):  # forks find what a run needs in its place, and specialised by the interpreter
+        runner.run("print(6 * 7)\n1", 0, {})
+    return runner
 
 
-def serve(channel: socket.socket, outputs: tuple[int, int], limits: dict) -> None:
-    """Answer messages {"run", "code", "seconds", "environment"} until the channel closes.
+def serve(runner: Runner, channel: socket.socket, outputs: Sequence[int], interrupts: int, limits: dict) -> None:
+    """Answer requests (number, code, seconds, environment) until the channel closes.
 
-    Two answers for each: one when an interrupt (SIGINT) would reach the code, one at its end.
+    Args:
+        runner: What `prepare` has returned.
+        channel: Where they come from.
+        outputs: Files that are stdout and stderr.
+        interrupts: A file with the number of the run that the last interrupt (SIGINT) is meant for.
+        limits: `SandboxLimits` as a dict.
     """
     sys.path.insert(0, "")
-    random.seed(0)  # the same seed gives the same trajectory
-    if "numpy.random" in sys.modules:
-        sys.modules["numpy.random"].seed(0)
-    runner = Runner(sys.modules["__main__"], limits["display_mb"] << 20)
+    os.register_at_fork(after_in_child=sys.modules["random"].seed)  # as the module does; the zygote leaves it out
+
+    def take_interrupt(number: int) -> bool:
+        noted = int.from_bytes(os.pread(interrupts, 8, 0), "little") == number
+        if noted:
+            os.ftruncate(interrupts, 0)
+        return noted
+
+    runner.display_bytes, runner.take_interrupt = limits["display_mb"] << 20, take_interrupt
     pid = os.getpid()
     reader = channel.makefile("rb")
     while header := reader.read(HEADER.size):
-        request = json.loads(reader.read(HEADER.unpack(header)[0]))
+        number, code, seconds, environment = marshal.loads(reader.read(HEADER.unpack(header)[0]))
         for output in outputs:
             os.ftruncate(output, 0)
-        _limit_cpu(request["seconds"])
-        number = request["run"]
-        outcome = runner.run(
-            request["code"], number, request["environment"], lambda: send_message(channel, {"started": True})
-        )
+        _limit_cpu(seconds)
+        outcome = runner.run(code, number, environment)
         for name in ("stdout", "stderr"):
             try:
                 getattr(sys, name).flush()
@@ -83,14 +99,17 @@ def report(outputs: Sequence[int], limits: dict, outcome: dict | None = None) ->
 
 def _limit_cpu(seconds: float) -> None:
     """Let threads and children that outlive the run burn no more than the run itself could have."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = usage.ru_utime + usage.ru_stime + seconds * (os.cpu_count() or 1) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(allowed), resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    allowed = math.ceil(time.process_time() + seconds * _CORES + 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if allowed != soft:
+        resource.setrlimit(resource.RLIMIT_CPU, (allowed, hard))
 
 
 def _captured(output: int, limit: int) -> tuple[str, bool]:
     """Text of an output file and whether it had to be cut, without reading more than is kept."""
-    size = os.fstat(output).st_size
+    size = os.lseek(output, 0, os.SEEK_END)
+    if not size:
+        return "", False
     if size <= 4 * limit:
         text = os.pread(output, size, 0).decode("utf-8", "replace")
         return cut(text, limit), len(text) > limit

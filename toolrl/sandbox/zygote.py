@@ -13,7 +13,6 @@ and every session. (The usual PR_SET_PDEATHSIG fires when the *thread* that fork
 """
 
 import contextlib
-import fcntl
 import gc
 import importlib
 import json
@@ -23,15 +22,19 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from toolrl.sandbox import checks, isolation, landlock, plumbing, seccomp, trials, worker
+from toolrl.sandbox import checks, execution, isolation, landlock, plumbing, seccomp, trials, worker
 
-WARM = """abc argparse array base64 bisect calendar cmath collections.abc contextlib copy csv dataclasses datetime
-    decimal enum fractions functools hashlib heapq io itertools json math numbers operator pathlib pprint queue random
-    re shutil statistics string struct subprocess tempfile textwrap threading time typing unittest uuid"""
+# What imports `threading` is not among them: each fork would then replace its locks, a tenth of what a sandbox costs;
+# nor is hashlib, which brings libcrypto along. All that is here costs a little in every fork.
+WARM = """abc array base64 bisect calendar collections.abc contextlib copy csv dataclasses datetime decimal enum
+    fractions functools heapq io itertools json math numbers operator pathlib pprint random re statistics string struct
+    textwrap time typing"""
 PACKAGES = "numpy.random sympy pandas matplotlib.pyplot matplotlib.backends.backend_agg"  # those that are installed
+_READY = plumbing.framed(b'{"ready": true}')
 _REHEARSAL = {
     "memory_mb": 512,
     "processes": 8,
@@ -51,6 +54,7 @@ def main() -> None:
     libraries = _reachable([os.path.dirname(os.__file__), *packages])
     readable = landlock.open_readable(packages)
     zygote = _Zygote(control, os.pidfd_open(int(sys.argv[3])), libraries, os.getuid(), readable)
+    _import_random()
     for name in WARM.split():
         importlib.import_module(name)
     for name in PACKAGES.split() if packages else []:
@@ -60,7 +64,8 @@ def main() -> None:
     zygote.problems = trials.find_problems(directory, uid, sys.argv[4].split(","))
     if zygote.namespaces:
         isolation.share_namespaces(directory, uid)
-        isolation.become_first_process()
+        isolation.become_first_process(lambda: plumbing.remove_tree(directory))
+        zygote.processes = isolation.share_view()
     elif "network" not in zygote.problems:
         isolation.unshare(isolation.NEWNET)
     if "seccomp" not in zygote.problems:
@@ -73,12 +78,22 @@ def main() -> None:
     try:
         if zygote.rehearse(f"{directory}/rehearsal", uid):
             os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+            gc.collect()
             gc.freeze()
             zygote.serve()
     finally:
-        if not zygote.namespaces:  # else they end with us
+        if not zygote.namespaces:  # else they end with us, and the folder is removed from outside
             isolation.kill_children()
-        plumbing.remove_tree(directory)
+            plumbing.remove_tree(directory)
+
+
+def _import_random() -> None:
+    """Import random without having every fork draw a new seed: a worker begins with the same one anyway."""
+    register, os.register_at_fork = os.register_at_fork, lambda **callbacks: None
+    try:
+        importlib.import_module("random")
+    finally:
+        os.register_at_fork = register
 
 
 @dataclass
@@ -90,6 +105,8 @@ class _Zygote:
     readable: list[tuple[int, int]]  # for Landlock
     problems: dict[str, str] = field(default_factory=dict)  # layers that cannot be set up
     filter: bytes = b""  # for seccomp
+    processes: int = -1  # a descriptor of /proc, with namespaces
+    runner: execution.Runner = field(init=False)
     holds: dict[str, bool] | None = None  # layers seen to hold in a worker; None before the rehearsal
 
     def __post_init__(self) -> None:
@@ -105,7 +122,7 @@ class _Zygote:
 
     def prepare(self) -> None:
         """Do once what every worker would otherwise do for itself, at the cost of copying what it touches."""
-        worker.prepare()
+        self.runner = worker.prepare()
         os.environ.clear()
         os.environ.update(PATH=os.defpath, LANG="C.UTF-8")
         for name in [name for name in sys.modules if name.startswith("toolrl")]:
@@ -113,21 +130,28 @@ class _Zygote:
 
     def rehearse(self, directory: str, uid: int | None) -> bool:
         """Start a worker to see which layers hold in it, and tell the parent; False if that is gone already."""
-        os.mkdir(directory)
-        if uid is not None:
-            os.chown(directory, uid, uid)
+        if not self.namespaces:
+            os.mkdir(directory)
+            if uid is not None:
+                os.chown(directory, uid, uid)
         ours, workers = socket.socketpair()
         lifeline, theirs = socket.socketpair()
         with ours, lifeline, ours.makefile("rb") as reader:
+            files = plumbing.new_files()
             with workers:
-                self.start({"directory": directory, "uid": uid, "limits": _REHEARSAL, "bindings": []}, workers, theirs)
+                self.start(
+                    {"directory": directory, "uid": uid, "limits": _REHEARSAL, "bindings": []}, workers, theirs, files
+                )
+            for file in files:
+                os.close(file)
             hello = json.loads(reader.read(*plumbing.HEADER.unpack(reader.read(plumbing.HEADER.size))))
             lifeline.shutdown(socket.SHUT_WR)
             while self._ends:
                 if not self.attend():
                     return False
             lifeline.recv(1)  # a guard is done
-        plumbing.remove_tree(directory)
+        if not self.namespaces:
+            plumbing.remove_tree(directory)
         self.control.send(json.dumps({**hello, "problems": self.problems}).encode())
         self.holds = hello.get("layers")
         return True
@@ -156,23 +180,22 @@ class _Zygote:
         return True
 
     def _open(self) -> bool:
-        message, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 3)
+        message, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 6)
         if not message:
             return False
         channel, lifeline = (socket.socket(fileno=descriptor) for descriptor in descriptors[:2])
-        view = descriptors[2] if descriptors[2:] else None
         with channel:
             try:
-                self.start(json.loads(message), channel, lifeline, view)
+                self.start(json.loads(message), channel, lifeline, descriptors[2:])
             except (OSError, ValueError) as error:
                 plumbing.send_message(lifeline, {"fault": f"fork: {error}"})
                 lifeline.close()
-        if view is not None:
-            os.close(view)
+        for descriptor in descriptors[2:]:
+            os.close(descriptor)
         return True
 
     def start(
-        self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket, view: int | None = None
+        self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket, files: Sequence[int]
     ) -> None:
         """Fork a worker, behind a guard if there are no namespaces.
 
@@ -180,17 +203,18 @@ class _Zygote:
             request: Working directory, its owner, limits, what is mounted in it.
             channel: Leads to whom the worker answers.
             lifeline: When its other end closes, the session is over. Closed here when it is.
-            view: The mount namespace of another session, living or dead, whose files this one works with.
+            files: What `plumbing.new_files` makes, and the mount namespace of another session, living or dead, if this
+                one works with its files.
         """
         if not self.namespaces:
             if os.fork() == 0:
-                self.guard(request, channel, lifeline)
+                self.guard(request, channel, lifeline, files)
             lifeline.close()
             return
         pid = isolation.fork_into_namespaces()
         if pid == 0:
             lifeline.close()
-            self.work(request, channel, view)
+            self.work(request, channel, files)
         try:
             session = _Session(lifeline, pid, os.pidfd_open(pid))
         except OSError:  # nobody would end it
@@ -213,7 +237,9 @@ class _Zygote:
             report = {"status": os.waitstatus_to_exitcode(status), "cpu_seconds": usage.ru_utime + usage.ru_stime}
             plumbing.send_message(session.lifeline, report)
 
-    def guard(self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket) -> NoReturn:
+    def guard(
+        self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket, files: Sequence[int]
+    ) -> NoReturn:
         """Fork the worker, wait for its end or the parent's word, leave nothing alive, report."""
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -223,7 +249,7 @@ class _Zygote:
             pid = os.fork()
             if pid == 0:
                 lifeline.close()
-                self.work(request, channel, None)
+                self.work(request, channel, files)
             channel.close()
             poll = select.poll()
             poll.register(lifeline, select.POLLIN)
@@ -238,20 +264,18 @@ class _Zygote:
         finally:
             os._exit(0)
 
-    def work(self, request: dict[str, Any], channel: socket.socket, view: int | None) -> NoReturn:
+    def work(self, request: dict[str, Any], channel: socket.socket, files: Sequence[int]) -> NoReturn:
         """Shut ourselves in, then run what comes through the channel."""
+        *outputs, interrupts = files[:3]
         limits, uid, directory, bindings = (request[key] for key in ("limits", "uid", "directory", "bindings"))
         processes = limits["processes"]
         try:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
-            outputs = os.memfd_create("stdout"), os.memfd_create("stderr")
-            for output in outputs:
-                fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)  # each run begins at 0 again
             ours = [os.pidfd_open(os.getpid())]  # for the parent, which then reaches us, and files that we make
             if self.namespaces:
-                made = isolation.enter_private_view(directory, limits, bindings, view)
-                if view is None:
+                directory = os.path.dirname(directory)  # the same for all, each has its own there
+                made = isolation.enter_private_view(directory, limits, bindings, self.processes, *files[3:])
+                if not files[3:]:
                     ours += [made, os.open(directory, os.O_RDONLY)]
             os.chdir(directory)
             if not self.namespaces and uid is not None:
@@ -268,7 +292,7 @@ class _Zygote:
                 processes_directory = "/proc" if self.namespaces else "/proc/self"
                 rules = [(processes_directory, landlock.READ), *((path, landlock.OWN) for path in own)]
                 landlock.restrict(self.readable, rules)
-            kept = sorted({0, 1, 2, channel.fileno(), *outputs, *ours, *self.libraries})
+            kept = sorted({0, 1, 2, channel.fileno(), *outputs, interrupts, *ours, *self.libraries})
             for low, high in zip(kept, [*kept[1:], 1 << 20], strict=True):
                 if high - low > 1:
                     os.closerange(low + 1, high)
@@ -278,8 +302,9 @@ class _Zygote:
             layers = checks.active(self.trainer)
             if self.holds not in (None, layers):
                 raise OSError(f"a layer of isolation is not what it was: {self.holds} before, {layers} now")
+            hello = _READY if self.holds else plumbing.framed(json.dumps({"ready": True, "layers": layers}).encode())
             # Descriptors count as on their way until a sandbox is first used: more than the limit allows may be.
-            plumbing.send_message(channel, {"ready": True, "layers": layers}, ours[0], *outputs, *ours[1:])
+            socket.send_fds(channel, [hello], ours)
             isolation.limit_open_files()
             for descriptor in ours:
                 os.close(descriptor)
@@ -287,7 +312,7 @@ class _Zygote:
             plumbing.send_message(channel, {"fault": traceback.format_exc()})
             os._exit(1)
         try:
-            worker.serve(channel, outputs, limits)
+            worker.serve(self.runner, channel, outputs, interrupts, limits)
         finally:
             os._exit(1)
 
