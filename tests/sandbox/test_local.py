@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox import LocalSandbox, Mount, SandboxLimits, launcher
+from toolrl.sandbox import LocalSandbox, SandboxLimits, launcher
 from toolrl.sandbox.files import Files
 from toolrl.sandbox.launcher import Zygote, shared_zygote
 from toolrl.sandbox.plumbing import remove_tree
