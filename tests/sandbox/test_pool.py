@@ -165,7 +165,7 @@ def test_a_run_that_waits_for_its_turn_can_be_closed(monkeypatch):
     monkeypatch.setattr(session, "runs", Slots(1))
     with LocalSandbox() as busy, LocalSandbox() as waiting, ThreadPoolExecutor() as threads:
         first = threads.submit(busy.run, "import time; time.sleep(60)", timeout_seconds=100)
-        assert eventually(lambda: not session.runs._free._value)
+        assert eventually(lambda: not session.runs._free.qsize())
         second = threads.submit(waiting.run, "1")
         assert not eventually_done(second, 0.3)
         waiting.close()

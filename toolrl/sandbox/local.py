@@ -141,12 +141,13 @@ class LocalSession(SessionHandle):
         return self._connection.idle
 
     def _live_connection(self) -> Connection:
-        with self._lock, _as_fault():
+        with self._lock:
             if self.closed:
                 raise ValueError("this session is closed; open another one")
             if self._connection.ended:
-                self._connection = self._connect()
-        return self._connection
+                with _as_fault():
+                    self._connection = self._connect()
+            return self._connection
 
     def interrupt(self) -> None:
         """See `Session.interrupt`."""
