@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -81,10 +82,14 @@ def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 def test_the_readme_has_what_it_prints(zygote_at, run):
     zygote_at("full")
     as_root, as_user = README.split("prints the level, with status 1")[1].split("```\n")[1:4:2]
+    expected = as_root
     if is_ordinary(run):
-        as_root = as_root[: as_root.index("active  user")] + as_user
+        expected = as_root[: as_root.index("active  cgroup")] + as_user
     done = run("-m", "toolrl", "doctor")
-    assert (done.returncode, done.stdout) == (0, as_root), done.stderr
+    found = done.stdout
+    if ("active  cgroup" in found) != ("active  cgroup" in expected):  # other machines have other control groups
+        found, expected = (re.sub(r"(?ms)^\w+ +cgroup .*?(?=^\w)", "", text) for text in (found, expected))
+    assert (done.returncode, found) == (0, expected), done.stderr
 
 
 def test_a_container_without_new_namespaces_is_told_so(zygote_at, run):
@@ -98,7 +103,7 @@ def test_a_container_without_new_namespaces_is_told_so(zygote_at, run):
     assert "in Docker a seccomp profile that permits unshare and mount" in namespaces["remedy"]
     user = {"user"} if is_ordinary(run) else set()
     missing = {layer for layer, finding in report["findings"].items() if not finding["active"]}
-    assert missing == {"namespaces"} | user
+    assert missing - {"cgroup"} == {"namespaces"} | user
 
 
 @pytest.mark.slow

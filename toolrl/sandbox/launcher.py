@@ -18,10 +18,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from toolrl.errors import SandboxFault
+from toolrl.errors import ConfigError, SandboxFault
 from toolrl.sandbox.base import SandboxLimits
+from toolrl.sandbox.cgroups import Group, hierarchies, machine_memory
 from toolrl.sandbox.leftovers import make_folder
-from toolrl.sandbox.levels import ActiveLayers
+from toolrl.sandbox.levels import LAYERS, ActiveLayers
 from toolrl.sandbox.plumbing import remove_tree
 
 # toolrl.sandbox without its __init__, which imports more than the standard library.
@@ -41,6 +42,27 @@ _ONE_THREAD = {  # a fork would lose the others, and a process with threads may 
 _NOBODY = 65_534  # with namespaces; see isolation.NOBODY
 _FIRST_UID = 64_000  # without namespaces a root zygote gives each session a user id of its own
 _MAX_SANDBOXES = 20_000  # of one process; then another is started
+_MEMORY = "TOOLRL_SANDBOX_MEMORY_MB"
+_MAX_PROCESSES = 8192  # of all sandboxes together: 16 in each of 512
+
+
+def own_group() -> Group:
+    """The control group for the sandboxes of this process, made if it is not there.
+
+    Raises:
+        OSError: This machine lets us make none.
+        ConfigError: TOOLRL_SANDBOX_MEMORY_MB is not a number of at least 64, or is set where no group can be made.
+    """
+    text = os.environ.get(_MEMORY)
+    if text is not None and not (text.isdigit() and int(text) >= 64):
+        raise ConfigError(f"{_MEMORY}={text!r} must be the memory of all sandboxes together in MB, 64 or more")
+    try:
+        found = hierarchies(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+        return Group(found, int(text) << 20 if text else machine_memory(found) // 2, _MAX_PROCESSES)
+    except OSError as error:
+        if text is not None:
+            raise ConfigError(f"{_MEMORY}={text} cannot be kept: {error}. Unset it, or see `toolrl doctor`") from error
+        raise
 
 
 def _allow_many_files() -> None:
@@ -64,29 +86,43 @@ class Zygote:
 
     def __init__(self, *, without: Iterable[str] = (), packages: bool = False) -> None:
         _allow_many_files()
+        group, problem = None, "switched off"
+        if "cgroup" not in without:
+            try:
+                group = own_group()
+            except OSError as error:
+                problem = str(error)
         self._directory = make_folder("sandbox")
         self._lock = threading.Lock()
         self._directories = 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             os.chmod(self._directory, 0o711)
-            hello = self._start(theirs, without, packages)
+            hello = self._start(theirs, without, packages, group)
         except BaseException:
             self._control.close()
             remove_tree(self._directory)
+            if group is not None:
+                group.leave()
             raise
         if "layers" not in hello:
             self.close()
             raise SandboxFault(f"a sandbox could not be walled in: {hello.get('fault')}")
-        self.active = ActiveLayers(hello["layers"], hello["problems"])
+        if group is None:
+            hello["problems"]["cgroup"] = problem
+        hello["layers"]["cgroup"] = group is not None and group.has(self._process.pid)
+        self.active = ActiveLayers({name: hello["layers"][name] for name in LAYERS}, hello["problems"])
         let_go_in_forks(self)
 
-    def _start(self, theirs: socket.socket, without: Iterable[str], packages: bool) -> dict[str, Any]:
+    def _start(
+        self, theirs: socket.socket, without: Iterable[str], packages: bool, group: Group | None
+    ) -> dict[str, Any]:
         """Start the process; its first message."""
         environment = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}
         if "LD_LIBRARY_PATH" in os.environ:  # some Pythons do not start without
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-        arguments = [theirs.fileno(), self._directory, os.getpid(), ",".join(without)]
+        groups = json.dumps([str(path) for path in group.paths] if group else [])
+        arguments = [theirs.fileno(), self._directory, os.getpid(), ",".join(without), groups]
         if packages:
             arguments += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
             environment |= _ONE_THREAD
@@ -101,7 +137,9 @@ class Zygote:
                     env=environment,
                     start_new_session=True,
                 )
-            self._finalizer = weakref.finalize(self, _stop, os.getpid(), self._control, self._process, self._directory)
+            self._finalizer = weakref.finalize(
+                self, _stop, os.getpid(), self._control, self._process, self._directory, group
+            )
             message = b""
             with contextlib.suppress(OSError):
                 self._control.settimeout(_START_SECONDS)
@@ -189,7 +227,7 @@ class Zygote:
 _as_dict = functools.lru_cache(asdict)  # of limits, which are frozen; takes longer than the rest of a request
 
 
-def _stop(pid: int, control: socket.socket, process: subprocess.Popen, directory: str) -> None:
+def _stop(pid: int, control: socket.socket, process: subprocess.Popen, directory: str, group: Group | None) -> None:
     if os.getpid() != pid:
         return
     with contextlib.suppress(OSError):  # it may be dead already
@@ -201,6 +239,8 @@ def _stop(pid: int, control: socket.socket, process: subprocess.Popen, directory
         process.kill()
         process.wait()
     remove_tree(directory)
+    if group is not None:
+        group.leave()
 
 
 class _Inherited(Protocol):

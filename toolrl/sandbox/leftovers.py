@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 
 from toolrl.sandbox.plumbing import remove_tree, start_time
 
@@ -17,18 +18,28 @@ def make_folder(kind: str, parent: str | None = None) -> str:
     """
     parent = parent or tempfile.gettempdir()
     remove_leftovers(kind, parent)
-    prefix = f"toolrl-{kind}-{_process_namespace()}-{os.getpid()}-{start_time(os.getpid())}-"
-    return tempfile.mkdtemp(prefix=prefix, dir=parent)
+    return tempfile.mkdtemp(prefix=owned_name(kind), dir=parent)
 
 
 def remove_leftovers(kind: str, parent: str | None = None) -> None:
     """Remove the folders of processes that are gone. Those of other process namespaces are left alone."""
+    for path in abandoned(kind, parent or tempfile.gettempdir()):
+        with contextlib.suppress(OSError):  # another user's, or another process was faster
+            remove_tree(path)
+
+
+def owned_name(kind: str) -> str:
+    """A name, or the beginning of one, that says whose something is."""
+    return f"toolrl-{kind}-{_process_namespace()}-{os.getpid()}-{start_time(os.getpid())}-"
+
+
+def abandoned(kind: str, parent: str) -> Iterator[str]:
+    """Paths in `parent` with names of processes that are gone."""
     pattern = re.compile(rf"toolrl-{kind}-(\d+)-(\d+)-(\d+)-")
-    for entry in os.scandir(parent or tempfile.gettempdir()):
+    for entry in os.scandir(parent):
         match = pattern.match(entry.name)
         if match and int(match[1]) == _process_namespace() and start_time(match[2]) != match[3]:
-            with contextlib.suppress(OSError):  # another user's, or another process was faster
-                remove_tree(entry.path)
+            yield entry.path
 
 
 def _process_namespace() -> int:

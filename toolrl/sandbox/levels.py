@@ -52,6 +52,12 @@ LAYERS: dict[str, Layer] = {
         "the code can kill other processes of its user id, the training run among them",
         "namespaces, or Linux 6.12 or newer with Landlock",
     ),
+    "cgroup": Layer(
+        "all sandboxes of a process together stay below a bound on memory and processes",
+        "each process of a sandbox is limited, but not their sum: many can use up the machine's memory",
+        "control groups that this process may write to: as root outside of containers, or in a systemd session "
+        "to which memory and pids are delegated; not part of any level",
+    ),
     "user": Layer(
         "another user id than the trainer's",
         "only the other layers lie between the code and the files and processes of your own user",

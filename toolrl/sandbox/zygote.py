@@ -49,7 +49,8 @@ _REHEARSAL = {
 def main() -> None:
     """Serve sessions until the parent closes its end or dies."""
     control, directory = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
-    packages = sys.argv[5:]
+    groups, packages = json.loads(sys.argv[5]), sys.argv[6:]
+    isolation.enter_groups(groups)
     sys.path += packages
     libraries = _reachable([os.path.dirname(os.__file__), *packages])
     readable = landlock.open_readable(packages)
