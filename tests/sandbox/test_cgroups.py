@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from toolrl.sandbox import LocalSandbox, SandboxLimits
 from toolrl.sandbox.cgroups import Group, Hierarchy, hierarchies, machine_memory
 from toolrl.sandbox.launcher import Zygote, own_group
 
+ROOT = Path(__file__).parents[2]
 MB = 1 << 20
 
 
@@ -31,85 +33,93 @@ def reason_for_none() -> str:
 grouped = pytest.mark.skipif(bool(reason_for_none()), reason=f"no control group can be made here: {reason_for_none()}")
 
 
-@pytest.fixture(name="zygote")
-def zygote_fixture(monkeypatch: pytest.MonkeyPatch) -> Iterator[Zygote]:
-    """A process to fork from whose sandboxes may use 150 MB together."""
-    monkeypatch.setenv("TOOLRL_SANDBOX_MEMORY_MB", "150")
-    zygote = Zygote()
-    yield zygote
-    zygote.close()
+def alone(body: Callable[[], None]) -> Callable[[], None]:
+    """A test in a process of its own, whose sandboxes may use 150 MB together."""
+
+    @grouped
+    @functools.wraps(body)
+    def test() -> None:
+        call = f"from tests.sandbox import test_cgroups; test_cgroups.{body.__name__}.__wrapped__()"
+        environment = {**os.environ, "TOOLRL_SANDBOX_MEMORY_MB": "150"}
+        done = subprocess.run(
+            [sys.executable, "-c", call], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0, done.stderr
+
+    return test
 
 
-def paths_of(pid: int) -> list[str]:
+def groups_of(pid: int) -> list[str]:
     """The groups of toolrl's that a process is in."""
     lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     return [line for line in lines if "/toolrl-sandboxes-" in line]
 
 
-@grouped
-def test_sandboxes_are_born_in_the_group_and_it_goes_with_the_last_process_to_fork_from(zygote):
-    group = own_group()
-    assert zygote.active.holds["cgroup"]
-    with LocalSandbox(isolation="none", zygote=lambda: zygote) as sandbox:
-        inside = sandbox.run("[line for line in open('/proc/self/cgroup') if 'toolrl-sandboxes' in line]").value
-        assert len(eval(inside)) == len(paths_of(zygote._process.pid)) > 0
-    other = Zygote()
-    zygote.close()
-    group.leave()
-    assert all(path.exists() for path in group.paths)
-    with LocalSandbox(isolation="none", zygote=lambda: other) as sandbox:
-        assert sandbox.run("1").value == "1"
-    other.close()
-    assert not any(path.exists() for path in group.paths) or paths_shared(group)
-
-
-def paths_shared(group: Group) -> bool:
-    """Whether other tests of this process have processes to fork from."""
-    return any((path / "cgroup.procs").read_text() for path in group.paths)
-
-
-@grouped
-def test_sandboxes_together_stay_below_the_bound_and_what_it_ends_is_no_verdict(zygote):
-    limits = SandboxLimits(memory_mb=512, seconds=60)
-    with contextlib.ExitStack() as stack:
-        sandboxes = [
-            stack.enter_context(LocalSandbox(limits, isolation="none", zygote=lambda: zygote)) for _ in range(4)
-        ]
-        faults = 0
-        for sandbox in sandboxes:  # each keeps 60 MB, well below its own limit
-            try:
-                assert sandbox.run("kept = bytearray(b'x') * (60 << 20)").error is None
-            except SandboxFault as fault:
-                assert "for want of memory" in str(fault)  # noqa: PT017  either is right for one of them
-                faults += 1
-        faults += sum(lost(sandbox) for sandbox in sandboxes)
-        assert faults
-        kept = [path for path in own_group_paths() if (path / "memory.usage_in_bytes").exists()]
-        assert all(int((path / "memory.usage_in_bytes").read_text()) <= 150 * MB for path in kept)
-    with LocalSandbox(isolation="none", zygote=lambda: zygote) as sandbox:
-        assert sandbox.run("1").value == "1"
-
-
-def lost(sandbox: LocalSandbox) -> bool:
-    """Whether a sandbox no longer has what it kept."""
-    try:
-        return sandbox.run("len(kept)").value is None
-    except SandboxFault:
-        return True
-
-
-def own_group_paths() -> list[Path]:
+def paths_of_the_group() -> list[Path]:
     group = own_group()
     group.leave()
     return group.paths
 
 
-@grouped
-def test_processes_of_all_sandboxes_together_are_bounded(zygote):
-    for path in own_group_paths():
-        if (path / "pids.max").exists():
-            (path / "pids.max").write_text("8")
-    with LocalSandbox(SandboxLimits(processes=64), isolation="none", zygote=lambda: zygote) as sandbox:
+@alone
+def test_sandboxes_are_born_in_the_group_and_it_goes_with_the_last_process_that_forks_them():
+    zygote, other = Zygote(), Zygote()
+    paths = paths_of_the_group()
+    with LocalSandbox(isolation="none", zygote=lambda: zygote) as sandbox:
+        inside = sandbox.run("[line for line in open('/proc/self/cgroup') if 'toolrl-sandboxes' in line]").value
+        assert len(eval(inside)) == len(groups_of(zygote._process.pid)) == len(paths)
+    zygote.close()
+    assert other.active.holds["cgroup"]
+    assert all(path.exists() for path in paths)
+    with LocalSandbox(isolation="none", zygote=lambda: other) as sandbox:
+        assert sandbox.run("1").value == "1"
+    other.close()
+    assert not any(path.exists() for path in paths)
+
+
+@alone
+def test_the_bound_is_the_one_asked_for_last():
+    group = own_group()
+    limits = [path / name for path in group.paths for name in ("memory.limit_in_bytes", "memory.max")]
+    for bound in (150, 300, 100):
+        os.environ["TOOLRL_SANDBOX_MEMORY_MB"] = str(bound)
+        own_group().leave()
+        assert [int(limit.read_text()) // MB for limit in limits if limit.exists()] == [bound]
+    group.leave()
+
+
+@alone
+def test_sandboxes_together_stay_below_the_bound_and_what_it_ends_is_no_verdict():
+    limits = SandboxLimits(memory_mb=512, seconds=60)
+    with contextlib.ExitStack() as stack:
+        sandboxes = [stack.enter_context(LocalSandbox(limits, isolation="none")) for _ in range(4)]
+        # Each keeps 60 MB, well below its own limit.
+        for sandbox in sandboxes:
+            is_fault(sandbox, "kept = bytearray(b'x') * (60 << 20)")
+        used = [path / name for path in paths_of_the_group() for name in ("memory.usage_in_bytes", "memory.current")]
+        assert all(int(file.read_text()) <= 150 * MB for file in used if file.exists())
+        assert 0 < sum(is_fault(sandbox, "len(kept)") for sandbox in sandboxes) < 4
+    with LocalSandbox(isolation="none") as sandbox:
+        assert sandbox.run("1").value == "1"
+
+
+def is_fault(sandbox: LocalSandbox, code: str) -> bool:
+    """Whether a run is one, or comes on a session that has lost its variables to one."""
+    try:
+        error = sandbox.run(code).error
+    except SandboxFault as fault:
+        assert "for want of memory" in str(fault)  # noqa: PT017
+        return True
+    return error is not None and error.name == "NameError"
+
+
+@alone
+def test_processes_of_all_sandboxes_together_are_bounded():
+    with LocalSandbox(SandboxLimits(processes=64), isolation="none") as sandbox:
+        sandbox.run("1")
+        for path in paths_of_the_group():
+            if (path / "pids.max").exists():
+                (path / "pids.max").write_text("8")
         code = "import os, time\nfor _ in range(16):\n    if os.fork() == 0: time.sleep(60)"
         result = sandbox.run(code, timeout_seconds=30)
     assert result.error.name == "BlockingIOError"
@@ -122,20 +132,20 @@ from toolrl.sandbox import LocalSandbox
 sandbox = LocalSandbox()
 sandbox.run("1")
 print(sandbox._place.zygote.active.holds["cgroup"], flush=True)
-time.sleep(600)
+time.sleep(60)
 """
 
 
 @grouped
 @pytest.mark.parametrize("ended_by", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_no_group_is_left_however_its_process_ends(eventually, ended_by):
-    with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+    command = [sys.executable, "-c", SCRIPT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout.readline() == b"True\n"
-        left = [path.parent for folder in {path.parent for path in own_group_paths()}
+        left = [path.parent for folder in {path.parent for path in paths_of_the_group()}
                 for path in folder.glob(f"toolrl-sandboxes-*-{process.pid}-*/cgroup.procs")]  # fmt: skip
         assert left
         process.send_signal(ended_by)
-        process.wait(30)
     if ended_by is not signal.SIGINT:  # nobody was there to remove it: the next one does
         assert eventually(lambda: not any((path / "cgroup.procs").read_text() for path in left if path.exists()))
         Zygote().close()

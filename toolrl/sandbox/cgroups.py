@@ -162,11 +162,12 @@ def _passes_on(place: Path, controllers: Iterable[str]) -> bool:
 def _limit(path: Path, hierarchy: Hierarchy, memory_bytes: int, processes: int) -> None:
     if "memory" in hierarchy.controllers:
         memory, swap = (path / name for name in _MEMORY[hierarchy.version])
-        memory.write_text(str(memory_bytes))
+        swap_bytes = memory_bytes if hierarchy.version == 1 else 0  # version 1 counts both, and keeps it above memory
+        for file, limit in ((swap, swap_bytes), (memory, memory_bytes), (swap, swap_bytes)):
+            with contextlib.suppress(OSError):
+                file.write_text(str(limit))
         if int(memory.read_text()) > memory_bytes:
             raise OSError(f"{memory} does not keep its limit")
-        with contextlib.suppress(OSError):
-            swap.write_text(str(memory_bytes if hierarchy.version == 1 else 0))  # version 1 counts both together
     if "pids" in hierarchy.controllers:
         (path / "pids.max").write_text(str(processes))
 
