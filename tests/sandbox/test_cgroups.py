@@ -178,6 +178,7 @@ def test_hierarchies_of_both_versions_are_found(tmp_path):
 36 31 0:33 / {tmp_path}/cpu rw,relatime shared:3 - cgroup cgroup rw,cpu
 41 31 0:38 /box {tmp_path}/unified rw,relatime - cgroup2 cgroup2 rw
 42 31 0:39 / /proc rw - proc proc rw
+43 31 0:40 /elsewhere {tmp_path}/other rw - cgroup cgroup rw,memory
 """
     groups = "4:memory:/run/1\n2:cpu:/\n1:name=systemd:/\n0::/box/inner\n"
     assert hierarchies(mounts, groups) == [

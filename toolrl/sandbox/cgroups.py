@@ -69,7 +69,8 @@ def hierarchies(mounts: str, groups: str) -> list[Hierarchy]:
         own = places.get(controllers[0] if version == 1 and controllers else "")
         if controllers and own is not None:
             below = os.path.relpath(own, root)
-            found.append(Hierarchy(version, controllers, Path(top), Path(os.path.normpath(f"{top}/{below}"))))
+            if not below.startswith(".."):  # else our own group is not to be seen here
+                found.append(Hierarchy(version, controllers, Path(top), Path(os.path.normpath(f"{top}/{below}"))))
     return found
 
 
