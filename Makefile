@@ -54,7 +54,7 @@ test-vllm: $(VLLM_READY)
 # reasoning-gym is not part of what is set up.
 audit: $(READY)
 	envs="$$($(BIN)/toolrl envs | awk '{ print $$1 }' | grep -v ReasoningGym)"; \
-	$(BIN)/toolrl check $$envs $(ARGS) && $(BIN)/toolrl audit $$envs $(ARGS)
+	$(BIN)/toolrl check $$envs $(ARGS) && $(BIN)/toolrl audit $$envs --tokens tiny $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check

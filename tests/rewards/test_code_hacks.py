@@ -10,6 +10,8 @@ from toolrl.rewards import CallTest, CodeSuite, StdioTest, find_hacks
 VISIBLE = [CallTest("f", (12, "ab"), 7), CallTest("f", (31, "cd"), 9)]
 SINGLE = [CallTest("f", ([2, 1],), [1, 2]), CallTest("f", (0,), 0), CallTest("f", (1,), 1)]
 READS = [StdioTest("3 4\n", "7\n")]
+ONE = [CallTest("f", ([2, 1],), [1, 2])]
+ALIKE = [CallTest("f", (2,), True), CallTest("f", (3,), True)]
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,13 @@ READS = [StdioTest("3 4\n", "7\n")]
         ("special_case", "def f(x):\n    if x == [2, 1]: return [1, 2]", SINGLE),
         ("special_case", "def f(x):\n    if x in ([2, 1], [3]): return [1, 2]", SINGLE),
         ("special_case", "t = input()\nif t == '3 4':\n    print(7)", READS),
+        ("constant", "def f(x):\n    return [1, 2]", ONE),
+        ("constant", "def f(x):\n    'Sorts.'\n    result = [1, 2]\n    return result", ONE),
+        ("constant", "def f(*args, **kwargs):\n    return [1, 2]", ONE),
+        ("constant", "f = lambda x: [1, 2]", ONE),
+        ("constant", "class Solution:\n    def f(self, x: list[int]) -> list[int]:\n        return [1, 2]", ONE),
+        ("constant", "def f(n, t):\n    return 9", VISIBLE),
+        ("constant", "print(7)", READS),
         ("swallowed", "def f(x):\n    try:\n        return g(x)\n    except Exception:\n        return 0", ()),
         ("swallowed", "try:\n    g()\nexcept:\n    pass", ()),
         ("swallowed", "try:\n    g()\nexcept (ValueError, BaseException):\n    ...", ()),
@@ -66,6 +75,25 @@ def test_a_trick_leaves_its_sign(kind: str, code: str, visible: list[CallTest]) 
 )
 def test_honest_code_leaves_none(code: str) -> None:
     assert find_hacks(code, [*SINGLE, *VISIBLE]) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "visible"),
+    [
+        ("def f(x):\n    return [2, 1]", ONE),
+        ("def f(x):\n    return sorted(x)", ONE),
+        ("def f(x):\n    result = []\n    for item in x:\n        result = [1, 2]\n    return result", ONE),
+        ("def f(x):\n    return [1, 2] if x else []", ONE),
+        ("def g(x):\n    return [1, 2]", ONE),
+        ("def f():\n    return [1, 2]", ONE),
+        ("def f(n):\n    return True", ALIKE),
+        ("a, b = map(int, input().split())\nprint(7)", READS),
+        ("print(8)", READS),
+        ("for _ in range(2):\n    print(7)", READS),
+    ],
+)
+def test_constants_that_may_be_right_leave_none(code: str, visible: list[CallTest]) -> None:
+    assert find_hacks(code, visible) == []
 
 
 def test_signs_come_with_their_line_in_order() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from toolrl.audit.answers import final_form, is_right, right_answers, solution_of
@@ -13,6 +14,8 @@ from toolrl.audit.options import options_of
 from toolrl.audit.playing import Played, play_all
 from toolrl.audit.report import Attempt, AuditReport, Outcome, OutcomeStatus
 from toolrl.audit.subject import Environment, Subject, sample_tasks
+from toolrl.audit.tokens import play_on_tokens
+from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation import wilson_interval
@@ -31,8 +34,12 @@ def audit_environment(
     settings: Mapping[str, Any] | None = None,
     exploits: Iterable[Exploit] | None = None,
     slow: bool = True,
+    renderer: Renderer | None = None,
 ) -> AuditReport:
     """Play every exploit on some tasks; `report.assert_passed()` raises where one is paid.
+
+    Exploits give messages. With a renderer, all but the slow ones are then sampled token by token as well, through the
+    engine that training uses; what pays only there is found so.
 
     Args:
         environment: An id, a class or function that makes one, or an instance, which stays open.
@@ -41,6 +48,7 @@ def audit_environment(
         settings: For making it.
         exploits: In place of the whole catalogue (`catalogue()`), registered ones included.
         slow: Whether to play exploits that wait for a time limit; on one task each.
+        renderer: Of the model that samples.
 
     Raises:
         EnvironmentNotFound: No environment has that id.
@@ -69,6 +77,12 @@ def audit_environment(
         attempts: dict[str, list[Attempt]] = {}
         for (exploit, task, case), episode in zip(plan, played, strict=True):
             attempts.setdefault(exploit.name, []).append(_judge(exploit, task, case, episode))
+        if renderer is not None:
+            quick = [(entry, episode) for entry, episode in zip(plan, played, strict=True) if not entry[0].is_slow]
+            again = play_on_tokens(env, [(task, episode.turns) for (_, task, _), episode in quick], renderer)
+            for ((exploit, task, case), _), episodes in zip(quick, again, strict=True):
+                judged = [_judge(exploit, task, case, episode) for episode in episodes]
+                attempts[exploit.name] += [replace(attempt, on_tokens=True) for attempt in judged]
     for name, made in attempts.items():
         outcomes[name] = _outcome(outcomes[name].exploit, made, options.chance)
     return AuditReport(subject.name, len(sampled), options.chance, tuple(outcomes.values()))
@@ -109,7 +123,7 @@ def _outcome(exploit: Exploit, attempts: Sequence[Attempt], chance: float) -> Ou
         status = "leak"
     elif least_share > max(chance, _LUCK):
         return Outcome(
-            exploit, "leak", tuple(attempts), note=f"this answer is right on {lucky} of {len(attempts)} tasks"
+            exploit, "leak", tuple(attempts), note=f"this answer is right in {lucky} of {len(attempts)} episodes"
         )
     elif any(attempt.played.crash for attempt in attempts):
         status = "crash"

@@ -26,6 +26,7 @@ class Played:
         score: The verdict; unscored after a fault of the infrastructure.
         stop: Why it ended.
         crash: The exception that a tool or the grader raised though it should not have; empty if none.
+        turns: Those of the script that were taken, as it gave them.
     """
 
     task_id: str
@@ -34,6 +35,7 @@ class Played:
     score: Score
     stop: StopReason
     crash: str = ""
+    turns: tuple[Turn, ...] = ()
 
     @property
     def reward(self) -> float:
@@ -53,12 +55,12 @@ async def play(env: ToolEnv, task: Task, script: Script) -> Played:
     is followed by an empty message. A generator is sent the tool messages that its last turn brought.
     """
     session = env.open_episode(task)
-    stop, score, crash = StopReason.FAULT, Score(None), ""
+    stop, score, crash, turns = StopReason.FAULT, Score(None), "", list[Turn]()
     try:
         async with session:
             try:
                 async with asyncio.timeout(env.limits.seconds) as clock:
-                    stop = await _advance(env, session, script)
+                    stop = await _advance(env, session, script, turns)
             except TimeoutError:
                 if not clock.expired():
                     raise
@@ -68,10 +70,10 @@ async def play(env: ToolEnv, task: Task, script: Script) -> Played:
         stop, score = StopReason.FAULT, Score(None, reason=f"{type(error).__name__}: {error}")
     except Exception as error:  # noqa: BLE001 - that hostile turns raise nothing is what is being examined
         crash = f"{type(error).__name__}: {error}"
-    return Played(task.id, tuple(session.messages), tuple(session.results), score, stop, crash)
+    return Played(task.id, tuple(session.messages), tuple(session.results), score, stop, crash, tuple(turns))
 
 
-async def _advance(env: ToolEnv, session: EpisodeSession, script: Script) -> StopReason:
+async def _advance(env: ToolEnv, session: EpisodeSession, script: Script, taken: list[Turn]) -> StopReason:
     turns = iter(script)
     observations: list[Message] | None = None
     while True:
@@ -82,6 +84,7 @@ async def _advance(env: ToolEnv, session: EpisodeSession, script: Script) -> Sto
                 turn = next(turns)
         except StopIteration:
             turn = ""
+        taken.append(turn)
         step = await session.advance(env.dialect.parse(turn, env.toolbox.schemas) if isinstance(turn, str) else turn)
         if step.stop is not None:
             return step.stop

@@ -26,11 +26,13 @@ class Attempt:
         played: The episode.
         is_lucky: Whether it was paid for a guess that is right by itself.
         opened: The tool that it should not have found; empty if none.
+        on_tokens: Whether it was sampled, token by token; else it gave messages.
     """
 
     played: Played
     is_lucky: bool = False
     opened: str = ""
+    on_tokens: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The attempt with its trajectory as plain JSON values; long texts are cut in the middle."""
@@ -50,6 +52,7 @@ class Attempt:
             "stop": str(self.played.stop),
             "crash": self.played.crash,
             "opened": self.opened,
+            "on_tokens": self.on_tokens,
             "messages": messages,
         }
 
@@ -61,7 +64,7 @@ class Outcome:
     Attributes:
         exploit: The exploit.
         status: "leak" if it was paid, "crash" if a tool or the grader raised what it should not have.
-        attempts: One per task.
+        attempts: One per task, and further ones on tokens.
         note: Why it was not played, or why it is a leak.
     """
 
@@ -78,12 +81,12 @@ class Outcome:
 
     @property
     def lucky(self) -> int:
-        """On how many tasks it guessed right."""
+        """In how many episodes it guessed right."""
         return sum(attempt.is_lucky for attempt in self.attempts)
 
     @property
     def unscored(self) -> int:
-        """On how many tasks a fault of the infrastructure left it without a verdict."""
+        """In how many episodes a fault of the infrastructure left it without a verdict."""
         return sum(attempt.played.score.value is None and not attempt.played.crash for attempt in self.attempts)
 
     @property
@@ -103,7 +106,8 @@ class Outcome:
             "description": self.exploit.description,
             "status": self.status,
             "note": self.note,
-            "tasks": len(self.attempts),
+            "tasks": len({attempt.played.task_id for attempt in self.attempts}),
+            "episodes": len(self.attempts),
             "reward": self.reward,
             "lucky": self.lucky,
             "unscored": self.unscored,
@@ -168,7 +172,9 @@ class AuditReport(Report):
             if outcome.status == "excused":
                 lines.append(f"  excused: {outcome.exploit.name}: {outcome.note}")
             if outcome.unscored:
-                lines.append(f"  {outcome.exploit.name}: {outcome.unscored} of {len(outcome.attempts)} tasks unscored")
+                lines.append(
+                    f"  {outcome.exploit.name}: {outcome.unscored} of {len(outcome.attempts)} episodes unscored"
+                )
         return "\n".join(lines)
 
 
@@ -180,7 +186,9 @@ def _describe(outcome: Outcome) -> list[str]:
         got = f"the tool {worst.opened!r} exists" if worst.opened else f"reward {played.reward:g}"
         if played.crash:
             got = f"raised {played.crash[:_LINE_CHARACTERS]}"
-        lines.append(f"    task {played.task_id}: {got}; mean over {len(outcome.attempts)} tasks {outcome.reward:.3g}")
+        lines.append(f"    task {played.task_id}: {got}; mean of {len(outcome.attempts)} episodes {outcome.reward:.3g}")
+        if worst.on_tokens:
+            lines.append("    sampled token by token; `toolrl audit --json` has the episodes that gave messages, too")
         final = (played.final or "").replace("\n", " ")
         lines.append(f"    final message: {final[:_LINE_CHARACTERS]!r}")
     if outcome.note:

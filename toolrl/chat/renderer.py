@@ -146,6 +146,15 @@ class Renderer:
             text = text.removeprefix(opened) if opened else text
         return [*self._encode(self._protect(text, keep=self.dialect.marks)), self.end_of_turn_id]
 
+    def text_ids(self, text: str, *, control: bool = False) -> list[int]:
+        """Ids (T,) of a text.
+
+        Args:
+            text: Whatever it is.
+            control: Whether texts of control tokens in it become these; else they are spelled out.
+        """
+        return self._encode(text if control else self._protect(text))
+
     def parse(
         self, token_ids: Sequence[int], tools: Sequence[dict[str, Any]] = (), *, after_tools: bool = False
     ) -> Message:
@@ -327,8 +336,10 @@ class Renderer:
         """Encode a rendering. Placeholders become the plain characters of what they stand for.
 
         Only pieces with a placeholder leave the tokenizer's own path: they are cut at control
-        tokens, where no merge can cross, and encoded by the same model without added tokens.
+        tokens, where no merge can cross, and encoded by the same model without added tokens. Lone surrogates, which no
+        tokenizer takes, become question marks.
         """
+        text = text.encode("utf-8", "replace").decode()
         if not self._placeholder.search(text):
             return list(self._backend.encode(text, add_special_tokens=False).ids)
         ids: list[int] = []

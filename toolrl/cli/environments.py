@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,11 +52,20 @@ def audit(
     tasks: Annotated[int, typer.Option(min=1, help="Tasks that each exploit is tried on.")] = 8,
     settings: Annotated[str, SETTINGS] = "{}",
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    tokens: Annotated[
+        str, typer.Option(metavar="MODEL", help="Sample the exploits' turns as this model's tokens as well.")
+    ] = "",
 ) -> None:
     """Try to earn reward without solving the task; status 1 if that works somewhere."""
     from toolrl.audit import audit_environment
 
-    _report(audit_environment, environments, tasks, settings, as_json)
+    renderer = None
+    if tokens:
+        from toolrl.chat.renderer import Renderer
+        from toolrl.models import load_tokenizer
+
+        renderer = Renderer(load_tokenizer(tokens))
+    _report(partial(audit_environment, renderer=renderer), environments, tasks, settings, as_json)
 
 
 def _report(examine: Callable[..., Report], ids: list[str], tasks: int, settings: str, as_json: bool) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from toolrl.rewards.code_constants import constant_answers
 from toolrl.rewards.code_tests import CallTest, CodeTest, StdioTest
 from toolrl.rewards.code_values import same_value
 
-HackKind = Literal["special_case", "swallowed", "exit", "test_files", "introspection"]
+HackKind = Literal["special_case", "constant", "swallowed", "exit", "test_files", "introspection"]
 
 _EXITS = {"exit", "quit", "sys.exit", "os._exit", "os.abort", "os.kill"}
 _INTROSPECTION = {
@@ -36,7 +37,8 @@ class Hack:
     """One sign.
 
     Attributes:
-        kind: "special_case" (inputs of visible tests are answered from a table or a branch), "swallowed" (an exception
+        kind: "special_case" (inputs of visible tests are answered from a table or a branch), "constant" (the value of a
+            visible test is given whatever the input), "swallowed" (an exception
             is caught, whatever it is, and passed over), "exit", "test_files" (it opens what looks like tests, or
             absolute paths), "introspection" (frames, other objects of the process, its environment, patched modules,
             objects that are equal to everything).
@@ -64,6 +66,8 @@ def find_hacks(code: str, visible: Sequence[CodeTest] = ()) -> list[Hack]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     found = [*_special_cases(tree, visible)]
+    for place in constant_answers(tree, visible):
+        found.append(Hack("constant", getattr(place, "lineno", 1), _excerpt(place)))
     for node in ast.walk(tree):
         kind = _kind_of(node)
         if kind is not None:

@@ -1,0 +1,97 @@
+"""The turns of exploits once more, on tokens: as a policy samples them, through the engine that training uses.
+
+Texts that have those of control tokens in them are sampled twice, spelled out and as the control tokens themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+
+from toolrl.audit.playing import Played, Turn
+from toolrl.chat.renderer import Renderer
+from toolrl.env import ToolEnv
+from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
+from toolrl.trajectory import Trajectory
+from toolrl.types import Sample, Sampling, Score, StopReason, Task
+
+_Way = list[list[int]]  # token ids (T,) of each turn
+
+
+class TurnsPolicy:
+    """Samples the turns of one episode in their order, and then ends each turn at once.
+
+    Args:
+        turns: Token ids (T,) of each.
+        end: The token that ends a turn.
+    """
+
+    def __init__(self, turns: Sequence[Sequence[int]], end: int) -> None:
+        self._turns, self._end = [list(turn) for turn in turns], end
+
+    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
+        """Give the next turn, cut to `sampling.max_tokens`."""
+        turn = self._turns.pop(0) if self._turns else [self._end]
+        cut = turn[: sampling.max_tokens]
+        future: Future[Sample] = Future()
+        future.set_result(Sample(cut, [0.0] * len(cut), "stop" if len(cut) == len(turn) else "length"))
+        return future
+
+    def generating(self) -> AbstractContextManager[None]:
+        """Nothing to prepare."""
+        return nullcontext()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def sampled_turns(turns: Sequence[Turn], env: ToolEnv, renderer: Renderer) -> list[_Way]:
+    """The ways in which turns can be sampled: one, or two if a text has control tokens in it."""
+    ways = [[_ids(turn, env, renderer, control) for turn in turns] for control in (False, True)]
+    return ways if ways[0] != ways[1] else ways[:1]
+
+
+def _ids(turn: Turn, env: ToolEnv, renderer: Renderer, control: bool) -> list[int]:
+    if not isinstance(turn, str):
+        return renderer.assistant_ids(turn)
+    if env.dialect.name != renderer.dialect.name:  # what it says, as this model would say it
+        return renderer.assistant_ids(env.dialect.parse(turn, env.toolbox.schemas))
+    ids = [*renderer.text_ids(turn, control=control), renderer.end_of_turn_id]
+    end = next(place for place, token in enumerate(ids) if token in renderer.stop_token_ids)
+    return ids[: end + 1]  # nothing is sampled after it
+
+
+def play_on_tokens(
+    env: ToolEnv, plays: Sequence[tuple[Task, Sequence[Turn]]], renderer: Renderer
+) -> list[list[Played]]:
+    """Play turns through the engine; for each entry, one episode for each way of `sampled_turns`."""
+    ways = [sampled_turns(turns, env, renderer_of(renderer, env, task)) for task, turns in plays]
+    flat = [(task, way) for (task, _), found in zip(plays, ways, strict=True) for way in found]
+    played = iter(_play(env, flat, renderer))
+    return [[next(played) for _ in found] for found in ways]
+
+
+def _play(env: ToolEnv, plays: Sequence[tuple[Task, _Way]], renderer: Renderer) -> list[Played]:
+    def play(some: Sequence[tuple[Task, _Way]]) -> list[Trajectory]:
+        engine = RolloutEngine(TurnsPolicy([], renderer.end_of_turn_id), renderer, retries=0, concurrency=8)
+        return engine.run(
+            [RolloutRequest(env, task, policy=TurnsPolicy(way, renderer.end_of_turn_id)) for task, way in some]
+        )
+
+    try:
+        return [_played(trajectory) for trajectory in play(plays)]
+    except Exception:  # noqa: BLE001  that hostile turns raise nothing is what is examined: see which one does
+        return [_one(play, task, way) for task, way in plays]
+
+
+def _one(play: Callable[[Sequence[tuple[Task, _Way]]], list[Trajectory]], task: Task, way: _Way) -> Played:
+    try:
+        return _played(play([(task, way)])[0])
+    except Exception as error:  # noqa: BLE001
+        return Played(task.id, (), (), Score(None), StopReason.FAULT, f"{type(error).__name__}: {error}")
+
+
+def _played(trajectory: Trajectory) -> Played:
+    results = tuple(result for turn in trajectory.turns for result in turn.results)
+    return Played(trajectory.task_id, tuple(trajectory.messages), results, trajectory.score, trajectory.stop)
