@@ -204,7 +204,7 @@ def test_what_a_group_around_allows_is_the_machines_memory(unified):
 
 def test_with_version_2_a_group_lies_where_controllers_are_passed_on(unified):
     (unified.own / "cgroup.subtree_control").mkdir()  # the kernel refuses: it has processes
-    with pytest.raises(OSError, match="has processes of its own, and no group around it passes on"):
+    with pytest.raises(OSError, match="has processes of its own, and none around it is delegated"):
         Group([unified], 100 * MB, 50)
     (unified.own.parent / "cgroup.subtree_control").write_text("cpu memory pids\n")
     group = Group([unified], 100 * MB, 50)

@@ -138,11 +138,12 @@ def _make(hierarchy: Hierarchy) -> Path:
     if hierarchy.version == 2:
         if hierarchy.own != hierarchy.top:
             places.append(hierarchy.own.parent)
+        places = [place for place in places if os.access(place, os.W_OK)]
+        if not places:
+            raise OSError(errno.EACCES, f"{hierarchy.own} and the group around it may not be written to")
         places = [place for place in places if _passes_on(place, hierarchy.controllers)]
-    if not places:
-        raise OSError(
-            errno.EBUSY, f"{hierarchy.own} has processes of its own, and no group around it passes on its controllers"
-        )
+        if not places:
+            raise OSError(errno.EBUSY, f"{hierarchy.own} has processes of its own, and none around it is delegated")
     for place in places:
         for left in abandoned(_KIND, str(place)):
             _removed(Path(left))
@@ -157,7 +158,7 @@ def _passes_on(place: Path, controllers: Iterable[str]) -> bool:
     if not wanted <= _words(place / "cgroup.subtree_control"):
         with contextlib.suppress(OSError):
             (place / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in wanted))
-    return wanted <= _words(place / "cgroup.subtree_control") and os.access(place, os.W_OK)
+    return wanted <= _words(place / "cgroup.subtree_control")
 
 
 def _limit(path: Path, hierarchy: Hierarchy, memory_bytes: int, processes: int) -> None:
