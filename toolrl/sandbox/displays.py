@@ -53,6 +53,11 @@ class Displays:
             self._show(bundle, True)
         return bundle["text/plain"]
 
+    @property
+    def may_have_figures(self) -> bool:
+        """Whether the code has imported what makes figures."""
+        return "matplotlib.pyplot" in sys.modules
+
     def show_figures(self, *arguments: object, **options: object) -> None:
         """Show and close all figures that matplotlib's pyplot holds; also what `pyplot.show` does here."""
         pyplot = sys.modules.get("matplotlib.pyplot")

@@ -62,13 +62,15 @@ class Runner:
         self._number = number
         previous = _signal.signal(_signal.SIGINT, self._on_interrupt)
         before = {name: os.environ.get(name) for name in environment}
-        os.environ.update(environment)
+        if environment:
+            os.environ.update(environment)
         try:
             if started is not None:
                 started()
             value, error = self._attempt(self._execute, code, filename)
-            _, late_error = self._attempt(self._displays.show_figures)
-            error = error or late_error
+            if self._displays.may_have_figures:
+                _, late_error = self._attempt(self._displays.show_figures)
+                error = error or late_error
             described, limit = error and _describe(error), error and _limit_behind(error)
         finally:
             _signal.signal(_signal.SIGINT, previous)

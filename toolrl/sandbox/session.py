@@ -298,7 +298,7 @@ class Connection:
                 raise EOFError
             received += chunk
         self._ahead = received[length:]
-        message = json.loads(received[HEADER.size : length])
+        message = json.loads(received[HEADER.size : length].decode())
         if not isinstance(message, dict):
             raise ValueError("a message that is not an object")
         return message
