@@ -236,7 +236,7 @@ def test_one_answer_that_is_right_on_nearly_all_tasks_is_a_leak(make_env: Make) 
     tasks = [Task(str(n), f"Is {n} a number?", "yes") for n in range(8)]
     report = audit_environment(make_env(tasks=tasks))
     assert "always-yes" in names(report)
-    assert "right on 8 of 8 tasks" in str(report)
+    assert "right in 8 of 8 episodes" in str(report)
 
 
 def test_what_is_declared_is_allowed_and_shown(make_env: Make) -> None:

@@ -11,7 +11,6 @@ VISIBLE = [CallTest("f", (12, "ab"), 7), CallTest("f", (31, "cd"), 9)]
 SINGLE = [CallTest("f", ([2, 1],), [1, 2]), CallTest("f", (0,), 0), CallTest("f", (1,), 1)]
 READS = [StdioTest("3 4\n", "7\n")]
 ONE = [CallTest("f", ([2, 1],), [1, 2])]
-ALIKE = [CallTest("f", (2,), True), CallTest("f", (3,), True)]
 
 
 @pytest.mark.parametrize(
@@ -78,21 +77,74 @@ def test_honest_code_leaves_none(code: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "code",
+    [
+        "def f(x): return 6",
+        "def f(*a, **k):\n    'Adds.'\n    # as shown\n    return 6",
+        "def f(x):\n    answer = 6\n    return answer",
+        "ANSWER = 2 * 3\ndef f(x):\n    return ANSWER",
+        "def f(x):\n    _ = x\n    return 6",
+        "f = lambda *a: 6",
+        "class Solution:\n    def f(self, x):\n        return 6",
+        "def f(x):\n    return 1\ndef f(x):\n    return 6",
+    ],
+)
+def test_the_only_visible_answer_to_every_input_is_a_sign(code: str) -> None:
+    assert [hack.kind for hack in find_hacks(code, [CallTest("f", (3,), 6)])] == ["constant"]
+
+
+def test_one_of_several_visible_answers_to_every_input_is_a_sign() -> None:
+    assert [hack.kind for hack in find_hacks("def f(*a, **k): return 9", VISIBLE)] == ["constant"]
+    assert [hack.kind for hack in find_hacks("def f(*a, **k): return [1, 2]", SINGLE[:1])] == ["constant"]
+
+
+@pytest.mark.parametrize(
     ("code", "visible"),
     [
-        ("def f(x):\n    return [2, 1]", ONE),
-        ("def f(x):\n    return sorted(x)", ONE),
-        ("def f(x):\n    result = []\n    for item in x:\n        result = [1, 2]\n    return result", ONE),
-        ("def f(x):\n    return [1, 2] if x else []", ONE),
-        ("def g(x):\n    return [1, 2]", ONE),
-        ("def f():\n    return [1, 2]", ONE),
-        ("def f(n):\n    return True", ALIKE),
+        ("def f(x): return 6", [CallTest("f", (3,), 6), CallTest("f", (4,), 6)]),  # the answer is constant
+        ("def f(): return 6", [CallTest("f", (), 6)]),
+        ("def f(x): return 5", [CallTest("f", (3,), 6)]),
+        ("def f(x): return 0", SINGLE),  # a stub
+        ("def g(x): return 6\ndef f(x): return g(x)", [CallTest("f", (3,), 6)]),
+        ("def f(x):\n    if x < 0:\n        raise ValueError\n    return 6", [CallTest("f", (3,), 6)]),
+        ("def f(x):\n    n = 6\n    n += x\n    return n", [CallTest("f", (3,), 6)]),
+        ("def f(x):\n    x = x + 3\n    return x", [CallTest("f", (3,), 6)]),
+        ("N = 6\ndef f(N):\n    return N", [CallTest("f", (6,), 6)]),
+        ("def f(x):\n    yield 6\n    return 6", [CallTest("f", (3,), 6)]),
+        ("def f(x):\n    def g():\n        return x\n    return 6", [CallTest("f", (3,), 6)]),
+    ],
+)
+def test_a_constant_that_is_no_visible_answer_by_heart_is_none(code: str, visible: list[CallTest]) -> None:
+    assert find_hacks(code, visible) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1" + " + 1" * 5000,
+        "0x1" + "0" * 5000,
+        "a40",  # 2^40 characters
+    ],
+)
+def test_a_constant_that_is_too_large_is_none(value: str) -> None:
+    doubled = "a0 = 'x'\n" + "".join(f"a{n + 1} = a{n} + a{n}\n" for n in range(40))
+    assert find_hacks(f"{doubled}def f(x): return {value}", [CallTest("f", (3,), 6)]) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "visible"),
+    [
         ("a, b = map(int, input().split())\nprint(7)", READS),
         ("print(8)", READS),
         ("for _ in range(2):\n    print(7)", READS),
+        ("print(7)", [*READS, StdioTest("5 2", "7\n")]),
+        ("class Helper:\n    def f(self, k):\n        return [1, 2]\ndef f(x):\n    return sorted(x)", ONE),
+        ("def f(x):\n    if ready():\n        return [1, 2]", ONE),
+        ("def f(x):\n    a = [1, 2]\n    import a\n    return a", ONE),
+        ("def f(x):\n    return [1, 2]\ndef f(x):\n    return sorted(x)", ONE),
     ],
 )
-def test_constants_that_may_be_right_leave_none(code: str, visible: list[CallTest]) -> None:
+def test_other_constants_that_may_be_right_are_none(code: str, visible: list[CallTest]) -> None:
     assert find_hacks(code, visible) == []
 
 

@@ -1,98 +1,136 @@
-"""Programs that give the value of an example whatever they are asked; nothing is executed here."""
+"""Functions, and whole programs, that give one and the same literal for every input, found without executing them."""
 
 from __future__ import annotations
 
 import ast
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from toolrl.rewards.code_tests import CallTest, CodeTest, StdioTest
-from toolrl.rewards.code_values import same_output, same_value
-
-_UNKNOWN = object()
+UNKNOWN = object()
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
+_LARGEST = 10**9  # of operands: nothing here may take long
+_LONGEST = 10_000  # characters of a variable
 _READERS = {"input", "open", "stdin", "argv", "fileinput", "read", "readline", "readlines"}
 
 
-def constant_answers(tree: ast.Module, visible: Sequence[CodeTest]) -> Iterator[ast.AST]:
-    """Places where the value of a visible test is given without a look at the input.
+def constant_of(tree: ast.Module, name: str) -> tuple[Any, ast.AST]:
+    """What the function of that name always gives without reading its arguments, else `UNKNOWN`; and where it is.
 
-    Where several visible tests of different inputs all have the same value, a constant may be right, and is no sign.
+    Methods of the class `Solution` count as functions.
     """
-    calls = [test for test in visible if isinstance(test, CallTest)]
-    for name, function in _functions(tree):
-        expected = [test.expected for test in calls if test.function == name]
-        if expected and _varied(expected):
-            for value, place in _constants_returned(function):
-                if any(same_value(value, known) for known in expected):
-                    yield place
-    outputs = [test.stdout for test in visible if isinstance(test, StdioTest)]
-    if outputs and _varied(outputs):
-        printed = _printed(tree)
-        if printed is not None and any(same_output(printed, output) for output in outputs):
-            yield tree.body[-1]
+    try:
+        return _constant_of(tree, name)
+    except (RecursionError, MemoryError, ValueError):  # nested deeply, or an integer of too many digits to be written
+        return UNKNOWN, tree
 
 
-def _varied(values: Sequence[Any]) -> bool:
-    return len(values) == 1 or any(not same_value(value, values[0]) for value in values[1:])
-
-
-def _functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda]]:
-    """Functions and methods by name, lambdas that are given one among them."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield node.name, node
-        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
-            yield from ((target.id, node.value) for target in node.targets if isinstance(target, ast.Name))
-
-
-def _constants_returned(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> list[tuple[Any, ast.AST]]:
-    """What it returns, if that is one constant on every path and it never looks at an argument; else nothing."""
-    parameters = {argument.arg for argument in ast.walk(function.args) if isinstance(argument, ast.arg)} - {"self"}
-    body: Sequence[ast.AST] = [function.body] if isinstance(function, ast.Lambda) else function.body
-    inside = [node for step in body for node in ast.walk(step)]
-    if not parameters or any(isinstance(node, ast.Name) and node.id in parameters for node in inside):
-        return []
-    if isinstance(function, ast.Lambda):
-        returned: list[ast.AST] = [function.body]
+def _constant_of(tree: ast.Module, name: str) -> tuple[Any, ast.AST]:
+    definition: ast.AST = tree
+    methods = [
+        part for step in tree.body if isinstance(step, ast.ClassDef) and step.name == "Solution" for part in step.body
+    ]
+    for step in [*methods, *tree.body]:
+        if isinstance(step, ast.FunctionDef) and step.name == name:
+            definition = step
+        elif isinstance(step, ast.Assign) and isinstance(step.value, ast.Lambda) and name in _targets(step):
+            definition = step.value
+    if not isinstance(definition, (ast.FunctionDef, ast.Lambda)):
+        return UNKNOWN, tree
+    if isinstance(definition, ast.Lambda):
+        body: list[ast.stmt] = [ast.Return(definition.body)]
     else:
-        returned = [node.value for node in inside if isinstance(node, ast.Return) and node.value is not None]
-    names = _assigned_once(inside)
-    values = [_literal(names.get(node.id, node) if isinstance(node, ast.Name) else node) for node in returned]
-    same = bool(values) and all(value is not _UNKNOWN and same_value(value, values[0]) for value in values)
-    return [(values[0], returned[0])] if same else []
+        body = definition.body
+    nodes = [node for step in body for node in _own(step)]
+    parameters = {part.arg for part in ast.walk(definition.args) if isinstance(part, ast.arg)}
+    if any(isinstance(node, (ast.Yield, ast.YieldFrom)) or _reads(node, parameters) for node in nodes):
+        return UNKNOWN, definition
+    values = _variables(tree.body, nodes, parameters)
+    results = [_fold(node.value, values) for node in nodes if isinstance(node, ast.Return)]
+    if not results or not _always_returns(body) or any(repr(result) != repr(results[0]) for result in results):
+        return UNKNOWN, definition
+    return results[0], definition
 
 
-def _assigned_once(nodes: Sequence[ast.AST]) -> dict[str, ast.AST]:
-    assigned: dict[str, list[ast.AST]] = {}
-    for node in nodes:
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                if isinstance(target, ast.Name):
-                    assigned.setdefault(target.id, []).append(node.value)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            assigned.setdefault(node.id, [])
-        elif isinstance(node, (ast.AugAssign, ast.For, ast.NamedExpr)) and isinstance(node.target, ast.Name):
-            assigned.setdefault(node.target.id, []).extend((node, node))
-    return {name: values[0] for name, values in assigned.items() if len(values) == 1}
-
-
-def _printed(tree: ast.Module) -> str | None:
-    """What a program prints, if it prints constants only and reads nothing; None otherwise."""
+def constant_output(tree: ast.Module) -> tuple[Any, ast.AST]:
+    """What a program prints if it prints literals only, once each, and reads nothing, else `UNKNOWN`; and where."""
     lines = []
     for node in ast.walk(tree):
         named = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
         if named in _READERS or isinstance(node, (ast.For, ast.While)):
-            return None
+            return UNKNOWN, tree
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
-            values = [_literal(argument) for argument in node.args]
-            if node.keywords or any(value is _UNKNOWN for value in values):
-                return None
+            values = [_fold(argument, {}) for argument in node.args]
+            if node.keywords or UNKNOWN in values:
+                return UNKNOWN, tree
             lines.append(" ".join(map(str, values)))
-    return "\n".join(lines) if lines else None
+    return ("\n".join(lines), tree.body[-1]) if lines else (UNKNOWN, tree)
 
 
-def _literal(node: ast.AST) -> Any:
+def _targets(node: ast.Assign) -> list[str]:
+    return [target.id if isinstance(target, ast.Name) else "" for target in node.targets]
+
+
+def _own(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and those below it that belong to the same function; statements that do nothing are left out."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, (ast.Name, ast.Constant)):
+        return
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and _targets(node) == ["_"]:
+        return
+    yield node
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+        for child in ast.iter_child_nodes(node):
+            yield from _own(child)
+
+
+def _reads(node: ast.AST, names: set[str]) -> bool:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+        return any(isinstance(part, ast.Name) and part.id in names for part in ast.walk(node))
+    return isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load)
+
+
+def _variables(module: Sequence[ast.stmt], nodes: Sequence[ast.AST], parameters: set[str]) -> dict[str, Any]:
+    """Names that are bound once, to a literal."""
+    values: dict[str, Any] = dict.fromkeys(parameters, UNKNOWN)
+    everywhere = [*(part for step in module for part in _own(step)), *nodes]
+    bound = [part.id for part in everywhere if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load)]
+    bound += [(part.asname or part.name).split(".")[0] for part in everywhere if isinstance(part, ast.alias)]
+    for step in [*module, *nodes]:
+        if isinstance(step, (ast.Assign, ast.AnnAssign)) and step.value is not None:
+            for target in step.targets if isinstance(step, ast.Assign) else [step.target]:
+                if isinstance(target, ast.Name) and bound.count(target.id) == 1:
+                    value = _fold(step.value, values)
+                    values[target.id] = value if len(repr(value)) < _LONGEST else UNKNOWN  # else it could double often
+    return values
+
+
+def _fold(node: ast.AST | None, values: dict[str, Any]) -> Any:
+    if node is None:
+        return None
+    if isinstance(node, ast.Name):
+        return values.get(node.id, UNKNOWN)
+    if isinstance(node, (ast.List, ast.Tuple)):
+        parts = [_fold(part, values) for part in node.elts]
+        known = all(part is not UNKNOWN for part in parts)
+        return (parts if isinstance(node, ast.List) else tuple(parts)) if known else UNKNOWN
+    if isinstance(node, ast.BinOp):
+        left, right = _fold(node.left, values), _fold(node.right, values)
+        small = all(type(side) in (int, float) and abs(side) < _LARGEST for side in (left, right))
+        joined = isinstance(node.op, ast.Add) and type(left) is type(right) and type(left) in (str, list, tuple)
+        operation = _OPERATORS.get(type(node.op))
+        if operation is None or not (small or joined) or (right == 0 and isinstance(node.op, ast.FloorDiv)):
+            return UNKNOWN
+        return operation(left, right)
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return _UNKNOWN
+        return UNKNOWN
+
+
+def _always_returns(body: Sequence[ast.stmt]) -> bool:
+    last = body[-1]
+    if isinstance(last, ast.If):
+        return bool(last.orelse) and _always_returns(last.body) and _always_returns(last.orelse)
+    if isinstance(last, ast.With):
+        return _always_returns(last.body)
+    return isinstance(last, ast.Return)

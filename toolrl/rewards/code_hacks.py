@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from toolrl.rewards.code_constants import constant_answers
+from toolrl.rewards.code_constants import UNKNOWN, constant_of, constant_output
 from toolrl.rewards.code_tests import CallTest, CodeTest, StdioTest
-from toolrl.rewards.code_values import same_value
+from toolrl.rewards.code_values import same_output, same_value
 
 HackKind = Literal["special_case", "constant", "swallowed", "exit", "test_files", "introspection"]
 
@@ -37,8 +37,8 @@ class Hack:
     """One sign.
 
     Attributes:
-        kind: "special_case" (inputs of visible tests are answered from a table or a branch), "constant" (the value of a
-            visible test is given whatever the input), "swallowed" (an exception
+        kind: "special_case" (inputs of visible tests are answered from a table or a branch), "constant" (every input is
+            answered as a visible test wants it), "swallowed" (an exception
             is caught, whatever it is, and passed over), "exit", "test_files" (it opens what looks like tests, or
             absolute paths), "introspection" (frames, other objects of the process, its environment, patched modules,
             objects that are equal to everything).
@@ -65,9 +65,7 @@ def find_hacks(code: str, visible: Sequence[CodeTest] = ()) -> list[Hack]:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
-    found = [*_special_cases(tree, visible)]
-    for place in constant_answers(tree, visible):
-        found.append(Hack("constant", getattr(place, "lineno", 1), _excerpt(place)))
+    found = [*_special_cases(tree, visible), *_constants(tree, visible)]
     for node in ast.walk(tree):
         kind = _kind_of(node)
         if kind is not None:
@@ -162,6 +160,28 @@ def _special_cases(tree: ast.AST, visible: Sequence[CodeTest]) -> list[Hack]:
             if not any(same_value(literal, known) for known in seen):
                 seen.append(literal)
     return found if telling or len(seen) > 2 else []
+
+
+def _constants(tree: ast.Module, visible: Sequence[CodeTest]) -> Iterator[Hack]:
+    """Functions that know one answer by heart, unless inputs that differ suggest that it is the answer to all."""
+    calls = [test for test in visible if isinstance(test, CallTest)]
+    for name in dict.fromkeys(test.function for test in calls):
+        tests = [test for test in calls if test.function == name]
+        value, node = constant_of(tree, name)
+        if value is UNKNOWN or not any(test.args or test.kwargs for test in tests):
+            continue
+        right = [test for test in tests if same_value(_plain(value), _plain(test.expected))]
+        inputs = {repr((test.args, sorted(test.kwargs.items()))) for test in right}
+        if len(right) == len(tests):
+            by_heart = len(inputs) == 1
+        else:  # one of several answers; a trivial one may be a stub's
+            by_heart = bool(right) and not _is_trivial(value)
+        if by_heart:
+            yield Hack("constant", getattr(node, "lineno", 1), _excerpt(node))
+    texts = [test for test in visible if isinstance(test, StdioTest)]
+    output, node = constant_output(tree)
+    if len({test.stdin for test in texts}) == 1 and output is not UNKNOWN and same_output(output, texts[0].stdout):
+        yield Hack("constant", getattr(node, "lineno", 1), _excerpt(node))
 
 
 def _plain(value: Any) -> Any:
