@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from toolrl import ConfigError, PolicyFault
 from toolrl.models import load_model
 from toolrl.policy import VLLMServerPolicy
+from toolrl.policy.vllm_servers import Server
 from toolrl.types import Sampling
 
 from .vllm_checks import (
@@ -189,17 +190,25 @@ def test_when_a_server_dies_the_others_go_on_and_it_comes_back_with_the_trainers
 
 @with_servers
 def test_a_restart_of_the_only_server_is_survived_in_a_rollout_and_in_an_update(
-    mortal: RunningServer, opened: Callable[..., VLLMServerPolicy]
+    mortal: RunningServer, opened: Callable[..., VLLMServerPolicy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = opened(mortal)
     model = connect(policy)
     step(model)
     policy.update_weights()
+    send_again, given_turns = policy._sender.send_again, []
+
+    def watched(server: Server) -> bool:
+        given_turns.append(not server.down)
+        return send_again(server)
+
+    monkeypatch.setattr(policy._sender, "send_again", watched)
     with policy.generating():
         futures = [policy.submit(ids, Sampling(max_tokens=800)) for ids in PROMPTS]
         mortal.kill()
         mortal.start()
         samples = [future.result(timeout=200) for future in futures]
+    assert given_turns == [False]  # one in the middle of an update would end the engine
     assert all(gap(model, ids, sample, 1.0) < 1e-3 for ids, sample in zip(PROMPTS, samples, strict=True))
     mortal.kill()
     mortal.start()

@@ -121,7 +121,7 @@ class VLLMServerPolicy(EnginePolicy):
         while True:
             for server in self._servers.down():
                 if server.should_be_asked():
-                    await asyncio.to_thread(self._bring_up_to_date, server)
+                    await asyncio.to_thread(self._bring_up_to_date, server, wait=False)
             if (chosen := self._servers.choose(prompt_ids)) is not None:
                 return chosen
             if time.monotonic() > deadline:
@@ -134,16 +134,27 @@ class VLLMServerPolicy(EnginePolicy):
             self._bring_up_to_date(server)
         self._wait(self._pick([], time.monotonic() + self._patience_seconds))
 
-    def _bring_up_to_date(self, server: Server) -> None:
-        """Ask a server how it is, and send it the last weights if it has others."""
+    def _bring_up_to_date(self, server: Server, *, wait: bool = True) -> None:
+        """Ask a server how it is, and send it the last weights if it has others; only then it is given turns.
+
+        A turn in the middle of an update would run on weights that are half there, and can end vLLM's engine.
+
+        Args:
+            server: Which one.
+            wait: Whether to wait for another thread that does this already.
+        """
+        if not server.being_asked.acquire(blocking=wait):
+            return
         try:
             server.check()
-            if self._sender is None or not self.version or server.weight_version() == str(self.version):
-                return
-            if not self._sender.send_again(server):
+            sender = self._sender if self.version else None
+            if sender and server.weight_version() != str(self.version) and not sender.send_again(server):
                 raise PolicyFault(f"{server.url} has lost the trainer's weights; resume from a checkpoint")
+            server.is_up()
         except PolicyFault as error:
             server.is_down(error)
+        finally:
+            server.being_asked.release()
 
     def _release(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.run_coroutine_threadsafe(self._servers.hang_up(), loop).result()

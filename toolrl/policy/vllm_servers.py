@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -35,6 +36,7 @@ class Server:
         self._why_down = ""
         self._asked = 0.0
         self._places: asyncio.Semaphore | None = None
+        self.being_asked = threading.Lock()  # held while it is asked how it is, and sent what it lacks
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._control = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_seconds)
         limits = httpx.Limits(max_connections=None)
@@ -88,14 +90,13 @@ class Server:
             )
 
     def check(self) -> None:
-        """Ask whether it is healthy; if so, it is no longer down.
+        """Ask whether it is healthy.
 
         Raises:
             PolicyFault: It is not.
         """
         self._asked = time.monotonic()
         self._get("/health")
-        self._down_since = None
 
     # ---- whether it answers
 
@@ -103,6 +104,10 @@ class Server:
     def down(self) -> bool:
         """Whether its last answer was none."""
         return self._down_since is not None
+
+    def is_up(self) -> None:
+        """Take note that it is healthy and has the weights that it should have: turns may be sent to it."""
+        self._down_since = None
 
     def is_down(self, error: Exception) -> None:
         """Take note that it did not answer."""
