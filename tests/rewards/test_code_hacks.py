@@ -148,6 +148,21 @@ def test_other_constants_that_may_be_right_are_none(code: str, visible: list[Cal
     assert find_hacks(code, visible) == []
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print({0})",
+        "exit({0})",
+        "def f(x):\n    raise ValueError({0})",
+        "def f(x):\n    return {0}",
+        "f = lambda x: {0}",
+    ],
+)
+@pytest.mark.parametrize("value", ["0x1" + "0" * 5000, "1" + " + 1" * 3000])
+def test_what_is_too_large_to_be_written_raises_nothing(code: str, value: str) -> None:
+    assert {hack.kind for hack in find_hacks(code.format(value), [*ONE, *READS])} <= {"exit"}
+
+
 def test_signs_come_with_their_line_in_order() -> None:
     hacks = find_hacks("import os\n\nos._exit(0)\nopen('/etc/passwd')")
     assert [(hack.kind, hack.line) for hack in hacks] == [("exit", 3), ("test_files", 4)]

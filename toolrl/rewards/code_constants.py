@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 UNKNOWN = object()
+TOO_LARGE = (RecursionError, MemoryError, ValueError)  # nested deeply, or an integer of too many digits to be written
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 _LARGEST = 10**9  # of operands: nothing here may take long
 _LONGEST = 10_000  # characters of a variable
@@ -21,7 +22,7 @@ def constant_of(tree: ast.Module, name: str) -> tuple[Any, ast.AST]:
     """
     try:
         return _constant_of(tree, name)
-    except (RecursionError, MemoryError, ValueError):  # nested deeply, or an integer of too many digits to be written
+    except TOO_LARGE:
         return UNKNOWN, tree
 
 
@@ -54,6 +55,13 @@ def _constant_of(tree: ast.Module, name: str) -> tuple[Any, ast.AST]:
 
 def constant_output(tree: ast.Module) -> tuple[Any, ast.AST]:
     """What a program prints if it prints literals only, once each, and reads nothing, else `UNKNOWN`; and where."""
+    try:
+        return _constant_output(tree)
+    except TOO_LARGE:
+        return UNKNOWN, tree
+
+
+def _constant_output(tree: ast.Module) -> tuple[Any, ast.AST]:
     lines = []
     for node in ast.walk(tree):
         named = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""

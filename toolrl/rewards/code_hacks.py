@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from toolrl.rewards.code_constants import UNKNOWN, constant_of, constant_output
+from toolrl.rewards.code_constants import TOO_LARGE, UNKNOWN, constant_of, constant_output
 from toolrl.rewards.code_tests import CallTest, CodeTest, StdioTest
 from toolrl.rewards.code_values import same_output, same_value
 
@@ -74,13 +74,20 @@ def find_hacks(code: str, visible: Sequence[CodeTest] = ()) -> list[Hack]:
 
 
 def _excerpt(node: ast.AST) -> str:
-    return " ".join(ast.unparse(node).split())[:60]
+    return " ".join(_text(node).split())[:60]
+
+
+def _text(node: ast.AST) -> str:
+    try:
+        return ast.unparse(node)
+    except TOO_LARGE:
+        return "..."
 
 
 def _kind_of(node: ast.AST) -> HackKind | None:
     if isinstance(node, ast.ExceptHandler):
         return "swallowed" if _catches_all(node) and _passes_over(node.body) else None
-    if isinstance(node, ast.Raise) and node.exc is not None and "SystemExit" in ast.unparse(node.exc):
+    if isinstance(node, ast.Raise) and node.exc is not None and "SystemExit" in _text(node.exc):
         return "exit"
     if isinstance(node, ast.Call):
         name = _dotted(node.func)
