@@ -25,6 +25,16 @@ def test_a_report_is_text_or_json() -> None:
     assert json.loads(text)["passed"] is True
 
 
+def test_an_audit_can_sample_tokens() -> None:
+    gymnasium.register("toolrl/PaysNobody-v0", entry_point=pays_nobody)
+    try:
+        report = json.loads(run("audit", "toolrl/PaysNobody-v0", "--tasks", "1", "--tokens", "tiny", "--json"))
+    finally:
+        del gymnasium.registry["toolrl/PaysNobody-v0"]
+    assert report["passed"]
+    assert any(outcome["episodes"] > outcome["tasks"] > 0 for outcome in report["outcomes"])
+
+
 @pytest.mark.parametrize("settings", ["[]", "{", "3"])
 def test_settings_are_a_json_object(settings: str) -> None:
     with pytest.raises(ConfigError, match="JSON object"):
@@ -38,6 +48,10 @@ def paid_for_anything(**settings: object) -> ToolEnv:
         reward=lambda task, episode: Score(1.0),
         oracle=lambda task: [say("42")],
     )
+
+
+def pays_nobody(**settings: object) -> ToolEnv:
+    return ToolEnv(tasks=TaskSet([Task("only", "What is 6 times 7?", "42")]), reward=lambda task, episode: Score(0.0))
 
 
 def test_an_environment_that_fails_ends_in_status_1() -> None:

@@ -6,44 +6,16 @@ Texts that have those of control tokens in them are sampled twice, spelled out a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
 
 from toolrl.audit.playing import Played, Turn
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
+from toolrl.policy import ScriptedPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
 from toolrl.trajectory import Trajectory
-from toolrl.types import Sample, Sampling, Score, StopReason, Task
+from toolrl.types import Score, StopReason, Task
 
 _Way = list[list[int]]  # token ids (T,) of each turn
-
-
-class TurnsPolicy:
-    """Samples the turns of one episode in their order, and then ends each turn at once.
-
-    Args:
-        turns: Token ids (T,) of each.
-        end: The token that ends a turn.
-    """
-
-    def __init__(self, turns: Sequence[Sequence[int]], end: int) -> None:
-        self._turns, self._end = [list(turn) for turn in turns], end
-
-    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
-        """Give the next turn, cut to `sampling.max_tokens`."""
-        turn = self._turns.pop(0) if self._turns else [self._end]
-        cut = turn[: sampling.max_tokens]
-        future: Future[Sample] = Future()
-        future.set_result(Sample(cut, [0.0] * len(cut), "stop" if len(cut) == len(turn) else "length"))
-        return future
-
-    def generating(self) -> AbstractContextManager[None]:
-        """Nothing to prepare."""
-        return nullcontext()
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 def sampled_turns(turns: Sequence[Turn], env: ToolEnv, renderer: Renderer) -> list[_Way]:
@@ -73,11 +45,13 @@ def play_on_tokens(
 
 
 def _play(env: ToolEnv, plays: Sequence[tuple[Task, _Way]], renderer: Renderer) -> list[Played]:
+    def policy(way: _Way) -> ScriptedPolicy:
+        turns = iter(way)  # by their order, not by what was said: an exploit can repeat the prompt
+        return ScriptedPolicy(lambda prompt_ids: next(turns, [renderer.end_of_turn_id]))
+
     def play(some: Sequence[tuple[Task, _Way]]) -> list[Trajectory]:
-        engine = RolloutEngine(TurnsPolicy([], renderer.end_of_turn_id), renderer, retries=0, concurrency=8)
-        return engine.run(
-            [RolloutRequest(env, task, policy=TurnsPolicy(way, renderer.end_of_turn_id)) for task, way in some]
-        )
+        engine = RolloutEngine(policy([]), renderer, retries=0, concurrency=8)
+        return engine.run([RolloutRequest(env, task, policy=policy(way)) for task, way in some])
 
     try:
         return [_played(trajectory) for trajectory in play(plays)]
