@@ -302,3 +302,11 @@ def test_the_dialect_and_the_tokenizers_own_template_are_the_defaults(
     assert renderer.prompt_ids(OPENINGS[0]) == make_renderer(byte_tokenizer, trl_template("qwen2_5")).prompt_ids(
         OPENINGS[0]
     )
+
+
+def test_lone_surrogates_which_no_tokenizer_takes_become_question_marks(
+    byte_tokenizer: PreTrainedTokenizerFast, trl_template: Callable[[str], str]
+) -> None:
+    renderer = make_renderer(byte_tokenizer, trl_template("qwen2_5"))
+    assert renderer.decode(renderer.text_ids("a\ud800b<|im_end|>")) == "a?b<|im_end|>"
+    assert renderer.observation_ids([tool_message("\udfff")]) == renderer.observation_ids([tool_message("?")])

@@ -152,6 +152,15 @@ def test_no_group_is_left_however_its_process_ends(eventually, ended_by):
     assert not any(path.exists() for path in left)
 
 
+def test_code_is_ended_before_its_parent_when_memory_runs_out():
+    zygote = Zygote()
+    with LocalSandbox(isolation="none", zygote=lambda: zygote) as sandbox:
+        its = int(sandbox.run("int(open('/proc/self/oom_score_adj').read())").value)
+        assert its > int(Path("/proc/self/oom_score_adj").read_text())
+        assert sandbox.run("open('/proc/self/oom_score_adj', 'w').write('0')").error is not None
+    zygote.close()
+
+
 @pytest.mark.parametrize("text", ["", "much", "-1", "1.5", "63"])
 def test_a_bound_that_is_none_is_refused(monkeypatch, text):
     monkeypatch.setenv("TOOLRL_SANDBOX_MEMORY_MB", text)

@@ -86,6 +86,7 @@ class Zygote:
 
     def __init__(self, *, without: Iterable[str] = (), packages: bool = False) -> None:
         _allow_many_files()
+        without = tuple(without)
         group, problem = None, "switched off"
         if "cgroup" not in without:
             try:
@@ -198,11 +199,12 @@ class Zygote:
             files: What `plumbing.new_files` has made, and the mount namespace of an earlier worker, if it works with
                 the files of that.
         """
+        found = [os.stat(source) for source, _ in bindings]
+        identified = [(*binding, [stat.st_dev, stat.st_ino]) for binding, stat in zip(bindings, found, strict=True)]
+        asked = {"directory": directory, "uid": uid, "limits": _as_dict(limits), "bindings": identified}
+        request = json.dumps(asked).encode()
         channel, workers = socket.socketpair()
         lifeline, theirs = socket.socketpair()
-        seen = [(source, name, [os.stat(source).st_dev, os.stat(source).st_ino]) for source, name in bindings]
-        asked = {"directory": directory, "uid": uid, "limits": _as_dict(limits), "bindings": seen}
-        request = json.dumps(asked).encode()
         with workers, theirs:
             try:
                 with self._lock:

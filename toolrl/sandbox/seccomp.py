@@ -129,8 +129,8 @@ def install(code: bytes) -> None:
 def _choice(segments: list[tuple[int, list[bytes]]]) -> list[bytes]:
     """Find the block of the loaded number by halving, and run it.
 
-    When a filter is installed, the kernel runs it once for every number: a list from top to bottom would take as long
-    again as all the rest.
+    When a filter is installed, the kernel runs it once for every number: a list from top to bottom takes up to a tenth
+    of a millisecond more.
 
     Args:
         segments: For each range of numbers, where it begins, and its block; in order.

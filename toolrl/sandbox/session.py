@@ -84,8 +84,7 @@ class Connection:
             with self._interrupts:
                 self._runs += 1
                 self._interrupted = False
-            if not self._ready:
-                self._greet()
+            self.wait_until_ready()
             leave = runs.wait(lambda: self._ending)
             try:
                 return self._run(code, seconds, environment, on_output)
