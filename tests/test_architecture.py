@@ -53,6 +53,7 @@ OWNERS = {
     "trafilatura": "search",
     "usearch": "search",
     "uvicorn": "view",
+    "webencodings": "search",
 }
 
 PACKAGE_FOLDERS = {"toolrl": ROOT / "toolrl", "toolrl_envs": ROOT / "envs"}

@@ -13,10 +13,11 @@ from toolrl import ConfigError, TaskError, read_rows
 ROWS = [{"q": "one"}, {"q": "two"}]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("name", ["list.json", "lines.json", "lines.jsonl"])
-def test_a_json_file_is_a_list_or_has_a_row_on_each_line(tmp_path: Path, name: str) -> None:
+def test_a_json_file_is_a_list_or_has_a_row_on_each_line(tmp_path: Path, name: str, encoding: str) -> None:
     whole = json.dumps(ROWS) if name == "list.json" else "\n\n".join(map(json.dumps, ROWS))
-    (tmp_path / name).write_text(whole)
+    (tmp_path / name).write_text(whole, encoding)
     places, rows = zip(*read_rows(tmp_path / name), strict=True)
     assert list(rows) == ROWS
     assert places[1] == f"{tmp_path / name}, {'entry 2' if name == 'list.json' else 'line 3'}"

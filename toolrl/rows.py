@@ -60,7 +60,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
 def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".json":
         try:
-            whole = json.loads(path.read_text(encoding="utf-8"))
+            whole = json.loads(path.read_text(encoding="utf-8-sig"))
         except ValueError:
             whole = None  # perhaps a row on each line
         if isinstance(whole, list):

@@ -227,3 +227,35 @@ def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("TOOLRL_CACHE", str(tmp_path / "kept"))
     BM25Retriever.open(DocumentCorpus(FRUIT))
     assert len(index_folders(tmp_path / "kept")) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("学习", "zh"),
+        ("天天", "zh"),
+        ("猫", "cat"),
+        ("データベース", "ja"),
+        ("ﾃﾞｰﾀﾍﾞｰｽ", "ja"),
+        ("ไทย", "th"),
+        ("한국", "ko"),
+        ("भाषा", "hi"),
+        ("café", "fr"),
+        ("cafe\u0301", "fr"),
+        ("width", "wide"),
+        ("ｗｉｄｔｈ", "wide"),
+    ],
+)
+def test_text_in_any_script_and_form_is_found(query, found):
+    texts = {
+        "zh": "好好学习，天天向上。",
+        "cat": "我有一只猫",
+        "ja": "データベースの設計",
+        "th": "ภาษาไทยเป็นภาษาที่ง่าย",
+        "ko": "한국에서 살아요",
+        "hi": "हिन्दी भाषा",
+        "fr": "un cafe\u0301 noir",
+        "wide": "ｗｉｄｔｈ letters",
+    }
+    retriever = BM25Retriever([Document(name, "", text) for name, text in texts.items()])
+    assert [document.id for document in retriever.search(query, 1)] == [found]

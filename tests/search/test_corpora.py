@@ -117,3 +117,11 @@ def test_the_fingerprint_follows_the_content(tmp_path):
     before = open_corpus(tmp_path / "f").fingerprint()
     (tmp_path / "f" / "a.txt").rename(tmp_path / "f" / "b.txt")
     assert open_corpus(tmp_path / "f").fingerprint() != before
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "note.md").write_text("# On figs\n\nSweet.", "utf-8-sig")
+    assert list(open_corpus(tmp_path / "docs")) == [Document("note.md", "On figs", "# On figs\n\nSweet.")]
+    (tmp_path / "c.jsonl").write_text('{"text": "one"}\n', "utf-8-sig")
+    assert list(open_corpus(tmp_path / "c.jsonl")) == [Document("0", "", "one")]

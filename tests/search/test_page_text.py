@@ -120,7 +120,7 @@ def test_no_page_breaks_the_reader(server, body):
         ("Grüße".encode(), None, "Grüße"),
         ("Привет".encode("koi8-r"), "KOI8-R", "Привет"),
         (b"<meta charset='shift_jis'>" + "日本".encode("shift_jis"), None, "<meta charset='shift_jis'>日本"),
-        (b'<meta charset="utf-8">' + "ü".encode("latin-1"), "latin-1", '<meta charset="utf-8">ü'),
+        (b'<meta charset="utf-8">' + "ü".encode("latin-1"), "latin1", '<meta charset="utf-8">ü'),
         ("ü".encode("utf-8-sig"), "latin-1", "ü"),
         ("ü".encode("utf-16"), "utf-8", "ü"),
         ("ü".encode(), "no-such-charset", "ü"),
@@ -130,7 +130,58 @@ def test_no_page_breaks_the_reader(server, body):
         ("ü".encode(), "idna", "ü"),
         ("ü".encode(), "x\0y", "ü"),
         (b"a\xffb", "utf-8", "a�b"),
+        # Labels stand for more than they say: each for the superset that pages use.
+        ("镕朱¥".encode("gb18030"), "gb2312", "镕朱¥"),
+        ("囍喆".encode("gbk"), "GB_2312-80", "囍喆"),
+        ("囍".encode("gbk"), "x-gbk", "囍"),
+        (b"<meta charset=gb2312>" + "囍".encode("gbk"), None, "<meta charset=gb2312>囍"),
+        (b"100\x80", "gbk", "100€"),
+        ("①髙".encode("cp932"), "shift_jis", "①髙"),
+        ("①髙".encode("cp932"), "x-sjis", "①髙"),
+        (b"\xad\xa1", "euc-jp", "①"),
+        (b"\x1b$B\x2d\x21\x1b(B", "iso-2022-jp", "①"),
+        ("똠방".encode("cp949"), "euc-kr", "똠방"),
+        ("똠방".encode("cp949"), "ks_c_5601-1987", "똠방"),
+        ("粵嘅".encode("big5hkscs"), "big5", "粵嘅"),
+        ("粵嘅".encode("big5hkscs"), "x-x-big5", "粵嘅"),
+        ("ภาษา…".encode("cp874"), "tis-620", "ภาษา…"),
+        ("ภาษา…".encode("cp874"), "iso-8859-11", "ภาษา…"),
+        ("“ğş”".encode("cp1254"), "iso-8859-9", "“ğş”"),
+        ("“a”".encode("cp1252"), "us-ascii", "“a”"),
+        ("שלום".encode("iso8859-8"), "iso-8859-8-i", "שלום"),
+        ("Привет".encode("mac-cyrillic"), "x-mac-cyrillic", "Привет"),
+        ("ü".encode("utf-16-le"), "utf-16", "ü"),
+        ("ü".encode(), "unicode-1-1-utf-8", "ü"),
+        # A lead byte without its second one does not swallow markup.
+        (b"\x81<b>", "gbk", "�<b>"),
+        (b"\x81<b>", "shift_jis", "�<b>"),
+        # What is declared inside.
+        (b"<meta charset=utf-16le>" + "ü".encode(), None, "<meta charset=utf-16le>ü"),
+        (b"<!-- <meta charset=koi8-r> --><p>" + "ü".encode(), None, "<!-- <meta charset=koi8-r> --><p>ü"),
+        (b"<p>charset=koi8-r " + "ü".encode(), None, "<p>charset=koi8-r ü"),
+        (
+            b"<meta http-equiv='Content-Type' content='text/html; charset=big5'>" + "中".encode("big5"),
+            None,
+            "<meta http-equiv='Content-Type' content='text/html; charset=big5'>中",
+        ),
+        (
+            '<?xml version="1.0" encoding="euc-kr"?>한'.encode("euc-kr"),
+            None,
+            '<?xml version="1.0" encoding="euc-kr"?>한',
+        ),
+        # What is no encoding of the standard does not count.
+        ("ü".encode(), "utf-7", "ü"),
+        ("ü".encode(), "cp500", "ü"),
+        ("ü".encode(), "utf-32", "ü"),
+        ("ü".encode(), "hex", "ü"),
+        ("ü".encode(), "gb２３１２", "ü"),
     ],
 )
 def test_characters_are_decoded_as_browsers_do(content, declared, text):
     assert decoded(content, declared) == text
+
+
+def test_text_that_is_no_markup_declares_nothing(server):
+    body = "Write <meta charset=koi8-r>, not ü".encode()
+    server.answers["/page"] = Answer(body, headers={"Content-Type": "text/plain"})
+    assert read(server).text == "Write <meta charset=koi8-r>, not ü"

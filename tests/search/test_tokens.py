@@ -18,6 +18,9 @@ from toolrl.search.tokens import query_terms, text_terms, title_terms
         ("O_RDONLY", ["o_rdonly", "o", "rdonly"]),
         ("naïve Größe", ["naïve", "größe"]),
         ("--- ... !", []),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("ｈｅａｐｑ．ｎｌａｒｇｅｓｔ", ["heapq.nlargest", "heapq", "nlargest"]),
+        ("cafe\u0301 ﬁne", ["café", "fine"]),
         ("", []),
     ],
 )
@@ -45,3 +48,22 @@ def test_a_query_has_each_term_once():
 
 def test_text_cannot_forge_exact_terms():
     assert not [term for term in text_terms("=nlargest ==heapq.nlargest") if term.startswith("=")]
+
+
+@pytest.mark.parametrize(
+    ("text", "letters", "pairs"),
+    [
+        ("好好学习", ["好", "好", "学", "习"], ["好好", "好学", "学习"]),
+        ("ﾃﾞｰﾀ", ["デ", "ー", "タ"], ["デー", "ータ"]),
+        ("ง่าย", ["ง่", "า", "ย"], ["ง่า", "าย"]),
+        ("한국에서", ["한", "국", "에", "서"], ["한국", "국에", "에서"]),
+        ("猫", ["猫"], []),
+    ],
+)
+def test_a_run_without_spaces_is_indexed_by_letters_and_pairs_and_asked_for_by_pairs(text, letters, pairs):
+    assert text_terms(text) == letters + pairs
+    assert text_terms(text, asked=True) == (pairs or letters)
+
+
+def test_scripts_with_and_without_spaces_stand_side_by_side():
+    assert text_terms("用heapq.nlargest排序", asked=True) == ["用", "heapq.nlargest", "heapq", "nlargest", "排序"]

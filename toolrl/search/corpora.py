@@ -150,7 +150,7 @@ class FolderCorpus(Corpus):
     def __iter__(self) -> Iterator[Document]:
         for file in self._files:
             try:
-                text = file.read_text("utf-8")
+                text = file.read_text("utf-8-sig")
             except ValueError as error:
                 raise ConfigError(f"{file} is not UTF-8 ({error}); convert or remove it") from None
             if not text.strip():

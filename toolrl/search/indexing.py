@@ -21,12 +21,13 @@ from toolrl.search.tokens import text_terms, title_terms
 # documents that mention them.
 K1, B = 0.9, 0.4
 TITLE_WEIGHT = 3
-_FORMAT = 1  # to be raised whenever the terms of a document change
+_FORMAT = 2  # to be raised whenever the terms of a document change
 
 # What an index depends on besides its documents and bm25s.
 INDEX_SETTINGS = (_FORMAT, K1, B, TITLE_WEIGHT)
 
 _REMEMBERED = 1 << 20  # chunks that are cut into terms only once
+_REMEMBERED_CHARACTERS = 64  # longer ones, a Chinese sentence say, hardly come twice
 
 
 class _Vocabulary(dict[str, int]):
@@ -45,9 +46,11 @@ class _TermIds(dict[str, tuple[int, ...]]):
         self._vocabulary = vocabulary
 
     def __missing__(self, chunk: str) -> tuple[int, ...]:
-        if len(self) >= _REMEMBERED:
-            self.clear()
-        self[chunk] = ids = tuple(self._vocabulary[term] for term in text_terms(chunk))
+        ids = tuple(self._vocabulary[term] for term in text_terms(chunk))
+        if len(chunk) <= _REMEMBERED_CHARACTERS:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[chunk] = ids
         return ids
 
 

@@ -13,7 +13,11 @@ from toolrl.search.http_get import Reply
 
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _TEXT_TYPES = ("application/json", "application/xml")
-_NOT_FOR_PAGES = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf_7")
+_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16le", codecs.BOM_UTF16_BE: "utf-16be"}
+_COMMENT = re.compile(rb"<!--.*?(?:-->|$)", re.DOTALL)
+_META_CHARSET = re.compile(rb"""<meta(?=[\s/])[^>]*?[\s/"';]charset\s*=\s*["']?\s*([\w.:-]{2,40})""", re.IGNORECASE)
+_XML_ENCODING = re.compile(rb"""<\?xml(?=\s)[^>]*?\sencoding\s*=\s*["']\s*([\w.:-]{2,40})""")
+_NOT_AS_DECLARED_INSIDE = {"x-user-defined": "windows-1252"}
 
 
 def require_trafilatura() -> None:
@@ -40,44 +44,64 @@ def document_of(reply: Reply) -> Document:
     if not (is_html or kind.startswith("text/") or kind in _TEXT_TYPES or kind.endswith(("+xml", "+json"))):
         name = "a PDF" if kind == "application/pdf" else f"of the type {kind}"
         raise NotReadable(f"{shown(url)}: it is {name}; only pages of text can be read")
-    content = _printable(decoded(reply.body, reply.headers.get_content_charset()))
+    markup = is_html or "xml" in kind
+    content = _printable(decoded(reply.body, reply.headers.get_content_charset(), markup=markup))
     title, text = (_title(content), _readable(content, url)) if is_html else ("", content.strip())
     if not text:
         raise NotReadable(f"{shown(url)}: the page has no text; it may need a browser to show any")
     return Document(url, title or url, text, url)
 
 
-def decoded(content: bytes, declared: str | None) -> str:
-    """Bytes as text: by their byte order mark, else by what is declared outside or inside, else by what fits."""
-    for mark, encoding in (
-        (codecs.BOM_UTF8, "utf-8"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
+def decoded(content: bytes, declared: str | None, *, markup: bool = True) -> str:
+    """Bytes as the text that a browser shows.
+
+    By their byte order mark, else by the charset of the response's header, else by what markup declares in itself, else
+    as UTF-8 if they are, and as windows-1252 if not. Labels and decoders are those of the Encoding Standard
+    (https://encoding.spec.whatwg.org), the search for a declaration is close to that of HTML's section 13.2.3.2.
+    """
+    import webencodings
+
+    for mark, label in _MARKS.items():
         if content.startswith(mark):
-            return content.decode(encoding, "replace").removeprefix("\ufeff")
-    inside = re.search(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_:.-]{2,40})""", content[:2048])
-    for name in (declared, inside[1].decode("ascii") if inside else None):
-        known = _browsers_encoding(name)
-        if known is not None:
-            return content.decode(known, "replace")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return content.decode("cp1252", "replace")
+            return content[len(mark) :].decode(label, "replace")
+    encoding = webencodings.lookup(declared) if declared and declared.isascii() else None
+    if encoding is None and markup and (inside := _declared_inside(content)):
+        encoding = webencodings.lookup(_NOT_AS_DECLARED_INSIDE.get(inside, inside))
+        if encoding is not None and encoding.name.startswith("utf-16"):
+            encoding = webencodings.lookup("utf-8")  # the declaration could be read byte by byte
+    if encoding is None:
+        try:
+            return content.decode("utf-8")
+        except UnicodeDecodeError:
+            encoding = webencodings.lookup("windows-1252")
+    # The standard decodes GBK as its superset GB18030.
+    codec = codecs.lookup("gb18030") if encoding.name == "gbk" else encoding.codec_info
+    return str(codec.decode(content, "toolrl-as-browsers")[0])
 
 
-def _browsers_encoding(name: str | None) -> str | None:
-    """The encoding that browsers use under a name (https://encoding.spec.whatwg.org); None if it is not of text."""
-    try:
-        # Without this check "zip", "rot13" and their like, which are no encodings of text, would be codecs too.
-        codec = codecs.lookup(name or "")
-        is_text = isinstance(codec.name, str) and isinstance("a".encode(codec.name), bytes)
-    except (LookupError, ValueError, TypeError):
-        return None
-    if not is_text or codec.name.replace("-", "_") in _NOT_FOR_PAGES:
-        return None
-    return "cp1252" if codec.name in ("ascii", "iso8859-1") else codec.name
+def _declared_inside(content: bytes) -> str | None:
+    """The label that a `meta` element or an XML declaration near the start gives."""
+    start = _COMMENT.sub(b"", content[:4096])
+    found = _META_CHARSET.search(start) or _XML_ENCODING.match(start.lstrip())
+    return found[1].decode("ascii").lower() if found else None
+
+
+def _as_browsers(error: UnicodeError) -> tuple[str, int]:
+    """Bytes that Python's codecs refuse and the standard's decoders know; U+FFFD for others."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    codec, pair = error.encoding.replace("-", "_"), error.object[error.start : error.start + 2]
+    if codec == "gb18030" and pair[:1] == b"\x80":
+        return "€", error.start + 1
+    if codec in ("euc_jp", "iso2022_jp") and len(pair) == 2:  # NEC's row 13 and its kin
+        try:
+            return bytes(byte | 0x80 for byte in pair).decode("euc_jisx0213"), error.start + 2
+        except UnicodeDecodeError:
+            pass
+    return "\ufffd", error.end
+
+
+codecs.register_error("toolrl-as-browsers", _as_browsers)
 
 
 def _sniffed(content: bytes) -> str:

@@ -8,28 +8,68 @@ for both where it names something. They tell `logging.INFO` from `logging.info`,
 
 There is no stemming and no list of stop words: the weights of BM25 take care of frequent words, and
 `is`, `not` and `with` are things one asks about here.
+
+Letters that Unicode holds equivalent are one term (NFKC: full-width, decomposed, ligatures). Where a script puts no
+spaces between words (Chinese, Japanese, Thai ...), and in Korean, whose words take endings, a run of letters is
+indexed by its letters and by its pairs of neighbours, and asked for by its pairs, as by Lucene's CJKBigramFilter.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import pairwise
+from unicodedata import normalize
 
-_IDENTIFIER = re.compile(r"\w+(?:\.\w+)*")
-_WORD = re.compile(r"[^\W_]+")
+import regex  # its \w has the marks of Indic and Thai vowels, and it knows scripts
+
+_ASCII_IDENTIFIER = re.compile(r"\w+(?:\.\w+)*")  # twice as fast
+_IDENTIFIER = regex.compile(_ASCII_IDENTIFIER.pattern)
+_WORD = regex.compile(r"[^\W_]+")
+_UNSPACED = regex.compile(
+    r"((?:[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Hangul}\p{Script=Bopomofo}\p{Script=Thai}"
+    r"\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}\p{Script=Tibetan}\u30FC]\p{M}*)+)"
+)
+_LETTER = regex.compile(r"\P{M}\p{M}*|\p{M}+")
 _CAPITAL_INSIDE = re.compile(r"[a-z0-9][A-Z]|[A-Z][A-Z][a-z]")
 _CAMEL = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
 
-def text_terms(text: str) -> list[str]:
-    """Index terms of a text, in order, repeated as often as they occur."""
+def text_terms(text: str, *, asked: bool = False) -> list[str]:
+    """Index terms of a text, in order, repeated as often as they occur.
+
+    Args:
+        text: Any text.
+        asked: Whether it is a query: of runs without spaces it has only the pairs.
+    """
+    if text.isascii():
+        identifiers = _ASCII_IDENTIFIER.findall(text)
+    else:
+        text = normalize("NFKC", text)
+        if _UNSPACED.search(text):
+            return _terms_of_mixed(text, asked)
+        identifiers = _IDENTIFIER.findall(text)
     terms = []
-    for identifier in _IDENTIFIER.findall(text):
+    for identifier in identifiers:
         whole = identifier.lower()
         terms.append(whole)
         if not whole.isalnum():
             terms += _parts(whole)
         if _CAPITAL_INSIDE.search(identifier):
             terms += [part.lower() for part in _CAMEL.findall(identifier) if part.lower() != whole]
+    return terms
+
+
+def _terms_of_mixed(text: str, asked: bool) -> list[str]:
+    """Terms of a text in which runs of a script without spaces stand, perhaps beside others."""
+    terms = []
+    for part in _UNSPACED.splititer(text):
+        if not _UNSPACED.match(part):
+            terms += text_terms(part)
+            continue
+        letters = _LETTER.findall(part)
+        if len(letters) == 1 or not asked:
+            terms += letters
+        terms += [first + second for first, second in pairwise(letters)]
     return terms
 
 
@@ -47,6 +87,7 @@ def _parts(identifier: str) -> list[str]:
 
 def title_terms(title: str) -> list[str]:
     """Index terms of a title: those of any text, and an exact term for each dotted ending of its names."""
+    title = normalize("NFKC", title)
     terms = text_terms(title)
     for identifier in _IDENTIFIER.findall(title):
         parts = identifier.split(".")
@@ -59,7 +100,8 @@ def query_terms(query: str) -> list[str]:
 
     That is a word with a dot, an underscore or a capital inside, or the only word of the query.
     """
+    query = normalize("NFKC", query)
     identifiers = _IDENTIFIER.findall(query)
     named = [name for name in identifiers if len(identifiers) == 1 or not name.isalnum() or not name[1:].islower()]
     exact = [mark + name for name in named if len(name) > 1 or len(identifiers) == 1 for mark in ("=", "==")]
-    return list(dict.fromkeys([*text_terms(query), *exact, f"=={query.strip()}"]))
+    return list(dict.fromkeys([*text_terms(query, asked=True), *exact, f"=={query.strip()}"]))
