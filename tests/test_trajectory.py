@@ -195,10 +195,7 @@ def test_every_row_has_the_same_fields_of_the_same_types(trajectory: Trajectory)
     for name in row.keys() - {
         "reward",
         "success",
-        "answer",
         "turns",
-        "parts",
-        "usage",
         "completion_ids",
         "mask",
         "logprobs",
@@ -206,22 +203,37 @@ def test_every_row_has_the_same_fields_of_the_same_types(trajectory: Trajectory)
         assert shape(row[name]) == shape(reference[name]), name
     for turn in row["turns"]:
         assert turn.keys() == reference["turns"][0].keys()
-        for call in turn["tool_calls"]:
-            assert call.keys() == reference["turns"][0]["tool_calls"][0].keys()
-    assert all(type(part["value"]) is float for part in row["parts"] + row["usage"])
+        assert type(turn["tool_calls"]) is str
+    for name in ("parts", "usage"):
+        assert all(type(value) is float for value in json.loads(row[name]).values())
     assert row["reward"] is None or type(row["reward"]) is float
 
 
 def test_a_row_of_another_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="schema_version is 99, this version reads 2 and 3"):
+    with pytest.raises(ValueError, match="schema_version is 99, this version reads 2 and 3 and 4"):
         Trajectory.from_row({**make_trajectory().to_row(), "schema_version": 99})
 
 
-def test_a_row_written_before_thinking_was_kept_is_read() -> None:
-    row = make_trajectory().to_row()
-    turns = [{name: value for name, value in turn.items() if name != "thinking"} for turn in row["turns"]]
-    read = Trajectory.from_row({**row, "schema_version": 2, "turns": turns})
-    assert [turn.message.thinking for turn in read.turns] == ["", ""]
+@pytest.mark.parametrize("version", [2, 3])
+def test_rows_of_earlier_versions_are_read(version: int) -> None:
+    """2 had no thinking; up to 3 calls, parts and usage were lists, and an answer could be null."""
+    turns = make_trajectory().turns
+    if version == 2:
+        turns = tuple(dataclasses.replace(t, message=dataclasses.replace(t.message, thinking="")) for t in turns)
+    trajectory = make_trajectory(turns=turns, usage={"seconds": 1.5}, score=Score(1.0, {"correct": 1.0}, None))
+    row = trajectory.to_row()
+    del row["answered"]
+    calls = [json.loads(turn["tool_calls"]) for turn in row["turns"]]
+    for call in (call for of_turn in calls for call in of_turn):
+        call["arguments"] = json.dumps(call["arguments"])
+    rows = [{**turn, "tool_calls": of_turn} for turn, of_turn in zip(row["turns"], calls, strict=True)]
+    if version == 2:
+        rows = [{name: value for name, value in turn.items() if name != "thinking"} for turn in rows]
+    lists = {
+        name: [{"name": key, "value": value} for key, value in json.loads(row[name]).items()]
+        for name in ("parts", "usage")
+    }
+    assert Trajectory.from_row({**row, **lists, "answer": None, "turns": rows, "schema_version": version}) == trajectory
 
 
 # ---- files
@@ -286,6 +298,14 @@ def test_the_file_opens_with_datasets_whatever_comes_first(path: Path, first: st
     assert [Trajectory.from_row(row) for row in rows] == list(read_trajectories(path))
 
 
+def test_the_file_opens_with_datasets_where_calls_and_answers_come_late(path: Path) -> None:
+    bare = make_trajectory("bare", turns=(make_trajectory().turns[-1],), score=Score(0.0, reason="x" * 100_000))
+    write(path, *(dataclasses.replace(bare, id=f"bare-{number}") for number in range(110)), make_trajectory("late"))
+    assert path.stat().st_size > 10 << 20, "types are taken from the first ten megabytes"
+    rows = assert_opens_with_datasets(path, 111)
+    assert Trajectory.from_row(rows[110]) == make_trajectory("late")
+
+
 def test_the_file_opens_with_pandas(path: Path) -> None:
     import pandas
 
@@ -293,7 +313,7 @@ def test_the_file_opens_with_pandas(path: Path) -> None:
     frame = pandas.read_json(path, lines=True)
     assert frame["reward"].isna().tolist() == [False, True, False, False, False]
     assert frame.groupby("env_id")["reward"].mean()["toolrl/DocsSearch-v0"] == 1.0
-    assert frame["turns"][0][0]["tool_calls"][0]["output"] == "2"
+    assert json.loads(frame["turns"][0][0]["tool_calls"])[0]["output"] == "2"
 
 
 def test_a_trajectory_cannot_be_changed() -> None:

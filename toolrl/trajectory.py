@@ -15,8 +15,9 @@ from typing import Any
 from toolrl.errors import TaskError
 from toolrl.types import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
 
-SCHEMA_VERSION = 3
-READABLE_VERSIONS = (2, 3)  # 2 had no `thinking`
+SCHEMA_VERSION = 4
+# 2 had no `thinking`; up to 3 calls, parts and usage were lists, whose types a reader cannot know while they are empty.
+READABLE_VERSIONS = (2, 3, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,8 @@ class Trajectory:
     def to_row(self) -> dict[str, Any]:
         """The trajectory as JSON values, with the same fields and types in every row.
 
-        Free-form mappings (arguments, `info`) are JSON text, so that Arrow can type the columns.
+        What differs from episode to episode (calls, parts, `usage`, `info`) is JSON text: readers take the types of
+        columns from the first rows, where lists may be empty. Without an answer `answered` is false, `answer` empty.
         """
         return {
             "schema_version": SCHEMA_VERSION,
@@ -132,10 +134,11 @@ class Trajectory:
             "task_id": self.task_id,
             "reward": None if self.score.value is None else float(self.score.value),
             "success": self.score.success,
-            "answer": self.score.answer,
+            "answer": self.score.answer or "",
+            "answered": self.score.answer is not None,
             "reason": self.score.reason,
-            "parts": [{"name": name, "value": float(value)} for name, value in self.score.parts.items()],
-            "usage": [{"name": name, "value": float(value)} for name, value in self.usage.items()],
+            "parts": _json_text({name: float(value) for name, value in self.score.parts.items()}),
+            "usage": _json_text({name: float(value) for name, value in self.usage.items()}),
             "stop": str(self.stop),
             "error": self.error,
             "attempts": self.attempts,
@@ -160,7 +163,7 @@ class Trajectory:
         if row["schema_version"] not in READABLE_VERSIONS:
             readable = " and ".join(map(str, READABLE_VERSIONS))
             raise ValueError(f"schema_version is {row['schema_version']!r}, this version reads {readable}")
-        parts = {part["name"]: part["value"] for part in row["parts"]}
+        answer = row["answer"] if row.get("answered", True) else None
         turns, start = [], 0
         for turn in row["turns"]:
             middle = start + turn["sampled_tokens"]
@@ -174,13 +177,13 @@ class Trajectory:
             prompt=tuple(Message(message["role"], message["content"]) for message in row["prompt"]),
             prompt_ids=list(row["prompt_ids"]),
             turns=tuple(turns),
-            score=Score(row["reward"], parts, row["answer"], row["reason"]),
+            score=Score(row["reward"], _amounts(row["parts"]), answer, row["reason"]),
             stop=StopReason(row["stop"]),
             error=row["error"],
             attempts=row["attempts"],
             seconds=row["seconds"],
             info=json.loads(row["info"]),
-            usage={entry["name"]: entry["value"] for entry in row["usage"]},
+            usage=_amounts(row["usage"]),
         )
 
 
@@ -193,7 +196,7 @@ def _turn_to_row(turn: Turn) -> dict[str, Any]:
             {
                 "id": call.id,
                 "name": call.name,
-                "arguments": _json_text(dict(call.arguments)),
+                "arguments": dict(call.arguments),
                 "error": call.error or "",
                 "raw": call.raw,
                 "output": result.content if result else None,  # the episode ended before the call
@@ -205,7 +208,7 @@ def _turn_to_row(turn: Turn) -> dict[str, Any]:
     return {
         "content": turn.message.content,
         "thinking": turn.message.thinking,
-        "tool_calls": calls,
+        "tool_calls": _json_text(calls),
         "finish": turn.sample.finish,
         "policy_version": turn.sample.policy_version,
         "sampled_tokens": len(turn.sample.token_ids),
@@ -217,8 +220,8 @@ def _turn_to_row(turn: Turn) -> dict[str, Any]:
 
 def _turn_from_row(turn: dict[str, Any], row: dict[str, Any], start: int, middle: int, end: int) -> Turn:
     calls, results = [], []
-    for entry in turn["tool_calls"]:
-        arguments = json.loads(entry["arguments"])
+    for entry in _from_text(turn["tool_calls"]):
+        arguments = _from_text(entry["arguments"])
         call = ToolCall(entry["name"], arguments, entry["id"], entry["error"] or None, entry["raw"])
         calls.append(call)
         if entry["output"] is None:
@@ -243,9 +246,19 @@ def _turn_from_row(turn: dict[str, Any], row: dict[str, Any], start: int, middle
     )
 
 
-def _json_text(value: dict[str, Any]) -> str:
+def _json_text(value: Any) -> str:
     """Readable JSON; a lone surrogate, which UTF-8 cannot carry, stays an escape."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+
+
+def _from_text(value: Any) -> Any:
+    """What is JSON text, or was not yet in version 3."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _amounts(value: Any) -> dict[str, float]:
+    found = _from_text(value)
+    return found if isinstance(found, dict) else {entry["name"]: entry["value"] for entry in found}
 
 
 class TrajectoryWriter:

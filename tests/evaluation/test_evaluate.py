@@ -167,4 +167,4 @@ def test_the_table_of_a_report_has_a_column_for_each_k() -> None:
     report = summarise("env", played)
     (row,) = cells_of(report_table({"env": report}))
     assert report.pass_at == {1: 0.25, 2: 0.5, 4: 1.0}
-    assert row == ["env", "12", "0.25 [0.25, 0.25]", "0.50", "1.00", "0.25", "double 1.00", "-", "-", "0"]
+    assert row == ["env", "12", "0.25 [0.11, 0.67]", "0.50", "1.00", "0.25", "double 1.00", "-", "-", "0"]

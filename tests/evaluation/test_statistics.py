@@ -64,3 +64,15 @@ def test_more_tasks_and_a_lower_level_give_a_narrower_bootstrap() -> None:
     low, high = bootstrap_interval(few, level=0.5)
     assert widths[1] < widths[0] / 2
     assert high - low < widths[0]
+
+
+@pytest.mark.parametrize("samples", [1, 2, 8])
+@pytest.mark.parametrize("tasks", [1, 5, 58])
+def test_tasks_that_all_agree_leave_the_doubt_that_their_number_leaves(samples: int, tasks: int) -> None:
+    assert bootstrap_interval([[0.0] * samples] * tasks) == pytest.approx(wilson_interval(0, tasks), abs=1e-4)
+    assert bootstrap_interval([[1.0] * samples] * tasks) == pytest.approx(wilson_interval(tasks, tasks), abs=1e-4)
+    low, high = bootstrap_interval([[0.0, 1.0] * samples] * tasks)
+    assert 0.0 <= low < 0.5 < high <= 1.0
+    low, high = bootstrap_interval([[0.0]] * tasks, bounds=(-1.0, 1.0))
+    assert low == -high
+    assert 0 < high < 1

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.view.conftest import HARMFUL, append_metrics
-from toolrl import Trajectory, TrajectoryWriter
+from toolrl import ToolFailure, Trajectory, TrajectoryWriter
 from toolrl.view import load
 from toolrl.view.html import notebook_html, table_html, write_page
 from toolrl.view.server import PageServer
@@ -356,3 +356,43 @@ def test_a_file_to_share_sorts_filters_and_opens(page: Any, run: Path, tmp_path:
     page.keyboard.press("Enter")
     assert page.locator("tr.opened .episode").count() == 1
     shot(page, "export")
+
+
+# What JupyterLab 4 and its forerunners say about everything in an output (packages/rendermime/style/base.css).
+NOTEBOOK_STYLES = """
+.host .host-inner dt { font-weight: bold; float: left; width: 20%; clear: left }
+.host .host-inner dd { float: left; width: 80%; margin-left: 40px }
+.host .host-inner p { text-align: left; margin: 0 0 1em }
+.host .host-inner :is(h1, h2, h3, h4, h5, h6) { line-height: 1; font-weight: 500; margin: 1.2em 0 .8em }
+.host .host-inner :is(pre, code) { border: 0; background-color: #eee; color: #f0f; font-size: inherit; padding: 0 }
+.host .host-inner :not(pre) > code { background-color: #eee; padding: 1px 5px }
+.host .host-inner table { border-collapse: collapse; border: none; color: #f0f; font-size: 20px; table-layout: fixed;
+  margin: 0 auto 1em }
+.host .host-inner thead { border-bottom: 1px solid red; vertical-align: bottom }
+.host .host-inner :is(td, th, tr) { vertical-align: middle; padding: .5em; line-height: normal; white-space: normal;
+  max-width: none; border: none; text-align: right }
+.host .host-inner th { font-weight: bold }
+.host .host-inner tbody tr:nth-child(even) { background: #ddd }
+.host .host-inner :is(img, svg) { max-width: 100%; height: auto }
+.host .host-inner a:link { color: red }
+.host .host-inner :is(ul, ol) { list-style: disc; padding-left: 2em; margin-bottom: 1em }
+"""
+STYLES_THAT_SHOW = """() => [...document.querySelectorAll(".toolrl *")].map((element) => {
+  const style = getComputedStyle(element), box = element.getBoundingClientRect();
+  const name = `${element.tagName}.${element.className.baseVal ?? element.className}`;
+  return [name, Math.round(box.width), Math.round(box.height),
+    ...["float", "color", "backgroundColor", "fontSize", "fontWeight", "textAlign", "padding", "margin", "lineHeight",
+        "whiteSpace", "verticalAlign", "borderTopStyle", "tableLayout"].map((name) => style[name])].join(" ");
+})"""
+
+
+def test_a_notebooks_own_styles_change_nothing_of_an_episode(page: Any, play: Callable[..., Trajectory]) -> None:
+    html = notebook_html(play(failure=ToolFailure.RAISED, error="SandboxFault: gone"), advantage=0.5)
+    found = []
+    for styles in ("", NOTEBOOK_STYLES):
+        page.set_content(f"<style>{styles}</style><div class=host><div class=host-inner>{html}</div></div>")
+        found.append(page.evaluate(STYLES_THAT_SHOW))
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / f"notebook-{'styled' if styles else 'plain'}.png", full_page=True)
+    assert len(found[0]) > 50
+    assert [pair for pair in zip(*found, strict=True) if pair[0] != pair[1]] == []

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from toolrl import ConfigError, QueryError, TaskError, load
+from toolrl import ConfigError, QueryError, TaskError, ToolFailure, load
 from toolrl.view import TrajectoryIndex
 
 from .episodes import EPISODES, episode
@@ -49,7 +51,7 @@ def test_what_is_appended_is_read_when_asked_for(small: Path, write: Callable[..
     assert index.refresh()
     assert index.table["id"].to_pylist() == list("abcdef")
     assert index.read(5).task_id == "t9"
-    assert index.table["calls:translate"].to_pylist()[-1] == 1
+    assert ("translate", 1) in index.table["calls_by_name"].to_pylist()[-1]
 
 
 def test_an_unfinished_last_line_waits(small: Path) -> None:
@@ -97,11 +99,29 @@ def test_nothing_is_kept_when_it_is_not_wanted(small: Path) -> None:
     assert [path.name for path in small.iterdir()] == ["trajectories.jsonl"]
 
 
+def test_a_run_on_a_read_only_file_system_is_read(small: Path) -> None:
+    program = "import sys, toolrl; print(len(toolrl.load(sys.argv[1])))"
+    script = f"mount --bind $1 $1 && mount -o remount,bind,ro $1 && exec $2 -c '{program}' $1"
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", script, "sh", str(small), sys.executable]
+    if subprocess.run([*command[:4], "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine allows no mount namespaces")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert (done.stdout, done.returncode) == ("5\n", 0), done.stderr
+
+
+def test_a_run_that_may_not_be_read_is_one_clear_error(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may read everything
+    with pytest.raises(TaskError, match="no trajectories that can be read at"):
+        load(small)
+
+
 def test_a_broken_line_is_left_out_and_named(small: Path, write: Callable[..., Path]) -> None:
     with (small / "trajectories.jsonl").open("ab") as file:
-        file.write(b'{"schema_version": 3}\n\xff\xfe\n[1]\n')
+        file.write(b'{"schema_version": 4}\n\xff\xfe\n[1]\n')
     write(episode("f"))
-    with pytest.warns(UserWarning, match="3 lines are no trajectories and are left out, the first is line 6"):
+    with pytest.warns(
+        UserWarning, match="3 lines cannot be read as trajectories and are left out, the first is line 6"
+    ):
         found = load(small)
     assert ids(found) == "abcdef"
     assert found[5] == episode("f")
@@ -115,15 +135,73 @@ def test_a_line_with_numbers_that_json_does_not_have_is_read(small: Path) -> Non
 
 
 @pytest.mark.parametrize("version", [1, 99, "x"])
-def test_another_version_is_one_clear_error(small: Path, version: object) -> None:
+def test_another_version_is_one_clear_error(tmp_path: Path, version: object) -> None:
+    row = {**episode("f").to_row(), "schema_version": version}
+    (tmp_path / "trajectories.jsonl").write_text(json.dumps(row) + "\n")
+    for _ in range(2):
+        with pytest.raises(TaskError, match=r"line 1: schema_version is .*, this version reads 2 and 3 and 4"):
+            load(tmp_path)
+
+
+ODD = {
+    "another version": {"schema_version": 99},
+    "an id that is a number": {"id": 7},
+    "an answer that is a number": {"answer": 42},
+    "a stop that there is not": {"stop": "bored"},
+    "a failure that there is not": {
+        "turns": json.loads(
+            json.dumps(episode("x", tools=("python",), failure=ToolFailure.TIMEOUT).to_row()["turns"]).replace(
+                "timeout", "bored"
+            )
+        )
+    },
+    "a reward that is text": {"reward": "1"},
+    "a reward that is not finite": {"reward": float("inf")},
+    "a part that is text": {"parts": '{"a": "b"}'},
+    "parts that are no object": {"parts": "[1]"},
+    "parts that are no JSON": {"parts": "{"},
+    "info that is no object": {"info": "[]"},
+    "a prompt that is text": {"prompt": "q"},
+    "counts beyond any column": {"attempts": 10**30},
+    "tokens that are missing": {"logprobs": []},
+    "tokens that are no list": {"mask": None},
+    "calls nested beyond reading": {"info": "[" * 100_000},
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_line_never_hides_the_others(small: Path, write: Callable[..., Path], odd: str) -> None:
+    row = {**episode("x").to_row(), **ODD[odd]}
     with (small / "trajectories.jsonl").open("a") as file:
-        file.write(json.dumps({**episode("f").to_row(), "schema_version": version}) + "\n")
-    with pytest.raises(TaskError, match=r"line 6: schema_version is .*, this version reads 2 and 3"):
-        load(small)
+        file.write(json.dumps(row) + "\n")
+    write(episode("f"))
+    with pytest.warns(
+        UserWarning, match="1 lines cannot be read as trajectories and are left out, the first is line 6"
+    ):
+        found = load(small)
+    assert ids(found) == "abcdef"
+    assert [trajectory.id for trajectory in found] == list("abcdef"), "what the index lists can be read"
+    assert len(found.calls()) == 5
+
+
+@pytest.mark.parametrize("field", ["step", "group", "kind", "needs_tool"])
+def test_facts_of_another_type_are_left_out_of_the_columns(small: Path, write: Callable[..., Path], field: str) -> None:
+    write(episode("f", info={field: 2**70}), episode("g", info={field: [1]}))
+    assert load(small).where("id == 'f' or id == 'g'").table[field].to_pylist() == [None, None]
+
+
+def test_names_that_a_model_invents_cost_no_columns(small: Path, write: Callable[..., Path]) -> None:
+    columns = load(small).table.column_names
+    write(*(episode(f"e{number}", tools=(f"tool_{number}",)) for number in range(300)))
+    found = load(small)
+    assert found.table.column_names == columns
+    assert len([name for name in found.episodes() if name.startswith("calls:")]) == 50
+    assert "calls:python" in found.episodes()
+    assert found.where("calls('tool_299') == 1").table["id"].to_pylist() == ["e299"]
 
 
 def test_a_missing_run_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="no trajectories at"):
+    with pytest.raises(TaskError, match="no trajectories that can be read at"):
         load(tmp_path)
     with pytest.raises(ConfigError, match="needs a run"):
         load()

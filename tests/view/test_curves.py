@@ -76,3 +76,15 @@ def test_rows_are_read_once_however_many_ask_at_the_same_time(tmp_path: Path) ->
     with ThreadPoolExecutor(8) as pool:
         counts = {len(rows) for rows in pool.map(lambda _: metrics.refresh(), range(16))}
     assert counts == {3_000}
+
+
+@pytest.mark.parametrize("value", [10**400, float("inf"), 1.7e308, "a", [1], {"a": 1}, None, True])
+def test_what_cannot_be_drawn_is_left_out(value: object) -> None:
+    assert [panel.title for panel in panels([{"step": 1, "loss": 1.0, "odd": value}])] == ["loss"]
+
+
+@pytest.mark.parametrize("step", ["true", "1.5", '"1"', "null", str(2**70)])
+def test_a_row_without_a_step_that_can_be_counted_is_passed_over(tmp_path: Path, step: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": {step}, "loss": 1}}\n{"[" * 5000}\n{{"step": 1, "loss": 1}}\n')
+    assert [row["step"] for row in Metrics(path).refresh()] == [1]

@@ -76,6 +76,22 @@ def test_the_heat_map_has_the_hardest_task_on_top(write: Callable[..., Path]) ->
     assert [label.get_text() for label in load(run).plot.tasks(by="kind").axes[0].get_yticklabels()] == ["sum"]
 
 
+def test_the_heat_map_of_evaluations_has_a_column_for_each_run_and_mode(write: Callable[..., Path]) -> None:
+    run = write(
+        *(
+            episode(f"{mode}{task}", task, float(task == "easy" or mode == "after"), info={"mode": mode, "step": None})
+            for mode in ("before", "after")
+            for task in ("easy", "hard")
+        )
+    )
+    axis = load(run).plot.tasks().axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["hard", "easy"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["after", "before"]
+    assert axis.images[0].get_array().tolist() == [[1.0, 0.0], [1.0, 1.0]]
+    axis = load(run).where("mode == 'after'").plot.tasks(by="kind").axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == [run.name]
+
+
 def test_what_cannot_be_drawn_is_one_clear_error(run: Path) -> None:
     episodes = load(run)
     for draw, message in (

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from toolrl import QueryError, load
 from toolrl.view import FIELDS, Query, Trajectories
@@ -125,3 +125,29 @@ def test_a_run_without_episodes_answers_every_query(tmp_path: Path) -> None:
     (tmp_path / "trajectories.jsonl").touch()
     empty = load(tmp_path)
     assert len(empty.where("part('x') > 1 and calls('y') == 0 and 0.2 < pass_rate and error == 'timeout'")) == 0
+
+
+ATOMS = [
+    *FIELDS, "calls('python')", "part('correct')", "part('x')", "info('model')", "info('step')", "0", "-1", "1.5",
+    "1e400", "2**70", "9223372036854775808", "True", "None", "'a'", "'limit'", "'\\ud800'", "[]", "[1]", "['a']",
+    "[None]", "[1, 'a']", "[True]", "{1}", "[[1]]", "b'x'", "1j", "...", "calls", "calls(1)",
+]  # fmt: skip
+OPERATORS = ["==", "!=", "<", ">=", "in", "not in", "is", "is not", "and", "or", "+", "-", "*", "/", "%"]
+expressions = st.recursive(
+    st.sampled_from(ATOMS),
+    lambda inner: (
+        st.tuples(inner, st.sampled_from(OPERATORS), inner).map(lambda parts: f"({parts[0]}) {parts[1]} ({parts[2]})")
+        | inner.map(lambda part: f"not ({part})")
+        | inner.map(lambda part: f"-({part})")
+        | st.tuples(inner, inner).map(lambda parts: f"[{parts[0]}, {parts[1]}]")
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(expressions)
+def test_any_expression_is_answered_or_a_query_error(episodes: Trajectories, query: str) -> None:
+    for some in (episodes, episodes[:0], episodes.where("reward is None")):
+        with contextlib.suppress(QueryError):
+            assert 0 <= len(some.where(query)) <= len(some)

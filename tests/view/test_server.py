@@ -231,7 +231,7 @@ def test_a_run_that_goes_on_is_followed(run: Path, client: TestClient, play: Cal
     assert "What is new?" in Page(reply.text).text
 
 
-@pytest.mark.filterwarnings("ignore:.*are no trajectories:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*cannot be read as trajectories:UserWarning")
 def test_a_broken_line_is_left_out_and_told(run: Path) -> None:
     with (run / "trajectories.jsonl").open("ab") as file:
         file.write(b'{"id": "\xff\xfe"}\nnot JSON\n')
@@ -274,7 +274,7 @@ def test_a_run_that_has_only_begun_is_shown(tmp_path: Path) -> None:
 
 def test_a_file_of_another_version_is_told_in_words(run: Path) -> None:
     path = run / "trajectories.jsonl"
-    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 99'))
+    path.write_text(path.read_text().replace('"schema_version": 4', '"schema_version": 99'))
     with client_of(run) as client:
         reply = client.get("/run")
         assert reply.status_code == 400

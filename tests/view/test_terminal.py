@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from toolrl import Trajectory
+from toolrl import Score, Trajectory
 from toolrl.view.terminal import print_episode
 
 
@@ -27,6 +27,9 @@ def test_what_would_act_on_a_terminal_is_made_visible(play: Callable[..., Trajec
     text = printed(play(output="\x1b[2J\x07 [red]markup[/red] \u202eback", said="\x1b]0;title\x07"))
     assert not {"\x1b", "\x07", "\u202e"} & set(text)
     assert "[red]markup[/red]" in text
+    text = printed(play(score=Score(1.0, {"\x1b[2J\u202epart": 1.0}, "4", "\x1b[1mwhy")))
+    assert not {"\x1b", "\u202e"} & set(text)
+    assert "part 1" in text
 
 
 def test_a_long_text_is_cut_and_says_so(play: Callable[..., Trajectory]) -> None:

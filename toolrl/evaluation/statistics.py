@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy
 
@@ -44,21 +45,33 @@ def wilson_interval(successes: int, trials: int, z: float = 1.96) -> tuple[float
 
 
 def bootstrap_interval(
-    groups: Sequence[Sequence[float]], *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+    groups: Sequence[Sequence[float]],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float]:
     """Percentile interval for the mean of the groups' means, resampling whole groups.
 
-    Samples of one task are not independent, so tasks are what is resampled.
+    Samples of one task are not independent, so tasks are what is resampled. Where all groups have one mean, resampling
+    would show no doubt at all: then as many tasks may differ as Wilson's interval allows when none of them did, by as
+    much as the bounds allow. At 0 and 1 this is Wilson's interval over tasks.
 
     Args:
         groups: One sequence of values per task.
         resamples: Number of bootstrap samples.
         seed: Fixes them.
         level: Coverage.
+        bounds: What a value can be.
     """
     means = numpy.array([sum(group) / len(group) for group in groups if group])
     if not len(means):
-        return 0.0, 1.0
+        return bounds
+    if numpy.ptp(means) < 1e-12:
+        unseen = wilson_interval(0, len(means), NormalDist().inv_cdf((1 + level) / 2))[1]
+        mean = float(means[0])
+        return mean - unseen * (mean - bounds[0]), mean + unseen * (bounds[1] - mean)
     rng = numpy.random.default_rng(seed)
     estimates = sorted(float(rng.choice(means, len(means)).mean()) for _ in range(resamples))
     tail = (1 - level) / 2

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from toolrl.errors import ConfigError, MissingExtra, QueryError
 from toolrl.trajectory import Trajectory
 from toolrl.view.index import TrajectoryIndex
-from toolrl.view.query import FIELDS, Query
+from toolrl.view.query import FIELDS, FUNCTIONS, Query
 
 if TYPE_CHECKING:
     import pandas
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # What TRL's GRPO adds to a group's standard deviation before it divides by it.
 _EPSILON = 1e-4
+_NAMES = 50
 
 
 def load(*runs: str | Path, keep_index: bool = True) -> Trajectories:
@@ -105,7 +106,7 @@ class Trajectories(Sequence[Trajectory]):
             table = index.table.append_column("run", pyarrow.array([name] * rows, pyarrow.string()))
             table = table.append_column("_index", pyarrow.array(numpy.full(rows, number, numpy.int32)))
             tables.append(table.append_column("_row", pyarrow.array(numpy.arange(rows))))
-        table = pyarrow.concat_tables(tables, promote_options="default").combine_chunks()
+        table = pyarrow.concat_tables(tables).combine_chunks()
         table = table.append_column("pass_rate", _pass_rates(table))
         return cls(table.append_column("advantage", _advantages(table)), indexes)
 
@@ -186,8 +187,18 @@ class Trajectories(Sequence[Trajectory]):
     # ---- tables
 
     def episodes(self) -> pandas.DataFrame:
-        """One row an episode, with all fields and, under names such as `calls:python`, what is counted by name."""
-        return self.table.drop_columns(["_index", "_row", "offset", "length"]).to_pandas(types_mapper=_pandas_type())
+        """One row an episode, with all fields and, under names such as `calls:python`, what is counted by name.
+
+        The 50 names that occur in most episodes have a column of their own.
+        """
+        table = self.table.drop_columns(["_index", "_row", "offset", "length"])
+        for name in FUNCTIONS:
+            if (counts := f"{name}_by_name") in table.column_names:
+                column = table[counts].combine_chunks()
+                table = table.drop_columns([counts])
+                for key in _most_frequent(column.keys):
+                    table = table.append_column(f"{name}:{key}", pc.map_lookup(column, key, "last"))
+        return table.to_pandas(types_mapper=_pandas_type())
 
     def turns(self) -> pandas.DataFrame:
         """One row a turn: of which episode, its place, text, tokens, seconds, policy version and mean logprob."""
@@ -263,7 +274,7 @@ class Trajectories(Sequence[Trajectory]):
             int((frame["difference"] > 0).sum()),
             int((frame["difference"] < 0).sum()),
             float(frame["difference"].mean()),
-            bootstrap_interval([[value] for value in differences]),
+            bootstrap_interval([[value] for value in differences], bounds=(-1.0, 1.0)),
         )
 
     @cached_property
@@ -308,6 +319,11 @@ class Trajectories(Sequence[Trajectory]):
         unscored = self.table["reward"].null_count
         found = f"{len(self):,} episodes of {', '.join(runs[:3])}{' ...' if len(runs) > 3 else ''}"
         return f"<Trajectories: {found}; success {'-' if success is None else f'{success:.2f}'}, {unscored:,} unscored>"
+
+
+def _most_frequent(names: pyarrow.Array) -> list[str]:
+    counts = sorted(pc.value_counts(names).to_pylist(), key=lambda count: (-count["counts"], count["values"]))
+    return sorted(count["values"] for count in counts[:_NAMES])
 
 
 def _means_by_task(table: pyarrow.Table) -> pyarrow.Table:

@@ -26,6 +26,8 @@ _TITLES = {
 _SHARES = ("success", "share", "rate", "reward", "part_")
 _TRAINER = ("loss", "grad_norm", "entropy", "kl", "reward_std", "learning_rate")
 
+_LARGEST = 1e300
+
 
 @dataclass(frozen=True, slots=True)
 class Dot:
@@ -137,4 +139,5 @@ def _round_marks(low: float, high: float) -> list[float]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value can be drawn: NaN, infinity and what floats cannot reach are left out."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST

@@ -6,6 +6,7 @@ once, as the file grows only what is new, and kept in `trajectories.index.arrow`
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ import pyarrow
 from toolrl.errors import MissingExtra, TaskError
 from toolrl.trajectory import Trajectory
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 FILE_NAME = "trajectories.jsonl"
 _BATCH = 4_000
 _TEXT_CHARACTERS = 300
@@ -54,6 +55,11 @@ _COLUMNS = {
     "session": pyarrow.string(),
     "group": pyarrow.string(),
     "info": pyarrow.string(),
+    # By name, in one column each: a model can invent as many names of tools as it likes.
+    "calls_by_name": pyarrow.map_(pyarrow.string(), pyarrow.int32()),
+    "failures_by_name": pyarrow.map_(pyarrow.string(), pyarrow.int32()),
+    "part_by_name": pyarrow.map_(pyarrow.string(), pyarrow.float64()),
+    "usage_by_name": pyarrow.map_(pyarrow.string(), pyarrow.float64()),
     "offset": pyarrow.int64(),
     "length": pyarrow.int64(),
 }
@@ -66,9 +72,15 @@ def trajectory_file(run: str | Path) -> Path:
         TaskError: There is none.
     """
     path = Path(run)
-    file = path / FILE_NAME if path.is_dir() else path
-    if not file.is_file():
-        raise TaskError(f"no trajectories at {str(file)!r}; name a run's folder or a file of trajectories")
+    try:
+        file = path / FILE_NAME if path.is_dir() else path
+        found = file.is_file() and os.access(file, os.R_OK)
+    except OSError as error:
+        raise TaskError(f"cannot read {str(path)!r}: {error.strerror}") from None
+    if not found:
+        raise TaskError(
+            f"no trajectories that can be read at {str(file)!r}; name a run's folder or a file of trajectories"
+        )
     return file
 
 
@@ -78,9 +90,8 @@ class TrajectoryIndex:
     Attributes:
         path: The file.
         table: One row an episode, in the file's order. Besides the fields of a query it has `offset` and `length` of
-            the line, `info` as JSON, and columns such as `calls:python`, `failures:timeout`, `part:correct`,
-            `usage:seconds`.
-        broken: Numbers of the lines that are no trajectories, which are left out; counted from 1.
+            the line, `info` as JSON, and `calls_by_name`, `failures_by_name`, `part_by_name` and `usage_by_name`.
+        broken: Numbers of the lines that are no trajectories that can be read, which are left out; counted from 1.
     """
 
     def __init__(self, path: str | Path, *, keep: bool = True):
@@ -91,13 +102,14 @@ class TrajectoryIndex:
             keep: Whether to keep the index beside the file; where that cannot be written, it is not.
 
         Raises:
-            TaskError: The file is missing, or of a version that cannot be read.
+            TaskError: The file is missing, or all of a version that cannot be read.
             MissingExtra: msgspec is not installed.
         """
         self.path = trajectory_file(path)
         self.table = _table([])
         self.broken: list[int] = []
         self._keep = keep
+        self._other_version = ""
         self._covered = self._lines = self._stored = 0
         self._marks = ("", "")
         try:
@@ -118,17 +130,20 @@ class TrajectoryIndex:
                 self.table, self.broken = _table([]), []
                 self._covered = self._lines = self._stored = 0
             if size == self._covered:
+                self._refuse_other_version()
                 return False
             tables, broken = [self.table], len(self.broken)
             for rows in self._read(file):
                 tables.append(_table(rows))
             changed = len(tables) > 1
             if changed:
-                self.table = pyarrow.concat_tables(tables, promote_options="default").combine_chunks()
+                self.table = pyarrow.concat_tables(tables).combine_chunks()
             self._marks = _marks(file, self._covered)
+        self._refuse_other_version()
         if new := self.broken[broken:]:
             warnings.warn(
-                f"{self.path}: {len(new)} lines are no trajectories and are left out, the first is line {new[0]}",
+                f"{self.path}: {len(new)} lines cannot be read as trajectories and are left out, the first is line "
+                f"{new[0]}{f' ({self._other_version})' if self._other_version else ''}",
                 stacklevel=2,
             )
         if self._covered > 1.1 * self._stored:
@@ -178,9 +193,14 @@ class TrajectoryIndex:
         try:
             return read_facts(line, _TEXT_CHARACTERS)
         except TaskError as error:
-            raise TaskError(f"{self.path}, line {self._lines}: {error}") from None
+            self._other_version = self._other_version or f"line {self._lines}: {error}"
+            return None
         except ValueError:
             return None
+
+    def _refuse_other_version(self) -> None:
+        if self._other_version and not self.table.num_rows:
+            raise TaskError(f"{self.path}, {self._other_version}")
 
     # ---- what is kept
 
@@ -221,7 +241,8 @@ class TrajectoryIndex:
             self._stored = self._covered
         except OSError:  # a folder that cannot be written to, or a full disk
             self._keep = False
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a file system that is mounted read-only
+                partial.unlink()
 
 
 def _marks(file: Any, covered: int) -> tuple[str, str]:
@@ -233,11 +254,5 @@ def _marks(file: Any, covered: int) -> tuple[str, str]:
 
 
 def _table(rows: list[dict[str, Any]]) -> pyarrow.Table:
-    """A table of the fixed columns, and of those that some row has."""
-    fields = dict(_COLUMNS)
-    for row in rows:
-        for name in row:
-            if name not in fields:
-                fields[name] = pyarrow.int32() if name.startswith(("calls:", "failures:")) else pyarrow.float64()
-    columns = {name: pyarrow.array([row.get(name) for row in rows], type) for name, type in fields.items()}
-    return pyarrow.table(columns)
+    """A table of the columns of an index."""
+    return pyarrow.table({name: pyarrow.array([row[name] for row in rows], type) for name, type in _COLUMNS.items()})

@@ -38,15 +38,15 @@ class Metrics:
                         break
                     self._offset += len(line)
                     self._add(line)
-        except FileNotFoundError:
+        except OSError:  # not there, or not ours to read
             self._offset, self.rows = 0, []
 
     def _add(self, line: bytes) -> None:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if isinstance(row, dict) and type(row.get("step")) is int and abs(row["step"]) < 2**53:
             self.rows.append(row)
 
     @property

@@ -122,30 +122,44 @@ class Plots:
         return figure
 
     def tasks(self, by: str = "task", periods: int = 20, most: int = 40) -> Figure:
-        """Success by task over training, as a heat map; the hardest tasks on top. Grey: not played then.
+        """Success by task as a heat map, the hardest tasks on top: over training; of evaluations, by run and mode.
+
+        Grey: not played then.
 
         Args:
             by: "task"; or "kind", where each task is played too seldom to see anything.
-            periods: Columns; steps are put together.
+            periods: Columns of training; steps are put together.
             most: At most so many tasks: those played most often.
+
+        Raises:
+            ConfigError: No episode was scored, or none has a kind.
         """
-        frame = self._training("success")
         if by not in ("task", "kind"):
             raise ConfigError(f"tasks can be drawn by 'task' or 'kind', got {by!r}")
+        frame = self._frame.dropna(subset=["success", by])
+        if frame.empty:
+            raise ConfigError(f"no episode that was scored has a {by}")
+        in_training = frame[frame["mode"] == "train"].dropna(subset=["step"])
+        if len(in_training):
+            frame = in_training
+            steps = frame["step"].to_numpy(int)
+            edges = numpy.unique(numpy.linspace(steps.min(), steps.max() + 1, periods + 1).astype(int))
+            columns = edges[numpy.digitize(steps, edges) - 1]
+            names, x = [str(edge) for edge in edges[:-1]], "step"
+        else:
+            edges, columns = numpy.unique(_of_evaluations(frame), return_inverse=True)
+            names, x = [str(name) for name in edges], ""
+            edges = numpy.arange(len(edges) + 1)
         often = frame[by].value_counts().index[:most]
-        frame = frame[frame[by].isin(often)]
-        steps = frame["step"].to_numpy(int)
-        edges = numpy.unique(numpy.linspace(steps.min(), steps.max() + 1, periods + 1).astype(int))
-        period = numpy.digitize(steps, edges) - 1
-        table = frame["success"].astype(float).groupby([frame[by], period]).mean().unstack()
-        table = table.reindex(columns=range(len(edges) - 1))
+        table = frame["success"].astype(float).groupby([frame[by], columns]).mean().unstack()
+        table = table.reindex(index=often, columns=edges[:-1])
         table = table.loc[table.mean(axis=1).sort_values().index]
-        figure, axis = _axis(f"success by {by}", "step", "", height=1.2 + 0.17 * len(table))
+        figure, axis = _axis(f"success by {by}", x, "", height=1.2 + 0.17 * len(table))
         axis.set_facecolor("0.85")
         image = axis.imshow(table.to_numpy(float), aspect="auto", cmap="viridis", vmin=0, vmax=1)
         axis.set_yticks(range(len(table)), table.index.tolist(), fontsize=7)
-        shown = range(0, len(edges) - 1, max(1, len(edges) // 8))
-        axis.set_xticks(list(shown), [str(edges[place]) for place in shown])
+        shown = range(0, len(names), max(1, len(edges) // 8))
+        axis.set_xticks(list(shown), [names[place] for place in shown])
         axis.grid(visible=False)
         figure.colorbar(image, ax=axis, shrink=0.8)
         return figure
@@ -182,6 +196,15 @@ class Plots:
         if frame.empty:
             raise ConfigError(f"no episode of training has a step and {value!r}")
         return frame
+
+
+def _of_evaluations(frame: pandas.DataFrame) -> list[str]:
+    """Which run, and where there are several which mode, each episode is of."""
+    modes = frame["mode"].fillna("episodes").astype(str)
+    runs = frame["run"].astype(str)
+    if modes.nunique() > 1:
+        runs = runs + " " + modes if runs.nunique() > 1 else modes
+    return runs.tolist()
 
 
 def _interval(values: Any) -> tuple[float, float]:

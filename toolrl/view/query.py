@@ -70,6 +70,7 @@ FUNCTIONS = {
 _COUNTED = ("calls", "failures")  # absent is none at all
 _LIMITS = [str(stop) for stop in StopReason if stop.truncated]
 _MAX_CHARACTERS, _MAX_NODES = 2_000, 400
+_SHOWN_NAMES = 20
 
 Value = Any  # a column, or a constant
 
@@ -105,10 +106,13 @@ class Query:
         Raises:
             QueryError: Values of different kinds are compared, or a field is no condition.
         """
-        value = _Evaluation(table).condition(self._root)
-        if isinstance(value, bool) or value is None:
-            return pyarrow.chunked_array([numpy.full(table.num_rows, bool(value))])
-        return pc.fill_null(value, False)
+        try:
+            value = _Evaluation(table).condition(self._root)
+            if not _is_column(value):
+                return pyarrow.chunked_array([numpy.full(table.num_rows, bool(_constant(value)))])
+            return pc.fill_null(value, False)
+        except (pyarrow.ArrowException, OverflowError) as error:  # numbers that a column cannot hold, and their like
+            raise QueryError(f"{self.text!r} cannot be computed: {error}") from None
 
 
 def _check(node: ast.AST) -> None:
@@ -127,8 +131,20 @@ def _check(node: ast.AST) -> None:
     elif isinstance(node, ast.Constant):
         if not isinstance(node.value, str | int | float | None):
             raise QueryError(f"{node.value!r} is neither a number nor a text")
+        if isinstance(node.value, int) and abs(node.value) >= 2**63:
+            raise QueryError("a whole number of a query has at most 63 bits; write a larger one as 1e20")
+        if isinstance(node.value, str) and not _is_encodable(node.value):
+            raise QueryError(f"{node.value!r} holds half of a surrogate pair, which no field does")
     elif not isinstance(node, _ALLOWED):
         raise QueryError(f"{type(node).__name__} cannot stand in a query: {_shown(node)}")
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shown(node: ast.AST) -> str:
@@ -180,7 +196,7 @@ class _Evaluation:
                 result = value if result is None else pc.and_kleene(_boolean(result), _boolean(value))
             return result
         value = self.value(node)
-        if isinstance(value, bool) or (_is_column(value) and pyarrow.types.is_boolean(value.type)):
+        if isinstance(value, bool) or (isinstance(value, _COLUMNS) and pyarrow.types.is_boolean(value.type)):
             return value
         raise QueryError(f"{ast.unparse(node)!r} is no condition; compare it with something")
 
@@ -213,21 +229,20 @@ class _Evaluation:
         value = self.value(node)
         if _kind(value) != "number":
             raise QueryError(f"{ast.unparse(node)!r} is no number")
-        return pc.cast(value, pyarrow.float64()) if _is_column(value) else pyarrow.scalar(float(value))
+        return pc.cast(value, pyarrow.float64()) if _is_column(value) else pyarrow.scalar(float(_constant(value)))
 
     def _function(self, name: str, argument: str) -> Value:
         if name == "info":
             return _read_info(self._table["info"], argument)
-        column = f"{name}:{argument}"
-        if column in self._table.column_names:
-            values = self._table[column]
-            return pc.fill_null(values, 0) if name in _COUNTED else values
-        known = sorted(one.split(":", 1)[1] for one in self._table.column_names if one.startswith(f"{name}:"))
-        if name in _COUNTED:  # no episode here has one
-            return pyarrow.chunked_array([numpy.zeros(self._table.num_rows, numpy.int32)])
-        if not self._table.num_rows:
-            return pyarrow.chunked_array([pyarrow.nulls(0, pyarrow.float64())])
-        raise QueryError(f"no episode has {name}({argument!r}); there are {', '.join(known) or 'none'}")
+        column = self._table[f"{name}_by_name"].combine_chunks()
+        values = pc.map_lookup(column, argument, "last")
+        if name in _COUNTED:
+            return pyarrow.chunked_array([pc.fill_null(values, 0)])
+        if self._table.num_rows and values.null_count == len(values):
+            known = sorted(pc.unique(column.keys).to_pylist())
+            shown = ", ".join(known[:_SHOWN_NAMES]) + (" ..." if len(known) > _SHOWN_NAMES else "")
+            raise QueryError(f"no episode has {name}({argument!r}); there are {shown or 'none'}")
+        return pyarrow.chunked_array([values])
 
     def _compare(self, left_node: ast.expr, operator: ast.cmpop, right_node: ast.expr) -> Value:
         left, right = self.value(left_node), self.value(right_node)
@@ -251,6 +266,8 @@ class _Evaluation:
         if _kind(left) == "list" or (_is_stop(left_node) and right == "limit"):
             if not isinstance(operator, ast.Eq | ast.NotEq):
                 raise QueryError(f"{text}: only == and != make sense")
+            if not isinstance(right, str):
+                raise QueryError(f"{text}: a list holds texts, and == asks for one of them")
             found = _has(left, right) if _kind(left) == "list" else pc.is_in(left, pyarrow.array(_LIMITS))
             return pc.invert(found) if negated else found
         if "nothing" in (_kind(left), _kind(right)):
@@ -263,10 +280,11 @@ class _Evaluation:
         if isinstance(container, list):
             if not _is_column(item):
                 raise QueryError(f"{text}: a field may be in a list")
-            if {_kind(value) for value in container} - {_kind(item)}:
+            if _kind(item) == "list" or {_kind(value) for value in container} - {_kind(item)}:
                 raise QueryError(f"{text} cannot be compared: {_kind(item)} and a list of something else")
-            wanted = [limit for value in container for limit in (_LIMITS if value == "limit" else [value])]
-            found = pc.is_in(_plain(item), pyarrow.array(wanted, _plain(item).type))
+            wanted = [limit for value in container for limit in (_LIMITS if value == "limit" else [_plain(value)])]
+            values = pyarrow.array(wanted, pyarrow.float64() if _kind(item) == "number" else pyarrow.string())
+            found = pc.is_in(pc.cast(_plain(item), values.type), values)
             return pc.if_else(pc.is_valid(item), found, None)
         if not isinstance(item, str) or _kind(container) not in ("text", "list"):
             raise QueryError(f"{text}: a text may be in a field that is a text, and a field in a list")
@@ -281,8 +299,15 @@ _MIRRORED: dict[type[ast.cmpop], ast.cmpop] = {
 }
 
 
+_COLUMNS = (pyarrow.Array, pyarrow.ChunkedArray)
+
+
 def _is_column(value: Value) -> bool:
-    return isinstance(value, pyarrow.Array | pyarrow.ChunkedArray)
+    return isinstance(value, _COLUMNS)
+
+
+def _constant(value: Value) -> Any:
+    return value.as_py() if isinstance(value, pyarrow.Scalar) else value
 
 
 def _is_stop(node: ast.expr) -> bool:
@@ -290,6 +315,10 @@ def _is_stop(node: ast.expr) -> bool:
 
 
 def _kind(value: Value) -> str:
+    if isinstance(value, list):
+        return "list of constants"
+    if value is None:
+        return "nothing"
     if not _is_column(value) and not isinstance(value, pyarrow.Scalar):
         return "text" if isinstance(value, str) else "number"
     if pyarrow.types.is_list(value.type):

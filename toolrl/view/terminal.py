@@ -37,7 +37,7 @@ def print_episode(
                 console.print(Text(f"     {_shown(call.error)}", style="red"), soft_wrap=True)
     if decode is not None:
         console.print(_tokens(trajectory, decode), soft_wrap=True)
-    parts = "  ".join(f"{name} {value:g}" for name, value in score.parts.items())
+    parts = "  ".join(f"{plain(name)} {value:g}" for name, value in score.parts.items())
     verdict = f"reward {score.value}  {parts}  {_shown(score.reason)}  ({trajectory.stop})"
     console.print(Text(verdict, style="dim"), soft_wrap=True)
 

@@ -48,7 +48,7 @@ def make_app(paths: Sequence[Path], token: str) -> ASGIApp:
             Route("/compare", comparing.compare_page),
             Route("/diff", comparing.diff_page),
         ],
-        exception_handlers={UserError: _mistake, 404: _not_found},
+        exception_handlers={UserError: _mistake, OSError: _mistake, 404: _not_found},
     )
     app.state.runs = Runs(paths)
     return Access(app, token)
