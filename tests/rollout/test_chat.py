@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,22 +127,6 @@ def test_tokens_are_limited_as_the_server_counts_them(play_chat: Play, make_env:
 def test_turns_are_limited(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
     trajectory = play_chat(ScriptedChatPolicy([call("lookup", key="a")]), make_env(turns=2))
     assert (trajectory.stop, len(trajectory.turns), trajectory.score.value) == (StopReason.TURNS, 2, 0.0)
-
-
-def test_the_models_own_seconds_count_and_the_queues_do_not(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
-    class Slow(ScriptedChatPolicy):
-        def __init__(self, own: float):
-            super().__init__([say("4")])
-            self._own = own
-
-        async def reply(self, *arguments: Any) -> Reply:
-            await asyncio.sleep(0.2)
-            return Reply((await super().reply(*arguments)).message, seconds=self._own)
-
-    # Both take longer than the episode may: one waited in a queue, the other was slow.
-    env = make_env(seconds=0.1)
-    assert play_chat(Slow(own=0.0), env).stop is StopReason.ANSWER
-    assert play_chat(Slow(own=0.2), env).stop is StopReason.SECONDS
 
 
 def test_a_cut_turn_is_no_answer(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:

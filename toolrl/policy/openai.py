@@ -11,8 +11,8 @@ from toolrl.errors import ConfigError
 from toolrl.policy.base import Reply
 from toolrl.policy.completions import ChatCompletions, Endpoint, Refused, tokens_of
 from toolrl.search.politeness import TryAgain
-from toolrl.tools.dispatch import in_thread
 from toolrl.types import Message, Sampling
+from toolrl.waiting import in_thread
 
 # What servers call a conversation that the model has no room for: OpenAI, vLLM, llama.cpp.
 _CONTEXT_FULL = ("context_length_exceeded", "maximum context length", "exceed_context_size")
