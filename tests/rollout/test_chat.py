@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,6 +130,26 @@ def test_tokens_are_limited_as_the_server_counts_them(play_chat: Play, make_env:
 def test_turns_are_limited(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
     trajectory = play_chat(ScriptedChatPolicy([call("lookup", key="a")]), make_env(turns=2))
     assert (trajectory.stop, len(trajectory.turns), trajectory.score.value) == (StopReason.TURNS, 2, 0.0)
+
+
+class Delay(threading.Event):
+    """A gate that opens after a while."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        time.sleep(0.2)
+        return True
+
+
+def test_a_queue_before_a_chat_api_and_a_slow_model_there_end_no_episode(make_env: Callable[..., ToolEnv]) -> None:
+    env, one_at_a_time = make_env(), dataclasses.replace(QUICK, max_concurrent=1, deadline_seconds=0.5)
+    with serving(dataclasses.replace(says("4"), gate=Delay())) as server:
+        policy = OpenAIPolicy(Endpoint("m", server.url, politeness=one_at_a_time))
+        # The last one waits for 1.4 seconds, and nobody has an answer within the engine's patience.
+        engine = RolloutEngine(policy, None, retries=0, policy_timeout_seconds=0.1)
+        trajectories = engine.run([RolloutRequest(env, env.tasks[0])] * 8)
+        policy.close()
+    assert [trajectory.score.value for trajectory in trajectories] == [1.0] * 8
+    assert server.most_at_once == 1
 
 
 def test_a_cut_turn_is_no_answer(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
