@@ -86,7 +86,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "turns": (
             Turn(Sample([5], [-1.0]), Message("assistant", "", (CALL, BROKEN)), (ToolResult(CALL, "", None),), (8,)),
         ),
-        "stop": StopReason.SECONDS,
+        "stop": StopReason.TURNS,
     },
 }
 

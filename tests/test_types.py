@@ -29,7 +29,13 @@ def test_a_sample_has_one_logprob_for_each_token() -> None:
 
 @pytest.mark.parametrize(
     "limits",
-    [{"turns": 0}, {"completion_tokens": -1}, {"turn_tokens": 0}, {"seconds": 0.0}, {"seconds": math.nan}],
+    [
+        {"turns": 0},
+        {"completion_tokens": -1},
+        {"turn_tokens": 0},
+        {"reward_seconds": 0.0},
+        {"reward_seconds": math.nan},
+    ],
     ids=str,
 )
 def test_a_limit_that_lets_nothing_happen_is_refused(limits: dict[str, Any]) -> None:
@@ -65,7 +71,6 @@ def test_only_limits_truncate() -> None:
     assert {reason for reason in StopReason if reason.truncated} == {
         StopReason.TURNS,
         StopReason.TOKENS,
-        StopReason.SECONDS,
     }
 
 

@@ -6,10 +6,14 @@ import asyncio
 import difflib
 import functools
 import importlib.metadata
+import math
 import operator
 import os
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import gymnasium
@@ -23,6 +27,7 @@ from toolrl.tools.definition import Tool
 from toolrl.tools.dispatch import Toolbox, cut_text
 from toolrl.tools.resources import ResourceScope
 from toolrl.types import Limits, Message, Score, StopReason, Task, ToolCall
+from toolrl.waiting import noting, run_loop
 
 T = TypeVar("T")
 
@@ -42,7 +47,7 @@ class ToolEnv(gymnasium.Env[str, str]):
     Attributes:
         tasks: The task set.
         toolbox: The tools.
-        limits: Bounds of an episode. Tokens and seconds are enforced by the rollout engine.
+        limits: Bounds of an episode. Tokens are counted by the rollout engine.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - Gymnasium's own convention
@@ -93,9 +98,17 @@ class ToolEnv(gymnasium.Env[str, str]):
 
     # ---- the engine's face
 
-    def open_episode(self, task: Task) -> EpisodeSession:
-        """Start an episode of its own; close it when done."""
-        return EpisodeSession(task, self.toolbox, self._reward, self.limits, self.system_prompt, self._run_scope)
+    def open_episode(self, task: Task, env_id: str = "") -> EpisodeSession:
+        """Start an episode of its own; close it when done.
+
+        Args:
+            task: What is asked.
+            env_id: What notes on errors call the environment; by default the id it was made with, else its class.
+        """
+        env_id = env_id or (self.spec.id if self.spec else type(self).__name__)
+        return EpisodeSession(
+            task, self.toolbox, self._reward, self.limits, self.system_prompt, self._run_scope, env_id
+        )
 
     def oracle(self, task: Task) -> Sequence[Message]:
         """Assistant messages that solve the task, the last one with the answer.
@@ -105,7 +118,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         """
         if self._oracle is None:
             raise ConfigError(f"{type(self).__name__} has no oracle; pass oracle= to ToolEnv")
-        return self._oracle(task)
+        with noting(f"in the oracle of {type(self).__name__}, task {task.id!r}"):
+            return self._oracle(task)
 
     # ---- Gymnasium's face
 
@@ -240,30 +254,32 @@ def score_to_dict(score: Score) -> dict[str, Any]:
     }
 
 
-_loops: dict[int, asyncio.AbstractEventLoop] = {}
+_loops: dict[int, tuple[asyncio.AbstractEventLoop, threading.Thread]] = {}
 _loops_lock = threading.Lock()
+
+# The event loop is taken for dead if a callback, or an async tool or reward that blocks, holds it for so long.
+BLOCKED_SECONDS = 300.0
+# After Ctrl-C: how long the loop may stand still, and how long coroutines have to close what they opened.
+_SIGN_OF_LIFE_SECONDS, _CLOSING_SECONDS = 5.0, 60.0
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end from synchronous code, also where an event loop runs already (notebooks).
 
-    One background loop per process: a forked child, as in Gymnasium's `AsyncVectorEnv`, starts its own.
+    One background loop per process: a forked child, as in Gymnasium's `AsyncVectorEnv`, starts its own. Ctrl-C cancels
+    the coroutine, and waits a while for it to close what it has opened; a second one does not wait.
 
     Raises:
-        RuntimeError: Called from a coroutine on that loop (an async tool, say), where it would wait for
-            itself.
+        RuntimeError: Called from a coroutine on that loop (an async tool, say), where it would wait for itself; or the
+            loop stood still for `BLOCKED_SECONDS`, and the message shows where; or the coroutine raised what is no
+            `Exception`.
     """
-    with _loops_lock:
-        loop = _loops.get(os.getpid())
-        if loop is None:
-            _loops.clear()
-            loop = _loops[os.getpid()] = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="toolrl-env", daemon=True).start()
+    loop, thread = _background_loop()
     if asyncio._get_running_loop() is loop:
         coroutine.close()
         raise RuntimeError("an async tool or reward cannot step an environment; make it a plain function")
     tasks: list[asyncio.Task[T]] = []
-    finished = threading.Event()
+    finished, alive = threading.Event(), threading.Event()
 
     def start() -> None:
         tasks.append(loop.create_task(coroutine))
@@ -276,16 +292,59 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
             coroutine.close()
             finished.set()
 
+    def wait(seconds: float, blocked_seconds: float) -> None:
+        """Wait for the end; raises if the loop shows no sign of life for so long."""
+        blocked, look = 0.0, min(1.0, blocked_seconds / 5)
+        loop.call_soon_threadsafe(alive.set)
+        while not finished.wait(look) and seconds > 0:
+            seconds -= look
+            if alive.is_set():
+                blocked = 0.0
+                alive.clear()
+                loop.call_soon_threadsafe(alive.set)
+            else:
+                blocked += look
+                if blocked >= blocked_seconds:
+                    raise _stands_still(loop, thread, blocked)
+
     try:
         loop.call_soon_threadsafe(start)
-        finished.wait()
-        return tasks[0].result()
+        wait(math.inf, BLOCKED_SECONDS)
     except BaseException:
         # On Ctrl-C the coroutine must have closed what it opened before this thread goes on.
-        if not finished.is_set():
+        if not finished.is_set() and _loops.get(os.getpid()) == (loop, thread):
             loop.call_soon_threadsafe(stop)
-            finished.wait(timeout=30.0)
+            with suppress(RuntimeError):
+                wait(_CLOSING_SECONDS, _SIGN_OF_LIFE_SECONDS)
         raise
+    try:
+        return tasks[0].result()
+    except (SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
+        raise RuntimeError(f"a coroutine raised {error!r}") from error
+
+
+def _background_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    with _loops_lock:
+        if os.getpid() not in _loops:
+            _loops.clear()
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=run_loop, args=(loop,), name="toolrl-env", daemon=True)
+            thread.start()
+            _loops[os.getpid()] = loop, thread
+        return _loops[os.getpid()]
+
+
+def _stands_still(loop: asyncio.AbstractEventLoop, thread: threading.Thread, seconds: float) -> RuntimeError:
+    """The error for a loop that is held; it is given up, and the next coroutine gets a new one."""
+    with _loops_lock:
+        if _loops.get(os.getpid()) == (loop, thread):
+            _loops.clear()
+    frame = sys._current_frames().get(thread.ident or 0)
+    where = "".join(traceback.format_stack(frame)) if frame is not None else "its thread has ended\n"
+    return RuntimeError(
+        f"episodes have stood still for {seconds:g} seconds: something that should not block does. A callback must end "
+        f"soon; a tool or reward that blocks must be a plain function, not async. It is here:\n{where}"
+    )
 
 
 __all__ = ["ToolEnv", "call", "make", "run_sync", "say", "score_to_dict"]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import time
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from toolrl.errors import InfrastructureError
-from toolrl.tools.dispatch import Toolbox, in_thread
+from toolrl.tools.dispatch import Toolbox
 from toolrl.tools.resources import ResourceScope, add_up, close_all, total_usage
 from toolrl.types import Episode, Limits, Message, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
 from toolrl.usage import counting
+from toolrl.waiting import TookTooLong, in_thread, noting, within
+
+_log = logging.getLogger(__name__)
 
 Verdict = Score | float | None
 Reward = Callable[[Task, Episode], Verdict | Awaitable[Verdict]]
@@ -44,10 +47,21 @@ class EpisodeSession:
     """
 
     def __init__(
-        self, task: Task, toolbox: Toolbox, reward: Reward, limits: Limits, system_prompt: str, run_scope: ResourceScope
+        self,
+        task: Task,
+        toolbox: Toolbox,
+        reward: Reward,
+        limits: Limits,
+        system_prompt: str,
+        run_scope: ResourceScope,
+        env_id: str = "",
     ):
-        """Set up the conversation; resources open when a call first needs them."""
+        """Set up the conversation; resources open when a call first needs them.
+
+        What a tool, the reward or a resource raises gets a note that names it, `env_id` and the task.
+        """
         self.task = task
+        self._where = f"environment {env_id!r}, task {task.id!r}"
         self.messages: list[Message] = [Message("system", system_prompt)] if system_prompt else []
         self.messages.append(Message("user", task.prompt))
         self.results: list[ToolResult] = []
@@ -79,11 +93,6 @@ class EpisodeSession:
         return Step(observations, results, StopReason.TURNS if self.turns >= self._limits.turns else None)
 
     @property
-    def is_overdue(self) -> bool:
-        """Whether a call waits for a resource to open, or for a tool that should have ended by itself."""
-        return time.monotonic() >= self._scope.overdue_from
-
-    @property
     def usage(self) -> dict[str, float]:
         """What its calls and its reward have used, its resources once they are closed; see `toolrl.tools.resources`."""
         return add_up((self._used, self._scope.usage.amounts()))
@@ -102,39 +111,58 @@ class EpisodeSession:
             content = f"error: no more than {self._limits.tool_calls} tool calls are allowed; answer now"
             result = ToolResult(call, content, ToolFailure.LIMIT)
         else:
-            result = await self._toolbox.call(call, self._scope)
+            with noting(f"in {self._where}"):
+                result = await self._toolbox.call(call, self._scope)
         self.results.append(result)
         return result
 
     async def score(self, stop: StopReason) -> Score:
         """Ask the reward function for its verdict; called once, while resources are still open.
 
-        A fault of the infrastructure gives an unscored `Score`, never a zero.
+        A fault of the infrastructure gives an unscored `Score`, never a zero; so does a reward that has not ended
+        within `Limits.reward_seconds`.
         """
         if stop is StopReason.FAULT:
             return Score(None, reason="the episode ended in an infrastructure fault")
         answer = self.last_turn.content if stop is StopReason.ANSWER else None
         episode = Episode(answer, tuple(self.results), stop, self._scope.state)
+        name = getattr(self._reward, "__qualname__", type(self._reward).__qualname__)
+
+        async def judge() -> Score:
+            if inspect.iscoroutinefunction(self._reward):
+                verdict = await self._reward(self.task, episode)
+            else:
+                verdict = await in_thread(lambda: self._reward(self.task, episode))
+                if inspect.isawaitable(verdict):  # an object with an async __call__
+                    verdict = await verdict
+            return verdict if isinstance(verdict, Score) else Score(None if verdict is None else float(verdict))
+
         try:
-            with self.counting_usage():  # a judge's
-                if inspect.iscoroutinefunction(self._reward):
-                    verdict = await self._reward(self.task, episode)
-                else:
-                    verdict = await in_thread(lambda: self._reward(self.task, episode))
-                    if inspect.isawaitable(verdict):  # an object with an async __call__
-                        verdict = await verdict
+            with self.counting_usage(), noting(f"in {self._where}"):  # a judge's usage
+                return await within(self._limits.reward_seconds, f"reward {name!r}", judge)
         except InfrastructureError as error:
             return Score(None, reason=f"the grader failed: {error}")
-        return verdict if isinstance(verdict, Score) else Score(None if verdict is None else float(verdict))
+        except TookTooLong as error:
+            # Not a retry: it would hang again. Nor a zero: how long a reward takes is not the model's doing.
+            reason = f"{error} ({self._where})"
+            _log.warning("%s; the episode is unscored. Limits(reward_seconds=) is the limit", reason)
+            return Score(None, reason=reason)
 
     async def close(self) -> None:
         """Close the episode's resources."""
         opened = self._scope.retire()  # nothing, the second time
-        try:
-            if opened:  # a thread costs more than all else here
-                await in_thread(lambda: close_all(opened))
-        finally:
-            self._used = add_up((self._used, total_usage(opened)))
+        if not opened:  # a thread costs more than all else here
+            return
+
+        def close() -> None:
+            closed = opened
+            try:
+                closed = close_all(opened, self._where)
+            finally:
+                self._used = add_up((self._used, total_usage(closed)))
+
+        with noting(f"in {self._where}"):
+            await in_thread(close)
 
     async def __aenter__(self) -> EpisodeSession:
         return self

@@ -10,7 +10,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,11 +20,11 @@ from toolrl.env import ToolEnv, run_sync
 from toolrl.episode import EpisodeSession
 from toolrl.errors import ConfigError, InfrastructureError, TaskError
 from toolrl.policy.base import ChatPolicy, Policy
+from toolrl.policy.watch import Watch
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory, Turn
-from toolrl.types import Limits, Message, Sample, Sampling, Score, StopReason, Task, ToolFailure, ToolResult
-
-OUT_OF_TIME = "error: the time for this task is over"
+from toolrl.types import Message, Sample, Sampling, Score, StopReason, Task
+from toolrl.waiting import POLICY_TIMEOUT_SECONDS, contained
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class RolloutEngine:
         concurrency: int = 256,
         retries: int = 2,
         backoff_seconds: float = 0.5,
+        policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS,
         on_trajectory: Callable[[Trajectory], None] | None = None,
     ):
         """Put an engine together.
@@ -74,8 +75,16 @@ class RolloutEngine:
             concurrency: Episodes in flight; the others wait for their start.
             retries: Further attempts at an episode that an infrastructure fault ended.
             backoff_seconds: Wait before the first retry; doubled for each further one, with jitter.
-            on_trajectory: Called with each trajectory as it finishes, on the engine's thread.
+            policy_timeout_seconds: A policy that was asked and does nothing for so long, for whomever, is taken for
+                dead: a fault. What it does is told by its answers and, if it `ShowsProgress`, by that. How long one
+                answer takes, or waits in a queue, does not matter.
+            on_trajectory: Called with each trajectory as it finishes, on the engine's thread, where all wait for it.
+
+        Raises:
+            ConfigError: `policy_timeout_seconds` is no number of seconds.
         """
+        if not policy_timeout_seconds > 0:
+            raise ConfigError(f"policy_timeout_seconds must be positive, got {policy_timeout_seconds!r}")
         self.policy = policy
         self.renderer = renderer
         self.sampling = sampling or Sampling()
@@ -83,6 +92,8 @@ class RolloutEngine:
         self._concurrency = concurrency
         self._retries = retries
         self._backoff_seconds = backoff_seconds
+        self._policy_timeout_seconds = policy_timeout_seconds
+        self._watches: dict[int, Watch] = {}
         self._on_trajectory = on_trajectory
 
     def run(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
@@ -98,6 +109,7 @@ class RolloutEngine:
             return run_sync(self._run_all(requests))
 
     async def _run_all(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
+        self._watches = {}
         slots = asyncio.Semaphore(self._concurrency)
         prompts = _Prompts(self)
 
@@ -105,7 +117,8 @@ class RolloutEngine:
             async with slots:
                 trajectory = await self._play_with_retries(request, prompts)
             if self._on_trajectory is not None:
-                self._on_trajectory(trajectory)
+                with contained(f"on_trajectory, with episode {trajectory.id!r}"):
+                    self._on_trajectory(trajectory)
             return trajectory
 
         failure: BaseException | None = None
@@ -123,7 +136,7 @@ class RolloutEngine:
         for attempt in range(1, self._retries + 2):
             start = time.perf_counter()
             turns: list[Turn] = []
-            session = request.env.open_episode(request.task)
+            session = request.env.open_episode(request.task, request.env_id)
             opening = tuple(session.messages)
             prompt_ids = prompts.render(request, opening)
             trajectory = Trajectory(
@@ -164,10 +177,9 @@ class RolloutEngine:
         turns: list[Turn],
     ) -> StopReason:
         """Play one episode; finished turns are appended to `turns`. Returns why it ended."""
-        limits, tools = request.env.limits, request.env.toolbox.schemas
+        tools, watch = request.env.toolbox.schemas, self._watch(policy)
         thinking = _thinking_tokens(request, renderer)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + limits.seconds
         ids = list(prompt_ids)  # (P + C,) grows by appending only
         while True:
             room = self._token_limit(request) - (len(ids) - len(prompt_ids))
@@ -175,13 +187,7 @@ class RolloutEngine:
                 return StopReason.TOKENS
             sampling = self._sampling_within(room, request)
             started = loop.time()
-            try:
-                async with asyncio.timeout_at(deadline) as clock:
-                    sample = await _sample(policy, renderer, ids, sampling, thinking, after_tools=bool(turns))
-            except TimeoutError:
-                if not clock.expired():
-                    raise  # the policy's own
-                return StopReason.SECONDS
+            sample = await _sample(watch, renderer, ids, sampling, thinking, after_tools=bool(turns))
             sampled = loop.time()
             message = renderer.parse(sample.token_ids, tools, after_tools=bool(turns))
             turn = Turn(sample, message, generation_seconds=sampled - started)
@@ -189,13 +195,10 @@ class RolloutEngine:
             if sample.finish == "length":
                 turns.append(turn)
                 return StopReason.TOKENS
-            earlier = len(session.results)
-            stop = await _advance(session, message, deadline, limits)
-            results = tuple(session.results[earlier:])
-            observation: list[int] = []
-            if results:
-                told = [_observed(result) for result in results]
-                observation = renderer.observation_ids(told, after=sample.token_ids[-1])
+            step = await session.advance(message)
+            stop, observation = step.stop, list[int]()
+            if step.results:
+                observation = renderer.observation_ids(step.messages, after=sample.token_ids[-1])
                 room -= len(sample.token_ids)
                 if len(observation) >= room:
                     stop = stop or StopReason.TOKENS
@@ -205,9 +208,9 @@ class RolloutEngine:
                 replace(
                     turn,
                     message=session.last_turn,
-                    results=results,
+                    results=tuple(step.results),
                     observation_ids=tuple(observation),
-                    tool_seconds=loop.time() - sampled if results else 0.0,
+                    tool_seconds=loop.time() - sampled if step.results else 0.0,
                 )
             )
             ids += observation
@@ -218,32 +221,30 @@ class RolloutEngine:
         self, session: EpisodeSession, request: RolloutRequest, policy: ChatPolicy, turns: list[Turn]
     ) -> StopReason:
         """`_play` without tokens: those of the conversation are counted by the policy, if it does."""
-        limits, tools = request.env.limits, request.env.toolbox.schemas
+        tools, watch = request.env.toolbox.schemas, self._watch(policy)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + limits.seconds
         room, prompt_tokens = self._token_limit(request), None
         while room > 0:
-            asked = loop.time()
+            sampling = self._sampling_within(room, request)
             with session.counting_usage():
-                reply = await policy.reply(session.messages, tools, self._sampling_within(room, request))
+                reply = await watch.reply(session.messages, tools, sampling)
             replied = loop.time()
-            # A queue, or a server that asks us to wait, is not the model's time.
-            deadline += max(0.0, replied - asked - reply.seconds)
             if reply.input_tokens is not None and reply.output_tokens is not None:
                 prompt_tokens = reply.input_tokens if prompt_tokens is None else prompt_tokens
                 room = self._token_limit(request) - (reply.input_tokens + reply.output_tokens - prompt_tokens)
             turn = Turn(Sample([], [], reply.finish), reply.message, generation_seconds=reply.seconds)
-            if reply.finish == "length" or replied >= deadline:
+            if reply.finish == "length":
                 turns.append(turn)
-                return StopReason.TOKENS if reply.finish == "length" else StopReason.SECONDS
-            earlier = len(session.results)
-            stop = await _advance(session, reply.message, deadline, limits)
-            results = tuple(session.results[earlier:])
-            seconds = loop.time() - replied if results else 0.0
-            turns.append(replace(turn, message=session.last_turn, results=results, tool_seconds=seconds))
-            if stop is not None:
-                return stop
+                return StopReason.TOKENS
+            step = await session.advance(reply.message)
+            seconds = loop.time() - replied if step.results else 0.0
+            turns.append(replace(turn, message=session.last_turn, results=tuple(step.results), tool_seconds=seconds))
+            if step.stop is not None:
+                return step.stop
         return StopReason.TOKENS
+
+    def _watch(self, policy: Policy | ChatPolicy) -> Watch:
+        return self._watches.setdefault(id(policy), Watch(policy, self._policy_timeout_seconds))
 
     def _token_limit(self, request: RolloutRequest) -> int:
         return int(min(request.env.limits.completion_tokens, self._max_completion_tokens))
@@ -253,18 +254,28 @@ class RolloutEngine:
 
 
 async def _sample(
-    policy: Policy, renderer: Renderer, ids: list[int], sampling: Sampling, thinking: int, *, after_tools: bool
+    watch: Watch,
+    renderer: Renderer,
+    ids: list[int],
+    sampling: Sampling,
+    thinking: int,
+    *,
+    after_tools: bool,
 ) -> Sample:
     """A turn. If it still thinks after `thinking` tokens (0: never), the thinking is ended, and the turn goes on."""
+
+    def submit(ids: list[int], max_tokens: int) -> Awaitable[Sample]:
+        return watch.sample(ids, replace(sampling, max_tokens=max_tokens))
+
     if not 0 < thinking < sampling.max_tokens:
-        return await asyncio.wrap_future(policy.submit(ids, sampling))
-    first = await asyncio.wrap_future(policy.submit(ids, replace(sampling, max_tokens=thinking)))
+        return await submit(ids, sampling.max_tokens)
+    first = await submit(ids, thinking)
     end = renderer.end_of_thinking_ids(first.token_ids, after_tools=after_tools)
     begun = [*first.token_ids, *end]
     room = sampling.max_tokens - len(begun)
     if first.finish == "stop" or len(first.token_ids) < thinking or room < 1:
         return first
-    rest = await asyncio.wrap_future(policy.submit([*ids, *begun], replace(sampling, max_tokens=room)))
+    rest = await submit([*ids, *begun], room)
     logprobs = [*first.logprobs, *([0.0] * len(end)), *rest.logprobs]
     forced = (len(first.token_ids), len(begun)) if end else (0, 0)
     return Sample([*begun, *rest.token_ids], logprobs, rest.finish, rest.policy_version, forced)
@@ -304,22 +315,6 @@ def renderer_of(renderer: Renderer, env: ToolEnv, task: Task) -> Renderer:
     return renderer.with_options({**env.template_options, **(task.metadata.get("template_options") or {})})
 
 
-async def _advance(session: EpisodeSession, message: Message, deadline: float, limits: Limits) -> StopReason | None:
-    """Run a turn's calls until the deadline (of the event loop's clock); those left then have timed out."""
-    earlier = len(session.results)
-    try:
-        async with asyncio.timeout_at(deadline):
-            return (await session.advance(message)).stop
-    except TimeoutError:
-        if session.is_overdue:
-            raise InfrastructureError(
-                f"a tool kept the episode waiting until its {limits.seconds:g} seconds were over"
-            ) from None
-        unfinished = session.last_turn.tool_calls[len(session.results) - earlier :]
-        session.results += [ToolResult(call, OUT_OF_TIME, ToolFailure.TIMEOUT) for call in unfinished]
-        return StopReason.SECONDS
-
-
 class _Prompts:
     """Renders what episodes share only once: a group's prompt, an environment's tools."""
 
@@ -351,7 +346,3 @@ class _Prompts:
         if id(env) not in self._schemas:
             self._schemas[id(env)] = env.toolbox.schemas
         return self._schemas[id(env)]
-
-
-def _observed(result: ToolResult) -> Message:
-    return Message("tool", result.content, name=result.call.name, tool_call_id=result.call.id)

@@ -179,7 +179,11 @@ class Limits:
         turn_tokens: Sampled tokens in one turn.
         thinking_tokens: Of these for thinking, which is then ended for the model; 0 for no limit of its own. A task's
             `metadata["thinking_tokens"]` goes before it. Policies behind chat APIs have budgets of their own.
-        seconds: Wall-clock time, generation and tools together.
+        reward_seconds: How long the reward function may take. Past it the episode is unscored, with a warning.
+
+    Tokens, turns and calls bound the model. A tool's time is bounded by the tool's own `timeout_seconds`, and a policy
+    that no longer answers is a fault (`RolloutEngine(policy_timeout_seconds=)`): how long either takes is never held
+    against the model.
     """
 
     turns: int = 8
@@ -187,10 +191,10 @@ class Limits:
     completion_tokens: int = 2048
     turn_tokens: int = 512
     thinking_tokens: int = 0
-    seconds: float = 120.0
+    reward_seconds: float = 600.0
 
     def __post_init__(self) -> None:
-        for name in ("turns", "completion_tokens", "turn_tokens", "seconds"):
+        for name in ("turns", "completion_tokens", "turn_tokens", "reward_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Limits.{name} must be positive, got {getattr(self, name)!r}")
         for name in ("tool_calls", "thinking_tokens"):
@@ -204,13 +208,12 @@ class StopReason(StrEnum):
     ANSWER = "answer"
     TURNS = "turns"
     TOKENS = "tokens"
-    SECONDS = "seconds"
     FAULT = "fault"
 
     @property
     def truncated(self) -> bool:
         """Whether a limit, not the model, ended the episode."""
-        return self in (StopReason.TURNS, StopReason.TOKENS, StopReason.SECONDS)
+        return self in (StopReason.TURNS, StopReason.TOKENS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def make_env() -> Callable[..., ToolEnv]:
             "tools": [search],
             "reward": answer_reward(right),
             "system_prompt": "End with <answer>...</answer>.",
-            "limits": Limits(turns=5, tool_calls=4, seconds=30.0),
+            "limits": Limits(turns=5, tool_calls=4),
             "oracle": solve,
         }
         return ToolEnv(**{**settings, **changes})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import dataclasses
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,20 +132,24 @@ def test_turns_are_limited(play_chat: Play, make_env: Callable[..., ToolEnv]) ->
     assert (trajectory.stop, len(trajectory.turns), trajectory.score.value) == (StopReason.TURNS, 2, 0.0)
 
 
-def test_the_models_own_seconds_count_and_the_queues_do_not(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
-    class Slow(ScriptedChatPolicy):
-        def __init__(self, own: float):
-            super().__init__([say("4")])
-            self._own = own
+class Delay(threading.Event):
+    """A gate that opens after a while."""
 
-        async def reply(self, *arguments: Any) -> Reply:
-            await asyncio.sleep(0.2)
-            return Reply((await super().reply(*arguments)).message, seconds=self._own)
+    def wait(self, timeout: float | None = None) -> bool:
+        time.sleep(0.2)
+        return True
 
-    # Both take longer than the episode may: one waited in a queue, the other was slow.
-    env = make_env(seconds=0.1)
-    assert play_chat(Slow(own=0.0), env).stop is StopReason.ANSWER
-    assert play_chat(Slow(own=0.2), env).stop is StopReason.SECONDS
+
+def test_a_queue_before_a_chat_api_and_a_slow_model_there_end_no_episode(make_env: Callable[..., ToolEnv]) -> None:
+    env, one_at_a_time = make_env(), dataclasses.replace(QUICK, max_concurrent=1, deadline_seconds=0.5)
+    with serving(dataclasses.replace(says("4"), gate=Delay())) as server:
+        policy = OpenAIPolicy(Endpoint("m", server.url, politeness=one_at_a_time))
+        # The last one waits for 1.4 seconds, and nobody has an answer within the engine's patience.
+        engine = RolloutEngine(policy, None, retries=0, policy_timeout_seconds=0.1)
+        trajectories = engine.run([RolloutRequest(env, env.tasks[0])] * 8)
+        policy.close()
+    assert [trajectory.score.value for trajectory in trajectories] == [1.0] * 8
+    assert server.most_at_once == 1
 
 
 def test_a_cut_turn_is_no_answer(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:

@@ -58,13 +58,7 @@ async def play(env: ToolEnv, task: Task, script: Script) -> Played:
     stop, score, crash, turns = StopReason.FAULT, Score(None), "", list[Turn]()
     try:
         async with session:
-            try:
-                async with asyncio.timeout(env.limits.seconds) as clock:
-                    stop = await _advance(env, session, script, turns)
-            except TimeoutError:
-                if not clock.expired():
-                    raise
-                stop = StopReason.SECONDS
+            stop = await _advance(env, session, script, turns)
             score = await session.score(stop)
     except InfrastructureError as error:
         stop, score = StopReason.FAULT, Score(None, reason=f"{type(error).__name__}: {error}")

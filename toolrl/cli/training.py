@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from toolrl.errors import ConfigError
+from toolrl.waiting import POLICY_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from toolrl.chat import Renderer
@@ -56,6 +57,9 @@ def evaluate_command(
     concurrency: Annotated[
         int, typer.Option(min=0, help="Episodes in flight; 0 for 128, or 16 behind a chat API.")
     ] = 0,
+    policy_timeout_seconds: Annotated[
+        float, typer.Option(help="A model that does nothing for so long, for any episode, is a fault.")
+    ] = POLICY_TIMEOUT_SECONDS,
     base_url: Annotated[
         str, typer.Option(help="Of 'openai:NAME', up to and with /v1; default: OPENAI_BASE_URL, else OpenAI's.")
     ] = "",
@@ -101,6 +105,7 @@ def evaluate_command(
             samples=k,
             sampling=Sampling(temperature, max_turn_tokens),
             concurrency=concurrency or 128,
+            policy_timeout_seconds=policy_timeout_seconds,
             on_trajectory=writer.write if writer else None,
             info={"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
         )

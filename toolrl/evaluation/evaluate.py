@@ -16,6 +16,7 @@ from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory
 from toolrl.types import Sampling, Task
+from toolrl.waiting import POLICY_TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def evaluate(
     sampling: Sampling | None = None,
     max_completion_tokens: int | None = None,
     concurrency: int = 128,
+    policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS,
     on_trajectory: Callable[[Trajectory], None] | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> dict[str, EnvReport]:
@@ -83,6 +85,7 @@ def evaluate(
         sampling: How to draw.
         max_completion_tokens: Bounds an episode together with the environment's limits.
         concurrency: Episodes in flight.
+        policy_timeout_seconds: See `RolloutEngine`.
         on_trajectory: Called with each trajectory as it finishes.
         info: Recorded with each trajectory; `mode`, `session` and `step` become part of its id.
     """
@@ -103,6 +106,7 @@ def evaluate(
         sampling=sampling,
         max_completion_tokens=max_completion_tokens,
         concurrency=concurrency,
+        policy_timeout_seconds=policy_timeout_seconds,
         on_trajectory=on_trajectory,
     )
     played = defaultdict(list)

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from toolrl.policy.base import ChatPolicy, Policy, Reply
+from toolrl.policy.base import ChatPolicy, Policy, Reply, ShowsProgress
 from toolrl.policy.completions import Endpoint, Prices
 from toolrl.policy.openai import OpenAIPolicy
 from toolrl.policy.scripted import ScriptedChatPolicy, ScriptedPolicy
@@ -17,6 +17,7 @@ __all__ = [
     "Reply",
     "ScriptedChatPolicy",
     "ScriptedPolicy",
+    "ShowsProgress",
     "TransformersPolicy",
     "VLLMPolicy",
     "VLLMServerPolicy",

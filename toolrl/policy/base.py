@@ -36,6 +36,19 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class ShowsProgress(Protocol):
+    """A policy of either kind that can tell whether it is at work while nobody has an answer yet.
+
+    One that shows none is judged by its answers: if none of them comes for `policy_timeout_seconds`, it is taken for
+    dead.
+    """
+
+    def progress(self) -> float:
+        """A number that changes as it works for anybody: tokens sampled, steps made. Must not block."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """One turn of a policy that gives messages.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from toolrl.chat.wire import from_wire, to_wire
 from toolrl.errors import ConfigError
 from toolrl.policy.base import Reply
 from toolrl.policy.completions import ChatCompletions, Endpoint, Refused, tokens_of
 from toolrl.search.politeness import TryAgain
-from toolrl.tools.dispatch import in_thread
 from toolrl.types import Message, Sampling
+from toolrl.waiting import in_thread
 
 # What servers call a conversation that the model has no room for: OpenAI, vLLM, llama.cpp.
 _CONTEXT_FULL = ("context_length_exceeded", "maximum context length", "exceed_context_size")
@@ -40,16 +43,25 @@ class OpenAIPolicy:
         if own := sorted(set(_RESERVED) & set(self._request)):
             raise ConfigError(f"request must not have {own[0]!r}; the policy sets it")
         self._client = ChatCompletions(endpoint)
+        # Those who wait for their turn here do so before the client's deadline begins: a queue is no failure.
+        self._places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+        self._max_concurrent = endpoint.politeness.max_concurrent
         self._limit_name = "max_tokens"
 
     async def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
         """See `ChatPolicy.reply`. A conversation that the model has no room for ends with "length"."""
+        places = self._places.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._max_concurrent))
         try:
-            return await in_thread(lambda: self._ask(messages, tools, sampling))
+            async with places:
+                return await in_thread(lambda: self._ask(messages, tools, sampling))
         except Refused as refusal:
             if any(mark in refusal.body for mark in _CONTEXT_FULL):
                 return Reply(Message("assistant", ""), "length")
             raise
+
+    def progress(self) -> float:
+        """The time: each request ends by itself, at the latest after the endpoint's deadline. See `ShowsProgress`."""
+        return time.monotonic()
 
     def close(self) -> None:
         """Close the connections; calls that wait for their next attempt end with a fault."""

@@ -19,6 +19,9 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy.ragged_attention import RAGGED_ATTENTION
 from toolrl.types import Sample, Sampling
+from toolrl.waiting import ends_within
+
+_STEP_SECONDS = 600.0  # which one step of generation may take to let go of the model
 
 
 class TransformersPolicy:
@@ -95,6 +98,9 @@ class TransformersPolicy:
         """Evaluation mode, and the attention made for generation, for as long as submissions are in flight.
 
         May be entered several times at once. The last to leave cancels what is still in flight.
+
+        Raises:
+            PolicyFault: The generation thread hangs in a step, and does not let go of the model.
         """
         with self._lock:
             if not self._generating:
@@ -109,10 +115,19 @@ class TransformersPolicy:
             with self._lock:
                 self._generating -= 1
                 if not self._generating:
-                    if self._engine is not None:
-                        self._engine.settle()
-                    training, self.model.config._attn_implementation = self._before
-                    self.model.train(training)
+                    engine, self._engine = self._engine, None
+                    try:
+                        if engine is not None:
+                            engine.settle()
+                            self._engine = engine
+                    finally:
+                        training, self.model.config._attn_implementation = self._before
+                        self.model.train(training)
+
+    def progress(self) -> float:
+        """Steps of generation; see `ShowsProgress`."""
+        engine = self._engine
+        return 0.0 if engine is None else engine.steps()
 
     def weights_changed(self) -> None:
         """Say that the model's weights were updated: cached prefixes are dropped, the version goes up.
@@ -201,9 +216,12 @@ class _Engine:
         if output.error is not None:
             future.set_exception(PolicyFault(f"generation failed: {output.error}"))
             return
-        ids = output.generated_tokens
+        ids, logprobs = output.generated_tokens, output.logprobs
+        if len(ids) != len(logprobs):
+            future.set_exception(PolicyFault(f"generation gave {len(ids)} tokens and {len(logprobs)} logprobs"))
+            return
         finish = "stop" if ids and ids[-1] in self._stops else "length"
-        future.set_result(Sample(ids, output.logprobs, finish, version))  # type: ignore[arg-type]
+        future.set_result(Sample(ids, logprobs, finish, version))  # type: ignore[arg-type]
 
     def fail(self, reason: str) -> None:
         with self._lock:
@@ -218,11 +236,20 @@ class _Engine:
             pending = [future for future, _ in self._pending.values()]
         for future in pending:
             future.cancel()
-        # The loop reads its queues, then pauses, then acts on what it read: the first pause may have come
-        # between, and one more step of a cancelled request is over only at the second.
-        for _ in range(2):
-            with suppress(RuntimeError), self._manager.pause():  # raised if the loop is not running
-                pass
+
+        def pause() -> None:
+            # The loop reads its queues, then pauses, then acts on what it read: the first pause may have come
+            # between, and one more step of a cancelled request is over only at the second.
+            for _ in range(2):
+                with suppress(RuntimeError), self._manager.pause():  # raised if the loop is not running
+                    pass
+
+        if not ends_within(_STEP_SECONDS, pause):
+            raise PolicyFault(f"a step of generation has not ended within {_STEP_SECONDS:g} seconds; the model hangs")
+
+    def steps(self) -> float:
+        """How many so far."""
+        return float(getattr(self._manager, "current_batch", 0))  # there is none before the first
 
     def drop_cache(self) -> None:
         if self._pending:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import functools
 import inspect
 import json
-import math
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from toolrl.errors import ConfigError, InfrastructureError, ToolError
@@ -18,6 +13,7 @@ from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import ResourceScope
 from toolrl.types import ToolCall, ToolFailure, ToolResult
 from toolrl.usage import counting
+from toolrl.waiting import TookTooLong, in_thread, within
 
 # Of messages that quote what the model wrote; a tool's output has the tool's own limit.
 MAX_ERROR_CHARACTERS = 1000
@@ -59,7 +55,6 @@ class Toolbox:
             InfrastructureError: The tool could not do its work through no fault of the model's.
         """
         start = time.perf_counter()
-        scope.overdue_from = math.inf
         failure, limit = None, MAX_ERROR_CHARACTERS
         entry = self.tools.get(call.name)
         if call.error is not None:
@@ -81,7 +76,12 @@ class Toolbox:
                 except ToolError as error:
                     failure = ToolFailure.TIMEOUT if error.timed_out else ToolFailure.RAISED
                     output = error.observation
-                except _TimedOut:
+                except OSError as error:  # a timeout of its own, a connection refused ...
+                    error.add_note(
+                        "raise InfrastructureError for a service that fails, ToolError for the model's mistake"
+                    )
+                    raise
+                except TookTooLong:
                     failure = ToolFailure.TIMEOUT
                     output = f"error: {entry.name} did not finish within {entry.timeout_seconds:g} seconds"
         content, cut = cut_text(as_text(output), limit)
@@ -89,85 +89,33 @@ class Toolbox:
 
     async def _run(self, entry: Tool, arguments: dict[str, Any], scope: ResourceScope) -> Any:
         resources: dict[str, Any] = {}
+        what = f"tool {entry.name!r}"
         if entry.resources:
             # Not on the model's time: that a resource opens late is no mistake of its.
-            scope.overdue_from = time.monotonic()
-            opening = in_thread(lambda: {name: scope.get(name, item) for name, item in entry.resources.items()})
+            def open_all() -> dict[str, Any]:
+                return {name: scope.get(name, item) for name, item in entry.resources.items()}
+
             try:
-                resources = await _within(OPENING_SECONDS, opening, entry)
-            except _TimedOut:
+                resources = await within(OPENING_SECONDS, f"{what} (opening)", lambda: in_thread(open_all))
+            except TookTooLong:
                 names = ", ".join(entry.resources)
-                raise InfrastructureError(
-                    f"tool {entry.name!r}: {names} did not open within {OPENING_SECONDS:g} seconds"
-                ) from None
-        work = _outcome(entry, {**arguments, **resources})
+                raise InfrastructureError(f"{what}: {names} did not open within {OPENING_SECONDS:g} seconds") from None
+
+        async def work() -> Any:
+            if inspect.iscoroutinefunction(entry.function):
+                return await entry.function(**arguments, **resources)
+            output = await in_thread(lambda: entry.function(**arguments, **resources))
+            return await output if inspect.isawaitable(output) else output
+
         if not entry.keeps_time:
-            scope.overdue_from = math.inf
-            return await _within(entry.timeout_seconds, work, entry)
-        scope.overdue_from = time.monotonic() + entry.timeout_seconds
+            return await within(entry.timeout_seconds, what, work)
         try:
-            return await _within(entry.timeout_seconds + OPENING_SECONDS, work, entry)
-        except _TimedOut:
+            return await within(entry.timeout_seconds + OPENING_SECONDS, what, work)
+        except TookTooLong:
             raise InfrastructureError(
-                f"tool {entry.name!r} has not answered {OPENING_SECONDS:g} seconds after its limit of "
+                f"{what} has not answered {OPENING_SECONDS:g} seconds after its limit of "
                 f"{entry.timeout_seconds:g} seconds"
             ) from None
-
-
-async def _outcome(entry: Tool, arguments: dict[str, Any]) -> Any:
-    if inspect.iscoroutinefunction(entry.function):
-        return await entry.function(**arguments)
-    output = await in_thread(lambda: entry.function(**arguments))
-    return await output if inspect.isawaitable(output) else output
-
-
-async def _within(seconds: float, work: Awaitable[Any], entry: Tool) -> Any:
-    try:
-        async with asyncio.timeout(seconds) as timeout:
-            return await work
-    except TimeoutError as error:
-        if timeout.expired():
-            raise _TimedOut from None
-        # Not to be taken for the end of a limit of ours, here or further out.
-        raise RuntimeError(
-            f"tool {entry.name!r} raised {error!r}; raise InfrastructureError for a service that is late, ToolError "
-            "for a mistake of the model's"
-        ) from error
-    except (SystemExit, KeyboardInterrupt) as error:  # would end the event loop for everybody
-        raise RuntimeError(f"tool {entry.name!r} raised {error!r}") from error
-
-
-class _TimedOut(Exception):
-    """A call ran past its tool's limit."""
-
-
-async def in_thread(function: Callable[[], Any]) -> Any:
-    """Await a blocking function on a daemon thread of its own.
-
-    A thread pool would be exhausted by tools that hang, and joined at exit; starting a thread costs
-    some 50 microseconds.
-    """
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-
-    def resolve(method: Callable[[Any], None], value: Any) -> None:
-        if not future.done():  # cancelled by a timeout
-            method(value)
-
-    def run() -> None:
-        try:
-            outcome = functools.partial(resolve, future.set_result, context.run(function))
-        except BaseException as error:  # noqa: BLE001 - handed on to whoever awaits
-            # The first cannot be raised into a future, the others would end the event loop for everybody.
-            if isinstance(error, (StopIteration, SystemExit, KeyboardInterrupt)):
-                error = RuntimeError(f"function raised {error!r}")
-            outcome = functools.partial(resolve, future.set_exception, error)
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(outcome)
-
-    context = contextvars.copy_context()
-    threading.Thread(target=run, name="toolrl-tool", daemon=True).start()
-    return await future
 
 
 def as_text(output: Any) -> str:

@@ -17,7 +17,7 @@ reports show it. What is shared by a run counts what a call uses with `toolrl.us
 from __future__ import annotations
 
 import inspect
-import math
+import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,8 +26,13 @@ from typing import Any, Literal, TypeVar, cast
 from toolrl.errors import InfrastructureError
 from toolrl.types import Task
 from toolrl.usage import Usage
+from toolrl.waiting import ends_within
 
 T = TypeVar("T")
+
+CLOSING_SECONDS = 60.0  # which a resource's `close()` may take
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +74,6 @@ class ResourceScope:
     """Opens resources on demand and closes them together, last opened first. Thread-safe.
 
     Attributes:
-        overdue_from: When the call in progress has begun, or will begin, to wait for what is not the model's to
-            answer for (time.monotonic).
         usage: What the calls have used by `toolrl.usage.count_usage`.
     """
 
@@ -81,7 +84,6 @@ class ResourceScope:
             task: Given to those openers that take one.
             parent: The run's scope, if this is an episode's.
         """
-        self.overdue_from = math.inf
         self.usage = Usage()
         self._task = task
         self._parent = parent
@@ -152,16 +154,38 @@ def add_up(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return totals
 
 
-def close_all(values: Iterable[Any]) -> None:
-    """Close resources; what is raised is as `ResourceScope.close` says."""
+def close_all(values: Iterable[Any], where: str = "") -> list[Any]:
+    """Close resources, each within `CLOSING_SECONDS`; what is raised is as `ResourceScope.close` says.
+
+    Args:
+        values: What may have a `close()`.
+        where: Whose they are, for the warning about one whose `close()` does not end: it is left to itself.
+
+    Returns:
+        Those that are closed.
+    """
+    closed: list[Any] = []
     failures: list[Exception] = []
+    interrupt: BaseException | None = None
     for value in values:
         try:
-            getattr(value, "close", lambda: None)()
+            if not hasattr(value, "close") or ends_within(CLOSING_SECONDS, value.close):
+                closed.append(value)
+            else:
+                name, place = type(value).__name__, where and f" ({where})"
+                _log.warning(
+                    "%s.close() has not ended within %g seconds%s; left as it is", name, CLOSING_SECONDS, place
+                )
         except Exception as error:  # noqa: BLE001 - raised below, once everything is closed
+            closed.append(value)
             failures.append(error)
+        except BaseException as error:  # noqa: BLE001 - Ctrl-C: the others are closed first
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
     if failures:
         group = ExceptionGroup("resources failed to close", failures)
         if all(isinstance(failure, InfrastructureError) for failure in failures):
             raise InfrastructureError(f"resources failed to close: {'; '.join(map(str, failures))}") from group
         raise group
+    return closed

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolrl.env import ToolEnv, make
 from toolrl.errors import ConfigError
+from toolrl.waiting import POLICY_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from toolrl.policy.weights import Transfer
@@ -89,6 +90,13 @@ class ToolrlArguments:
     )
     concurrency: int = field(default=256, metadata={"help": "Episodes in flight per process."})
     retries: int = field(default=2, metadata={"help": "Further attempts after an infrastructure fault."})
+    policy_timeout_seconds: float = field(
+        default=POLICY_TIMEOUT_SECONDS,
+        metadata={
+            "help": "A sampler that samples nothing for so long, for any episode, is a fault: they are retried, "
+            "then unscored. How long one turn takes, or waits in a queue, does not matter."
+        },
+    )
     sampler: str = field(
         default="transformers",
         metadata={

@@ -96,6 +96,7 @@ def train(
         "max_turn_tokens": arguments.max_turn_tokens,
         "concurrency": arguments.concurrency,
         "retries": arguments.retries,
+        "policy_timeout_seconds": arguments.policy_timeout_seconds,
         "sampler": arguments.sampler_settings(),
         "mismatch_limit": arguments.mismatch_limit,
     }
@@ -210,6 +211,7 @@ def _evaluate(
         samples=arguments.eval_samples,
         sampling=Sampling(args.temperature, arguments.max_turn_tokens),
         concurrency=arguments.concurrency,
+        policy_timeout_seconds=arguments.policy_timeout_seconds,
         max_completion_tokens=args.max_completion_length,
         on_trajectory=writer.write,
         info={"mode": mode, "session": run.session, "step": run.trainer.state.global_step},

@@ -36,6 +36,7 @@ from toolrl.training.sampler import open_policy, update
 from toolrl.training.trainer import SampledTokensTrainer
 from toolrl.trajectory import Trajectory, TrajectoryWriter
 from toolrl.types import Sampling, StopReason, Task
+from toolrl.waiting import POLICY_TIMEOUT_SECONDS
 
 
 class GRPORun:
@@ -67,6 +68,7 @@ class GRPORun:
         max_turn_tokens: int = 512,
         concurrency: int = 256,
         retries: int = 2,
+        policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS,
         sampler: SamplerSettings | None = None,
         mismatch_limit: float = MISMATCH_LIMIT,
         callbacks: list[Any] | None = None,
@@ -88,6 +90,7 @@ class GRPORun:
             max_turn_tokens: Sampled tokens per turn.
             concurrency: Episodes in flight.
             retries: Further attempts after an infrastructure fault.
+            policy_timeout_seconds: A sampler that samples nothing for so long, for any episode, is a fault.
             sampler: What generates; by default the trained model itself.
             mismatch_limit: Mean difference between the sampler's and the trainer's log-probabilities, in nats a token,
                 above which `mismatch/alarm` is 1; 0 for no alarm.
@@ -128,6 +131,7 @@ class GRPORun:
             max_completion_tokens=args.max_completion_length,
             concurrency=concurrency,
             retries=retries,
+            policy_timeout_seconds=policy_timeout_seconds,
             on_trajectory=writer.write if writer else None,
         )
 
@@ -167,7 +171,7 @@ class GRPORun:
         columns: dict[str, list[list[Any]]] = {"prompt_ids": [], "completion_ids": [], "logprobs": [], "env_mask": []}
         for trajectory in self.last_batch:
             ids, mask, logprobs = trajectory.completion_ids, trajectory.mask, trajectory.logprobs
-            if not ids:  # nothing was sampled before a fault or the time limit; TRL needs a token to look at
+            if not ids:  # nothing was sampled before a fault; TRL needs a token to look at
                 ids, mask, logprobs = [self._filler_id()], [0], [0.0]
             elif trajectory.stop is StopReason.ANSWER and ids[-1] not in self._trl_ends:
                 # The template ends an answer with a token of its own; TRL would take it for truncated.

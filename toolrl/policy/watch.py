@@ -1,0 +1,73 @@
+"""Whether a policy that was asked is at work. One that is not is a fault, and never the model's doing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+from toolrl.errors import PolicyFault
+from toolrl.policy.base import ChatPolicy, Policy, Reply, ShowsProgress
+from toolrl.types import Message, Sample, Sampling
+from toolrl.waiting import contained, give_up
+
+T = TypeVar("T")
+
+_LOOKS = 20
+
+
+class Watch:
+    """Asks one policy for all episodes of an engine, and gives up when it does nothing for any of them."""
+
+    def __init__(self, policy: Policy | ChatPolicy, timeout_seconds: float):
+        """Watch a policy; one that does nothing for `timeout_seconds` is given up."""
+        self._policy: Any = policy
+        self._timeout_seconds = timeout_seconds
+        self._answers = 0
+
+    async def sample(self, prompt_ids: list[int], sampling: Sampling) -> Sample:
+        """`Policy.submit`.
+
+        Raises:
+            PolicyFault: The policy failed, was closed, or has stopped working.
+        """
+
+        async def ask() -> Sample:
+            future = self._policy.submit(prompt_ids, sampling)
+            try:
+                return cast(Sample, await asyncio.wrap_future(future))
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                raise PolicyFault("the policy gave up a turn") from None  # it was closed, say
+
+        return await self._answer(ask)
+
+    async def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
+        """`ChatPolicy.reply`; raises the same as `sample`."""
+        return await self._answer(lambda: self._policy.reply(messages, tools, sampling))
+
+    async def _answer(self, ask: Callable[[], Awaitable[T]]) -> T:
+        task = asyncio.ensure_future(self._ask(ask))
+        seen, idle = self._progress(), 0
+        try:
+            # Looks are counted, not seconds: an event loop that others hold up says nothing about the policy.
+            while idle <= _LOOKS:
+                done, _ = await asyncio.wait((task,), timeout=self._timeout_seconds / _LOOKS)
+                if done:
+                    return task.result()
+                now = self._progress()
+                seen, idle = now, idle + 1 if now == seen else 0
+        finally:
+            await give_up(task)
+        raise PolicyFault(f"the policy was asked, and has done nothing for {self._timeout_seconds:g} seconds")
+
+    async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
+        with contained(f"policy {type(self._policy).__name__}"):
+            answer = await ask()
+        self._answers += 1
+        return answer
+
+    def _progress(self) -> tuple[int, float]:
+        return self._answers, self._policy.progress() if isinstance(self._policy, ShowsProgress) else 0.0
