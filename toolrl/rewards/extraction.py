@@ -16,11 +16,11 @@ from toolrl.errors import ConfigError
 AnswerForm = Literal["tag", "boxed", "hashes", "json", "letter"]
 
 _tag = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_box = re.compile(r"\\f?boxed\s*\{")
+_box = re.compile(r"\\(?:f?boxed|fbox|framebox)\s*\{")
 _hashes = re.compile(r"^\s*####[ \t]*(\S.*?)\s*$", re.MULTILINE)
 _fence = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 _dollars = re.compile(r"\$\$(.+)\$\$|\$([^$]+)\$|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)
-_named = re.compile(r"(?:\\?[A-Za-z]\w*(?:\([a-z]\))?)\s*=\s*(?=\\f?boxed)")
+_named = re.compile(r"(?:\\?[A-Za-z]\w*(?:\([a-z]\))?)\s*=\s*(?=\\(?:f?boxed|fbox|framebox)\b)")
 
 
 def find_answer(

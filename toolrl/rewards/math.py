@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from fractions import Fraction
 from typing import Any
 
 from toolrl.rewards.economy import check_call_cost, with_call_cost
-from toolrl.rewards.extraction import AnswerForm, check_forms, find_answer, unwrap
+from toolrl.rewards.extraction import AnswerForm, check_forms, find_answer
 from toolrl.rewards.math_pool import MathVerifier, Verdict
-from toolrl.rewards.math_text import as_words, compare_units, is_set_for_tuple, parts_to_verify, prepare
+from toolrl.rewards.math_text import (
+    MAX_CHARACTERS,
+    canonical,
+    clean,
+    is_set_for_tuple,
+    parts_to_verify,
+    prepare,
+    readings,
+    without_steps,
+)
+from toolrl.rewards.math_words import SHARE, Beside, agree, as_words, beside, compare_literally, is_above_one
 from toolrl.types import Episode, Score, Task
 
 
@@ -84,20 +95,48 @@ def math_reward(
 
 
 def _verify_one(answer: str, gold: str, verifier: MathVerifier | None) -> Verdict:
-    answer, gold = unwrap(answer) or "", unwrap(gold) or ""
+    answer, gold = clean(answer), clean(gold)
     if not answer or not gold:
         return Verdict(False)
-    words = as_words(gold)
-    if words is not None or answer == gold:
-        return Verdict(answer == gold or as_words(answer) == words)
-    formula, wanted = prepare(answer), prepare(gold) or gold  # whatever the task's author wrote is one answer
-    if formula is None:
+    if len(answer) > max(MAX_CHARACTERS, 2 * len(gold)):
         return Verdict(False, "not a single formula")
-    if (same := compare_units(answer, gold)) is not None:
-        return Verdict(same)
-    if is_set_for_tuple(formula, wanted):
-        return Verdict(False)
-    parts = parts_to_verify(formula, wanted)
-    if parts is None:
-        return Verdict(False, "not a single formula")
-    return (verifier or shared_verifier()).compare(wanted, parts)
+    if answer == gold or "".join(canonical(answer).split()) == "".join(canonical(gold).split()):
+        return Verdict(True)
+    if (words := as_words(gold)) is not None:
+        return Verdict(as_words(answer, beside_words=True) == words)
+    given, wanted = beside(answer), beside(gold)
+    factor = agree(given, wanted)
+    if factor is None:
+        return Verdict(False, "another unit")
+    if (literal := compare_literally(given.formula, wanted.formula)) is not None:
+        return Verdict(literal)
+    compare = functools.partial(_compare, verifier=verifier or shared_verifier())
+    if SHARE in (given.measures, wanted.measures) and given.measures != wanted.measures:
+        return _compare_percentage(given, wanted, compare)
+    return compare(given.formula, wanted.formula, factor)
+
+
+def _compare_percentage(given: Beside, wanted: Beside, compare: Callable[[str, str, Fraction], Verdict]) -> Verdict:
+    """`28 %` is 0.28; it is 28, too, where that can be meant: 1 % is not 1."""
+    verdict = compare(given.formula, wanted.formula, Fraction(1, 100) if given.measures == SHARE else Fraction(100))
+    if verdict.equal or (given.measures == SHARE and not is_above_one(wanted.formula)):
+        return verdict
+    return compare(given.formula, wanted.formula, Fraction(1))
+
+
+def _compare(answer: str, gold: str, factor: Fraction, verifier: MathVerifier) -> Verdict:
+    verdict = Verdict(False)
+    for one in readings(gold):
+        wanted = without_steps(prepare(one) or canonical(one))  # whatever the task's author wrote is one answer
+        for formula in map(prepare, readings(answer)):
+            parts = None if formula is None else parts_to_verify(formula, wanted)
+            if formula is None or parts is None:
+                return Verdict(False, "not a single formula")
+            if is_set_for_tuple(formula, wanted) or formula.count(r"\ne") > wanted.count(r"\ne"):
+                continue
+            if factor != 1:
+                parts = [rf"({part}) \cdot \frac{{{factor.numerator}}}{{{factor.denominator}}}" for part in parts]
+            verdict = verifier.compare(wanted, parts)
+            if verdict.equal:
+                return verdict
+    return verdict

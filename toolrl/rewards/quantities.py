@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from toolrl.errors import ConfigError
@@ -33,10 +34,15 @@ _WORDS = {
     "mile": "mi", "gram": "g", "kilogram": "kg", "milligram": "mg", "tonne": "t", "pound": "lb", "lbs": "lb",
     "ounce": "oz", "second": "s", "sec": "s", "millisecond": "ms", "minute": "min", "mins": "min", "hour": "h",
     "hr": "h", "hrs": "h", "degree": "°", "degrees celsius": "°C", "degrees fahrenheit": "°F", "kelvin": "K",
-    "percent": "%", "per cent": "%",
+    "percent": "%", "per cent": "%", "pct": "%", "percentage": "%",
 }  # fmt: skip
 
 _DIMENSION = {unit: dimension for dimension, units in UNITS.items() for unit in units}
+_POWERS = {"square": 2, "sq": 2, "sq.": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3}
+_power = re.compile(
+    r"(?:(?P<before>square|sq\.?|cubic|cu\.?)\s+)?(?P<unit>.+?)(?:\s*\^\s*\{?\s*(?P<power>-?[1-4])\s*\}?|\s+(?P<after>squared|cubed))?",
+    re.IGNORECASE,
+)
 _quantity = re.compile(
     r"([-+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][-+]?\d{1,3})?)\s*(.*)", re.ASCII | re.DOTALL
 )
@@ -101,6 +107,33 @@ def quantities_equal(answer: str, expected: Any, tolerance: float = 1e-6, *, uni
     if given.dimension != wanted.dimension:
         return False
     return math.isclose(given.in_base_unit, wanted.in_base_unit, rel_tol=tolerance)
+
+
+def unit_of(text: str) -> tuple[str, Fraction] | None:
+    """What a unit measures, and its factor to the base units: powers and quotients too, as in `m/s^2`, `square cm`.
+
+    Returns:
+        None if it is no unit that we know.
+    """
+    text = re.sub(r"\\[,;! ]|~", " ", text.strip())
+    text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|\\circ", "°", text).replace("²", "^2").replace("³", "^3")
+    text = re.sub(r"\b(mph|kmph|kph)\b", lambda match: {"mph": "mi/h"}.get(match[1], "km/h"), text)
+    powers: dict[str, int] = {}
+    factor = Fraction(1)
+    for index, part in enumerate(re.split(r"\s*/\s*|\s+per\s+", text)):
+        sign = -1 if index else 1
+        for piece in re.split(r"\s*[*·]\s*", part):
+            match = _power.fullmatch(piece.strip())
+            unit = _unit(match["unit"].strip()) if match else None
+            if not match or not unit:
+                return None
+            power = (
+                int(match["power"] or _POWERS.get((match["before"] or match["after"] or "").strip().lower(), 1)) * sign
+            )
+            dimension = _DIMENSION[unit]
+            powers[dimension] = powers.get(dimension, 0) + power
+            factor *= Fraction(str(UNITS[dimension][unit])) ** power
+    return " ".join(f"{name}^{power}" for name, power in sorted(powers.items()) if power), factor
 
 
 def within(tolerance: float, *, unit_needed: bool = False) -> Callable[[str, Any], bool]:
