@@ -67,6 +67,7 @@ class EpisodeSession:
         self.results: list[ToolResult] = []
         self.turns = 0
         self._used: dict[str, float] = {}
+        self._ids: set[str] = set()
         self._toolbox = toolbox
         self._reward = reward
         self._limits = limits
@@ -80,7 +81,8 @@ class EpisodeSession:
         """
         self.turns += 1
         calls = tuple(
-            replace(call, id=call.id or f"call_{self.turns}_{index}") for index, call in enumerate(message.tool_calls)
+            replace(call, id=self._unused_id(call.id or f"call_{self.turns}_{index}"))
+            for index, call in enumerate(message.tool_calls)
         )
         self.messages.append(replace(message, tool_calls=calls))
         if not calls:
@@ -105,6 +107,15 @@ class EpisodeSession:
     def last_turn(self) -> Message:
         """The last assistant message, its calls numbered."""
         return next(message for message in reversed(self.messages) if message.role == "assistant")
+
+    def _unused_id(self, id: str) -> str:
+        """The id, with a number if an earlier call of the episode has it: results are told apart by it."""
+        unused, number = id, 1
+        while unused in self._ids:
+            number += 1
+            unused = f"{id}_{number}"
+        self._ids.add(unused)
+        return unused
 
     async def _call(self, call: ToolCall) -> ToolResult:
         if len(self.results) >= self._limits.tool_calls:

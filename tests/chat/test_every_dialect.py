@@ -9,7 +9,8 @@ from hypothesis import given, settings, strategies as st
 
 from toolrl import ConfigError, Message, ToolCall
 from toolrl.chat.dialects import DIALECTS, dialect_named
-from toolrl.chat.dialects.base import CALL_BEGINNINGS, hide, show
+from toolrl.chat.dialects.foreign import CALL_BEGINNINGS
+from toolrl.chat.dialects.values import hide, show
 
 TYPES = {"query": "string", "n": "integer", "flag": "boolean", "items": "array", "more": "object"}
 TOOLS = [

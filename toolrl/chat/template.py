@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ class ChatTemplate:
 
         try:
             rendered = self._tokenizer.apply_chat_template(
-                [self._protect(self._as_dict(message)) for message in messages],
+                [self._protect(self._as_dict(message)) for message in with_own_ids(messages)],
                 tools=self._protect(list(tools)) or None,  # [] makes some templates print an empty tool section
                 chat_template=self.text,
                 add_generation_prompt=generate,
@@ -115,6 +116,28 @@ class ChatTemplate:
             if message.role == "tool":
                 value["tool_call_id"] = _short_id(value["tool_call_id"])
         return value
+
+
+def with_own_ids(messages: Sequence[Message]) -> list[Message]:
+    """The messages with ids that tell the calls of a turn apart: some templates look results up by them."""
+    told: list[Message] = []
+    waiting: dict[str, list[str]] = {}
+    for message in messages:
+        if message.tool_calls:
+            waiting = {}
+            ids: list[str] = []
+            for call in message.tool_calls:
+                number, id = 1, call.id
+                while id in ids:
+                    number, id = number + 1, f"{call.id}_{number + 1}"
+                ids.append(id)
+                waiting.setdefault(call.id, []).append(id)
+            calls = tuple(replace(call, id=id) for call, id in zip(message.tool_calls, ids, strict=True))
+            message = replace(message, tool_calls=calls)
+        elif message.role == "tool" and waiting.get(message.tool_call_id):
+            message = replace(message, tool_call_id=waiting[message.tool_call_id].pop(0))
+        told.append(message)
+    return told
 
 
 def _short_id(id: str) -> str:

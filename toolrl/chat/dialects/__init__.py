@@ -7,8 +7,9 @@ import difflib
 from toolrl.chat.dialects.base import Dialect
 from toolrl.chat.dialects.channels import AtemDialect, HarmonyDialect
 from toolrl.chat.dialects.gemma import FunctionGemmaDialect, GemmaDialect
-from toolrl.chat.dialects.json_tags import HermesDialect, PhiDialect
-from toolrl.chat.dialects.llama import LfmDialect, LlamaJsonDialect, PythonicDialect
+from toolrl.chat.dialects.json_tags import JSON_DIALECTS, HermesDialect
+from toolrl.chat.dialects.llama import LlamaJsonDialect, XlamDialect
+from toolrl.chat.dialects.pythonic import LfmDialect, OlmoDialect, PythonicDialect
 from toolrl.chat.dialects.sections import (
     DeepSeek31Dialect,
     DeepSeekDialect,
@@ -17,7 +18,7 @@ from toolrl.chat.dialects.sections import (
     MistralNamedDialect,
 )
 from toolrl.chat.dialects.tags import FencedDialect, TagDialect
-from toolrl.chat.dialects.value_tags import GlmDialect, Qwen3CoderDialect
+from toolrl.chat.dialects.value_tags import VALUE_TAG_DIALECTS
 from toolrl.errors import ConfigError
 from toolrl.types import Message, ToolCall
 
@@ -25,9 +26,8 @@ from toolrl.types import Message, ToolCall
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
-        HermesDialect(),
-        Qwen3CoderDialect(),
-        GlmDialect(),
+        *JSON_DIALECTS,
+        *VALUE_TAG_DIALECTS,
         GemmaDialect(),
         FunctionGemmaDialect(),
         HarmonyDialect(),
@@ -37,10 +37,11 @@ DIALECTS: dict[str, Dialect] = {
         DeepSeekDialect(),
         DeepSeek31Dialect(),
         KimiDialect(),
-        PhiDialect(),
         LfmDialect(),
+        OlmoDialect(),
         PythonicDialect(),
         LlamaJsonDialect(),
+        XlamDialect(),
         TagDialect(),
         FencedDialect(),
     )

@@ -6,17 +6,11 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterator
 
-from toolrl.chat.dialects.base import (
-    Dialect,
-    Schemas,
-    hide,
-    named_call,
-    properties_of,
-    show,
-    typed_value,
-    write_json,
-    write_value,
-)
+from toolrl.chat.dialects.base import Dialect
+from toolrl.chat.dialects.jsons import named_call, write_json
+from toolrl.chat.dialects.scanning import Scanner, skip_space
+from toolrl.chat.dialects.value_tags import Broken, TagForm
+from toolrl.chat.dialects.values import Schemas
 from toolrl.types import Message, ToolCall
 
 
@@ -37,8 +31,9 @@ class ChannelDialect(Dialect):
         _, content, calls = self.split(text, tools)
         return content, calls
 
-    def format(self, message: Message) -> str:
+    def format(self, message: Message, tools: Schemas = ()) -> str:
         """Thoughts, text, calls, each in a message of its own; malformed ones as they were sampled."""
+        self.check_written(message, tools)
         thoughts = [self.write_thinking(message.thinking)] if message.thinking else []
         return self.separator.join([*thoughts, self.write(message)])
 
@@ -65,13 +60,25 @@ class ChannelDialect(Dialect):
 
     def _messages(self, text: str) -> Iterator[tuple[str | None, str, str]]:
         end = self.separator.removesuffix("<|start|>assistant")
-        for part in text.split(end):
-            raw = part.strip()
+        scanner, position = Scanner(text), 0
+        while position < len(text):
+            start = text.find("<|message|>", position)
+            plain = text.find(end, position)
+            if start >= 0 and (plain < 0 or start < plain) and self.is_call(text[position:start]):
+                found = scanner.find(start, (end,))  # one inside of a string of a call ends nothing
+                plain = found[0] if found else -1
+            stop = plain if plain >= 0 else len(text)
+            raw = text[position:stop].strip()
+            position = stop + len(end)
             part = raw.removeprefix("<|start|>assistant")
             if not part:
                 continue
-            header, found, body = part.partition("<|message|>")
-            yield (header if found else None), (body if found else part), raw
+            header, found_message, body = part.partition("<|message|>")
+            yield (header if found_message else None), (body if found_message else part), raw
+
+    def is_call(self, header: str) -> bool:
+        """Whether a header says that JSON follows."""
+        return False
 
 
 class HarmonyDialect(ChannelDialect):
@@ -88,6 +95,11 @@ class HarmonyDialect(ChannelDialect):
     separator = "<|end|><|start|>assistant"
     _recipient = re.compile(r"to=([^\s<]+)")
     _channel = re.compile(r"<\|channel\|>\s*(\w+)")
+
+    def is_call(self, header: str) -> bool:
+        """By its recipient."""
+        recipient = self._recipient.search(header)
+        return recipient is not None and recipient.group(1) != "user"
 
     def read_message(self, header: str | None, body: str, raw: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
         """By its recipient a call, by its channel a thought, else text."""
@@ -135,8 +147,12 @@ class AtemDialect(ChannelDialect):
         return (*self._tags, *self.marks)
 
     _recipient = re.compile(r"\s*to=([^\s<]+)\s*")
-    _invoke = re.compile(r'<atem:invoke name="([^"]+)">(.*?)</atem:invoke>', re.DOTALL)
-    _parameter = re.compile(r'<atem:parameter name="([^"]+)">(.*?)</atem:parameter>', re.DOTALL)
+    _block = ("<atem:function_calls>", "</atem:function_calls>")
+
+    def __init__(self) -> None:
+        """Prepare the form of its calls."""
+        parameter = ('<atem:parameter name="{}">', "</atem:parameter>")
+        self._calls = TagForm(('<atem:invoke name="{}">', "</atem:invoke>"), parameter, self.hidden)
 
     def read_message(self, header: str | None, body: str, raw: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
         """By its recipient a thought, text, or calls."""
@@ -146,18 +162,23 @@ class AtemDialect(ChannelDialect):
             return body, "", []
         if to == "user" and "<atem:invoke" not in body and not (header is None and self._recipient.match(body)):
             return "", body, []
-        error = "a message to a tool holds no complete <atem:invoke name=...>...</atem:invoke>"
-        calls = [self._read(match, tools, raw) for match in self._invoke.finditer(body)]
-        return "", "", calls or [ToolCall(to if recipient else "", error=error, raw=raw)]
+        try:
+            return "", "", self._read(body.strip(), tools, raw)
+        except Broken as broken:
+            return "", "", [ToolCall(broken.name or (to if recipient else ""), error=broken.reason, raw=raw)]
 
-    def _read(self, match: re.Match[str], tools: Schemas, raw: str) -> ToolCall:
-        name, body = match.groups()
-        properties, arguments = properties_of(tools, name), {}
-        for key, value in self._parameter.findall(body):
-            arguments[key] = typed_value(show(value, self.hidden), properties.get(key))
-        if outside := self._parameter.sub("", body).strip():
-            return ToolCall(name, error=f"{outside[:80]!r} stands outside of the parameters' tags", raw=raw)
-        return ToolCall(name, arguments, raw=raw)
+    def _read(self, body: str, tools: Schemas, raw: str) -> list[ToolCall]:
+        opening, closing = self._block
+        if body.startswith(opening):
+            if not body.endswith(closing):
+                raise Broken("", f"{opening} is not closed with {closing}", 0)
+            body = body.removeprefix(opening).removesuffix(closing).strip()
+        calls, at = list[ToolCall](), 0
+        while at < len(body) or not calls:
+            call, at = self._calls.read(body, at, tools)
+            calls.append(ToolCall(call.name, call.arguments, raw=raw))
+            at = skip_space(body, at)
+        return calls
 
     def write_thinking(self, thinking: str) -> str:
         """A message to itself."""
@@ -169,9 +190,5 @@ class AtemDialect(ChannelDialect):
 
     def write_call(self, call: ToolCall) -> str:
         """A message to the tool."""
-        parameters = "".join(
-            f'<atem:parameter name="{key}">{hide(write_value(value), self.hidden)}</atem:parameter>\n'
-            for key, value in call.arguments.items()
-        )
-        invoke = f'<atem:invoke name="{call.name}">\n{parameters}</atem:invoke>'
-        return f" to={call.name}<|message|><atem:function_calls>\n{invoke}\n</atem:function_calls>"
+        opening, closing = self._block
+        return f" to={call.name}<|message|>{opening}\n{self._calls.write(call)}\n{closing}"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from toolrl.chat.dialects.base import Schemas, hide, show, typed_value
 from toolrl.chat.dialects.blocks import BlockDialect
+from toolrl.chat.dialects.jsons import write_json_text
+from toolrl.chat.dialects.scanning import JSON_STRING, skip_space
+from toolrl.chat.dialects.values import Schemas, hide, show, typed_value
 from toolrl.types import ToolCall
+
+_BARE = re.compile(r'\s*("[^"\\]*+(?:\\.[^"\\]*+)*+"|[^,\[\]{}]+)', re.DOTALL)
+_KEY = re.compile(r"([^:{}\[\],]*+)(?=:)")
 
 
 class GemmaDialect(BlockDialect):
@@ -22,6 +26,7 @@ class GemmaDialect(BlockDialect):
     form = '<|tool_call>call:TOOL{PARAMETER:<|"|>TEXT<|"|>}<tool_call|>'
     block = ("<|tool_call>", "<tool_call|>")
     quote = '<|"|>'
+    strings = rf"{re.escape(quote)}.*?(?P<quoted>{re.escape(quote)}|\Z)|{JSON_STRING}"
     marks: tuple[str, ...] = ("<|tool_call>", "<tool_call|>", '<|"|>', "<|channel>", "<channel|>")
     ends: tuple[str, ...] = ("<turn|>", "<|tool_response>", "<eos>")
     thinking = ("<|channel>thought", "<channel|>")
@@ -31,9 +36,9 @@ class GemmaDialect(BlockDialect):
         """One call."""
         return [self._read(body, raw)]
 
-    def write_block(self, call: ToolCall) -> str:
+    def write_block(self, calls: list[ToolCall]) -> str:
         """Arguments sorted by name, as the template does."""
-        return f"{self.block[0]}call:{call.name}{self._write(dict(call.arguments))}{self.block[1]}"
+        return f"{self.block[0]}call:{calls[0].name}{self._write(dict(calls[0].arguments))}{self.block[1]}"
 
     def write_thinking(self, thinking: str) -> str:
         """The channel `thought`."""
@@ -57,6 +62,7 @@ class GemmaDialect(BlockDialect):
         Raises:
             ValueError: There is none.
         """
+        position = skip_space(text, position)
         if text.startswith(self.quote, position):
             start = position + len(self.quote)
             end = text.find(self.quote, start)
@@ -65,8 +71,8 @@ class GemmaDialect(BlockDialect):
             return show(text[start:end], self.hidden), end + len(self.quote)
         if text[position : position + 1] in ("{", "["):
             return self._container(text, position)
-        match = re.compile(r'\s*("(?:[^"\\]|\\.)*"|[^,\[\]{}]+)').match(text, position)
-        if match is None:
+        match = _BARE.match(text, position)
+        if match is None or self.quote in match.group():
             raise ValueError(f"there is no value at {text[position : position + 20]!r}")
         return typed_value(match.group(1).strip(), None), match.end()  # models leave out the quotes of short strings
 
@@ -74,9 +80,10 @@ class GemmaDialect(BlockDialect):
         closing = "}" if text[position] == "{" else "]"
         values: list[Any] = []
         keys: list[str] = []
+        named: set[str] = set()
         position += 1
         while True:
-            position += len(text[position:]) - len(text[position:].lstrip())
+            position = skip_space(text, position)
             if text.startswith(closing, position):
                 return (dict(zip(keys, values, strict=True)) if closing == "}" else values), position + 1
             if values:
@@ -85,18 +92,22 @@ class GemmaDialect(BlockDialect):
                 position += 1
             if closing == "}":
                 key, position = self._key(text, position)
+                if key in named:
+                    raise ValueError(f"{key} is given twice")
+                named.add(key)
                 keys.append(key)
             value, position = self._value(text, position)
             values.append(value)
 
     def _key(self, text: str, position: int) -> tuple[str, int]:
+        position = skip_space(text, position)
         if text.startswith(self.quote, position):
             key, end = self._value(text, position)
         else:
-            match = re.compile(r"\s*([^:{}\[\],]*?)\s*(?=:)").match(text, position)
+            match = _KEY.match(text, position)
             if match is None:
                 raise ValueError(f"there is no name before a colon at {text[position : position + 20]!r}")
-            key, end = match.group(1).strip('"'), match.end()
+            key, end = match.group(1).strip().strip('"'), match.end()
         if not text.startswith(":", end):
             raise ValueError(f"there is no colon after {key!r}")
         return str(key), end + 1
@@ -109,7 +120,7 @@ class GemmaDialect(BlockDialect):
             return "{" + ",".join(pairs) + "}"
         if isinstance(value, list | tuple):
             return "[" + ",".join(map(self._write, value)) + "]"
-        return json.dumps(value)
+        return write_json_text(value)
 
     def _write_key(self, key: str) -> str:
         return key if re.fullmatch(r"\w+", key) else self._write(key)
@@ -125,6 +136,7 @@ class FunctionGemmaDialect(GemmaDialect):
     form = "<start_function_call>call:TOOL{PARAMETER:<escape>TEXT<escape>}<end_function_call>"
     block = ("<start_function_call>", "<end_function_call>")
     quote = "<escape>"
+    strings = rf"{quote}.*?(?P<quoted>{quote}|\Z)|{JSON_STRING}"
     marks = ("<start_function_call>", "<end_function_call>", "<escape>")
     ends = ("<end_of_turn>", "<start_function_response>", "<eos>")
     thinking = ("<think>", "</think>")

@@ -1,68 +1,237 @@
-"""Calls as JSON between tags: Hermes, Qwen2.5 and Qwen3; Phi-4-mini, which puts a list between its own."""
+"""Calls as JSON between marks: one form, and a table of the families that write it."""
 
 from __future__ import annotations
 
-import json
+import re
 
-from toolrl.chat.dialects.base import Schemas, json_call, read_json_call, write_json
-from toolrl.chat.dialects.blocks import BlockDialect, as_json, write_together
+from toolrl.chat.dialects.blocks import BlockDialect
+from toolrl.chat.dialects.jsons import json_calls, load_json, load_json_at, read_json_call, write_json, write_lists
+from toolrl.chat.dialects.scanning import Scanner
+from toolrl.chat.dialects.values import Schemas
 from toolrl.types import Message, ToolCall
 
 
-class HermesDialect(BlockDialect):
-    """JSON between `<tool_call>` tags, as Hermes, Qwen2.5 and Qwen3 write it.
+class JsonDialect(BlockDialect):
+    """JSON between two marks: an object for each call, or all calls in one list.
+
+    Where there is no closing mark, the end of the JSON ends the block.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        block: tuple[str, str],
+        *,
+        listed: bool = False,
+        keys: tuple[str, str] = ("name", "arguments"),
+        opening: str = "",
+        also: tuple[tuple[str, str], ...] = (),
+        also_marks: tuple[str, ...] = (),
+        other_arguments: str = "",
+        id_key: str = "id",
+        numbered: bool = False,
+        spaces: str = "",
+        joint: str = "",
+        ends: tuple[str, ...] = (),
+        wrapped: tuple[tuple[str, str], ...] = (),
+        thinking: tuple[str, str] = ("<think>", "</think>"),
+        thinks_with: str = "{0}\n{2}\n{1}\n\n",
+    ):
+        """Describe a family.
+
+        Args:
+            name: Of the dialect.
+            block: The marks, as they are written.
+            listed: Whether all calls stand in one list; else each is an object in a block of its own.
+            keys: Those of a call's name and of its arguments.
+            opening: Pattern of the first mark, if more than that text.
+            also: Further openings that are read (patterns), each with its closing mark.
+            also_marks: Tokens that marks consist of.
+            other_arguments: Another key that is read for the arguments.
+            id_key: That of a call's id.
+            numbered: Whether calls are written with their number in the turn as an id.
+            spaces: What is written between the marks and the JSON.
+            joint: What stands between the text and the blocks.
+            ends: See `Dialect`.
+            wrapped: Marks around the text, which is written between the first of them.
+            thinking: See `Dialect`.
+            thinks_with: How thoughts are written: the marks, then the thought.
+        """
+        call = f'{{"{keys[0]}": "TOOL", "{keys[1]}": {{"PARAMETER": VALUE}}}}'
+        self.name, self.block, self.listed, self.keys, self.joint, self.ends = name, block, listed, keys, joint, ends
+        self.form = f"{block[0]}{spaces}{f'[{call}]' if listed else call}{spaces}{block[1]}"
+        self.openings = ((opening or re.escape(block[0]), block[1]), *also)
+        self.thinking, self._thinks_with = thinking, thinks_with
+        marks = (*block, *(mark for pair in wrapped for mark in pair), *also_marks)
+        self.marks = tuple(mark for mark in marks if mark.startswith("<"))
+        self._other_arguments, self._id_key, self._numbered = other_arguments, id_key, numbered
+        self._spaces, self._wrapped = spaces, wrapped
+
+    def write_thinking(self, thinking: str) -> str:
+        """As the family does."""
+        return self._thinks_with.format(*self.thinking, thinking)
+
+    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
+        """Blocks, and the text without the marks around it."""
+        content, calls = super().read(text, tools)
+        for mark in (mark for pair in self._wrapped for mark in pair):
+            content = content.replace(mark, "")
+        return content, calls
+
+    def read_at(
+        self, text: str, opening: re.Match[str], closing: str, scanner: Scanner, tools: Schemas
+    ) -> tuple[list[ToolCall], int]:
+        """A block; one without a closing mark ends with its JSON."""
+        if closing:
+            return super().read_at(text, opening, closing, scanner, tools)
+        try:
+            value, end = load_json_at(text, opening.end())
+        except (ValueError, RecursionError) as error:
+            following = scanner.find(opening.end(), (opening.group(),))
+            end = following[0] if following else len(text)
+            raw = text[opening.start() : end]
+            return [ToolCall("", error=f"the tool call is not valid JSON: {error}", raw=raw)], end
+        return self._calls(value, text[opening.start() : end]), end
+
+    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
+        """An object, or a list of them; a broken list is one broken call."""
+        if not self.listed and not self._other_arguments:
+            return [read_json_call(body, raw, self.keys)]
+        try:
+            value = load_json(body)
+        except (ValueError, RecursionError) as error:
+            return [ToolCall("", error=f"the tool call is not valid JSON: {error}", raw=raw)]
+        return self._calls(value, raw)
+
+    def _calls(self, value: object, raw: str) -> list[ToolCall]:
+        if self._other_arguments:
+            values = value if isinstance(value, list) else [value]
+            value = [
+                {self.keys[1] if key == self._other_arguments else key: item for key, item in one.items()}
+                if isinstance(one, dict) and self.keys[1] not in one
+                else one
+                for one in values
+            ]
+        return json_calls(value, raw, self.keys, self._id_key)
+
+    def write(self, message: Message) -> str:
+        """The text, then the calls."""
+        if message.content and self._wrapped:
+            before, after = self._wrapped[0]
+            message = Message("assistant", f"{before}{message.content}{after}", message.tool_calls)
+        if not self.listed:
+            return super().write(message)
+        texts = [message.content] if message.content else []
+        return self.joint.join([*texts, *write_lists(message.tool_calls, self.write_block)])
+
+    def write_block(self, calls: list[ToolCall]) -> str:
+        """One object, or a list."""
+        values = [
+            {
+                **({self._id_key: call.id or str(index)} if self._numbered else {}),
+                self.keys[0]: call.name,
+                self.keys[1]: dict(call.arguments),
+            }
+            for index, call in enumerate(calls)
+        ]
+        text = write_json(values if self.listed else values[0], self.hidden)
+        return f"{self.block[0]}{self._spaces}{text}{self._spaces}{self.block[1]}"
+
+
+class HermesDialect(JsonDialect):
+    """JSON between `<tool_call>` tags, as Hermes, Qwen2.5 and Qwen3, Granite 4, SmolLM3 and MiMo write it.
 
     Source: the tool section of the Qwen3 chat template (trl/chat_templates/qwen3.jinja).
     """
 
-    name = "hermes"
-    form = '<tool_call>\n{"name": "TOOL", "arguments": {"PARAMETER": VALUE}}\n</tool_call>'
-    block = marks = ("<tool_call>", "</tool_call>")
-    joint = "\n"
-
-    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
-        """One JSON object."""
-        return [read_json_call(body, raw)]
-
-    def write_block(self, call: ToolCall) -> str:
-        """One JSON object, on a line of its own."""
-        return f"<tool_call>\n{write_json(as_json([call])[0], self.hidden)}\n</tool_call>"
+    def __init__(self) -> None:
+        """Describe it."""
+        super().__init__("hermes", ("<tool_call>", "</tool_call>"), spaces="\n", joint="\n")
 
 
-class PhiDialect(BlockDialect):
-    """A JSON list between `<|tool_call|>` and `<|/tool_call|>`.
+_FUNCTOOLS = r"functools(?=\s*\[\s*\{)"
 
-    Source: the model card of microsoft/Phi-4-mini-instruct.
-    """
-
-    name = "phi4"
-    form = '<|tool_call|>[{"name": "TOOL", "arguments": {"PARAMETER": VALUE}}]<|/tool_call|>'
-    block = marks = ("<|tool_call|>", "<|/tool_call|>")
-    ends = ("<|end|>",)
-
-    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
-        """A JSON list of calls; a broken one is one broken call."""
-        return read_json_list(body, raw)
-
-    def write(self, message: Message) -> str:
-        """The text, then all calls in one list."""
-        return write_together(message, self._write_list)
-
-    def write_block(self, call: ToolCall) -> str:
-        """A list of one."""
-        return self._write_list([call])
-
-    def _write_list(self, calls: list[ToolCall]) -> str:
-        return f"<|tool_call|>{write_json(as_json(calls), self.hidden)}<|/tool_call|>"
-
-
-def read_json_list(text: str, raw: str) -> list[ToolCall]:
-    """The calls of a JSON list, or of a single object; text that is neither is one broken call."""
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return [ToolCall("", error=f"the tool call is not valid JSON: {error}", raw=raw)]
-    values = values if isinstance(values, list) else [values]
-    if not values:
-        return [ToolCall("", error="the list of tool calls is empty", raw=raw)]
-    return [json_call(value, raw) for value in values]
+# Sources: of each family its template where vLLM has one (examples/tool_chat_template_*.jinja), and what the parsers of
+# vLLM 0.32 (vllm/tool_parsers, vllm/parser) and SGLang 0.5 (srt/function_call) read.
+JSON_DIALECTS = (
+    HermesDialect(),
+    # The model card of microsoft/Phi-4-mini-instruct; vLLM's phi4mini_tool_parser.py reads `functools`, which the
+    # model also writes.
+    JsonDialect(
+        "phi4",
+        ("<|tool_call|>", "<|/tool_call|>"),
+        listed=True,
+        also=((_FUNCTOOLS, ""),),
+        other_arguments="parameters",
+        ends=("<|end|>",),
+    ),
+    # As vLLM's tool_chat_template_phi4_mini.jinja asks for it.
+    JsonDialect(
+        "phi4-functools",
+        ("functools", ""),
+        listed=True,
+        opening=_FUNCTOOLS,
+        also=((r"<\|tool_call\|>", "<|/tool_call|>"),),
+        other_arguments="parameters",
+        ends=("<|end|>",),
+    ),
+    # vllm/parser/granite.py: 3.0 has the first mark, 3.1 and later the second. Granite 4 is Hermes.
+    JsonDialect(
+        "granite3",
+        ("<|tool_call|>", ""),
+        listed=True,
+        also=((r"<tool_call>(?=\s*\[)", ""),),
+        ends=("<|end_of_text|>",),
+    ),
+    # internlm2_tool_parser.py; vLLM's template for it writes "arguments", the model's own is "parameters".
+    JsonDialect(
+        "internlm2",
+        ("<|action_start|><|plugin|>", "<|action_end|>"),
+        opening=r"<\|action_start\|>\s*<\|plugin\|>",
+        also_marks=("<|action_start|>", "<|plugin|>"),
+        keys=("name", "parameters"),
+        other_arguments="arguments",
+        spaces="\n",
+        ends=("<|im_end|>",),
+    ),
+    # hunyuan_a13b_tool_parser.py, tool_chat_template_hunyuan_a13b.jinja; jamba_tool_parser.py reads the same.
+    JsonDialect("hunyuan", ("<tool_calls>", "</tool_calls>"), listed=True, ends=("<|eos|>", "<|im_end|>")),
+    # ernie45_tool_parser.py: Hermes's calls beside a text with marks of its own.
+    JsonDialect(
+        "ernie4.5",
+        ("<tool_call>", "</tool_call>"),
+        spaces="\n",
+        joint="\n",
+        wrapped=(("<response>", "</response>"),),
+    ),
+    # cohere_command4_detector.py, vllm/parser/cohere_command.py: Command R7B, Command A and their kin.
+    JsonDialect(
+        "cohere",
+        ("<|START_ACTION|>", "<|END_ACTION|>"),
+        listed=True,
+        keys=("tool_name", "parameters"),
+        id_key="tool_call_id",
+        numbered=True,
+        wrapped=(("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ("<|START_TEXT|>", "<|END_TEXT|>")),
+        ends=("<|END_OF_TURN_TOKEN|>",),
+        thinking=("<|START_THINKING|>", "<|END_THINKING|>"),
+        thinks_with="{0}{2}{1}",
+    ),
+    # The tool_use template of c4ai-command-r-plus (vLLM's examples/tool_template_cohere.jinja).
+    JsonDialect(
+        "command-r",
+        ("Action: ```json", "```"),
+        listed=True,
+        opening=r"Action:\s*```json",
+        keys=("tool_name", "parameters"),
+        spaces="\n",
+        joint="\n",
+        ends=("<|END_OF_TURN_TOKEN|>",),
+    ),
+    # nvidia/NVIDIA-Nemotron-Nano-9B-v2 (its own parser and template).
+    JsonDialect("nemotron-json", ("<TOOLCALL>", "</TOOLCALL>"), listed=True, ends=("<SPECIAL_12>",)),
+    # longcat_tool_parser.py.
+    JsonDialect(
+        "longcat", ("<longcat_tool_call>", "</longcat_tool_call>"), spaces="\n", joint="\n", ends=("</longcat_s>",)
+    ),
+)

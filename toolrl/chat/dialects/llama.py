@@ -1,16 +1,13 @@
-"""Llama 3.x's JSON, and calls written as Python does: Llama 3.2 and 4, LFM2."""
+"""Calls as bare JSON, which nothing marks: Llama 3.x, xLAM."""
 
 from __future__ import annotations
 
-import ast
-import json
 import re
-import warnings
-from dataclasses import replace
-from typing import Any
 
-from toolrl.chat.dialects.base import Dialect, Schemas, json_call, properties_of, write_json
-from toolrl.chat.dialects.blocks import BlockDialect, write_together
+from toolrl.chat.dialects.base import Dialect
+from toolrl.chat.dialects.foreign import json_at_end
+from toolrl.chat.dialects.jsons import json_call, json_calls, load_json_at, write_json, write_lists
+from toolrl.chat.dialects.values import Parameters, Schemas
 from toolrl.types import Message, ToolCall
 
 
@@ -26,6 +23,7 @@ class LlamaJsonDialect(Dialect):
     marks = ("<|python_tag|>",)
     ends = ("<|eot_id|>", "<|eom_id|>")
     _start = re.compile(r'\{\s*"(?:name|type|parameters)"\s*:')
+    _name = re.compile(r'"name"\s*:\s*"([^"]*)"')
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
         """JSON objects that look like calls are taken out of the text."""
@@ -36,18 +34,19 @@ class LlamaJsonDialect(Dialect):
         position = 0
         while match := self._start.search(text, position):
             try:
-                value, end = json.JSONDecoder().raw_decode(text, match.start())
+                value, end = load_json_at(text, match.start())
             except (ValueError, RecursionError) as error:
-                if tagged or calls or not text[: match.start()].strip():
+                if tagged or calls or not text[: match.start()].strip() or self._names_tool(text, match, tools):
                     outside.append(text[position : match.start()])
                     reason = f"the tool call is not valid JSON: {error}"
                     calls.append(ToolCall("", error=reason, raw=text[match.start() :]))
                     position = len(text)
                 break
             key = "arguments" if "arguments" in value else "parameters"
-            if tagged or key in value or properties_of(tools, str(value.get("name"))):
+            named = "name" in value
+            if tagged or (named and key in value) or Parameters(tools, str(value.get("name"))).known:
                 outside.append(text[position : match.start()])
-                calls.append(json_call(value, text[match.start() : end], key))
+                calls.append(json_call(value, text[match.start() : end], ("name", key)))
             else:
                 outside.append(text[position:end])
             position = end
@@ -57,6 +56,10 @@ class LlamaJsonDialect(Dialect):
         # Semicolons and line breaks between calls separate them.
         parts = [part.strip().strip(";") if calls else part for part in outside]
         return "".join(part for part in parts if part.strip()), calls
+
+    def _names_tool(self, text: str, start: re.Match[str], tools: Schemas) -> bool:
+        name = self._name.search(text, start.start(), start.end() + 200)
+        return name is not None and Parameters(tools, name.group(1)).known
 
     def write(self, message: Message) -> str:
         """The text, if any, then the calls."""
@@ -69,119 +72,40 @@ class LlamaJsonDialect(Dialect):
         return "\n".join([message.content] * bool(message.content) + ["; ".join(calls)] * bool(calls))
 
 
-class PythonicDialect(Dialect):
-    """A Python list of calls with named arguments, which is the whole turn: `[search(query="x"), now()]`.
+class XlamDialect(Dialect):
+    """A bare JSON list of calls, at the end of a turn; also in a code fence.
 
-    Source: Meta's prompt format for Llama 3.2 and 4.
+    A list counts as calls if each of its objects has a name and arguments, or names a tool; a broken one if the turn
+    begins as a call does. Source: vLLM's examples/tool_chat_template_xlam_qwen.jinja and xlam_tool_parser.py.
     """
 
-    name = "llama3-pythonic"
-    form = "[TOOL(PARAMETER=VALUE)]"
-    marks = ("<|python_start|>", "<|python_end|>")
-    ends = ("<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>")
-    _bare = re.compile(
-        r"\s*(?:<\|python_start\|>)?\s*(\[\s*[A-Za-z_][\w.]*\(.*?)\s*(?:<\|python_end\|>)?\s*", re.DOTALL
-    )
+    name = "xlam"
+    form = '[{"name": "TOOL", "arguments": {"PARAMETER": VALUE}}]'
+    ends = ("<|im_end|>", "<|eot_id|>")
+    _start = re.compile(r'\s*\[\s*\{\s*"name"\s*:.*"arguments"\s*:', re.DOTALL)
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """A turn that begins with a call in brackets is calls only; any other is text."""
-        match = self._bare.fullmatch(text)
-        return ("", read_python_calls(match.group(1), text.strip())) if match else (text, [])
+        """The list at the end, and the text before it."""
+        found = json_at_end(text)
+        if found is not None:
+            start, value = found
+            objects = value if isinstance(value, list) else []
+            meant = [
+                isinstance(one, dict)
+                and ({"name", "arguments"} <= one.keys() or Parameters(tools, str(one.get("name"))).known)
+                for one in objects
+            ]
+            if objects and all(meant):
+                return text[:start], json_calls(value, text[start:].strip())
+        elif self._start.match(text):
+            error = "the tool call is not valid JSON, or text follows it"
+            return "", [ToolCall("", error=error, raw=text.strip())]
+        return text, []
 
     def write(self, message: Message) -> str:
-        """The text if there are no calls, else the calls; the form has no room for both."""
-        calls = replace(message, content="")
-        return write_together(calls, lambda good: write_python_list(good, self.hidden)) or message.content
-
-
-class LfmDialect(BlockDialect):
-    """The same list between `<|tool_call_start|>` and `<|tool_call_end|>`, with text around it.
-
-    Source: trl/chat_templates/lfm2_2_5.jinja.
-    """
-
-    name = "lfm2"
-    form = "<|tool_call_start|>[TOOL(PARAMETER=VALUE)]<|tool_call_end|>"
-    block = marks = ("<|tool_call_start|>", "<|tool_call_end|>")
-
-    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
-        """A list of calls."""
-        return read_python_calls(body, raw)
-
-    def write(self, message: Message) -> str:
-        """The text, then all calls in one list."""
-        return write_together(message, self._write_list)
-
-    def write_block(self, call: ToolCall) -> str:
-        """A list of one."""
-        return self._write_list([call])
+        """The text, then the list."""
+        texts = [message.content] if message.content else []
+        return "\n".join([*texts, *write_lists(message.tool_calls, self._write_list)])
 
     def _write_list(self, calls: list[ToolCall]) -> str:
-        return f"{self.block[0]}{write_python_list(calls, self.hidden)}{self.block[1]}"
-
-    def write_thinking(self, thinking: str) -> str:
-        """Without line breaks."""
-        return f"<think>{thinking}</think>"
-
-
-def read_python_calls(text: str, raw: str) -> list[ToolCall]:
-    """The calls of a Python list; values are literals, or JSON's `true`, `false` and `null`. Nothing is evaluated."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # of escapes that Python does not know
-            tree = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return [ToolCall("", error=f"the tool call is not valid Python: {error}", raw=raw)]
-    calls = tree.elts if isinstance(tree, ast.List) else [tree]
-    return [_python_call(call, raw) for call in calls] or [ToolCall("", error="the list of calls is empty", raw=raw)]
-
-
-def _python_call(node: ast.expr, raw: str) -> ToolCall:
-    if not isinstance(node, ast.Call):
-        return ToolCall("", error="the list holds something that is not a call", raw=raw)
-    try:
-        name = ast.unparse(node.func)
-        if node.args or any(keyword.arg is None for keyword in node.keywords):
-            return ToolCall(name, error=f"the arguments of {name} must be named", raw=raw)
-        arguments = {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
-    except (ValueError, RecursionError) as error:
-        return ToolCall("", error=f"an argument is not a literal: {error}", raw=raw)
-    return ToolCall(name, arguments, raw=raw)
-
-
-_NAMES = {"true": True, "false": False, "null": None}
-
-
-def _literal(node: ast.expr) -> Any:
-    """The JSON value that an expression writes.
-
-    Raises:
-        ValueError: It is something else.
-    """
-    match node:
-        case ast.Constant(value=None | bool() | int() | float() | str() as value):
-            return value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
-            return -value
-        case ast.Name(id=name) if name in _NAMES:
-            return _NAMES[name]
-        case ast.List(elts=items) | ast.Tuple(elts=items):
-            return [_literal(item) for item in items]
-        case ast.Dict(keys=keys, values=values):
-            names = [_literal(key) if key is not None else None for key in keys]
-            if all(isinstance(name, str) for name in names):
-                return dict(zip(names, map(_literal, values), strict=True))
-    raise ValueError(ast.unparse(node)[:80])
-
-
-def write_python_list(calls: list[ToolCall], marks: tuple[str, ...]) -> str:
-    """`[name(key=value), ...]`."""
-    return f"[{', '.join(write_python_call(call, marks) for call in calls)}]"
-
-
-def write_python_call(call: ToolCall, marks: tuple[str, ...]) -> str:
-    """`name(key=value)`, marks inside strings escaped."""
-    text = f"{call.name}({', '.join(f'{key}={value!r}' for key, value in call.arguments.items())})"
-    for mark in marks:
-        text = text.replace(mark, f"\\x{ord(mark[0]):02x}{mark[1:]}")
-    return text
+        return write_json([{"name": call.name, "arguments": dict(call.arguments)} for call in calls], self.hidden)

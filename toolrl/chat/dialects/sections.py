@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from abc import abstractmethod
 from dataclasses import replace
 
-from toolrl.chat.dialects.base import Dialect, Schemas, json_call, named_call, write_json
-from toolrl.chat.dialects.blocks import BlockDialect, as_json, write_together
+from toolrl.chat.dialects.base import Dialect
+from toolrl.chat.dialects.blocks import BlockDialect
+from toolrl.chat.dialects.jsons import json_calls, load_json_at, named_call, write_json, write_lists
+from toolrl.chat.dialects.scanning import Scanner
+from toolrl.chat.dialects.values import Schemas
 from toolrl.types import Message, ToolCall
 
 
@@ -26,8 +28,15 @@ class MistralDialect(Dialect):
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
         """What stands before the first mark is the text, each part after one is calls."""
-        content, *parts = text.split("[TOOL_CALLS]")
-        return content, [call for part in parts for call in self._read(part)]
+        scanner, start = Scanner(text), text.find("[TOOL_CALLS]")
+        content, calls = text[: start if start >= 0 else None], list[ToolCall]()
+        while start >= 0:
+            start += len("[TOOL_CALLS]")
+            following = scanner.find(start, ("[TOOL_CALLS]",))
+            end = following[0] if following else len(text)
+            calls += self._read(text[start:end])
+            start = end if following else -1
+        return content, calls
 
     def _read(self, part: str) -> list[ToolCall]:
         raw = f"[TOOL_CALLS]{part}"
@@ -35,20 +44,20 @@ class MistralDialect(Dialect):
             name, call_id, arguments = named.groups()
             return [replace(named_call(name, arguments, raw), id=call_id or "")]
         try:
-            values, end = json.JSONDecoder().raw_decode(part.lstrip())
+            values, end = load_json_at(part, 0)
         except (ValueError, RecursionError) as error:
             return [ToolCall("", error=f"the tool call is not valid JSON: {error}", raw=raw)]
-        if part.lstrip()[end:].strip():
+        if part[end:].strip():
             return [ToolCall("", error="text follows the tool calls", raw=raw)]
-        values = values if isinstance(values, list) else [values]
-        calls = [json_call(value, raw) for value in values]
-        ids = [value.get("id") if isinstance(value, dict) else None for value in values]
-        numbered = [replace(call, id=id if isinstance(id, str) else "") for call, id in zip(calls, ids, strict=True)]
-        return numbered or [ToolCall("", error="the list of tool calls is empty", raw=raw)]
+        return json_calls(values, raw)
 
     def write(self, message: Message) -> str:
         """The text, then all calls in one list; malformed ones as they were sampled."""
-        return write_together(message, lambda calls: f"[TOOL_CALLS]{write_json(as_json(calls), self.hidden)}")
+        return "".join([message.content, *write_lists(message.tool_calls, self._write_list)])
+
+    def _write_list(self, calls: list[ToolCall]) -> str:
+        values = [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]
+        return f"[TOOL_CALLS]{write_json(values, self.hidden)}"
 
     thinking = ("[THINK]", "[/THINK]")
 
@@ -104,9 +113,9 @@ class SectionDialect(BlockDialect):
         ]
         return message.content + (self.section[0] + self.joint.join(calls) + self.section[1] if calls else "")
 
-    def write_block(self, call: ToolCall) -> str:
-        """The first call of a turn."""
-        return self.write_call(call, 0)
+    def write_block(self, calls: list[ToolCall]) -> str:
+        """Calls of a turn."""
+        return self.joint.join(self.write_call(call, index) for index, call in enumerate(calls))
 
     @abstractmethod
     def read_call(self, head: str, arguments: str, raw: str) -> ToolCall:
@@ -137,8 +146,10 @@ class DeepSeekDialect(SectionDialect):
 
     def read_call(self, head: str, arguments: str, raw: str) -> ToolCall:
         """In V3's form the head is `function` and the name stands before the fence."""
-        fenced = re.fullmatch(r"(\S+)\s*```(?:json)?\s*(.*)```", arguments, re.DOTALL)
-        return named_call(*(fenced.groups() if fenced else (head, arguments)), raw)  # type: ignore[call-arg]
+        name, fence, fenced = arguments.removesuffix("```").partition("```")
+        if fence and arguments.endswith("```"):
+            return named_call(name.strip(), fenced.strip().removeprefix("json"), raw)
+        return named_call(head, arguments, raw)
 
     def write_call(self, call: ToolCall, index: int) -> str:
         """With the fence."""
@@ -191,5 +202,6 @@ class KimiDialect(SectionDialect):
 
     def write_call(self, call: ToolCall, index: int) -> str:
         """Under its own id if that is one of Kimi's."""
-        head = call.id if call.id.startswith("functions.") else f"functions.{call.name}:{index}"
+        own = re.fullmatch(rf"functions\.{re.escape(call.name)}:\d+", call.id)
+        head = call.id if own else f"functions.{call.name}:{index}"
         return f"{self.block[0]}{head}{self.separator}{write_json(dict(call.arguments), self.hidden)}{self.block[1]}"

@@ -1,27 +1,47 @@
 """The forms of research code, for base models and fixed prompts: a tag named like the tool, or a fenced code block.
 
-No template writes them; choose them by name.
+No template writes them; choose them by name. A call's text is a JSON object of its arguments, or, for a tool that has
+one parameter or needs one, that argument as it is. The writer takes the second for a string where it knows the parameter.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Sequence
 
-from toolrl.chat.dialects.base import Dialect, Schemas, hide, properties_of, show
+from toolrl.chat.dialects.base import Dialect
+from toolrl.chat.dialects.jsons import load_json, write_json_text
+from toolrl.chat.dialects.values import Parameters, Schemas, hide, show
 from toolrl.types import Message, ToolCall
 
 # What a call's text is given to where no schema names the parameter.
 USUAL_PARAMETERS = {"search": "query", "python": "code", "code": "code"}
 
 
-class TagDialect(Dialect):
+class TextDialect(Dialect):
+    """What both forms share: a bare text for a call."""
+
+    def write(self, message: Message) -> str:
+        """The text first, then each call."""
+        return self.write_for(message, ())
+
+    def write_for(self, message: Message, tools: Schemas) -> str:
+        """The text first, then each call."""
+        blocks = [message.content] if message.content else []
+        for call in message.tool_calls:
+            blocks.append(call.raw if call.error is not None else self.wrap(call.name, call_text(call, tools)))
+        return "\n".join(blocks)
+
+    @abstractmethod
+    def wrap(self, name: str, text: str) -> str:
+        """A call with this text."""
+
+
+class TagDialect(TextDialect):
     """`<search>words</search>`, `<python>code</python>`: a tag for each tool, as Search-R1 and its kin write them.
 
-    A tool of one parameter is given the text as it is; one of several a JSON object. Source: the prompt in
-    github.com/PeterGriffinJin/Search-R1.
+    Source: the prompt in github.com/PeterGriffinJin/Search-R1.
     """
 
     name = "tags"
@@ -29,27 +49,26 @@ class TagDialect(Dialect):
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
         """Tags that name a tool (without schemas: a usual one) are calls, all others are text."""
-        names = [str(tool.get("function", tool)["name"]) for tool in tools] or list(USUAL_PARAMETERS)
-        pattern = re.compile(f"<({'|'.join(map(re.escape, names))})>(.*?)(</\\1>|\\Z)", re.DOTALL)
+        names = "|".join(map(re.escape, sorted(_names(tools), key=len, reverse=True)))
+        pattern = re.compile(f"<({names})>(.*?)(</\\1>|\\Z)", re.DOTALL)
         calls = [self._read(match, tools) for match in pattern.finditer(text)]
         return pattern.sub("", text), calls
 
     def _read(self, match: re.Match[str], tools: Schemas) -> ToolCall:
         raw, name, body, closing = match.group(0), match.group(1), match.group(2), match.group(3)
-        if not closing:
+        if not closing or f"<{name}>" in body:
             return ToolCall(name, error=f"<{name}> is not closed with </{name}>", raw=raw)
-        return text_call(name, show(body, (f"</{name}>", *self.thinking)), raw, tools)
+        return text_call(name, show(body, self._marks(name)), raw, tools)
 
-    def write(self, message: Message) -> str:
-        """The text first, then each call in a tag of its own."""
-        blocks = [message.content] if message.content else []
-        for call in message.tool_calls:
-            text = f"<{call.name}>{hide(call_text(call), (f'</{call.name}>', *self.thinking))}</{call.name}>"
-            blocks.append(call.raw if call.error is not None else text)
-        return "\n".join(blocks)
+    def wrap(self, name: str, text: str) -> str:
+        """Between tags of its name."""
+        return f"<{name}>{hide(text, self._marks(name))}</{name}>"
+
+    def _marks(self, name: str) -> tuple[str, ...]:
+        return (f"<{name}>", f"</{name}>", *self.thinking)
 
 
-class FencedDialect(Dialect):
+class FencedDialect(TextDialect):
     """A code block is a call of the tool that its fence names: ```` ```python ````, as ToRL and its kin write it.
 
     Source: the prompt in github.com/GAIR-NLP/ToRL.
@@ -57,50 +76,73 @@ class FencedDialect(Dialect):
 
     name = "fenced"
     form = "```TOOL\nTEXT\n```"
-    _block = re.compile(r"^```(\w+)[ \t]*\n(.*?)(^```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+    _block = re.compile(r"^```([^\s`]+)[ \t]*\n(.*?)(^```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
         """Blocks whose fence names a tool (without schemas: a usual one) are calls, all others are text."""
-        names = {str(tool.get("function", tool)["name"]) for tool in tools} or set(USUAL_PARAMETERS)
-        calls = []
-        for match in self._block.finditer(text):
-            name, body, closing = match.groups()
-            if name not in names:
-                continue
-            if closing:
-                body = re.sub(r"^\\(\\*```)", r"\1", body.removesuffix("\n"), flags=re.MULTILINE)
-                calls.append(text_call(name, body, match.group(), tools))
-            else:
-                calls.append(ToolCall(name, error=f"```{name} is not closed with ```", raw=match.group()))
+        names = _names(tools)
+        calls = [self._read(match, tools) for match in self._block.finditer(text) if match.group(1) in names]
         return self._block.sub(lambda match: "" if match.group(1) in names else match.group(), text), calls
 
-    def write(self, message: Message) -> str:
-        """The text first, then each block. A line that begins with a fence is given a backslash."""
-        blocks = [message.content] if message.content else []
-        for call in message.tool_calls:
-            text = re.sub(r"^(\\*```)", r"\\\1", call_text(call), flags=re.MULTILINE)
-            blocks.append(call.raw if call.error is not None else f"```{call.name}\n{text}\n```")
-        return "\n".join(blocks)
+    def _read(self, match: re.Match[str], tools: Schemas) -> ToolCall:
+        name, body, closing = match.groups()
+        if not closing or re.search(rf"^```{re.escape(name)}[ \t]*$", body, re.MULTILINE):
+            return ToolCall(name, error=f"```{name} is not closed with ```", raw=match.group())
+        body = re.sub(r"^\\(\\*```)", r"\1", body.removesuffix("\n"), flags=re.MULTILINE)
+        return text_call(name, body, match.group(), tools)
+
+    def wrap(self, name: str, text: str) -> str:
+        """In a fence. A line that begins with a fence is given a backslash."""
+        fenced = re.sub(r"^(\\*```)", r"\\\1", text, flags=re.MULTILINE)
+        return f"```{name}\n{fenced}\n```"
+
+    def is_in_call(self, before: str) -> bool:
+        """Whether a text ends inside of an argument: also after a fence."""
+        return super().is_in_call(before) or self._block.search(before) is not None
 
 
 def text_call(name: str, text: str, raw: str, tools: Schemas) -> ToolCall:
     """A call from a bare text."""
-    properties = properties_of(tools, name)
-    if len(properties) == 1 or not tools:
-        parameter = next(iter(properties), USUAL_PARAMETERS.get(name, "text"))
-        return ToolCall(name, {parameter: text}, raw=raw)
+    parameters = Parameters(tools, name)
+    bare = _bare_parameter(name, parameters)
+    reason = "must be a JSON object of its parameters"
     try:
-        arguments: Any = json.loads(text) if text.strip() or properties else {}
+        value = load_json(text) if text.strip() else {}
     except (ValueError, RecursionError) as error:
-        return ToolCall(name, error=f"the arguments of {name} are not valid JSON: {error}", raw=raw)
-    if not isinstance(arguments, Mapping):
-        return ToolCall(name, error=f"the arguments of {name} must be a JSON object", raw=raw)
-    return ToolCall(name, arguments, raw=raw)
+        value, reason = None, f"are not valid JSON: {error}"
+    if isinstance(value, dict) and (not bare or value):
+        known = parameters.schemas.keys() if parameters.known else {bare}
+        if not bare or value.keys() <= known:
+            return ToolCall(name, value, raw=raw)
+    if not bare:
+        return ToolCall(name, error=f"the arguments of {name} {reason}", raw=raw)
+    return ToolCall(name, {bare: parameters.value(bare, text) if parameters.known else text}, raw=raw)
 
 
-def call_text(call: ToolCall) -> str:
-    """The bare text of a call with one argument that is a text, else its arguments as JSON."""
-    values = list(call.arguments.values())
-    if len(values) == 1 and isinstance(values[0], str):
-        return values[0]
-    return json.dumps(dict(call.arguments), ensure_ascii=False) if values else ""
+def call_text(call: ToolCall, tools: Schemas) -> str:
+    """The bare text of a call with one argument that is a text, if it is read back as that; else JSON."""
+    if not call.arguments and not Parameters(tools, call.name).schemas:
+        return ""
+    if len(call.arguments) == 1:
+        ((parameter, text),) = call.arguments.items()
+        bare = _bare_parameter(call.name, Parameters(tools, call.name))
+        if parameter == bare and isinstance(text, str):
+            assumed: Sequence[dict[str, object]] = [
+                {"name": call.name, "parameters": {"properties": {parameter: {"type": "string"}}}}
+            ]
+            if text_call(call.name, text, "", tools or assumed).arguments == {parameter: text}:
+                return text
+    return write_json_text(dict(call.arguments))
+
+
+def _names(tools: Schemas) -> set[str]:
+    return {str(tool.get("function", tool)["name"]) for tool in tools} or set(USUAL_PARAMETERS)
+
+
+def _bare_parameter(name: str, parameters: Parameters) -> str:
+    """The parameter that a bare text is given to: the only one, or the only one that a call needs; "" if none is."""
+    if not parameters.known:
+        return USUAL_PARAMETERS.get(name, "text")
+    if len(parameters.schemas) == 1:
+        return next(iter(parameters.schemas))
+    return parameters.required[0] if len(parameters.required) == 1 else ""

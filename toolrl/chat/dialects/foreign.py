@@ -1,0 +1,172 @@
+"""Calls in a spelling that is not the dialect's: they do not run, and are no answer either.
+
+The rule: a turn is refused as a malformed call, with an error that says how to spell it, if outside of its own calls
+
+- there is a mark by which a call of some family begins, at the start of a line, or followed by what a call goes on with
+  (a bracket, a tag, the name of a tool); or,
+- in a turn without calls of its own, what it begins or ends with, on lines of its own and perhaps in a code fence, is a
+  call of one of the environment's tools: JSON with its name and arguments, Python with its name and named arguments, a
+  tag of its name, or ReAct's `Action:` and `Action Input:`.
+
+Everything else is text: a mark or a call that is mentioned in a sentence, a call of something that is no tool here,
+code in a fence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+from toolrl.chat.dialects.jsons import load_json_at
+from toolrl.chat.dialects.python_calls import read_python_calls
+
+# By what a call of any dialect begins, where no ordinary text would have it. None of them is plain JSON, a code
+# fence or a tag of research code: those stand in answers too.
+CALL_BEGINNINGS = (
+    "<tool_call>",
+    "<tool_calls>",
+    "<function=",
+    "<function_call>",
+    "<function_calls>",
+    "<|tool_call>",
+    "<start_function_call>",
+    "<|tool_call|>",
+    "<|tool_call_start|>",
+    "<|python_tag|>",
+    "<|python_start|>",
+    "[TOOL_CALLS]",
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁call▁begin｜>",
+    "<｜tool_calls_begin｜>",
+    "<｜tool_call_begin｜>",
+    "<steptml:invoke",
+    "<｜DSML｜function_calls>",
+    "<｜DSML｜tool_calls>",
+    "<｜DSML｜invoke",
+    "<|tool_calls_section_begin|>",
+    "<|tool_call_begin|>",
+    "<|channel|>commentary",
+    "<atem:invoke",
+    "<minimax:tool_call>",
+    "<invoke name=",
+    "<seed:tool_call>",
+    "<|action_start|>",
+    "<|START_ACTION|>",
+    "<|tools_prefix|>",
+    "<longcat_tool_call>",
+    "<TOOLCALL>",
+    "functools[",
+)
+_MARK = re.compile("|".join(map(re.escape, CALL_BEGINNINGS)))
+# What may stand between a mark and the name of a tool.
+_BETWEEN = r"(?:[\W_]|\b(?:call|calls|function|functions|name|tool|tool_name|type|to|sep|plugin|invoke)\b){0,60}?"
+_FENCE = r"(?P<fence>```[\w-]*[ \t]*\n\s*)?"
+_JSON_LINE = re.compile(rf"^[ \t]*{_FENCE}(?=[\[{{])", re.MULTILINE)
+_NAMES = ("name", "tool_name", "tool", "function", "action", "function_name", "recipient_name")
+_ARGUMENTS = ("arguments", "parameters", "args", "kwargs", "input", "action_input", "tool_input", "params")
+
+
+def find_mark(text: str) -> re.Match[str] | None:
+    """The first mark by which a call begins, of whatever dialect."""
+    return _MARK.search(text)
+
+
+def find_attempt(text: str, tools: Sequence[Mapping[str, Any]], alone: bool) -> tuple[int, str] | None:
+    """Where a call in another spelling begins, and what is wrong with it; None if there is none.
+
+    Args:
+        text: What a dialect has taken for text.
+        tools: JSON schemas.
+        alone: Whether the turn has no calls of its own.
+    """
+    names = tuple(str(tool.get("function", tool).get("name", "")) for tool in tools)
+    names = tuple(sorted({name for name in names if name}, key=len, reverse=True))
+    mark = next((mark for mark in _MARK.finditer(text) if _goes_on(text, mark, names)), None)
+    if mark is not None:
+        return mark.start(), f"{mark.group()} does not call a tool here"
+    return _unmarked(text, names) if alone and names else None
+
+
+def _goes_on(text: str, mark: re.Match[str], names: tuple[str, ...]) -> bool:
+    """Whether a mark begins a call, and is not only spoken of."""
+    line = text.rfind("\n", 0, mark.start()) + 1
+    if mark.group().endswith("[") or not text[max(line, mark.start() - 80) : mark.start()].strip():
+        return True
+    after = text[mark.end() : mark.end() + 200].lstrip()
+    return after[:1] in ("{", "[", "(") or bool(re.match("<[^/]", after)) or bool(names and _name(names).match(after))
+
+
+@lru_cache(64)
+def _name(names: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(rf"{_BETWEEN}(?<!\w)(?:{'|'.join(map(re.escape, names))})(?!\w)")
+
+
+def _unmarked(text: str, names: tuple[str, ...]) -> tuple[int, str] | None:
+    for start, value in (found for found in (json_at_start(text), json_at_end(text)) if found is not None):
+        if called := next((name for name in _called(value) if name in names), None):
+            return start, f"this JSON does not call {called} here"
+    some = "|".join(map(re.escape, names))
+    line = re.compile(rf"^[ \t]*{_FENCE}(?P<code>\[?[ \t]*(?P<name>{some})\()", re.MULTILINE)
+    for code in islice(line.finditer(text), 3):
+        written = text[code.start("code") :].strip()
+        written = written.removesuffix("```").strip() if code["fence"] else written
+        whole = not text[: code.start()].strip() and written.endswith((")", ")]"))
+        if whole or read_python_calls(written, "")[0].error is None:
+            return code.start(), f"Python does not call {code['name']} here"
+    ended = text.rstrip()
+    for name in names:
+        if ended.endswith(f"</{name}>") and name not in ("answer", "think"):
+            opened = re.compile(rf"^[ \t]*<{re.escape(name)}>", re.MULTILINE).search(ended)
+            if opened is not None:
+                return opened.start(), f"<{name}> does not call a tool here"
+    react = re.compile(rf"^Action:[ \t]*(?P<name>{some})[ \t]*\n+Action Input:", re.MULTILINE).search(text)
+    return (react.start(), f"Action: does not call {react['name']} here") if react else None
+
+
+def json_at_start(text: str) -> tuple[int, Any] | None:
+    """The JSON value that a text begins with, perhaps in a code fence; its start is 0."""
+    match = re.compile(rf"\s*{_FENCE}(?=[\[{{])").match(text)
+    if match is None:
+        return None
+    try:
+        value, end = load_json_at(text, match.end())
+    except (ValueError, RecursionError):
+        return None
+    after = text[end:].lstrip(" \t")
+    return (0, value) if not after or after[0] in "\n;" or (match["fence"] and after.startswith("```")) else None
+
+
+def json_at_end(text: str) -> tuple[int, Any] | None:
+    """The JSON value that a text ends with, on lines of its own and perhaps in a code fence; and where it begins."""
+    at = 0
+    while match := _JSON_LINE.search(text, at):
+        try:
+            value, end = load_json_at(text, match.end())
+        except json.JSONDecodeError as error:
+            at = max(error.pos, match.end() + 1)
+            continue
+        except (ValueError, RecursionError):
+            return None
+        if text[end:].strip() in ("", "```" if match["fence"] else "", ";"):
+            return match.start(), value
+        at = max(end, match.end() + 1)
+    return None
+
+
+def _called(value: Any) -> Iterator[str]:
+    """The names of tools that a JSON value says to call, in whatever words."""
+    for one in value if isinstance(value, list) else [value]:
+        if not isinstance(one, dict):
+            continue
+        for key in ("function", "function_call", "tool_call", "tool_calls", "tool_uses"):
+            if isinstance(one.get(key), dict | list):
+                yield from _called(one[key])
+        name = next((one[key] for key in _NAMES if isinstance(one.get(key), str)), None)
+        if name is not None and any(key in one for key in _ARGUMENTS):
+            yield name.removeprefix("functions.")
+        if len(one) == 1 and isinstance(next(iter(one.values())), dict):
+            yield next(iter(one))

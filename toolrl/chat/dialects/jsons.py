@@ -1,0 +1,139 @@
+"""Calls as JSON: reading it strictly, the shape of a call, and writing it so that no mark is found inside."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from toolrl.types import ToolCall
+
+# What a call may hold beside its name and its arguments.
+_BESIDE = {"name", "type", "id", "index", "tool_call_id"}
+
+
+def load_json(text: str) -> Any:
+    """Decode JSON as its standard has it.
+
+    Raises:
+        ValueError: It is none, gives a name twice, or has a number that JSON has not.
+        RecursionError: It is nested too deeply.
+    """
+    return _STRICT.decode(text)
+
+
+def load_json_at(text: str, start: int) -> tuple[Any, int]:
+    """Decode the JSON value that begins at a position; and where it ends.
+
+    Raises:
+        ValueError: There is none; see `load_json`.
+        RecursionError: It is nested too deeply.
+    """
+    while start < len(text) and text[start] in " \t\r\n":
+        start += 1
+    return _STRICT.raw_decode(text, start)
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return value
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_number, parse_constant=_no_number)
+
+
+def json_call(value: Any, raw: str, keys: tuple[str, str] = ("name", "arguments")) -> ToolCall:
+    """Check the shape `{"name": str, "arguments": object}` of a decoded call."""
+    name_key, arguments_key = keys
+    if not isinstance(value, dict):
+        return ToolCall("", error=f'a tool call must be a JSON object with "{name_key}" and "{arguments_key}"', raw=raw)
+    name = value.get(name_key)
+    if not isinstance(name, str) or not name:
+        return ToolCall("", error=f'the tool call has no "{name_key}"', raw=raw)
+    if arguments_key not in value and (others := value.keys() - _BESIDE - {name_key}):
+        return ToolCall(name, error=f'the tool call has {_quoted(others)} but no "{arguments_key}"', raw=raw)
+    arguments = value.get(arguments_key, {})
+    if not isinstance(arguments, dict):
+        return ToolCall(name, error=f'"{arguments_key}" must be a JSON object', raw=raw)
+    return ToolCall(name, arguments, raw=raw)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name[:40]}"' for name in sorted(names)[:3])
+
+
+def read_json_call(text: str, raw: str, keys: tuple[str, str] = ("name", "arguments")) -> ToolCall:
+    """Read one call."""
+    try:
+        value = load_json(text)
+    except (ValueError, RecursionError) as error:
+        return ToolCall("", error=f"the tool call is not valid JSON: {error}", raw=raw)
+    return json_call(value, raw, keys)
+
+
+def json_calls(
+    values: Any, raw: str, keys: tuple[str, str] = ("name", "arguments"), id_key: str = "id"
+) -> list[ToolCall]:
+    """The calls of a decoded list, or of a single object, with the ids that they have."""
+    values = values if isinstance(values, list) else [values]
+    if not values:
+        return [ToolCall("", error="the list of tool calls is empty", raw=raw)]
+    ids = [value.get(id_key) if isinstance(value, dict) else None for value in values]
+    calls = [json_call(value, raw, keys) for value in values]
+    return [replace(call, id=id if isinstance(id, str) else "") for call, id in zip(calls, ids, strict=True)]
+
+
+def named_call(name: str, arguments_text: str, raw: str) -> ToolCall:
+    """A call whose name stands outside of the JSON of its arguments."""
+    if not name:
+        return ToolCall("", error="the tool call has no name", raw=raw)
+    try:
+        arguments = load_json(arguments_text)
+    except (ValueError, RecursionError) as error:
+        return ToolCall(name, error=f"the arguments of {name} are not valid JSON: {error}", raw=raw)
+    if not isinstance(arguments, dict):
+        return ToolCall(name, error=f"the arguments of {name} must be a JSON object", raw=raw)
+    return ToolCall(name, arguments, raw=raw)
+
+
+def write_json_text(value: Any) -> str:
+    """JSON on one line, letters as they are.
+
+    Raises:
+        ValueError: JSON has no such value.
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def write_json(value: Any, marks: Sequence[str]) -> str:
+    """JSON in which no mark can be found: its first character is escaped, which in a JSON string means the same.
+
+    Raises:
+        ValueError: JSON has no such value.
+    """
+    text = write_json_text(value)
+    for mark in marks:
+        text = text.replace(mark, f"\\u{ord(mark[0]):04x}{mark[1:]}")
+    return text
+
+
+def write_lists(calls: Sequence[ToolCall], write: Callable[[list[ToolCall]], str]) -> list[str]:
+    """The well-formed calls in one list, malformed ones after it as they were sampled."""
+    good = [call for call in calls if call.error is None]
+    return [*([write(good)] if good else []), *(call.raw for call in calls if call.error is not None)]

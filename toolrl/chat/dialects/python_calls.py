@@ -1,0 +1,153 @@
+"""A list of calls as Python writes it, with named arguments. Nothing is evaluated."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from typing import Any
+
+from toolrl.chat.dialects.scanning import PYTHON_STRING, Scanner
+from toolrl.types import ToolCall
+
+
+def read_python_calls(text: str, raw: str) -> list[ToolCall]:
+    """The calls of a Python list, or of lines without brackets.
+
+    Names are what stands before a parenthesis or an equals sign, so that `from="x"` and `my-tool()` are read, as models
+    write them. Values are literals, or JSON's `true`, `false` and `null`. What is wrong with one is wrong with all.
+    """
+    try:
+        return _Reader(text).calls(raw)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)
+        return [ToolCall("", error=f"the tool call is not valid Python: {reason}", raw=raw)]
+
+
+class _Reader:
+    """Goes through the text of a list of calls."""
+
+    _name = re.compile(r"\s*([^\s\[\](){},='\";]+)\s*\(")
+    _key = re.compile(r"\s*([^\s\[\](){},='\";]+)\s*=(?!=)")
+
+    def __init__(self, text: str):
+        self._text = text.strip()
+        self._scanner = Scanner(self._text, PYTHON_STRING)
+
+    def calls(self, raw: str) -> list[ToolCall]:
+        """All calls.
+
+        Raises:
+            ValueError: This is no list of calls.
+            SyntaxError: A value is no Python.
+        """
+        text = self._text
+        bracketed = text.startswith("[")
+        at, end = (1, len(text) - 1) if bracketed else (0, len(text))
+        if bracketed and not text.endswith("]"):
+            raise ValueError("the list of calls is not closed with ]")
+        calls = list[ToolCall]()
+        while at < end:
+            if match := re.compile(r"\s+").match(text, at, end):
+                at = match.end()
+                continue
+            name = self._name.match(text, at, end)
+            if name is None:
+                raise ValueError(f"{text[at : at + 40]!r} is not a call with named arguments")
+            arguments, at = self._arguments(name.group(1), name.end(), end)
+            calls.append(ToolCall(name.group(1), arguments, raw=raw))
+            separator = re.compile(r"[ \t]*(?:,|;|\n|\Z)" if not bracketed else r"\s*(?:,|\Z)").match(text, at, end)
+            if separator is None:
+                raise ValueError(f"{text[at : at + 40]!r} follows a call")
+            at = separator.end()
+        if not calls:
+            raise ValueError("the list of calls is empty")
+        return calls
+
+    def _arguments(self, name: str, at: int, end: int) -> tuple[dict[str, Any], int]:
+        arguments: dict[str, Any] = {}
+        while True:
+            closing = re.compile(r"\s*\)").match(self._text, at, end)
+            if closing:
+                return arguments, closing.end()
+            key = self._key.match(self._text, at, end)
+            if key is None:
+                raise ValueError(f"the arguments of {name} must be named")
+            if key.group(1) in arguments:
+                raise ValueError(f"the parameter {key.group(1)} of {name} is given twice")
+            stop = self._end_of_value(key.end(), end)
+            arguments[key.group(1)] = _value(self._text[key.end() : stop])
+            at = stop + (self._text[stop] == ",")
+
+    def _end_of_value(self, at: int, end: int) -> int:
+        """Where the comma or the parenthesis after a value stands."""
+        depth = 0
+        while found := self._scanner.find(at, ("(", "[", "{", ")", "]", "}", ",")):
+            place, mark = found
+            if place >= end:
+                break
+            if not depth and mark in ",)":
+                return place
+            if not depth and mark in "]}":
+                break
+            depth += 1 if mark in "([{" else -1 if mark in ")]}" else 0
+            at = place + 1
+        raise ValueError("a call is not closed with )")
+
+
+_STRING = re.compile(PYTHON_STRING, re.DOTALL)
+_LINE_BREAKS = {"\n": "\\n", "\r": "\\r"}
+_ESCAPE_OR_BREAK = re.compile(r"\\.|[\n\r]", re.DOTALL)
+
+
+def _value(text: str) -> Any:
+    text = _STRING.sub(lambda found: _on_one_line(found.group()), text.strip())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of escapes that Python does not know
+        return _literal(ast.parse(text, mode="eval").body)
+
+
+def _on_one_line(string: str) -> str:
+    """A line break in a string is what models mean by it, where Python asks for three quotes."""
+    if string[:3] in ('"""', "'''"):
+        return string
+    return _ESCAPE_OR_BREAK.sub(lambda found: _LINE_BREAKS.get(found.group(), found.group()), string)
+
+
+_NAMES = {"true": True, "false": False, "null": None}
+
+
+def _literal(node: ast.expr) -> Any:
+    """The JSON value that an expression writes.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    match node:
+        case ast.Constant(value=None | bool() | int() | str() as value):
+            return value
+        case ast.Constant(value=float() as value) if abs(value) < float("inf"):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value) as operand):
+            if not isinstance(value, bool):
+                return -_literal(operand)
+        case ast.Name(id=name) if name in _NAMES:
+            return _NAMES[name]
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_literal(item) for item in items]
+        case ast.Dict(keys=keys, values=values):
+            names = [_literal(key) if key is not None else None for key in keys]
+            if all(isinstance(name, str) for name in names) and len(set(names)) == len(names):
+                return dict(zip(names, map(_literal, values), strict=True))
+    raise ValueError(f"{ast.unparse(node)[:80]} is not a literal")
+
+
+# ---- writing
+
+
+def write_python_call(call: ToolCall, marks: tuple[str, ...]) -> str:
+    """`name(key=value)`, marks inside strings escaped."""
+    text = f"{call.name}({', '.join(f'{key}={value!r}' for key, value in call.arguments.items())})"
+    for mark in marks:
+        text = text.replace(mark, f"\\x{ord(mark[0]):02x}{mark[1:]}")
+    return text

@@ -1,0 +1,87 @@
+"""Calls written as Python does, with named arguments: Llama 3.2 and 4, LFM2, OLMo 3."""
+
+from __future__ import annotations
+
+import re
+
+from toolrl.chat.dialects.base import Dialect
+from toolrl.chat.dialects.blocks import BlockDialect
+from toolrl.chat.dialects.jsons import write_lists
+from toolrl.chat.dialects.python_calls import read_python_calls, write_python_call
+from toolrl.chat.dialects.scanning import PYTHON_STRING
+from toolrl.chat.dialects.values import Parameters, Schemas
+from toolrl.types import Message, ToolCall
+
+
+class PythonicDialect(Dialect):
+    """A Python list of calls, which is the whole turn: `[search(query="x"), now()]`.
+
+    A turn with marks around it is one, whatever is in them. Source: Meta's prompt format for Llama 3.2 and 4.
+    """
+
+    name = "llama3-pythonic"
+    form = "[TOOL(PARAMETER=VALUE)]"
+    marks = ("<|python_start|>", "<|python_end|>")
+    ends = ("<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>")
+    _bare = re.compile(r"\[\s*([^\s\[\](){},='\"]+)\(")
+
+    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
+        """A turn that begins with a call in brackets, or with the opening mark, is calls only; any other is text."""
+        body = text.strip()
+        marked, begun = body.startswith(self.marks[0]), self._bare.match(body)
+        if not marked and not begun:
+            return text, []
+        calls = read_python_calls(body.removeprefix(self.marks[0]).removesuffix(self.marks[1]), body)
+        meant = marked or not tools or calls[0].error is None or (begun and Parameters(tools, begun.group(1)).known)
+        return ("", calls) if meant else (text, [])
+
+    def write(self, message: Message) -> str:
+        """The text if there are no calls, else the calls; the form has no room for both."""
+        return "".join(write_lists(message.tool_calls, self._write_list)) or message.content
+
+    def _write_list(self, calls: list[ToolCall]) -> str:
+        return f"[{', '.join(write_python_call(call, self.hidden) for call in calls)}]"
+
+
+class LfmDialect(BlockDialect):
+    """The same list between `<|tool_call_start|>` and `<|tool_call_end|>`, with text around it.
+
+    Source: trl/chat_templates/lfm2_2_5.jinja.
+    """
+
+    name = "lfm2"
+    form = "<|tool_call_start|>[TOOL(PARAMETER=VALUE)]<|tool_call_end|>"
+    block = marks = ("<|tool_call_start|>", "<|tool_call_end|>")
+    strings = PYTHON_STRING
+    _between = ("[", ", ", "]")
+
+    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
+        """A list of calls."""
+        return read_python_calls(body, raw)
+
+    def write(self, message: Message) -> str:
+        """The text, then all calls in one block."""
+        return "".join([message.content, *write_lists(message.tool_calls, self.write_block)])
+
+    def write_block(self, calls: list[ToolCall]) -> str:
+        """All calls."""
+        opening, between, closing = self._between
+        written = between.join(write_python_call(call, self.hidden) for call in calls)
+        return f"{self.block[0]}{opening}{written}{closing}{self.block[1]}"
+
+    def write_thinking(self, thinking: str) -> str:
+        """Without line breaks."""
+        return f"<think>{thinking}</think>"
+
+
+class OlmoDialect(LfmDialect):
+    """A call on each line between `<function_calls>` tags.
+
+    Source: vLLM's examples/tool_chat_template_olmo3.jinja and olmo3_tool_parser.py.
+    """
+
+    name = "olmo3"
+    form = "<function_calls>\nTOOL(PARAMETER=VALUE)\n</function_calls>"
+    block = marks = ("<function_calls>", "</function_calls>")
+    ends = ("<|im_end|>",)
+    _between = ("\n", "\n", "\n")

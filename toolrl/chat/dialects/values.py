@@ -1,0 +1,186 @@
+"""Values that stand between tags as they are, without quotes: what a schema makes of a text, and marks inside of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toolrl.chat.dialects.jsons import load_json, write_json_text
+
+Schemas = Sequence[Mapping[str, Any]]
+Schema = Mapping[str, Any] | bool
+
+_PYTHON_CONSTANTS = {"True": True, "False": False, "None": None}
+_DEEPEST = 16  # levels of a schema that are looked into, and references that are followed
+
+
+class Parameters:
+    """The parameters of a tool by name, with what its schemas refer to."""
+
+    def __init__(self, tools: Schemas, name: str):
+        """Find the tool; one that is unknown has no parameters."""
+        functions = [tool.get("function", tool) for tool in tools]
+        found = next((function for function in functions if function.get("name") == name), None)
+        self.known = found is not None
+        self._root = (found or {}).get("parameters") or {}
+        properties = self._root.get("properties") if isinstance(self._root, Mapping) else None
+        self.schemas: dict[str, Any] = dict(properties) if isinstance(properties, Mapping) else {}
+        required = _as_list(self._root.get("required", [])) if isinstance(self._root, Mapping) else []
+        self.required = [name for name in required if name in self.schemas]
+
+    def value(self, name: str, text: str) -> Any:
+        """The value of an argument that was written as a bare text."""
+        return typed_value(text, self.schemas.get(name), self._root)
+
+
+def typed_value(text: str, schema: Schema | None, root: Any = None) -> Any:
+    """The value that a text without quotes stands for.
+
+    What the schema takes decides: the text itself where it takes that alone, else what the text says as JSON, or as
+    Python's `True`, `False` and `None`. Where it takes both (`int | str`, `str | None`), `12` is a number and `null`
+    nothing, as vLLM and SGLang read them. Only types, `enum`, `const` and how they are put together are looked at: that
+    a number is too large is for the tool to say.
+
+    Args:
+        text: What stands between the tags.
+        schema: Of the argument; None if it is unknown.
+        root: The schema that `$ref` refers to.
+    """
+    stripped = text.strip()
+    if stripped in _PYTHON_CONSTANTS:
+        value = _PYTHON_CONSTANTS[stripped]
+    else:
+        try:
+            value = load_json(text)
+        except (ValueError, RecursionError):
+            return text
+    if not isinstance(schema, Mapping) or not schema:
+        return value
+    if not isinstance(value, str) and _takes(schema, value, root):
+        return value
+    if _takes(schema, text, root) or "string" in _kinds(schema, root):
+        return text
+    return value
+
+
+def _takes(schema: Any, value: Any, root: Any, depth: int = 0) -> bool:
+    """Whether a value has a type that a schema allows, at every level."""
+    if not isinstance(schema, Mapping) or depth > _DEEPEST:
+        return schema is not False
+    if "$ref" in schema and not _takes(_resolve(schema["$ref"], root), value, root, depth + 1):
+        return False
+    if value is None and schema.get("nullable") is True:
+        return True
+    kinds = _as_list(schema["type"]) if "type" in schema else None
+    if kinds is not None and not any(kind in kinds for kind in _kinds_of(value)):
+        return False
+    if "const" in schema and not _same(schema["const"], value):
+        return False
+    if "enum" in schema and not any(_same(choice, value) for choice in _as_list(schema["enum"])):
+        return False
+    for key, enough in (("allOf", all), ("anyOf", any), ("oneOf", any)):
+        branches = _as_list(schema[key]) if key in schema else []
+        if branches and not enough(_takes(branch, value, root, depth + 1) for branch in branches):
+            return False
+    if isinstance(value, dict):
+        properties = schema.get("properties")
+        properties = properties if isinstance(properties, Mapping) else {}
+        rest = schema.get("additionalProperties", True)
+        required = _as_list(schema.get("required", []))
+        return all(key in value for key in required) and all(
+            _takes(properties.get(key, rest), item, root, depth + 1) for key, item in value.items()
+        )
+    if isinstance(value, list):
+        first, rest = _as_list(schema.get("prefixItems", [])), schema.get("items", True)
+        schemas = [*first[: len(value)], *[rest] * (len(value) - len(first))]
+        return all(_takes(item_schema, item, root, depth + 1) for item_schema, item in zip(schemas, value, strict=True))
+    return True
+
+
+def _kinds(schema: Any, root: Any, depth: int = 0) -> set[str]:
+    """The types that a schema names, in it or in its branches."""
+    if not isinstance(schema, Mapping) or depth > _DEEPEST:
+        return set()
+    kinds = {kind for kind in _as_list(schema.get("type", [])) if isinstance(kind, str)}
+    for choice in [*_as_list(schema.get("enum", [])), *([schema["const"]] if "const" in schema else [])]:
+        kinds |= set(_kinds_of(choice)) if "type" not in schema else set()
+    branches = [branch for key in ("allOf", "anyOf", "oneOf") for branch in _as_list(schema.get(key, []))]
+    if "$ref" in schema:
+        branches.append(_resolve(schema["$ref"], root))
+    return kinds.union(*(_kinds(branch, root, depth + 1) for branch in branches))
+
+
+def _kinds_of(value: Any) -> tuple[str, ...]:
+    """The names that JSON Schema has for a value's type."""
+    match value:
+        case None:
+            return ("null",)
+        case bool():
+            return ("boolean",)
+        case int():
+            return ("integer", "number")
+        case float():
+            return ("integer", "number") if value.is_integer() else ("number",)
+        case str():
+            return ("string",)
+        case list():
+            return ("array",)
+    return ("object",)
+
+
+def _same(first: Any, second: Any) -> bool:
+    return _kinds_of(first)[-1] == _kinds_of(second)[-1] and bool(first == second)
+
+
+def _resolve(reference: Any, root: Any) -> Any:
+    """What `#/$defs/Name` refers to; whatever cannot be found takes everything."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return True
+    place = root
+    for part in reference.removeprefix("#").strip("/").split("/"):
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(place, Mapping) and key in place:
+            place = place[key]
+        elif isinstance(place, list) and key.isdecimal() and int(key) < len(place):
+            place = place[int(key)]
+        elif part:
+            return True
+    return place
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def write_value(value: Any) -> str:
+    """An argument without quotes: a string as it is, anything else as JSON."""
+    return value if isinstance(value, str) else write_json_text(value)
+
+
+# ---- marks inside of values
+
+
+def hide(text: str, marks: Sequence[str]) -> str:
+    """Write the first character of marks inside a value as HTML does, `<` as `&lt;`; `show` inverts it for any text."""
+    return re.sub(_with_ampersands(marks), lambda found: _hide_once(found.group()), text)
+
+
+def show(text: str, marks: Sequence[str]) -> str:
+    """Undo `hide`: `&lt;/parameter>` is `</parameter>`, `&amp;lt;/parameter>` is `&lt;/parameter>`; all else stays."""
+    return re.sub(_with_ampersands(marks), lambda found: _show_once(found.group()), text) if "&" in text else text
+
+
+def _hide_once(mark: str) -> str:
+    return "&lt;" + mark[1:] if mark.startswith("<") else "&amp;" + mark[1:]
+
+
+def _show_once(mark: str) -> str:
+    if mark.startswith("&amp;"):
+        return "&" + mark[len("&amp;") :]
+    return "<" + mark[len("&lt;") :] if mark.startswith("&lt;") else mark
+
+
+def _with_ampersands(marks: Sequence[str]) -> str:
+    """A mark as it is or hidden any number of times. All marks begin with `<`."""
+    return "(?:<|&(?:amp;)*+lt;)(?:" + "|".join(re.escape(mark[1:]) for mark in marks) + ")"
