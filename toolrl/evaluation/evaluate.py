@@ -135,7 +135,7 @@ def task_info(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """
     facts: dict[str, Any] = {}
     for name in FACTS:
-        value = metadata.get(name)
+        value: Any = metadata.get(name)
         value = value.item() if getattr(value, "ndim", None) == 0 else value  # a number of NumPy's
         value = value.value if isinstance(value, Enum) else value
         fits = False
