@@ -153,3 +153,58 @@ def test_a_generated_task_depends_on_the_seed_and_its_index_only() -> None:
     assert list(long[:3]) == list(short)
     assert len({task.prompt for task in long}) == 9
     assert TaskSet.generate(make, 3, seed=2)[0] != short[0]
+
+
+# ---- from what people have at hand
+
+
+def test_rows_are_tasks_whatever_holds_them() -> None:
+    import datasets
+    import pandas
+    import pyarrow
+
+    rows = [dict(zip(("id", "prompt", "answer", "level"), row, strict=True)) for row in ("apx1", "bqy2")]
+    rows = [{**row, "level": int(row["level"])} for row in rows]
+    expected = [Task("a", "p", "x", {"level": 1}), Task("b", "q", "y", {"level": 2})]
+    holders: list[Any] = [rows, iter(rows), tuple(rows), (row for row in rows), expected]
+    holders += [datasets.Dataset.from_list(rows), pandas.DataFrame(rows), pyarrow.Table.from_pylist(rows)]
+    holders += [datasets.Dataset.from_list(rows).to_iterable_dataset()]
+    for holder in holders:
+        assert list(TaskSet(holder)) == expected
+
+
+def test_a_row_without_an_id_has_its_place_and_a_prompt_may_be_one_user_message() -> None:
+    message = [{"role": "user", "content": "p"}]
+    assert list(TaskSet([{"prompt": message, "answer": 1, "id": None}])) == [Task("0", "p", 1)]
+    with pytest.raises(TaskError, match="task 0: the prompt must be text"):
+        TaskSet([{"prompt": [{"role": "system", "content": "s"}, *message], "answer": 1}])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("tasks.jsonl", r"got 'tasks.jsonl'; TaskSet.read\(...\) reads a file"),
+        ({"train": [], "test": []}, "got a mapping of 'train', 'test'; choose one"),
+        (Task("t", "p"), "got a single Task"),
+        (None, "got a single NoneType"),
+        ([("p", "a")], "task 0 must be a Task, or a row with prompt and answer, got tuple"),
+        ([{"prompt": "p"}], "task 0: field 'answer' is missing; it has: prompt"),
+        ([{"prompt": "p", "answer": 1}, "q"], "task 1 must be a Task, .* got str: 'q'"),
+        ([], "at least one task"),
+    ],
+)
+def test_what_are_no_tasks_is_said(given: Any, message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        TaskSet(given)
+
+
+def test_a_function_that_reads_rows_must_return_a_task(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "tasks.jsonl", row())
+    with pytest.raises(TaskError, match="line 1: the function that reads rows must return a Task, got dict"):
+        TaskSet.read(path, lambda row, index: row)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_none_or_fewer_cannot_be_taken(count: int) -> None:
+    with pytest.raises(TaskError, match="at least one task must be taken"):
+        tasks(3).take(count)

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from fractions import Fraction
 from typing import Any
 
+import numpy
 import pytest
 
-from toolrl import Episode, Limits, Message, Sample, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
+from toolrl import (
+    Episode,
+    Limits,
+    Message,
+    Sample,
+    Score,
+    StopReason,
+    Task,
+    TaskError,
+    ToolCall,
+    ToolFailure,
+    ToolResult,
+)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +108,56 @@ def test_messages_have_the_form_that_chat_templates_expect() -> None:
         "tool_call_id": "call_1_0",
     }
     assert Message("user", "hi").to_dict() == {"role": "user", "content": "hi"}
+
+
+# ---- wrong types, where they enter
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0, "p"), "id must be text that is not empty, got 0 \\(int\\); write Task\\(str"),
+        (("", "p"), "id must be text that is not empty, got '' \\(str\\)"),
+        ((None, "p"), "id must be text that is not empty, got None"),
+        (("t", None), "the prompt must be text, got None"),
+        (("t", 5), "the prompt must be text, got 5 \\(int\\)"),
+        (("t", b"p"), "the prompt must be text"),
+        (("t", [Message("user", "p")]), "the prompt must be text.*it is one user message"),
+        (("t", {"role": "user"}), "the prompt must be text.*it is one user message"),
+        (("t", "p", "a", None), "metadata must be a mapping"),
+        (("t", "p", "a", [("a", 1)]), "metadata must be a mapping"),
+        (("t", "p", "a", {1: "one"}), "metadata must be a mapping whose keys are texts"),
+        (("t", "p\ud800"), "the prompt of task 't' has a lone surrogate at 1"),
+        (("t\udfff", "p"), "the id of task .* has a lone surrogate"),
+    ],
+)
+def test_a_task_of_wrong_types_is_refused_where_it_is_made(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(TaskError, match=message):
+        Task(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"value": "1"}, r"Score.value must be a number, got '1' \(str\)"),
+        ({"value": [1.0]}, r"Score.value must be a number"),
+        ({"value": 1 + 2j}, r"Score.value must be a number"),
+        ({"value": 1.0, "answer": 42}, r"Score.answer must be text or None, got 42 \(int\); write answer=str"),
+        ({"value": 1.0, "reason": None}, r"Score.reason must be text, got None"),
+        ({"value": 1.0, "parts": {1: 1.0}}, r"Score.parts must map names"),
+        ({"value": 1.0, "parts": [("a", 1.0)]}, r"Score.parts must map names"),
+        ({"value": 1.0, "parts": {"a": "b"}}, r"Score.parts\['a'\] must be a number, got 'b'"),
+    ],
+)
+def test_a_score_of_wrong_types_is_refused_where_it_is_made(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        Score(**fields)
+
+
+def test_numbers_of_other_libraries_become_floats() -> None:
+    score = Score(numpy.float32(0.5), {"a": numpy.int64(3), "b": True, "c": Fraction(1, 4)})
+    assert json.dumps([score.value, score.parts]) == '[0.5, {"a": 3.0, "b": 1.0, "c": 0.25}]'
+    with pytest.raises(ValueError, match=r"Score.value must be finite"):
+        Score(10**400)
+    with pytest.raises(ValueError, match=r"Score.value must be finite, got a huge number"):
+        Score(10**5000)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from toolrl.rollout import RolloutEngine as RolloutEngine, RolloutRequest as RolloutRequest
     from toolrl.rows import is_file_name as is_file_name, read_rows as read_rows
     from toolrl.spaces import UnicodeText as UnicodeText
-    from toolrl.tasks import TaskSet as TaskSet
+    from toolrl.tasks import TaskSet as TaskSet, of_split as of_split
     from toolrl.tools import Tool as Tool, per_episode as per_episode, per_run as per_run, tool as tool
     from toolrl.trajectory import (
         Trajectory as Trajectory,
@@ -67,7 +67,7 @@ _EXPORTS = {
     "toolrl.rollout": "RolloutEngine RolloutRequest",
     "toolrl.rows": "is_file_name read_rows",
     "toolrl.spaces": "UnicodeText",
-    "toolrl.tasks": "TaskSet",
+    "toolrl.tasks": "TaskSet of_split",
     "toolrl.tools": "Tool per_episode per_run tool",
     "toolrl.trajectory": "Trajectory TrajectoryWriter read_trajectories",
     "toolrl.types": "Episode Limits Message Role Sample Sampling Score StopReason Task ToolCall ToolFailure ToolResult",

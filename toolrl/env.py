@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
-import functools
-import importlib.metadata
+import logging
 import math
 import operator
 import os
+import re
 import sys
 import threading
 import traceback
@@ -20,7 +19,8 @@ import gymnasium
 
 from toolrl.chat.dialects import Dialect, HermesDialect
 from toolrl.episode import EpisodeSession, Reward
-from toolrl.errors import ConfigError, EnvironmentNotFound, TaskError
+from toolrl.errors import ConfigError, TaskError
+from toolrl.registry import creator_of, import_module_of, settings_of, unknown
 from toolrl.spaces import UnicodeText
 from toolrl.tasks import TaskSet
 from toolrl.tools.definition import Tool
@@ -32,6 +32,7 @@ from toolrl.waiting import noting, run_loop
 T = TypeVar("T")
 
 MAX_TEXT_CHARACTERS = 100_000
+_log = logging.getLogger(__name__)
 
 
 class ToolEnv(gymnasium.Env[str, str]):
@@ -55,7 +56,7 @@ class ToolEnv(gymnasium.Env[str, str]):
     def __init__(
         self,
         *,
-        tasks: TaskSet | Iterable[Task],
+        tasks: TaskSet | Iterable[Task | Mapping[str, Any]],
         reward: Reward,
         tools: Iterable[Tool | Callable[..., Any]] = (),
         system_prompt: str = "",
@@ -64,11 +65,12 @@ class ToolEnv(gymnasium.Env[str, str]):
         dialect: Dialect | None = None,
         template_options: Mapping[str, Any] | None = None,
         render_mode: str | None = None,
+        split: str | None = None,
     ):
         """Put an environment together.
 
         Args:
-            tasks: What can be asked.
+            tasks: What can be asked; rows too, see `TaskSet`.
             reward: `(task, episode) -> Score | float`, sync or async; None means unscorable. See
                 `toolrl.rewards`.
             tools: Tools, or plain typed functions.
@@ -80,6 +82,8 @@ class ToolEnv(gymnasium.Env[str, str]):
             template_options: Variables of the chat template for every episode, such as `{"enable_thinking": False}`;
                 a task's own are in its `metadata["template_options"]`.
             render_mode: "ansi" makes `render()` return the conversation as text.
+            split: "train" or "test" keeps only those of `tasks`; every fifth is held out for "test", by a hash of its
+                prompt. None keeps all, as for an environment that has splits of its own.
         """
         self.tasks = tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
         self.toolbox = Toolbox(tools)
@@ -95,6 +99,18 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._run_scope = ResourceScope()
         self._session: EpisodeSession | None = None
         self._conversation: Sequence[Message] = ()
+        self._undivided = 0
+        if split is not None:
+            self.keep_split(split)
+
+    def keep_split(self, split: str) -> None:
+        """Keep the tasks of one split only: "train" or "test", every fifth by a hash of its prompt.
+
+        Raises:
+            ConfigError: There is no such split.
+            TaskError: No task is left.
+        """
+        self.tasks, self._undivided = self.tasks.of_split(split), len(self.tasks)
 
     # ---- the engine's face
 
@@ -144,6 +160,11 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._session = self.open_episode(task)
         self._conversation = self._session.messages
         return task.prompt, {"task_id": task.id, "system_prompt": self.system_prompt, "tools": self.toolbox.schemas}
+
+    @property
+    def task(self) -> Task | None:
+        """What the episode in progress asks; None between episodes."""
+        return None if self._session is None else self._session.task
 
     def _task_at(self, index: Any) -> Task:
         try:
@@ -201,37 +222,46 @@ class ToolEnv(gymnasium.Env[str, str]):
 def make(env_id: str, **settings: Any) -> ToolEnv:
     """`gymnasium.make(env_id, **settings).unwrapped`, with an error that names near matches.
 
+    Args:
+        env_id: As registered; `my_envs:mine/Shopping-v0` imports the module `my_envs` first, which registers it.
+        settings: Of the environment. Where it takes no `split`, its tasks are divided, see `ToolEnv`.
+
     Raises:
         EnvironmentNotFound: No environment has that id.
         ConfigError: It is not a toolrl environment, or does not take these settings.
+        TaskError: It has too few tasks for the split.
     """
-    load_plugins()
+    creator = creator_of(env_id)
+    if creator is None and import_module_of(env_id) in gymnasium.registry:
+        raise ConfigError(f"{env_id} is registered without an entry_point; name its class there")
     try:
-        env = gymnasium.make(env_id, disable_env_checker=True, **settings).unwrapped
+        env = _create(env_id, settings)
     except gymnasium.error.Error as error:
-        if env_id in gymnasium.registry:
+        if creator is not None:
             raise
-        ours = sorted(name for name in gymnasium.registry if name.startswith("toolrl/"))
-        near = difflib.get_close_matches(env_id, ours, n=3, cutoff=0.4) or ours
-        raise EnvironmentNotFound(f"no environment {env_id!r}; did you mean {', '.join(near)}? ({error})") from None
+        raise unknown(env_id, error) from None
     except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if refused is None or refused[1] not in settings:
             raise
-        raise ConfigError(f"{env_id} does not take these settings: {error}") from None
+        if refused[1] != "split":
+            taken = ", ".join(settings_of(creator)) if creator is not None else ""
+            raise ConfigError(f"{env_id} does not take these settings: {refused[1]!r}; it takes: {taken}") from None
+        env = _create(env_id, {name: value for name, value in settings.items() if name != "split"})
+        if isinstance(env, ToolEnv):
+            env.keep_split(settings["split"])
     if not isinstance(env, ToolEnv):
         raise ConfigError(f"{env_id} is a {type(env).__name__}, not a toolrl.ToolEnv")
+    if env._undivided:
+        _log.warning(
+            "%s has no splits of its own: every fifth task is held out for 'test', and %r has %d of %d",
+            env_id, settings.get("split"), len(env.tasks), env._undivided,
+        )  # fmt: skip
     return env
 
 
-@functools.cache
-def load_plugins() -> None:
-    """Register the environments of installed packages: entry points of the group `gymnasium.envs`.
-
-    Gymnasium itself stopped reading that group in 1.0.
-    """
-    for entry_point in importlib.metadata.entry_points(group="gymnasium.envs"):
-        if entry_point.module.split(".")[0] != "gymnasium":
-            entry_point.load()()
+def _create(env_id: str, settings: Mapping[str, Any]) -> Any:
+    return gymnasium.make(env_id, disable_env_checker=True, **settings).unwrapped
 
 
 def call(tool_name: str, /, **arguments: Any) -> Message:

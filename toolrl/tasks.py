@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import random
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
-from toolrl.errors import TaskError
+from toolrl.errors import ConfigError, TaskError
 from toolrl.rows import read_rows
 from toolrl.types import Task
 
+T = TypeVar("T")
 RowToTask = Callable[[dict[str, Any], int], Task]
 
 
 class TaskSet(Sequence[Task]):
     """An immutable sequence of tasks with unique ids."""
 
-    def __init__(self, tasks: Iterable[Task]):
+    def __init__(self, tasks: Iterable[Task | Mapping[str, Any]]):
         """Collect tasks.
 
+        Args:
+            tasks: Tasks, or rows as `task_from_row` reads them: a list of dicts, a `datasets.Dataset`, a pandas frame.
+
         Raises:
-            TaskError: There are none, or two share an id.
+            TaskError: There are none, two share an id, or something is neither a task nor a row.
         """
-        self._tasks = tuple(tasks)
+        self._tasks = tuple(_collect(tasks))
         self._by_id = {task.id: task for task in self._tasks}
         if not self._tasks:
             raise TaskError("a task set needs at least one task, got none")
@@ -66,7 +71,13 @@ class TaskSet(Sequence[Task]):
         return TaskSet(tasks)
 
     def take(self, count: int) -> TaskSet:
-        """The first `count` tasks, or all if there are fewer."""
+        """The first `count` tasks, or all if there are fewer.
+
+        Raises:
+            TaskError: `count` is below 1.
+        """
+        if count < 1:
+            raise TaskError(f"at least one task must be taken, got {count!r}")
         return TaskSet(self._tasks[:count])
 
     def split(self, test_fraction: float, seed: int = 0) -> tuple[TaskSet, TaskSet]:
@@ -76,6 +87,18 @@ class TaskSet(Sequence[Task]):
         if not 0 < cut < len(tasks):
             raise TaskError(f"test_fraction={test_fraction} leaves one side of {len(tasks)} tasks empty")
         return tasks[:cut], tasks[cut:]
+
+    def of_split(self, split: str) -> TaskSet:
+        """The tasks of "train" or of "test": every fifth is held out, by a hash of its prompt.
+
+        Raises:
+            ConfigError: There is no such split.
+            TaskError: No task is left for it.
+        """
+        chosen = list(of_split(self._tasks, lambda task: task.prompt, split))
+        if not chosen:
+            raise TaskError(f"no task is left for split={split!r}: all of {len(self)} ask the same; give further ones")
+        return TaskSet(chosen)
 
     @classmethod
     def generate(cls, make: Callable[[random.Random, int], Task], size: int, seed: int) -> TaskSet:
@@ -100,20 +123,91 @@ class TaskSet(Sequence[Task]):
         return cls(_to_task(row, index, to_task or task_from_row, place) for index, (place, row) in rows)
 
 
-def task_from_row(row: dict[str, Any], index: int) -> Task:
-    """Read a row with the fields `prompt`, `answer` and optionally `id`; the others become metadata."""
+def of_split(items: Iterable[T], text: Callable[[T], str], split: str) -> Iterator[T]:
+    """Those items that belong to a split, where a file or an environment has only one set of them.
+
+    Every fifth is held out for "test", by a hash of its text: whatever else is added, a task keeps its side, and two
+    that ask the same are on one side. Of a few that are all on one side, one text is moved to the other.
+
+    Raises:
+        ConfigError: There is no such split.
+    """
+    if split not in ("train", "test"):
+        raise ConfigError(f"split must be 'train' or 'test', got {split!r}")
+    waiting: list[T] = []
+    sides: set[bool] = set()
+    for item in items:
+        if len(sides) == 2:
+            if _in_test(text(item)) == (split == "test"):
+                yield item
+            continue
+        waiting.append(item)
+        sides.add(_in_test(text(item)))
+        if len(sides) == 2:
+            yield from (early for early in waiting if _in_test(text(early)) == (split == "test"))
+    if len(sides) == 1:
+        texts = {_plain(text(item)) for item in waiting}
+        moved = min(texts, key=lambda one: (zlib.crc32(one.encode()), one)) if len(texts) > 1 else None
+        stays = sides == {split == "test"}
+        yield from (item for item in waiting if (_plain(text(item)) != moved) == stays)
+
+
+def _in_test(text: str) -> bool:
+    return zlib.crc32(_plain(text).encode()) % 5 == 0
+
+
+def _plain(text: str) -> str:
+    """What two texts that ask the same have in common."""
+    return " ".join(text.casefold().split())
+
+
+def task_from_row(row: Mapping[str, Any], index: int) -> Task:
+    """Read a row with the fields `prompt`, `answer` and optionally `id`; the others become metadata.
+
+    A prompt may be a list with one user message, as in TRL's conversational data sets.
+    """
     row = dict(row)
-    return Task(str(row.pop("id", index)), row.pop("prompt"), row.pop("answer"), row)
+    prompt, answer, id = row.pop("prompt"), row.pop("answer"), row.pop("id", None)
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], Mapping) and prompt[0]["role"] == "user":
+        prompt = prompt[0]["content"]
+    return Task(str(index if id is None else id), prompt, answer, row)
 
 
-def _to_task(row: dict[str, Any], index: int, to_task: RowToTask, place: str) -> Task:
+def _collect(tasks: Any) -> Iterator[Task]:
+    """Tasks as they are, rows read."""
+    if hasattr(tasks, "itertuples"):  # a pandas frame: its items are its columns
+        tasks = tasks.to_dict("records")
+    for method in ("to_dicts", "to_pylist"):  # a frame of polars, a table of Arrow's
+        if hasattr(tasks, method):
+            tasks = getattr(tasks, method)()
+    if isinstance(tasks, (str, Path)):
+        raise TaskError(f"tasks must be tasks or rows, got {str(tasks)!r}; TaskSet.read(...) reads a file or a hub set")
+    if isinstance(tasks, Mapping):
+        names = ", ".join(map(repr, list(tasks)[:5]))
+        raise TaskError(
+            f"tasks must be a list of tasks or rows, got a mapping of {names}; choose one, or list its rows"
+        )
+    if not isinstance(tasks, Iterable):
+        raise TaskError(f"tasks must be tasks or rows, got a single {type(tasks).__name__}: {tasks!r:.80}")
+    for index, item in enumerate(tasks):
+        if isinstance(item, Task):
+            yield item
+        elif isinstance(item, Mapping):
+            yield _to_task(item, index, task_from_row, f"task {index}")
+        else:
+            raise TaskError(
+                f"task {index} must be a Task, or a row with prompt and answer, got {type(item).__name__}: {item!r:.80}"
+            )
+
+
+def _to_task(row: Mapping[str, Any], index: int, to_task: Callable[[Any, int], Task], place: str) -> Task:
     try:
         task = to_task(row, index)
     except KeyError as error:
-        fields = ", ".join(row)
+        fields = ", ".join(map(str, row))
         raise TaskError(f"{place}: field {error} is missing; it has: {fields}") from None
     except TaskError as error:
         raise TaskError(f"{place}: {error}") from None
-    if not isinstance(task.prompt, str):
-        raise TaskError(f"{place}: the prompt must be text, got {task.prompt!r}")
+    if not isinstance(task, Task):
+        raise TaskError(f"{place}: the function that reads rows must return a Task, got {type(task).__name__}")
     return task

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from toolrl.errors import TaskError
+
 Role = Literal["system", "user", "assistant", "tool"]
 
 
@@ -25,13 +27,39 @@ class Task:
         prompt: The user's message.
         answer: What the verifier compares with; JSON-serialisable. Never rendered.
         metadata: Facts about the task for people and metrics (difficulty, `needs_tool`, ...), and
-            the oracle's solution. Never rendered.
+            the oracle's solution. Never rendered. Those named in `toolrl.evaluation.FACTS` are recorded with each
+            episode.
+
+    Raises:
+        TaskError: A field has another type, or the prompt cannot be written as UTF-8.
     """
 
     id: str
     prompt: str
     answer: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        id: Any = self.id
+        prompt: Any = self.prompt
+        if not isinstance(id, str) or not id:
+            raise TaskError(f"a task's id must be text that is not empty, got {_shown(id)}; write Task(str(...), ...)")
+        if not isinstance(prompt, str):
+            remedy = ""
+            if isinstance(prompt, (Mapping, Sequence)):
+                remedy = "; it is one user message: a system message is the environment's system_prompt="
+            raise TaskError(f"the prompt must be text, got {_shown(prompt)} (task {id!r}){remedy}")
+        if not isinstance(self.metadata, Mapping) or not all(isinstance(key, str) for key in self.metadata):
+            raise TaskError(
+                f"metadata must be a mapping whose keys are texts, got {_shown(self.metadata)} (task {self.id!r})"
+            )
+        for name, text in (("id", self.id), ("prompt", self.prompt)):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise TaskError(
+                    f"the {name} of task {self.id!r} has a lone surrogate at {error.start}, which is no text"
+                ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +279,10 @@ class Score:
         parts: Named components, for people and metrics. `correct` (0 or 1) is read as success.
         answer: The answer as extracted from the final message.
         reason: One line that says why.
+
+    Raises:
+        ValueError: A number is not finite.
+        TypeError: A field has another type. Numbers of NumPy and the like become floats.
     """
 
     value: float | None
@@ -259,11 +291,16 @@ class Score:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        if self.value is not None and not math.isfinite(self.value):
-            raise ValueError(f"Score.value must be finite, got {self.value!r}")
-        for name, number in self.parts.items():
-            if number is None or not math.isfinite(number):
-                raise ValueError(f"Score.parts[{name!r}] must be finite, got {number!r}")
+        if self.value is not None:
+            object.__setattr__(self, "value", _finite("Score.value", self.value))
+        if not isinstance(self.parts, Mapping) or not all(isinstance(name, str) for name in self.parts):
+            raise TypeError(f"Score.parts must map names, which are texts, to numbers, got {_shown(self.parts)}")
+        parts = {name: _finite(f"Score.parts[{name!r}]", number) for name, number in self.parts.items()}
+        object.__setattr__(self, "parts", parts)
+        if not (self.answer is None or isinstance(self.answer, str)):
+            raise TypeError(f"Score.answer must be text or None, got {_shown(self.answer)}; write answer=str(...)")
+        if not isinstance(self.reason, str):
+            raise TypeError(f"Score.reason must be text, got {_shown(self.reason)}")
 
     @property
     def success(self) -> bool | None:
@@ -271,3 +308,31 @@ class Score:
         if self.value is None:
             return None
         return self.parts.get("correct", self.value) > 0
+
+
+def _finite(name: str, number: Any) -> float:
+    """A number as a float; whatever calls itself one may be given, but no text."""
+    try:
+        if isinstance(number, (str, bytes)):
+            raise TypeError
+        value = float(number)
+    except OverflowError:
+        value = math.inf
+    except (TypeError, ValueError):
+        if number is None:
+            raise ValueError(f"{name} must be finite, got None") from None
+        raise TypeError(f"{name} must be a number, got {_shown(number)}") from None
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {_shown(number)}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value of the wrong type in an error: what it is, and its beginning."""
+    if value is None:
+        return "None"
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        text = "a huge number"
+    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"

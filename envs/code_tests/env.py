@@ -10,7 +10,7 @@ from toolrl.rewards import code_reward
 from toolrl.tools import python_tool
 from toolrl_envs.code_tests.formats import Problem
 from toolrl_envs.code_tests.sources import load_problems
-from toolrl_envs.common import CALL_COST, Split, check_split
+from toolrl_envs.common import CALL_COST, Split, check_size, check_split
 
 SYSTEM_PROMPT = (
     "Solve the task in Python; hidden tests decide. You may try code with the tool first. End with the whole program "
@@ -57,6 +57,7 @@ class CodeTestsEnv(ToolEnv):
             TaskError: The file is missing or broken.
         """
         check_split(split)
+        check_size(size)
         reward = code_reward(
             partial=partial, call_cost=call_cost, test_seconds=test_seconds, total_seconds=total_seconds
         )

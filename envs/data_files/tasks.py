@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolrl import ConfigError, Task, TaskError, TaskSet
-from toolrl_envs.common import Split
+from toolrl_envs.common import Split, check_size, check_split
 from toolrl_envs.data_files.problems import KINDS, PACKAGE_KINDS, Problem
 
 MAX_ROWS = 10_000
@@ -23,10 +23,10 @@ def generated(split: Split, size: int, seed: int, rows: int, parquet: bool) -> T
         ConfigError: `rows` or `size` is out of its range.
         TaskError: No further task could be drawn.
     """
+    check_split(split)
+    check_size(size)
     if not 10 <= rows <= MAX_ROWS:
         raise ConfigError(f"rows must be from 10 to {MAX_ROWS}, got {rows!r}")
-    if size < 1:
-        raise ConfigError(f"size must be at least 1, got {size!r}")
     kinds = [*KINDS, *(PACKAGE_KINDS if parquet else ())]
     prompts: set[str] = set()
     tasks = []
@@ -62,7 +62,7 @@ def files_of(task: Task) -> Mapping[str, bytes]:
     return problem_of(task.metadata["kind"], task.metadata["source"], task.metadata["rows"]).files
 
 
-def from_row(row: dict[str, Any], index: int) -> Task:
+def from_row(row: dict[str, Any], key: str) -> Task:
     """Read a row with `prompt` (or `question`), `answer` and `files`, an object of texts by path.
 
     Raises:
@@ -76,8 +76,10 @@ def from_row(row: dict[str, Any], index: int) -> Task:
     files = {path: text for path, text in files.items() if text is not None}
     if not all(isinstance(text, str) for text in files.values()):
         raise TaskError("files must be an object of texts by path, got something else than a text in it")
-    prompt = row["prompt"] if "prompt" in row else row["question"]
+    prompt = row["prompt"] if row.get("prompt") is not None else row["question"]
+    if row["answer"] is None:
+        raise TaskError("the answer is null")
     metadata = {"kind": "read", "needs_tool": True, "files": files}
     if row.get("code"):
         metadata["code"] = row["code"]
-    return Task(str(row.get("id", index)), prompt, str(row["answer"]), metadata)
+    return Task(key if row.get("id") is None else str(row["id"]), prompt, str(row["answer"]), metadata)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolrl import ConfigError, Task, TaskError, TaskSet
-from toolrl_envs.common import Split
+from toolrl_envs.common import Split, check_size
 from toolrl_envs.database.company import OPEN_STATUSES, STATUSES, TODAY, WAREHOUSES, Row, Rows, company, total_cents
 
 Call = tuple[str, dict[str, Any]]
@@ -69,8 +69,7 @@ def make_tasks(split: Split, difficulty: int, size: int, seed: int, kinds: Seque
     """
     if difficulty not in range(1, MAX_DIFFICULTY + 1):
         raise ConfigError(f"difficulty must be from 1 to {MAX_DIFFICULTY}, got {difficulty!r}")
-    if size < 1:
-        raise ConfigError(f"size must be at least 1, got {size!r}")
+    check_size(size)
     chosen = _choose_kinds(kinds, difficulty)
     tasks: dict[str, Task] = {}
     for index in range(size):

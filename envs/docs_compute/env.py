@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, call, say
 from toolrl.rewards import answer_reward, numbers_equal
 from toolrl.tools import python_tool, search_tool
-from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_split, opener
+from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_size, check_split, opener
 from toolrl_envs.docs_search import facts as documentation
 
 OPERATIONS = {"times": "*", "plus": "+", "minus": "-"}
@@ -47,6 +47,7 @@ class DocsComputeEnv(ToolEnv):
             render_mode: See `ToolEnv`.
         """
         check_split(split)
+        check_size(size)
         search = search_tool(
             opener(retriever), k=documentation.RESULTS, snippet_characters=documentation.SNIPPET_CHARACTERS
         )

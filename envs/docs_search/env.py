@@ -10,7 +10,7 @@ from typing import Any
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, call, say
 from toolrl.rewards import answer_reward, exact_match
 from toolrl.tools import search_tool
-from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_split, opener
+from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_size, check_split, opener
 from toolrl_envs.docs_search.facts import RESULTS, SNIPPET_CHARACTERS, Fact, FactKind, facts
 
 WORDINGS: dict[FactKind, tuple[str, ...]] = {
@@ -46,6 +46,7 @@ class DocsSearchEnv(ToolEnv):
             render_mode: See `ToolEnv`.
         """
         check_split(split)
+        check_size(size)
         super().__init__(
             tasks=documentation_tasks(split, size, seed),
             tools=[search_tool(opener(retriever), k=RESULTS, snippet_characters=SNIPPET_CHARACTERS)],

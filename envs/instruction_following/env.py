@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolrl import ConfigError, Limits, Message, Task, TaskSet, ToolEnv, say
+from toolrl import Limits, Message, Task, TaskSet, ToolEnv, is_file_name, say
 from toolrl.rewards import ifeval_task, instructions_reward
 from toolrl.rewards.instructions import Mode, count_words, instructions_of
-from toolrl_envs.common import CALL_COST, Split, belongs, check_split
+from toolrl_envs.common import CALL_COST, Split, check_size, check_split, check_unused, read_tasks
 from toolrl_envs.instruction_following.requests import generate
 from toolrl_envs.instruction_following.topics import sentences_about
 from toolrl_envs.instruction_following.writer import write
@@ -55,8 +54,8 @@ class InstructionFollowingEnv(ToolEnv):
             MissingExtra: An instruction is about languages, and langdetect is not installed.
         """
         check_split(split)
-        if data is not None and kinds is not None:
-            raise ConfigError("kinds= says what to generate; leave it out where data= is given")
+        check_size(size)
+        check_unused(data, kinds=kinds)
         super().__init__(
             tasks=generate(split, size, seed, kinds) if data is None else load(str(data), split, size, seed),
             tools=[word_count],
@@ -79,11 +78,8 @@ def word_count(text: str) -> int:
 
 def load(data: str, split: Split, size: int, seed: int) -> TaskSet:
     """Read requests in IFEval's format, and draw at most `size` of them."""
-    tasks = TaskSet.read(data.replace("{split}", split), ifeval_task)
-    chosen = [task for task in tasks if "{split}" in data or belongs(task.id, split)]
-    if not chosen:
-        raise ConfigError(f"data={data!r} has no request for split={split!r}")
-    return TaskSet(random.Random(f"{split}/{seed}").sample(chosen, len(chosen))[:size])
+    hub_split = "" if is_file_name(data) else "train"  # IFEval's only one
+    return read_tasks(data, ifeval_task, split, size=size, seed=seed, hub_split=hub_split)
 
 
 def solve(task: Task) -> Sequence[Message]:

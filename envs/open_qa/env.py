@@ -11,7 +11,7 @@ from toolrl import ConfigError, Limits, Message, Task, TaskSet, ToolEnv, call, s
 from toolrl.rewards import Metric, qa_reward
 from toolrl.search import BM25Retriever, Retriever
 from toolrl.tools import search_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split, opener
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split, check_unused, opener
 from toolrl_envs.open_qa.formats import Question
 from toolrl_envs.open_qa.sources import corpus_of, load_questions
 
@@ -27,7 +27,8 @@ class OpenQAEnv(ToolEnv):
         split: Split = "train",
         *,
         data: str | Path | None = None,
-        test_split: str = "validation",
+        test_split: str = "",
+        hub_split: str = "",
         retriever: str | Callable[[], Retriever] = "",
         metric: Metric = "em",
         size: int = 2000,
@@ -44,7 +45,8 @@ class OpenQAEnv(ToolEnv):
             data: A `.json`, `.jsonl` or `.parquet` file, or a set on the Hugging Face hub, as
                 "hotpotqa/hotpot_qa:distractor"; None is the small set that comes with the package. "{split}" in a
                 file's name stands for the split; without it every fifth question is held out for "test".
-            test_split: What "test" is called on the hub.
+            test_split: What "test" is called on the hub; "validation" by default.
+            hub_split: The only split of a set on the hub, which is divided as a file is.
             retriever: What is searched: a name (see `toolrl.search.open_retriever`), or what opens it, once per run;
                 by default BM25 over the passages of the questions.
             metric: "em" or "f1"; see `toolrl.rewards.qa_reward`.
@@ -61,8 +63,9 @@ class OpenQAEnv(ToolEnv):
             TaskError: The file is missing or broken; names the line and the field.
         """
         check_split(split)
+        check_unused(data, test_split=test_split, hub_split=hub_split)
         reward = qa_reward(metric, call_cost=call_cost)
-        questions = load_questions(data, split, size, seed, test_split=test_split)
+        questions = load_questions(data, split, size, seed, test_split=test_split, hub_split=hub_split)
         if isinstance(retriever, str):
             retriever = opener(retriever) if retriever else _open_passages(questions, data)
         super().__init__(

@@ -2,61 +2,45 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from toolrl import ConfigError, TaskError, is_file_name, read_rows
 from toolrl.search import Document
-from toolrl_envs.common import Split, belongs, lot
+from toolrl_envs.common import Split, read_split
 from toolrl_envs.open_qa.formats import Question, read_question
 
 _OWN = Path(__file__).parent / "data" / "{split}.jsonl"
 
 
 def load_questions(
-    data: str | Path | None, split: Split, size: int, seed: int, *, test_split: str = "validation"
+    data: str | Path | None, split: Split, size: int, seed: int, *, test_split: str = "", hub_split: str = ""
 ) -> list[Question]:
-    """Read questions, and draw at most `size` of them.
+    """Read questions, and draw at most `size` of them; see `toolrl_envs.common.read_split`.
 
     Args:
-        data: What `toolrl.read_rows` reads, or None for the small set that comes with the package. With "{split}" in
-            a file's name, that stands for the split; else every fifth question of a file is held out for "test".
+        data: None for the small set that comes with the package.
         split: "train" or "test".
         size: At most so many.
         seed: Fixes their choice and order.
-        test_split: What the test split is called on the hub: that of many sets comes without answers.
-
-    Raises:
-        TaskError: There is no such file, or a row is broken; names the line and the field.
-        ConfigError: The set cannot be loaded from the hub, or no question is left for the split.
+        test_split: What the test split is called on the hub: "validation", since that of many sets has no answers.
+        hub_split: The only split of a set on the hub.
     """
-    name = str(_OWN if data is None else data)
-    shared = is_file_name(name) and "{split}" not in name
-    rows = read_rows(name.replace("{split}", split), split=test_split if split == "test" else "train")
-    drawn = heapq.nsmallest(size, _of_split(rows, split if shared else None), key=lambda q: lot(q.id, split, seed))
-    if not drawn:
-        raise ConfigError(f"data={name!r} has no answerable question for split={split!r}")
-    return drawn
 
+    def read(row: dict[str, Any], key: str) -> Question | None:
+        return read_question(row)
 
-def _of_split(rows: Iterator[tuple[str, dict[str, Any]]], split: Split | None) -> Iterator[Question]:
-    """The questions of one split of a shared file, or all; a row that is there twice once."""
-    texts: dict[str, str] = {}
-    for place, row in rows:
-        try:
-            question = read_question(row)
-        except TaskError as error:
-            raise TaskError(f"{place}: {error}") from None
-        if question is None or (split is not None and not belongs(question.id, split)):
-            continue
-        if question.id not in texts:
-            texts[question.id] = question.text
-            yield question
-        elif texts[question.id] != question.text:
-            raise TaskError(f"{place}: another question has the id {question.id!r} too")
+    return read_split(
+        _OWN if data is None else data,
+        read,
+        lambda question: question.text,
+        split,
+        size=size,
+        seed=seed,
+        test_split=test_split,
+        hub_split=hub_split,
+        default_test_split="validation",
+    )
 
 
 def corpus_of(questions: list[Question]) -> list[Document]:

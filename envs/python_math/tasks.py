@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolrl import Task, TaskError, TaskSet
-from toolrl_envs.common import Split
+from toolrl import ConfigError, Task, TaskError, TaskSet
+from toolrl_envs.common import Split, check_size, check_split
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,14 @@ def generated(split: Split, size: int, seed: int, easy_share: float) -> TaskSet:
         size: Number of tasks; there are fewer if the easy ones are used up.
         seed: Fixes the draw.
         easy_share: Share of problems that need no tool.
+
+    Raises:
+        ConfigError: A setting is out of its range.
     """
+    check_split(split)
+    check_size(size)
+    if not 0 <= easy_share <= 1:
+        raise ConfigError(f"easy_share is a share from 0 to 1, got {easy_share!r}")
     rng = random.Random(f"{split}/{seed}")
     easy: dict[str, Task] = {}
     hard: dict[str, Task] = {}
@@ -183,26 +190,27 @@ def _task(kind: Kind, a: int, b: int, prompt: str) -> Task:
     return Task(f"{kind.name}-{zlib.crc32(prompt.encode()):08x}", prompt, str(answer), metadata)
 
 
-def from_row(row: dict[str, Any], index: int) -> Task:
+def from_row(row: dict[str, Any], key: str) -> Task:
     """Read a row of a GSM8K-style (`question`, `answer` with `####`) or MATH-style set (`problem`, `solution`).
 
-    Plain rows with `prompt` (or `question`, `problem`) and `answer` are read too.
+    Plain rows with `prompt` (or `question`, `problem`) and `answer` are read too. A field that is null is not there.
 
     Raises:
         KeyError: There is no problem, or neither an answer nor a solution.
         TaskError: The solution gives no answer.
     """
-    prompt = row[next((name for name in ("problem", "prompt") if name in row), "question")]
-    text = str(row["answer"] if "answer" in row else row["solution"])
+    prompt = row[next((name for name in ("problem", "prompt") if row.get(name) is not None), "question")]
+    has_answer = row.get("answer") is not None
+    text = str(row["answer"] if has_answer else row["solution"])
     if "####" in text:
         answer = text.rsplit("####", 1)[1].strip().replace(",", "")
     elif (boxed := last_boxed(text)) is not None:
         answer = boxed
-    elif "answer" in row:
+    elif has_answer:
         answer = text.strip()
     else:
         raise TaskError(f"the solution has neither '####' nor \\boxed{{}}: {text[-80:]!r}")
-    return Task(str(row.get("id", index)), prompt, answer, {"kind": "read", "needs_tool": True})
+    return Task(key if row.get("id") is None else str(row["id"]), prompt, answer, {"kind": "read", "needs_tool": True})
 
 
 def last_boxed(text: str) -> str | None:

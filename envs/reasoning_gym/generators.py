@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolrl import ConfigError, MissingExtra, Task
-from toolrl_envs.common import Split
+from toolrl_envs.common import Split, check_size
 from toolrl_envs.reasoning_gym.guards import is_safe_to_score
 
 # Item i of a generator with seed s is drawn from seed s + i: each split and seed has a range of its own.
@@ -51,8 +51,7 @@ def draw(split: Split, configs: Mapping[str, Mapping[str, Any]], size: int, seed
         MissingExtra: reasoning-gym is not installed.
         ConfigError: There is no such generator, it does not take the settings, or has no problem.
     """
-    if size < 1:
-        raise ConfigError(f"size must be positive, got {size}")
+    check_size(size)
     streams = [_stream(split, name, config, seed) for name, config in configs.items()]
     problems: list[Problem] = []
     while streams and len(problems) < size:

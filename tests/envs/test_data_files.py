@@ -103,7 +103,8 @@ def test_tasks_with_their_files_are_read(tmp_path: Path) -> None:
     files = {"data/a.csv": "x,y\n1,2\n", "ü.txt": "ü"}
     row = {"question": "Sum of x and y?", "answer": 3, "files": files, "id": "own", "code": "print(1 + 2)"}
     other = {"prompt": "What?", "answer": "b", "files": {"b.txt": "b", "a.csv": None}}
-    env = toolrl.make("toolrl/DataFiles-v0", data=write(tmp_path / "d.jsonl", row, other))
+    write(tmp_path / "train.jsonl", row, other)
+    env = toolrl.make("toolrl/DataFiles-v0", data=tmp_path / "{split}.jsonl")
     task = env.tasks.by_id("own")
     assert run(env, task, "print(open('data/a.csv').read().split()[1], open('ü.txt', encoding='utf-8').read())") == [
         "1,2 ü"
@@ -111,7 +112,7 @@ def test_tasks_with_their_files_are_read(tmp_path: Path) -> None:
     for action in map(HermesDialect().format, env.oracle(task)):
         info = env.step(action)[4]
     assert info["score"]["parts"]["correct"] == 1.0
-    assert run(env, env.tasks[1], "import os; os.listdir()") == ["['b.txt']"]
+    assert run(env, env.tasks.by_id("train-1"), "import os; os.listdir()") == ["['b.txt']"]
     env.close()
 
 

@@ -204,7 +204,7 @@ def test_a_page_of_several_questions_is_there_once_and_namesakes_have_ids_of_the
         ({**HOTPOT, "supporting_facts": [[5, 1]]}, "field 'supporting_facts' must be a list of"),
         ({**HOTPOT, "paragraphs": [{"title": "t"}]}, "field 'paragraphs': expected a passage"),
         ([1], "expected a JSON object, got list"),
-        ({**HOTPOT, "question": "Another?"}, "another question has the id '5a7' too"),
+        ({**HOTPOT, "question": "Another?"}, "another row has the id '5a7' too"),
     ],
 )
 @pytest.mark.parametrize("name", ["train.jsonl", "train.json"])
@@ -231,7 +231,7 @@ def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
 
 def test_a_file_without_questions_for_a_split_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "q.jsonl", {**FORMATS["musique"], "answerable": False})
-    with pytest.raises(ConfigError, match="no answerable question for split='train'"):
+    with pytest.raises(ConfigError, match="has nothing for split='train'"):
         env_of(path)
 
 

@@ -24,20 +24,24 @@ MATH = [
 
 def env_from(folder: Path, rows: list[dict[str, str]]) -> ToolEnv:
     pytest.importorskip("math_verify", reason="read data is graded by the extra `math`")
-    path = folder / "problems.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return make("toolrl/PythonMath-v0", data=str(path))
+    path = folder / "problems-train.jsonl"
+    path.write_text("".join(json.dumps({"id": f"row{n}", **row}) + "\n" for n, row in enumerate(rows)))
+    return make("toolrl/PythonMath-v0", data=str(path).replace("train", "{split}"))
+
+
+def answers(env: ToolEnv) -> list[str]:
+    return [env.tasks.by_id(f"row{n}").answer for n in range(len(env.tasks))]
 
 
 def solve(env: ToolEnv, index: int, answer: str) -> float:
-    env.reset(options={"task": index})
+    env.reset(options={"task": f"row{index}"})
     return env.step(f"<answer>{answer}</answer>")[1]
 
 
 def test_gsm8k_rows_are_answered_by_what_stands_behind_the_last_hashes(tmp_path: Path) -> None:
     env = env_from(tmp_path, GSM8K)
-    assert [task.answer for task in env.tasks] == ["72", "1234"]
-    assert env.tasks[0].prompt == GSM8K[0]["question"]
+    assert answers(env) == ["72", "1234"]
+    assert env.tasks.by_id("row0").prompt == GSM8K[0]["question"]
     assert [solve(env, 0, "72"), solve(env, 0, "72.0"), solve(env, 0, "24"), solve(env, 1, "1,234")] == [
         1.0,
         1.0,
@@ -48,26 +52,27 @@ def test_gsm8k_rows_are_answered_by_what_stands_behind_the_last_hashes(tmp_path:
 
 def test_math_rows_are_answered_by_the_last_box(tmp_path: Path) -> None:
     env = env_from(tmp_path, MATH)
-    assert [task.answer for task in env.tasks] == [r"\frac{1}{2}", "42", "x^2"]
+    assert answers(env) == [r"\frac{1}{2}", "42", "x^2"]
     assert [solve(env, 0, r"\frac{1}{2}"), solve(env, 1, "42"), solve(env, 1, "41")] == [1.0, 1.0, 0.0]
 
 
 def test_a_row_keeps_its_id_and_else_is_named_by_its_place(tmp_path: Path) -> None:
-    env = env_from(tmp_path, [{"prompt": "p", "answer": "1", "id": "mine"}, {"prompt": "q", "answer": "2"}])
-    assert [task.id for task in env.tasks] == ["mine", "1"]
+    rows = [{"prompt": "p", "answer": "1", "id": "mine"}, {"prompt": "q", "answer": "2", "id": None}]
+    env = env_from(tmp_path, rows)  # type: ignore[arg-type]
+    assert {task.id for task in env.tasks} == {"mine", "train-1"}
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
         ({"problem": "p", "solution": "left to the reader"}, "line 2: the solution has neither '####' nor"),
-        ({"solution": r"\boxed{1}"}, "line 2: field 'question' is missing; it has: solution"),
-        ({"question": "p"}, "line 2: field 'solution' is missing; it has: question"),
+        ({"solution": r"\boxed{1}"}, "line 2: field 'question' is missing; it has: id, solution"),
+        ({"question": "p"}, "line 2: field 'solution' is missing; it has: id, question"),
         ({"question": None, "answer": "1"}, "line 2: the prompt must be text, got None"),
     ],
 )
 def test_a_row_without_a_problem_or_an_answer_is_named(tmp_path: Path, row: dict[str, str], message: str) -> None:
-    with pytest.raises(TaskError, match=rf"problems\.jsonl, {message}"):
+    with pytest.raises(TaskError, match=rf"problems-train\.jsonl, {message}"):
         env_from(tmp_path, [GSM8K[0], row])
 
 
@@ -110,7 +115,8 @@ def test_answers_to_read_data_are_compared_as_mathematics_and_to_generated_probl
     env = env_from(tmp_path, MATH)
     assert [solve(env, 0, answer) for answer in ("1/2", r"\dfrac12", "0.5", "2", "1, 1/2")] == [1.0, 1.0, 1.0, 0.0, 0.0]
     assert [solve(env, 2, answer) for answer in ("x*x", "2x")] == [1.0, 0.0]
-    env.reset(options={"task": 0})
+    env.reset(options={"task": "row0"})
     assert env.step(r"So it is $\boxed{\tfrac{1}{2}}$.")[1] == 1.0
     generated = make("toolrl/PythonMath-v0", size=5)
-    assert solve(generated, 0, f"{generated.tasks[0].answer} + 0") == 0.0
+    generated.reset(options={"task": 0})
+    assert generated.step(f"<answer>{generated.tasks[0].answer} + 0</answer>")[1] == 0.0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from enum import Enum
 from typing import Any
 
+import numpy
 import pytest
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from toolrl import Message, Renderer, Sample, ScriptedPolicy, Task, ToolCall, ToolEnv, ToolFailure, call, say
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.evaluation import before_after_table, bootstrap_interval, evaluate, report_table, summarise, wilson_interval
+from toolrl.evaluation.evaluate import task_info
 from toolrl.trajectory import Trajectory, Turn
 from toolrl.types import Score, StopReason, ToolResult
 
@@ -168,3 +172,27 @@ def test_the_table_of_a_report_has_a_column_for_each_k() -> None:
     (row,) = cells_of(report_table({"env": report}))
     assert report.pass_at == {1: 0.25, 2: 0.5, 4: 1.0}
     assert row == ["env", "12", "0.25 [0.11, 0.67]", "0.50", "1.00", "0.25", "double 1.00", "-", "-", "0"]
+
+
+def test_facts_of_a_task_are_recorded_as_plain_values_and_its_secrets_are_not() -> None:
+    class Level(Enum):
+        HARD = "hard"
+
+    metadata = {
+        "difficulty": numpy.int64(3), "level": Level.HARD, "needs_tool": numpy.bool_(True), "topic": "x" * 1000,
+        "kind": {"a": 1}, "steps": 2**60, "hops": float("nan"), "solution": "42",
+    }  # fmt: skip
+    facts = task_info(metadata)
+    assert facts == {"difficulty": 3, "level": "hard", "needs_tool": True}
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_what_the_run_says_goes_before_a_tasks_fact_of_the_same_name() -> None:
+    seen: list[Trajectory] = []
+    env = ToolEnv(
+        tasks=[Task("t", "p", "a", {"source": "book", "kind": "k"})],
+        reward=lambda task, episode: 1.0,
+        oracle=lambda task: [say("a")],
+    )
+    evaluate({"e": env}, None, None, tasks=1, on_trajectory=seen.append, info={"mode": "eval", "source": "run"})
+    assert seen[0].info == {"mode": "eval", "source": "run", "kind": "k"}

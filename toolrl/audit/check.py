@@ -75,7 +75,7 @@ def _run(name: str, check: Check, subject: Subject, env: ToolEnv, tasks: Sequenc
     promise = (check.__doc__ or name).splitlines()[0]
     if reason := options_of(env).excused.get(name):
         return CheckResult(name, promise, skipped=f"excused: {reason}")
-    if name == "splits" and not subject.takes("split"):
+    if name == "splits" and not subject.has_splits:
         return CheckResult(name, promise, skipped="it takes no split=")
     try:
         return CheckResult(name, promise, tuple(check(subject, env, tasks)))

@@ -42,9 +42,14 @@ def check_determinism(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> 
     remedy = "draw from self.np_random or a random.Random(seed) of your own; never from time, hash() or a set's order"
     starts = []
     for seed in _SEEDS:
-        (first, first_info), (second, second_info) = env.reset(seed=seed), env.reset(seed=seed)
+        (first, first_info), first_task = env.reset(seed=seed), env.task
+        (second, second_info), second_task = env.reset(seed=seed), env.task
         if first != second or first_info.get("task_id") != second_info.get("task_id"):
             message = f"reset(seed={seed}) gave {first[:80]!r}, then {second[:80]!r}"
+            yield Finding("determinism", message, remedy, str(first_info.get("task_id", "")))
+            break
+        if difference := _difference(first_task, second_task):
+            message = f"reset(seed={seed}) gave two tasks with the same prompt: {difference}"
             yield Finding("determinism", message, remedy, str(first_info.get("task_id", "")))
             break
         starts.append(first)
@@ -55,10 +60,25 @@ def check_determinism(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> 
             )
     if subject.can_be_made:
         with subject.open() as again:
-            if list(again.tasks) != list(env.tasks):
-                both = zip(env.tasks, again.tasks, strict=False)
-                odd = next((task.id for task, other in both if task != other), "")
-                yield Finding("determinism", "made twice with the same settings, its tasks differ", remedy, odd)
+            if len(again.tasks) != len(env.tasks):
+                message = f"made twice with the same settings, it has {len(env.tasks)} tasks, then {len(again.tasks)}"
+                yield Finding("determinism", message, remedy)
+            for task, other in zip(env.tasks, again.tasks, strict=False):
+                if difference := _difference(task, other):
+                    message = f"made twice with the same settings, its tasks differ: {difference}"
+                    yield Finding("determinism", message, remedy, task.id)
+                    break
+
+
+def _difference(task: Task | None, other: Task | None) -> str:
+    """Which field of two tasks differs, and how; empty if none does. Values are compared as they would be written."""
+    if task is None or other is None:
+        return ""
+    for name in ("id", "prompt", "answer", "metadata"):
+        first, second = (json.dumps(getattr(one, name), default=repr, sort_keys=True) for one in (task, other))
+        if first != second:
+            return f"{name} {first[:80]}, then {second[:80]}"
+    return ""
 
 
 def check_tasks(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:

@@ -8,10 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import gymnasium
-from gymnasium.envs.registration import load_env_creator
-
-from toolrl.env import ToolEnv, load_plugins, make
+from toolrl.env import ToolEnv, make
 from toolrl.errors import ConfigError
 from toolrl.types import Task
 
@@ -69,18 +66,14 @@ class Subject:
         finally:
             env.close()
 
-    def takes(self, setting: str) -> bool:
-        """Whether it can be made with a setting of that name."""
-        creator: Any = self._environment
-        if isinstance(creator, ToolEnv):
-            return False
-        if isinstance(creator, str):
-            load_plugins()
-            entry_point = gymnasium.spec(creator).entry_point
-            if entry_point is None:
-                return False
-            creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-        return setting in inspect.signature(creator).parameters
+    @property
+    def has_splits(self) -> bool:
+        """Whether it can be made with `split=`: by its id always, since `make` divides the tasks of one without."""
+        creator = self._environment
+        if isinstance(creator, (ToolEnv, str)):
+            return isinstance(creator, str)
+        parameters = inspect.signature(creator).parameters.values()
+        return any(p.name == "split" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def sample_tasks(env: ToolEnv, count: int, seed: int = 0) -> list[Task]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -29,6 +30,8 @@ app.add_typer(episodes.app)
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line. Wrong input prints one line and exits with status 2, a fault of a service with 1."""
+    # As with `python -m toolrl`, my_envs.py is found here (`my_envs:mine/Shopping-v0`); last, so that it hides nothing.
+    sys.path.append(os.getcwd())
     try:
         app(args=arguments)
     except (UserError, InfrastructureError) as error:

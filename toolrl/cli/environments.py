@@ -18,16 +18,20 @@ app = typer.Typer()
 
 
 @app.command()
-def envs() -> None:
-    """List the environments that are installed."""
+def envs(
+    modules: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODULE]...", help="Modules that register further ones.")
+    ] = None,
+) -> None:
+    """List the environments that are installed, whoever made them."""
     import gymnasium
 
-    from toolrl.env import load_plugins
+    from toolrl.registry import entry_point_name, environment_ids, import_module_of
 
-    load_plugins()
-    for env_id, spec in sorted(gymnasium.registry.items()):
-        if env_id.startswith("toolrl/"):
-            typer.echo(f"{env_id}  {spec.entry_point}")
+    for module in modules or []:
+        import_module_of(f"{module}:")
+    for env_id in environment_ids():
+        typer.echo(f"{env_id}  {entry_point_name(gymnasium.registry[env_id])}")
 
 
 SETTINGS = typer.Option("--settings", help='JSON: {"setting": value}.')

@@ -1,10 +1,11 @@
 """Evaluation: success with intervals, pass@k, and how tools were used."""
 
-from toolrl.evaluation.evaluate import EnvReport, evaluate, summarise
+from toolrl.evaluation.evaluate import FACTS, EnvReport, evaluate, summarise
 from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
 from toolrl.evaluation.tables import before_after_table, report_table, short_name, terminal
 
 __all__ = [
+    "FACTS",
     "EnvReport",
     "before_after_table",
     "bootstrap_interval",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from toolrl.chat import Renderer
@@ -17,6 +18,14 @@ from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory
 from toolrl.types import Sampling, Task
 from toolrl.waiting import POLICY_TIMEOUT_SECONDS
+
+# Facts about a task that are recorded with its episodes, by their names in its metadata.
+FACTS = (
+    "kind", "needs_tool", "difficulty", "level", "category", "domain", "topic", "subject", "subset", "type", "source",
+    "language", "hops", "steps",
+)  # fmt: skip
+_FACT_CHARACTERS = 200
+_FACT_NUMBER = 2**53  # beyond it a float, which is what a query compares, is another number
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ def evaluate(
             oracle = _oracle(env, task, renderer) if policy is None else None
             for sample in range(samples):
                 id = f"{prefix}/{env_id}/{task.id}/{sample}"
-                requests.append(RolloutRequest(env, task, env_id, id, oracle, {**about, **task_info(task.metadata)}))
+                requests.append(RolloutRequest(env, task, env_id, id, oracle, {**task_info(task.metadata), **about}))
     engine = RolloutEngine(
         policy or ScriptedChatPolicy([]),  # for oracles: each request has its own
         renderer,
@@ -124,8 +133,23 @@ def _oracle(env: ToolEnv, task: Task, renderer: Renderer | None) -> Policy | Cha
 
 
 def task_info(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a task's metadata is recorded with its trajectories."""
-    return {name: metadata[name] for name in ("kind", "needs_tool") if name in metadata}
+    """What of a task's metadata is recorded with its trajectories: `FACTS`, where they are short plain values.
+
+    Others may give solutions away. What the run says about an episode (`mode`, `step` ...) goes before.
+    """
+    facts: dict[str, Any] = {}
+    for name in FACTS:
+        value: Any = metadata.get(name)
+        value = value.item() if getattr(value, "ndim", None) == 0 else value  # a number of NumPy's
+        value = value.value if isinstance(value, Enum) else value
+        fits = False
+        if isinstance(value, str):
+            fits = len(value) <= _FACT_CHARACTERS
+        elif isinstance(value, (bool, int, float)):
+            fits = -_FACT_NUMBER <= value <= _FACT_NUMBER
+        if fits:
+            facts[name] = value
+    return facts
 
 
 def summarise(env_id: str, trajectories: Sequence[Trajectory]) -> EnvReport:

@@ -66,7 +66,7 @@ class ToolrlArguments:
     # ---- set these
     envs: list[str] = field(
         default_factory=list,
-        metadata={"help": "Environments to train on, as ID or ID:WEIGHT, mixed by weight."},
+        metadata={"help": "Environments to train on, as ID, MODULE:ID or ID:WEIGHT, mixed by weight."},
     )
     env_settings: str = field(
         default="{}",
@@ -154,15 +154,20 @@ class ToolrlArguments:
         """
         weights: dict[str, float] = {}
         for entry in self.envs:
-            env_id, separator, weight = entry.partition(":")
+            # The id itself may name its module: `my_envs:mine/Shopping-v0:2`.
+            env_id, _, weight = entry.rpartition(":")
+            try:
+                number = float(weight)
+            except ValueError:
+                if "/" not in env_id:  # a module, or nothing
+                    env_id, number = entry, 1.0
+                else:
+                    raise ConfigError(f"--envs {entry!r}: {weight!r} is not a number; write ID or ID:WEIGHT") from None
             if env_id in weights:
                 raise ConfigError(f"--envs names {env_id!r} twice; give it one weight")
-            try:
-                weights[env_id] = float(weight) if separator else 1.0
-            except ValueError:
-                raise ConfigError(f"--envs {entry!r}: {weight!r} is not a number; write ID or ID:WEIGHT") from None
-            if not weights[env_id] > 0:
+            if not number > 0:
                 raise ConfigError(f"--envs {entry!r}: the weight must be positive")
+            weights[env_id] = number
         if not weights:
             raise ConfigError("no environment to train on; pass --envs toolrl/PythonMath-v0 ...")
         return weights

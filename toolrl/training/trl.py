@@ -163,7 +163,7 @@ class GRPORun:
             group = index // (trainer.num_generations or 1)
             info = {"session": self.session, "mode": mode, "step": step, "group": f"{step}/{rank}/{group}"}
             id = f"{mode}/{self.session}/{step}/{rank}/{index}"
-            info |= task_info(task.metadata)
+            info = {**task_info(task.metadata), **info}
             requests.append(RolloutRequest(self.environments[env_id], task, env_id, id, info=info))
         self.last_batch = self.engine.run(requests)
         if not all(trajectory.has_tokens for trajectory in self.last_batch):

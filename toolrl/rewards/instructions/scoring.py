@@ -20,7 +20,7 @@ Mode = Literal["strict", "loose"]
 _word = re.compile(r"\w+")
 
 
-def ifeval_task(row: Mapping[str, Any], index: int) -> Task:
+def ifeval_task(row: Mapping[str, Any], index: int | str) -> Task:
     """Read a row of a file in IFEval's format; pass it to `TaskSet.read`.
 
     Args:
@@ -42,7 +42,8 @@ def ifeval_task(row: Mapping[str, Any], index: int) -> Task:
     answer = {"instruction_id_list": ids, "kwargs": arguments}
     _instructions(answer)
     metadata = {"kind": ids[0], "needs_tool": False, "instructions": len(ids)}
-    return Task(str(row.get("key", index)), row["prompt"], answer, metadata)
+    key = row.get("key")
+    return Task(str(index if key is None else key), row["prompt"], answer, metadata)
 
 
 def instructions_of(task: Task) -> list[Instruction]:

@@ -1,0 +1,123 @@
+"""Whose environments there are: Gymnasium's registry, the modules and installed packages that fill it, ids."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec, load_env_creator
+
+from toolrl.errors import ConfigError, EnvironmentNotFound
+
+
+@functools.cache
+def load_plugins() -> None:
+    """Register the environments of installed packages: entry points of the group `gymnasium.envs`.
+
+    Gymnasium itself stopped reading that group in 1.0. An entry point is a function that registers, or a module that
+    does so when it is imported. One that fails is left out with a warning: the others are still there.
+    """
+    for entry_point in importlib.metadata.entry_points(group="gymnasium.envs"):
+        if entry_point.module.split(".")[0] == "gymnasium":
+            continue
+        try:
+            register = entry_point.load()
+            if callable(register):
+                register()
+        except Exception as error:  # noqa: BLE001 - another package's bug, which must not hide everybody's environments
+            warnings.warn(f"the environments of {entry_point.value!r} are left out: {error!r}", stacklevel=3)
+
+
+def environment_ids() -> list[str]:
+    """The ids that are registered and may be a `ToolEnv`'s; Gymnasium's own and wrongly typed ones are left out."""
+    load_plugins()
+    return sorted(env_id for env_id, spec in gymnasium.registry.items() if _may_be_ours(spec))
+
+
+def import_module_of(env_id: str) -> str:
+    """Import the module of an id such as `my_envs:mine/Shopping-v0`; returns the id as it is registered.
+
+    Raises:
+        EnvironmentNotFound: There is no such module.
+    """
+    module, separator, name = env_id.rpartition(":")
+    if not separator:
+        return env_id
+    try:
+        importlib.import_module(module)
+    except (ImportError, TypeError, ValueError) as error:
+        missing = error.name or "" if isinstance(error, ModuleNotFoundError) else None
+        if missing is None and isinstance(error, ImportError):
+            raise  # a mistake inside of it
+        if missing and not f"{module}.".startswith(f"{missing}."):
+            raise  # it imports another one that is missing
+        hint = f"; write {module.removesuffix('.py')!r}, without .py" if module.endswith(".py") else ""
+        raise EnvironmentNotFound(
+            f"no environment {env_id.removesuffix(':')!r}: there is no module {module!r} here or installed{hint}"
+        ) from None
+    return name
+
+
+def unknown(env_id: str, reason: object) -> EnvironmentNotFound:
+    """The error for an id that is not registered, with near matches."""
+    ours = environment_ids()
+    near = difflib.get_close_matches(env_id.rpartition(":")[2], ours, n=3, cutoff=0.4) or ours
+    hint = "" if ":" in env_id else f"; if a module of yours registers it, write MODULE:{env_id or 'ID'}"
+    return EnvironmentNotFound(f"no environment {env_id!r}; did you mean {', '.join(near)}? ({reason}{hint})")
+
+
+def creator_of(env_id: str) -> Callable[..., Any] | None:
+    """The class or function that makes a registered environment; None if the id is not registered.
+
+    Raises:
+        ConfigError: What it is registered with cannot be loaded.
+    """
+    load_plugins()
+    spec = gymnasium.registry.get(import_module_of(env_id))
+    if spec is None or spec.entry_point is None:
+        return None
+    if callable(spec.entry_point):
+        return spec.entry_point
+    try:
+        creator: Callable[..., Any] = load_env_creator(spec.entry_point)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        module = str(spec.entry_point).partition(":")[0]
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+            raise  # a mistake inside of that module
+        raise ConfigError(
+            f"{env_id} is registered with entry_point={spec.entry_point!r}, which cannot be loaded: {error}; write "
+            "'MODULE:CLASS', or give the class itself"
+        ) from None
+    return creator
+
+
+def settings_of(creator: Callable[..., Any]) -> list[str]:
+    """The names of the settings that a creator takes, as far as its signature says."""
+    try:
+        parameters = inspect.signature(creator).parameters.values()
+    except (TypeError, ValueError):  # some builtins have no signature
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
+def _may_be_ours(spec: EnvSpec) -> bool:
+    entry_point: Any = spec.entry_point
+    module = entry_point_name(spec)
+    if not module or module.startswith(("gymnasium.", "shimmy")):
+        return False
+    return not (isinstance(entry_point, type) and not hasattr(entry_point, "open_episode"))
+
+
+def entry_point_name(spec: EnvSpec) -> str:
+    """What makes an environment, as `module:name`; empty if nothing does."""
+    entry_point: Any = spec.entry_point
+    if entry_point is None or isinstance(entry_point, str):
+        return entry_point or ""
+    return f"{entry_point.__module__}:{getattr(entry_point, '__qualname__', type(entry_point).__name__)}"
