@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -133,6 +133,21 @@ def test_each_result_carries_the_id_of_its_call_unique_in_the_episode() -> None:
     assert ids[2] == "mine"
     assert [message.tool_call_id for message in messages] == ids
     assert [call.id for message in session.messages for call in message.tool_calls] == ids
+
+
+@pytest.mark.parametrize("depth", [1, 99, 100, 500, 5000])
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}])
+def test_arguments_nested_beyond_writing_are_a_malformed_call(depth: int, wrap: Callable[[Any], Any]) -> None:
+    nested: Any = "x"
+    for _ in range(depth):
+        nested = wrap(nested)
+    session = session_with()
+    steps, _ = run_sync(play(session, [Message("assistant", "", (ToolCall("note", {"text": nested}),)), say("x")]))
+    (result,) = steps[0].results
+    deep = depth > 99
+    assert result.failure is (ToolFailure.MALFORMED if deep else ToolFailure.INVALID_ARGUMENTS)
+    assert ("nested more than 100 levels" in result.content) == deep
+    assert bool(session.messages[2].tool_calls[0].arguments) != deep
 
 
 def test_further_calls_than_allowed_are_refused_and_counted(logs: list[Log]) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from toolrl.errors import InfrastructureError
 from toolrl.tools.dispatch import Toolbox
@@ -16,6 +17,8 @@ from toolrl.usage import counting
 from toolrl.waiting import TookTooLong, in_thread, noting, within
 
 _log = logging.getLogger(__name__)
+
+MAX_NESTING = 100  # of a call's arguments; Python's own writer of JSON ends at some 1,000
 
 Verdict = Score | float | None
 Reward = Callable[[Task, Episode], Verdict | Awaitable[Verdict]]
@@ -81,7 +84,7 @@ class EpisodeSession:
         """
         self.turns += 1
         calls = tuple(
-            replace(call, id=self._unused_id(call.id or f"call_{self.turns}_{index}"))
+            replace(_bounded(call), id=self._unused_id(call.id or f"call_{self.turns}_{index}"))
             for index, call in enumerate(message.tool_calls)
         )
         self.messages.append(replace(message, tool_calls=calls))
@@ -180,3 +183,19 @@ class EpisodeSession:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+
+def _bounded(call: ToolCall) -> ToolCall:
+    """The call; a malformed one if its arguments are nested so deep that they could hardly be written or shown."""
+    level: list[Any] = list(call.arguments.values())
+    for _ in range(MAX_NESTING):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, (dict, list, tuple))
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return call
+    error = f"the arguments are nested more than {MAX_NESTING} levels deep"
+    return replace(call, arguments={}, error=call.error or error)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from toolrl import ConfigError, QueryError, TaskError, ToolFailure, load
+from toolrl import ConfigError, Message, QueryError, TaskError, ToolCall, ToolFailure, load
 from toolrl.view import TrajectoryIndex
 
 from .episodes import EPISODES, episode
@@ -167,6 +169,18 @@ ODD = {
     "tokens that are no list": {"mask": None},
     "calls nested beyond reading": {"info": "[" * 100_000},
 }
+
+
+@pytest.mark.parametrize("arguments", [{"x": float("nan")}, {"x": "\ud800"}, {"\udfff": float("inf")}])
+def test_arguments_that_only_python_can_write_are_read(
+    small: Path, write: Callable[..., Path], arguments: dict[str, Any]
+) -> None:
+    odd = episode("f", tools=("python",))
+    call = ToolCall("python", arguments, "call_1_0")
+    turn = dataclasses.replace(odd.turns[0], message=Message("assistant", "", (call,)), results=())
+    write(dataclasses.replace(odd, turns=(turn, *odd.turns[1:])))
+    found = load(small).where("id == 'f'")
+    assert repr(found[0].turns[0].message.tool_calls[0].arguments) == repr(arguments)
 
 
 @pytest.mark.parametrize("odd", ODD)

@@ -104,10 +104,7 @@ def _row(line: bytes) -> tuple[_Row, list[int]]:
         row = _DECODER.decode(line)
         lengths = [_length(bytes(getattr(row, name))) for name in _TOKENS]
     except (msgspec.DecodeError, UnicodeDecodeError):  # Python's own reader takes NaN too
-        # A lone surrogate, which JSON can name and Arrow cannot hold, is replaced.
-        plain = json.loads(
-            json.dumps(json.loads(line.decode("utf-8", "replace")), ensure_ascii=False).encode("utf-8", "replace")
-        )
+        plain = _plain(line.decode("utf-8", "replace"))
         if not isinstance(plain, dict):
             raise ValueError("a line is a JSON object") from None
         if "schema_version" in plain and plain["schema_version"] not in READABLE_VERSIONS:
@@ -171,8 +168,18 @@ def _facts(row: _Row, lengths: list[int], text_characters: int) -> dict[str, Any
     }
 
 
+def _plain(text: str) -> Any:
+    """What Python reads, with lone surrogates, which JSON can name and Arrow cannot hold, replaced."""
+    return json.loads(json.dumps(json.loads(text), ensure_ascii=False).encode("utf-8", "replace"))
+
+
 def _listed(value: Any, decoder: Any) -> Any:
-    return decoder.decode(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.convert(_plain(value), decoder.type)
 
 
 def _amounts(value: Any) -> dict[str, float]:
