@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -51,6 +51,25 @@ def score(code: str | None, suite: CodeSuite = CALLS, **settings: Any) -> Score:
     verdict = code_reward(**{"test_seconds": 2.0, "total_seconds": 6.0, **settings})(task, Episode(message))
     assert isinstance(verdict, Score)
     return verdict
+
+
+class Elsewhere:
+    """Any other `Sandbox`."""
+
+    sent: ClassVar[list[str]] = []
+
+    def __init__(self, limits: SandboxLimits) -> None:
+        self.inner = LocalSandbox(limits)
+
+    def __enter__(self) -> Elsewhere:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.inner.close()
+
+    def run(self, code: str, **options: Any) -> Any:
+        self.sent.append(code)
+        return self.inner.run(code, **options)
 
 
 # ---- right programs
@@ -135,7 +154,9 @@ def test_no_trick_earns_anything_with_other_styles_of_tests(name: str, suite: Co
         f"<answer>{RIGHT}</answer><answer>{RIGHT}</answer>",
         f"<answer>{RIGHT}</answer>\n```python\n{RIGHT}\n```",
         f"```text\n{RIGHT}\n```",
-        f"```python\n{RIGHT}",
+        f"```\n{RIGHT}\n```\n```\n[1]\n```",
+        f"~~~py\n{RIGHT}\n~~~\n```python\n{RIGHT}\n```",
+        f"Use `{RIGHT}`, ```not this```.",
     ],
 )
 def test_a_message_without_a_single_program_is_no_answer(text: str | None) -> None:
@@ -152,10 +173,30 @@ def test_a_message_without_a_single_program_is_no_answer(text: str | None) -> No
         "So:\n```\nx = 1\n```\nDone.",
         "<answer>\nx = 1\n</answer>",
         "<answer>```py\nx = 1\n```</answer>",
+        "```python\nx = 1\n```\nIt prints:\n```\n1\n```\nand with `2`:\n```text\n2\n```",
+        "```\n1\n```\n```Python\nx = 1\n```",
+        "~~~python3\nx = 1\n~~~",
+        "````py title='a.py'\nx = 1\n````",
+        "```{.python .numberLines}\nx = 1\n```",
+        "1. So:\n\n   ```python\n   x = 1\n   ```\n2. Done",
+        "- ```python\n  x = 1\n  ```",
+        "\t```python\n\tx = 1\n\t```",
+        "```python\r\nx = 1\r\n```\r\n",
+        "```python\nx = 1",
+        "```python\nx = 1```",
+        "```json\n{}\n```\n```\nx = 1\n```",
     ],
 )
 def test_the_one_program_is_found(text: str) -> None:
     assert extract_code(text).strip() == "x = 1"  # type: ignore[union-attr]
+
+
+def test_what_a_program_contains_is_not_read_as_markup() -> None:
+    code = 'print(\'<answer>2</answer>\')\nprint("""\n``` python\n""")'
+    assert extract_code(f"````python\n{code}\n````") == f"{code}\n"
+    indented = "def f():\n    return 1\n\nf()"
+    text = "* So\n\n    ```python\n" + "\n".join(f"    {line}" for line in indented.split("\n")) + "\n    ```"
+    assert extract_code(text) == f"{indented}\n"
 
 
 # ---- parts
@@ -280,27 +321,10 @@ def test_a_sandbox_lost_once_is_replaced() -> None:
 
 @pytest.mark.parametrize(("suite", "code"), [(CALLS, RIGHT), (TOTALS, PROGRAM), (SQUARES, "def f(n): return n * n")])
 def test_a_sandbox_of_another_interpreter_is_sent_source(suite: CodeSuite, code: str) -> None:
-    sent: list[str] = []
-
-    class Elsewhere:
-        """Any other `Sandbox`."""
-
-        def __init__(self, limits: SandboxLimits) -> None:
-            self.inner = LocalSandbox(limits)
-
-        def __enter__(self) -> Elsewhere:
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            self.inner.close()
-
-        def run(self, code: str, **options: Any) -> Any:
-            sent.append(code)
-            return self.inner.run(code, **options)
-
+    Elsewhere.sent.clear()
     assert score(code, suite, sandbox=Elsewhere, total_seconds=30.0).value == 1.0
-    assert "class Candidate" in "".join(sent)
-    assert "marshal" not in "".join(sent)
+    assert "class Candidate" in "".join(Elsewhere.sent)
+    assert "marshal" not in "".join(Elsewhere.sent)
     assert score("def f(x): return None", suite, sandbox=Elsewhere).value == 0.0
 
 

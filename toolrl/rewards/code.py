@@ -19,36 +19,48 @@ from toolrl.rewards.code_grading import (
 from toolrl.rewards.code_hacks import find_hacks
 from toolrl.rewards.code_tests import CodeSuite
 from toolrl.rewards.economy import FLOOR, check_call_cost, with_call_cost
+from toolrl.rewards.fences import fenced_blocks
 from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
 from toolrl.types import Episode, Score, Task
 
-_block = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\S\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
 _tag = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_PYTHON = ("", "python", "python3", "py")
+_PYTHON = ("python", "python3", "py", "py3", "ipython")
 _ATTEMPTS = 2  # of grading, where a sandbox fails
 
 
 def extract_code(text: str | None) -> str | None:
     """The one program of the final message: a block fenced as Python, or what stands in `<answer>...</answer>`.
 
+    A block without a label is a program only if none is labelled as Python: else it is taken for sample output.
+
     Returns:
         None if there is none, or more than one: a list of guesses is not an answer.
     """
     text = text or ""
-    answers = _tag.findall(text)
-    outside = _blocks(_tag.sub("", text))
+    blocks = fenced_blocks(text)
+    answers = [
+        match
+        for match in _tag.finditer(text)
+        if not any(block.start < match.start() < block.end for block in blocks)  # a tag that a program writes
+    ]
+    for match in reversed(answers):
+        text = f"{text[: match.start()]}\n{text[match.end() :]}"
+    outside = _programs(text)
     if len(answers) + len(outside) != 1:
         return None
     if not answers:
         return outside[0]
-    inside = _blocks(answers[0])
+    content = answers[0][1]
+    inside = _programs(content)
     if len(inside) > 1:
         return None
-    return inside[0] if inside else answers[0].strip("\n")
+    return inside[0] if inside else content.strip("\n")
 
 
-def _blocks(text: str) -> list[str]:
-    return [code for language, code in _block.findall(text) if language.lower() in _PYTHON]
+def _programs(text: str) -> list[str]:
+    blocks = fenced_blocks(text)
+    labelled = [block.content for block in blocks if block.label in _PYTHON]
+    return labelled or [block.content for block in blocks if not block.label]
 
 
 def suite_of(task: Task) -> CodeSuite:

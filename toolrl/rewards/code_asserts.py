@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toolrl.errors import TaskError
+from toolrl.rewards.code_runner import PLAIN_TYPES
 from toolrl.rewards.code_tests import AssertTest, CallTest, CodeTest
 
 _UNKNOWN = object()
@@ -28,21 +30,31 @@ def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "can
 
     Raises:
         TaskError: It is not Python, has no assertion, or uses names that neither it nor `setup` defines: those would
-            be objects of the program's own, and a test that needs them cannot be kept out of its reach.
+            be objects of the program's own, and a test that needs them cannot be kept out of its reach; or they pass
+            functions or objects of their own to the program, which cannot leave their process.
     """
     try:
-        tree, known = ast.parse(code), _bound(ast.parse(setup)) if setup else set()
+        tree, before = ast.parse(code), ast.parse(setup)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise TaskError(f"tests that are not Python: {error}") from None
     check = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"), None)
     body = tree.body if check is None else check.body
     outside = [node for node in tree.body if node is not check and check is not None]
     around = "\n".join(filter(None, [setup, *map(ast.unparse, outside)]))
-    missing = _used(tree) - _bound(tree) - known - {function, alias} - set(dir(builtins))
-    if missing:
+    known = _bound(before)
+    missing = (_used(tree) | _used(before)) - _bound(tree) - known - {function, alias} - set(dir(builtins))
+    if missing and "*" not in known | _bound(tree):
         raise TaskError(
             f"the tests of {function!r} use {sorted(missing)[0]!r}, which nothing but the program can define"
         )
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in (function, alias):
+            for given in (*node.args, *(keyword.value for keyword in node.keywords)):
+                if _is_live(given, [*before.body, *ast.walk(tree)]):
+                    raise TaskError(
+                        f"the tests of {function!r} pass {ast.unparse(given)[:80]!r} to it: functions, classes and "
+                        "their objects cannot be handed to another process"
+                    )
     body = [node for node in body if not _says_nothing(node)]
     if not any(isinstance(node, ast.Assert) for top in body for node in ast.walk(top)):
         raise TaskError(f"the tests of {function!r} have no assertion")
@@ -81,7 +93,9 @@ def _as_call(test: ast.expr, names: set[str], function: str) -> CallTest | None:
     if isinstance(test, ast.Call) and ast.unparse(test.func) in ("math.isclose", "isclose") and len(test.args) == 2:
         limits = {keyword.arg: _literal(keyword.value) for keyword in test.keywords}
         if set(limits) <= {"rel_tol", "abs_tol"} and all(isinstance(limit, float) for limit in limits.values()):
-            return _call(test.args[0], test.args[1], names, function, max([1e-9, *limits.values()]))
+            distances = {"tolerance": limits.get("abs_tol", 0.0), "relative": limits.get("rel_tol", 1e-9)}
+            left, right = test.args
+            return _call(left, right, names, function, distances) or _call(right, left, names, function, distances)
         return None
     if not (isinstance(test, ast.Compare) and len(test.ops) == 1):
         return None
@@ -89,19 +103,21 @@ def _as_call(test: ast.expr, names: set[str], function: str) -> CallTest | None:
     if isinstance(operator, ast.Eq):
         return _call(left, right, names, function) or _call(right, left, names, function)
     if isinstance(operator, ast.Is) and isinstance(right, ast.Constant) and right.value in (None, True, False):
-        return _call(left, right, names, function)
+        return _call(left, right, names, function, {"identical": True})
     if isinstance(operator, (ast.Lt, ast.LtE)) and isinstance(left, ast.Call) and ast.unparse(left.func) == "abs":
         tolerance = _literal(right)
         if len(left.args) == 1 and isinstance(tolerance, float):
             inner = left.args[0]
             if isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Sub):
                 left, right = inner.left, inner.right
-                return _call(left, right, names, function, tolerance) or _call(right, left, names, function, tolerance)
+                at_most = tolerance if isinstance(operator, ast.LtE) else math.nextafter(tolerance, -math.inf)
+                distance = {"tolerance": at_most}
+                return _call(left, right, names, function, distance) or _call(right, left, names, function, distance)
     return None
 
 
 def _call(
-    call: ast.expr, value: ast.expr, names: set[str], function: str, tolerance: float | None = None
+    call: ast.expr, value: ast.expr, names: set[str], function: str, how: Mapping[str, Any] | None = None
 ) -> CallTest | None:
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in names):
         return None
@@ -110,9 +126,25 @@ def _call(
     expected = _literal(value)
     if None in kwargs or any(item is _UNKNOWN for item in (*args, *kwargs.values(), expected)):
         return None
-    if tolerance is not None and not isinstance(expected, (int, float)):
+    if how and "tolerance" in how and not isinstance(expected, (int, float)):
         return None
-    return CallTest(function, tuple(args), expected, {str(name): item for name, item in kwargs.items()}, tolerance)
+    return CallTest(function, tuple(args), expected, {str(name): item for name, item in kwargs.items()}, **(how or {}))
+
+
+def _is_live(given: ast.expr, nodes: Sequence[ast.AST]) -> bool:
+    """Whether an argument is, as far as one can see, no plain value."""
+    if isinstance(given, (ast.List, ast.Tuple, ast.Set)):
+        return any(_is_live(item, nodes) for item in given.elts)
+    name = given.func if isinstance(given, ast.Call) else given
+    if isinstance(given, ast.Lambda) or not isinstance(name, ast.Name):
+        return isinstance(given, ast.Lambda)
+    own = [node for node in nodes if getattr(node, "name", None) == name.id]
+    if isinstance(given, ast.Call):
+        return any(isinstance(node, ast.ClassDef) for node in own)
+    if any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for node in own):
+        return True
+    builtin = getattr(builtins, name.id, None)
+    return callable(builtin) and builtin not in PLAIN_TYPES and name.id not in set(_bindings(iter(nodes)))
 
 
 def _literal(node: ast.expr) -> Any:

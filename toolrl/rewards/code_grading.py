@@ -7,13 +7,14 @@ import json
 import marshal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from toolrl.rewards import code_proxy, code_runner
+from toolrl.rewards.code_leftovers import leaves_nothing
 from toolrl.rewards.code_tests import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
-from toolrl.rewards.code_values import Comparison, same_output, same_value
+from toolrl.rewards.code_values import Comparison, near, same_output, same_value
 from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits, Session
 
 TEST_SECONDS = 3.0
@@ -66,6 +67,7 @@ class _Run:
     """A program in its sandbox, and how much of its time is left."""
 
     session: Session
+    prelude: str
     code: str
     seconds_left: float
     test_seconds: float
@@ -74,13 +76,24 @@ class _Run:
     kills: int = 0
     broken: str = ""  # why no test can pass any more
 
+    @cached_property
+    def shares_calls(self) -> bool:
+        """Whether calls may follow each other in one process."""
+        return leaves_nothing(self.code, self.prelude)
+
+    @cached_property
+    def shares_runs(self) -> bool:
+        """Whether runs of the whole program may."""
+        return leaves_nothing(self.code, self.prelude, is_run=True)
+
     def ask(self, call: str) -> tuple[dict[str, Any], ExecResult | None]:
         """The reply to one expression, and the run that it came from; {"error": ...} if there is none."""
         if self.broken or self.seconds_left <= 0:
             return {"error": self.broken or "out of time"}, None
         if not self.loaded:
             helper = _helper(code_runner.__file__, self.compiled)
-            call = f"{helper}\n_candidate = Candidate({self.code!r}, os.getcwd())\n{call}"
+            given = f"{self.prelude!r}, {self.code!r}, os.getcwd(), {not self.compiled}"
+            call = f"{helper}\n_candidate = Candidate({given})\n{call}"
         result = self.session.run(call, timeout_seconds=min(self.test_seconds, self.seconds_left))
         self.seconds_left -= result.seconds
         if result.error is not None:
@@ -155,9 +168,7 @@ def grade(
         LiveObjectsNeeded: An assertion cannot be graded.
     """
     with sandbox(_with_room(limits, suite)) as place:
-        run = _Run(
-            place, f"{suite.prelude}\n{code}" if suite.prelude else code, total_seconds, test_seconds, _is_ours(place)
-        )
+        run = _Run(place, suite.prelude, code, total_seconds, test_seconds, _is_ours(place))
         outcomes = [_outcome(test, run, suite.comparison, sandbox) for test in (*suite.visible, *suite.hidden)]
     return Grading(outcomes[: len(suite.visible)], outcomes[len(suite.visible) :])
 
@@ -172,8 +183,8 @@ def _outcome(
     return _run_assertions(test, run, sandbox)
 
 
-def _call(run: _Run, function: str, arguments: str) -> dict[str, Any]:
-    return run.ask(f"_candidate.call({function!r}, {arguments!r})")[0]
+def _call(run: _Run, function: str, arguments: str, begins: bool = True, ends: bool = True) -> dict[str, Any]:
+    return run.ask(f"_candidate.call({function!r}, {arguments!r}, {run.shares_calls}, {begins}, {ends})")[0]
 
 
 def _failed(reply: dict[str, Any]) -> TestOutcome:
@@ -185,26 +196,27 @@ def _run_call(test: CallTest, run: _Run, comparison: Comparison) -> TestOutcome:
     reply = _call(run, test.function, code_runner.encode([list(test.args), dict(test.kwargs)]))
     if "error" in reply:
         return _failed(reply)
-    if test.tolerance is not None:
-        comparison = Comparison(test.tolerance, comparison.number_types, comparison.sequence_types)
     # A bound on what we decode: a large set can be made to take very long.
     if len(reply["value"]) > 4 * len(code_runner.encode(test.expected)) + _SPARE_CHARACTERS:
         return TestOutcome(False, "a value too large")
     try:
         given = code_runner.decode(reply["value"])
-        passed = same_value(given, test.expected, comparison)
+        if test.tolerance is not None:
+            passed = near(given, test.expected, test.tolerance, test.relative)
+        else:
+            passed = same_value(given, test.expected, Comparison() if test.identical else comparison)
     except _MALFORMED:
         return TestOutcome(False, "no plain value")
     return TestOutcome(passed, "" if passed else "another value")
 
 
 def _run_program(test: StdioTest, run: _Run, comparison: Comparison) -> TestOutcome:
-    reply, result = run.ask(f"_candidate.program({test.stdin!r})")
+    reply, result = run.ask(f"_candidate.run({test.stdin!r}, {run.shares_runs})")
     if result is None or "error" in reply:
         return _failed(reply)
     if "output" in result.limits_hit:
         return TestOutcome(False, "more output than is kept")
-    passed = same_output(result.stdout, test.stdout, comparison.tolerance)
+    passed = same_output(result.stdout, test.stdout, comparison)
     return TestOutcome(passed, "" if passed else "another output")
 
 
@@ -213,7 +225,7 @@ def _run_assertions(test: AssertTest, run: _Run, sandbox: Callable[[SandboxLimit
     with sandbox(LIMITS) as place:
         helpers = (_helper(module.__file__, _is_ours(place)) for module in (code_runner, code_proxy))
         text = "\n".join([*helpers, start])
-        for _ in range(_MAX_CALLS):
+        for number in range(_MAX_CALLS):
             result = place.run(text, timeout_seconds=run.test_seconds)
             if result.error is not None or result.value is None:
                 return TestOutcome(False, f"the test itself: {result.error.name if result.error else 'no verdict'}")
@@ -222,7 +234,7 @@ def _run_assertions(test: AssertTest, run: _Run, sandbox: Callable[[SandboxLimit
                 raise LiveObjectsNeeded(f"a test of {test.function!r} has an argument that is {said['live']}")
             if "call" not in said:
                 return TestOutcome(said["verdict"], "" if said["verdict"] else said["error"])
-            reply = _call(run, test.function, said["call"])
+            reply = _call(run, test.function, said["call"], begins=number == 0, ends=False)
             if run.broken or run.seconds_left <= 0:
                 return _failed(reply)
             text = f"_test.step({json.dumps(_checked(reply))!r})"

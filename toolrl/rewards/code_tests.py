@@ -22,7 +22,9 @@ class CallTest:
         args: Arguments by position.
         expected: The right value.
         kwargs: Arguments by name.
-        tolerance: Of floats, in place of the suite's; see `Comparison`.
+        tolerance: The largest distance to `expected`, in place of equality; see `near`.
+        relative: The same as a share.
+        identical: Whether types count whatever the suite says, as under `is`.
     """
 
     function: str
@@ -30,6 +32,8 @@ class CallTest:
     expected: Any
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     tolerance: float | None = None
+    relative: float = 0.0
+    identical: bool = False
 
 
 @dataclass(frozen=True, slots=True)

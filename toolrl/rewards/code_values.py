@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
+
+_number = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf(inity)?", re.ASCII | re.IGNORECASE)
+_NUMBERS = (int, float, complex, Fraction)  # bool is an int
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How values are compared; a bool is never a number.
+    """How values are compared.
 
     Attributes:
-        tolerance: Relative, and absolute below 1, of floats. 0: equal floats only. NaN equals NaN alone.
-        number_types: Whether an int and a float of the same value differ.
+        tolerance: Relative, and absolute below 1, where a float is expected, or a printed number with a decimal point.
+            0: equal floats only. NaN equals NaN alone.
+        number_types: Whether types tell equal values apart. If not, Python's own `==` decides: True is 1, a set equals
+            a frozenset; and printed numbers are compared as decimals, exactly.
         sequence_types: Whether a list and a tuple of the same items differ.
     """
 
@@ -23,7 +31,7 @@ class Comparison:
 
 
 def same_value(given: Any, expected: Any, how: Comparison | None = None) -> bool:
-    """Whether two plain values are equal in type and value, all through.
+    """Whether two plain values are equal, all through.
 
     Args:
         given: What the program returned, decoded.
@@ -35,14 +43,13 @@ def same_value(given: Any, expected: Any, how: Comparison | None = None) -> bool
         if how.sequence_types and type(given) is not type(expected):
             return False
         return len(given) == len(expected) and all(map(lambda a, b: same_value(a, b, how), given, expected))
-    if type(given) in (int, float) and type(expected) in (int, float):
-        if how.number_types and type(given) is not type(expected):
-            return False
-        return _same_number(given, expected, how.tolerance)
-    if type(given) is not type(expected):
+    alike = (_NUMBERS, (set, frozenset)) if not how.number_types else ()
+    if type(given) is not type(expected) and not any(
+        isinstance(given, kinds) and isinstance(expected, kinds) for kinds in alike
+    ):
         return False
-    if isinstance(expected, complex):
-        return all(_same_number(getattr(given, p), getattr(expected, p), how.tolerance) for p in ("real", "imag"))
+    if isinstance(expected, _NUMBERS):
+        return _same_number(given, expected, how.tolerance)
     if isinstance(expected, (set, frozenset)):
         return _same_keys(given, expected, how)
     if isinstance(expected, dict):
@@ -50,8 +57,26 @@ def same_value(given: Any, expected: Any, how: Comparison | None = None) -> bool
     return bool(given == expected)
 
 
+def near(given: Any, expected: Any, absolute: float, relative: float = 0.0) -> bool:
+    """Whether a value is a number within one of two distances; the second is relative to the larger, as `math.isclose`.
+
+    Args:
+        given: What the program returned, decoded.
+        expected: What is right.
+        absolute: The first distance.
+        relative: The second, as a share.
+    """
+    if not any(isinstance(given, kind) for kind in _NUMBERS):
+        return False
+    try:
+        distance: float = abs(given - expected)
+        return distance <= max(absolute, relative * max(abs(given), abs(expected))) and math.isfinite(distance)
+    except OverflowError:  # an integer that no float can hold
+        return False
+
+
 def _same_keys(given: Any, expected: Any, how: Comparison) -> bool:
-    """Equal as sets, and each pair of equals of one type: 1, 1.0 and True are one key to Python."""
+    """Equal as sets, and each pair of equals of one type where types count: 1, 1.0 and True are one key to Python."""
     if len(given) != len(expected):
         return False
     exact = Comparison(0.0, how.number_types, how.sequence_types)
@@ -59,10 +84,12 @@ def _same_keys(given: Any, expected: Any, how: Comparison) -> bool:
     return all(key in own and same_value(own[key], key, exact) for key in expected)
 
 
-def _same_number(given: float, expected: float, tolerance: float) -> bool:
+def _same_number(given: Any, expected: Any, tolerance: float) -> bool:
     if given == expected or (given != given and expected != expected):
         return True
-    if not tolerance or (type(given) is int and type(expected) is int):
+    if isinstance(expected, complex) and isinstance(given, complex):
+        return all(_same_number(getattr(given, p), getattr(expected, p), tolerance) for p in ("real", "imag"))
+    if not tolerance or not isinstance(expected, float) or isinstance(given, complex):
         return False
     try:
         return math.isfinite(given) and abs(given - expected) <= tolerance * max(1.0, abs(expected))
@@ -70,32 +97,42 @@ def _same_number(given: float, expected: float, tolerance: float) -> bool:
         return False
 
 
-def same_output(given: str, expected: str, tolerance: float = 0.0) -> bool:
-    """Whether two printed texts are equal but for white space at the ends of lines and empty lines at the end.
+def same_output(given: str, expected: str, how: Comparison | None = None) -> bool:
+    """Whether two printed texts have the same lines, but for white space around each and around the whole.
+
+    Where types do not count, lines of numbers alone are equal if their numbers are, as decimals without rounding, as
+    LiveCodeBench compares them (`20.0` for `20`; `1000000001.0` is not 1000000000). Under a tolerance, lines are
+    compared word by word.
 
     Args:
         given: What the program printed.
         expected: What is right.
-        tolerance: As in `Comparison`, for words that are numbers with a decimal point.
+        how: The rules; `Comparison()` if None.
     """
-    lines = [[line.rstrip() for line in text.rstrip().splitlines()] for text in (given, expected)]
-    if lines[0] == lines[1]:
-        return True
-    if not tolerance or len(lines[0]) != len(lines[1]):
-        return False
-    words = [[line.split() for line in text] for text in lines]
-    return all(
-        len(ours) == len(theirs) and all(_same_word(*pair, tolerance) for pair in zip(ours, theirs, strict=True))
-        for ours, theirs in zip(*words, strict=True)
-    )
+    how = how or Comparison()
+    ours, theirs = ([line.strip() for line in text.strip().split("\n")] for text in (given, expected))
+    return len(ours) == len(theirs) and all(_same_line(*pair, how) for pair in zip(ours, theirs, strict=True))
 
 
-def _same_word(given: str, expected: str, tolerance: float) -> bool:
+def _same_line(given: str, expected: str, how: Comparison) -> bool:
     if given == expected:
         return True
-    try:
-        return (
-            "." in expected and math.isfinite(float(given)) and _same_number(float(given), float(expected), tolerance)
-        )
-    except ValueError:
+    words = given.split(), expected.split()
+    if len(words[0]) != len(words[1]) or (how.number_types and not how.tolerance):
         return False
+    if not (how.tolerance or all(map(_number.fullmatch, (*words[0], *words[1])))):
+        return False
+    return all(_same_word(*pair, how) for pair in zip(*words, strict=True))
+
+
+def _same_word(given: str, expected: str, how: Comparison) -> bool:
+    if given == expected:
+        return True
+    if not (_number.fullmatch(given) and _number.fullmatch(expected)):
+        return False
+    try:
+        if not how.number_types and Decimal(given) == Decimal(expected):
+            return True
+    except ArithmeticError:  # an exponent that no decimal can hold
+        return False
+    return "." in expected and _same_number(float(given), float(expected), how.tolerance)

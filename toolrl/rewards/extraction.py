@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 from toolrl.errors import ConfigError
+from toolrl.rewards.fences import fenced_blocks
 
 AnswerForm = Literal["tag", "boxed", "hashes", "json", "letter"]
 
 _tag = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _box = re.compile(r"\\(?:f?boxed|fbox|framebox)\s*\{")
 _hashes = re.compile(r"^\s*####[ \t]*(\S.*?)\s*$", re.MULTILINE)
-_fence = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
 _dollars = re.compile(r"\$\$(.+)\$\$|\$([^$]+)\$|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)
 _named = re.compile(r"(?:\\?[A-Za-z]\w*(?:\([a-z]\))?)\s*=\s*(?=\\(?:f?boxed|fbox|framebox)\b)")
 
@@ -141,7 +141,7 @@ def _closing_brace(text: str, start: int) -> int | None:
 
 
 def _json_fields(text: str, field: str) -> Iterator[str | None]:
-    for block in [text, *_fence.findall(text)]:
+    for block in [text, *(block.content for block in fenced_blocks(text) if block.label in ("", "json"))]:
         try:
             value: Any = json.loads(block, object_pairs_hook=_without_repeats)
         except (ValueError, RecursionError):

@@ -3,6 +3,7 @@
 Nothing here is secret from the code that runs: it can forge its own answers, and no more than those.
 """
 
+import builtins
 import io
 import marshal
 import math
@@ -31,6 +32,7 @@ def prepare() -> Runner:
         setattr(sys, f"__{name}__", stream)
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # else made by `site`, which nothing here imports
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # except during a run
     for name in ("random", "numpy.random"):
         if name in sys.modules:

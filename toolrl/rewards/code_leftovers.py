@@ -1,0 +1,166 @@
+"""Programs of which a call can leave nothing behind for the next, told from their text: those need no new process.
+
+Only what is known to be harmless is let through. A wrong "no" costs a fork, and no trick gains by a wrong "yes": who
+wants to change one's own later answers could as well give other ones.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import importlib
+from functools import cache
+
+_MODULES = {
+    "__future__", "abc", "bisect", "cmath", "collections", "collections.abc", "copy", "dataclasses", "enum",
+    "fractions", "functools", "heapq", "itertools", "json", "math", "numbers", "operator", "re", "statistics", "string",
+    "textwrap", "typing", "unicodedata",
+}  # fmt: skip
+_CHANGERS = {
+    "breakpoint", "compile", "copyright", "credits", "delattr", "eval", "exec", "exit", "getattr", "globals", "help",
+    "input", "license", "locals", "memoryview", "open", "quit", "setattr", "vars", "__build_class__", "__debug__",
+    "__import__", "__loader__", "__spec__",
+}  # fmt: skip
+_OF_SYS = ("stdin", "stdout", "stderr", "exit", "setrecursionlimit", "maxsize")
+_OF_STREAMS = ("close", "detach", "reconfigure")  # would change what later runs print to
+_DECORATORS = {
+    "staticmethod", "classmethod", "property", "dataclass", "dataclasses.dataclass", "total_ordering",
+    "functools.total_ordering", "abstractmethod", "abc.abstractmethod",
+}  # fmt: skip
+_DUNDERS = ("__init__", "__name__", "__len__", "__iter__", "__next__", "__getitem__", "__contains__", "__class__")
+
+
+def leaves_nothing(code: str, prelude: str = "", *, is_run: bool = False) -> bool:
+    """Whether no call of the program's functions can change what a later call finds.
+
+    Args:
+        code: The program.
+        prelude: What stands before it. What it imports must be harmless only if the program uses it.
+        is_run: Ask the same of runs of the whole program, each with names and an input of its own.
+    """
+    try:
+        above = [step for step in ast.parse(prelude).body if not _prepares(step)] if prelude else []
+        body = [*above, *ast.parse(code).body]
+        return _runs_harmlessly(body) if is_run else _is_harmless(body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
+def _prepares(step: ast.stmt) -> bool:
+    call = step.value if isinstance(step, ast.Expr) else None
+    limit = isinstance(call, ast.Call) and ast.unparse(call.func) == "sys.setrecursionlimit"
+    return limit or isinstance(step, (ast.Import, ast.ImportFrom))
+
+
+def _is_harmless(body: list[ast.stmt]) -> bool:
+    nodes = [node for step in body for node in ast.walk(step)]
+    lasting = set(_lasting_names(body))
+    bound = lasting.union(*map(_bound, nodes))
+    return all(map(_lasts_unchanged, body)) and all(_is_local(node, lasting, bound) for node in nodes)
+
+
+def _runs_harmlessly(body: list[ast.stmt]) -> bool:
+    nodes = [node for step in body for node in ast.walk(step)]
+    imported = {name for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)) for name in _bound(node)}
+    bound = {"input", "exit", "quit", "sys"}.union(*map(_bound, nodes))
+    for node in nodes:
+        if isinstance(node, ast.Import) and all(alias.name in _MODULES | {"sys"} for alias in node.names):
+            if any(alias.name == "sys" and alias.asname for alias in node.names):
+                return False
+        elif isinstance(node, ast.ImportFrom) and node.module == "sys":
+            if any(alias.name not in _OF_SYS for alias in node.names):
+                return False
+        elif isinstance(node, ast.Name) and node.id == "sys":
+            continue  # what follows it is looked at
+        elif isinstance(node, ast.Attribute):
+            of_sys = isinstance(node.value, ast.Name) and node.value.id == "sys"
+            if node.attr in _OF_STREAMS or (of_sys and node.attr not in _OF_SYS):
+                return False
+            if not _is_local(node, imported, bound):
+                return False
+        elif not isinstance(node, (ast.Global, ast.Nonlocal, ast.arguments)) and not _is_local(node, imported, bound):
+            return False
+    return True
+
+
+def _lasts_unchanged(step: ast.stmt) -> bool:
+    """Whether a statement of a module or class makes nothing that could be changed later."""
+    if isinstance(step, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return all(ast.unparse(one) in _DECORATORS for one in step.decorator_list)
+    if isinstance(step, ast.ClassDef):
+        known = all(ast.unparse(one).split("(")[0] in _DECORATORS for one in step.decorator_list)
+        return known and all(map(_lasts_unchanged, step.body))
+    if isinstance(step, (ast.Assign, ast.AnnAssign)):
+        targets = step.targets if isinstance(step, ast.Assign) else [step.target]
+        return all(isinstance(name, ast.Name) for name in targets) and _is_fixed(step.value)
+    if isinstance(step, ast.If):  # if __name__ == "__main__"
+        return all(map(_lasts_unchanged, (*step.body, *step.orelse)))
+    return isinstance(step, (ast.Import, ast.ImportFrom, ast.Expr, ast.Pass, ast.Assert))
+
+
+def _is_fixed(value: ast.expr | None) -> bool:
+    """Whether an expression gives what nobody can change."""
+    if isinstance(value, ast.Call):
+        made = isinstance(value.func, ast.Name) and value.func.id in ("float", "int", "str", "len", "ord", "TypeVar")
+        return made and not value.keywords and all(map(_is_fixed, value.args))
+    if isinstance(value, ast.Tuple):
+        return all(map(_is_fixed, value.elts))
+    if isinstance(value, ast.BinOp):
+        return _is_fixed(value.left) and _is_fixed(value.right)
+    if isinstance(value, ast.UnaryOp):
+        return _is_fixed(value.operand)
+    return value is None or isinstance(value, (ast.Constant, ast.Lambda))
+
+
+def _is_local(node: ast.AST, lasting: set[str], bound: set[str]) -> bool:
+    """Whether a node neither changes nor reaches what outlives a call."""
+    if isinstance(node, ast.Import):
+        return all(alias.name in _MODULES for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        return node.module in _MODULES and node.level == 0
+    if isinstance(node, ast.Name):
+        return node.id in bound or node.id in _known_names()
+    if isinstance(node, ast.Attribute):
+        if node.attr.startswith("__") and node.attr not in _DUNDERS:
+            return False
+        return isinstance(node.ctx, ast.Load) or (
+            isinstance(node.value, ast.Name) and node.value.id not in lasting and node.value.id != "cls"
+        )
+    if isinstance(node, ast.arguments):
+        return all(default is None or _is_fixed(default) for default in (*node.defaults, *node.kw_defaults))
+    return not isinstance(node, (ast.Global, ast.Nonlocal))
+
+
+def _lasting_names(body: list[ast.stmt]) -> list[str]:
+    """Names that a module has."""
+    names = []
+    for step in body:
+        if isinstance(step, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.append(step.name)
+        else:
+            names += [name for node in ast.walk(step) for name in _bound(node)]
+    return names
+
+
+def _bound(node: ast.AST) -> list[str]:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return [node.name]
+    if isinstance(node, ast.Name):
+        return [] if isinstance(node.ctx, ast.Load) else [node.id]
+    if isinstance(node, ast.arg):
+        return [node.arg]
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
+    if isinstance(node, ast.ExceptHandler) and node.name:
+        return [node.name]
+    return []
+
+
+@cache
+def _known_names() -> frozenset[str]:
+    """What is there without being bound: harmless builtins, and names that star imports of harmless modules bring."""
+    names = {name for name in dir(builtins) if name not in _CHANGERS}
+    for module in _MODULES:
+        there = importlib.import_module(module)
+        names |= {module, *getattr(there, "__all__", dir(there))} - _CHANGERS
+    return frozenset(names)
