@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -18,6 +20,7 @@ from transformers.generation.continuous_batching.continuous_api import Continuou
 
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy import TransformersPolicy
+from toolrl.policy.watch import Watch
 from toolrl.types import Sample, Sampling
 
 MakePolicy = Callable[..., TransformersPolicy]
@@ -247,6 +250,7 @@ def test_a_process_that_forgets_to_close_exits(model: Qwen3ForCausalLM, tmp_path
 import torch
 from transformers import AutoModelForCausalLM
 from toolrl.policy import TransformersPolicy
+from toolrl.policy.watch import Watch
 from toolrl.types import Sampling
 torch.set_num_threads(1)
 policy = TransformersPolicy(AutoModelForCausalLM.from_pretrained({str(tmp_path)!r}), stop_token_ids=[{NEVER}])
@@ -255,3 +259,31 @@ with policy.generating():
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
     assert (done.stdout, done.returncode) == ("4\n", 0), done.stderr
+
+
+def test_a_long_turn_on_a_slow_machine_shows_that_the_policy_works(
+    model: Qwen3ForCausalLM, make_policy: MakePolicy
+) -> None:
+    model.register_forward_pre_hook(lambda *_: time.sleep(0.05))
+    policy = make_policy(stop_token_ids=[NEVER])
+    with policy.generating():  # 40 steps, 2 seconds
+        sample = asyncio.run(Watch(policy, 0.5).sample(prompt(5), Sampling(max_tokens=40)))
+    assert len(sample.token_ids) == 40
+
+
+def test_a_model_that_hangs_in_a_step_is_a_fault_and_lets_everybody_go(
+    model: Qwen3ForCausalLM, make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolrl.policy.transformers._STEP_SECONDS", 0.2)
+    gate, policy = hold_forward(model), make_policy()
+    training = model.training
+
+    def hang() -> None:
+        with policy.generating(), pytest.raises(PolicyFault, match=r"has done nothing for 0\.3 seconds"):
+            asyncio.run(Watch(policy, 0.3).sample(prompt(5), GREEDY))
+
+    with pytest.raises(PolicyFault, match=r"a step of generation has not ended within 0\.2 seconds"):
+        hang()
+    assert model.training is training
+    gate.set()
+    assert len(play(policy, [prompt(5)], GREEDY)) == 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +19,7 @@ from toolrl.models import load_model
 from toolrl.policy import VLLMServerPolicy
 from toolrl.policy.vllm_servers import Server
 from toolrl.types import Sampling
+from toolrl.waiting import TookTooLong
 
 from .vllm_checks import (
     GREEDY,
@@ -260,3 +263,49 @@ def test_a_server_that_is_down_at_the_start_is_one_clear_error() -> None:
     with pytest.raises(ConfigError, match="no server to ask"):
         VLLMServerPolicy([], stop_token_ids=STOPS)
     assert threading.active_count() == threads
+
+
+class SlowServer(BaseHTTPRequestHandler):
+    """Gives one completion after a second and a half; meanwhile its metrics may tell that it samples for others."""
+
+    works = True
+
+    def do_GET(self) -> None:
+        self._send(f'vllm:generation_tokens_total{{engine="0"}} {time.monotonic() if self.works else 7.0}\n')
+
+    def do_POST(self) -> None:
+        time.sleep(1.5)
+        self._send('{"choices": [{"token_ids": [5], "logprobs": {"token_logprobs": [-1.0]}, "finish_reason": "stop"}]}')
+
+    def _send(self, body: str) -> None:
+        with suppress(OSError):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_server_that_samples_for_others_is_alive_and_one_that_does_not_is_a_fault(
+    works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SlowServer, "works", works)
+
+    async def complete(url: str) -> object:
+        server = Server(url, "m", None, timeout_seconds=0.4)
+        try:
+            return await server.complete({"prompt": [1]})
+        finally:
+            await server.hang_up()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), SlowServer) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{http.server_port}"
+        if works:
+            assert asyncio.run(complete(url)) == ([5], [-1.0], "stop")
+        else:
+            with pytest.raises(TookTooLong, match=r"has sampled nothing for 0\.4 seconds"):
+                asyncio.run(complete(url))
+        http.shutdown()

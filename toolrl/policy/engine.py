@@ -7,15 +7,19 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from toolrl.errors import ConfigError
+from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy.weights import WeightSender
 from toolrl.types import Sample, Sampling
+from toolrl.waiting import run_loop
 
 T = TypeVar("T")
+
+_WAIT_SECONDS = 1800.0  # a large model starts, or its weights are loaded anew
+CLOSING_SECONDS = 30.0
 
 
 class EnginePolicy(ABC):
@@ -37,7 +41,7 @@ class EnginePolicy(ABC):
         self._in_flight: set[Future[Sample]] = set()
         self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="toolrl-engine", daemon=True)
+        self._thread = threading.Thread(target=run_loop, args=(self._loop,), name="toolrl-engine", daemon=True)
         self._thread.start()
 
     def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
@@ -115,11 +119,13 @@ class EnginePolicy(ABC):
                 future.cancel()
             if self._sender is not None:
                 self._sender.close()
-            asyncio.run_coroutine_threadsafe(_end_tasks(), loop).result()
+            with suppress(TimeoutError):  # an engine that hangs must not keep us from going
+                asyncio.run_coroutine_threadsafe(_end_tasks(), loop).result(CLOSING_SECONDS)
             self._release(loop)
         loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
-        loop.close()
+        self._thread.join(CLOSING_SECONDS)
+        if not self._thread.is_alive():
+            loop.close()
 
     async def _sample(self, prompt_ids: list[int], sampling: Sampling) -> Sample:
         room = min(sampling.max_tokens, self.max_model_len - len(prompt_ids))
@@ -147,9 +153,20 @@ class EnginePolicy(ABC):
             raise ConfigError(f"weights changed while {len(self._in_flight)} submissions are in flight; wait for them")
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run something on the loop, and return what it gives."""
+        """Run something on the loop, and return what it gives.
+
+        Raises:
+            PolicyFault: It has not ended after `_WAIT_SECONDS`.
+        """
         assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result(_WAIT_SECONDS)
+        except TimeoutError:
+            if future.done():  # its own
+                raise
+            future.cancel()
+            raise PolicyFault(f"the engine has not answered for {_WAIT_SECONDS:g} seconds") from None
 
 
 async def _end_tasks() -> None:

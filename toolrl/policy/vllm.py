@@ -89,6 +89,13 @@ class VLLMPolicy(EnginePolicy):
                 self._sender.close()
             self._sender = open_sender(self._transfer, _Client(self), weights)
 
+    def progress(self) -> float:
+        """Tokens of the turns in flight; see `ShowsProgress`."""
+        if self._engine is None:
+            return 0
+        states = list(self._engine.output_processor.request_states.values())
+        return sum(state.detokenizer.num_output_tokens() for state in states)
+
     async def _turn(self, prompt_ids: list[int], sampling: Sampling) -> tuple[list[int], list[float], bool]:
         from vllm.inputs.engine import tokens_input
 

@@ -23,7 +23,12 @@ class ColocatedVLLMPolicy(EnginePolicy):
         self._engine = llm.llm_engine
         self._numbers = itertools.count()
         self._pending: dict[str, asyncio.Future[Any]] = {}
+        self._steps = 0
         self._stepping: asyncio.Task[None] | None = None
+
+    def progress(self) -> float:
+        """Steps of the engine; see `ShowsProgress`."""
+        return self._steps
 
     async def _turn(self, prompt_ids: list[int], sampling: Sampling) -> tuple[list[int], list[float], bool]:
         request = str(next(self._numbers))
@@ -42,6 +47,7 @@ class ColocatedVLLMPolicy(EnginePolicy):
     async def _step(self) -> None:
         try:
             while self._pending:
+                self._steps += 1
                 for output in self._engine.step():
                     if output.finished and (done := self._pending.pop(output.request_id, None)) and not done.done():
                         done.set_result(output.outputs[0])  # else it was cancelled during the step

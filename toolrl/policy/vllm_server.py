@@ -17,10 +17,11 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from toolrl.errors import PolicyFault
-from toolrl.policy.engine import EnginePolicy
+from toolrl.policy.engine import CLOSING_SECONDS, EnginePolicy
 from toolrl.policy.vllm_servers import Server, Servers
 from toolrl.policy.weights import NamedWeights, Transfer, open_sender
 from toolrl.types import Sampling
+from toolrl.waiting import TookTooLong
 
 # A text in which tokenizers differ: spaces, digits, case, scripts.
 PROBE = "  The 1,234th répétition: x_1 = {'a': 5.50}\n\t漢字 🙂"
@@ -53,7 +54,8 @@ class VLLMServerPolicy(EnginePolicy):
             tokenizer: Compared with the servers'.
             model: Its name there; by default the only one.
             api_key: What the servers were given as `--api-key`.
-            timeout_seconds: For one turn.
+            timeout_seconds: A server that samples nothing for so long, for anybody, is down, by its answers and its
+                `/metrics`. How long one turn takes does not matter.
             patience_seconds: How long a turn, or an update of the weights, waits for a server to come back when none
                 answers.
             max_concurrent: Requests at a time to one server.
@@ -93,6 +95,10 @@ class VLLMServerPolicy(EnginePolicy):
             gpus = self._servers.count_gpus() if transfer == "nccl" else 1
             self._sender = open_sender(transfer, self._servers, weights, rank=rank, engine_gpus=gpus)
 
+    def progress(self) -> float:
+        """The time: each turn ends by itself where a server stands still. See `ShowsProgress`."""
+        return time.monotonic()
+
     async def _turn(self, prompt_ids: list[int], sampling: Sampling) -> tuple[list[int], list[float], bool]:
         request = {
             "prompt": prompt_ids,
@@ -110,6 +116,9 @@ class VLLMServerPolicy(EnginePolicy):
             try:
                 async with server.turn(self._max_concurrent):
                     ids, logprobs, finish = await server.complete(request)
+            except TookTooLong as error:
+                server.is_down(error)
+                raise PolicyFault(str(error)) from None
             except PolicyFault as error:
                 server.is_down(error)
                 continue
@@ -157,5 +166,5 @@ class VLLMServerPolicy(EnginePolicy):
             server.being_asked.release()
 
     def _release(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.run_coroutine_threadsafe(self._servers.hang_up(), loop).result()
+        asyncio.run_coroutine_threadsafe(self._servers.hang_up(), loop).result(CLOSING_SECONDS)
         self._servers.close()

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import re
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
 from transformers import PreTrainedTokenizerBase
 
 from toolrl.errors import ConfigError, PolicyFault
+from toolrl.waiting import TookTooLong, give_up
 
 # How long a server that did not answer is left alone.
 PAUSE_SECONDS = 1.0
+# How often within its timeout a server is asked whether it still samples, and by which of its metrics.
+_LOOKS = 20
+_TOKENS = re.compile(r"vllm:(prompt|generation)_tokens_total\b")
 CONVERSATIONS_REMEMBERED = 20_000
 HOW_TO_START = """start it with VLLM_SERVER_DEV_MODE=1 and --weight-transfer-config '{"backend": "nccl"}' (or "file")"""
 
@@ -36,12 +42,15 @@ class Server:
         self._why_down = ""
         self._asked = 0.0
         self._places: asyncio.Semaphore | None = None
+        self._timeout_seconds = timeout_seconds
+        self._answers = 0
+        self._looked, self._sampled = -math.inf, 0.0
         self.being_asked = threading.Lock()  # held while it is asked how it is, and sent what it lacks
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._control = httpx.Client(base_url=self.url, headers=headers, timeout=timeout_seconds)
         limits = httpx.Limits(max_connections=None)
         self._completions = httpx.AsyncClient(
-            base_url=self.url, headers=headers, timeout=httpx.Timeout(timeout_seconds, connect=10.0), limits=limits
+            base_url=self.url, headers=headers, timeout=httpx.Timeout(None, connect=10.0), limits=limits
         )
 
     # ---- what it has
@@ -146,12 +155,32 @@ class Server:
         Raises:
             ConfigError: It refuses the request.
             PolicyFault: It failed.
+            TookTooLong: It has sampled nothing for anybody for its timeout. One answer alone may take any time.
         """
+        post = self._completions.post("/v1/completions", json={"model": self.model, **request})
+        task = asyncio.ensure_future(post)
         try:
-            response = await self._completions.post("/v1/completions", json={"model": self.model, **request})
+            seen, idle = await self._progress(), 0
+            while idle <= _LOOKS:
+                if (await asyncio.wait((task,), timeout=self._timeout_seconds / _LOOKS))[0]:
+                    self._answers += 1
+                    return _read(self._answer(task.result()))
+                now = await self._progress()
+                seen, idle = now, idle + 1 if now == seen else 0
         except httpx.RequestError as error:
             raise PolicyFault(_said(error)) from error
-        return _read(self._answer(response))
+        finally:
+            await give_up(task)
+        raise TookTooLong(f"{self.url} has sampled nothing for {self._timeout_seconds:g} seconds")
+
+    async def _progress(self) -> tuple[int, float]:
+        """Answers so far, and the tokens it says to have seen and sampled, asked for once for all turns in flight."""
+        if time.monotonic() - self._looked > self._timeout_seconds / _LOOKS / 2:
+            self._looked = time.monotonic()
+            with suppress(httpx.RequestError, ValueError):  # then its answers alone count
+                text = (await self._completions.get("/metrics", timeout=10.0)).text
+                self._sampled = sum(float(line.split()[-1]) for line in text.splitlines() if _TOKENS.match(line))
+        return self._answers, self._sampled
 
     async def hang_up(self) -> None:
         """Close the connections that completions use."""
