@@ -73,7 +73,9 @@ def test_the_whole_catalogue_is_played_on_tokens(make_env, renderer):
     report = audit_environment(make_env(), tasks=1, slow=False, renderer=renderer)
     report.assert_passed()
     played = [outcome for outcome in report.outcomes if outcome.attempts]
-    assert all(any(attempt.on_tokens for attempt in outcome.attempts) for outcome in played)
+    on_messages = [outcome for outcome in played if not any(attempt.on_tokens for attempt in outcome.attempts)]
+    in_one_episode = {outcome.exploit.name for outcome in on_messages if outcome.exploit.before is None}
+    assert in_one_episode == {"arguments-of-other-types"}, "JSON has no NaN"
     assert len(played) > len(catalogue()) / 2
 
 

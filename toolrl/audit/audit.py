@@ -38,8 +38,8 @@ def audit_environment(
 ) -> AuditReport:
     """Play every exploit on some tasks; `report.assert_passed()` raises where one is paid.
 
-    Exploits give messages. With a renderer, all but the slow ones are then sampled token by token as well, through the
-    engine that training uses; what pays only there is found so.
+    Exploits give messages. With a renderer, all but the slow ones and those that come in two episodes are then sampled
+    token by token as well, through the engine that training uses; what pays only there is found so.
 
     Args:
         environment: An id, a class or function that makes one, or an instance, which stays open.
@@ -67,18 +67,26 @@ def audit_environment(
                 raise ConfigError(f"two exploits are named {exploit.name!r}; give one another name")
             fitting = [(exploit, task, case) for task, case in cases if exploit.needs(case)]
             excuse = options.excused.get(exploit.name, "")
-            note = excuse or ("" if fitting else "the environment does not have what it needs")
+            note = excuse or ("" if fitting else f"the environment lacks {exploit.wants or 'what it needs'}")
             if exploit.is_slow and not slow:
                 note = note or "slow exploits were left out"
             outcomes[exploit.name] = Outcome(exploit, "excused" if excuse else "not applicable", note=note)
             if not note:
                 plan += fitting[:1] if exploit.is_slow else fitting
-        played = play_all(env, [(task, exploit.play(case)) for exploit, task, case in plan])
+        # Those that come in two episodes last, one after the other: others in between could touch what the first left.
+        plan.sort(key=lambda entry: entry[0].before is not None)
+        alone = sum(exploit.before is not None for exploit, _, _ in plan)
+        played = play_all(env, [(task, exploit.play(case)) for exploit, task, case in plan[: len(plan) - alone]])
+        for exploit, task, case in plan[len(plan) - alone :]:
+            assert exploit.before is not None
+            scripts = [(task, exploit.before(case)), (task, exploit.play(case))]
+            played.append(play_all(env, scripts, concurrency=1)[-1])
         attempts: dict[str, list[Attempt]] = {}
         for (exploit, task, case), episode in zip(plan, played, strict=True):
             attempts.setdefault(exploit.name, []).append(_judge(exploit, task, case, episode))
         if renderer is not None:
-            quick = [(entry, episode) for entry, episode in zip(plan, played, strict=True) if not entry[0].is_slow]
+            pairs = zip(plan, played, strict=True)
+            quick = [pair for pair in pairs if not (pair[0][0].is_slow or pair[0][0].before)]
             again = play_on_tokens(env, [(task, episode.turns) for (_, task, _), episode in quick], renderer)
             for ((exploit, task, case), _), episodes in zip(quick, again, strict=True):
                 judged = [_judge(exploit, task, case, episode) for episode in episodes]
@@ -119,7 +127,7 @@ def _outcome(exploit: Exploit, attempts: Sequence[Attempt], chance: float) -> Ou
     least_share = wilson_interval(lucky, len(attempts))[0]
     leaked = sum(attempt.played.reward for attempt in attempts if not attempt.is_lucky) / len(attempts)
     status: OutcomeStatus
-    if any(attempt.opened for attempt in attempts) or leaked > chance:
+    if any(attempt.opened for attempt in attempts) or leaked > max(chance, exploit.partial):
         status = "leak"
     elif least_share > max(chance, _LUCK):
         return Outcome(

@@ -90,6 +90,24 @@ class Outcome:
         return sum(attempt.played.score.value is None and not attempt.played.crash for attempt in self.attempts)
 
     @property
+    def cause(self) -> str:
+        """What is usually wrong."""
+        return "text that a model can write makes a tool or the grader raise" if self._crashed else self.exploit.cause
+
+    @property
+    def remedy(self) -> str:
+        """What to do."""
+        if self._crashed:
+            return (
+                "let a tool raise ToolError for what the model did wrong, and a grader give 0 for what it cannot read"
+            )
+        return self.exploit.remedy
+
+    @property
+    def _crashed(self) -> bool:
+        return self.status == "crash"
+
+    @property
     def worst(self) -> Attempt | None:
         """The attempt that shows best what is wrong."""
         if not self.attempts:
@@ -113,7 +131,7 @@ class Outcome:
             "unscored": self.unscored,
         }
         if self.status in ("leak", "crash"):
-            row |= {"cause": self.exploit.cause, "remedy": self.exploit.remedy}
+            row |= {"cause": self.cause, "remedy": self.remedy}
             row["trajectories"] = [attempt.to_dict() for attempt in self.attempts]
         return row
 
@@ -140,8 +158,18 @@ class AuditReport(Report):
         return [outcome for outcome in self.outcomes if outcome.status in ("leak", "crash")]
 
     @property
+    def untried(self) -> dict[str, str]:
+        """Families of which nothing was played, and why: of these kinds of leaks the report says nothing."""
+        reasons: dict[str, str] = {}
+        tried = {outcome.exploit.family for outcome in self.outcomes if outcome.attempts}
+        for outcome in self.outcomes:
+            if outcome.exploit.family not in tried:
+                reasons.setdefault(outcome.exploit.family, outcome.note)
+        return reasons
+
+    @property
     def passed(self) -> bool:
-        """Whether no exploit was paid and nothing raised."""
+        """Whether no exploit was paid and nothing raised. What could not be tried is in `untried`."""
         return not self.leaks
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,6 +179,7 @@ class AuditReport(Report):
             "passed": self.passed,
             "tasks": self.tasks,
             "chance": self.chance,
+            "untried": self.untried,
             "outcomes": [outcome.to_dict() for outcome in self.outcomes],
         }
 
@@ -166,6 +195,7 @@ class AuditReport(Report):
             played = [outcome for outcome in members if outcome.attempts]
             reward = max((outcome.reward for outcome in played), default=0.0)
             lines.append(f"    {family:18}{len(played):3} of {len(members):2} played, highest reward {reward:.2f}")
+        lines += [f"  not tried: {family}: {reason}" for family, reason in self.untried.items()]
         for outcome in self.leaks:
             lines += ["", *_describe(outcome)]
         for outcome in self.outcomes:
@@ -193,4 +223,4 @@ def _describe(outcome: Outcome) -> list[str]:
         lines.append(f"    final message: {final[:_LINE_CHARACTERS]!r}")
     if outcome.note:
         lines.append(f"    {outcome.note}")
-    return [*lines, f"    usual cause: {exploit.cause}", f"    remedy: {exploit.remedy}"]
+    return [*lines, f"    usual cause: {outcome.cause}", f"    remedy: {outcome.remedy}"]

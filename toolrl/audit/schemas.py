@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-_CODE_NAMES = ("code", "source", "program", "script", "python")
+CODE_NAMES = ("code", "source", "program", "script", "python")
+COMMAND_NAMES = ("command", "cmd", "commands", "bash", "shell", "keystrokes", "line")
 _QUERY_NAMES = ("query", "q", "search", "question", "keywords", "text")
 
 
@@ -23,6 +24,13 @@ def dummy_arguments(schema: Mapping[str, Any], text: str = "1", number: float = 
     return {name: _value(parameters["properties"][name], definitions, text, number) for name in required}
 
 
+def text_arguments(schema: Mapping[str, Any], text: str) -> list[dict[str, Any]]:
+    """The required arguments of a tool, once for each of its text parameters, in which `text` stands."""
+    properties = schema["function"]["parameters"]["properties"]
+    texts = [name for name, one in properties.items() if one.get("type") == "string" and "enum" not in one]
+    return [{**dummy_arguments(schema), name: text} for name in texts]
+
+
 def find_parameter(
     schemas: Sequence[Mapping[str, Any]], names: Sequence[str]
 ) -> tuple[str, Callable[[str], Any]] | None:
@@ -37,8 +45,13 @@ def find_parameter(
 
 
 def find_code_tool(schemas: Sequence[Mapping[str, Any]]) -> tuple[str, Callable[[str], Any]] | None:
-    """A tool that runs code, told by the name of its parameter."""
-    return find_parameter(schemas, _CODE_NAMES)
+    """A tool that runs Python, told by the name of its parameter; else a shell, which is given Python to run."""
+    if (found := find_parameter(schemas, CODE_NAMES)) is not None:
+        return found
+    if (shell := find_parameter(schemas, COMMAND_NAMES)) is None:
+        return None
+    name, arguments = shell
+    return name, lambda code: arguments(f"python3 - <<'END-OF-CODE'\n{code}\nEND-OF-CODE")
 
 
 def find_search_tool(schemas: Sequence[Mapping[str, Any]]) -> tuple[str, Callable[[str], Any]] | None:

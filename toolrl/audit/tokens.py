@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from toolrl.audit.playing import Played, Turn
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
+from toolrl.errors import ConfigError
 from toolrl.policy import ScriptedPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
 from toolrl.trajectory import Trajectory
@@ -19,8 +20,13 @@ _Way = list[list[int]]  # token ids (T,) of each turn
 
 
 def sampled_turns(turns: Sequence[Turn], env: ToolEnv, renderer: Renderer) -> list[_Way]:
-    """The ways in which turns can be sampled: one, or two if a text has control tokens in it."""
-    ways = [[_ids(turn, env, renderer, control) for turn in turns] for control in (False, True)]
+    """The ways in which turns can be sampled: one, two if a text has control tokens in it, none if a call in them
+    cannot be written in the model's dialect (a NaN in JSON, say).
+    """
+    try:
+        ways = [[_ids(turn, env, renderer, control) for turn in turns] for control in (False, True)]
+    except ConfigError:
+        return []
     return ways if ways[0] != ways[1] else ways[:1]
 
 
