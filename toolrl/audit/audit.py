@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from toolrl.audit.answers import final_form, is_right, right_answers, solution_o
 from toolrl.audit.catalogue import catalogue
 from toolrl.audit.exploit import Case, Exploit, blind
 from toolrl.audit.options import options_of
-from toolrl.audit.playing import Played, play_all
+from toolrl.audit.playing import Count, Played, play_all
 from toolrl.audit.report import Attempt, AuditReport, Outcome, OutcomeStatus
 from toolrl.audit.subject import Environment, Subject, sample_tasks
 from toolrl.audit.tokens import play_on_tokens
@@ -35,6 +35,7 @@ def audit_environment(
     exploits: Iterable[Exploit] | None = None,
     slow: bool = True,
     renderer: Renderer | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> AuditReport:
     """Play every exploit on some tasks; `report.assert_passed()` raises where one is paid.
 
@@ -49,12 +50,13 @@ def audit_environment(
         exploits: In place of the whole catalogue (`catalogue()`), registered ones included.
         slow: Whether to play exploits that wait for a time limit; on one task each.
         renderer: Of the model that samples.
+        on_progress: Called with the episodes done and those planned; see `toolrl.evaluation.progress`.
 
     Raises:
         EnvironmentNotFound: No environment has that id.
         ConfigError: It does not take these settings, or excuses an exploit that does not exist.
     """
-    subject = Subject(environment, settings)
+    subject, count = Subject(environment, settings), Count(on_progress)
     chosen = catalogue() if exploits is None else tuple(exploits)
     with subject.open() as env:
         options = options_of(env)
@@ -76,18 +78,20 @@ def audit_environment(
         # Those that come in two episodes last, one after the other: others in between could touch what the first left.
         plan.sort(key=lambda entry: entry[0].before is not None)
         alone = sum(exploit.before is not None for exploit, _, _ in plan)
-        played = play_all(env, [(task, exploit.play(case)) for exploit, task, case in plan[: len(plan) - alone]])
+        played = play_all(
+            env, [(task, exploit.play(case)) for exploit, task, case in plan[: len(plan) - alone]], count=count
+        )
         for exploit, task, case in plan[len(plan) - alone :]:
             assert exploit.before is not None
             scripts = [(task, exploit.before(case)), (task, exploit.play(case))]
-            played.append(play_all(env, scripts, concurrency=1)[-1])
+            played.append(play_all(env, scripts, concurrency=1, count=count)[-1])
         attempts: dict[str, list[Attempt]] = {}
         for (exploit, task, case), episode in zip(plan, played, strict=True):
             attempts.setdefault(exploit.name, []).append(_judge(exploit, task, case, episode))
         if renderer is not None:
             pairs = zip(plan, played, strict=True)
             quick = [pair for pair in pairs if not (pair[0][0].is_slow or pair[0][0].before)]
-            again = play_on_tokens(env, [(task, episode.turns) for (_, task, _), episode in quick], renderer)
+            again = play_on_tokens(env, [(task, episode.turns) for (_, task, _), episode in quick], renderer, count)
             for ((exploit, task, case), _), episodes in zip(quick, again, strict=True):
                 judged = [_judge(exploit, task, case, episode) for episode in episodes]
                 attempts[exploit.name] += [replace(attempt, on_tokens=True) for attempt in judged]

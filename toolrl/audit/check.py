@@ -36,6 +36,7 @@ def check_environment(
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     only: Sequence[str] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Check an environment; `report.assert_passed()` raises where it fails.
 
@@ -46,6 +47,7 @@ def check_environment(
         seed: Chooses them.
         settings: For making it.
         only: Names of checks (keys of `CHECKS`); all by default.
+        on_progress: Called with the checks done and all there are; see `toolrl.evaluation.progress`.
 
     Raises:
         EnvironmentNotFound: No environment has that id.
@@ -59,9 +61,11 @@ def check_environment(
     try:
         with subject.open() as env:
             chosen = sample_tasks(env, tasks, seed)
-            for name, check in CHECKS.items():
-                if only is None or name in only:
-                    results.append(_run(name, check, subject, env, chosen))
+            wanted = [name for name in CHECKS if only is None or name in only]
+            for done, name in enumerate(wanted):
+                if on_progress is not None:
+                    on_progress(done, len(wanted))
+                results.append(_run(name, CHECKS[name], subject, env, chosen))
     except (ConfigError, EnvironmentNotFound, InfrastructureError, MissingExtra):
         raise
     except Exception as error:  # noqa: BLE001 - an author's bug is a finding

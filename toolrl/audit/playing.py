@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
 from toolrl.env import ToolEnv, run_sync
@@ -48,6 +48,29 @@ class Played:
         return self.messages[-1].content if self.stop is StopReason.ANSWER else None
 
 
+class Count:
+    """Episodes that are played, and those to come."""
+
+    def __init__(self, show: Callable[[int, int], None] | None = None):
+        """Show them at each change."""
+        self._show = show
+        self._done = self._total = 0
+
+    def expect(self, more: int) -> None:
+        """There are more to come."""
+        self._total += more
+        self._tell()
+
+    def add_one(self) -> None:
+        """One is over."""
+        self._done += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._show is not None:
+            self._show(self._done, self._total)
+
+
 async def play(env: ToolEnv, task: Task, script: Script) -> Played:
     """Play one episode to its end.
 
@@ -85,15 +108,24 @@ async def _advance(env: ToolEnv, session: EpisodeSession, script: Script, taken:
         observations = step.messages
 
 
-def play_all(env: ToolEnv, scripts: Sequence[tuple[Task, Script]], concurrency: int = 8) -> list[Played]:
+def play_all(
+    env: ToolEnv,
+    scripts: Sequence[tuple[Task, Script]],
+    concurrency: int = 8,
+    count: Count | None = None,
+) -> list[Played]:
     """Play episodes, several at a time; the results stand in the order of the scripts."""
+    count = count or Count()
+    count.expect(len(scripts))
 
     async def run() -> list[Played]:
         slots = asyncio.Semaphore(concurrency)
 
         async def one(task: Task, script: Script) -> Played:
             async with slots:
-                return await play(env, task, script)
+                played = await play(env, task, script)
+            count.add_one()
+            return played
 
         return list(await asyncio.gather(*(one(task, script) for task, script in scripts)))
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from toolrl.audit.playing import Played, Turn
+from toolrl.audit.playing import Count, Played, Turn
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
@@ -41,22 +41,27 @@ def _ids(turn: Turn, env: ToolEnv, renderer: Renderer, control: bool) -> list[in
 
 
 def play_on_tokens(
-    env: ToolEnv, plays: Sequence[tuple[Task, Sequence[Turn]]], renderer: Renderer
+    env: ToolEnv,
+    plays: Sequence[tuple[Task, Sequence[Turn]]],
+    renderer: Renderer,
+    count: Count | None = None,
 ) -> list[list[Played]]:
     """Play turns through the engine; for each entry, one episode for each way of `sampled_turns`."""
     ways = [sampled_turns(turns, env, renderer_of(renderer, env, task)) for task, turns in plays]
     flat = [(task, way) for (task, _), found in zip(plays, ways, strict=True) for way in found]
-    played = iter(_play(env, flat, renderer))
+    count = count or Count()
+    count.expect(len(flat))
+    played = iter(_play(env, flat, renderer, count))
     return [[next(played) for _ in found] for found in ways]
 
 
-def _play(env: ToolEnv, plays: Sequence[tuple[Task, _Way]], renderer: Renderer) -> list[Played]:
+def _play(env: ToolEnv, plays: Sequence[tuple[Task, _Way]], renderer: Renderer, count: Count) -> list[Played]:
     def policy(way: _Way) -> ScriptedPolicy:
         turns = iter(way)  # by their order, not by what was said: an exploit can repeat the prompt
         return ScriptedPolicy(lambda prompt_ids: next(turns, [renderer.end_of_turn_id]))
 
     def play(some: Sequence[tuple[Task, _Way]]) -> list[Trajectory]:
-        engine = RolloutEngine(policy([]), renderer, retries=0, concurrency=8)
+        engine = RolloutEngine(policy([]), renderer, retries=0, concurrency=8, on_trajectory=lambda _: count.add_one())
         return engine.run([RolloutRequest(env, task, policy=policy(way)) for task, way in some])
 
     try:

@@ -29,13 +29,14 @@ app.add_typer(episodes.app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line. Wrong input prints one line and exits with status 2, a fault of a service with 1."""
+    """Run the command line. Wrong input prints what is wrong and exits with status 2, a fault of a service with 1."""
     # As with `python -m toolrl`, my_envs.py is found here (`my_envs:mine/Shopping-v0`); last, so that it hides nothing.
     sys.path.append(os.getcwd())
     try:
         app(args=arguments)
     except (UserError, InfrastructureError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        lines = [f"error: {error}", *getattr(error, "__notes__", ())]  # notes say where it was raised
+        Console(stderr=True).print("\n".join(lines), style="red", markup=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -35,7 +35,7 @@ def demos(
     """Choose successful episodes, and write them as a data set for supervised fine-tuning (toolrl sft, or TRL)."""
     from toolrl.demos import HELD_OUT, select, write_demonstrations
     from toolrl.env import ToolEnv, make
-    from toolrl.evaluation import evaluate
+    from toolrl.evaluation import evaluate, progress
     from toolrl.training.arguments import parse_env_settings
     from toolrl.trajectory import Trajectory, read_trajectories
 
@@ -58,7 +58,8 @@ def demos(
     try:
         oracles = {env_id: environment(env_id) for env_id in env or []}
         about = {"mode": "demos", "split": "train", "model": "oracle"}
-        evaluate(oracles, None, None, tasks=n, on_trajectory=played.append, info=about)
+        with progress("episodes") as show:
+            evaluate(oracles, None, None, tasks=n, on_trajectory=played.append, on_progress=show, info=about)
         files = (path / "trajectories.jsonl" if path.is_dir() else path for path in paths or [])
         recorded = (trajectory for file in files for trajectory in read_trajectories(file))
         selection = select(chain(recorded, played), per_task=per_task, min_reward=min_reward, held_out=held_out)

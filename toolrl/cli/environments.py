@@ -47,7 +47,7 @@ def check(
     """Check that environments keep their promises; status 1 if one does not."""
     from toolrl.audit import check_environment
 
-    _report(check_environment, environments, tasks, settings, as_json)
+    _report("checks", check_environment, environments, tasks, settings, as_json)
 
 
 @app.command()
@@ -69,14 +69,19 @@ def audit(
         from toolrl.models import load_tokenizer
 
         renderer = Renderer(load_tokenizer(tokens))
-    _report(partial(audit_environment, renderer=renderer), environments, tasks, settings, as_json)
+    _report("episodes", partial(audit_environment, renderer=renderer), environments, tasks, settings, as_json)
 
 
-def _report(examine: Callable[..., Report], ids: list[str], tasks: int, settings: str, as_json: bool) -> None:
+def _report(
+    units: str, examine: Callable[..., Report], ids: list[str], tasks: int, settings: str, as_json: bool
+) -> None:
+    from toolrl.evaluation import progress
+
     chosen = _parse_settings(settings)
     failed = False
     for env_id in ids:
-        report = examine(env_id, tasks=tasks, settings=chosen)
+        with progress(f"{env_id}, {units}") as show:
+            report = examine(env_id, tasks=tasks, settings=chosen, on_progress=show)
         typer.echo(json.dumps(report.to_dict(), indent=1) if as_json else str(report))
         failed = failed or not report.passed
     if failed:

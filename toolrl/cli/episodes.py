@@ -71,8 +71,8 @@ def regrade(
 
     from toolrl.demos import is_held_out
     from toolrl.env import ToolEnv, make
-    from toolrl.evaluation import terminal
-    from toolrl.evaluation.regrade import regrade as grade_again, summary
+    from toolrl.evaluation import progress, terminal
+    from toolrl.evaluation.regrade import Regraded, regrade as grade_again, summary
     from toolrl.evaluation.tables import number
     from toolrl.training.arguments import parse_env_settings
     from toolrl.trajectory import Trajectory, TrajectoryWriter
@@ -90,9 +90,12 @@ def regrade(
             made[env_id, split] = make(env_id, **{"split": split, **settings.get(env_id, {})})
         return made[env_id, split]
 
-    console = terminal()
+    console, results = terminal(), list[Regraded]()
     try:
-        results = list(grade_again(episodes, environment_of))
+        with progress("episodes") as show:
+            for result in grade_again(episodes, environment_of):
+                results.append(result)
+                show(len(results), len(episodes))
     finally:
         for env in made.values():
             env.close()

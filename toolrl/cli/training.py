@@ -72,7 +72,7 @@ def evaluate_command(
     """Play tasks and report success with intervals, pass@k, tool use and what was used."""
     from toolrl.chat import Renderer
     from toolrl.env import make
-    from toolrl.evaluation import evaluate, report_table, terminal
+    from toolrl.evaluation import evaluate, progress, report_table, terminal
     from toolrl.models import CHAT_API, load_tokenizer
     from toolrl.policy import ChatPolicy
     from toolrl.training.arguments import SamplerSettings, parse_env_settings
@@ -97,18 +97,20 @@ def evaluate_command(
             player = _token_policy(model, device, SamplerSettings(sampler), renderer)
     writer = TrajectoryWriter(out) if out else None
     try:
-        reports = evaluate(
-            made,
-            player,
-            renderer,
-            tasks=n,
-            samples=k,
-            sampling=Sampling(temperature, max_turn_tokens),
-            concurrency=concurrency or 128,
-            policy_timeout_seconds=policy_timeout_seconds,
-            on_trajectory=writer.write if writer else None,
-            info={"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
-        )
+        with progress("episodes") as show:
+            reports = evaluate(
+                made,
+                player,
+                renderer,
+                tasks=n,
+                samples=k,
+                sampling=Sampling(temperature, max_turn_tokens),
+                concurrency=concurrency or 128,
+                policy_timeout_seconds=policy_timeout_seconds,
+                on_trajectory=writer.write if writer else None,
+                on_progress=show,
+                info={"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
+            )
     finally:
         if player is not None:
             player.close()

@@ -1,5 +1,6 @@
 """Evaluation: success with intervals, pass@k, and how tools were used."""
 
+from toolrl.evaluation.alive import progress
 from toolrl.evaluation.evaluate import FACTS, EnvReport, evaluate, summarise
 from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
 from toolrl.evaluation.tables import before_after_table, report_table, short_name, terminal
@@ -11,6 +12,7 @@ __all__ = [
     "bootstrap_interval",
     "evaluate",
     "pass_at_k",
+    "progress",
     "report_table",
     "short_name",
     "summarise",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,6 +82,7 @@ def evaluate(
     concurrency: int = 128,
     policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS,
     on_trajectory: Callable[[Trajectory], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
     info: Mapping[str, Any] | None = None,
 ) -> dict[str, EnvReport]:
     """Play the first tasks of each environment.
@@ -96,6 +98,8 @@ def evaluate(
         concurrency: Episodes in flight.
         policy_timeout_seconds: See `RolloutEngine`.
         on_trajectory: Called with each trajectory as it finishes.
+        on_progress: Called before the first episode and after each, with the episodes done and all there are; see
+            `toolrl.evaluation.progress`.
         info: Recorded with each trajectory; `mode`, `session` and `step` become part of its id.
     """
     if tasks < 1 or samples < 1:
@@ -109,6 +113,14 @@ def evaluate(
             for sample in range(samples):
                 id = f"{prefix}/{env_id}/{task.id}/{sample}"
                 requests.append(RolloutRequest(env, task, env_id, id, oracle, {**task_info(task.metadata), **about}))
+    finished = itertools.count(1)
+
+    def announce(trajectory: Trajectory) -> None:
+        if on_trajectory is not None:
+            on_trajectory(trajectory)
+        if on_progress is not None:
+            on_progress(next(finished), len(requests))
+
     engine = RolloutEngine(
         policy or ScriptedChatPolicy([]),  # for oracles: each request has its own
         renderer,
@@ -116,8 +128,10 @@ def evaluate(
         max_completion_tokens=max_completion_tokens,
         concurrency=concurrency,
         policy_timeout_seconds=policy_timeout_seconds,
-        on_trajectory=on_trajectory,
+        on_trajectory=announce,
     )
+    if on_progress is not None:
+        on_progress(0, len(requests))
     played = defaultdict(list)
     for trajectory in engine.run(requests):
         played[trajectory.env_id].append(trajectory)

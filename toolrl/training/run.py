@@ -22,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, ModelConfig, TrlParser, get_peft_config  # type: ignore[attr-defined]
 
 from toolrl.errors import ConfigError, MissingExtra
-from toolrl.evaluation import EnvReport, before_after_table, evaluate, terminal
+from toolrl.evaluation import EnvReport, before_after_table, evaluate, progress, terminal
 from toolrl.models import load_model, load_tokenizer
 from toolrl.training.arguments import ToolrlArguments
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
@@ -203,19 +203,21 @@ def _is_plain(value: Any) -> bool:
 def _evaluate(
     run: GRPORun, environments: Any, arguments: ToolrlArguments, args: GRPOConfig, writer: TrajectoryWriter, mode: str
 ) -> dict[str, EnvReport]:
-    return evaluate(
-        environments,
-        run.policy,
-        run.renderer,
-        tasks=arguments.eval_tasks,
-        samples=arguments.eval_samples,
-        sampling=Sampling(args.temperature, arguments.max_turn_tokens),
-        concurrency=arguments.concurrency,
-        policy_timeout_seconds=arguments.policy_timeout_seconds,
-        max_completion_tokens=args.max_completion_length,
-        on_trajectory=writer.write,
-        info={"mode": mode, "session": run.session, "step": run.trainer.state.global_step},
-    )
+    with progress(f"held-out episodes, {mode} training") as show:
+        return evaluate(
+            environments,
+            run.policy,
+            run.renderer,
+            tasks=arguments.eval_tasks,
+            samples=arguments.eval_samples,
+            sampling=Sampling(args.temperature, arguments.max_turn_tokens),
+            concurrency=arguments.concurrency,
+            policy_timeout_seconds=arguments.policy_timeout_seconds,
+            max_completion_tokens=args.max_completion_length,
+            on_trajectory=writer.write,
+            on_progress=show,
+            info={"mode": mode, "session": run.session, "step": run.trainer.state.global_step},
+        )
 
 
 def read_template(path: str) -> str | None:

@@ -1,0 +1,84 @@
+"""Long work shows that it is alive: a bar in a terminal, a line now and then elsewhere. Both on stderr."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+LINE_SECONDS = 30.0  # between two lines where there is no terminal
+
+# How much is done, and of how much; may be called on any thread.
+Show = Callable[[int, int], None]
+
+
+@contextmanager
+def progress(what: str, console: Console | None = None) -> Iterator[Show]:
+    """Show how far some work is, with its rate and the time to go.
+
+    Args:
+        what: Its units, such as "episodes".
+        console: In place of stderr.
+    """
+    console = console or Console(stderr=True, force_jupyter=False)
+    if console.is_terminal and not console.is_dumb_terminal and console.file.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        with _lines(what, console) as show:
+            yield show
+
+
+@contextmanager
+def _lines(what: str, console: Console) -> Iterator[Show]:
+    start, over, now = time.monotonic(), threading.Event(), (0, 0)
+
+    def show(done: int, total: int) -> None:
+        nonlocal now
+        now = done, total
+
+    def run() -> None:
+        while not over.wait(LINE_SECONDS):
+            line = describe(what, *now, time.monotonic() - start)
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    thread = threading.Thread(target=run, name="toolrl-progress", daemon=True)
+    thread.start()
+    try:
+        yield show
+    finally:
+        over.set()
+        thread.join(1.0)  # a pipe that nobody reads must not keep us
+
+
+def describe(what: str, done: int, total: int, seconds: float) -> str:
+    """A line about how far some work is."""
+    line = f"{what}: {done} of {total or '?'} after {_time(seconds)}"
+    if not 0 < done < total:
+        return line
+    rate = done / seconds
+    return f"{line}, {_rate(rate)}, {_time((total - done) / rate)} to go"
+
+
+class _Rate(ProgressColumn):
+    """Units a second, or a minute."""
+
+    def render(self, task: Task) -> Text:
+        return Text(_rate(task.speed) if task.speed else "", style="dim")
+
+
+def _rate(a_second: float) -> str:
+    return f"{a_second:.1f} a second" if a_second >= 1 else f"{a_second * 60:.1f} a minute"
+
+
+def _time(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
