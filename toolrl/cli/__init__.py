@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import NoReturn
 
 import typer
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from toolrl.cli import demonstrations, environments, episodes, sandbox, search, training, viewing
 from toolrl.errors import InfrastructureError, UserError
+from toolrl.secret_values import hide
 
 app = typer.Typer(
     add_completion=False,
@@ -29,10 +31,13 @@ app.add_typer(episodes.app)
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line. Wrong input prints one line and exits with status 2, a fault of a service with 1."""
+    sys.excepthook = lambda kind, error, trace: print(
+        hide("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr
+    )
     try:
         app(args=arguments)
     except (UserError, InfrastructureError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        Console(stderr=True).print(hide(f"error: {error}"), style="red", markup=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
         sys.exit(130)

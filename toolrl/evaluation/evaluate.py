@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,12 +85,14 @@ def evaluate(
         max_completion_tokens: Bounds an episode together with the environment's limits.
         concurrency: Episodes in flight.
         on_trajectory: Called with each trajectory as it finishes.
-        info: Recorded with each trajectory; `mode`, `session` and `step` become part of its id.
+        info: Recorded with each trajectory; `mode`, `session` and `step` become part of its id. Without a session
+            the id has one that is made up, so that no two evaluations share an id.
     """
     if tasks < 1 or samples < 1:
         raise ConfigError(f"evaluation needs at least one task and one sample, got {tasks} and {samples}")
     about = dict(info or {})
-    prefix = "/".join(str(about[name]) for name in ("mode", "session", "step") if name in about) or "eval"
+    named = {"mode": "eval", "session": secrets.token_hex(8), **about}
+    prefix = "/".join(str(named[name]) for name in ("mode", "session", "step") if name in named)
     requests = []
     for env_id, env in environments.items():
         for task in env.tasks.take(tasks):
