@@ -5,16 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from toolrl.errors import ConfigError
 
-# What the place that is written to, and not the program, is the reason of.
-NOT_WRITABLE = {
-    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOSPC,
-    errno.ENOTDIR, errno.EPERM, errno.EROFS,
+FULL = {errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS}
+# What the place that is to be written to, and not the program, is the reason of.
+NOT_WRITABLE = FULL | {
+    errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EPERM,
 }  # fmt: skip
 
 
@@ -55,12 +55,20 @@ def new_file(path: Path, *, overwrite: bool = False) -> Path:
 
 
 @contextmanager
-def writing(path: Path, advice: str = "name another place") -> Iterator[None]:
-    """Errors of the place that is written to become a `ConfigError` that names it."""
+def writing(
+    path: Path, advice: str = "name another place", reasons: Container[int | None] = NOT_WRITABLE
+) -> Iterator[None]:
+    """Errors of the place that is written to become a `ConfigError` that names it.
+
+    Args:
+        path: Where.
+        advice: What to do.
+        reasons: The numbers of such errors.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in NOT_WRITABLE:
+        if error.errno not in reasons:
             raise
         reason = os.strerror(error.errno or 0)
         raise ConfigError(f"cannot write to {error.filename or str(path)!r} ({reason}); {advice}") from None

@@ -191,7 +191,7 @@ def parse_env_settings(text: str | dict[str, Any]) -> dict[str, dict[str, Any]]:
         shape = type(settings).__name__
         if isinstance(settings, dict):
             env_id = next(key for key, value in settings.items() if not isinstance(value, dict))
-            shape = f"a {type(settings[env_id]).__name__} for {env_id!r}"
+            shape = f"{type(settings[env_id]).__name__} for {env_id!r}"
         raise ConfigError(f'env_settings must be like {{"toolrl/PythonMath-v0": {{"size": 500}}}}, got {shape}')
     return settings
 

@@ -150,7 +150,7 @@ GRPO: dict[str, Decision] = {
     **_honoured(
         "model_init_kwargs trust_remote_code router_aux_loss_coef disable_dropout cast_lm_head_to_fp32 num_generations "
         "max_completion_length shuffle_dataset generation_batch_size steps_per_generation temperature use_vllm "
-        "vllm_mode beta num_iterations importance_sampling_level reward_weights multi_objective_aggregation "
+        "beta num_iterations importance_sampling_level reward_weights multi_objective_aggregation "
         "scale_rewards loss_type mask_truncated_completions sync_ref_model top_entropy_quantile entropy_coef "
         "use_adaptive_entropy off_policy_mask_threshold"
     ),
@@ -166,6 +166,7 @@ GRPO: dict[str, Decision] = {
     "use_bias_correction_kl": Needs(lambda settings: bool(settings.get("beta")), "there is no KL term without --beta"),
     **_refused(_ENGINE, "vllm_model_impl vllm_enable_sleep_mode vllm_gpu_memory_utilization vllm_tensor_parallel_size"),
     "vllm_max_model_length": _ENGINE,
+    "vllm_mode": Needs(_option("use_vllm", True), "pass --use_vllm true"),
     **_refused(_SERVER, "vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port"),
     **_refused(
         _CORRECTION,
@@ -253,7 +254,7 @@ def refuse_unhonoured(*parts: Any, **further: Any) -> None:
     values: dict[str, Any] = dict(further)
     for part in parts:
         values |= {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
-    found = []
+    found: dict[str, list[str]] = {}
     for part in parts:
         kind = next((kind for kind in TABLES if isinstance(part, kind)), None)
         if kind is None:
@@ -265,6 +266,9 @@ def refuse_unhonoured(*parts: Any, **further: Any) -> None:
             reason = decision if isinstance(decision, str) else decision.otherwise
             if isinstance(decision, str) or not decision.holds(values):
                 shown = "***" if is_secret(name, value) else repr(getattr(value, "value", value))
-                found.append(f"--{name} {shown}: {reason}")
+                found.setdefault(reason, []).append(f"--{name} {shown}")
     if found:
-        raise ConfigError("not supported here; " + "; ".join(f"remove {entry}" for entry in found))
+        raise ConfigError(
+            "not supported here; "
+            + "; ".join(f"remove {', '.join(names)}: {reason}" for reason, names in found.items())
+        )

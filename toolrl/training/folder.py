@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,15 +14,18 @@ from typing import Any
 
 import transformers
 import yaml
+from safetensors import SafetensorError
 
-from toolrl.errors import ConfigError
-from toolrl.outputs import writing
+from toolrl.errors import ConfigError, ToolrlError
+from toolrl.outputs import FULL, writing
 from toolrl.secret_values import without_secrets
 
 # What a run leaves. A lone config.yaml is no run: it may be what the user wrote for this one.
+ALMOST_NOTHING = 2**20
 RESULTS = ("trajectories.jsonl", "metrics.jsonl", "report.json", "model")
 FURTHER = ("config.yaml", "curves.png", "README.md", "trajectories.index.arrow")
 ADVICE = "pass another --output_dir"
+FREE = "free some space, and go on with --resume_from_checkpoint true"
 
 
 @contextmanager
@@ -75,10 +79,25 @@ def run_folder(
                 "another --output_dir"
             )
         args.distributed_state.wait_for_everyone()
-        with writing(folder, "free some space, and go on with --resume_from_checkpoint true"):
+        with writing(folder, FREE, FULL), _full_disk(folder):
             yield folder
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _full_disk(folder: Path) -> Iterator[None]:
+    """PyTorch and safetensors have errors of their own for a disk that is full."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        # safetensors removes what it could not finish.
+        full = re.search(r"os error (28|122)\b", str(error)) or shutil.disk_usage(folder).free < ALMOST_NOTHING
+        if isinstance(error, ToolrlError) or not full:
+            raise
+        raise ConfigError(
+            f"the disk of {str(folder)!r} is full ({' '.join(str(error).split())[:200]}); {FREE}"
+        ) from error
 
 
 def results(folder: Path) -> list[Path]:

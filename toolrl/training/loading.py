@@ -14,14 +14,23 @@ from trl import GRPOConfig, ModelConfig, SFTConfig, get_peft_config  # type: ign
 
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError, MissingExtra
-from toolrl.models import base_of_adapter, load_model
+from toolrl.models import ALIASES, base_of_adapter, load_model
 from toolrl.training.values import refusals
 
 TASKS_LOOKED_AT = 20  # of each environment, for the length of its prompts
 
 
 def loading_options(args: GRPOConfig | SFTConfig, model_config: ModelConfig) -> dict[str, Any]:
-    """Which model is meant: for its configuration, its tokenizer and its weights."""
+    """Which model is meant: for its configuration, its tokenizer and its weights.
+
+    Raises:
+        ConfigError: A revision is asked for of what has none.
+    """
+    name = model_config.model_name_or_path or "tiny"
+    if model_config.model_revision != "main" and (name in ALIASES or Path(name).is_dir()):
+        raise ConfigError(
+            f"--model_revision {model_config.model_revision}: the folder {name!r} has no revisions; remove it"
+        )
     options: dict[str, Any] = {"revision": model_config.model_revision}
     if args.trust_remote_code:
         options["trust_remote_code"] = True

@@ -20,6 +20,7 @@ from toolrl.errors import ConfigError
 from toolrl.models import ALIASES, base_of_adapter
 from toolrl.policy.transformers import CPU_CACHE_TOKENS
 from toolrl.sandbox.cgroups import hierarchies
+from toolrl.training.values import refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def read_size(name: str, *, peft_config: Any = None, **options: Any) -> ModelSiz
         from peft import get_peft_model
 
         peft_config.inference_mode = False
-        with torch.device("meta"):
+        with torch.device("meta"), refusals("peft"):
             model = get_peft_model(model, peft_config)
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     text = config.get_text_config()

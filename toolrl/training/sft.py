@@ -34,7 +34,7 @@ from toolrl.training.memory import check_memory, read_size
 from toolrl.training.parsing import parse
 from toolrl.training.run import quieten
 from toolrl.training.token_rows import TokenRow, token_row
-from toolrl.training.values import REFUSALS, refusals
+from toolrl.training.values import is_refusal, refusals
 
 
 @dataclass
@@ -133,8 +133,8 @@ def fine_tune(
         before = trainer.state.global_step
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except REFUSALS as error:
-            if trainer.state.global_step > before or isinstance(error, UserError):
+        except Exception as error:
+            if trainer.state.global_step > before or isinstance(error, UserError) or not is_refusal(error):
                 raise
             raise ConfigError(
                 f"training cannot start: {type(error).__name__}: {' '.join(str(error).split())[:600]}"

@@ -15,6 +15,8 @@ trainer/grpo_trainer.py):
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import itertools
 import os
 import random
@@ -39,7 +41,7 @@ from toolrl.training.flags import refuse_unhonoured
 from toolrl.training.metrics import alike_in_float32, batch_metrics, zero_variance_shares
 from toolrl.training.sampler import open_policy, update
 from toolrl.training.trainer import SampledTokensTrainer
-from toolrl.training.values import REFUSALS, refusals
+from toolrl.training.values import is_refusal, refusals
 from toolrl.trajectory import Trajectory, TrajectoryWriter
 from toolrl.types import Sampling, StopReason, Task
 
@@ -157,8 +159,8 @@ class GRPORun:
         self._started = False
         try:
             self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except REFUSALS as error:
-            if self._started or isinstance(error, UserError):
+        except Exception as error:
+            if self._started or isinstance(error, UserError) or not is_refusal(error):
                 raise
             origin = f" from {str(checkpoint)!r}" if checkpoint else ""
             raise ConfigError(
@@ -321,6 +323,13 @@ def prompt_dataset(environments: Mapping[str, ToolEnv], weights: Mapping[str, fl
 def _try_optimizer(args: GRPOConfig, model: PreTrainedModel) -> None:
     """Have transformers refuse an optimiser or a schedule now, not when the first evaluation has been played."""
     make, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    for name in ("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon"):
+        default = next(field.default for field in dataclasses.fields(args) if field.name == name)
+        plain = copy.copy(args)
+        setattr(plain, name, default)
+        if getattr(args, name) != default and Trainer.get_optimizer_cls_and_kwargs(plain, model)[1] == options:
+            optim = getattr(args.optim, "value", args.optim)
+            raise ConfigError(f"--optim {optim} takes no --{name}, got {getattr(args, name)!r}; leave it out")
     if "optimizer_dict" in options or "params" in options:  # of those that look at the model's layers
         return
     optimizer = make([torch.nn.Parameter(torch.zeros(1))], **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,11 +14,12 @@ from transformers.integrations.integration_utils import get_available_reporting_
 from toolrl.errors import ConfigError, UserError
 
 # What constructors of TRL, transformers, accelerate and peft raise at settings that they refuse.
+LIBRARIES = ("trl", "transformers", "accelerate", "peft", "safetensors", "datasets")
 REFUSALS = (ValueError, TypeError, ImportError, RuntimeError, OSError, LookupError, ArithmeticError, AssertionError)
 
 CHOICES: dict[str, tuple[str, ...]] = {
     # TRL reads these when the first batch has been played.
-    "loss_type": ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo", "nll", "dft"),
+    "loss_type": ("grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"),
     "scale_rewards": ("group", "batch", "none"),
     "importance_sampling_level": ("token", "sequence"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
@@ -60,7 +62,8 @@ def check_values(values: MutableMapping[str, Any]) -> None:
     if "scale_rewards" in values:
         text = str(values["scale_rewards"]).lower()
         values["scale_rewards"] = {"true": "group", "false": "none"}.get(text, text)
-    for name, choices in CHOICES.items():
+    of_sft = {} if "num_generations" in values else {"loss_type": ("nll", "dft")}
+    for name, choices in (CHOICES | of_sft).items():
         value = values.get(name)
         if value is not None and str(getattr(value, "value", value)) not in choices:
             raise ConfigError(
@@ -81,6 +84,44 @@ def check_values(values: MutableMapping[str, Any]) -> None:
         if (number := _number(values, name)) is not None and not 0 <= number <= 1:
             raise ConfigError(f"--{name} must be within 0 and 1, got {values[name]!r}")
     _check_trackers(values.get("report_to"))
+    if "num_generations" in values:
+        check_groups(values, int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def check_groups(values: Mapping[str, Any], processes: int) -> None:
+    """Refuse a batch that is not of whole groups, and say which settings make it so.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    size, micro = values["num_generations"], values["per_device_train_batch_size"]
+    if size is None:
+        raise ConfigError("--num_generations has no value; give it one, at least 2")
+    together, parts = values.get("generation_batch_size"), values.get("steps_per_generation")
+    if together is not None and parts is not None:
+        raise ConfigError(
+            f"--generation_batch_size {together} and --steps_per_generation {parts} say the same; give one of them"
+        )
+    if together is None:
+        parts = parts or values["gradient_accumulation_steps"]
+        made_of = f"per_device_train_batch_size={micro} x {parts} parts x {processes} process(es)"
+        together = micro * parts * processes
+        # The fewest more episodes for each process and part, so that groups come out whole.
+        fitting = next(n for n in range(micro, micro + size + 1) if n * parts * processes % size == 0)
+        advice = f"for example --per_device_train_batch_size {fitting}"
+    else:
+        made_of = f"generation_batch_size={together}"
+        least = math.lcm(size, micro * processes)
+        advice = f"for example --generation_batch_size {-(-together // least) * least}"
+        if together % (micro * processes):
+            raise ConfigError(
+                f"--generation_batch_size {together} is no multiple of the {micro * processes} episodes of a part "
+                f"(per_device_train_batch_size={micro} x {processes} process(es)); {advice}"
+            )
+    if together % size:
+        raise ConfigError(
+            f"a batch of {together} episodes ({made_of}) is not of whole groups of num_generations={size}; {advice}"
+        )
 
 
 def _check_trackers(report_to: Any) -> None:
@@ -108,6 +149,11 @@ def _near(value: str, choices: tuple[str, ...]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether it is of the kinds that those libraries raise at settings."""
+    return isinstance(error, REFUSALS) or type(error).__module__.split(".")[0] in LIBRARIES
+
+
 @contextmanager
 def refusals(what: str) -> Iterator[None]:
     """What a constructor of TRL's or transformers' refuses becomes a `ConfigError`, in its own words."""
@@ -115,6 +161,8 @@ def refusals(what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except REFUSALS as error:
+    except Exception as error:
+        if not is_refusal(error):
+            raise
         kind = "" if type(error) in (ValueError, ImportError, RuntimeError) else f"{type(error).__name__}: "
         raise ConfigError(f"{what} refuses these settings: {kind}{' '.join(str(error).split())}") from error
