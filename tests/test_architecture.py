@@ -23,7 +23,7 @@ MAX_LINES = 400
 
 # Imports run up this list, never down; units on one line may import each other as long as there is no cycle.
 LAYERS = (
-    "errors serving types usage waiting",
+    "errors outputs secret_values serving types usage waiting",
     "registry rows spaces tasks trajectory",
     "chat policy rewards sandbox search tools",
     "episode",

@@ -1,13 +1,16 @@
-"""Loading models and tokenizers by name: `tiny`, a folder, or a hub id."""
+"""Loading models and tokenizers by name: `tiny`, a folder, or a hub id; of a whole model, or of an adapter of one."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import find_adapter_config_file
 
-from toolrl.errors import ConfigError
+from toolrl.errors import ConfigError, MissingExtra
 from toolrl.tiny import PATH
 
 ALIASES = {"tiny": str(PATH)}
@@ -28,7 +31,7 @@ def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(ALIASES.get(name, name), **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise ConfigError(_not_loaded(name, error)) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -36,15 +39,19 @@ def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
 
 
 def load_for_generation(name: str, device: str = "") -> PreTrainedModel:
-    """Load a model to sample with: bfloat16 on a GPU, float32 on a CPU.
+    """Load a model to sample with: bfloat16 on a GPU, float32 on a CPU. An adapter stays beside its model's weights.
 
     Args:
         name: "tiny", a folder, or a hub id.
         device: "cpu", "cuda" ...; by default a GPU if there is one.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_model(name, dtype="float32" if device == "cpu" else "bfloat16")
-    torch.nn.Module.to(model, device)
+    model: Any = load_model(name, dtype="float32" if device == "cpu" else "bfloat16")
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    try:
+        torch.nn.Module.to(model, device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"the model cannot be put on the device {device!r}: {error}") from None
     return model
 
 
@@ -52,17 +59,49 @@ def load_model(name: str, *, dtype: str = "float32", **options: Any) -> PreTrain
     """Load a causal language model onto the CPU.
 
     Args:
-        name: "tiny", a folder, or a hub id.
+        name: "tiny", a folder, or a hub id; of an adapter, it comes with its model, as a `PeftModel` that can be
+            trained on.
         dtype: Of the weights, such as "float32" or "bfloat16".
         options: For `AutoModelForCausalLM.from_pretrained`.
 
     Raises:
-        ConfigError: There is no such model.
+        ConfigError: There is no such model, or the one that an adapter is of is gone.
+        MissingExtra: It is an adapter, and peft is not installed.
+    """
+    base = base_of_adapter(name, **options)
+    if base is None:
+        return _load(name, name, dtype, options)
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise MissingExtra("peft", "lora") from None
+    model = _load(base, f"{base} (which the adapter {name} is of)", dtype, {**options, "revision": "main"})
+    try:
+        return PeftModel.from_pretrained(model, name, is_trainable=True)  # type: ignore[return-value]
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(_not_loaded(name, error)) from None
+
+
+def base_of_adapter(name: str, **options: Any) -> str | None:
+    """The model that an adapter is of; None if `name` is no adapter.
+
+    Raises:
+        ConfigError: The adapter's configuration is damaged.
     """
     try:
+        path = find_adapter_config_file(ALIASES.get(name, name), revision=options.get("revision"))
+        return None if path is None else str(json.loads(Path(path).read_text())["base_model_name_or_path"])
+    except OSError:
+        return None  # no such folder or id: loading it says so
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"the adapter {name!r} has a damaged adapter_config.json ({error!r})") from None
+
+
+def _load(name: str, shown: str, dtype: str, options: dict[str, Any]) -> PreTrainedModel:
+    try:
         return AutoModelForCausalLM.from_pretrained(ALIASES.get(name, name), dtype=dtype, **options)
-    except (OSError, ValueError) as error:
-        raise ConfigError(_not_loaded(name, error)) from None
+    except (OSError, ValueError, ImportError, TypeError, RuntimeError) as error:
+        raise ConfigError(_not_loaded(shown, error)) from None
 
 
 def _not_loaded(name: str, error: Exception) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toolrl.errors import TaskError
+from toolrl.secret_values import hide_within
 from toolrl.types import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
 
 SCHEMA_VERSION = 4
@@ -279,7 +280,7 @@ class TrajectoryWriter:
 
     def write(self, trajectory: Trajectory) -> None:
         """Append one trajectory."""
-        line = (json.dumps(trajectory.to_row(), ensure_ascii=False) + "\n").encode("utf-8", "replace")
+        line = (json.dumps(hide_within(trajectory.to_row()), ensure_ascii=False) + "\n").encode("utf-8", "replace")
         with self._lock, _locked(self._descriptor):
             _cut_torn_line(self._descriptor)
             view = memoryview(line)

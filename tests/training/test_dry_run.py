@@ -16,7 +16,7 @@ from trl import GRPOConfig
 from toolrl import ConfigError
 from toolrl.models import load_model
 from toolrl.tiny import PATH
-from toolrl.training.dry_run import estimate_memory, read_size
+from toolrl.training.memory import estimate_memory, read_size
 
 from .commands import command
 

@@ -8,7 +8,8 @@ import pytest
 
 import toolrl.training
 from toolrl import ConfigError
-from toolrl.training.run import find_config, parse_arguments
+from toolrl.training.parsing import find_config
+from toolrl.training.run import parse_arguments
 
 RECIPES = sorted(path.stem for path in (Path(toolrl.training.__file__).parent / "recipes").glob("*.yaml"))
 ON_A_CPU = ("tiny", "database")

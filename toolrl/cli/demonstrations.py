@@ -15,7 +15,7 @@ app = typer.Typer()
 
 @app.command()
 def demos(
-    out: Annotated[Path, typer.Option(help="The data set to write, a .jsonl file; replaced if it exists.")],
+    out: Annotated[Path, typer.Option(help="The data set to write, a new .jsonl file.")],
     paths: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[RUN|FILE]...", help="Run folders, and files of trajectories (toolrl eval --out)."),
@@ -28,6 +28,7 @@ def demos(
     env_settings: Annotated[str, typer.Option(help='JSON: {"ID": {"setting": value}}.')] = "{}",
     per_task: Annotated[int, typer.Option(min=1, help="At most so many demonstrations of a task, all different.")] = 1,
     min_reward: Annotated[float | None, typer.Option(help="Of each demonstration; default: any success.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it exists.")] = False,
     held_out: Annotated[
         bool, typer.Option("--held-out", help="Learn from held-out tasks too: they then test nothing any more.")
     ] = False,
@@ -36,6 +37,7 @@ def demos(
     from toolrl.demos import HELD_OUT, select, write_demonstrations
     from toolrl.env import ToolEnv, make
     from toolrl.evaluation import evaluate, progress
+    from toolrl.outputs import refuse_existing, writing
     from toolrl.training.arguments import parse_env_settings
     from toolrl.trajectory import Trajectory, read_trajectories
 
@@ -47,6 +49,7 @@ def demos(
             "'toolrl eval ENV --model ... --split train --out FILE' and name the file"
         )
     settings = parse_env_settings(env_settings)
+    refuse_existing(out, overwrite=overwrite)
     made: dict[str, ToolEnv] = {}
 
     def environment(env_id: str) -> ToolEnv:
@@ -70,7 +73,8 @@ def demos(
     finally:
         for opened in made.values():
             opened.close()
-    write_demonstrations(out, selection.chosen, tools)
+    with writing(out):
+        write_demonstrations(out, selection.chosen, tools)
     typer.echo(f"{selection.summary()}\nwritten to {out}")
 
 

@@ -89,10 +89,12 @@ def _report(
 
 
 def _parse_settings(text: str) -> dict[str, Any]:
+    from toolrl.secret_values import expand
+
     try:
         settings = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"--settings must be a JSON object, got {text!r} ({error})") from None
+        raise ConfigError(f"--settings must be a JSON object: {error}") from None
     if not isinstance(settings, dict):
-        raise ConfigError(f"--settings must be a JSON object, got {text!r}")
-    return settings
+        raise ConfigError(f"--settings must be a JSON object, got a {type(settings).__name__}")
+    return dict(expand(settings))

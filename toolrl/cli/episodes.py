@@ -65,6 +65,7 @@ def regrade(
     where: Annotated[str, WHERE] = "",
     env_settings: Annotated[str, typer.Option(help='JSON: {"ID": {"setting": value}}.')] = "{}",
     out: Annotated[Path | None, typer.Option(help="Write the episodes with their new scores to this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it exists.")] = False,
 ) -> None:
     """Score saved episodes with today's reward, without generating, and show what changes."""
     from rich.table import Table
@@ -74,14 +75,15 @@ def regrade(
     from toolrl.evaluation import progress, terminal
     from toolrl.evaluation.regrade import Regraded, regrade as grade_again, summary
     from toolrl.evaluation.tables import number
+    from toolrl.outputs import new_file, refuse_existing
     from toolrl.training.arguments import parse_env_settings
     from toolrl.trajectory import Trajectory, TrajectoryWriter
     from toolrl.view import load
 
     episodes = load(run).where(where) if where else load(run)
-    if out is not None and out.exists():
-        raise ConfigError(f"{str(out)!r} exists; name another file")
     settings = parse_env_settings(env_settings)
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
     made: dict[tuple[str, str], ToolEnv] = {}
 
     def environment_of(trajectory: Trajectory) -> ToolEnv:
@@ -100,7 +102,7 @@ def regrade(
         for env in made.values():
             env.close()
     if out is not None:
-        with TrajectoryWriter(out) as writer:
+        with TrajectoryWriter(new_file(out, overwrite=overwrite)) as writer:
             for result in results:
                 writer.write(result.trajectory)
     table = Table(title="rewards, as they were and as they are now")

@@ -47,7 +47,8 @@ def evaluate_command(
         str, typer.Option(help="How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
     ] = "",
     env_settings: Annotated[str, typer.Option(help='JSON: {"ID": {"setting": value}}.')] = "{}",
-    out: Annotated[Path | None, typer.Option(help="Append the trajectories to this JSONL file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the trajectories to this JSONL file, a new one.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
     device: Annotated[str, typer.Option(help="'cpu', 'cuda' ...; default: a GPU if there is one.")] = "",
     sampler: Annotated[
@@ -74,6 +75,7 @@ def evaluate_command(
     from toolrl.env import make
     from toolrl.evaluation import evaluate, progress, report_table, terminal
     from toolrl.models import CHAT_API, load_tokenizer
+    from toolrl.outputs import new_file, refuse_existing
     from toolrl.policy import ChatPolicy
     from toolrl.training.arguments import SamplerSettings, parse_env_settings
     from toolrl.trajectory import TrajectoryWriter
@@ -82,6 +84,8 @@ def evaluate_command(
     if policy not in ("model", "oracle"):
         raise ConfigError(f"--policy must be 'model' or 'oracle', got {policy!r}")
     settings = parse_env_settings(env_settings)
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite)
     made = {env_id: make(env_id, **{"split": split, **settings.get(env_id, {})}) for env_id in environments}
     renderer: Renderer | None = None
     player: Policy | ChatPolicy | None = None
@@ -95,7 +99,7 @@ def evaluate_command(
         renderer = Renderer(load_tokenizer(model), dialect=dialect or None)
         if policy == "model":
             player = _token_policy(model, device, SamplerSettings(sampler), renderer)
-    writer = TrajectoryWriter(out) if out else None
+    writer = TrajectoryWriter(new_file(out, overwrite=overwrite)) if out else None
     try:
         with progress("episodes") as show:
             reports = evaluate(
@@ -141,13 +145,15 @@ def _token_policy(model: str, device: str, sampler: SamplerSettings, renderer: R
 def _chat_policy(name: str, base_url: str, request: str, prices: tuple[float, float], concurrency: int) -> OpenAIPolicy:
     from toolrl.policy import Endpoint, OpenAIPolicy, Prices
     from toolrl.policy.completions import POLITENESS, default_base_url
+    from toolrl.secret_values import expand
 
     try:
         fields = json.loads(request)
     except ValueError as error:
-        raise ConfigError(f"--request is not valid JSON ({error}): {request!r}") from None
+        raise ConfigError(f"--request is not valid JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise ConfigError(f"--request must be a JSON object, got {request!r}")
+        raise ConfigError(f"--request must be a JSON object, got a {type(fields).__name__}")
+    fields = expand(fields)
     endpoint = Endpoint(
         name,
         base_url or default_base_url(),

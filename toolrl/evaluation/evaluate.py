@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,12 +101,14 @@ def evaluate(
         on_trajectory: Called with each trajectory as it finishes.
         on_progress: Called before the first episode and after each, with the episodes done and all there are; see
             `toolrl.evaluation.progress`.
-        info: Recorded with each trajectory; `mode`, `session` and `step` become part of its id.
+        info: Recorded with each trajectory; `mode`, `session` and `step` become part of its id. Without a session
+            the id has one that is made up, so that no two evaluations share an id.
     """
     if tasks < 1 or samples < 1:
         raise ConfigError(f"evaluation needs at least one task and one sample, got {tasks} and {samples}")
     about = dict(info or {})
-    prefix = "/".join(str(about[name]) for name in ("mode", "session", "step") if name in about) or "eval"
+    named = {"mode": "eval", "session": secrets.token_hex(8), **about}
+    prefix = "/".join(str(named[name]) for name in ("mode", "session", "step") if name in named)
     requests = []
     for env_id, env in environments.items():
         for task in env.tasks.take(tasks):

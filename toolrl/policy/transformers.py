@@ -23,6 +23,8 @@ from toolrl.waiting import ends_within
 
 _STEP_SECONDS = 600.0  # which one step of generation may take to let go of the model
 
+CPU_CACHE_TOKENS = 65_536
+
 
 class TransformersPolicy:
     """Samples with a model in this process, which may be the one that is being trained.
@@ -58,7 +60,7 @@ class TransformersPolicy:
         on_cpu = model.device.type == "cpu"
         self._stop_token_ids = [int(token) for token in stop_token_ids]
         page = page_tokens or (16 if on_cpu else 256)
-        cache_tokens = cache_tokens or (65_536 if on_cpu else None)
+        cache_tokens = cache_tokens or (CPU_CACHE_TOKENS if on_cpu else None)
         self._config = {
             "page_size": page,
             "num_blocks": cache_tokens // page if cache_tokens else None,

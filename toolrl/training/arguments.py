@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolrl.env import ToolEnv, make
 from toolrl.errors import ConfigError
+from toolrl.secret_values import expand
 from toolrl.waiting import POLICY_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
@@ -80,7 +81,13 @@ class ToolrlArguments:
         default=False,
         metadata={"help": "Build everything, play a few episodes, print what a batch and the model need, and stop."},
     )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Delete what an earlier run left in output_dir, and start afresh."}
+    )
     # ---- advanced
+    check_memory: bool = field(
+        default=True, metadata={"help": "Compare what training takes of memory with what is free, before it starts."}
+    )
     task_seed: int = field(default=0, metadata={"help": "Seeds the choice and order of training tasks."})
     train_tasks: int = field(
         default=0, metadata={"help": "Training prompts per epoch; 0 for as many as max_steps needs, else 1000."}
@@ -142,9 +149,9 @@ class ToolrlArguments:
         """
         engine = parse_json("engine_settings", self.engine_settings)
         if not isinstance(engine, dict):
-            raise ConfigError(f'engine_settings must be like {{"max_num_seqs": 128}}, got {self.engine_settings!r}')
+            raise ConfigError(f'engine_settings must be like {{"max_num_seqs": 128}}, got a {type(engine).__name__}')
         transfer: Any = self.weight_transfer or None
-        return SamplerSettings(self.sampler, transfer, self.generation_sequences or None, engine)
+        return SamplerSettings(expand(self.sampler), transfer, self.generation_sequences or None, engine)
 
     def weighted_envs(self) -> dict[str, float]:
         """Environment ids with their weights.
@@ -194,17 +201,23 @@ def parse_env_settings(text: str | dict[str, Any]) -> dict[str, dict[str, Any]]:
     """
     settings = parse_json("env_settings", text)
     if not isinstance(settings, dict) or not all(isinstance(value, dict) for value in settings.values()):
-        raise ConfigError(f'env_settings must be like {{"toolrl/PythonMath-v0": {{"size": 500}}}}, got {text!r}')
+        shape = type(settings).__name__
+        if isinstance(settings, dict):
+            env_id = next(key for key, value in settings.items() if not isinstance(value, dict))
+            shape = f"{type(settings[env_id]).__name__} for {env_id!r}"
+        raise ConfigError(f'env_settings must be like {{"toolrl/PythonMath-v0": {{"size": 500}}}}, got {shape}')
     return settings
 
 
 def parse_json(name: str, text: str | dict[str, Any]) -> Any:
-    """A setting given as JSON or (from YAML) as a mapping.
+    """A setting given as JSON or (from YAML) as a mapping; environment variables that it names are looked up.
 
     Raises:
-        ConfigError: It is not JSON.
+        ConfigError: It is not JSON, or a variable is not set. The text, which may hold a secret, is not repeated.
     """
     try:
-        return json.loads(text) if isinstance(text, str) else text
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{name} is not valid JSON ({error}): {text!r}") from None
+        return expand(json.loads(text) if isinstance(text, str) else text)
+    except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f'{name} is not valid JSON: {error}; quote names and texts with ""') from None

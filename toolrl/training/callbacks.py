@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,12 @@ class MetricsCallback(TrainerCallback):
         """Append one line."""
         if not state.is_world_process_zero or not logs:
             return
-        numbers = {name: value for name, value in logs.items() if not (isinstance(value, float) and math.isnan(value))}
+        # What could not be measured is left out: NaN and infinity are no JSON.
+        numbers = {
+            name: value
+            for name, value in logs.items()
+            if value is not None and not (isinstance(value, float) and not math.isfinite(value))
+        }
         with self._metrics.open("a") as file:
             file.write(json.dumps({"step": state.global_step, "time": time.time(), **numbers}) + "\n")
             file.flush()
@@ -104,17 +110,32 @@ class ProgressCallback(TrainerCallback):
                 use = " | ".join("-" if share is None else f"{share:.2f}" for share in (needed, needless))
                 parts.append(f"{env} {logs[name]:.2f} ({use}){_hacks(logs, env)}")
         elapsed = time.monotonic() - self._start
-        head = f"step {state.global_step:>4}/{state.max_steps} {elapsed:5.0f} s  reward {logs['reward']:.3f}  "
+        reward = "none " if logs["reward"] is None else f"{logs['reward']:.3f}"
+        head = f"step {state.global_step:>4}/{state.max_steps} {elapsed:5.0f} s  reward {reward}  "
         self._console.print(Text(head + "  ".join(parts)), soft_wrap=True)
-        if logs.get("mismatch/alarm"):
-            mean, most, masked = (logs[f"mismatch/{name}"] for name in ("mean", "max", "masked_share"))
-            self._console.print(
-                f"the sampler is not the trainer: log-probabilities differ by {mean:.3f} nats a token, "
-                f"at most by {most:.2f}; {masked:.0%} of the tokens are left out",
-                style="bold red",
-            )
+        for alarm in self._alarms(logs):
+            self._console.print(Text(alarm), style="bold red", soft_wrap=True)
         if self._sample_every and state.global_step % self._sample_every == 0 and self.run and self.run.last_batch:
             print_episode(self._console, self.run.last_batch[0])
+
+    def _alarms(self, logs: dict[str, Any]) -> Iterator[str]:
+        """What is wrong with what was logged, in words."""
+        if logs["reward"] is None:
+            fault = next((t.error for t in self.run.last_batch if t.error), "") if self.run else ""
+            yield "no episode was scored, so nothing was learnt" + (f"; a fault was: {fault}" if fault else "")
+        if logs.get("loss/alarm"):
+            yield (
+                f"the loss or its gradient was not finite in {logs['loss/alarm']:.0f} step(s), which did not change "
+                "the model; lower learning_rate, compute in bf16 and not in fp16, and look at the rewards"
+            )
+        if logs.get("reward/alarm"):
+            yield "rewards of a group differ too little for their size: float32 takes them for one; subtract a constant"
+        if logs.get("mismatch/alarm"):
+            mean, most, masked = (logs[f"mismatch/{name}"] for name in ("mean", "max", "masked_share"))
+            yield (
+                f"the sampler is not the trainer: log-probabilities differ by {mean:.3f} nats a token, "
+                f"at most by {most:.2f}; {masked:.0%} of the tokens are left out"
+            )
 
 
 def _hacks(logs: dict[str, Any], env: str) -> str:

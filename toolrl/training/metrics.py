@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+import numpy
+
 from toolrl.evaluation import short_name
 from toolrl.trajectory import Trajectory
 
@@ -37,7 +39,6 @@ def _env_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "sampled_tokens": mean(sum(t.mask) for t in trajectories),
         "observed_tokens": mean(len(t.mask) - sum(t.mask) for t in trajectories),
         "call_share": mean(bool(t.tool_results) for t in trajectories),
-        "zero_variance_group_share": zero_variance_share(trajectories),
         "generation_seconds_p50": quantile([turn.generation_seconds for t in trajectories for turn in t.turns], 0.5),
         "generation_seconds_p95": quantile([turn.generation_seconds for t in trajectories for turn in t.turns], 0.95),
         "tool_seconds_p50": quantile([result.seconds for result in results], 0.5),
@@ -63,13 +64,36 @@ def _env_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-def zero_variance_share(trajectories: Sequence[Trajectory]) -> float | None:
-    """Share of groups (same `info["group"]`) whose scored members all have one reward: they teach nothing."""
-    groups: dict[object, list[float]] = defaultdict(list)
-    for trajectory in trajectories:
-        if trajectory.score.value is not None:
-            groups[trajectory.info.get("group")].append(trajectory.score.value)
-    return mean(max(rewards) - min(rewards) < 1e-9 for rewards in groups.values())
+def zero_variance_shares(played: Iterable[tuple[str, str, float | None]]) -> dict[str, float]:
+    """Of each environment, the share of groups whose scored members all have one reward: they teach nothing.
+
+    Args:
+        played: Environment, group and reward of each episode, those of all processes.
+    """
+    groups: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for env_id, group, reward in played:
+        if reward is not None:
+            groups[env_id, group].append(reward)
+    by_env: dict[str, list[bool]] = defaultdict(list)
+    for (env_id, _), rewards in groups.items():
+        by_env[env_id].append(max(rewards) - min(rewards) < 1e-9)
+    return {f"{short_name(env_id)}/zero_variance_group_share": sum(same) / len(same) for env_id, same in by_env.items()}
+
+
+def alike_in_float32(played: Iterable[tuple[str, str, float | None]]) -> bool:
+    """Whether a group's rewards differ so little, for their size, that TRL's float32 takes them for one.
+
+    Args:
+        played: As `zero_variance_shares` takes it.
+    """
+    groups: dict[str, set[float]] = defaultdict(set)
+    for _, group, reward in played:
+        if reward is not None:
+            groups[group].add(float(reward))
+    return any(
+        len(rewards) > 1 and len(numpy.unique(numpy.asarray(list(rewards), numpy.float32))) == 1
+        for rewards in groups.values()
+    )
 
 
 def mean(values: Iterable[float]) -> float | None:

@@ -44,6 +44,41 @@ class TrainerWeights(VLLMGeneration):
         return self._iter_named_params()
 
 
+class CopyPolicy(TransformersPolicy):
+    """Samples with a copy of the trained model, in the type that its layers compute in while it is trained.
+
+    Under `bf16` or `fp16` the layers of float32 weights compute in 16 bits: a cache of keys and values would have to be
+    of both types, and each pass would convert all weights again.
+    """
+
+    def __init__(self, model: PreTrainedModel, weights: TrainerWeights, dtype: torch.dtype, **options: Any):
+        """Copy `model`.
+
+        Args:
+            model: What is trained.
+            weights: Its weights as they are.
+            dtype: Of the copy.
+            options: Of `TransformersPolicy`.
+        """
+        self._weights = weights
+        with torch.device(model.device):
+            copy = type(model)._from_config(model.config, dtype=dtype)
+        if model.generation_config is not None:
+            copy.generation_config = model.generation_config
+        super().__init__(copy.eval().requires_grad_(False), **options)
+        self._copy()
+
+    @torch.no_grad()
+    def _copy(self) -> None:
+        for name, weight in self._weights():
+            self.model.get_parameter(name).copy_(weight)
+
+    def weights_changed(self) -> None:
+        """Copy the weights as they are now."""
+        super().weights_changed()
+        self._copy()
+
+
 def open_policy(
     settings: SamplerSettings, trainer: GRPOTrainer, model: PreTrainedModel, renderer: Renderer, args: GRPOConfig
 ) -> Policy:
@@ -64,7 +99,14 @@ def open_policy(
     if args.use_vllm:
         return _trls_own(settings, trainer, renderer, args)
     if settings.kind == "transformers":
-        return TransformersPolicy(model, stop_token_ids=stops, max_sequences=settings.sequences, seed=seed)
+        options: Any = {"stop_token_ids": stops, "max_sequences": settings.sequences, "seed": seed}
+        computing = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
+        # An adapter's own small numbers would be rounded away in a copy; beside it, only its wrapping is converted.
+        if computing != model.dtype and not hasattr(trainer.model, "peft_config"):
+            return CopyPolicy(model, TrainerWeights(trainer), computing, **options)
+        if trainer.is_fsdp_enabled or _splits_weights(trainer):
+            raise ConfigError("split weights (FSDP, DeepSpeed's ZeRO-3) cannot generate; pass --sampler vllm")
+        return TransformersPolicy(model, **options)
     on_gpu = trainer.accelerator.device.type == "cuda"
     policy: VLLMPolicy | VLLMServerPolicy
     if settings.kind == "vllm":
@@ -148,6 +190,11 @@ def _trls_own(settings: SamplerSettings, trainer: GRPOTrainer, renderer: Rendere
         policy = ColocatedVLLMPolicy(trainer.vllm_generation.llm, stop_token_ids=renderer.stop_token_ids)
     check_context(policy.max_model_len, args)
     return policy
+
+
+def _splits_weights(trainer: GRPOTrainer) -> bool:
+    plugin = trainer.args.deepspeed_plugin
+    return plugin is not None and plugin.zero_stage == 3
 
 
 class _Synchronised:

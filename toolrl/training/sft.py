@@ -20,21 +20,21 @@ from transformers.trainer_callback import PrinterCallback
 from trl import ModelConfig, SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from toolrl.chat import Renderer
-from toolrl.errors import ConfigError
+from toolrl.errors import ConfigError, UserError
 from toolrl.evaluation import terminal
 from toolrl.models import load_tokenizer
 from toolrl.rows import read_rows
 from toolrl.training.callbacks import MetricsCallback
-from toolrl.training.run import (
-    adapter_settings,
-    find_checkpoint,
-    load_to_train,
-    parse,
-    quieten,
-    read_template,
-    write_config,
-)
+from toolrl.training.card import write_card
+from toolrl.training.checkpoints import StampCallback, find_checkpoint, passed_over
+from toolrl.training.flags import refuse_unhonoured
+from toolrl.training.folder import run_folder, write_config
+from toolrl.training.loading import adapter_settings, bytes_of, load_to_train, loading_options, read_template
+from toolrl.training.memory import check_memory, read_size
+from toolrl.training.parsing import parse
+from toolrl.training.run import quieten
 from toolrl.training.token_rows import TokenRow, token_row
+from toolrl.training.values import is_refusal, refusals
 
 
 @dataclass
@@ -48,6 +48,32 @@ class DemonstrationArguments:
     chat_template: str = field(
         default="", metadata={"help": "Path of a Jinja chat template to use in place of the model's."}
     )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Delete what an earlier run left in output_dir, and start afresh."}
+    )
+    check_memory: bool = field(
+        default=True, metadata={"help": "Compare what training takes of memory with what is free, before it starts."}
+    )
+
+
+class DemonstrationTrainer(SFTTrainer):
+    """TRL's, with a README.md of ours."""
+
+    model_name = ""
+    sources: list[str] = []  # noqa: RUF012 - replaced, never changed
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The run's README.md; TRL's draft names no local model."""
+        if self.is_world_process_zero():
+            facts = {"learning rate": self.args.learning_rate, "steps": self.state.global_step}
+            write_card(
+                Path(str(self.args.output_dir)),
+                method="SFT",
+                model=self.model_name,
+                learnt_from=self.sources,
+                citation="",
+                facts=facts,
+            )
 
 
 def parse_arguments(arguments: list[str]) -> tuple[DemonstrationArguments, SFTConfig, ModelConfig]:
@@ -69,30 +95,52 @@ def fine_tune(
     console = console or terminal()
     quieten()
     datasets.disable_progress_bars()
-    _check(arguments, args)
+    if not arguments.dataset:
+        raise ConfigError("nothing to learn from; pass --dataset demos.jsonl (toolrl demos writes such files)")
+    refuse_unhonoured(arguments, args, model_config)
+    checkpoint = find_checkpoint(args)
     name = model_config.model_name_or_path or "tiny"
-    tokenizer = load_tokenizer(name, revision=model_config.model_revision)
+    tokenizer = load_tokenizer(name, **loading_options(args, model_config))
     if template := read_template(arguments.chat_template):
         tokenizer.chat_template = template  # saved with the model
     rows = read_token_rows(arguments.dataset, Renderer(tokenizer), args.max_length, console)
-    checkpoint = find_checkpoint(args)
-    folder = Path(str(args.output_dir))
-    folder.mkdir(parents=True, exist_ok=True)
-    trainer = SFTTrainer(
-        model=load_to_train(name, model_config),
-        args=args,
-        train_dataset=datasets.Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows]),
-        processing_class=tokenizer,
-        peft_config=adapter_settings(model_config),
-        callbacks=[MetricsCallback(folder), _Progress(console)],
-    )
-    for replaced in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):
-        trainer.remove_callback(replaced)
-    main = trainer.is_world_process_zero()
-    if main:
-        write_config(folder / "config.yaml", arguments, args, model_config)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model(str(folder / "model"))
+    peft_config = adapter_settings(name, model_config)
+    if arguments.check_memory:
+        size = read_size(name, peft_config=peft_config, **loading_options(args, model_config))
+        longest = max(len(row.input_ids) for row in rows)
+        if warning := check_memory(size, args, longest, bytes_of(model_config), device=args.device, own=False):
+            console.print(warning, style="yellow", soft_wrap=True, markup=False)
+    with run_folder(args, checkpoint, overwrite=arguments.overwrite_output_dir) as folder:
+        with refusals("TRL"):
+            trainer = DemonstrationTrainer(
+                model=load_to_train(name, args, model_config),
+                args=args,
+                train_dataset=datasets.Dataset.from_list(
+                    [{"input_ids": row.input_ids, "labels": row.labels} for row in rows]
+                ),
+                processing_class=tokenizer,
+                peft_config=peft_config,
+                callbacks=[MetricsCallback(folder), StampCallback(), _Progress(console)],
+            )
+        trainer.model_name, trainer.sources = name, arguments.dataset
+        for replaced in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):
+            trainer.remove_callback(replaced)
+        if main := trainer.is_world_process_zero():
+            write_config(folder / "config.yaml", arguments, args, model_config)
+            trainer.create_model_card()
+        for problem in passed_over(checkpoint, args.world_size) if checkpoint and main else []:
+            console.print(f"going on from {checkpoint}; passed over {problem}", style="yellow", markup=False)
+        before = trainer.state.global_step
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except Exception as error:
+            if trainer.state.global_step > before or isinstance(error, UserError) or not is_refusal(error):
+                raise
+            raise ConfigError(
+                f"training cannot start: {type(error).__name__}: {' '.join(str(error).split())[:600]}"
+            ) from error
+        trainer.save_model(str(folder / "model"))
+        trainer.create_model_card()
     if main:
         console.print(f"run folder: {folder} (metrics.jsonl, model/)", soft_wrap=True)
     return trainer
@@ -124,17 +172,6 @@ def read_token_rows(sources: list[str], renderer: Renderer, max_length: int | No
             soft_wrap=True,
         )
     return kept
-
-
-def _check(arguments: DemonstrationArguments, args: SFTConfig) -> None:
-    if not arguments.dataset:
-        raise ConfigError("nothing to learn from; pass --dataset demos.jsonl (toolrl demos writes such files)")
-    if args.assistant_only_loss or args.completion_only_loss:
-        raise ConfigError(
-            "the loss is on the assistant's tokens in any case; remove --assistant_only_loss and --completion_only_loss"
-        )
-    if args.eval_strategy != "no":
-        raise ConfigError("eval_strategy is not supported; evaluate with: toolrl eval ENV --model OUTPUT_DIR/model")
 
 
 class _Progress(TrainerCallback):

@@ -15,28 +15,39 @@ trainer/grpo_trainer.py):
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import itertools
 import os
 import random
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
+from accelerate.utils import broadcast_object_list, gather_object  # type: ignore[import-untyped]
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, get_scheduler
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
 from toolrl.chat import Renderer
 from toolrl.env import ToolEnv
-from toolrl.errors import ConfigError
+from toolrl.errors import ConfigError, UserError
 from toolrl.evaluation.evaluate import task_info
 from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.training.arguments import MISMATCH_LIMIT, SamplerSettings
-from toolrl.training.metrics import batch_metrics
+from toolrl.training.flags import refuse_unhonoured
+from toolrl.training.metrics import alike_in_float32, batch_metrics, zero_variance_shares
 from toolrl.training.sampler import open_policy, update
 from toolrl.training.trainer import SampledTokensTrainer
+from toolrl.training.values import is_refusal, refusals
 from toolrl.trajectory import Trajectory, TrajectoryWriter
 from toolrl.types import Sampling, StopReason, Task
 from toolrl.waiting import POLICY_TIMEOUT_SECONDS
+
+# Squares of differences of rewards must be within float32, which ends at 3.4e38.
+LARGEST_REWARD = 1e18
 
 
 class GRPORun:
@@ -48,7 +59,7 @@ class GRPORun:
         renderer: Of the trainer's tokenizer.
         dataset: One prompt per row.
         last_batch: The latest trajectories, in TRL's order.
-        session: Tells this process's trajectories from those of earlier sessions of the same run.
+        session: Tells the trajectories of this call of `toolrl train`, in all its processes, from all others.
     """
 
     def __init__(
@@ -72,6 +83,7 @@ class GRPORun:
         sampler: SamplerSettings | None = None,
         mismatch_limit: float = MISMATCH_LIMIT,
         callbacks: list[Any] | None = None,
+        model_name: str = "",
     ):
         """Build the trainer.
 
@@ -95,32 +107,39 @@ class GRPORun:
             mismatch_limit: Mean difference between the sampler's and the trainer's log-probabilities, in nats a token,
                 above which `mismatch/alarm` is 1; 0 for no alarm.
             callbacks: For the trainer.
+            model_name: What `model` was loaded from, for the run's README.
 
         Raises:
             ConfigError: A setting of `args` would make training wrong.
             TemplateError: The chat template cannot be used.
         """
-        _check(args)
+        sampler = sampler or SamplerSettings()
+        refuse_unhonoured(args, sampler=sampler.kind, use_peft=peft_config is not None)
         self.environments = dict(environments)
         self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect)
         self.last_batch: list[Trajectory] = []
         self._writer = writer
-        # A resumed run may play a step again: ids tell the sessions apart.
-        self.session = secrets.token_hex(3)
         self.dataset = prompt_dataset(self.environments, weights or {}, prompts_needed(args, train_tasks), task_seed)
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-        self.trainer = SampledTokensTrainer(
-            model=model,
-            reward_funcs=self._reward,
-            args=args,
-            train_dataset=self.dataset,
-            processing_class=tokenizer,
-            rollout_func=self._rollout,  # type: ignore[arg-type] # TRL's hint leaves out conversational prompts
-            peft_config=peft_config,
-            callbacks=callbacks,
-        )
+        with refusals("TRL"):
+            self.trainer = SampledTokensTrainer(
+                model=model,
+                reward_funcs=self._reward,
+                args=args,
+                train_dataset=self.dataset,
+                processing_class=tokenizer,
+                rollout_func=self._rollout,  # TRL's hint leaves out conversational prompts
+                peft_config=peft_config,
+                callbacks=callbacks,
+            )
+            _try_optimizer(args, model)
+        self.trainer.model_name = model_name or str(model.name_or_path)
+        self.trainer.env_ids = list(self.environments)
         self.trainer.mismatch_limit = mismatch_limit
-        sampler = sampler or SamplerSettings()
+        # A resumed run may play a step again, and a step may play several batches: ids tell all of them apart.
+        self.session = str(broadcast_object_list([secrets.token_hex(8)])[0])
+        self._rollouts = itertools.count()
+        self._numbers = itertools.count()
         self.policy = open_policy(sampler, self.trainer, self._base_model(), self.renderer, args)
         # The model itself has its own weights from the start.
         self._synced_step = 0 if sampler.kind == "transformers" else -1
@@ -134,6 +153,23 @@ class GRPORun:
             policy_timeout_seconds=policy_timeout_seconds,
             on_trajectory=writer.write if writer else None,
         )
+
+    def train(self, checkpoint: Path | None = None) -> None:
+        """Train to the end, from a checkpoint if one is given.
+
+        Raises:
+            ConfigError: Training cannot start: the checkpoint does not fit, or a setting is refused late.
+        """
+        self._started = False
+        try:
+            self.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except Exception as error:
+            if self._started or isinstance(error, UserError) or not is_refusal(error):
+                raise
+            origin = f" from {str(checkpoint)!r}" if checkpoint else ""
+            raise ConfigError(
+                f"training cannot start{origin}: {type(error).__name__}: {' '.join(str(error).split())[:600]}"
+            ) from error
 
     def sync_weights(self) -> None:
         """Sample with the trained model's weights as they are now. A collective where those are split."""
@@ -149,20 +185,24 @@ class GRPORun:
     def _base_model(self) -> PreTrainedModel:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         # An adapter is injected into the base model's own layers, so that the base model generates with it.
-        return model.get_base_model() if hasattr(model, "peft_config") else model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def _rollout(self, prompts: list[list[dict[str, Any]]], trainer: GRPOTrainer) -> dict[str, Any]:
         """TRL's `rollout_func`: play one episode per prompt (N,), and hand over tokens, logprobs and masks."""
+        self._started = True
         step = trainer.state.global_step
         if step != self._synced_step:
             self.sync_weights()
         rank, mode = trainer.accelerator.process_index, "train" if self.trainer.is_training else "eval"
+        found = [self.find_task(prompt) for prompt in prompts]
+        groups = group_numbers(
+            gather_object([(env_id, task.id) for env_id, task in found]), int(trainer.num_generations or 1)
+        )[rank * len(prompts) : (rank + 1) * len(prompts)]
+        rollout = next(self._rollouts)
         requests = []
-        for index, prompt in enumerate(prompts):
-            env_id, task = self.find_task(prompt)
-            group = index // (trainer.num_generations or 1)
-            info = {"session": self.session, "mode": mode, "step": step, "group": f"{step}/{rank}/{group}"}
-            id = f"{mode}/{self.session}/{step}/{rank}/{index}"
+        for (env_id, task), group in zip(found, groups, strict=True):
+            info = {"session": self.session, "mode": mode, "step": step, "group": f"{self.session}/{rollout}/{group}"}
+            id = f"{mode}/{self.session}/{step}/{rank}/{next(self._numbers)}"
             info = {**task_info(task.metadata), **info}
             requests.append(RolloutRequest(self.environments[env_id], task, env_id, id, info=info))
         self.last_batch = self.engine.run(requests)
@@ -184,9 +224,27 @@ class GRPORun:
         return columns
 
     def _reward(self, completions: list[Any], log_metric: Any = None, **_: Any) -> list[float | None]:
-        """TRL's reward function (N,): the verdicts on the batch just played; None where there is none."""
+        """TRL's reward function (N,): the verdicts on the batch just played; None where there is none.
+
+        Raises:
+            ConfigError: A reward is so large that TRL's float32 cannot compare it with others.
+        """
+        self.trainer.scored = [trajectory.score.value is not None for trajectory in self.last_batch]
+        for trajectory in self.last_batch:
+            if abs(trajectory.score.value or 0.0) > LARGEST_REWARD:
+                raise ConfigError(
+                    f"the reward of {trajectory.env_id} for task {trajectory.task_id!r} is {trajectory.score.value!r}: "
+                    f"beyond {LARGEST_REWARD:g} the spread of a group overflows in float32, and the loss would be 0; "
+                    "scale the rewards"
+                )
         if log_metric is not None:
-            for name, value in batch_metrics(self.last_batch).items():
+            played = [(t.env_id, t.info["group"], t.score.value) for t in self.last_batch]
+            # A group may be spread over processes.
+            played = gather_object(played)
+            shares = zero_variance_shares(played)
+            if alike_in_float32(played):
+                shares["reward/alarm"] = 1.0
+            for name, value in (batch_metrics(self.last_batch) | shares).items():
                 log_metric(name, value)
         return [trajectory.score.value for trajectory in self.last_batch]
 
@@ -206,12 +264,44 @@ class GRPORun:
         return self.renderer.tokenizer.eos_token_id, self.renderer.tokenizer.pad_token_id
 
 
+def group_numbers(tasks: Sequence[tuple[str, str]], size: int) -> list[int]:
+    """Which group each episode of a batch belongs to (N,), all processes together.
+
+    TRL deals a batch of whole groups to the processes from the first to the last, and compares neighbours: a group may
+    lie in two processes, and then its parts are compared all the same.
+
+    Args:
+        tasks: (N,) environment and task of each episode, process after process.
+        size: Episodes of a group, `num_generations`.
+
+    Raises:
+        ConfigError: A group would hold several tasks.
+    """
+    for start in range(0, len(tasks), size):
+        if len(group := set(tasks[start : start + size])) > 1 or start + size > len(tasks):
+            raise ConfigError(
+                f"a group of num_generations={size} episodes holds {len(group)} tasks ({sorted(group)[:2]}): something "
+                "deals rows in another order than TRL's sampler; remove settings of the data loader and of accelerate"
+            )
+    return [place // size for place in range(len(tasks))]
+
+
 def prompts_needed(args: GRPOConfig, train_tasks: int) -> int:
-    """How many prompts the data set should hold."""
+    """How many prompts the data set should hold.
+
+    Raises:
+        ConfigError: `train_tasks` are fewer than a batch holds.
+    """
+    together = int(args.generation_batch_size or 1) // int(args.num_generations or 1)
+    if 0 < train_tasks < together:
+        raise ConfigError(
+            f"train_tasks={train_tasks} are fewer than the {together} tasks of a batch (generation_batch_size="
+            f"{args.generation_batch_size} / num_generations={args.num_generations}); raise train_tasks"
+        )
     if train_tasks:
         return train_tasks
     if args.max_steps <= 0:
-        return 1000
+        return max(1000, together)
     steps_per_generation = args.steps_per_generation or args.gradient_accumulation_steps
     per_generation = args.per_device_train_batch_size * args.world_size * steps_per_generation
     generations = -(-args.max_steps * args.gradient_accumulation_steps // (steps_per_generation * args.num_iterations))
@@ -234,11 +324,24 @@ def prompt_dataset(environments: Mapping[str, ToolEnv], weights: Mapping[str, fl
     return Dataset.from_list(rows)
 
 
-def _check(args: GRPOConfig) -> None:
-    if (args.top_p or 1.0) < 1.0 or args.top_k or args.min_p:
-        raise ConfigError(
-            f"top_p={args.top_p}, top_k={args.top_k}, min_p={args.min_p}: truncated sampling biases the importance "
-            "ratio; train with top_p=1, top_k=0 and no min_p"
-        )
-    if args.eval_strategy != "no":
-        raise ConfigError("eval_strategy is not supported; held-out tasks are played before and after (--eval_tasks)")
+def _try_optimizer(args: GRPOConfig, model: PreTrainedModel) -> None:
+    """Have transformers refuse an optimiser or a schedule now, not when the first evaluation has been played."""
+    make, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    for name in ("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon"):
+        default = next(field.default for field in dataclasses.fields(args) if field.name == name)
+        plain = copy.copy(args)
+        setattr(plain, name, default)
+        if getattr(args, name) != default and Trainer.get_optimizer_cls_and_kwargs(plain, model)[1] == options:
+            optim = getattr(args.optim, "value", args.optim)
+            raise ConfigError(f"--optim {optim} takes no --{name}, got {getattr(args, name)!r}; leave it out")
+    if "optimizer_dict" in options or "params" in options:  # of those that look at the model's layers
+        return
+    optimizer = make([torch.nn.Parameter(torch.zeros(1))], **options)
+    schedule: Any = args.lr_scheduler_kwargs or {}
+    get_scheduler(
+        args.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=args.get_warmup_steps(max(args.max_steps, 1)),
+        num_training_steps=max(args.max_steps, 1),
+        scheduler_specific_kwargs=dict(schedule),
+    )
