@@ -9,6 +9,7 @@ Not of toolrl's imports: the script that loads this file has none.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import sympy
@@ -39,6 +40,10 @@ class Reader(_Latex2Sympy):
     def __init__(self, *, is_real: bool):
         super().__init__(None, is_real, False, ConversionConfig(lowercase_symbols=False))
         self.places: dict[sympy.Rational, int] = {}
+
+    def parse(self, latex_str: str) -> Any:
+        r"""The letter `\gamma` is no function, where the grammar has it take what comes next."""
+        return super().parse(re.sub(r"\\(gamma(?![A-Za-z])|Gamma(?![A-Za-z]|\s*\())", r"\\mathrm{\1}", latex_str))
 
     def parse_number(self, text: str) -> sympy.Rational:
         """A decimal is the fraction that it says."""
@@ -191,11 +196,13 @@ class _Comparison:
 
     def _same_number(self, gold: Any, answer: Any) -> bool:
         gold, answer = _named(gold).doit(), _named(answer).doit()
+        if gold.has(sympy.zoo, sympy.nan) or answer.has(sympy.zoo, sympy.nan):
+            return False
         if gold == answer:
-            return bool(gold is not sympy.nan and gold is not sympy.zoo)
+            return True
         if not (isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr)):
             return False
-        if gold.has(sympy.oo, sympy.zoo, sympy.nan) or answer.has(sympy.oo, sympy.zoo, sympy.nan):
+        if gold.has(sympy.oo) or answer.has(sympy.oo):
             return False
         symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
         if symbols:

@@ -82,7 +82,7 @@ _DEPTHS = {"(": 1, "[": 1, "{": 1, r"\{": 1, ")": -1, "]": -1, "}": -1, r"\}": -
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 _emphasis = re.compile(r"(?<![\w)\]}*])(\*\*|__)(?=[^\s*_])([^*\n]{1,200}?)(?<=[^\s*_])\1(?![\w(*])")
-_around = re.compile(r"(`{1,3}|\*{1,3}|_{1,3})(?=\S)([^`*]+)(?<=\S)\1")
+_around = re.compile(r"(`{1,3}|\*\*\*?|___?)(?=\S)((?:(?!\1).)+)\1|([*_])([^*_]+)\3", re.DOTALL)
 _heading = re.compile(r"#{1,6}\s+|>\s+")
 
 # Two formulas with one of these between them are two answers, or a derivation.
@@ -122,7 +122,7 @@ def clean(text: str) -> str:
     while text != before:
         before = text
         text = _heading.sub("", text, count=1) if _heading.match(text) else text
-        text = match[2] if (match := _around.fullmatch(text)) else text
+        text = (match[2] or match[4]).strip() if (match := _around.fullmatch(text)) else text
         text = _emphasis.sub(r"\2", text)
         text = (unwrap(text) or "").strip()
         text = re.sub(r"(?:(?<!\.)\.|[,;]|(?<=\S)\\+|\\[,;:! ])$", "", text).rstrip()
