@@ -27,6 +27,7 @@ _CLOSE = sympy.Float("1e-40", 10)
 _POINTS = tuple(
     sympy.Rational(top, bottom) for top, bottom in ((17, 11), (-13, 7), (29, 19), (5, 23), (-3, 31), (41, 3))
 )
+_MATRICES = (sympy.MatrixBase, sympy.MatrixExpr)
 _MIRRORED = {sympy.Gt: sympy.Lt, sympy.Ge: sympy.Le}
 
 
@@ -178,11 +179,15 @@ class _Comparison:
         gold, answer = _mirrored(gold), _mirrored(answer)
         if type(gold) is not type(answer):
             return False
-        if isinstance(gold.lhs, sympy.Tuple | sympy.Set) or isinstance(gold.rhs, sympy.Tuple | sympy.Set):
-            return bool(gold.lhs == answer.lhs) and self.same(gold.rhs, answer.rhs)
+        if gold.lhs == answer.lhs and not (gold.lhs.free_symbols & (gold.rhs.free_symbols | answer.rhs.free_symbols)):
+            return self.same(gold.rhs, answer.rhs)
+        if not all(
+            isinstance(side, sympy.Expr) and not side.has(*_MATRICES) for one in (gold, answer) for side in one.args
+        ):
+            return False
         gold_side, answer_side = (_named(one.lhs - one.rhs).doit() for one in (gold, answer))
-        if self._same_number(gold_side, answer_side):
-            return True
+        if self._same_number(gold_side, answer_side):  # of statements that are always true only the same is equal
+            return self._same_number(gold.lhs, answer.lhs) or not self._same_number(gold_side, sympy.S.Zero)
         if gold_side.free_symbols != answer_side.free_symbols or not gold_side.free_symbols:
             return False
         ratio = sympy.cancel(answer_side / gold_side)

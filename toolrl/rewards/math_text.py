@@ -99,6 +99,7 @@ _member = re.compile(r"\s*\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*\\in(?![A-Za-z])")
 _builder = re.compile(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:](.*)\\\}", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?!\d|,\d)")
 _SPACED = re.compile(r"(?<![\d.,^_{])(?<![\d.,^_{] )(\d{1,3}(?: \d{3})+)(?! ?\d)")
+_prose = re.compile(r"(?<![\\A-Za-z{])(?=[a-zA-Z]*[eiouEIOU])[A-Za-z]{4,}")
 _beside_fraction = re.compile(r"(?<![\w./}^])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}(?![\d.^!])")
 _REWRITES = (
     (re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)\s*(?:\\times|\\cdot|\*|x|X)\s*10\s*\^"), r"\1 \\cdot 10^"),
@@ -136,7 +137,12 @@ def prepare(text: str) -> str | None:
     text = canonical(text)
     if re.search(r"\d\s+\d|\d\s*\.\d*\.|\d\s*_|\.\s*\d*\s+\.", text) or "$" in text or text.count("|") % 2:
         return None  # "3 4" is no formula, nor is 0.1.2, and a number with a base is not one of base 10
-    if _beside_fraction.search(text) or _separators.search(_matrix.sub("", text)) or font.search(text):
+    if (
+        _prose.search(text)
+        or _beside_fraction.search(text)
+        or _separators.search(_matrix.sub("", text))
+        or font.search(text)
+    ):
         return None
     return text
 
