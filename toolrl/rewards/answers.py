@@ -11,7 +11,7 @@ from typing import Any
 from toolrl.rewards.economy import check_call_cost, with_call_cost
 from toolrl.types import Episode, Score, Task
 
-_tag = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_OPENING, _CLOSING = "<answer>", "</answer>"
 _number = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.ASCII)
 
 
@@ -21,8 +21,18 @@ def extract_answer(text: str | None) -> str | None:
     Returns:
         None if there is no such tag, or more than one: a list of guesses is not an answer.
     """
-    found = _tag.findall(text or "")
+    found = tagged(text or "")[0]
     return found[0].strip() if len(found) == 1 else None
+
+
+def tagged(text: str) -> tuple[list[str], str]:
+    """What stands in each `<answer>...</answer>`, and the text without them, in time linear in its length."""
+    contents, outside, position = [], [], 0
+    while (start := text.find(_OPENING, position)) >= 0 and (end := text.find(_CLOSING, start)) >= 0:
+        outside.append(text[position:start])
+        contents.append(text[start + len(_OPENING) : end])
+        position = end + len(_CLOSING)
+    return contents, " ".join([*outside, text[position:]])
 
 
 def normalise(text: str) -> str:

@@ -12,15 +12,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
 from toolrl.errors import ConfigError
+from toolrl.rewards.answers import tagged
+from toolrl.rewards.choices import choice_letter
 from toolrl.rewards.fences import fenced_blocks
 
 AnswerForm = Literal["tag", "boxed", "hashes", "json", "letter"]
 
-_tag = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _box = re.compile(r"\\(?:f?boxed|fbox|framebox)\s*\{")
-_hashes = re.compile(r"^\s*####[ \t]*(\S.*?)\s*$", re.MULTILINE)
-_dollars = re.compile(r"\$\$(.+)\$\$|\$([^$]+)\$|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)
+_braces = re.compile(r"\\.|[{}]", re.DOTALL)
 _named = re.compile(r"(?:\\?[A-Za-z]\w*(?:\([a-z]\))?)\s*=\s*(?=\\(?:f?boxed|fbox|framebox)\b)")
+_PAIRS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
+
+# What may separate the digits of a number, and does not change it.
+_spacing = re.compile(r"\\[!,;:> ]|\{,\}(?=\d{3})|[~\s$]|\\(?:left|right)(?![A-Za-z])|(?<=[a-z])(?<=\\[dt])(?=frac)")
+_thousands = re.compile(r"\D{0,3}\d{1,3}(?:,\d{3})+(?:\.\d+)?\D{0,3}")
 
 
 def find_answer(
@@ -53,12 +58,12 @@ def find_answer(
     text = text or ""
     found: list[str | None] = []
     if "tag" in forms:
-        found += [unwrap(content) for content in _tag.findall(text)]
-        text = _tag.sub(" ", text)
+        contents, text = tagged(text)
+        found += map(unwrap, contents)
     if "boxed" in forms:
-        found += [unwrap(content) for content in boxes(text)]
+        found += map(unwrap, boxes(text))
     if "hashes" in forms:
-        found += [unwrap(content) for content in _hashes.findall(text)]
+        found += map(unwrap, _after_hashes(text))
     if "json" in forms:
         found += _json_fields(text, field)
     if "letter" in forms:
@@ -66,8 +71,9 @@ def find_answer(
             found = [choice_letter(content or "", letters) for content in found]
         elif (letter := choice_letter(text, letters)) is not None:
             found = [letter]
-    distinct = {None if content is None else "".join(content.split()) for content in found}
-    return found[0] if len(distinct) == 1 else None
+    return (
+        found[0] if len({None if content is None else _without_separators(content) for content in found}) == 1 else None
+    )
 
 
 def check_forms(forms: Sequence[str]) -> None:
@@ -94,50 +100,71 @@ def boxes(text: str) -> list[str]:
     return contents
 
 
-def choice_letter(text: str, letters: str = "ABCDE") -> str | None:
-    """The letter of a choice: a text such as "B", "(b).", "B) Paris", or one that says "the answer is B".
-
-    Returns:
-        The letter in upper case; None if there is none, or more than one.
-    """
-    one = f"([{re.escape(letters)}{re.escape(letters.lower())}])"
-    text = text.strip()
-    whole = re.fullmatch(rf"\(?\**\(?{one}\)?\**\)?[.:]?", text) or re.match(rf"\(?{one}(?:\)|[.:](?=\s))\s*\S", text)
-    said = re.findall(rf"(?i:answer|choice|option)\s*(?i:is|:)?\s*\**\(?{one}\)?\**(?![\w'])", text)
-    listed = re.findall(rf"(?m)^\s*\(?{one}[).:](?=\s)", text)
-    found = {letter.upper() for letter in (*([whole[1]] if whole else []), *said, *listed)}
-    return found.pop() if len(found) == 1 else None
-
-
 def unwrap(content: str) -> str | None:
     r"""An answer without the dollar signs or the box that it consists of; None if it holds several boxes.
 
     `x = \boxed{4}` is 4. A box beside other text is ambiguous, and no answer.
     """
-    content = content.strip()
+    start, end = 0, len(content)
+    closing = _closing_braces(content) if _box.search(content) else {}
     while True:
-        if match := _dollars.fullmatch(content):
-            inner = next(group for group in match.groups() if group is not None)
-        elif (match := _box.match(content, named.end() if (named := _named.match(content)) else 0)) and (
-            _closing_brace(content, match.end()) == len(content) - 1
-        ):
-            inner = content[match.end() : -1]
-        else:
-            return None if _box.search(content) else content
-        content = inner.strip()
+        while start < end and content[start].isspace():
+            start += 1
+        while start < end and content[end - 1].isspace():
+            end -= 1
+        named = _named.match(content, start, end)
+        box = _box.match(content, named.end() if named else start, end)
+        if box and closing.get(box.end() - 1) == end - 1:
+            start, end = box.end(), end - 1
+            continue
+        pair = next((pair for pair in _PAIRS if _is_between(content, start, end, *pair)), None)
+        if pair is None:
+            break
+        start, end = start + len(pair[0]), end - len(pair[1])
+    return None if _box.search(content, start, end) else content[start:end]
+
+
+def _is_between(text: str, start: int, end: int, opening: str, closing: str) -> bool:
+    if end - start <= len(opening) + len(closing):
+        return False
+    if not (text.startswith(opening, start, end) and text.endswith(closing, start, end)):
+        return False
+    return opening != "$" or text.find("$", start + 1, end - 1) < 0
+
+
+def _closing_braces(text: str) -> dict[int, int]:
+    """Of each brace that is opened and closed, where it is closed."""
+    closing: dict[int, int] = {}
+    opened: list[int] = []
+    for match in _braces.finditer(text):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif match[0] == "}" and opened:
+            closing[opened.pop()] = match.start()
+    return closing
 
 
 def _closing_brace(text: str, start: int) -> int | None:
-    depth, position = 1, start
-    while position < len(text):
-        if text[position] == "\\":
-            position += 2
-            continue
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
+    depth = 1
+    for match in _braces.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(match[0], 0)
         if depth == 0:
-            return position
-        position += 1
+            return match.start()
     return None
+
+
+def _after_hashes(text: str) -> Iterator[str]:
+    for line in text.split("\n"):
+        line = line.strip()
+        if line.startswith("####") and (content := line[4:].strip()) and not content.startswith("#"):
+            yield content
+
+
+def _without_separators(content: str) -> str:
+    """A key that answers share which differ in white space, and in what separates the digits of a number."""
+    bare = _spacing.sub("", content)
+    bare = bare.replace(",", "") if _thousands.fullmatch(bare) else bare
+    return bare.removesuffix(".") if bare[-2:-1].isdigit() else bare
 
 
 def _json_fields(text: str, field: str) -> Iterator[str | None]:

@@ -9,10 +9,10 @@ from typing import Any
 
 from toolrl.rewards.economy import check_call_cost, with_call_cost
 from toolrl.rewards.extraction import AnswerForm, check_forms, find_answer
+from toolrl.rewards.math_latex import canonical
 from toolrl.rewards.math_pool import MathVerifier, Verdict
 from toolrl.rewards.math_text import (
     MAX_CHARACTERS,
-    canonical,
     clean,
     is_set_for_tuple,
     parts_to_verify,
@@ -95,11 +95,11 @@ def math_reward(
 
 
 def _verify_one(answer: str, gold: str, verifier: MathVerifier | None) -> Verdict:
+    if len(answer) > max(MAX_CHARACTERS, 2 * len(gold)):  # nothing below has to be quick for a long text
+        return Verdict(False, "not a single formula")
     answer, gold = clean(answer), clean(gold)
     if not answer or not gold:
         return Verdict(False)
-    if len(answer) > max(MAX_CHARACTERS, 2 * len(gold)):
-        return Verdict(False, "not a single formula")
     if answer == gold or "".join(canonical(answer).split()) == "".join(canonical(gold).split()):
         return Verdict(True)
     if (words := as_words(gold)) is not None:

@@ -9,6 +9,7 @@ Not of toolrl's imports: the script that loads this file has none.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import sympy
@@ -26,6 +27,7 @@ _CLOSE = sympy.Float("1e-40", 10)
 _POINTS = tuple(
     sympy.Rational(top, bottom) for top, bottom in ((17, 11), (-13, 7), (29, 19), (5, 23), (-3, 31), (41, 3))
 )
+_MATRICES = (sympy.MatrixBase, sympy.MatrixExpr)
 _MIRRORED = {sympy.Gt: sympy.Lt, sympy.Ge: sympy.Le}
 
 
@@ -39,6 +41,10 @@ class Reader(_Latex2Sympy):
     def __init__(self, *, is_real: bool):
         super().__init__(None, is_real, False, ConversionConfig(lowercase_symbols=False))
         self.places: dict[sympy.Rational, int] = {}
+
+    def parse(self, latex_str: str) -> Any:
+        r"""The letter `\gamma` is no function, where the grammar has it take what comes next."""
+        return super().parse(re.sub(r"\\(gamma(?![A-Za-z])|Gamma(?![A-Za-z]|\s*\())", r"\\mathrm{\1}", latex_str))
 
     def parse_number(self, text: str) -> sympy.Rational:
         """A decimal is the fraction that it says."""
@@ -173,11 +179,15 @@ class _Comparison:
         gold, answer = _mirrored(gold), _mirrored(answer)
         if type(gold) is not type(answer):
             return False
-        if isinstance(gold.lhs, sympy.Tuple | sympy.Set) or isinstance(gold.rhs, sympy.Tuple | sympy.Set):
-            return bool(gold.lhs == answer.lhs) and self.same(gold.rhs, answer.rhs)
+        if gold.lhs == answer.lhs and not (gold.lhs.free_symbols & (gold.rhs.free_symbols | answer.rhs.free_symbols)):
+            return self.same(gold.rhs, answer.rhs)
+        if not all(
+            isinstance(side, sympy.Expr) and not side.has(*_MATRICES) for one in (gold, answer) for side in one.args
+        ):
+            return False
         gold_side, answer_side = (_named(one.lhs - one.rhs).doit() for one in (gold, answer))
-        if self._same_number(gold_side, answer_side):
-            return True
+        if self._same_number(gold_side, answer_side):  # of statements that are always true only the same is equal
+            return self._same_number(gold.lhs, answer.lhs) or not self._same_number(gold_side, sympy.S.Zero)
         if gold_side.free_symbols != answer_side.free_symbols or not gold_side.free_symbols:
             return False
         ratio = sympy.cancel(answer_side / gold_side)
@@ -191,11 +201,13 @@ class _Comparison:
 
     def _same_number(self, gold: Any, answer: Any) -> bool:
         gold, answer = _named(gold).doit(), _named(answer).doit()
+        if gold.has(sympy.zoo, sympy.nan) or answer.has(sympy.zoo, sympy.nan):
+            return False
         if gold == answer:
-            return bool(gold is not sympy.nan and gold is not sympy.zoo)
+            return True
         if not (isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr)):
             return False
-        if gold.has(sympy.oo, sympy.zoo, sympy.nan) or answer.has(sympy.oo, sympy.zoo, sympy.nan):
+        if gold.has(sympy.oo) or answer.has(sympy.oo):
             return False
         symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
         if symbols:

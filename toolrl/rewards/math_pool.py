@@ -21,6 +21,8 @@ from toolrl.errors import ConfigError, InfrastructureError, MissingExtra
 
 _SCRIPT = Path(__file__).with_name("math_worker.py")
 _START_SECONDS = 120.0
+# How a library ends that gets no memory, or runs out of stack, on a formula: the formula's doing, unlike a SIGKILL.
+_CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 _REQUESTS_PER_WORKER = 2000  # sympy's caches grow
 
 
@@ -196,6 +198,8 @@ class _Worker:
             status = self.process.wait()
             if status == -signal.SIGPROF:
                 return Verdict(False, f"took longer than {seconds:g} s to compare")
+            if -status in _CRASHES:
+                return Verdict(False, f"too large to be compared ({signal.Signals(-status).name})")
             raise WorkerLost(f"a worker ended with {status} at a request")
         if reply["id"] != self.asked:
             raise WorkerLost(f"a worker answered request {reply['id']} in place of {self.asked}")

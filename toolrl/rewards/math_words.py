@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from toolrl.rewards.math_text import font
+from toolrl.rewards.math_latex import font
 from toolrl.rewards.quantities import unit_of
 
 SHARE = "share^1"

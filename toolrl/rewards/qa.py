@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -25,12 +26,18 @@ _CLOSED = ("yes", "no", "noanswer")
 
 
 def squad_normalise(text: str) -> str:
-    """Lower case, ASCII punctuation and English articles dropped, white space collapsed.
+    """Lower case, ASCII punctuation and English articles dropped, white space collapsed: as SQuAD's script does it.
 
-    A text of nothing else is only lowered and collapsed, so that an empty answer never equals it.
+    `C++` is therefore `c`, and `$5` is `5`; for answers whose signs count, compare with `exact_match`. Two things are
+    otherwise: accents are the same composed and decomposed, and nothing becomes empty. Of a text that consists of
+    articles or of punctuation these stay, so that `A.` is `a`, is not `The`, and is not no answer.
     """
-    bare = " ".join(_articles.sub(" ", text.lower().translate(_punctuation)).split())
-    return bare or " ".join(text.lower().split())
+    words = unicodedata.normalize("NFC", text).lower()
+    bare = words.translate(_punctuation)
+    for kept in (_articles.sub(" ", bare), bare, words):
+        if kept := " ".join(kept.split()):
+            return kept
+    return ""
 
 
 def squad_exact_match(answer: str, golds: str | Iterable[str]) -> bool:

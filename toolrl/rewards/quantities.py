@@ -80,6 +80,7 @@ class Quantity:
 
 def parse_quantity(text: str) -> Quantity | None:
     r"""Read a number and its unit, in plain text or LaTeX (`5\text{ cm}`); None if it is anything else."""
+    text = " ".join(text.split())  # no pattern below meets a long run of white space
     for pattern, plain in _latex:
         text = pattern.sub(plain, text)
     match = _quantity.fullmatch(text.strip())

@@ -1,0 +1,103 @@
+r"""The letter of a choice in an answer: `B`, `**Answer:** B`, `\boxed{\text{B}}`, `(b) Paris`.
+
+Which forms there are was read from simple-evals (`common.py`: "Answer" in many languages) and Inspect
+(`solver/_multiple_choice.py`). Those take the last letter or the first; here two are none.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import NamedTuple
+
+_PLAIN = str.maketrans(
+    {
+        **{chr(0xFF01 + offset): chr(0x21 + offset) for offset in range(94)},
+        **dict.fromkeys("*`$\u200b\u200c\u2060\ufeff", ""),
+        "“": '"',
+        "”": '"',
+        "。": ".",
+        "、": ",",
+        "\u00a0": " ",
+        "\u202f": " ",
+        "\u2009": " ",
+    }
+)
+_box = re.compile(r"\\(?:f?boxed|fbox|framebox)\s*(?=\{)")
+_markup = re.compile(r"\\(?:text|math)[a-z]*(?=\s*\{)|\\[()\[\],;! ]|[{}]|(?<![A-Za-z0-9])__?|__?(?![A-Za-z0-9])")
+_ANSWER = (
+    "answer|réponse|antwort|respuesta|resposta|risposta|jawaban|jibu|cevap|yanıt|odgovor|ответ|答案|答え|回答|解答|정답|답변|"
+    "উত্তর|उत्तर|الإجابة|الجواب"
+)
+_VERB = "is|was|would be|should be|must be|ist|est|es|是|は"
+_OR = re.compile(r"\s*(?:\bor\b|\boder\b|\bou\b|或)", re.IGNORECASE)
+_AND = r"\s*(?:,|;|/|&|\+|\|)?\s*(?:\b(?:and|or|und|oder|et|ou|y|o)\b|或|和)?\s*(?:(?:also|maybe|perhaps|possibly)\s+)?"
+# After the article or the pronoun comes a word; after a letter at most one of these, or a sign.
+_JOINING = "because|since|as|for|due|which|that|given|by|if|so|with|therefore|but|and|or|und|oder|et|ou"
+
+
+def choice_letter(text: str, letters: str = "ABCDE") -> str | None:
+    """The letter of a choice: a text such as "B", "(b).", "B) Paris", or one that says "the answer is B".
+
+    What is said to be the answer counts before options that are only named, and these before letters at the start of
+    lines, which may be the choices repeated. A letter that is a word (the article, the pronoun) counts only where no
+    word follows it.
+
+    Args:
+        text: An answer, or a message.
+        letters: The choices.
+
+    Returns:
+        The letter in upper case; None if there is none, or more than one.
+    """
+    text = _markup.sub("", _box.sub(" answer: ", text.translate(_PLAIN))).strip()
+    patterns = _patterns(letters.upper())
+    if whole := patterns.whole.fullmatch(text):
+        return _letter(whole)
+    for pattern in (patterns.said, patterns.named, patterns.listed):
+        found: set[str] = set()
+        for match in pattern.finditer(text):
+            found.add(_letter(match))
+            position = match.end()
+            while pattern is not patterns.listed and (more := patterns.more.match(text, position)):
+                found.add(_letter(more))
+                position = more.end()
+            if _OR.match(text, position):  # "A or none of them"
+                found.add("")
+        if found:
+            return found.pop() if len(found) == 1 else None
+    return None
+
+
+class _Patterns(NamedTuple):
+    whole: re.Pattern[str]
+    said: re.Pattern[str]
+    named: re.Pattern[str]
+    more: re.Pattern[str]
+    listed: re.Pattern[str]
+
+
+@functools.lru_cache(maxsize=64)
+def _patterns(letters: str) -> _Patterns:
+    upper, either = re.escape(letters), re.escape(letters + letters.lower())
+    alone = r"(?!['’.]?\w|\+\+|#)"
+    capital = rf"(?:[\[(]\s?([{upper}])\s?[\])]|([{upper}]){alone})"
+    no_word = rf"{alone}(?![ \t]+(?!(?i:{_JOINING})\b)\w)"
+    # A capital letter other than A and I is no word, whatever follows it, nor is one in brackets or quotes.
+    one = rf"(?:[\[(]\s?([{either}])\s?[\])]|[\"']([{either}])[\"']|((?![AI])[{upper}]){alone}|([{either}]){no_word})"
+    noun = rf"(?i:(?:{_ANSWER}|option|choice)(?:\s*\(letter\))?)"
+    kind = r"(?i:(?:option|choice|letter)\s?:?\s?)?"
+    return _Patterns(
+        re.compile(rf"(?i:(?:option|choice)\s+)?[\[(\"' ]*([{either}])[\])\"'.:, !]*"),
+        re.compile(
+            rf"(?:{noun}\s*(?i:{_VERB}|:|=)\s*:?\s*|(?i:{_ANSWER})\s*[-–]?\s*|(?i:choose|select|pick|go with)\s+)"
+            rf"{kind}{one}"
+        ),
+        re.compile(rf"(?<!not )(?<!n't )\b(?i:option|choice)\s+(?:{capital}|{one})"),
+        re.compile(rf"(?!\s*\b(?i:not)\b){_AND}(?<![^\W\d_])(?i:option |choice )?{one}"),
+        re.compile(rf"(?m)^[ \t]*(?:\(([{either}])[).:]*|([{either}])[).:])(?=\s|$)|\A([{either}])\)(?=\S)"),
+    )
+
+
+def _letter(match: re.Match[str]) -> str:
+    return next(group for group in match.groups() if group).upper()
