@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from toolrl.errors import ConfigError, TaskError
 
-FILE_SUFFIXES = (".json", ".jsonl", ".parquet")
+FILE_SUFFIXES = (".json", ".jsonl", ".parquet", ".json.gz", ".jsonl.gz")
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 def is_file_name(source: str | Path) -> bool:
     """Whether a source is a file, by its name; else it is the id of a data set on the hub."""
-    return Path(source).suffix in FILE_SUFFIXES
+    return str(source).endswith(FILE_SUFFIXES)
 
 
 def read_rows(source: str | Path, *, split: str = "train") -> Rows:
     """Read the rows of a data set one by one, each with its place ("FILE, line 3").
 
     Args:
-        source: A `.jsonl` or `.parquet` file, or a `.json` file that is a list or has a row on each line; or the id of
-            a data set on the hub, `OWNER/NAME`, with `:CONFIGURATION` behind it if it has several.
+        source: A `.jsonl` or `.parquet` file, or a `.json` file that is a list or has a row on each line, JSON perhaps
+            packed with gzip (`.gz`); or the id of a data set on the hub, `OWNER/NAME`, with `:CONFIGURATION` behind it
+            if it has several.
         split: Of a set on the hub.
 
     Raises:
@@ -58,22 +61,27 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
-    if path.suffix == ".json":
-        try:
-            whole = json.loads(path.read_text(encoding="utf-8-sig"))
-        except ValueError:
-            whole = None  # perhaps a row on each line
-        if isinstance(whole, list):
-            yield from ((f"entry {number}", row) for number, row in enumerate(whole, 1))
-            return
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as lines:
+            if path.name.removesuffix(".gz").endswith(".json"):
                 try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise TaskError(f"{path}, line {number}: not valid JSON ({error})") from None
-                yield f"line {number}", row
+                    whole = json.loads(lines.read())
+                except (UnicodeDecodeError, json.JSONDecodeError):
+                    whole = None  # perhaps a row on each line
+                if isinstance(whole, list):
+                    yield from ((f"entry {number}", row) for number, row in enumerate(whole, 1))
+                    return
+                lines.seek(0)
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    try:
+                        row = json.loads(line)
+                    except ValueError as error:
+                        raise TaskError(f"{path}, line {number}: not valid JSON ({error})") from None
+                    yield f"line {number}", row
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise TaskError(f"{path}: not a whole gzip file ({error})") from None
 
 
 def _read_hub(source: str, split: str) -> Rows:

@@ -8,7 +8,7 @@ from pathlib import Path
 from toolrl import Limits, Message, Task, TaskError, TaskSet, ToolEnv, call, say
 from toolrl.rewards import code_reward
 from toolrl.tools import python_tool
-from toolrl_envs.code_tests.formats import Problem
+from toolrl_envs.code_tests.problem import Problem
 from toolrl_envs.code_tests.sources import load_problems
 from toolrl_envs.common import CALL_COST, Split, check_size, check_split
 
@@ -29,6 +29,7 @@ class CodeTestsEnv(ToolEnv):
         hub_split: str = "",
         size: int = 2000,
         seed: int = 0,
+        verify: bool = False,
         partial: bool = False,
         call_cost: float = CALL_COST,
         test_seconds: float = 3.0,
@@ -39,13 +40,14 @@ class CodeTestsEnv(ToolEnv):
 
         Args:
             split: "train" or "test".
-            data: A `.jsonl` or `.parquet` file in the format of MBPP, HumanEval or LiveCodeBench, or such a set on the
-                Hugging Face hub, as "google-research-datasets/mbpp:full"; None is the small set that comes with the
-                package. "{split}" in a file's name stands for the split; without it every fifth problem is held out
-                for "test".
+            data: A `.jsonl`, `.jsonl.gz` or `.parquet` file in the format of a public set (see the README), or such a
+                set on the Hugging Face hub, as "google-research-datasets/mbpp:full"; None is the small set that comes
+                with the package. "{split}" in a file's name stands for the split; without it every fifth problem is
+                held out for "test".
             hub_split: The only split of a set on the hub ("test" for HumanEval): divided as a file is. Empty: `split`.
             size: At most so many tasks.
             seed: Fixes their choice and order.
+            verify: Run the reference solutions first, and leave out tasks whose own solution fails.
             partial: Whether passing some hidden tests earns something; see `toolrl.rewards.code_reward`.
             call_cost: Taken off a right answer for each call.
             test_seconds: Time of one test.
@@ -61,7 +63,7 @@ class CodeTestsEnv(ToolEnv):
         reward = code_reward(
             partial=partial, call_cost=call_cost, test_seconds=test_seconds, total_seconds=total_seconds
         )
-        problems = load_problems(data, split, size, seed, hub_split=hub_split)
+        problems = load_problems(data, split, size, seed, hub_split=hub_split, verify=verify)
         super().__init__(
             tasks=TaskSet(map(_task, problems)),
             tools=[python_tool()],

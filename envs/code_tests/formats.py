@@ -1,44 +1,18 @@
-"""Reads rows of MBPP, HumanEval and LiveCodeBench: each becomes a problem with visible and hidden tests."""
+"""Reads rows of public sets: each becomes a problem with visible and hidden tests. Here are those with assertions."""
 
 from __future__ import annotations
 
 import ast
-import base64
-import binascii
-import io
-import json
-import pickle
-import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from toolrl import TaskError
-from toolrl.rewards import CallTest, CodeSuite, CodeTest, Comparison, StdioTest, called_function, read_asserts
+from toolrl.rewards import CodeSuite, CodeTest, Comparison, called_function, read_asserts
+from toolrl_envs.code_tests import contests
+from toolrl_envs.code_tests.evalplus import from_inputs, without_numpy
+from toolrl_envs.code_tests.problem import Problem, problem, reference, refuse_others
 
-# Python's own `==` takes 2.0 for 2, and the solutions of public sets rely on it.
-_LENIENT = Comparison(tolerance=1e-9, number_types=False)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is to be written, and its tests.
-
-    Attributes:
-        id: Unique within its set.
-        text: For the model: all that it is told.
-        suite: The tests.
-        solution: A program that passes them; empty if the set has none.
-        kind: What sort of problem it is.
-        needs_tool: Whether it is worth trying the code first.
-    """
-
-    id: str
-    text: str
-    suite: CodeSuite
-    solution: str
-    kind: str
-    needs_tool: bool = True
+_LENIENT = Comparison(number_types=False)  # Python's own `==`, which the solutions of public sets rely on
 
 
 def read_problem(row: Mapping[str, Any]) -> Problem:
@@ -47,23 +21,26 @@ def read_problem(row: Mapping[str, Any]) -> Problem:
     Raises:
         TaskError: It is of no known format, broken, or has tests that cannot be kept out of a program's reach.
     """
-    try:
-        if "entry_point" in row and "test" in row:
-            return _human_eval(row)
-        if "test_list" in row:
-            return _mbpp(row)
-        if "question_content" in row:
-            return _live_code_bench(row)
-    except KeyError as error:
-        raise TaskError(f"field {error} is missing; there are: {', '.join(row)}") from None
-    raise TaskError(
-        "neither MBPP (test_list), HumanEval (entry_point, test) nor LiveCodeBench (question_content); the fields are: "
-        + ", ".join(row)
-    )
+    for fields, reader in _READERS.items():
+        if set(fields.split()) <= set(row):
+            try:
+                return reader(row)
+            except KeyError as error:
+                raise TaskError(f"field {error} is missing; there are: {', '.join(row)}") from None
+            except (TypeError, AttributeError, ValueError) as error:
+                if isinstance(error, TaskError):
+                    raise
+                raise TaskError(f"a field is of another type than its format has: {error}") from error
+    known = "; ".join(_READERS)
+    raise TaskError(f"no known format: it would have the fields {known}. Those of the row are: {', '.join(row)}")
 
 
 def _mbpp(row: Mapping[str, Any]) -> Problem:
-    """The first assertion is shown, as is usual with this set; `visible` says otherwise in our own."""
+    """The first assertion is shown, as is usual with this set; `visible` says otherwise in our own.
+
+    MBPP+ has a `test` of many more inputs, which is hidden too.
+    """
+    refuse_others(row, "test test_list challenge_test_list test_setup_code test_imports")
     asserts = [*row["test_list"], *(row.get("challenge_test_list") or ())]
     shown = int(row.get("visible", 1))
     setup = "\n".join([*(row.get("test_imports") or ()), row.get("test_setup_code") or ""]).strip()
@@ -72,11 +49,13 @@ def _mbpp(row: Mapping[str, Any]) -> Problem:
         [test for line in lines for test in read_asserts(line, function, setup=setup)]
         for lines in (asserts[:shown], asserts[shown:])
     )
+    if row.get("test"):
+        hidden += read_asserts(without_numpy(row["test"]), function, setup=setup)
     comparison = Comparison() if row.get("strict_types") else _LENIENT
     statement = row["text"] if "text" in row else row["prompt"]
     examples = "\n".join(asserts[:shown])
     text = f"{statement.strip()}\n\nFor example:\n{examples}"
-    return _problem(row, row["task_id"], text, CodeSuite(hidden, visible, comparison), row.get("code", ""))
+    return problem(row, row["task_id"], text, CodeSuite(hidden, visible, comparison), row.get("code", ""))
 
 
 def _function_of(row: Mapping[str, Any], asserts: Sequence[str]) -> str:
@@ -94,6 +73,7 @@ def _function_of(row: Mapping[str, Any], asserts: Sequence[str]) -> str:
 
 def _human_eval(row: Mapping[str, Any]) -> Problem:
     """What stands above the function in the prompt (imports, helpers) comes before a program, and helps its tests."""
+    refuse_others(row, "test base_input plus_input atol")
     prompt, function = row["prompt"], row["entry_point"]
     solution = prompt + row.get("canonical_solution", "")
     try:
@@ -102,67 +82,46 @@ def _human_eval(row: Mapping[str, Any]) -> Problem:
         raise TaskError(f"prompt and canonical_solution are not Python together: {error}") from None
     above = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == function)]
     prelude = "\n".join(map(ast.unparse, above))
-    hidden = read_asserts(row["test"], function, setup=prelude)
+    test = without_numpy(row["test"]) if row.get("test") else from_inputs(row)
+    hidden = read_asserts(test, function, setup=prelude)
     text = f"Complete this function; write it whole.\n\n{prompt.strip()}"
-    return _problem(row, row["task_id"], text, CodeSuite(hidden, (), _LENIENT, prelude), solution)
+    return problem(row, row["task_id"], text, CodeSuite(hidden, (), _LENIENT, prelude), solution)
 
 
-def _live_code_bench(row: Mapping[str, Any]) -> Problem:
-    starter = row.get("starter_code") or ""
-    metadata = _json(row.get("metadata") or "{}", "metadata")
-    function = metadata.get("func_name", "") if isinstance(metadata, dict) else ""
-    shown = _cases(row["public_test_cases"], "public_test_cases")
-    visible, hidden = (
-        [_case(case, function) for case in cases]
-        for cases in (shown, _cases(row["private_test_cases"], "private_test_cases"))
-    )
-    parts = [row["question_content"].strip()]
-    if starter.strip():
-        parts.append(f"Begin with:\n{starter.rstrip()}")
-    elif not function:
-        parts.append("\n".join(f"Input:\n{case['input']}\nOutput:\n{case['output']}" for case in shown))
-    comparison = Comparison(tolerance=1e-9, number_types=False, sequence_types=False)
-    text = "\n\n".join(parts)
-    return _problem(row, row["question_id"], text, CodeSuite(hidden, visible, comparison), row.get("code", ""))
-
-
-def _case(case: Mapping[str, Any], function: str) -> CodeTest:
-    if case["testtype"] == "stdin":
-        return StdioTest(case["input"], case["output"])
-    if not function:
-        raise TaskError("tests of a function, but metadata has no func_name")
-    lines = [line for line in case["input"].splitlines() if line.strip()]
-    return CallTest(function, tuple(_json(line, "input") for line in lines), _json(case["output"], "output"))
-
-
-def _cases(text: Any, field: str) -> list[dict[str, Any]]:
-    """Tests as JSON; the private ones of the set on the hub are packed once more."""
-    if isinstance(text, str) and not text.lstrip().startswith("["):
-        try:
-            packed = zlib.decompress(base64.b64decode(text))
-            text = _TextOnly(io.BytesIO(packed)).load()
-        except (binascii.Error, zlib.error, pickle.UnpicklingError, EOFError, ValueError) as error:
-            raise TaskError(f"{field} is neither JSON nor packed JSON: {error}") from None
-    cases = _json(text, field) if isinstance(text, (str, bytes)) else text
-    if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
-        raise TaskError(f"{field} must be a list of tests, got {type(cases).__name__}")
-    return cases
-
-
-class _TextOnly(pickle.Unpickler):
-    """Unpickles texts; a pickle that wants anything else could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
-
-
-def _json(text: Any, field: str) -> Any:
+def _kod_code(row: Mapping[str, Any]) -> Problem:
+    """KodCode's tests are functions for pytest, each a hidden test."""
+    refuse_others(row, "test test_code test_info")
     try:
-        return json.loads(text)
-    except (ValueError, TypeError) as error:
-        raise TaskError(f"{field} is not JSON: {error}") from None
+        tree = ast.parse(row["test"] if "test" in row else row["test_code"])
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise TaskError(f"tests that are not Python: {error}") from None
+    body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "solution")]
+    tests = [node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
+    setup = "\n".join(ast.unparse(node) for node in body if node not in tests)
+    if any(node.args.args or node.decorator_list for node in tests) or "pytest" in setup:
+        raise TaskError("its tests need pytest, which is not in their sandbox")
+    text = row["question"].strip()
+    function = _function_of({"code": row["solution"]}, [ast.unparse(tree)])
+    if function not in text:
+        text += f"\n\nWrite it as the function `{function}`."
+    hidden: list[CodeTest] = []
+    for node in tests:
+        code = "\n".join(map(ast.unparse, node.body))
+        hidden += read_asserts(code, function, setup=setup)
+    return problem(row, row.get("question_id"), text, CodeSuite(hidden, (), _LENIENT), reference(row["solution"]))
 
 
-def _problem(row: Mapping[str, Any], id: Any, text: str, suite: CodeSuite, solution: str) -> Problem:
-    kind = row.get("kind") or row.get("difficulty") or "read"
-    return Problem(str(id), text, suite, solution.strip(), str(kind), bool(row.get("needs_tool", True)))
+# In this order: by the first whose fields a row has, it is read.
+_READERS: dict[str, Callable[[Mapping[str, Any]], Problem]] = {
+    "test_list": _mbpp,
+    "entry_point test": _human_eval,
+    "entry_point base_input": _human_eval,
+    "question_content": contests.live_code_bench,
+    "input_output": contests.apps,
+    "public_tests": contests.code_contests,
+    "reward_model": contests.verl,
+    "verification_info": contests.deep_coder,
+    "problem tests": contests.deep_coder,
+    "question solution test": _kod_code,
+    "question solution test_code": _kod_code,
+}

@@ -39,7 +39,7 @@ def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "can
         raise TaskError(f"tests that are not Python: {error}") from None
     check = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"), None)
     body = tree.body if check is None else check.body
-    outside = [node for node in tree.body if node is not check and check is not None]
+    outside = [node for node in tree.body if node is not check and check is not None and not _calls_check(node)]
     around = "\n".join(filter(None, [setup, *map(ast.unparse, outside)]))
     known = _bound(before)
     missing = (_used(tree) | _used(before)) - _bound(tree) - known - {function, alias} - set(dir(builtins))
@@ -56,7 +56,7 @@ def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "can
                         "their objects cannot be handed to another process"
                     )
     body = [node for node in body if not _says_nothing(node)]
-    if not any(isinstance(node, ast.Assert) for top in body for node in ast.walk(top)):
+    if not any(isinstance(node, ast.Assert) for top in (*body, *outside) for node in ast.walk(top)):
         raise TaskError(f"the tests of {function!r} have no assertion")
     if not all(isinstance(node, ast.Assert) for node in body):
         whole = "\n".join(map(ast.unparse, body))
@@ -152,6 +152,11 @@ def _literal(node: ast.expr) -> Any:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return _UNKNOWN
+
+
+def _calls_check(node: ast.stmt) -> bool:
+    call = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(call, ast.Call) and ast.unparse(call.func) == "check"
 
 
 def _says_nothing(node: ast.stmt) -> bool:

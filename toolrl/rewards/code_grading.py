@@ -19,7 +19,7 @@ from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits, Ses
 
 TEST_SECONDS = 3.0
 TOTAL_SECONDS = 15.0
-_MAX_CALLS = 1000  # of one assertion test
+_MAX_CALLS = 10_000  # of one assertion test
 _SPARE_CHARACTERS = 8192
 _MAX_ASSERTED_CHARACTERS = 65536  # of one value that assertions look at
 _MAX_KILLS = 3  # timeouts and dead processes of one program; each costs a new process, and seconds
