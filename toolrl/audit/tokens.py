@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from toolrl.audit.playing import Played, Turn
+from toolrl.chat.dialects import HermesDialect
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
+from toolrl.errors import ConfigError
 from toolrl.policy import ScriptedPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
 from toolrl.trajectory import Trajectory
@@ -25,10 +27,13 @@ def sampled_turns(turns: Sequence[Turn], env: ToolEnv, renderer: Renderer) -> li
 
 
 def _ids(turn: Turn, env: ToolEnv, renderer: Renderer, control: bool) -> list[int]:
-    if not isinstance(turn, str):
-        return renderer.assistant_ids(turn)
-    if env.dialect.name != renderer.dialect.name:  # what it says, as this model would say it
-        return renderer.assistant_ids(env.dialect.parse(turn, env.toolbox.schemas))
+    try:
+        if not isinstance(turn, str):
+            return renderer.assistant_ids(turn)
+        if env.dialect.name != renderer.dialect.name:  # what it says, as this model would say it
+            return renderer.assistant_ids(env.dialect.parse(turn, env.toolbox.schemas))
+    except ConfigError:  # it has no way to say that: in other words
+        turn = turn if isinstance(turn, str) else HermesDialect().format(turn)
     ids = [*renderer.text_ids(turn, control=control), renderer.end_of_turn_id]
     end = next(place for place, token in enumerate(ids) if token in renderer.stop_token_ids)
     return ids[: end + 1]  # nothing is sampled after it

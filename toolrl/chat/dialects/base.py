@@ -158,6 +158,12 @@ def schemas_of(calls: tuple[ToolCall, ...]) -> list[dict[str, Any]]:
     ]
 
 
+def meaning(message: Message) -> tuple[Any, ...]:
+    """What two messages that mean the same have in common."""
+    calls = [(call.name, _exact(call.arguments), call.error) for call in message.tool_calls]
+    return message.content.strip(), message.thinking.strip(), calls
+
+
 def _exact(value: Any) -> Any:
     """A value in a form in which `1`, `True` and `1.0` differ."""
     if isinstance(value, Mapping):

@@ -60,9 +60,10 @@ class ChannelDialect(Dialect):
 
     def _messages(self, text: str) -> Iterator[tuple[str | None, str, str]]:
         end = self.separator.removesuffix("<|start|>assistant")
-        scanner, position = Scanner(text), 0
+        scanner, position, start = Scanner(text), 0, text.find("<|message|>")
         while position < len(text):
-            start = text.find("<|message|>", position)
+            if 0 <= start < position:
+                start = text.find("<|message|>", position)
             plain = text.find(end, position)
             if start >= 0 and (plain < 0 or start < plain) and self.is_call(text[position:start]):
                 found = scanner.find(start, (end,))  # one inside of a string of a call ends nothing

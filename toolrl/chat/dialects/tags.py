@@ -1,7 +1,7 @@
 """The forms of research code, for base models and fixed prompts: a tag named like the tool, or a fenced code block.
 
 No template writes them; choose them by name. A call's text is a JSON object of its arguments, or, for a tool that has
-one parameter or needs one, that argument as it is. The writer takes the second for a string where it knows the parameter.
+one parameter or needs one, that argument as it is; so the writer writes a string, if it knows the parameter.
 """
 
 from __future__ import annotations
