@@ -50,6 +50,7 @@ CALL_BEGINNINGS = (
     "<|tool_calls_section_begin|>",
     "<|tool_call_begin|>",
     "<|channel|>commentary",
+    "to=functions.",
     "<atem:invoke",
     "<minimax:tool_call>",
     "<invoke name=",

@@ -136,7 +136,7 @@ def call_text(call: ToolCall, tools: Schemas) -> str:
 
 
 def _names(tools: Schemas) -> set[str]:
-    return {str(tool.get("function", tool)["name"]) for tool in tools} or set(USUAL_PARAMETERS)
+    return {str(tool.get("function", tool)["name"]) for tool in tools} - {""} or set(USUAL_PARAMETERS)
 
 
 def _bare_parameter(name: str, parameters: Parameters) -> str:
