@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, strategies as st
 
 from toolrl import HermesDialect, Message, ToolCall
+from toolrl.chat.dialects.foreign import find_mark
 
 HERMES = HermesDialect()
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-contents = texts.map(str.strip).filter(lambda text: "tool_call>" not in text)
+contents = texts.map(str.strip).filter(lambda text: "tool_call>" not in text and not find_mark(text))
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
     lambda children: st.lists(children, max_size=3) | st.dictionaries(texts, children, max_size=3),

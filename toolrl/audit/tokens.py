@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from toolrl.audit.playing import Count, Played, Turn
+from toolrl.chat.dialects import HermesDialect
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
@@ -20,21 +21,19 @@ _Way = list[list[int]]  # token ids (T,) of each turn
 
 
 def sampled_turns(turns: Sequence[Turn], env: ToolEnv, renderer: Renderer) -> list[_Way]:
-    """The ways in which turns can be sampled: one, two if a text has control tokens in it, none if a call in them
-    cannot be written in the model's dialect (a NaN in JSON, say).
-    """
-    try:
-        ways = [[_ids(turn, env, renderer, control) for turn in turns] for control in (False, True)]
-    except ConfigError:
-        return []
+    """The ways in which turns can be sampled: one, or two if a text has control tokens in it."""
+    ways = [[_ids(turn, env, renderer, control) for turn in turns] for control in (False, True)]
     return ways if ways[0] != ways[1] else ways[:1]
 
 
 def _ids(turn: Turn, env: ToolEnv, renderer: Renderer, control: bool) -> list[int]:
-    if not isinstance(turn, str):
-        return renderer.assistant_ids(turn)
-    if env.dialect.name != renderer.dialect.name:  # what it says, as this model would say it
-        return renderer.assistant_ids(env.dialect.parse(turn, env.toolbox.schemas))
+    try:
+        if not isinstance(turn, str):
+            return renderer.assistant_ids(turn)
+        if env.dialect.name != renderer.dialect.name:  # what it says, as this model would say it
+            return renderer.assistant_ids(env.dialect.parse(turn, env.toolbox.schemas))
+    except ConfigError:  # it has no way to say that: in other words
+        turn = turn if isinstance(turn, str) else HermesDialect().format(turn)
     ids = [*renderer.text_ids(turn, control=control), renderer.end_of_turn_id]
     end = next(place for place, token in enumerate(ids) if token in renderer.stop_token_ids)
     return ids[: end + 1]  # nothing is sampled after it

@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from toolrl.chat.dialects import PROBE, Dialect, detect_dialect, dialect_named
+from toolrl.chat.dialects.base import meaning, schemas_of
 from toolrl.chat.proof import TWO_CALLS, check_results_shown, prove_prefix_stable, shows_thinking, unstable
 from toolrl.chat.template import ChatTemplate, TurnEnds, common_prefix, fixed_variants
 from toolrl.errors import TemplateError
@@ -131,15 +132,22 @@ class Renderer:
         missing = after is not None and end != self._ends.texts[0] and after != self._control_ids[end]
         return [self._control_ids[end]] * missing + self._encode(observation)
 
-    def assistant_ids(self, message: Message) -> list[int]:
+    def assistant_ids(self, message: Message, tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Ids (T,) of an assistant turn as a policy would sample it, end-of-turn token included.
 
         Written by the template where that reads back as the same message, else by the dialect.
+
+        Args:
+            message: The turn.
+            tools: JSON schemas; see `Dialect.format`.
+
+        Raises:
+            ConfigError: The dialect cannot write one of its calls.
         """
-        written = self._write_by_template(message)
+        written = self._write_by_template(message, tools)
         if written is not None:
             return self._encode(written)
-        text = self.dialect.format(message)
+        text = self.dialect.format(message, tools)
         if self._opened and not message.thinking:
             text = self.dialect.write_thinking("") + text
         for opened in (self._opened, self._opened.strip()):
@@ -289,7 +297,7 @@ class Renderer:
             raise unstable(self._chat.model, self._prompt, full)
         return [_USER, turn], full[: end.end()]
 
-    def _write_by_template(self, message: Message) -> str | None:
+    def _write_by_template(self, message: Message, tools: Sequence[dict[str, Any]]) -> str | None:
         """An assistant turn with its end as the template writes it; None if it would not be read back the same."""
         if any(call.error is not None for call in message.tool_calls):
             return None
@@ -304,8 +312,9 @@ class Renderer:
             end = self._ends.first(full, len(self._prompt))
             if full.startswith(self._prompt) and end is not None:
                 written = full[len(self._prompt) : end.start()]
-                same = _meaning(self.dialect.parse(self._opened + self._unprotect(written), _schemas(message)))
-                return written + end.group() if same == _meaning(message) else None
+                known = tools or schemas_of(message.tool_calls)
+                read = self.dialect.parse(self._opened + self._unprotect(written), known)
+                return written + end.group() if meaning(read) == meaning(message) else None
         return None
 
     # ---- encoding
@@ -372,23 +381,3 @@ def _backends(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokenizer, Tokenizer]
     state["added_tokens"] = []
     state["post_processor"] = None
     return Tokenizer.from_str(own), Tokenizer.from_str(json.dumps(state))
-
-
-def _meaning(message: Message) -> tuple[Any, ...]:
-    calls = [(call.name, dict(call.arguments), call.error) for call in message.tool_calls]
-    return message.content.strip(), message.thinking.strip(), calls
-
-
-def _schemas(message: Message) -> list[dict[str, Any]]:
-    """Schemas that tell a message's strings from its other arguments."""
-    return [
-        {
-            "name": call.name,
-            "parameters": {
-                "properties": {
-                    key: {"type": "string"} if isinstance(value, str) else {} for key, value in call.arguments.items()
-                }
-            },
-        }
-        for call in message.tool_calls
-    ]

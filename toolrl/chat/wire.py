@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
+from toolrl.chat.dialects.jsons import load_json
 from toolrl.types import Message, Role, ToolCall
 
 # Of what a model wrote, in an error that it reads.
@@ -66,7 +67,7 @@ def _read_call(wire: Any) -> ToolCall:
     raw = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments or "{}")
+            arguments = load_json(arguments or "{}")
         except (ValueError, RecursionError) as error:
             fault = f"the arguments are not valid JSON ({error}): {_quoted(raw)}"
             return ToolCall(name, id=id, error=fault, raw=raw)

@@ -146,7 +146,7 @@ def _oracle(env: ToolEnv, task: Task, renderer: Renderer | None) -> Policy | Cha
     if renderer is None:
         return ScriptedChatPolicy(messages)
     own = renderer_of(renderer, env, task)
-    return ScriptedPolicy([own.assistant_ids(message) for message in messages])
+    return ScriptedPolicy([own.assistant_ids(message, env.toolbox.schemas) for message in messages])
 
 
 def task_info(metadata: Mapping[str, Any]) -> dict[str, Any]:

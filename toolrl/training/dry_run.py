@@ -86,9 +86,8 @@ def dry_run(
 def _request(run: GRPORun, prompt: Sequence[Mapping[str, str]]) -> RolloutRequest:
     env_id, task = run.find_task(prompt)
     env = run.environments[env_id]
-    oracle = ScriptedPolicy(
-        [renderer_of(run.renderer, env, task).assistant_ids(message) for message in env.oracle(task)]
-    )
+    own = renderer_of(run.renderer, env, task)
+    oracle = ScriptedPolicy([own.assistant_ids(message, env.toolbox.schemas) for message in env.oracle(task)])
     return RolloutRequest(env, task, env_id, f"dry/{task.id}", oracle)
 
 

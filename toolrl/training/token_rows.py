@@ -12,7 +12,7 @@ from typing import Any
 
 from toolrl.chat import Renderer
 from toolrl.chat.wire import from_wire
-from toolrl.errors import TaskError
+from toolrl.errors import ConfigError, TaskError
 from toolrl.types import Message
 
 IGNORED = -100  # what torch's cross entropy leaves out
@@ -44,7 +44,7 @@ def token_row(row: Mapping[str, Any], renderer: Renderer, place: str = "the row"
         place: Where the row is, for messages.
 
     Raises:
-        TaskError: It has no conversation with an assistant's turn.
+        TaskError: It has no conversation with an assistant's turn, or a call that the model's dialect cannot write.
     """
     try:
         messages = [from_wire(message) for message in row["messages"]]
@@ -67,7 +67,10 @@ def token_row(row: Mapping[str, Any], renderer: Renderer, place: str = "the row"
         if told:
             observation = renderer.observation_ids(told)
             ids, labels, told = ids + observation, labels + [IGNORED] * len(observation), []
-        turn = renderer.assistant_ids(message)
+        try:
+            turn = renderer.assistant_ids(message, tools)
+        except ConfigError as error:
+            raise TaskError(f"{place}: {error}") from None
         ids, labels = ids + turn, labels + turn
     return TokenRow(ids, labels, is_sampled=False)
 

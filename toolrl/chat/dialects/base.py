@@ -68,13 +68,15 @@ class Dialect(ABC):
         return self.write_thinking(message.thinking) * bool(message.thinking) + self.write_for(message, tools)
 
     def check_written(self, message: Message, tools: Schemas) -> None:
-        """Read back what is written of the calls."""
-        calls = tuple(call for call in message.tool_calls if call.error is None)
-        if not calls:
-            return
+        """Read back what is written of the calls; see `format`."""
+        good = tuple(call for call in message.tool_calls if call.error is None)
+        for calls in [good] if tools and good else [(call,) for call in good]:
+            self._check(calls, tools or schemas_of(calls), tools)
+
+    def _check(self, calls: tuple[ToolCall, ...], read_with: Schemas, tools: Schemas) -> None:
         try:
             written = self.write_for(Message("assistant", "", calls), tools)
-            read = self.parse(written, tools or schemas_of(calls)).tool_calls
+            read = self.parse(written, read_with).tool_calls
         except (ValueError, RecursionError, TypeError) as error:
             raise ConfigError(
                 f"the dialect {self.name!r} cannot write these calls ({error}): {_shown(calls)}"
@@ -136,6 +138,8 @@ class Dialect(ABC):
         if attempt is None:
             return content, calls
         start, reason = attempt
+        if calls and all(call.error is not None for call in calls):
+            return content[:start], calls  # it is a part of these
         refused = ToolCall("", error=reason, raw=content[start:].strip())
         return content[:start], [*calls, refused]
 
@@ -158,6 +162,12 @@ def schemas_of(calls: tuple[ToolCall, ...]) -> list[dict[str, Any]]:
     ]
 
 
+def meaning(message: Message) -> tuple[Any, ...]:
+    """What two messages that mean the same have in common."""
+    calls = [(call.name, _exact(call.arguments), call.error) for call in message.tool_calls]
+    return message.content.strip(), message.thinking.strip(), calls
+
+
 def _exact(value: Any) -> Any:
     """A value in a form in which `1`, `True` and `1.0` differ."""
     if isinstance(value, Mapping):
@@ -168,7 +178,10 @@ def _exact(value: Any) -> Any:
 
 
 def _shown(calls: Any) -> str:
-    shown = ", ".join(
-        f"{call.name}({dict(call.arguments)!r})" + f" [{call.error}]" * bool(call.error) for call in calls
-    )
+    try:
+        shown = ", ".join(
+            f"{call.name}({dict(call.arguments)!r})" + f" [{call.error}]" * bool(call.error) for call in calls
+        )
+    except (ValueError, RecursionError):  # a number or a nesting that Python does not write either
+        return ", ".join(f"{call.name}(...)" for call in calls)
     return shown if len(shown) <= 300 else f"{shown[:300]} ..."

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 
 from toolrl.chat.dialects.base import Dialect
+from toolrl.chat.dialects.foreign import find_mark
 from toolrl.chat.dialects.jsons import named_call, write_json
 from toolrl.chat.dialects.scanning import Scanner, skip_space
 from toolrl.chat.dialects.value_tags import Broken, TagForm
@@ -60,9 +61,10 @@ class ChannelDialect(Dialect):
 
     def _messages(self, text: str) -> Iterator[tuple[str | None, str, str]]:
         end = self.separator.removesuffix("<|start|>assistant")
-        scanner, position = Scanner(text), 0
+        scanner, position, start = Scanner(text), 0, text.find("<|message|>")
         while position < len(text):
-            start = text.find("<|message|>", position)
+            if 0 <= start < position:
+                start = text.find("<|message|>", position)
             plain = text.find(end, position)
             if start >= 0 and (plain < 0 or start < plain) and self.is_call(text[position:start]):
                 found = scanner.find(start, (end,))  # one inside of a string of a call ends nothing
@@ -157,6 +159,8 @@ class AtemDialect(ChannelDialect):
     def read_message(self, header: str | None, body: str, raw: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
         """By its recipient a thought, text, or calls."""
         recipient = self._recipient.fullmatch(header or "")
+        if recipient is None and (mark := find_mark(header or "")):
+            return "", "", [ToolCall("", error=f"{mark.group()} does not call a tool here", raw=raw)]
         to = recipient.group(1) if recipient else "user"
         if to == "self":
             return body, "", []

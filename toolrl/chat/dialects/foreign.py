@@ -50,6 +50,7 @@ CALL_BEGINNINGS = (
     "<|tool_calls_section_begin|>",
     "<|tool_call_begin|>",
     "<|channel|>commentary",
+    "to=functions.",
     "<atem:invoke",
     "<minimax:tool_call>",
     "<invoke name=",
@@ -60,12 +61,14 @@ CALL_BEGINNINGS = (
     "<longcat_tool_call>",
     "<TOOLCALL>",
     "functools[",
+    "Action: ```json",
 )
 _MARK = re.compile("|".join(map(re.escape, CALL_BEGINNINGS)))
 # What may stand between a mark and the name of a tool.
 _BETWEEN = r"(?:[\W_]|\b(?:call|calls|function|functions|name|tool|tool_name|type|to|sep|plugin|invoke)\b){0,60}?"
 _FENCE = r"(?P<fence>```[\w-]*[ \t]*\n\s*)?"
 _JSON_LINE = re.compile(rf"^[ \t]*{_FENCE}(?=[\[{{])", re.MULTILINE)
+_TRIED_LINES = 50
 _NAMES = ("name", "tool_name", "tool", "function", "action", "function_name", "recipient_name")
 _ARGUMENTS = ("arguments", "parameters", "args", "kwargs", "input", "action_input", "tool_input", "params")
 
@@ -142,18 +145,21 @@ def json_at_start(text: str) -> tuple[int, Any] | None:
 
 def json_at_end(text: str) -> tuple[int, Any] | None:
     """The JSON value that a text ends with, on lines of its own and perhaps in a code fence; and where it begins."""
+    lines = list(_JSON_LINE.finditer(text))
     at = 0
-    while match := _JSON_LINE.search(text, at):
+    # An error counts the lines before it: not every line can be tried.
+    for match in lines if len(lines) <= 2 * _TRIED_LINES else [*lines[:_TRIED_LINES], *lines[-_TRIED_LINES:]]:
+        if match.start() < at:
+            continue  # inside of a value that was tried
         try:
-            value, end = load_json_at(text, match.end())
+            value, at = load_json_at(text, match.end())
         except json.JSONDecodeError as error:
-            at = max(error.pos, match.end() + 1)
+            at = error.pos
             continue
         except (ValueError, RecursionError):
             return None
-        if text[end:].strip() in ("", "```" if match["fence"] else "", ";"):
+        if text[at:].strip() in ("", "```" if match["fence"] else "", ";"):
             return match.start(), value
-        at = max(end, match.end() + 1)
     return None
 
 

@@ -14,8 +14,8 @@ from toolrl.types import Message, ToolCall
 class LlamaJsonDialect(Dialect):
     """A bare JSON object with `"name"` and `"parameters"`; several are separated by semicolons.
 
-    Nothing marks a call. An object counts as one if it has both keys, or names a tool; a broken one if the turn
-    begins as a call does. Source: trl/chat_templates/llama3_1.jinja.
+    Nothing marks a call. An object counts as one if it names a tool, or has both keys and the turn begins or ends with
+    it; a broken one if the turn begins as a call does, or it names a tool. Source: trl/chat_templates/llama3_1.jinja.
     """
 
     name = "llama3-json"
@@ -43,8 +43,9 @@ class LlamaJsonDialect(Dialect):
                     position = len(text)
                 break
             key = "arguments" if "arguments" in value else "parameters"
-            named = "name" in value
-            if tagged or (named and key in value) or Parameters(tools, str(value.get("name"))).known:
+            alone = not text[: match.start()].strip() or not text[end:].strip(" ;\n")
+            complete = "name" in value and key in value and (alone or bool(calls) or not tools)
+            if tagged or complete or Parameters(tools, str(value.get("name"))).known:
                 outside.append(text[position : match.start()])
                 calls.append(json_call(value, text[match.start() : end], ("name", key)))
             else:

@@ -28,7 +28,7 @@ class _Reader:
     """Goes through the text of a list of calls."""
 
     _name = re.compile(r"\s*([^\s\[\](){},='\";]+)\s*\(")
-    _key = re.compile(r"\s*([^\s\[\](){},='\";]+)\s*=(?!=)")
+    _key = re.compile(r"\s*((?:[^\s\[\](){},='\";]++ ?)++)\s*=(?!=)")
 
     def __init__(self, text: str):
         self._text = text.strip()
@@ -73,10 +73,10 @@ class _Reader:
             key = self._key.match(self._text, at, end)
             if key is None:
                 raise ValueError(f"the arguments of {name} must be named")
-            if key.group(1) in arguments:
-                raise ValueError(f"the parameter {key.group(1)} of {name} is given twice")
+            if (parameter := key.group(1).rstrip()) in arguments:
+                raise ValueError(f"the parameter {parameter} of {name} is given twice")
             stop = self._end_of_value(key.end(), end)
-            arguments[key.group(1)] = _value(self._text[key.end() : stop])
+            arguments[parameter] = _value(self._text[key.end() : stop])
             at = stop + (self._text[stop] == ",")
 
     def _end_of_value(self, at: int, end: int) -> int:

@@ -35,6 +35,8 @@ class Scanner:
                 if "" in groups.values():
                     self._unbalanced = True
                     break
+            else:
+                return None
         plain = re.compile("|".join(map(re.escape, marks))).search(self._text, start)
         return (plain.start(), plain.group()) if plain else None
 

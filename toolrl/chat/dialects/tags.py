@@ -1,7 +1,7 @@
 """The forms of research code, for base models and fixed prompts: a tag named like the tool, or a fenced code block.
 
 No template writes them; choose them by name. A call's text is a JSON object of its arguments, or, for a tool that has
-one parameter or needs one, that argument as it is. The writer takes the second for a string of a parameter it knows.
+one parameter or needs one, that argument as it is; so the writer writes a string, if it knows the parameter.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def call_text(call: ToolCall, tools: Schemas) -> str:
 
 
 def _names(tools: Schemas) -> set[str]:
-    return {str(tool.get("function", tool)["name"]) for tool in tools} or set(USUAL_PARAMETERS)
+    return {str(tool.get("function", tool)["name"]) for tool in tools} - {""} or set(USUAL_PARAMETERS)
 
 
 def _bare_parameter(name: str, parameters: Parameters) -> str:

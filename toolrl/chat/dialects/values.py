@@ -27,7 +27,7 @@ class Parameters:
         properties = self._root.get("properties") if isinstance(self._root, Mapping) else None
         self.schemas: dict[str, Any] = dict(properties) if isinstance(properties, Mapping) else {}
         required = _as_list(self._root.get("required", [])) if isinstance(self._root, Mapping) else []
-        self.required = [name for name in required if name in self.schemas]
+        self.required = [name for name in required if isinstance(name, str) and name in self.schemas]
 
     def value(self, name: str, text: str) -> Any:
         """The value of an argument that was written as a bare text."""
@@ -88,7 +88,7 @@ def _takes(schema: Any, value: Any, root: Any, depth: int = 0) -> bool:
         properties = properties if isinstance(properties, Mapping) else {}
         rest = schema.get("additionalProperties", True)
         required = _as_list(schema.get("required", []))
-        return all(key in value for key in required) and all(
+        return all(key in value for key in required if isinstance(key, str)) and all(
             _takes(properties.get(key, rest), item, root, depth + 1) for key, item in value.items()
         )
     if isinstance(value, list):
