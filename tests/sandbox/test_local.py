@@ -86,7 +86,7 @@ def test_processes_that_a_run_left_behind_end_with_the_session(open_sandbox, eve
 def test_many_sandboxes_can_wait_for_their_first_run(open_sandbox):
     opened = [open_sandbox() for _ in range(120)]
     assert all(sandbox.run("1").value == "1" for sandbox in reversed(opened))  # when all others wait already
-    assert opened[0].run("import resource; resource.getrlimit(resource.RLIMIT_NOFILE)").value == "(256, 256)"
+    assert opened[0].run("import resource; resource.getrlimit(resource.RLIMIT_NOFILE)").value == "(128, 128)"
 
 
 def test_a_sandbox_that_nobody_holds_is_closed():

@@ -77,7 +77,7 @@ def test_clone_makes_processes_and_threads_but_no_namespaces(machine, flag):
 
 @pytest.mark.parametrize(
     ("family", "kind", "expected"),
-    [(1, 1, ALLOW), (1, 5 | 0x80800, ALLOW), (1, 2, EPERM), (1, 3, EPERM), (2, 1, EPERM), (30, 5, EPERM)],
+    [(1, 1, ALLOW), (1, 1 | 0x80800, ALLOW), (1, 5, EPERM), (1, 2, EPERM), (1, 3, EPERM), (2, 1, EPERM)],
 )
 def test_only_connected_unix_pairs_are_made(machine, family, kind, expected):
     assert answer(machine, number(machine, "socketpair"), family, kind) == expected

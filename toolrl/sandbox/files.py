@@ -13,10 +13,9 @@ from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import Mount, parts_of
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-# What code can bring about by what it does to its files, while we look at them too.
-_THE_CODES = {
-    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EDQUOT
-}  # fmt: skip
+# What this machine lacks. Anything else the code can bring about by what it does to its files while we look at them.
+_THE_MACHINES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EBADF, errno.ENODEV, errno.EROFS}
+_DEEPEST = 1500  # folders in each other that are looked into: each takes two descriptors
 
 
 class Files:
@@ -33,14 +32,14 @@ class Files:
         self, open_directory: Callable[[], int], uid: int | None, mounts: tuple[Mount, ...], own_space: bool
     ) -> None:
         self._open_directory, self._uid, self._mounts = open_directory, uid, mounts
-        self._the_codes = _THE_CODES | ({errno.ENOSPC} if own_space else set())
+        self._the_machines = _THE_MACHINES | (set() if own_space else {errno.ENOSPC})
 
     def write(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
         with self._classified(), self._folder_of(path, create=True) as (folder, name):
             with contextlib.suppress(FileNotFoundError):
                 _refuse_link(name, folder, path)
-                _refuse_others(name, folder, path)
+                _refuse_others(os.lstat(name, dir_fd=folder), path)
                 os.unlink(name, dir_fd=folder)
             descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=folder)
             try:
@@ -54,8 +53,10 @@ class Files:
     def read(self, path: str) -> bytes:
         """See `Sandbox.read_file`."""
         with self._classified(), self._folder_of(path) as (folder, name):
-            _refuse_others(name, folder, path)
-            with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb") as file:
+            _refuse_others(os.lstat(name, dir_fd=folder), path)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+            with open(name, "rb", opener=lambda name, _: os.open(name, flags, dir_fd=folder)) as file:
+                _refuse_others(os.fstat(file.fileno()), path)  # another one may have come into its place
                 return file.read()
 
     def listing(self) -> list[str]:
@@ -69,11 +70,11 @@ class Files:
             walk = [_entries(top, "", skipped)]  # from the top down: code can nest deeper than a stack is high
             while walk:
                 path, below = next(walk[-1], ("", None))
-                if below is not None:
+                if below is not None and len(walk) < _DEEPEST:
                     walk.append(_entries(below, f"{path}/"))
-                elif path:
+                elif path and below is None:
                     found.append(path)
-                else:
+                elif not path:
                     walk.pop()
         return sorted(found)
 
@@ -83,9 +84,9 @@ class Files:
         try:
             yield
         except OSError as error:
-            if error.errno in self._the_codes:
-                raise
-            raise SandboxFault(f"a sandbox's files are out of reach: {error}") from error
+            if error.errno in self._the_machines:
+                raise SandboxFault(f"a sandbox's files are out of reach: {error}") from error
+            raise
 
     @contextlib.contextmanager
     def _folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
@@ -124,8 +125,8 @@ def _entries(folder: int, prefix: str, skipped: Set[str] = frozenset()) -> Itera
                         os.close(below)
 
 
-def _refuse_others(name: str, folder: int, path: str) -> None:
-    if not stat.S_ISREG(os.lstat(name, dir_fd=folder).st_mode):
+def _refuse_others(found: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
         raise ValueError(f"{path!r} is not a regular file of the sandbox")
 
 

@@ -41,9 +41,21 @@ def process_control(option: int, value: int) -> None:
 
 def enter_groups(groups: list[str]) -> None:
     """Go into control groups, which are then the descendants' too, and be killed before others for want of memory."""
-    for path, text in [*((f"{group}/cgroup.procs", "0") for group in groups), ("/proc/self/oom_score_adj", "500")]:
-        with contextlib.suppress(OSError), open(path, "w") as file:  # the parent looks whether it is in force
-            file.write(text)
+    for path in groups:
+        with contextlib.suppress(OSError), open(f"{path}/cgroup.procs", "w") as file:  # the parent looks
+            file.write("0")
+    be_killed_for_memory(500)
+
+
+def be_killed_for_memory(score: int, processes: int = -1) -> None:
+    """Rather than what has a lower score, which nobody can take back: a process of the code before its zygote.
+
+    Args:
+        score: Up to 1000; the machine's other processes have 0.
+        processes: A descriptor of /proc, if that cannot be written to any more.
+    """
+    with contextlib.suppress(OSError):
+        _write(processes, "/proc/self/oom_score_adj" if processes < 0 else "self/oom_score_adj", str(score))
 
 
 def adopt_orphans() -> None:
@@ -175,7 +187,7 @@ def enter_private_view(
     else:
         call("umount2", b"/proc", 2)  # MNT_DETACH
     try:
-        _mount("proc", "/proc")
+        _mount("proc", "/proc", flags=_NOSUID | _NODEV | _NOEXEC | _READ_ONLY)
     except OSError:
         _mount("tmpfs", "/proc", "size=64k,mode=555")  # a container may forbid a fresh one: then none
     _unshare(NEWUSER, processes)
@@ -226,11 +238,12 @@ def limit_resources(limits: dict, processes: int) -> None:
     _limit(resource.RLIMIT_FSIZE, limits["file_size_mb"] << 20)
     _limit(resource.RLIMIT_NPROC, processes)
     _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_SIGPENDING, 256)  # counted for each user, and in user namespaces around as well
 
 
 def limit_open_files() -> None:
-    """Limit open files, and how many descriptors may be on their way in all messages of this user."""
-    _limit(resource.RLIMIT_NOFILE, 256)
+    """Limit open files: a connected pair can hold 400 kB that no limit on memory counts."""
+    _limit(resource.RLIMIT_NOFILE, 128)
 
 
 def _limit(which: int, value: int) -> None:

@@ -26,7 +26,11 @@ socket 41/198  connect 42/203  bind 49/200  listen 50/201  accept 43/202  accept
 unshare 272/97  setns 308/268  mount 165/40  umount2 166/39  pivot_root 155/41  chroot 161/51
 open_tree 428/428  move_mount 429/429  fsopen 430/430  fsconfig 431/431  fsmount 432/432  fspick 433/433
 mount_setattr 442/442  statmount 457/457  listmount 458/458  open_tree_attr 467/467
-name_to_handle_at 303/264  open_by_handle_at 304/265  fanotify_init 300/262  inotify_add_watch 254/27
+name_to_handle_at 303/264  open_by_handle_at 304/265
+
+inotify_init 253/-  inotify_init1 294/26  inotify_add_watch 254/27  fanotify_init 300/262  io_setup 206/0
+epoll_create 213/-  epoll_create1 291/20  sendmsg 46/211  sendmmsg 307/269  vmsplice 278/75
+seccomp 317/277  landlock_create_ruleset 444/444  landlock_add_rule 445/445  landlock_restrict_self 446/446
 
 memfd_create 319/279  memfd_secret 447/447  io_uring_setup 425/425  io_uring_enter 426/426
 io_uring_register 427/427  bpf 321/280  add_key 248/217  request_key 249/218  keyctl 250/219
@@ -50,14 +54,21 @@ OF_PROCESSES = """
 prlimit64 302/261  sched_setaffinity 203/122  sched_setparam 142/118  sched_setscheduler 144/119  sched_setattr 314/274
 """
 # Other calls whose arguments decide.
-SOME = "clone 56/220  clone3 435/435  ioctl 16/29  setpriority 141/140  socketpair 53/199"
+SOME = """
+clone 56/220  clone3 435/435  ioctl 16/29  setpriority 141/140  socketpair 53/199  setsockopt 54/208  fcntl 72/25
+prctl 157/167
+"""
 _NEWEST = 469  # file_setattr, Linux 6.17: what came later is unknown here, hence denied
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, linux/audit.h
 _X32 = 0x40000000  # the bit of a second set of numbers on x86-64
 
 _NEW_NAMESPACES = 0x7E020000  # all CLONE_NEW* that clone(2) knows
-_AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 1, 5, 0xF
+_AF_UNIX, _SOCK_STREAM, _SOCK_TYPE = 1, 1, 0xF
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into a terminal
+_SIZES_OF_BUFFERS = (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and what exceeds the system's limits
+_FILTERS = 26  # SO_ATTACH_FILTER: from there on a socket's options take memory of the kernel's, or its time
+_SETLEASE, _NOTIFY, _SETPIPE_SZ, _USUAL_PIPE = 1024, 1026, 1031, 1 << 16
+_SET_SECCOMP = 22
 
 _LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
 _EQUAL, _AT_LEAST, _ANY_BIT = 0x15, 0x35, 0x45
@@ -97,16 +108,27 @@ def program(machine: str, *, attributes: bool) -> bytes:
     blocks[some["clone3"]] = [_answer(_ENOSYS)]  # its flags lie in memory; glibc then calls clone
     namespaces = _when(_ANY_BIT, _NEW_NAMESPACES, [_answer(_EPERM)])
     blocks[some["clone"]] = [_argument(0), *namespaces, _answer(_ALLOW)]
-    # asyncio and multiprocessing need connected pairs. Datagram sockets could still send to any address.
+    # asyncio and multiprocessing need connected pairs. Datagram sockets could still send to any address, and those of
+    # packets hold twice the memory.
     pairs = [_argument(0), _instruction(_EQUAL, _AF_UNIX, 1, 0), _answer(_EPERM)]
-    pairs += [_argument(1), _instruction(_AND, _SOCK_TYPE)]
-    for kind in (_SOCK_STREAM, _SOCK_SEQPACKET):
-        pairs += _when(_EQUAL, kind, [_answer(_ALLOW)])
+    pairs += [_argument(1), _instruction(_AND, _SOCK_TYPE), *_when(_EQUAL, _SOCK_STREAM, [_answer(_ALLOW)])]
     blocks[some["socketpair"]] = [*pairs, _answer(_EPERM)]
     terminals = [_argument(1)]
     for request in (_TIOCSTI, _TIOCLINUX):
         terminals += _when(_EQUAL, request, [_answer(_EPERM)])
     blocks[some["ioctl"]] = [*terminals, _answer(_ALLOW)]
+    # More would be memory that no limit counts. As when the system's limit is exceeded, nobody is told.
+    buffers = [_argument(2)]
+    for option in _SIZES_OF_BUFFERS:
+        buffers += _when(_EQUAL, option, [_answer(_ERRNO)])
+    blocks[some["setsockopt"]] = [*buffers, *_when(_AT_LEAST, _FILTERS, [_answer(_EPERM)]), _answer(_ALLOW)]
+    # A lease makes others who open the file wait or fail; a lock only those who ask for one.
+    descriptors = [_argument(1)]
+    for command in (_SETLEASE, _NOTIFY):
+        descriptors += _when(_EQUAL, command, [_answer(_EPERM)])
+    pipes = [_argument(2), *_when(_AT_LEAST, _USUAL_PIPE + 1, [_answer(_EPERM)]), _answer(_ALLOW)]
+    blocks[some["fcntl"]] = [*descriptors, *_when(_EQUAL, _SETPIPE_SZ, pipes), _answer(_ALLOW)]
+    blocks[some["prctl"]] = [_argument(0), *_when(_EQUAL, _SET_SECCOMP, [_answer(_EPERM)]), _answer(_ALLOW)]
     code = [_instruction(_LOAD, 4), _instruction(_EQUAL, _ARCHITECTURES[machine], 1, 0), _answer(_KILL)]
     code += [_instruction(_LOAD, 0)]
     if machine == "x86_64":

@@ -104,6 +104,8 @@ def _limit_cpu(seconds: float) -> None:
     """Let threads and children that outlive the run burn no more than the run itself could have."""
     allowed = math.ceil(time.process_time() + seconds * _CORES + 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if hard != resource.RLIM_INFINITY:
+        allowed = min(allowed, hard)
     if allowed != soft:
         resource.setrlimit(resource.RLIMIT_CPU, (allowed, hard))
 

@@ -17,6 +17,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -34,6 +35,7 @@ WARM = """abc array base64 bisect calendar collections.abc contextlib copy csv d
     fractions functools heapq io itertools json math numbers operator pathlib pprint random re statistics string struct
     textwrap time typing"""
 PACKAGES = "numpy.random sympy pandas matplotlib.pyplot matplotlib.backends.backend_agg"  # those that are installed
+_DESCRIPTORS = plumbing.framed(b"{}")
 _READY = plumbing.framed(b'{"ready": true}')
 _REHEARSAL = {
     "memory_mb": 512,
@@ -123,6 +125,8 @@ class _Zygote:
 
     def prepare(self) -> None:
         """Do once what every worker would otherwise do for itself, at the cost of copying what it touches."""
+        if self.filter and "selectors" in sys.modules:  # it looks for what works when it is imported
+            sys.modules["selectors"].DefaultSelector = sys.modules["selectors"].PollSelector  # type: ignore[attr-defined]
         self.runner = worker.prepare()
         os.environ.clear()
         os.environ.update(PATH=os.defpath, LANG="C.UTF-8")
@@ -145,7 +149,9 @@ class _Zygote:
                 )
             for file in files:
                 os.close(file)
-            hello = json.loads(reader.read(*plumbing.HEADER.unpack(reader.read(plumbing.HEADER.size))))
+            hello: dict[str, Any] = {}
+            while not hello:  # the first message comes with descriptors, and is empty
+                hello = json.loads(reader.read(*plumbing.HEADER.unpack(reader.read(plumbing.HEADER.size))))
             lifeline.shutdown(socket.SHUT_WR)
             while self._ends:
                 if not self.attend():
@@ -228,6 +234,8 @@ class _Zygote:
 
     def _bury(self, session: "_Session") -> None:
         """A worker is dead, and with it all in its namespace: tell the parent."""
+        limits = [resource.prlimit(pid, resource.RLIMIT_CPU) for pid in (session.pid, 0)]
+        lowered = limits[0][1] != limits[1][1]
         _, status, usage = os.wait4(session.pid, 0)
         for descriptor in (session.process, session.lifeline.fileno()):
             del self._ends[descriptor]
@@ -235,7 +243,8 @@ class _Zygote:
                 self._poll.unregister(descriptor)
         os.close(session.process)
         with session.lifeline, contextlib.suppress(OSError):  # nobody may be listening any more
-            report = {"status": os.waitstatus_to_exitcode(status), "cpu_seconds": usage.ru_utime + usage.ru_stime}
+            report = {"status": os.waitstatus_to_exitcode(status), "lowered_its_limit": lowered}
+            report["grown_kb"] = usage.ru_maxrss - resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             plumbing.send_message(session.lifeline, report)
 
     def guard(
@@ -272,6 +281,7 @@ class _Zygote:
         processes = limits["processes"]
         try:
             os.setsid()
+            isolation.be_killed_for_memory(1000, self.processes)
             ours = [os.pidfd_open(os.getpid())]  # for the parent, which then reaches us, and files that we make
             if self.namespaces:
                 directory = os.path.dirname(directory)  # the same for all, each has its own there
@@ -298,17 +308,18 @@ class _Zygote:
                 if high - low > 1:
                     os.closerange(low + 1, high)
             channel.set_inheritable(False)
+            # Descriptors count as on their way until a sandbox is first used: more than the limit allows may be.
+            socket.send_fds(channel, [_DESCRIPTORS], ours)
+            for descriptor in ours:
+                os.close(descriptor)
             if "seccomp" not in self.problems:
                 seccomp.install(self.filter)
             layers = checks.active(self.trainer)
             if self.holds not in (None, layers):
                 raise OSError(f"a layer of isolation is not what it was: {self.holds} before, {layers} now")
             hello = _READY if self.holds else plumbing.framed(json.dumps({"ready": True, "layers": layers}).encode())
-            # Descriptors count as on their way until a sandbox is first used: more than the limit allows may be.
-            socket.send_fds(channel, [hello], ours)
+            channel.sendall(hello)
             isolation.limit_open_files()
-            for descriptor in ours:
-                os.close(descriptor)
         except BaseException:  # noqa: BLE001  classified by the parent
             plumbing.send_message(channel, {"fault": traceback.format_exc()})
             os._exit(1)

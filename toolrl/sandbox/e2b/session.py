@@ -203,7 +203,7 @@ class E2BSession(SessionHandle):
             raise SandboxFault("E2B, running code: the stream ended before the code did")
         if error is None:
             try:
-                result = result_of(main[0].json, *output.texts(), elapsed)
+                result = result_of(main[0].json, *output.texts(), elapsed, self._limits)
             except (ValueError, LookupError, TypeError):
                 reason = "the process sent something that is no answer"
             else:
