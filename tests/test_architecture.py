@@ -49,10 +49,10 @@ OWNERS = {
     "langdetect": "rewards",
     "msgspec": "view",
     "sentence_transformers": "search",
-    "starlette": "view",
+    "starlette": "sandbox.server search.server serving view",
     "trafilatura": "search",
     "usearch": "search",
-    "uvicorn": "view",
+    "uvicorn": "serving",
     "webencodings": "search",
 }
 

@@ -74,9 +74,8 @@ def test_a_taken_port_is_told(run: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_without_its_packages_the_page_says_what_to_install(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("toolrl.view.server", "toolrl.view.server.serving"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "toolrl.view.lines", raising=False)
+    monkeypatch.setitem(sys.modules, "msgspec", None)
     assert command("view", str(run), "--no-browser") == 2
     assert "pip install 'toolrl[view]'" in capsys.readouterr().err
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-
-from toolrl.serving import Handler, Server
 
 
 @dataclass
@@ -50,6 +50,27 @@ def says(content: str | None = None, *calls: tuple[str, str], finish: str = "sto
     return Answer({"choices": [{"message": message, "finish_reason": finish}], "usage": usage})
 
 
+class Server(ThreadingHTTPServer):
+    """A client that goes away is no news."""
+
+    daemon_threads = True
+    request_queue_size = 512
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Keeps connections open, and writes no log."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
 class ChatServer:
     """Gives its answers in order, then the last one again.
 
@@ -85,9 +106,9 @@ class ChatServer:
                     with outer._lock:
                         outer._at_once -= 1
 
-        self._server = Server("127.0.0.1", 0, ChatHandler)
-        self._server.start("chat-server")
-        self.url = f"{self._server.url}/v1"
+        self._server = Server(("127.0.0.1", 0), ChatHandler)
+        threading.Thread(target=self._server.serve_forever, name="chat-server", daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     def _answer(self, handler: Handler, answer: Answer) -> None:
         if answer.gate is not None:
@@ -116,7 +137,8 @@ class ChatServer:
 
     def close(self) -> None:
         self._over.set()
-        self._server.stop()
+        self._server.shutdown()
+        self._server.server_close()
 
 
 @contextmanager

@@ -75,11 +75,11 @@ def test_the_protocol_is_that_of_search_r1(server):
 @pytest.mark.parametrize(
     ("body", "status", "detail"),
     [
-        (b"not JSON", 422, "not JSON"),
-        ([1], 422, "must be a JSON object"),
-        ({"queries": "apple"}, 422, "must be a list of texts"),
-        ({"queries": ["a"], "topk": 0}, 422, "from 1 to"),
-        ({"queries": ["a"] * 2000}, 422, "at most 1024"),
+        (b"not JSON", 422, "Invalid JSON"),
+        ([1], 422, "the body: Input should be an object"),
+        ({"queries": "apple"}, 422, "queries: Input should be a valid array"),
+        ({"queries": ["a"], "topk": 0}, 422, "topk: Input should be greater than or equal to 1"),
+        ({"queries": ["a"] * 2000}, 422, "at most 1024 items"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_told_so(body, status, detail, server):
@@ -90,7 +90,7 @@ def test_a_request_that_makes_no_sense_is_told_so(body, status, detail, server):
 
 def test_what_is_not_served_is_not_found(server):
     assert post(server, "/elsewhere", {}).status_code == 404
-    assert httpx.get(server.url + "/retrieve").status_code == 404
+    assert httpx.get(server.url + "/retrieve").status_code == 405
     assert post(server, "/read", {"reference": 3}).status_code == 422
 
 

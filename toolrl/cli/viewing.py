@@ -22,6 +22,7 @@ def view(
     import webbrowser
 
     try:
+        import toolrl.view.lines  # noqa: F401 - else only a page would say what is missing
         from toolrl.view.server import PageServer
     except ImportError as error:
         raise MissingExtra(error.name or "the local page's server", "view") from None

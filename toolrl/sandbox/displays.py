@@ -10,7 +10,10 @@ import importlib
 import json
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
+
+from toolrl.sandbox.ipython import DisplayHandle
 
 FORMS = {
     "_repr_html_": "text/html",
@@ -26,29 +29,64 @@ _BACKEND = "sandbox_figures"
 
 
 class Displays:
-    """Collects what one run shows."""
+    """Collects what one run shows.
+
+    Attributes:
+        further_forms: Functions that give a value's further forms by MIME type, as text.
+    """
 
     def __init__(self) -> None:
+        self.further_forms: list[Callable[[object], dict[str, str]]] = []
         self.begin(0)
 
     def begin(self, limit: int) -> None:
         """Forget what the last run showed; the next may show so many bytes of JSON."""
         self._limit = limit
         self._shown: list[dict[str, Any]] = []
+        self._places: dict[str, dict[str, Any]] = {}  # by their names
         self._size, self._overflowed = 0, False
 
     def taken(self) -> tuple[list[dict[str, Any]], bool]:
         """What was shown, as {"data": {MIME type: text}, "is_result": bool}; whether some had to be left out."""
         return self._shown, self._overflowed
 
-    def display(self, *values: object) -> None:
-        """Show values in their richest forms, as in a notebook."""
+    def display(
+        self,
+        *values: object,
+        include: Any = None,
+        exclude: Any = None,
+        raw: bool = False,
+        display_id: Any = None,
+        **_: object,
+    ) -> DisplayHandle | None:
+        """Show values in their richest forms, as `IPython.display.display` does in a notebook.
+
+        Args:
+            values: What to show.
+            include: The MIME types that are wanted; all if None.
+            exclude: Those that are not.
+            raw: Whether the values are forms already: dicts by MIME type.
+            display_id: Name of a place, in which the next one with this name is shown instead; True makes one up.
+
+        Returns:
+            A handle on the place, if there is one.
+        """
+        place = (
+            None
+            if display_id is None
+            else f"{len(self._places)}-{id(values)}"
+            if display_id is True
+            else str(display_id)
+        )
         for value in values:
-            self._show(_bundle(value), False)
+            bundle = dict(_raw(value)) if raw else self._bundle(value)
+            kept = {mime: data for mime, data in bundle.items() if not include or mime in include}
+            self._show({mime: data for mime, data in kept.items() if mime not in (exclude or ())}, False, place)
+        return DisplayHandle(self.display, place) if place else None
 
     def show_result(self, value: object) -> str:
         """`repr` of the last expression; shows it too if it has more forms than that."""
-        bundle = _bundle(value)
+        bundle = self._bundle(value)
         if len(bundle) > 1:
             self._show(bundle, True)
         return bundle["text/plain"]
@@ -76,13 +114,29 @@ class Displays:
             vars(backend).update(FigureCanvas=agg.FigureCanvasAgg, show=self.show_figures)
             sys.modules["matplotlib"].use(f"module://{_BACKEND}")
 
-    def _show(self, bundle: dict[str, str], is_result: bool) -> None:
+    def _bundle(self, value: object) -> dict[str, str]:
+        forms = _bundle(value)
+        for further in self.further_forms:
+            try:
+                found = further(value)
+            except Exception:  # noqa: BLE001  as a form that fails
+                continue
+            if sum(map(len, found.values())) <= self._limit // 2:
+                forms = found | forms
+        return forms
+
+    def _show(self, bundle: dict[str, str], is_result: bool, place: str | None = None) -> None:
         shown = {"data": bundle, "is_result": is_result}
-        self._size += len(json.dumps(shown))
+        earlier = self._places.get(place) if place is not None else None
+        self._size += len(json.dumps(shown)) - (len(json.dumps(earlier)) if earlier else 0)
         if self._size > self._limit:
             self._overflowed = True
+        elif earlier is not None:
+            earlier.update(shown)
         else:
             self._shown.append(shown)
+            if place is not None:
+                self._places[place] = shown
 
 
 def _bundle(value: object) -> dict[str, str]:
@@ -100,6 +154,12 @@ def _bundle(value: object) -> dict[str, str]:
         forms["image/png"] = _as_text("image/png", _figure_as_png(value))
         forms |= _chart_of(value)
     return forms
+
+
+def _raw(value: object) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError(f"with raw=True, display() takes dicts by MIME type, got {type(value).__name__}")
+    return {str(mime): _as_text(str(mime), data) for mime, data in value.items()}
 
 
 def _form(value: object, method: str) -> Any:

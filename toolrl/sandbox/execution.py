@@ -5,6 +5,7 @@ Standard library only; a remote kernel is sent the text of this file.
 
 import _signal  # type: ignore[import-not-found]  # signal.signal makes enums, which takes ten times as long
 import ast
+import builtins
 import errno
 import linecache
 import os
@@ -16,7 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from toolrl.sandbox.displays import Displays
+from toolrl.sandbox.ipython import magic, parsed, stand_in
 
+_VALUES = ("_", "__", "___")  # the last three
+_COROUTINE = 0x80  # inspect.CO_COROUTINE, without inspect
 _NUMBERED = re.compile(r"<tool \d+>")  # every run has a file name of its own, so that old functions show their lines
 
 
@@ -38,7 +42,14 @@ class Runner:
         self.take_interrupt: Callable[[int], bool] = lambda number: False
         self.display_bytes = 0
         self._libraries = frozenset(sys.path_importer_cache)  # folders that code does not write to
+        self._values: list[object] = []  # that were shown, the last one first
+        self._loop: Any = None
         vars(main)["display"] = self._displays.display
+        vars(builtins)["__magic__"] = lambda line, body=None, is_wanted=False: magic(line, body, is_wanted, vars(main))
+        stand_in(self._displays.display)
+        for name in ("exit", "quit"):  # which `site` brings elsewhere
+            if not hasattr(builtins, name):
+                setattr(builtins, name, sys.exit)
         self._displays.take_over_figures()
 
     def run(
@@ -52,7 +63,7 @@ class Runner:
             environment: Variables that hold for this run.
             started: Called when SIGINT has begun to mean KeyboardInterrupt in the code.
         """
-        filename = f"<tool {number}>"
+        filename, code = f"<tool {number}>", _dedented(code)
         linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
         finders: dict[str, Any] = sys.path_importer_cache
         for path, finder in finders.items():  # for modules among the files written since
@@ -60,6 +71,10 @@ class Runner:
                 finder.invalidate_caches()
         self._displays.begin(self.display_bytes)
         self._number = number
+        events: Any = sys.modules.get("asyncio.events")  # the loop of a kernel is none of the code's
+        loop = events and events._get_running_loop()
+        if loop is not None:
+            events._set_running_loop(None)
         previous = _signal.signal(_signal.SIGINT, self._on_interrupt)
         before = {name: os.environ.get(name) for name in environment}
         if environment:
@@ -74,6 +89,8 @@ class Runner:
             described, limit = error and _describe(error), error and _limit_behind(error)
         finally:
             _signal.signal(_signal.SIGINT, previous)
+            if loop is not None:
+                events._set_running_loop(loop)
             for name, text in before.items():
                 os.environ.pop(name, None)
                 if text is not None:
@@ -84,16 +101,44 @@ class Runner:
 
     def _execute(self, code: str, filename: str) -> str | None:
         namespace = vars(self._main)
-        tree = ast.parse(code, filename)
+        tree = parsed(code, filename)
         last = tree.body[-1] if tree.body else None
         if isinstance(last, ast.Expr):
             tree.body.pop()
         if tree.body:
-            exec(compile(tree, filename, "exec", dont_inherit=True), namespace)
+            self._evaluate(tree, filename, namespace)
         if not isinstance(last, ast.Expr):
             return None
-        value = eval(compile(ast.Expression(last.value), filename, "eval", dont_inherit=True), namespace)
-        return None if value is None else self._displays.show_result(value)
+        value = self._evaluate(ast.Expression(last.value), filename, namespace)
+        if value is None or _is_silent(code, last):
+            return None
+        shown = self._displays.show_result(value)
+        if all(namespace.get(name, last) is last for name, last in zip(_VALUES, self._values, strict=False)):
+            self._values = [value, *self._values[:2]]  # unless the code uses the names for something else
+            namespace.update(zip(_VALUES, self._values, strict=False))
+        return shown
+
+    def _evaluate(self, tree: ast.Module | ast.Expression, filename: str, namespace: dict[str, Any]) -> Any:
+        mode = "eval" if isinstance(tree, ast.Expression) else "exec"
+        compiled = compile(tree, filename, mode, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        value = eval(compiled, namespace)
+        return self._awaited(value) if compiled.co_flags & _COROUTINE else value
+
+    def _awaited(self, coroutine: Any) -> Any:
+        """What an `await` outside of all functions gives; tasks go on in the next cell that awaits."""
+        import asyncio
+
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        task = self._loop.create_task(coroutine)
+        try:
+            return self._loop.run_until_complete(task)
+        except BaseException:
+            if not task.done():  # an interrupt while it waited
+                task.cancel()
+                self._loop.run_until_complete(asyncio.wait([task]))
+            raise
 
     def _attempt(self, function: Callable[..., Any], *arguments: object) -> tuple[Any, BaseException | None]:
         try:
@@ -113,6 +158,21 @@ class Runner:
         if frame is not None:
             self.take_interrupt(self._number)
             raise KeyboardInterrupt
+
+
+def _dedented(code: str) -> str:
+    """A cell without the indentation of its first line."""
+    lines = code.splitlines(keepends=True)
+    first = next((line for line in lines if line.strip()), "")
+    indent = first[: len(first) - len(first.lstrip())]
+    return "".join(line.removeprefix(indent) for line in lines) if indent else code
+
+
+def _is_silent(code: str, last: ast.Expr) -> bool:
+    """Whether a semicolon follows the last expression."""
+    lines = code.encode().splitlines()[last.end_lineno - 1 :] if last.end_lineno else []
+    rest = b"\n".join([lines[0][last.end_col_offset :], *lines[1:]]) if lines else b""
+    return b";" in re.sub(rb"#.*", b"", rest)
 
 
 def _describe(error: BaseException) -> list[str]:

@@ -8,6 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Set
+from typing import BinaryIO
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import Mount, parts_of
@@ -36,7 +37,7 @@ class Files:
 
     def write(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
-        with self._classified(), self._folder_of(path, create=True) as (folder, name):
+        with self.classified(), self.folder_of(path, create=True) as (folder, name):
             with contextlib.suppress(FileNotFoundError):
                 _refuse_link(name, folder, path)
                 _refuse_others(os.lstat(name, dir_fd=folder), path)
@@ -52,21 +53,26 @@ class Files:
 
     def read(self, path: str) -> bytes:
         """See `Sandbox.read_file`."""
-        with self._classified(), self._folder_of(path) as (folder, name):
+        with self.opened(path) as file, self.classified():
+            return file.read()
+
+    def opened(self, path: str) -> BinaryIO:
+        """A regular file to read from; raises what `Sandbox.read_file` does."""
+        with self.classified(), self.folder_of(path) as (folder, name):
             _refuse_others(os.lstat(name, dir_fd=folder), path)
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-            with open(name, "rb", opener=lambda name, _: os.open(name, flags, dir_fd=folder)) as file:
+            file = open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb")
+            try:
                 _refuse_others(os.fstat(file.fileno()), path)  # another one may have come into its place
-                return file.read()
+            except BaseException:
+                file.close()
+                raise
+            return file
 
     def listing(self) -> list[str]:
         """See `Sandbox.list_files`; folders that the code has locked against itself are left out."""
         found = []
         skipped = {mount.target for mount in self._mounts}
-        with self._classified(), contextlib.ExitStack() as descriptors:
-            top = self._open_directory()
-            descriptors.callback(os.close, top)
-            descriptors.enter_context(_files_belong_to(self._uid))
+        with self.classified(), self.top() as top:
             walk = [_entries(top, "", skipped)]  # from the top down: code can nest deeper than a stack is high
             while walk:
                 path, below = next(walk[-1], ("", None))
@@ -79,7 +85,7 @@ class Files:
         return sorted(found)
 
     @contextlib.contextmanager
-    def _classified(self) -> Iterator[None]:
+    def classified(self) -> Iterator[None]:
         """What is not the code's doing is a fault."""
         try:
             yield
@@ -89,13 +95,20 @@ class Files:
             raise
 
     @contextlib.contextmanager
-    def _folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
+    def top(self) -> Iterator[int]:
+        """A descriptor of the working directory; files are used as their owner meanwhile."""
+        folder = self._open_directory()
+        try:
+            with _files_belong_to(self._uid):
+                yield folder
+        finally:
+            os.close(folder)
+
+    @contextlib.contextmanager
+    def folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
         """A descriptor of the folder that holds `path`, reached without following a link, and the last name."""
         parts = parts_of(path, self._mounts)
-        with contextlib.ExitStack() as descriptors:
-            folder = self._open_directory()
-            descriptors.callback(os.close, folder)
-            descriptors.enter_context(_files_belong_to(self._uid))
+        with self.top() as folder, contextlib.ExitStack() as descriptors:
             for part in parts[:-1]:
                 try:
                     _refuse_link(part, folder, path)

@@ -85,6 +85,11 @@ class LocalSandbox(SandboxHandle):
         """How well the code is walled in."""
         return self._place.zygote.active.level
 
+    @property
+    def files(self) -> Files:
+        """What lies in the working directory."""
+        return self._own_place().files
+
     def new_session(self) -> LocalSession:
         """See `Sandbox.new_session`."""
         with _as_fault():

@@ -6,26 +6,39 @@ one list per query: documents, or with `return_scores` `{"document": ..., "score
 (the quoted title, a line break, the text), and besides `title`, `text` and `url`. Ours too: `POST /read`
 `{"reference": ...}` answers `{"document": ...}`, and `GET /health` says what is served.
 
-The standard library's server is enough: a connection is a thread, and as many search at a time as there are cores.
+A request is searched for in small batches, which take turns with those of others: nobody waits long behind one with
+many queries. How much text one answer may hold is bounded.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
 import os
-import threading
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import Field
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from toolrl.errors import RetrieverFault, ToolError
 from toolrl.search.base import Document, Retriever
-from toolrl.serving import Handler, Server
+from toolrl.serving import Body, Refusal, Server, Threads, answer, body_of, is_right, json_app, refuse_pages
+
+T = TypeVar("T")
 
 _MAX_BODY = 16 << 20
+_MAX_ANSWER = 64 << 20
 _MAX_QUERIES = 1024
 _MAX_RESULTS = 1000
 _DEFAULT_RESULTS = 3
+_BATCH_SECONDS = 0.1  # a batch that took less is followed by one of twice the size
+_MAX_BATCH = 64  # queries
+_MAX_BATCH_RESULTS = 4096  # documents
+_LEAST_AT_ONCE = 8  # searches may wait for a network and not for a core
 
 
 class RetrievalServer:
@@ -35,7 +48,8 @@ class RetrievalServer:
         retriever: What is searched.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
-        api_key: What clients must send as `Authorization: Bearer ...`; None lets everyone search.
+        api_key: What clients must send as `Authorization: Bearer ...`; None lets everyone search but the pages of
+            browsers.
 
     Attributes:
         url: Where it is; clients POST to `url + "/retrieve"`.
@@ -45,10 +59,16 @@ class RetrievalServer:
     """
 
     def __init__(self, retriever: Retriever, *, host: str = "127.0.0.1", port: int = 0, api_key: str | None = None):
-        self._server = _Server(host, port)
-        self._server.retriever, self._server.api_key = retriever, api_key
+        self._retriever, self._host, self._api_key = retriever, host, api_key
+        self._threads = Threads(max(_LEAST_AT_ONCE, os.cpu_count() or 1))
+        routes = [
+            Route("/retrieve", self._retrieve, methods=["POST"]),
+            Route("/read", self._read, methods=["POST"]),
+            Route("/health", self._health, methods=["GET"]),
+        ]
+        self._server = Server(json_app(routes), host=host, port=port, name="retrieval-server", guard=self._guard)
         self.url = self._server.url
-        self._server.start("retrieval-server")
+        self._server.start()
 
     def close(self) -> None:
         """Stop listening."""
@@ -59,6 +79,59 @@ class RetrievalServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _guard(self, headers: Headers) -> None:
+        if self._api_key is None:
+            refuse_pages(headers, self._host)
+
+    def _check_key(self, request: Request) -> None:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if self._api_key is not None and not (scheme.lower() == "bearer" and is_right(given, self._api_key)):
+            raise Refusal(401, "the API key is not right; send it as `Authorization: Bearer ...`")
+
+    async def _health(self, request: Request) -> Response:
+        return answer({"status": "ok", "identity": self._retriever.identity})
+
+    async def _retrieve(self, request: Request) -> Response:
+        self._check_key(request)
+        body = _Search.of(await body_of(request, _MAX_BODY), 422)
+        k, results, size, count = body.topk or _DEFAULT_RESULTS, list[str](), 0, 1
+        while len(results) < len(body.queries):
+            queries = body.queries[len(results) : len(results) + count]
+            found, seconds = await self._ask(self._search, queries, k, bool(body.return_scores))
+            results += found
+            size += sum(map(len, found))
+            if size > _MAX_ANSWER:
+                message = (
+                    f"the answer would be larger than {_MAX_ANSWER >> 20} MB: send fewer queries, or a smaller topk"
+                )
+                raise Refusal(422, message)
+            count = count * 2 if seconds < _BATCH_SECONDS else max(1, count // 2)
+            count = max(1, min(count, _MAX_BATCH, _MAX_BATCH_RESULTS // k))
+        return Response(f'{{"result": [{", ".join(results)}]}}', media_type="application/json")
+
+    def _search(self, queries: list[str], k: int, with_scores: bool) -> tuple[list[str], float]:
+        """One batch: a JSON list for each query, and how long it took in seconds."""
+        started = time.monotonic()
+        texts = []
+        for documents in self._retriever.search_batch(queries, k):
+            shown = [document_as_json(document) for document in documents]
+            scored = [{"document": one, "score": found.score} for one, found in zip(shown, documents, strict=True)]
+            texts.append(json.dumps(scored if with_scores else shown))
+        return texts, time.monotonic() - started
+
+    async def _read(self, request: Request) -> Response:
+        self._check_key(request)
+        body = _Reference.of(await body_of(request, _MAX_BODY), 422)
+        return answer({"document": document_as_json(await self._ask(self._retriever.read, body.reference))})
+
+    async def _ask(self, function: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return await self._threads.run(function, *arguments)
+        except ToolError as error:
+            raise Refusal(404, str(error), not_readable=True) from error
+        except RetrieverFault as error:
+            raise Refusal(503, str(error)) from error
 
 
 def document_as_json(document: Document) -> dict[str, str]:
@@ -73,107 +146,11 @@ def document_as_json(document: Document) -> dict[str, str]:
     }
 
 
-class _Reply(NamedTuple):
-    status: int
-    body: Mapping[str, Any]
+class _Search(Body):
+    queries: Annotated[list[str], Field(max_length=_MAX_QUERIES)]
+    topk: Annotated[int, Field(ge=1, le=_MAX_RESULTS)] | None = None
+    return_scores: bool | None = None
 
 
-class _BadRequest(ValueError):
-    """What the client has sent makes no sense."""
-
-
-class _Server(Server):
-    retriever: Retriever
-    api_key: str | None
-
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__(host, port, _Handler)
-        self.slots = threading.BoundedSemaphore(os.cpu_count() or 1)
-
-
-class _Handler(Handler):
-    server: _Server
-
-    def do_GET(self) -> None:
-        """Say what is served."""
-        if self.path != "/health":
-            self._send(_Reply(404, {"detail": f"GET {self.path} is not served here"}))
-        else:
-            self._send(_Reply(200, {"status": "ok", "identity": self.server.retriever.identity}))
-
-    def do_POST(self) -> None:
-        """Answer a search or show a document."""
-        try:
-            body = self._body()
-        except _BadRequest as error:
-            self.close_connection = True  # what follows is not the next request
-            self._send(_Reply(400, {"detail": str(error)}))
-            return
-        self._send(self._answer(body))
-
-    def _answer(self, body: bytes) -> _Reply:
-        key = self.server.api_key
-        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if key is not None and not hmac.compare_digest(given.encode(), key.encode()):
-            return _Reply(401, {"detail": "the API key is not right"})
-        actions = {"/retrieve": self._retrieve, "/read": self._read}
-        if self.path not in actions:
-            return _Reply(404, {"detail": f"POST {self.path} is not served here"})
-        try:
-            with self.server.slots:
-                return _Reply(200, actions[self.path](_parsed(body)))
-        except _BadRequest as error:
-            return _Reply(422, {"detail": str(error)})
-        except ToolError as error:
-            return _Reply(404, {"detail": str(error), "not_readable": True})
-        except RetrieverFault as error:
-            return _Reply(503, {"detail": str(error)})
-
-    def _retrieve(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        queries, k = request.get("queries"), request.get("topk")
-        k = _DEFAULT_RESULTS if k is None else k
-        if not (isinstance(queries, list) and all(isinstance(query, str) for query in queries)):
-            raise _BadRequest("'queries' must be a list of texts")
-        if len(queries) > _MAX_QUERIES:
-            raise _BadRequest(f"at most {_MAX_QUERIES} queries a request, got {len(queries)}")
-        if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= _MAX_RESULTS:
-            raise _BadRequest(f"'topk' must be a whole number from 1 to {_MAX_RESULTS}, got {k!r}")
-        found = self.server.retriever.search_batch(queries, k)
-        if request.get("return_scores"):
-            return {
-                "result": [
-                    [{"document": document_as_json(document), "score": document.score} for document in documents]
-                    for documents in found
-                ]
-            }
-        return {"result": [[document_as_json(document) for document in documents] for documents in found]}
-
-    def _read(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        reference = request.get("reference")
-        if not isinstance(reference, str):
-            raise _BadRequest("'reference' must be a text")
-        return {"document": document_as_json(self.server.retriever.read(reference))}
-
-    def _body(self) -> bytes:
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > _MAX_BODY:
-            raise _BadRequest(f"Content-Length must be a number up to {_MAX_BODY}, got {length!r}")
-        return self.rfile.read(int(length))
-
-    def _send(self, reply: _Reply) -> None:
-        payload = json.dumps(reply.body).encode()
-        self.send_response(reply.status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-
-def _parsed(body: bytes) -> Mapping[str, Any]:
-    try:
-        request = json.loads(body)
-    except ValueError as error:
-        raise _BadRequest(f"the body is not JSON: {error}") from None
-    if not isinstance(request, dict):
-        raise _BadRequest("the body must be a JSON object")
-    return request
+class _Reference(Body):
+    reference: str

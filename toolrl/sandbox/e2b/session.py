@@ -25,7 +25,7 @@ from toolrl.sandbox.outcome import died, result_of
 from toolrl.sandbox.relay import Relay
 
 MARKER = "TOOLRL_SANDBOX"
-_MODULES = ("plumbing", "displays", "execution", "remote")  # in the order of their imports
+_MODULES = ("plumbing", "ipython", "displays", "execution", "remote")  # in the order of their imports
 _RESTARTED = "ContextRestarting"
 _NATIVE_FORMS = {
     "text": "text/plain",

@@ -1,61 +1,30 @@
 """The files of a hosted sandbox as E2B's envd shows them.
 
-Looking, making folders, moving and removing happens in the sandbox's own session, which can do no more than
-the code of its other sessions; contents pass through the sandbox's own methods, which follow no links.
+All is done from outside, through descriptors, as the owner of the files and without following a link: nothing that the
+code does in its interpreter, or puts in a module's place, has a part in it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import errno
-import json
-import threading
-from typing import Any
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
+from toolrl.sandbox.files import Files
 from toolrl.sandbox.local import LocalSandbox
 
 HOME = "/home/user"  # what clients call the working directory
-_STATUS = {"FileNotFoundError": 404, "FileExistsError": 409, "PermissionError": 403}  # else 400
-
-_HELPERS = """
-import base64, datetime, json, os, shutil, stat
-home = os.getcwd()
-
-def entry(path, shown):
-    link, kind = os.lstat(path), None
-    is_link = stat.S_ISLNK(link.st_mode)
-    try: kind = os.stat(path).st_mode if is_link else link.st_mode
-    except OSError: kind = 0
-    name = 'FILE' if stat.S_ISREG(kind) else 'DIRECTORY' if stat.S_ISDIR(kind) else 'UNSPECIFIED'
-    made = datetime.datetime.fromtimestamp(link.st_mtime, datetime.timezone.utc)
-    found = dict(name=os.path.basename(shown), type='FILE_TYPE_' + name, path=shown, size=str(link.st_size),
-        mode=stat.S_IMODE(link.st_mode), permissions=stat.filemode(link.st_mode), owner='user', group='user',
-        modifiedTime=made.strftime('%Y-%m-%dT%H:%M:%S.%fZ'))
-    if is_link: found.update(symlinkTarget=os.readlink(path), isSymlink=True)
-    return found
-
-def listed(path, shown, depth):
-    found = []
-    for name in sorted(os.listdir(path)):
-        below, said = os.path.join(path, name), shown.rstrip('/') + '/' + name
-        found.append(entry(below, said))
-        if depth > 1 and os.path.isdir(below) and not os.path.islink(below):
-            try: found += listed(below, said, depth - 1)
-            except PermissionError: pass  # locked; as is what lies in it
-    return found
-
-def made(path, shown):
-    os.makedirs(path)
-    return entry(path, shown)
-
-def moved(path, shown, target, said):
-    os.makedirs(os.path.dirname(target), exist_ok=True)
-    os.rename(path, target)
-    return entry(target, said)
-
-def removed(path):
-    if os.path.isdir(path) and not os.path.islink(path): shutil.rmtree(path)
-    else: os.unlink(path)
-"""
+_MAX_ENTRIES = 100_000  # of one listing
+_MAX_DEPTH = 64
+_REMOVING_SECONDS = 60.0
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_STATUS: dict[type[Exception], int] = {FileNotFoundError: 404, FileExistsError: 409, PermissionError: 403}  # else 400
 
 
 class FileError(Exception):
@@ -75,68 +44,163 @@ class GuestFiles:
 
     def __init__(self, sandbox: LocalSandbox) -> None:
         self._sandbox = sandbox
-        self._lock = threading.Lock()
 
     def stat(self, path: str) -> dict[str, Any]:
         """One entry, as EntryInfo in JSON."""
-        return self._ask("entry({0}, {1})", path)
+        with self._place_of(path) as (folder, name):
+            return self._entry(folder, name, shown(path))
 
-    def list(self, path: str, depth: int) -> list[dict[str, Any]]:
+    def listing(self, path: str, depth: int) -> list[dict[str, Any]]:
         """Entries below a folder, down to a depth."""
-        return self._ask(f"listed({{0}}, {{1}}, {min(max(depth, 1), 64)})", path)
+        with self._place_of(path) as (folder, name), _opened_folder(folder, name) as below:
+            return list(self._below(below, shown(path), min(max(depth, 1), _MAX_DEPTH), [_MAX_ENTRIES]))
 
     def make_folder(self, path: str) -> dict[str, Any]:
         """Make a folder and those above it."""
-        return self._ask("made({0}, {1})", path)
+        with self._place_of(path, create=True) as (folder, name):
+            os.mkdir(name, 0o755, dir_fd=folder)
+            return self._entry(folder, name, shown(path))
 
     def move(self, path: str, target: str) -> dict[str, Any]:
         """Rename; the entry under its new name."""
-        return self._ask("moved({0}, {1}, {2}, {3})", path, target)
+        with self._place_of(path) as (folder, name), self._place_of(target, create=True) as (place, given):
+            os.rename(name, given, src_dir_fd=folder, dst_dir_fd=place)
+            return self._entry(place, given, shown(target))
 
     def remove(self, path: str) -> None:
         """Remove a file, or a folder with all that is in it."""
-        self._ask("removed({0})", path)
+        with self._place_of(path) as (folder, name):
+            if name == ".":
+                raise ValueError("the home folder itself stays")
+            if not stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
+                os.unlink(name, dir_fd=folder)
+                return
+            with _opened_folder(folder, name) as top:
+                _empty(top)
+            os.rmdir(name, dir_fd=folder)
 
-    def read(self, path: str) -> bytes:
-        """Content of a regular file."""
-        try:
-            return self._sandbox.read_file(inside(path))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise FileError(404, f"path '{path}' does not exist") from error
-        except (OSError, ValueError) as error:
-            raise _as_file_error(error) from error
+    def read(self, path: str) -> BinaryIO:
+        """A regular file to read from."""
+        with _as_file_errors(path):
+            return self._files.opened(inside(path))
 
     def write(self, path: str, content: bytes) -> dict[str, Any]:
         """Create or replace a file; its entry as POST /files answers it."""
-        try:
-            self._sandbox.write_file(inside(path), content)
-        except (OSError, ValueError) as error:
-            raise _as_file_error(error) from error
+        with _as_file_errors(path):
+            self._files.write(inside(path), content)
         return {"name": path.rpartition("/")[2], "type": "file", "path": shown(path)}
 
-    def _ask(self, expression: str, *paths: str) -> Any:
-        arguments = [part for path in paths for part in (f"os.path.join(home, {inside(path)!r})", repr(shown(path)))]
-        with self._lock:
-            code = f"if 'home' not in globals():\n    exec({_HELPERS!r})\n"
-            result = self._sandbox.run(f"{code}print(json.dumps({expression.format(*arguments)}))")
-        if result.error is not None:
-            raise FileError(_STATUS.get(result.error.name, 400), f"{paths[0]}: {result.error.value}")
-        return json.loads(result.stdout)
+    def _entry(self, folder: int, name: str, path: str) -> dict[str, Any]:
+        found = os.lstat(name, dir_fd=folder)
+        made = datetime.datetime.fromtimestamp(found.st_mtime, datetime.UTC)
+        entry = {
+            "name": _text(path.rpartition("/")[2]),
+            "type": f"FILE_TYPE_{_kind(found.st_mode)}",
+            "path": _text(path),
+            "size": str(found.st_size),
+            "mode": stat.S_IMODE(found.st_mode),
+            "permissions": stat.filemode(found.st_mode),
+            "owner": "user",
+            "group": "user",
+            "modifiedTime": made.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        }
+        if stat.S_ISLNK(found.st_mode):
+            target = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(name, dir_fd=folder)))
+            entry |= {"symlinkTarget": _text(target), "isSymlink": True}
+            with contextlib.suppress(OSError, ValueError), self._files.folder_of(inside(target)) as (place, last):
+                entry["type"] = f"FILE_TYPE_{_kind(os.lstat(last, dir_fd=place).st_mode)}"
+        return entry
+
+    def _below(self, folder: int, path: str, depth: int, left: list[int]) -> Iterator[dict[str, Any]]:
+        for name in sorted(os.listdir(folder)):
+            left[0] -= 1
+            if left[0] < 0:
+                raise ValueError(f"more than {_MAX_ENTRIES} entries; list a folder below it")
+            try:
+                entry = self._entry(folder, name, f"{path}/{name}")
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            yield entry
+            if depth > 1 and entry["permissions"][0] == "d":
+                gone = contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError)
+                with gone, _opened_folder(folder, name) as below:
+                    yield from self._below(below, f"{path}/{name}", depth - 1, left)
+
+    @property
+    def _files(self) -> Files:
+        return self._sandbox.files
+
+    @contextlib.contextmanager
+    def _place_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
+        """A descriptor of the folder that holds a path, and the name in there."""
+        with _as_file_errors(path), self._files.classified():
+            relative = inside(path)
+            with self._files.top() as top:
+                if relative == ".":
+                    yield top, "."
+                    return
+            with self._files.folder_of(relative, create=create) as place:
+                yield place
 
 
-def _as_file_error(error: OSError | ValueError) -> FileError:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FileError(507, str(error))
-    return FileError(_STATUS.get(type(error).__name__, 400), str(error))
+@contextlib.contextmanager
+def _as_file_errors(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise FileError(507, f"not enough disk space available: {error.strerror}") from error
+        if isinstance(error, FileNotFoundError):
+            raise FileError(404, f"path '{path}' does not exist") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FileError(_STATUS.get(type(error), 400), f"{path}: {reason}") from error
+
+
+@contextlib.contextmanager
+def _opened_folder(folder: int, name: str) -> Iterator[int]:
+    descriptor = os.open(name, _FOLDER, dir_fd=folder)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _kind(mode: int) -> str:
+    return "FILE" if stat.S_ISREG(mode) else "DIRECTORY" if stat.S_ISDIR(mode) else "UNSPECIFIED"
+
+
+def _text(name: str) -> str:
+    """A name that may hold any bytes, as text."""
+    return name.encode("utf-8", "replace").decode()
+
+
+def _empty(top: int) -> None:
+    """Remove what is in a folder. What lies deeper is moved up first: code can nest deeper than a stack is high."""
+    deadline = time.monotonic() + _REMOVING_SECONDS
+    while names := os.listdir(top):
+        if time.monotonic() > deadline:
+            raise ValueError("files come as fast as they are removed")
+        for name in names:
+            if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
+                os.unlink(name, dir_fd=top)
+                continue
+            with _opened_folder(top, name) as folder:
+                for inner in os.listdir(folder):
+                    if stat.S_ISDIR(os.lstat(inner, dir_fd=folder).st_mode):
+                        os.rename(inner, secrets.token_hex(8), src_dir_fd=folder, dst_dir_fd=top)
+                    else:
+                        os.unlink(inner, dir_fd=folder)
+            os.rmdir(name, dir_fd=top)
 
 
 def inside(path: str) -> str:
     """A client's path as one below the working directory; absolute if it lies elsewhere."""
     if path == HOME or path.startswith(f"{HOME}/"):
         path = path[len(HOME) :].lstrip("/")
-    return path or "."
+    return os.path.normpath(path) if path else "."
 
 
 def shown(path: str) -> str:
     """A client's path as it is shown to clients: absolute."""
-    return path if path.startswith("/") else f"{HOME}/{path}"
+    relative = inside(path)
+    return HOME if relative == "." else relative if relative.startswith("/") else f"{HOME}/{relative}"

@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits, Session, check_environment
 from toolrl.sandbox.local import LocalSandbox
 from toolrl.sandbox.server.files import HOME, GuestFiles, inside
+from toolrl.sandbox.server.prelude import PRELUDE
+from toolrl.serving import Threads
 
 _LOOK_SECONDS = 0.5  # how late a sandbox may be ended
+_OPENED_AT_ONCE = 16  # sandboxes that are made or ended
+_AT_ONCE = 4  # requests for the files or contexts of one sandbox; the next wait for their turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +58,20 @@ class Context:
         on_output: OutputListener,
         on_start: Callable[[int], None],
     ) -> ExecResult:
-        """Run code after what runs already; `on_start` is told the number of this run."""
+        """Run code after what runs already.
+
+        Args:
+            code: What to run.
+            environment: Variables that hold for this run.
+            on_output: Told of output.
+            on_start: Told the number of this run. If it raises, nothing runs.
+        """
         with self._lock:
-            if self._fresh and self.folder != HOME:
-                path = inside(self.folder)
-                self.session.run(f"import os; os.makedirs({path!r}, exist_ok=True); os.chdir({path!r}); del os")
-            self._fresh = False
+            on_start(self.executions + 1)
             self.executions += 1
-            on_start(self.executions)
+            if self._fresh:
+                self.session.run(f"{PRELUDE}\n_prelude({inside(self.folder)!r})\ndel _prelude")
+            self._fresh = False
             result = self.session.run(code, environment=environment, on_output=on_output)
             self._fresh = lost_variables(result)
             return result
@@ -77,9 +87,11 @@ class HostedSandbox:
         self.template, self.metadata, self.environment = template, dict(metadata), check_environment(environment)
         self.started_at = self.end_at = time.time()
         self.key: str | None = None  # that its client made it with
+        self.ended = False
+        self.threads = Threads(_AT_ONCE)
         self.sandbox = LocalSandbox(settings.limits, packages=settings.packages)
         self.files = GuestFiles(self.sandbox)
-        self._default = Context(self.sandbox.new_session(), HOME)  # its own session is for files
+        self._default = Context(self.sandbox.new_session(), HOME)
         self._contexts = {self._default.id: self._default}
         self._lock = threading.Lock()
 
@@ -121,10 +133,12 @@ class Hosting:
     """All sandboxes of a server; ends them when their time is over. Thread-safe."""
 
     def __init__(self, settings: HostSettings) -> None:
-        self.settings = settings
+        self.settings, self.threads = settings, Threads(_OPENED_AT_ONCE)
         self._sandboxes: dict[str, HostedSandbox] = {}
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._opening = 0
+        self._keys: set[str | None] = set()  # of sandboxes that are being made
         self._closed = threading.Event()
         self._reaper = threading.Thread(target=self._reap, name="sandbox-reaper", daemon=True)
         self._reaper.start()
@@ -141,13 +155,15 @@ class Hosting:
 
         Asked again with the same key, by a client to whom the answer was lost, it is the one made then.
         """
-        with self._lock:
+        with self._changed:
+            self._changed.wait_for(lambda: key not in self._keys)
             earlier = [hosted for hosted in self._sandboxes.values() if key and hosted.key == key]
             if earlier:
                 return earlier[0]
             if self._closed.is_set() or len(self._sandboxes) + self._opening >= self.settings.max_sandboxes:
                 return None
             self._opening += 1
+            self._keys |= {key} if key else set()
         try:
             hosted = HostedSandbox(self.settings, template, metadata, environment)
             hosted.key = key
@@ -161,8 +177,10 @@ class Hosting:
                 return None
             return hosted
         finally:
-            with self._lock:
+            with self._changed:
                 self._opening -= 1
+                self._keys.discard(key)
+                self._changed.notify_all()
 
     def set_end(self, hosted: HostedSandbox, seconds: float) -> None:
         """Let a sandbox live for so long from now."""
@@ -183,6 +201,7 @@ class Hosting:
         with self._lock:
             hosted = self._sandboxes.pop(identifier, None)
         if hosted is not None:
+            hosted.ended = True
             hosted.sandbox.close()
         return hosted is not None
 

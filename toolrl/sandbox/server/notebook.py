@@ -22,7 +22,7 @@ _FIELDS = {
     "application/pdf": "pdf",
     "application/javascript": "javascript",
 }
-_OBJECTS = {"application/json": "json", CHART: "chart"}
+_OBJECTS = {"application/json": "json", CHART: "chart", "e2b/data": "data"}
 _FRAME = re.compile(r'  File "<tool>", line (\d+)(?:, in (.+))?')
 _EXCEPTION = re.compile(r"^(?:\w+\.)+(\w+)(?=: |$)")
 _HEADER = "Traceback (most recent call last)"
@@ -102,10 +102,16 @@ def _result(shown: Display) -> dict[str, Any]:
         if mime in _OBJECTS:
             message[_OBJECTS[mime]] = _parsed(text)
         elif mime in _FIELDS:
-            message[_FIELDS[mime]] = text
+            message[_FIELDS[mime]] = _unquoted(text) if mime == "text/plain" else text
         else:
             message["extra"][mime] = text
     return message
+
+
+def _unquoted(text: str) -> str:
+    """A string without its quotes, as E2B shows it."""
+    is_quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if is_quoted else text
 
 
 def _parsed(text: str) -> object:

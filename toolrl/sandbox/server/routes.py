@@ -3,120 +3,164 @@
 from __future__ import annotations
 
 import datetime
-import email
-import email.policy
-import json
-import queue
-import re
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from email.message import Message
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox.base import ExecResult
+from toolrl.sandbox.server.file_routes import FOLDERS, read_file, write_files
 from toolrl.sandbox.server.files import HOME, FileError
 from toolrl.sandbox.server.hosting import Context, HostedSandbox, Hosting
-from toolrl.sandbox.server.notebook import encoded, result_messages
+from toolrl.sandbox.server.running import ExecutionResponse
+from toolrl.serving import Body, Refusal, answer, body_of, is_right
 
 _ENVD_VERSION = "0.6.0"  # what the files of ours can do
-_KEEPALIVE_SECONDS = 5.0
-_LOOK_SECONDS = 0.2  # how soon we see that a client has hung up
-_RPC_CODES = {400: "invalid_argument", 403: "permission_denied", 404: "not_found", 409: "already_exists"}
+_MAX_BODY = 16 << 20
+_LIFETIME_SECONDS = 300.0  # of a sandbox whose client names none
+_MAX_PAGE = 1000
+_PYTHON = (None, "python")
+_RPC_CODES = {
+    400: "invalid_argument",
+    403: "permission_denied",
+    404: "not_found",
+    409: "already_exists",
+    413: "resource_exhausted",
+    501: "unimplemented",
+    507: "resource_exhausted",
+}
+_NO_COMMANDS = "commands and terminals are not served here; run Python's subprocess with run_code"
+
+OfHosting = Callable[[Request, Hosting], Awaitable[Response]]
+OfSandbox = Callable[[Request, HostedSandbox], Awaitable[Response]]
+Seconds = Annotated[float, Field(ge=0)]
+Variables = dict[str, str] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request, its sandbox found and its permission checked."""
+def routes(hosting: Hosting) -> list[Route]:
+    """All that is served."""
 
-    hosting: Hosting
-    hosted: HostedSandbox | None
-    arguments: tuple[str, ...]
-    query: Mapping[str, str]
-    headers: Message
-    body: bytes
+    def api(method: str, path: str, function: OfHosting) -> Route:
+        async def endpoint(request: Request) -> Response:
+            key = hosting.settings.api_key
+            if key is not None and not is_right(request.headers.get("X-API-Key", ""), key):
+                raise Refusal(401, "the API key is not right; send it as X-API-Key")
+            with _told():
+                return await function(request, hosting)
 
-    @property
-    def sandbox(self) -> HostedSandbox:
-        """The sandbox that the request is for."""
-        assert self.hosted is not None
-        return self.hosted
+        return Route(path, endpoint, methods=[method])
 
-    def json(self) -> dict[str, Any]:
-        """The body as an object."""
-        value = json.loads(self.body or b"{}")
-        if not isinstance(value, dict):
-            raise ValueError("the body must be a JSON object")
-        return value
+    def inner(method: str, path: str, function: OfSandbox, *, is_rpc: bool = False) -> Route:
+        async def endpoint(request: Request) -> Response:
+            hosted = hosting.get(request.headers.get("E2b-Sandbox-Id"))
+            if hosted is None:
+                raise _not_running(request)
+            given = (request.headers.get(name, "") for name in ("X-Access-Token", "E2B-Traffic-Access-Token"))
+            if hosting.settings.api_key is not None and not any(is_right(token, hosted.token) for token in given):
+                raise Refusal(401, "the sandbox's access token is not right")
+            with _told(is_rpc):
+                return await function(request, hosted)
 
+        return Route(path, endpoint, methods=[method])
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What to answer: JSON, bytes, or lines as they come."""
+    async def health(request: Request) -> Response:
+        identifier = request.headers.get("E2b-Sandbox-Id")
+        if identifier is not None and hosting.get(identifier) is None:
+            raise _not_running(request)
+        return answer("OK")
 
-    status: int = 200
-    content: object = None
-    content_type: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
-    stream: Callable[[Callable[[], bool]], Iterator[bytes]] | None = None
-    finish: Callable[[], None] = lambda: None
-
-    @classmethod
-    def failure(cls, status: int, message: str, *, is_rpc: bool = False) -> Reply:
-        """An error in the form that the client's parser expects."""
-        code = _RPC_CODES.get(status, "unknown") if is_rpc else status
-        return cls(status, {"code": code, "message": message})
-
-    def payload(self) -> bytes:
-        """The body."""
-        if isinstance(self.content, bytes):
-            return self.content
-        return b"" if self.content is None else json.dumps(self.content).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A kind of request."""
-
-    method: str
-    path: re.Pattern[str]
-    answer: Callable[[Request], Reply]
-    of_sandbox: bool = True
-    open_to_all: bool = False
-    is_rpc: bool = False
+    return [
+        *(api("POST", f"{version}/sandboxes", _create) for version in ("", "/v2")),
+        *(api("GET", f"{version}/sandboxes", _list) for version in ("", "/v2")),
+        *(api("POST", f"{version}/sandboxes/{{id}}/connect", _connect) for version in ("", "/v2")),
+        api("GET", "/sandboxes/{id}", _get),
+        api("DELETE", "/sandboxes/{id}", _kill),
+        api("POST", "/sandboxes/{id}/timeout", _set_timeout),
+        Route("/health", health, methods=["GET"]),
+        inner("POST", "/execute", _execute),
+        inner("POST", "/contexts", _open_context),
+        inner("GET", "/contexts", _contexts),
+        inner("DELETE", "/contexts/{id}", _remove_context),
+        inner("POST", "/contexts/{id}/restart", _restart_context),
+        inner("GET", "/files", read_file),
+        inner("POST", "/files", write_files),
+        *(inner("POST", f"/filesystem.Filesystem/{name}", FOLDERS[name], is_rpc=True) for name in FOLDERS),
+        inner("POST", "/process.Process/{method}", _no_commands, is_rpc=True),
+    ]
 
 
-def find_route(method: str, path: str) -> tuple[Route | None, tuple[str, ...]]:
-    """The route of a request and the variable parts of its path."""
-    for route in _ROUTES:
-        match = route.path.fullmatch(path)
-        if match and route.method == method:
-            return route, match.groups()
-    return None, ()
+@contextmanager
+def _told(is_rpc: bool = False) -> Iterator[None]:
+    """What goes wrong, as the client's parser expects it: of an RPC, the code is a word."""
+    try:
+        yield
+    except Refusal as error:
+        raise _refusal(error.status, str(error), is_rpc, error) from None
+    except FileError as error:
+        raise _refusal(error.status, str(error), is_rpc) from error
+    except SandboxFault as error:
+        raise _refusal(500, str(error), is_rpc) from error
 
 
-def _create(request: Request) -> Reply:
-    body = request.json()
-    hosted = request.hosting.create(
-        str(body.get("templateID", "")),
-        float(body.get("timeout") or 300),
-        body.get("metadata") or {},
-        body.get("envVars") or {},
-        request.headers.get("Idempotency-Key"),
-    )
+def _refusal(status: int, message: str, is_rpc: bool, known: Refusal | None = None) -> Refusal:
+    if is_rpc:
+        return Refusal(status, message, code=_RPC_CODES.get(status, "unknown"))
+    return known or Refusal(status, message)
+
+
+def _not_running(request: Request) -> Refusal:
+    return Refusal(502, "The sandbox was not found", sandboxId=request.headers.get("E2b-Sandbox-Id"))
+
+
+# ---- sandboxes
+
+
+class _Creation(Body):
+    templateID: str = ""
+    timeout: Seconds | None = None
+    metadata: Variables = None
+    envVars: Variables = None
+
+
+class _Timeout(Body):
+    timeout: Seconds
+
+
+class _Connection(Body):
+    timeout: Seconds | None = None
+
+
+async def _create(request: Request, hosting: Hosting) -> Response:
+    body = _Creation.of(await body_of(request, _MAX_BODY))
+    seconds = body.timeout or _LIFETIME_SECONDS
+    arguments = body.templateID, seconds, body.metadata or {}, body.envVars or {}
+    try:
+        hosted = await hosting.threads.run(hosting.create, *arguments, request.headers.get("Idempotency-Key"))
+    except ValueError as error:  # of the environment variables
+        raise Refusal(400, str(error)) from error
     if hosted is None:
-        message = f"there are {request.hosting.settings.max_sandboxes} sandboxes at most"
-        return Reply(429, {"code": 429, "message": message}, headers={"Retry-After": "1"})
-    return Reply(201, _handle(hosted))
+        message = f"there are {hosting.settings.max_sandboxes} sandboxes at most"
+        raise Refusal(429, message, {"Retry-After": "1"})
+    return answer(_handle(hosted), 201)
 
 
-def _connect(request: Request) -> Reply:
-    hosted = request.hosting.get(request.arguments[0])
+async def _connect(request: Request, hosting: Hosting) -> Response:
+    hosted = _known(request, hosting)
+    body = _Connection.of(await body_of(request, _MAX_BODY))
+    hosting.set_end(hosted, body.timeout or _LIFETIME_SECONDS)
+    return answer(_handle(hosted))
+
+
+def _known(request: Request, hosting: Hosting) -> HostedSandbox:
+    hosted = hosting.get(request.path_params["id"])
     if hosted is None:
-        return _no_sandbox(request)
-    request.hosting.set_end(hosted, float(request.json().get("timeout") or 300))
-    return Reply(200, _handle(hosted))
+        raise Refusal(404, f"sandbox {request.path_params['id']} was not found")
+    return hosted
 
 
 def _handle(hosted: HostedSandbox) -> dict[str, Any]:
@@ -130,21 +174,34 @@ def _handle(hosted: HostedSandbox) -> dict[str, Any]:
     }
 
 
-def _no_sandbox(request: Request) -> Reply:
-    return Reply.failure(404, f"sandbox {request.arguments[0]} was not found")
+async def _list(request: Request, hosting: Hosting) -> Response:
+    """Newest first, in pages; https://github.com/e2b-dev/E2B, spec/openapi.yml, /v2/sandboxes."""
+    query = request.query_params
+    wanted = dict(parse_qsl(query.get("metadata", "")))
+    states = [state for text in query.getlist("state") for state in text.split(",")]
+    start, count = _whole(query.get("nextToken", "0")), _whole(query.get("limit", str(_MAX_PAGE)))
+    found = [
+        hosted
+        for hosted in reversed(hosting.all())
+        if wanted.items() <= hosted.metadata.items() and (not states or "running" in states)
+    ]
+    page = found[start : start + min(count, _MAX_PAGE)]
+    following = {"X-Next-Token": str(start + len(page))} if start + len(page) < len(found) else {}
+    return answer([_details(hosting, hosted) for hosted in page], headers=following)
 
 
-def _list(request: Request) -> Reply:
-    return Reply(200, [_details(request, hosted) for hosted in request.hosting.all()])
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise Refusal(400, f"a whole number is needed, got {text[:40]!r}")
+    return int(text)
 
 
-def _get(request: Request) -> Reply:
-    hosted = request.hosting.get(request.arguments[0])
-    return Reply(200, _details(request, hosted)) if hosted else _no_sandbox(request)
+async def _get(request: Request, hosting: Hosting) -> Response:
+    return answer(_details(hosting, _known(request, hosting)))
 
 
-def _details(request: Request, hosted: HostedSandbox) -> dict[str, Any]:
-    limits = request.hosting.settings.limits
+def _details(hosting: Hosting, hosted: HostedSandbox) -> dict[str, Any]:
+    limits = hosting.settings.limits
     return {
         **_handle(hosted),
         "startedAt": _as_time(hosted.started_at),
@@ -161,200 +218,90 @@ def _as_time(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat().replace("+00:00", "Z")
 
 
-def _kill(request: Request) -> Reply:
-    return Reply(204) if request.hosting.kill(request.arguments[0]) else _no_sandbox(request)
+async def _kill(request: Request, hosting: Hosting) -> Response:
+    hosted = _known(request, hosting)
+    if not await hosting.threads.run(hosting.kill, hosted.id):
+        raise Refusal(404, f"sandbox {hosted.id} was not found")
+    return Response(status_code=204)
 
 
-def _set_timeout(request: Request) -> Reply:
-    hosted = request.hosting.get(request.arguments[0])
-    if hosted is None:
-        return _no_sandbox(request)
-    request.hosting.set_end(hosted, float(request.json()["timeout"]))
-    return Reply(204)
+async def _set_timeout(request: Request, hosting: Hosting) -> Response:
+    hosted = _known(request, hosting)
+    hosting.set_end(hosted, _Timeout.of(await body_of(request, _MAX_BODY)).timeout)
+    return Response(status_code=204)
 
 
-def _health(request: Request) -> Reply:
-    identifier = request.headers.get("E2b-Sandbox-Id")
-    if identifier is not None and request.hosting.get(identifier) is None:
-        return Reply(502, {"code": 502, "message": "The sandbox was not found", "sandboxId": identifier})
-    return Reply(200, "OK")
+# ---- code
+
+
+class _NewContext(Body):
+    language: str | None = None
+    cwd: str | None = None
+
+
+class _Code(Body):
+    code: str
+    language: str | None = None
+    context_id: str | None = None
+    env_vars: Variables = None
+
+
+async def _open_context(request: Request, hosted: HostedSandbox) -> Response:
+    body = _NewContext.of(await body_of(request, _MAX_BODY))
+    if body.language not in _PYTHON:
+        return _no_kernel(body.language)
+    try:
+        return answer(_as_context(await hosted.threads.run(hosted.open_context, body.cwd or HOME)))
+    except ValueError as error:  # there are too many
+        raise Refusal(400, str(error)) from error
+
+
+def _no_kernel(language: str | None) -> Response:
+    return PlainTextResponse(f"no kernel for {str(language)[:40]!r}: only python", 500)
 
 
 def _as_context(context: Context) -> dict[str, str]:
     return {"id": context.id, "language": "python", "cwd": context.folder}
 
 
-def _open_context(request: Request) -> Reply:
-    body = request.json()
-    if body.get("language") not in (None, "python"):
-        return Reply(500, f"no kernel for {body['language']!r}: only python".encode(), "text/plain")
-    return Reply(200, _as_context(request.sandbox.open_context(str(body.get("cwd") or HOME))))
+async def _contexts(request: Request, hosted: HostedSandbox) -> Response:
+    return answer([_as_context(context) for context in hosted.contexts()])
 
 
-def _contexts(request: Request) -> Reply:
-    return Reply(200, [_as_context(context) for context in request.sandbox.contexts()])
+async def _restart_context(request: Request, hosted: HostedSandbox) -> Response:
+    return await _with_context(request, hosted, hosted.restart)
 
 
-def _restart_context(request: Request) -> Reply:
-    return _with_context(request, request.sandbox.restart)
+async def _remove_context(request: Request, hosted: HostedSandbox) -> Response:
+    return await _with_context(request, hosted, hosted.remove)
 
 
-def _remove_context(request: Request) -> Reply:
-    return _with_context(request, request.sandbox.remove)
-
-
-def _with_context(request: Request, action: Callable[[Context], None]) -> Reply:
-    context = request.sandbox.context(request.arguments[0])
+async def _with_context(request: Request, hosted: HostedSandbox, action: Callable[[Context], None]) -> Response:
+    context = hosted.context(request.path_params["id"])
     if context is None:
-        return Reply(404, f"Context {request.arguments[0]} not found".encode(), "text/plain")
-    action(context)
-    return Reply(200)
-
-
-def _execute(request: Request) -> Reply:
-    body = request.json()
-    if body.get("language") not in (None, "python"):
-        return Reply(500, f"no kernel for {body['language']!r}: only python".encode(), "text/plain")
-    context = request.sandbox.context(body.get("context_id"))
-    if context is None:
-        return Reply(404, f"Context {body['context_id']} not found".encode(), "text/plain")
-    environment = {**request.sandbox.environment, **(body.get("env_vars") or {})}
-    execution = _Execution(context, str(body["code"]), environment)
-    return Reply(200, content_type="application/x-ndjson", stream=execution.lines, finish=execution.abandon)
-
-
-class _Execution:
-    """One run, on a thread of its own, as lines for a client that may hang up."""
-
-    def __init__(self, context: Context, code: str, environment: Mapping[str, str]) -> None:
-        self._context, self._code, self._environment = context, code, environment
-        self._messages: queue.SimpleQueue[dict[str, Any] | ExecResult | None] = queue.SimpleQueue()
-        self._done = threading.Event()
-        self._number = 0
-
-    def lines(self, has_hung_up: Callable[[], bool]) -> Iterator[bytes]:
-        """The stream, keepalives included."""
-        threading.Thread(target=self._run, name="sandbox-run", daemon=True).start()
-        silent = 0.0
-        while True:
-            try:
-                message = self._messages.get(timeout=_LOOK_SECONDS)
-            except queue.Empty:
-                if has_hung_up():
-                    return
-                silent += _LOOK_SECONDS
-                if silent >= _KEEPALIVE_SECONDS:
-                    silent = 0.0
-                    yield encoded({"type": "keepalive"})
-                continue
-            silent = 0.0
-            if message is None:
-                yield encoded({"type": "end_of_execution"})
-                return
-            parts = [message] if isinstance(message, dict) else result_messages(message, self._number, self._code)
-            for part in parts:
-                yield encoded(part)
-
-    def abandon(self) -> None:
-        """Interrupt the code if its client is gone before its end."""
-        if not self._done.is_set():
-            self._context.session.interrupt()
-
-    def _run(self) -> None:
-        try:
-            last: dict[str, Any] | ExecResult = self._context.run(
-                self._code, self._environment, self._tell, self._count
-            )
-        except (SandboxFault, ValueError) as error:
-            last = {"type": "error", "name": "UnexpectedEndOfExecution", "value": str(error), "traceback": ""}
-        self._done.set()
-        self._messages.put(last)
-        self._messages.put(None)
-
-    def _count(self, executions: int) -> None:
-        self._number = executions
-        self._messages.put({"type": "number_of_executions", "execution_count": executions})
-
-    def _tell(self, stream: str, text: str) -> None:
-        now = datetime.datetime.now(datetime.UTC).isoformat()
-        self._messages.put({"type": stream, "text": text, "timestamp": now})
-
-
-def _read_file(request: Request) -> Reply:
-    return Reply(200, request.sandbox.files.read(request.query["path"]), "application/octet-stream")
-
-
-def _write_files(request: Request) -> Reply:
-    files = request.sandbox.files
-    kind = request.headers.get("Content-Type", "")
-    if not kind.startswith("multipart/form-data"):
-        return Reply(200, [files.write(request.query["path"], request.body)])
-    head = f"Content-Type: {kind}\r\n\r\n".encode()
-    parts = email.message_from_bytes(head + request.body, policy=email.policy.HTTP).iter_parts()
-    written = []
-    for part in parts:
-        path = request.query.get("path") or part.get_filename()
-        if not path:
-            raise ValueError("a file without a path")
-        content = part.get_payload(decode=True)
-        assert isinstance(content, bytes)
-        written.append(files.write(path, content))
-    return Reply(200, written)
-
-
-def _stat(request: Request) -> Reply:
-    return Reply(200, {"entry": request.sandbox.files.stat(request.json()["path"])})
-
-
-def _list_folder(request: Request) -> Reply:
-    body = request.json()
-    return Reply(200, {"entries": request.sandbox.files.list(body["path"], int(body.get("depth") or 1))})
-
-
-def _make_folder(request: Request) -> Reply:
-    return Reply(200, {"entry": request.sandbox.files.make_folder(request.json()["path"])})
-
-
-def _move(request: Request) -> Reply:
-    body = request.json()
-    return Reply(200, {"entry": request.sandbox.files.move(body["source"], body["destination"])})
-
-
-def _remove_file(request: Request) -> Reply:
+        return _no_context(request.path_params["id"])
     try:
-        request.sandbox.files.remove(request.json()["path"])
-    except FileError as error:
-        if error.status != 404:
-            raise
-    return Reply(200, {})
+        await hosted.threads.run(action, context)
+    except ValueError as error:  # there are too many, or the sandbox is closed
+        raise Refusal(400, str(error)) from error
+    return Response()
 
 
-def _rpc(name: str, answer: Callable[[Request], Reply]) -> Route:
-    return Route("POST", re.compile(rf"/filesystem\.Filesystem/{name}"), answer, is_rpc=True)
+def _no_context(identifier: str) -> Response:
+    return PlainTextResponse(f"Context {identifier} not found", 404)
 
 
-def _api(method: str, path: str, answer: Callable[[Request], Reply]) -> Route:
-    return Route(method, re.compile(path), answer, of_sandbox=False)
+async def _execute(request: Request, hosted: HostedSandbox) -> Response:
+    body = _Code.of(await body_of(request, _MAX_BODY))
+    if body.context_id and body.language:
+        return PlainTextResponse("Only one of context_id or language can be provided", 400)
+    if body.language not in _PYTHON:
+        return _no_kernel(body.language)
+    context = hosted.context(body.context_id or None)
+    if context is None:
+        return _no_context(str(body.context_id))
+    return ExecutionResponse(hosted, context, body.code, {**hosted.environment, **(body.env_vars or {})})
 
 
-_ROUTES = (
-    _api("POST", "(?:/v2)?/sandboxes", _create),
-    _api("GET", "(?:/v2)?/sandboxes", _list),
-    _api("GET", "/sandboxes/([^/]+)", _get),
-    _api("DELETE", "/sandboxes/([^/]+)", _kill),
-    _api("POST", "/sandboxes/([^/]+)/timeout", _set_timeout),
-    _api("POST", "(?:/v2)?/sandboxes/([^/]+)/connect", _connect),
-    Route("GET", re.compile("/health"), _health, of_sandbox=False, open_to_all=True),
-    Route("POST", re.compile("/execute"), _execute),
-    Route("POST", re.compile("/contexts"), _open_context),
-    Route("GET", re.compile("/contexts"), _contexts),
-    Route("DELETE", re.compile("/contexts/([^/]+)"), _remove_context),
-    Route("POST", re.compile("/contexts/([^/]+)/restart"), _restart_context),
-    Route("GET", re.compile("/files"), _read_file),
-    Route("POST", re.compile("/files"), _write_files),
-    _rpc("Stat", _stat),
-    _rpc("ListDir", _list_folder),
-    _rpc("MakeDir", _make_folder),
-    _rpc("Move", _move),
-    _rpc("Remove", _remove_file),
-)
+async def _no_commands(request: Request, hosted: HostedSandbox) -> Response:
+    raise Refusal(501, _NO_COMMANDS)

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from toolrl.serving import foreign
 from toolrl.view.rendering import content_security_policy, render
 
 _HEADERS = {
@@ -49,7 +50,7 @@ class Access:
         headers = Headers(scope=scope)
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         is_new = hmac.compare_digest(given.encode(), self._token.encode())
-        refusal = _foreign(headers, port)
+        refusal = foreign(headers, _names(port).__contains__, by_link=True)
         if not refusal and not is_new and not self._knows(headers, port):
             refusal = "the address lacks its token; open the one that toolrl view printed"
 
@@ -83,18 +84,9 @@ class Access:
         return hmac.new(self._token.encode(), f"cookie for port {port}".encode(), hashlib.sha256).hexdigest()
 
 
-def _foreign(headers: Headers, port: int) -> str:
-    """Why a request does not come from our own pages; empty if it may."""
-    names = {f"127.0.0.1:{port}", f"localhost:{port}", *(("127.0.0.1", "localhost") if port == 80 else ())}
-    host = headers.get("host", "")
-    if host not in names:
-        return "it was asked for under another name than 127.0.0.1 or localhost"
-    if "origin" in headers and headers["origin"] != f"http://{host}":
-        return "it was asked for by a page of another origin"
-    is_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not is_page:
-        return "it was asked for by a page of another site"
-    return ""
+def _names(port: int) -> set[str]:
+    """What a browser calls this server."""
+    return {f"127.0.0.1:{port}", f"localhost:{port}", *(("127.0.0.1", "localhost") if port == 80 else ())}
 
 
 def _cookie_name(port: int) -> str:

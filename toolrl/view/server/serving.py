@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import threading
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from toolrl.errors import ConfigError, InfrastructureError, UserError
+from toolrl.errors import UserError
+from toolrl.serving import Server
 from toolrl.view.server import comparing, pages
 from toolrl.view.server.access import Access
 from toolrl.view.server.answers import answer
 from toolrl.view.server.runs import Runs
 
 _HOST = "127.0.0.1"
-_STOPPING_SECONDS = 2
 
 
 def make_app(paths: Sequence[Path], token: str) -> ASGIApp:
@@ -87,28 +85,8 @@ class PageServer:
             TaskError: There is no run at one of the paths.
         """
         token = secrets.token_urlsafe(24)
-        app = make_app(paths, token)
-        self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            self._socket.bind((_HOST, port))
-        except (OSError, OverflowError) as error:
-            self._socket.close()
-            raise ConfigError(f"cannot listen on {_HOST}:{port}: {error}; --port 0 takes a free port") from None
-        self.url = f"http://{_HOST}:{self._socket.getsockname()[1]}/?token={token}"
-        config = uvicorn.Config(
-            app,
-            log_level="error",
-            access_log=False,
-            server_header=False,
-            lifespan="off",
-            ws="none",
-            timeout_graceful_shutdown=_STOPPING_SECONDS,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="toolrl-view", daemon=True
-        )
+        self._server = Server(make_app(paths, token), host=_HOST, port=port, name="toolrl-view")
+        self.url = f"{self._server.url}/?token={token}"
 
     def start(self) -> None:
         """Serve until `stop`; returns when requests are answered.
@@ -116,15 +94,9 @@ class PageServer:
         Raises:
             InfrastructureError: The server ended at once.
         """
-        self._thread.start()
-        while not self._server.started:
-            if not self._thread.is_alive():
-                raise InfrastructureError("the local page's server could not be started")
-            self._thread.join(0.01)
+        self._server.start()
         threading.Thread(target=_import_the_rest, name="toolrl-view-imports", daemon=True).start()
 
     def stop(self) -> None:
         """Answer what has been asked, and end."""
-        self._server.should_exit = True
-        self._thread.join(3 * _STOPPING_SECONDS)
-        self._socket.close()
+        self._server.stop()

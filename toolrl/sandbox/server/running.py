@@ -1,0 +1,114 @@
+"""One run of code, as lines for a client that may hang up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import threading
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from toolrl.errors import SandboxFault
+from toolrl.sandbox.base import ExecResult
+from toolrl.sandbox.server.hosting import Context, HostedSandbox, lost_variables
+from toolrl.sandbox.server.notebook import encoded, result_messages
+from toolrl.serving import Cut
+
+_KEEPALIVE_SECONDS = 5.0
+_BEGINNING_SECONDS = 1.0  # in which an interrupt may come too early to be noticed
+
+
+class _Abandoned(Exception):
+    """Nobody waits for a run that has not begun."""
+
+
+class ExecutionResponse(StreamingResponse):
+    """Runs code on a thread of its own, and streams what comes; interrupts it if the client is gone before its end.
+
+    A sandbox that is ended meanwhile cuts the stream off, as E2B's does: its client then looks whether it still runs.
+
+    Args:
+        hosted: The sandbox.
+        context: Where to run.
+        code: Python source.
+        environment: Variables that hold for this run.
+    """
+
+    def __init__(self, hosted: HostedSandbox, context: Context, code: str, environment: Mapping[str, str]) -> None:
+        super().__init__(self._lines(), media_type="application/x-ndjson")
+        self._hosted, self._context, self._code, self._environment = hosted, context, code, environment
+        self._loop = asyncio.get_running_loop()
+        self._messages: asyncio.Queue[dict[str, Any] | ExecResult | Cut | None] = asyncio.Queue()
+        self._lock = threading.Lock()
+        self._began: float | None = None
+        self._done = self._abandoned = False
+        self._number = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._abandon()
+
+    async def _lines(self) -> AsyncIterator[bytes]:
+        threading.Thread(target=self._run, name="sandbox-run", daemon=True).start()
+        while True:
+            try:
+                message = await asyncio.wait_for(self._messages.get(), _KEEPALIVE_SECONDS)
+            except TimeoutError:
+                yield encoded({"type": "keepalive"})
+                continue
+            if message is None:
+                yield encoded({"type": "end_of_execution"})
+                return
+            if isinstance(message, Cut):
+                raise message
+            parts = [message] if isinstance(message, dict) else result_messages(message, self._number, self._code)
+            for part in parts:
+                yield encoded(part)
+
+    def _abandon(self) -> None:
+        with self._lock:
+            self._abandoned = True
+        self._interrupt()
+        if self._began is not None and time.monotonic() - self._began < _BEGINNING_SECONDS:
+            self._loop.call_later(_BEGINNING_SECONDS, self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._began is not None and not self._done:
+            self._context.session.interrupt()
+
+    def _run(self) -> None:
+        last: dict[str, Any] | ExecResult | Cut
+        try:
+            last = result = self._context.run(self._code, self._environment, self._tell, self._begin)
+            is_lost = lost_variables(result)
+        except _Abandoned:
+            return
+        except (SandboxFault, ValueError) as error:
+            last = {"type": "error", "name": "UnexpectedEndOfExecution", "value": str(error), "traceback": ""}
+            is_lost = True
+        self._done = True
+        self._put(Cut() if is_lost and self._hosted.ended else last)
+        self._put(None)
+
+    def _begin(self, number: int) -> None:
+        with self._lock:
+            if self._abandoned:
+                raise _Abandoned
+            self._began, self._number = time.monotonic(), number
+        self._put({"type": "number_of_executions", "execution_count": number})
+
+    def _tell(self, stream: str, text: str) -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat()
+        self._put({"type": stream, "text": text, "timestamp": now})
+
+    def _put(self, message: dict[str, Any] | ExecResult | Cut | None) -> None:
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(self._messages.put_nowait, message)
