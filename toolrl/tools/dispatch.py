@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -96,8 +97,10 @@ class Toolbox:
         what = f"tool {entry.name!r}"
         if entry.resources:
             # Not on the model's time: that a resource opens late is no mistake of its.
+            loop = asyncio.get_running_loop()
+
             def open_all() -> dict[str, Any]:
-                return {name: scope.get(name, item) for name, item in entry.resources.items()}
+                return {name: scope.get(name, item, loop) for name, item in entry.resources.items()}
 
             try:
                 resources = await within(OPENING_SECONDS, f"{what} (opening)", lambda: in_thread(open_all))
