@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints, overload
+from typing import Annotated, Any, overload
 
-import docstring_parser
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import PydanticJsonSchemaWarning
 
 from toolrl.errors import ToolDefinitionError, ToolError
 from toolrl.tools.resources import Resource
+from toolrl.tools.signatures import as_function, description_in, hints_of, parameters_of, read_docstring
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,11 @@ class Tool:
             ToolError: They do not fit; the message names each parameter that is wrong, and why.
         """
         try:
-            checked = self.arguments_model.model_validate_json(json.dumps(arguments), strict=True)
+            text = json.dumps(arguments)
+        except (TypeError, ValueError, RecursionError) as error:  # nested too deeply, digits beyond what Python writes
+            raise ToolError(f"invalid arguments for {self.name}: {error}") from None
+        try:
+            checked = self.arguments_model.model_validate_json(text, strict=True)
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(map(str, problem['loc'])) or 'arguments'}: {problem['msg']}" for problem in error.errors()
@@ -93,62 +100,90 @@ def tool(
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Turn a function into a `Tool`; used as `@tool` or `@tool(timeout_seconds=5)`.
 
-    Every parameter needs a type hint and a line in the docstring's `Args:` section, except injected
-    ones (`per_episode`, `per_run`).
+    Every parameter needs a type hint and a line in the docstring's `Args:` section (or a description in its hint:
+    `Annotated[int, Field(description="...")]`), except injected ones (`per_episode`, `per_run`).
+
+    A method of an object, and an object that can be called, are refused: all episodes would share the object. Inject
+    it instead.
 
     Raises:
-        ToolDefinitionError: A hint, the docstring or a description is missing, or a type has no JSON
-            form.
+        ToolDefinitionError: It is no function, or one that yields; a hint, the docstring or a description is missing; a
+            type or a default has no JSON form; the name is not one that chat APIs take.
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
-        return _define(function, name or function.__name__, timeout_seconds, max_output_characters, keeps_time)
+        return _define(function, name, timeout_seconds, max_output_characters, keeps_time)
 
     return decorate if function is None else decorate(function)
 
 
 def _define(
-    function: Callable[..., Any], name: str, timeout_seconds: float, max_output_characters: int, keeps_time: bool
+    function: Callable[..., Any], name: str | None, timeout_seconds: float, max_output_characters: int, keeps_time: bool
 ) -> Tool:
-    documentation = docstring_parser.parse(inspect.getdoc(function) or "", docstring_parser.DocstringStyle.GOOGLE)
+    function, name = as_function(function, name)
+    if not timeout_seconds > 0 or max_output_characters < 1:
+        raise ToolDefinitionError(
+            f"tool {name!r}: timeout_seconds={timeout_seconds!r} and max_output_characters={max_output_characters!r} "
+            "must be positive"
+        )
+    documentation, descriptions = read_docstring(function)
     if not documentation.short_description:
         raise ToolDefinitionError(f"tool {name!r} has no docstring: say in one line what it does and when to use it")
-    descriptions = {parameter.arg_name: parameter.description for parameter in documentation.params}
-    try:
-        hints = get_type_hints(function, include_extras=True)
-    except NameError as error:
-        raise ToolDefinitionError(f"tool {name!r}: {error} where its type hints are read; import it there") from None
+    parameters, resources = parameters_of(function, name, Resource)
+    hints = hints_of(function, name, parameters)
     fields: dict[str, Any] = {}
-    resources = {}
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise ToolDefinitionError(f"tool {name!r}: parameter {parameter.name!r} must be named; remove * and /")
-        if isinstance(parameter.default, Resource):
-            resources[parameter.name] = parameter.default
-            continue
-        if parameter.name not in hints:
-            raise ToolDefinitionError(f"tool {name!r}: parameter {parameter.name!r} has no type hint; add one")
-        if not descriptions.get(parameter.name):
-            raise ToolDefinitionError(
-                f"tool {name!r}: parameter {parameter.name!r} is not described; add it to the docstring's Args section"
-            )
-        try:
-            TypeAdapter(hints[parameter.name]).json_schema()
-        except PydanticUserError:
-            raise ToolDefinitionError(
-                f"tool {name!r}: parameter {parameter.name!r} has a type that JSON cannot express, "
-                f"{hints[parameter.name]!r}; use another, or inject it with per_episode(...) or per_run(...)"
-            ) from None
-        default = ... if parameter.default is parameter.empty else parameter.default
+    for parameter in parameters:
+        description = descriptions.get(parameter.name) or description_in(hints.get(parameter.name), parameter.default)
         # Under an alias, since pydantic has names of its own: `json`, `copy`, whatever starts with an underscore.
-        field = Field(default, alias=parameter.name, description=descriptions[parameter.name])
-        fields[f"argument_{len(fields)}"] = (hints[parameter.name], field)
+        fields[f"argument_{len(fields)}"] = _field(name, parameter, hints, description)
     arguments_model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PydanticJsonSchemaWarning)
+            arguments_model.model_json_schema()
+    except (PydanticUserError, PydanticJsonSchemaWarning) as error:
+        raise ToolDefinitionError(f"tool {name!r}: its parameters cannot be shown to a model: {error}") from None
     parts = (documentation.short_description, documentation.long_description)
     description = "\n".join(part for part in parts if part)
     return Tool(
         name, description, function, arguments_model, resources, timeout_seconds, max_output_characters, keeps_time
     )
+
+
+def _field(name: str, parameter: inspect.Parameter, hints: Mapping[str, Any], description: str) -> tuple[Any, Any]:
+    """Type and field of one parameter for the model of the arguments."""
+    what = f"tool {name!r}: parameter {parameter.name!r}"
+    if parameter.name not in hints:
+        raise ToolDefinitionError(f"{what} has no type hint; add one")
+    if not description:
+        raise ToolDefinitionError(f"{what} is not described; add it to the docstring's Args section")
+    hint, default = hints[parameter.name], parameter.default
+    settings: dict[str, Any] = {"alias": parameter.name, "description": description}
+    if isinstance(default, FieldInfo):  # `x: int = Field(3, ge=0)`
+        if default.metadata:
+            hint = Annotated.__class_getitem__((hint, *default.metadata))  # type: ignore[attr-defined]
+        if default.default_factory is not None:
+            return hint, Field(default_factory=default.default_factory, **settings)
+        default = inspect.Parameter.empty if default.is_required() else default.default
+    try:
+        adapter = TypeAdapter(hint)
+        adapter.json_schema()
+    except (PydanticUserError, TypeError, NameError, ValueError, RecursionError) as error:
+        reason = ""
+        if getattr(error, "code", None) == "typed-dict-version":
+            reason = "; before Python 3.12 a TypedDict must be that of typing_extensions"
+        raise ToolDefinitionError(
+            f"{what} has a type that JSON cannot express, {hint!r}{reason}; use another, or inject it with "
+            "per_episode(...) or per_run(...)"
+        ) from None
+    if default is inspect.Parameter.empty:
+        return hint, Field(..., **settings)
+    try:
+        adapter.validate_python(default)
+    except ValidationError:
+        wanted = f"; write {getattr(hint, '__name__', hint)} | None" if default is None else ""
+        raise ToolDefinitionError(f"{what}: its default {default!r} does not fit its type hint{wanted}") from None
+    return hint, Field(default, **settings)
 
 
 def _without_titles(schema: Any) -> Any:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from toolrl.errors import ConfigError, InfrastructureError, ToolError
+from toolrl.errors import ConfigError, InfrastructureError, ToolDefinitionError, ToolError
 from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import ResourceScope
+from toolrl.tools.results import as_text
 from toolrl.types import ToolCall, ToolFailure, ToolResult
 from toolrl.usage import counting
 from toolrl.waiting import TookTooLong, in_thread, within
@@ -27,13 +28,17 @@ class Toolbox:
         """Collect tools; plain functions are turned into tools with `tool`'s defaults.
 
         Raises:
-            ToolDefinitionError: A function lacks hints or a docstring.
+            ToolDefinitionError: Something cannot become a tool; see `tool`.
             ConfigError: Two tools have one name, or different resources under one name.
         """
+        if callable(tools) or isinstance(tools, (Tool, str, Mapping)) or not isinstance(tools, Iterable):
+            raise ToolDefinitionError(
+                f"tools must be a list of functions and tools, got {tools!r:.80}; write tools=[...]"
+            )
         self.tools: dict[str, Tool] = {}
         resources: dict[str, Any] = {}
         for entry in tools:
-            entry = entry if isinstance(entry, Tool) else tool(entry)
+            entry = entry if isinstance(entry, Tool) else tool()(entry)
             if entry.name in self.tools:
                 raise ConfigError(f"two tools are named {entry.name!r}; rename one with @tool(name=...)")
             self.tools[entry.name] = entry
@@ -87,13 +92,15 @@ class Toolbox:
         content, cut = cut_text(as_text(output), limit)
         return ToolResult(call, content, failure, time.perf_counter() - start, cut)
 
-    async def _run(self, entry: Tool, arguments: dict[str, Any], scope: ResourceScope) -> Any:
+    async def _run(self, entry: Tool, arguments: dict[str, Any], scope: ResourceScope) -> str:
         resources: dict[str, Any] = {}
         what = f"tool {entry.name!r}"
         if entry.resources:
             # Not on the model's time: that a resource opens late is no mistake of its.
+            loop = asyncio.get_running_loop()
+
             def open_all() -> dict[str, Any]:
-                return {name: scope.get(name, item) for name, item in entry.resources.items()}
+                return {name: scope.get(name, item, loop) for name, item in entry.resources.items()}
 
             try:
                 resources = await within(OPENING_SECONDS, f"{what} (opening)", lambda: in_thread(open_all))
@@ -101,11 +108,16 @@ class Toolbox:
                 names = ", ".join(entry.resources)
                 raise InfrastructureError(f"{what}: {names} did not open within {OPENING_SECONDS:g} seconds") from None
 
-        async def work() -> Any:
+        async def work() -> str:
             if inspect.iscoroutinefunction(entry.function):
-                return await entry.function(**arguments, **resources)
-            output = await in_thread(lambda: entry.function(**arguments, **resources))
-            return await output if inspect.isawaitable(output) else output
+                return as_text(await entry.function(**arguments, **resources), entry.name)
+
+            def run() -> Any:  # what takes time is done on the thread
+                output = entry.function(**arguments, **resources)
+                return output if inspect.isawaitable(output) else as_text(output, entry.name)
+
+            output = await in_thread(run)
+            return as_text(await output, entry.name) if inspect.isawaitable(output) else output
 
         if not entry.keeps_time:
             return await within(entry.timeout_seconds, what, work)
@@ -116,15 +128,6 @@ class Toolbox:
                 f"{what} has not answered {OPENING_SECONDS:g} seconds after its limit of "
                 f"{entry.timeout_seconds:g} seconds"
             ) from None
-
-
-def as_text(output: Any) -> str:
-    """A tool's return value as the model sees it: text as it is, anything else as JSON.
-
-    Lone surrogates, which no tokenizer can encode, become visible escapes.
-    """
-    text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False, default=str)
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def cut_text(text: str, limit: int) -> tuple[str, int]:

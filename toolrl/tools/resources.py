@@ -16,6 +16,7 @@ reports show it. What is shared by a run counts what a call uses with `toolrl.us
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import threading
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
 from toolrl.errors import InfrastructureError
+from toolrl.tools.opening import Opened, check_opener, open_resource
 from toolrl.types import Task
 from toolrl.usage import Usage
 from toolrl.waiting import ends_within
@@ -48,8 +50,13 @@ def per_episode(open: Callable[..., T]) -> T:
 
     Args:
         open: Called without arguments, or with the episode's `Task` if it takes a positional one.
-            If the result has a `close()` method, it is called at the end of the episode.
+            Its result has an `aclose()` or `close()`, sync or async, which is called at the end of the episode; or it
+            is a context manager or a generator that yields once, sync or async; see `toolrl.tools.opening`.
+
+    Raises:
+        ToolDefinitionError: It is no such function.
     """
+    check_opener(open, takes_task=True)
     return cast(T, Resource(open, "episode"))
 
 
@@ -57,8 +64,12 @@ def per_run(open: Callable[[], T]) -> T:
     """Declare a parameter that all episodes of an environment share; it must be thread-safe.
 
     Args:
-        open: Called without arguments, once. `close()` is called when the environment is closed.
+        open: Called without arguments, once; as for `per_episode`. It is closed when the environment is.
+
+    Raises:
+        ToolDefinitionError: It is no such function.
     """
+    check_opener(open, takes_task=False)
     return cast(T, Resource(open, "run"))
 
 
@@ -93,18 +104,23 @@ class ResourceScope:
         self._lock = threading.Lock()
         self._opening = threading.Lock()  # apart, so that a slow opener does not hold up `close`
 
-    def get(self, name: str, resource: Resource) -> Any:
-        """Return the open resource, opening it first if need be; `name` is its key in `state`.
+    def get(self, name: str, resource: Resource, loop: asyncio.AbstractEventLoop | None = None) -> Any:
+        """Return the open resource, opening it first if need be; blocks.
+
+        Args:
+            name: Its key in `state`.
+            resource: What to open.
+            loop: Where what is async about it runs.
 
         Raises:
             RuntimeError: The scope is closed, perhaps while the resource was being opened.
         """
         if resource.lifetime == "run" and self._parent is not None:
-            return self._parent.get(name, resource)
+            return self._parent.get(name, resource, loop)
         with self._opening:
             if not self._closed.is_set() and resource not in self._opened:
                 arguments = (self._task,) if self._task is not None and _takes_task(resource.open) else ()
-                value = resource.open(*arguments)
+                value = open_resource(resource.open, arguments, loop)
                 with self._lock:
                     late = self._closed.is_set()
                     if not late:
@@ -114,8 +130,9 @@ class ResourceScope:
             with self._lock:
                 if self._closed.is_set():
                     raise RuntimeError(f"{name!r} cannot be opened: its episode or environment is closed")
-                self._names[name] = self._opened[resource]
-                return self._opened[resource]
+                opened = self._opened[resource]
+                self._names[name] = opened.value if isinstance(opened, Opened) else opened
+                return self._names[name]
 
     @property
     def state(self) -> dict[str, Any]:
@@ -172,7 +189,8 @@ def close_all(values: Iterable[Any], where: str = "") -> list[Any]:
             if not hasattr(value, "close") or ends_within(CLOSING_SECONDS, value.close):
                 closed.append(value)
             else:
-                name, place = type(value).__name__, where and f" ({where})"
+                kind = type(value.value if isinstance(value, Opened) else value)
+                name, place = kind.__name__, where and f" ({where})"
                 _log.warning(
                     "%s.close() has not ended within %g seconds%s; left as it is", name, CLOSING_SECONDS, place
                 )
