@@ -60,13 +60,13 @@ class Files:
         """A regular file to read from; raises what `Sandbox.read_file` does."""
         with self.classified(), self.folder_of(path) as (folder, name):
             _refuse_others(os.lstat(name, dir_fd=folder), path)
-            file = open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder), "rb")
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
             try:
-                _refuse_others(os.fstat(file.fileno()), path)  # another one may have come into its place
+                _refuse_others(os.fstat(descriptor), path)  # another one may have come into its place
             except BaseException:
-                file.close()
+                os.close(descriptor)
                 raise
-            return file
+            return open(descriptor, "rb")
 
     def listing(self) -> list[str]:
         """See `Sandbox.list_files`; folders that the code has locked against itself are left out."""
