@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -79,7 +80,7 @@ def test_the_same_script_gives_the_same_rows_apart_from_times(
             return [without_times(item) for item in value]
         if isinstance(value, dict):
             return {key: without_times(item) for key, item in value.items() if "seconds" not in key}
-        return value
+        return without_times(json.loads(value)) if isinstance(value, str) and value[:1] in ("[", "{") else value
 
     runs = [play(make_player(call("lookup", key="a"), call("nope"), say("4")), make_env(), 5) for _ in "ab"]
     first, second = ([without_times(trajectory.to_row()) for trajectory in run] for run in runs)
