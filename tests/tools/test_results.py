@@ -138,7 +138,7 @@ def sqlite_row() -> sqlite3.Row:
         (Worded(), "in my own words"),
         ([Worded()], '["in my own words"]'),
     ],
-    ids=ascii,
+    ids=lambda value: type(value).__name__,  # what texts show of objects differs between processes
 )
 def test_whatever_has_words_is_written_in_them(call_tool: CallTool, output: Any, text: str) -> None:
     assert call_tool(returning(output)).content == text
