@@ -121,8 +121,8 @@ class ProgressCallback(TrainerCallback):
     def _alarms(self, logs: dict[str, Any]) -> Iterator[str]:
         """What is wrong with what was logged, in words."""
         if logs["reward"] is None:
-            fault = next((t.error for t in self.run.last_batch if t.error), "") if self.run else ""
-            yield "no episode was scored, so nothing was learnt" + (f"; a fault was: {fault}" if fault else "")
+            reasons = [t.error or t.score.reason for t in self.run.last_batch] if self.run else []
+            yield "no episode was scored, so nothing was learnt" + (f"; a fault was: {reasons[0]}" if reasons else "")
         if logs.get("loss/alarm"):
             yield (
                 f"the loss or its gradient was not finite in {logs['loss/alarm']:.0f} step(s), which did not change "

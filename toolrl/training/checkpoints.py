@@ -89,7 +89,12 @@ def what_is_missing(checkpoint: Path, world_size: int = 1) -> str:
         if not path.is_file():
             hint = " (saved with save_only_model?)" if name == "optimizer.pt" else ""
             return f"{name} is missing{hint}; without it, training would not go on where it stopped"
-        if not zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as parts:
+                damaged = parts.testzip()  # reads it whole, as loading will
+        except (OSError, zipfile.BadZipFile):
+            damaged = name
+        if damaged:
             return f"{name} is damaged"
     return ""
 

@@ -62,9 +62,10 @@ def check_values(values: MutableMapping[str, Any]) -> None:
     if "scale_rewards" in values:
         text = str(values["scale_rewards"]).lower()
         values["scale_rewards"] = {"true": "group", "false": "none"}.get(text, text)
-    of_sft = {} if "num_generations" in values else {"loss_type": ("nll", "dft")}
-    for name, choices in (CHOICES | of_sft).items():
+    for name, choices in CHOICES.items():
         value = values.get(name)
+        if name == "loss_type" and "num_generations" not in values:
+            continue  # of fine-tuning, with choices of its own
         if value is not None and str(getattr(value, "value", value)) not in choices:
             raise ConfigError(
                 f"--{name} must be one of {', '.join(choices)}; got {value!r}{_near(str(value), choices)}"
