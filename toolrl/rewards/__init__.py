@@ -1,6 +1,7 @@
 """Verifiable rewards: small typed functions from `(task, episode)` to a `Score`."""
 
 from toolrl.rewards.answers import answer_reward, exact_match, extract_answer, normalise, numbers_equal
+from toolrl.rewards.choices import choice_letter
 from toolrl.rewards.code import code_reward, extract_code, suite_of
 from toolrl.rewards.code_asserts import called_function, read_asserts
 from toolrl.rewards.code_grading import Grading, LiveObjectsNeeded, TestOutcome, grade
@@ -8,7 +9,7 @@ from toolrl.rewards.code_hacks import Hack, find_hacks
 from toolrl.rewards.code_tests import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
 from toolrl.rewards.code_values import Comparison, same_output, same_value
 from toolrl.rewards.economy import check_call_cost, partial_value, with_call_cost
-from toolrl.rewards.extraction import AnswerForm, choice_letter, find_answer
+from toolrl.rewards.extraction import AnswerForm, find_answer
 from toolrl.rewards.instructions import Instruction, ifeval_task, instruction_kind, instructions_reward
 from toolrl.rewards.judge import Judge, JudgeFault, JudgeSettings
 from toolrl.rewards.math import math_reward, verify_math
