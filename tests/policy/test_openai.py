@@ -10,6 +10,7 @@ import pytest
 
 from tests.policy.chat_server import Answer, ChatServer, says, serving
 from toolrl import Message, Sampling, ToolCall
+from toolrl.chat.wire import from_wire, with_thinking_apart
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy import ChatPolicy, Endpoint, OpenAIPolicy, Reply
 from toolrl.search import PolitenessSettings
@@ -101,14 +102,70 @@ def test_a_full_context_ends_the_turn_as_a_limit_does(ask: Callable[..., Reply],
         assert ask(server) == Reply(Message("assistant", ""), "length")
 
 
-def test_a_model_that_knows_the_limit_by_another_name_gets_it(ask: Callable[..., Reply]) -> None:
-    refusal = Answer("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", status=400)
-    with serving(refusal, says("2")) as server:
+def test_a_turn_has_what_room_there_is(ask: Callable[..., Reply]) -> None:
+    full = "This model's maximum context length is 2048 tokens. However, you requested 2089 tokens "
+    full += "(1990 in the messages, 99 in "
+    with serving(Answer(f"{full}the completion).", status=400), says("cut", finish="length")) as server:
+        assert (ask(server).message.content, ask(server).finish) == ("cut", "length")
+        assert [request["max_tokens"] for request in server.requests][:2] == [99, 58]
+    clipped = (
+        "You passed 1950 input tokens and requested 99 output tokens. However, the model's context length is only 2048"
+    )
+    with serving(*[Answer(clipped, status=400)] * 2, says("2")) as server:  # counted until they do not fit
         assert ask(server).message.content == "2"
-        assert ["max_tokens" in request for request in server.requests] == [True, False]
-        assert server.requests[1]["max_completion_tokens"] == 99
-    with serving(refusal) as server, pytest.raises(PolicyFault, match="answers 400"):
-        ask(server)
+        assert [request["max_tokens"] for request in server.requests] == [99, 98, 49]
+    with serving(Answer(clipped, status=400)) as server:
+        assert ask(server).finish == "length"
+        assert len(server.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "thinking", "said"),
+    [
+        ("<think>maybe <answer>1</answer></think><answer>2</answer>", "maybe <answer>1</answer>", "<answer>2</answer>"),
+        ("maybe 1\n</think>\n\n2", "maybe 1", "2"),
+        ("\n<thinking>\n1</thinking> 2", "1", "2"),
+        ("<reasoning>1</reasoning>\n2", "1", "2"),
+        ("<thought>1</thought>2", "1", "2"),
+        ("[THINK]1[/THINK]2", "1", "2"),
+        ("◁think▷1◁/think▷2", "1", "2"),
+        ("<seed:think>1</seed:think>2", "1", "2"),
+        ("<|channel>thought\n1<channel|>2", "1", "2"),
+        ("<|begin_of_thought|>1<|end_of_thought|>2", "1", "2"),
+        ("<|channel|>analysis<|message|>1<|end|><|start|>assistant<|channel|>final<|message|>2<|return|>", "1", "2"),
+        ("analysis1assistantfinal2", "1", "2"),
+        ("<think>1", "1", ""),
+        ("<think></think>2", "", "2"),
+        ("<think>1</think>a<think>3</think>b", "1\n\n3", "ab"),
+        ("So. <think>1</think>2", "1", "So. 2"),
+        ("The tag `</think>` ends it.", "", "The tag `</think>` ends it."),
+        ("```python\nprint('<think>1</think>')\n```", "", "```python\nprint('<think>1</think>')\n```"),
+        ('{"tag": "</think>"}', "", '{"tag": "</think>"}'),
+        ("What do you <think> of it?", "", "What do you <think> of it?"),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "1"}]}, {"type": "text", "text": "2"}], "1", "2"),
+    ],
+)
+def test_thoughts_in_the_content_are_told_apart(content: Any, thinking: str, said: str) -> None:
+    message = with_thinking_apart(from_wire({"role": "assistant", "content": content}))
+    assert (message.thinking, message.content) == (thinking, said)
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
+def test_thoughts_in_a_field_of_their_own_are_kept(ask: Callable[..., Reply], field: str) -> None:
+    with serving(says("<think>b</think>2", **{field: "a"})) as server:
+        message = ask(server).message
+    assert (message.thinking, message.content) == ("a\n\nb", "2")
+
+
+def test_a_turn_that_the_servers_filter_stopped_is_not_scored(ask: Callable[..., Reply]) -> None:
+    with serving(says("half", finish="content_filter")) as server:
+        with pytest.raises(PolicyFault, match="content filter"):
+            ask(server)
+        assert len(server.requests) == 1
+    with serving(says("half", finish="insufficient_system_resource"), says("2")) as server:
+        assert ask(server).message.content == "2"
+    with serving(says("half", finish="model_length")) as server:
+        assert ask(server).finish == "length"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +174,7 @@ def test_a_model_that_knows_the_limit_by_another_name_gets_it(ask: Callable[...,
         Answer({"choices": []}),
         Answer({"error": "overloaded"}),
         Answer({"choices": [{"message": None}]}),
+        Answer({"choices": [None]}),
         Answer({"choices": [{"message": {"content": 7}}]}),
     ],
 )

@@ -112,6 +112,7 @@ def test_a_right_program_earns_one_however_it_is_written(code: str) -> None:
 def test_a_right_program_that_reads_and_prints_earns_one(code: str) -> None:
     verdict = score(code, TOTALS)
     assert verdict.value == 1.0, verdict
+    assert verdict.parts["hack"] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,14 @@ FUNCTIONS = {
     "an attribute": "def f(n):\n    f.calls = getattr(f, 'calls', 0) + 1\n    return n + f.calls",
     "a class's attribute": "class Solution:\n    seen = []\n    def f(self, n):\n        self.seen.append(n)\n"
     "        return n + len(self.seen)",
+    "another name of a class": "class A: seen = 0\ndef f(n):\n    b = A\n    b.seen += 1\n    return n + A.seen",
+    "a class as an argument": "class A: seen = 0\ndef up(b): b.seen += 1\ndef f(n):\n    up(A)\n    return n + A.seen",
+    "a class of an object": "class A:\n    seen = 0\n    def up(self):\n        kind = type(self)\n        kind.seen += 1\n"
+    "def f(n):\n    A().up()\n    return n + A.seen",
+    "a walrus": "(seen := [])\ndef f(n):\n    seen.append(n)\n    return n + len(seen)",
+    "a closure": "def make():\n    seen = []\n    def f(n):\n        seen.append(n)\n        return n + len(seen)\n"
+    "    return f\nf = make()",
+    "a loop at the start": "for seen in [[]]: pass\ndef f(n):\n    seen.append(n)\n    return n + len(seen)",
     "a cache that is changed": "from functools import cache\n@cache\ndef ones(): return [1]\ndef f(n):\n"
     "    ones().append(1)\n    return n + len(ones()) - 1",
     "a generator": "import itertools\nnumbers = itertools.count(1)\ndef f(n): return n + next(numbers)",

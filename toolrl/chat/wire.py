@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from toolrl.chat.dialects.jsons import load_json
@@ -11,6 +13,23 @@ from toolrl.types import Message, Role, ToolCall
 
 # Of what a model wrote, in an error that it reads.
 _MAX_QUOTED_CHARACTERS = 200
+_THOUGHTS = ("thinking", "reasoning")
+# Of Qwen, DeepSeek and most others, older instructions, Mistral, Seed, Kimi-VL, Gemma, OpenThinker.
+_MARKS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<thought>", "</thought>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("◁think▷", "◁/think▷"),
+    ("<|channel>thought", "<channel|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+)
+_channel = re.compile(
+    r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)", re.DOTALL
+)
+_without_marks = re.compile(r"analysis(.*?)assistantfinal(.*)", re.DOTALL)
 
 
 def to_wire(message: Message) -> dict[str, Any]:
@@ -44,8 +63,10 @@ def from_wire(wire: Any) -> Message:
         raise ValueError(f"no message with one of the roles {', '.join(get_args(Role))}: {_quoted(wire)}")
     content = wire.get("content") or wire.get("refusal") or ""
     thinking = wire.get("reasoning_content") or wire.get("reasoning") or wire.get("thinking") or ""
-    if isinstance(content, list):  # in parts
-        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
+    if isinstance(content, list):  # in parts, of which some are thoughts
+        parts = [part for part in content if isinstance(part, Mapping)]
+        thinking = thinking or "".join(_text(part) for part in parts if part.get("type") in _THOUGHTS)
+        content = "".join(_text(part) for part in parts if part.get("type") not in _THOUGHTS)
     calls = wire.get("tool_calls") or ()
     if not isinstance(content, str) or not isinstance(thinking, str) or not isinstance(calls, list | tuple):
         raise ValueError(f"a message whose content, reasoning or tool_calls are of another type: {_quoted(wire)}")
@@ -57,6 +78,55 @@ def from_wire(wire: Any) -> Message:
         tool_call_id=str(wire.get("tool_call_id") or ""),
         thinking=thinking,
     )
+
+
+def with_thinking_apart(message: Message) -> Message:
+    """A message whose thoughts stand in its content, as servers without a reasoning parser give them, without them."""
+    thinking, content = split_thinking(message.content)
+    if content == message.content:
+        return message
+    return replace(message, content=content, thinking="\n\n".join(filter(None, (message.thinking, thinking))))
+
+
+def split_thinking(content: str) -> tuple[str, str]:
+    """The thoughts in a content, and what is said.
+
+    Thoughts are blocks between the marks of some family, outside of code. The first may lack its opening mark, which
+    then stood in the prompt, and the last its closing one, if the turn was cut. Of OpenAI's channels only "final" is
+    said.
+    """
+    if "<|channel|>" in content:
+        parts = _channel.findall(content)
+        thoughts = [text for channel, text in parts if channel != "final"]
+        return "\n\n".join(thoughts).strip(), "".join(text for channel, text in parts if channel == "final").strip()
+    if leaked := _without_marks.fullmatch(content):
+        return leaked[1].strip(), leaked[2].strip()
+    thoughts = []
+    for opening, closing in _MARKS:
+        before, found, after = content.partition(closing)
+        if found and opening not in before and not _is_quoted(before):
+            thoughts.append(before)
+            content = after
+        start = content.find(opening)
+        while start >= 0:
+            end = content.find(closing, start)
+            if _is_quoted(content[:start]) or (end < 0 and content[:start].strip()):
+                start = content.find(opening, start + 1)
+                continue
+            thoughts.append(content[start + len(opening) : end if end >= 0 else None])
+            content = content[:start] + (content[end + len(closing) :] if end >= 0 else "")
+            start = content.find(opening)
+    return "\n\n".join(filter(None, (text.strip() for text in thoughts))), content.strip() if thoughts else content
+
+
+def _is_quoted(before: str) -> bool:
+    """Whether what follows stands in code, or in a JSON value that the content is."""
+    return before.count("```") % 2 == 1 or before.count("`") % 2 == 1 or before.lstrip()[:1] == "{"
+
+
+def _text(part: Mapping[str, Any]) -> str:
+    text = part.get("text") or part.get("thinking") or part.get("reasoning") or ""
+    return "".join(map(_text, text)) if isinstance(text, list) else str(text)
 
 
 def _read_call(wire: Any) -> ToolCall:

@@ -17,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import httpx
 
 from toolrl.errors import ConfigError, PolicyFault, RetrieverFault
+from toolrl.policy.refusals import Habits, is_context_full, is_users_to_mend
 from toolrl.search.politeness import Politeness, PolitenessSettings, TryAgain, retry_after_seconds
 from toolrl.usage import count_usage
 
@@ -24,7 +25,6 @@ T = TypeVar("T")
 
 OPENAI_URL = "https://api.openai.com/v1"
 
-_REFUSED = (401, 402, 403, 404)
 _PASSING = (408, 409, 425, 429)
 # An answer that cannot be read is tried again too, and is no sign that the server is down: hence many failures on end.
 POLITENESS = PolitenessSettings(
@@ -162,9 +162,12 @@ class ChatCompletions:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=endpoint.politeness.max_concurrent)
         self._client = httpx.Client(headers=headers, timeout=endpoint.timeout_seconds, limits=limits)
         self._politeness = Politeness(name, endpoint.politeness, retries_counted_as=f"{counted_as}_retries")
+        self._habits = Habits(f"{name} {endpoint.model!r} at {self.url}")
 
     def ask(self, what: str, request: Mapping[str, Any], read: Callable[[dict[str, Any]], T]) -> Answered[T]:
         """Ask until there is an answer that can be read.
+
+        A field that the server does not take is left out or named otherwise from then on, and the log says so.
 
         Args:
             what: What is asked for, for messages.
@@ -189,10 +192,16 @@ class ChatCompletions:
 
     def _attempt(self, body: Mapping[str, Any], read: Callable[[dict[str, Any]], T]) -> Answered[T]:
         start = time.monotonic()
-        count_usage(f"{self._counted_as}_requests")
-        status, retry_after, text = self._post(body)
+        while True:
+            count_usage(f"{self._counted_as}_requests")
+            sent = self._habits.apply(body)
+            status, retry_after, text = self._post(sent)
+            if status not in (400, 422) or not self._habits.learn(body, sent, text):
+                break
         short = text[:500].strip()
-        if status in _REFUSED or (status == 429 and "insufficient_quota" in text):
+        if status >= 400 and is_context_full(text):
+            raise Refused(f"{self._name} has no room for the conversation ({status}: {short!r})", status, text[:10_000])
+        if is_users_to_mend(status, text):
             raise ConfigError(
                 f"{self._name} at {self.url} answers {status} for model {body['model']!r}; "
                 f"check base_url, model and api_key ({short!r})"
@@ -207,6 +216,8 @@ class ChatCompletions:
             raise TryAgain(f"what came is not JSON ({type(error).__name__}): {short[:200]!r}") from None
         if not isinstance(answer, dict):
             raise TryAgain(f"what came is no JSON object: {short[:200]!r}")
+        if not answer.get("choices") and is_context_full(text[:10_000]):  # an error with status 200, of some gateways
+            raise Refused(f"{self._name} has no room for the conversation: {short!r}", status, text[:10_000])
         self._count(answer)
         return Answered(read(answer), time.monotonic() - start)
 

@@ -9,17 +9,19 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from toolrl.chat.wire import from_wire, to_wire
-from toolrl.errors import ConfigError
+from toolrl.chat.wire import from_wire, to_wire, with_thinking_apart
+from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy.base import Reply
 from toolrl.policy.completions import ChatCompletions, Endpoint, Refused, tokens_of
+from toolrl.policy.refusals import is_context_full, room_left
 from toolrl.search.politeness import TryAgain
 from toolrl.types import Message, Sampling
 from toolrl.waiting import in_thread
 
-# What servers call a conversation that the model has no room for: OpenAI, vLLM, llama.cpp.
-_CONTEXT_FULL = ("context_length_exceeded", "maximum context length", "exceed_context_size")
 _RESERVED = ("messages", "tools", "stream", "n", "model")
+_CUT = ("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded")
+_BROKEN_OFF = ("error", "abort", "insufficient_system_resource")
+_LEAST_TOKENS = 16  # of a turn that is worth asking for
 
 
 class OpenAIPolicy:
@@ -46,18 +48,12 @@ class OpenAIPolicy:
         # Those who wait for their turn here do so before the client's deadline begins: a queue is no failure.
         self._places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._max_concurrent = endpoint.politeness.max_concurrent
-        self._limit_name = "max_tokens"
 
     async def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
         """See `ChatPolicy.reply`. A conversation that the model has no room for ends with "length"."""
         places = self._places.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._max_concurrent))
-        try:
-            async with places:
-                return await in_thread(lambda: self._ask(messages, tools, sampling))
-        except Refused as refusal:
-            if any(mark in refusal.body for mark in _CONTEXT_FULL):
-                return Reply(Message("assistant", ""), "length")
-            raise
+        async with places:
+            return await in_thread(lambda: self._ask(messages, tools, sampling))
 
     def progress(self) -> float:
         """The time: each request ends by itself, at the latest after the endpoint's deadline. See `ShowsProgress`."""
@@ -75,18 +71,21 @@ class OpenAIPolicy:
             **({"tools": list(tools)} if tools else {}),
             **self._request,
         }
+        limit = sampling.max_tokens
         while True:
-            limit_name = self._limit_name
-            limited = {limit_name: sampling.max_tokens, **request}
+            limited = {"max_tokens": limit, **request}
             try:
                 answered = self._client.ask("a turn", limited, lambda answer: _read(answer, used))
             except Refused as refusal:
-                # OpenAI's reasoning models know only this name, older servers only the other.
-                if limit_name == "max_tokens" and "max_completion_tokens" in refusal.body:
-                    self._limit_name = "max_completion_tokens"
-                    continue
-                raise
-            return replace(answered.value, seconds=answered.seconds)
+                if not is_context_full(refusal.body):
+                    raise
+                # There may be room for a shorter turn. Some servers count no further than what would not fit.
+                room = room_left(refusal.body) or 0
+                limit = min(room, limit - 1) if limit == sampling.max_tokens else min(room, limit // 2)
+                if limit < _LEAST_TOKENS:
+                    return Reply(Message("assistant", ""), "length")
+            else:
+                return replace(answered.value, seconds=answered.seconds)
 
 
 def _read(answer: Mapping[str, Any], used_ids: set[str]) -> Reply:
@@ -94,11 +93,17 @@ def _read(answer: Mapping[str, Any], used_ids: set[str]) -> Reply:
 
     Raises:
         TryAgain: There is none.
+        PolicyFault: The server's filter has kept it back.
     """
     try:
         choice = answer["choices"][0]
-        message = from_wire({**choice["message"], "role": "assistant"})
-    except (LookupError, TypeError, ValueError) as error:
+        finish = choice.get("finish_reason")
+        if finish in _BROKEN_OFF:
+            raise TryAgain(f"the server broke the turn off: {finish!r}")
+        if finish == "content_filter":
+            raise PolicyFault("the server's content filter stopped the turn")
+        message = with_thinking_apart(from_wire({**choice["message"], "role": "assistant"}))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise TryAgain(f"no message in the answer: {error!r}") from None
     calls, seen = [], set(used_ids)
     for call in message.tool_calls:
@@ -108,7 +113,7 @@ def _read(answer: Mapping[str, Any], used_ids: set[str]) -> Reply:
     tokens = tokens_of(answer)
     return Reply(
         replace(message, tool_calls=tuple(calls)),
-        "length" if choice.get("finish_reason") == "length" else "stop",
+        "length" if finish in _CUT else "stop",
         input_tokens=tokens.input if tokens else None,
         output_tokens=tokens.output if tokens else None,
     )

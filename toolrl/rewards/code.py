@@ -17,7 +17,7 @@ from toolrl.rewards.code_grading import (
     grade,
 )
 from toolrl.rewards.code_hacks import find_hacks
-from toolrl.rewards.code_tests import CodeSuite
+from toolrl.rewards.code_tests import CodeSuite, StdioTest
 from toolrl.rewards.economy import FLOOR, check_call_cost, with_call_cost
 from toolrl.rewards.fences import fenced_blocks
 from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
@@ -129,7 +129,8 @@ def code_reward(
         except (SandboxFault, LiveObjectsNeeded) as error:
             return Score(None, {}, code, f"the grader failed: {error}")
         parts = _parts(grading.visible, grading.hidden)
-        hacks = [str(hack) for hack in find_hacks(code, suite.visible)]
+        is_program = all(isinstance(test, StdioTest) for test in suite.hidden)
+        hacks = [str(hack) for hack in find_hacks(code, suite.visible, is_program=is_program)]
         hacks += ["exit: it ended its process"] * any(test.ended for test in (*grading.visible, *grading.hidden))
         parts |= {"correct": float(grading.passed), "answered": 1.0, "hack": float(bool(hacks))}
         value = 1.0 if grading.passed else FLOOR * parts["hidden"] if partial else 0.0

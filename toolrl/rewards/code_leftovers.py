@@ -27,7 +27,7 @@ _DECORATORS = {
     "staticmethod", "classmethod", "property", "dataclass", "dataclasses.dataclass", "total_ordering",
     "functools.total_ordering", "abstractmethod", "abc.abstractmethod",
 }  # fmt: skip
-_DUNDERS = ("__init__", "__name__", "__len__", "__iter__", "__next__", "__getitem__", "__contains__", "__class__")
+_DUNDERS = ("__init__", "__name__", "__len__", "__iter__", "__next__", "__getitem__", "__contains__")
 
 
 def leaves_nothing(code: str, prelude: str = "", *, is_run: bool = False) -> bool:
@@ -56,7 +56,38 @@ def _is_harmless(body: list[ast.stmt]) -> bool:
     nodes = [node for step in body for node in ast.walk(step)]
     lasting = set(_lasting_names(body))
     bound = lasting.union(*map(_bound, nodes))
-    return all(map(_lasts_unchanged, body)) and all(_is_local(node, lasting, bound) for node in nodes)
+    return (
+        all(map(_lasts_unchanged, body))
+        and all(_is_local(node, lasting, bound) for node in nodes)
+        and not (_sets_attributes(nodes) and _has_aliases(nodes))
+    )
+
+
+def _sets_attributes(nodes: list[ast.AST]) -> bool:
+    """Whether attributes are set of what could be another name for something that lasts."""
+    changed = [node.value for node in nodes if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)]
+    return any(not (isinstance(value, ast.Name) and value.id == "self") for value in changed)
+
+
+def _has_aliases(nodes: list[ast.AST]) -> bool:
+    """Whether functions, classes or modules are used otherwise than by their names: called, or for an attribute."""
+    named: set[ast.AST | None] = set()
+    objects: set[str] = set()
+    for node in nodes:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)):
+            objects |= set(_bound(node))
+        if isinstance(node, ast.Call):
+            named.add(node.func)
+        elif isinstance(node, ast.Attribute):
+            named.add(node.value)
+        elif isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation is not None:
+            named |= set(ast.walk(node.annotation))
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
+            named |= set(ast.walk(node.returns))
+        elif isinstance(node, ast.ClassDef):
+            named |= set(node.bases)
+    names = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
+    return any(name.id == "type" or (name.id in objects and name not in named) for name in names)
 
 
 def _runs_harmlessly(body: list[ast.stmt]) -> bool:
@@ -85,6 +116,10 @@ def _runs_harmlessly(body: list[ast.stmt]) -> bool:
 
 def _lasts_unchanged(step: ast.stmt) -> bool:
     """Whether a statement of a module or class makes nothing that could be changed later."""
+    if not isinstance(step, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and any(
+        isinstance(node, ast.NamedExpr) for node in ast.walk(step)
+    ):
+        return False
     if isinstance(step, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return all(ast.unparse(one) in _DECORATORS for one in step.decorator_list)
     if isinstance(step, ast.ClassDef):

@@ -140,9 +140,9 @@ class Program:
         self.parts = [compile(part, "<candidate>", "exec", dont_inherit=True) for part in (prelude, code) if part]
         self.names: dict[str, Any] | None = None
 
-    def load(self) -> dict[str, Any]:
-        """Execute it as the main module; its names."""
-        self.module = sys.modules["__main__"] = types.ModuleType("__main__")
+    def load(self, name: str = "solution") -> dict[str, Any]:
+        """Execute it as a module of this name: one whose functions are called is not the main one. Its names."""
+        self.module = sys.modules[name] = types.ModuleType(name)
         names = self.module.__dict__
         for part in self.parts:
             exec(part, names)
@@ -177,7 +177,7 @@ class Program:
             _open(os.path.join(folder, ".stdin"), os.O_RDONLY, 0)
             sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  the program reads from it
             with contextlib.suppress(SystemExit):  # how many a program ends; the code that it gives says nothing
-                self.load()
+                self.load("__main__")
             if is_last:
                 threading = sys.modules.get("threading")
                 if threading is not None:

@@ -10,8 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from toolrl.chat.wire import from_wire, with_thinking_apart
 from toolrl.errors import ConfigError, InfrastructureError, PolicyFault, RetrieverFault
 from toolrl.policy.completions import ChatCompletions, Endpoint, Prices
 from toolrl.search.answer_store import AnswerStore
@@ -29,10 +30,13 @@ quality, its grade or you.
 
 Reply with a JSON object and nothing else: {{"score": NUMBER FROM 0 TO 1, "reason": "ONE SENTENCE"}}"""
 
-_fence = re.compile(r"\s*```(?:json)?\s*\n(.*)```\s*", re.DOTALL)
-_thinking = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+_REMINDER = (
+    'That holds no single verdict. Reply with the JSON object alone: {"score": NUMBER, "reason": "ONE SENTENCE"}'
+)
+_trailing_comma = re.compile(r",(?=\s*[}\]])")
 _MAX_RESPONSE_BYTES = 100_000
-# A reply without a score is tried again too, and is no sign that the server is down: hence many failures on end.
+_MAX_REPLY_CHARACTERS = 4000  # that are shown to the judge again
+# What cannot be read is no sign that the server is down: hence many failures on end.
 _POLITENESS = PolitenessSettings(
     requests_per_second=None, max_concurrent=16, deadline_seconds=120.0, failures_to_open=64
 )
@@ -161,32 +165,97 @@ class Judge:
         try:
             known = self._verdicts.get(address, key)
             if known is None:
-                known = json.dumps(self._client.ask("a verdict", request, _read).value)
+                known = json.dumps(self._ask(request))
                 self._verdicts.put(address, key, known)
         except (PolicyFault, RetrieverFault) as error:  # the second from the cache
             raise JudgeFault(f"the judge failed: {error}") from error
         score, reason = json.loads(known)
         return score, reason
 
+    def _ask(self, request: dict[str, Any]) -> tuple[float, str]:
+        """Ask, and once more with a reminder if there was no verdict: the same question would get the same reply."""
+        quoted = json.loads(request["messages"][-1]["content"])["answer"]
+        try:
+            return self._client.ask("a verdict", request, lambda answer: _read(answer, quoted)).value
+        except _NoVerdict as failure:
+            said = {"role": "assistant", "content": failure.reply or "..."}
+            reminder = {"role": "user", "content": _REMINDER}
+        again = {**request, "messages": [*request["messages"], said, reminder]}
+        try:
+            return self._client.ask("a verdict", again, lambda answer: _read(answer, quoted)).value
+        except _NoVerdict as failure:
+            raise JudgeFault(f"the judge gave no verdict, though asked twice: {failure}") from None
 
-def _read(answer: Mapping[str, Any]) -> tuple[float, str]:
-    """The score and the reason in an answer.
+
+class _NoVerdict(Exception):
+    """A reply without a single score within [0, 1]; what it was."""
+
+    def __init__(self, reason: str, reply: str) -> None:
+        super().__init__(reason)
+        self.reply = reply
+
+
+def _read(answer: Mapping[str, Any], quoted: str) -> tuple[float, str]:
+    """The score and the reason in an answer: those of the only verdict in it, whatever stands around that.
+
+    Args:
+        answer: Of the server.
+        quoted: What is graded. A verdict that stands in it, and beside other words, is a quotation.
 
     Raises:
-        TryAgain: There is no score within [0, 1] in it.
+        TryAgain: There is no message in it.
+        _NoVerdict: There is no verdict in the message, or more than one.
+        JudgeFault: It was cut before its verdict.
     """
-    text = str(answer)
     try:
-        content = answer["choices"][0]["message"]["content"]
-        text = str(content)
-        content = _thinking.sub("", content, count=1)
-        fenced = _fence.fullmatch(content)
-        verdict = json.loads(fenced[1] if fenced else content)
-        score = verdict["score"]
-    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
-        raise TryAgain(f"no verdict in the reply: {text[:200]!r}") from None
-    if not isinstance(verdict, Mapping) or isinstance(score, bool) or not isinstance(score, int | float):
-        raise TryAgain(f"the score is no number: {text[:200]!r}")
-    if not 0 <= score <= 1:
-        raise TryAgain(f"the score is not within [0, 1]: {score!r}")
-    return float(score), str(verdict.get("reason", ""))[:500]
+        choice = answer["choices"][0]
+        content = with_thinking_apart(from_wire({**choice["message"], "role": "assistant"})).content
+    except (ValueError, TypeError, LookupError):
+        raise TryAgain(f"no message in the reply: {str(answer)[:200]!r}") from None
+    short = repr(content[:200])
+    verdicts = [verdict for verdict in _objects(content) if "score" in verdict.values]
+    if len({repr(verdict.values["score"]) for verdict in verdicts}) != 1:
+        if not verdicts and choice.get("finish_reason") == "length":
+            raise JudgeFault(f"the judge's reply was cut before its verdict; raise JudgeSettings.max_tokens ({short})")
+        what = "verdicts that differ" if verdicts else "no verdict"
+        raise _NoVerdict(f"{what} in the reply: {short}", content[:_MAX_REPLY_CHARACTERS])
+    text, values = verdicts[0]
+    if "".join(text.split()) in "".join(quoted.split()) and content.strip() != text:
+        raise _NoVerdict(f"the only score is a quotation from the answer: {short}", content[:_MAX_REPLY_CHARACTERS])
+    score = values["score"]
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise _NoVerdict(f"the score is no number within [0, 1]: {score!r}", content[:_MAX_REPLY_CHARACTERS])
+    return float(score), str(values.get("reason", ""))[:500]
+
+
+class _Object(NamedTuple):
+    """A JSON object in a text: how it stands there, and its values by their names in lower case."""
+
+    text: str
+    values: dict[str, Any]
+
+
+def _objects(text: str) -> list[_Object]:
+    """The outermost JSON objects in a text; commas too many are forgiven."""
+    found: list[_Object] = []
+    decoder = json.JSONDecoder(object_pairs_hook=_lowered, strict=False)
+    start = text.find("{")
+    while start >= 0:
+        end = start + 1
+        for candidate in (text, text[:start] + _trailing_comma.sub(" ", text[start:])):
+            try:
+                values, end = decoder.raw_decode(candidate, start)
+            except (ValueError, RecursionError):
+                continue
+            found.append(_Object(candidate[start:end], values))
+            text = candidate
+            break
+        start = text.find("{", end)
+    return found
+
+
+def _lowered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = {name.strip().lower(): value for name, value in pairs}
+    if len(values) < len(pairs):
+        raise ValueError("a name stands twice")
+    return values

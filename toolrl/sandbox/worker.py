@@ -28,6 +28,7 @@ def prepare() -> Runner:
         stream = io.TextIOWrapper(
             io.FileIO(descriptor, "w", closefd=False), "utf-8", "backslashreplace", line_buffering=True
         )
+        vars(stream)["mode"] = "w"  # as that of an interpreter has; `open` sets it
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.modules["__main__"] = types.ModuleType("__main__")
