@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from toolrl.chat.dialects import PROBE, Dialect, detect_dialect, dialect_named
+from toolrl.chat.dialects import PROBE, PROBES, Dialect, detect_dialect, dialect_named
 from toolrl.chat.dialects.base import meaning, schemas_of
 from toolrl.chat.proof import TWO_CALLS, check_results_shown, prove_prefix_stable, shows_thinking, unstable
 from toolrl.chat.template import ChatTemplate, TurnEnds, common_prefix, fixed_variants
@@ -247,8 +247,12 @@ class Renderer:
         prove_prefix_stable(template, self._ends, lambda messages: self._observe(messages)[1], thoughts)
 
     def _detect(self, prompt: str) -> Dialect:
-        written = self._chat.render([_USER, Message("assistant", "", (PROBE,))])
-        dialect = detect_dialect(written[common_prefix(prompt, written) :], str(self.tokenizer.eos_token))
+        dialect = None
+        for probe in PROBES:
+            written = self._chat.render([_USER, Message("assistant", "", (probe,))])
+            dialect = dialect or detect_dialect(
+                written[common_prefix(prompt, written) :], str(self.tokenizer.eos_token)
+            )
         if PROBE.name not in written:
             raise TemplateError(
                 f"the chat template of {self._chat.model!r} does not show tool calls; pass a template that supports "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 
 from toolrl.chat.dialects.base import Dialect
 from toolrl.chat.dialects.channels import AtemDialect, HarmonyDialect
@@ -48,6 +49,8 @@ DIALECTS: dict[str, Dialect] = {
 }
 # A call that no template writes by itself.
 PROBE = ToolCall("probe_tool", {"probe_key": "probe value"}, id="call00000")
+# Some templates, such as Kimi's, write an id in place of a name.
+PROBES = (PROBE, replace(PROBE, id=f"functions.{PROBE.name}:0"))
 _PROBE_TOOLS = [
     {
         "type": "function",
@@ -97,6 +100,7 @@ def detect_dialect(written: str, eos: str = "") -> Dialect | None:
 __all__ = [
     "DIALECTS",
     "PROBE",
+    "PROBES",
     "Dialect",
     "FencedDialect",
     "HermesDialect",
