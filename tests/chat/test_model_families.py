@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -339,3 +340,8 @@ def test_a_name_that_another_library_uses_is_near_to_ours(wrong: str, right: str
     with pytest.raises(ConfigError, match="did you mean") as caught:
         dialect_named(wrong)
     assert right in str(caught.value)
+
+
+def test_the_documentation_lists_every_dialect() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "dialects.md").read_text(encoding="utf-8")
+    assert [name for name in DIALECTS if f"`{name}`" not in text] == []
