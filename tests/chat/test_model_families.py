@@ -231,6 +231,12 @@ CALLS_IN_JINJA = {
     ),
     "hunyuan": (_JSON, "<tool_calls>[", "]</tool_calls>", ", "),
     "xlam": (_JSON, "[", "]", ", "),
+    "ernie4.5": (
+        "<tool_call>\n" + _JSON + "\n</tool_call>\n",
+        "{% if message.content %}<response>\n{{ message.content }}\n</response>\n{% endif %}\n",
+        "",
+        "\n",
+    ),
     "cohere": (
         '{"tool_call_id": "{{ loop.index0 }}", "tool_name": "{{ c.function.name }}", '
         '"parameters": {{ c.function.arguments|tojson }}}',
