@@ -5,17 +5,17 @@ Texts that have those of control tokens in them are sampled twice, spelled out a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 
 from toolrl.audit.playing import Count, Played, Turn
-from toolrl.chat.dialects import HermesDialect
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.policy import ScriptedPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
 from toolrl.trajectory import Trajectory
-from toolrl.types import Score, StopReason, Task
+from toolrl.types import Message, Score, StopReason, Task
 
 _Way = list[list[int]]  # token ids (T,) of each turn
 
@@ -32,11 +32,17 @@ def _ids(turn: Turn, env: ToolEnv, renderer: Renderer, control: bool) -> list[in
             return renderer.assistant_ids(turn)
         if env.dialect.name != renderer.dialect.name:  # what it says, as this model would say it
             return renderer.assistant_ids(env.dialect.parse(turn, env.toolbox.schemas))
-    except ConfigError:  # it has no way to say that: in other words
-        turn = turn if isinstance(turn, str) else HermesDialect().format(turn)
+    except ConfigError:  # it has no way to say that; a model can still try
+        turn = turn if isinstance(turn, str) else _spelled(turn)
     ids = [*renderer.text_ids(turn, control=control), renderer.end_of_turn_id]
     end = next(place for place, token in enumerate(ids) if token in renderer.stop_token_ids)
     return ids[: end + 1]  # nothing is sampled after it
+
+
+def _spelled(turn: Message) -> str:
+    """Calls as a model could write them that knows no rule of JSON's."""
+    calls = [{"name": call.name, "arguments": dict(call.arguments)} for call in turn.tool_calls]
+    return "\n".join(f"<tool_call>\n{json.dumps(call, default=repr)}\n</tool_call>" for call in calls)
 
 
 def play_on_tokens(

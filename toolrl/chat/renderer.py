@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from toolrl.chat.dialects import PROBE, Dialect, detect_dialect, dialect_named
+from toolrl.chat.dialects import PROBE, PROBE_NAMED_BY_ID, Dialect, detect_dialect, dialect_named
 from toolrl.chat.dialects.base import meaning, schemas_of
 from toolrl.chat.proof import TWO_CALLS, check_results_shown, prove_prefix_stable, shows_thinking, unstable
 from toolrl.chat.template import ChatTemplate, TurnEnds, common_prefix, fixed_variants
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # _OPEN has a stand-in too, so that no content can bring one of its own.
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _USER = Message("user", "?")
+_SAID = "probing words"
 
 _log = logging.getLogger(__name__)
 
@@ -247,8 +248,10 @@ class Renderer:
         prove_prefix_stable(template, self._ends, lambda messages: self._observe(messages)[1], thoughts)
 
     def _detect(self, prompt: str) -> Dialect:
-        written = self._chat.render([_USER, Message("assistant", "", (PROBE,))])
-        dialect = detect_dialect(written[common_prefix(prompt, written) :], str(self.tokenizer.eos_token))
+        eos, dialect, written = str(self.tokenizer.eos_token), None, ""
+        for said, probe in ((_SAID, PROBE), ("", PROBE), ("", PROBE_NAMED_BY_ID)):
+            written = self._chat.render([_USER, Message("assistant", said, (probe,))])
+            dialect = dialect or detect_dialect(written[common_prefix(prompt, written) :], eos, said)
         if PROBE.name not in written:
             raise TemplateError(
                 f"the chat template of {self._chat.model!r} does not show tool calls; pass a template that supports "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 
 from toolrl.chat.dialects.base import Dialect
 from toolrl.chat.dialects.channels import AtemDialect, HarmonyDialect
@@ -48,6 +49,8 @@ DIALECTS: dict[str, Dialect] = {
 }
 # A call that no template writes by itself.
 PROBE = ToolCall("probe_tool", {"probe_key": "probe value"}, id="call00000")
+# Some templates, such as Kimi's, write an id in place of a name.
+PROBE_NAMED_BY_ID = replace(PROBE, id=f"functions.{PROBE.name}:0")
 _PROBE_TOOLS = [
     {
         "type": "function",
@@ -76,11 +79,16 @@ def dialect_named(name: str) -> Dialect:
     return DIALECTS[name]
 
 
-def detect_dialect(written: str, eos: str = "") -> Dialect | None:
+def detect_dialect(written: str, eos: str = "", said: str = "") -> Dialect | None:
     """The dialect in which a template has written the call `PROBE`; None if none reads it.
 
     The turn is read up to EOS, or to another token that ends a turn in that dialect. Of two that read it, the one that
     writes it so is taken: the other is another form of the same family.
+
+    Args:
+        written: The turn.
+        eos: The tokenizer's EOS.
+        said: A text before the call. With one, only a dialect that writes both so is taken.
     """
     reading = []
     for dialect in DIALECTS.values():
@@ -88,15 +96,16 @@ def detect_dialect(written: str, eos: str = "") -> Dialect | None:
         calls = dialect.parse(written[: min(ends, default=None)], _PROBE_TOOLS).tool_calls
         if [(call.name, call.arguments, call.error) for call in calls] == [(PROBE.name, PROBE.arguments, None)]:
             reading.append(dialect)
-    probe = Message("assistant", "", (PROBE,))
+    probe = Message("assistant", said, (PROBE,))
     squeezed = "".join(written.split())
     exact = (dialect for dialect in reading if "".join(dialect.write(probe).split()) in squeezed)
-    return next(exact, reading[0] if reading else None)
+    return next(exact, reading[0] if reading and not said else None)
 
 
 __all__ = [
     "DIALECTS",
     "PROBE",
+    "PROBE_NAMED_BY_ID",
     "Dialect",
     "FencedDialect",
     "HermesDialect",

@@ -63,7 +63,9 @@ CALL_BEGINNINGS = (
     "functools[",
     "Action: ```json",
 )
-_MARK = re.compile("|".join(map(re.escape, CALL_BEGINNINGS)))
+_TAGS = "|".join(re.escape(mark[1:]) for mark in CALL_BEGINNINGS if mark.startswith("<"))
+_OTHERS = "|".join(re.escape(mark) for mark in CALL_BEGINNINGS if not mark.startswith("<"))
+_MARK = re.compile(f"<(?:{_TAGS})|{_OTHERS}")
 # What may stand between a mark and the name of a tool.
 _BETWEEN = r"(?:[\W_]|\b(?:call|calls|function|functions|name|tool|tool_name|type|to|sep|plugin|invoke)\b){0,60}?"
 _FENCE = r"(?P<fence>```[\w-]*[ \t]*\n\s*)?"
@@ -86,12 +88,14 @@ def find_attempt(text: str, tools: Sequence[Mapping[str, Any]], alone: bool) -> 
         tools: JSON schemas.
         alone: Whether the turn has no calls of its own.
     """
+    if not text.strip():
+        return None
     names = tuple(str(tool.get("function", tool).get("name", "")) for tool in tools)
     names = tuple(sorted({name for name in names if name}, key=len, reverse=True))
     mark = next((mark for mark in _MARK.finditer(text) if _goes_on(text, mark, names)), None)
     if mark is not None:
         return mark.start(), f"{mark.group()} does not call a tool here"
-    return _unmarked(text, names) if alone and names else None
+    return _unmarked(text, names) if alone and any(name in text for name in names) else None
 
 
 def _goes_on(text: str, mark: re.Match[str], names: tuple[str, ...]) -> bool:

@@ -29,10 +29,9 @@ class Scanner:
         """The first mark after a position that stands outside of strings; the first at all if these do not close."""
         if not self._unbalanced:
             for match in _pattern(tuple(marks), self._strings).finditer(self._text, start):
-                groups = match.groupdict()
-                if groups.pop("mark") is not None:
+                if match.lastgroup == "mark":
                     return match.start(), match.group()
-                if "" in groups.values():
+                if not match[match.lastgroup or 0]:
                     self._unbalanced = True
                     break
             else:

@@ -12,6 +12,19 @@ Schemas = Sequence[Mapping[str, Any]]
 Schema = Mapping[str, Any] | bool
 
 _PYTHON_CONSTANTS = {"True": True, "False": False, "None": None}
+# Names of types that schemas by other hands have in place of JSON Schema's.
+_TYPES = {
+    "str": "string",
+    "text": "string",
+    "int": "integer",
+    "float": "number",
+    "double": "number",
+    "bool": "boolean",
+    "dict": "object",
+    "list": "array",
+    "tuple": "array",
+    "none": "null",
+}
 _DEEPEST = 16  # levels of a schema that are looked into, and references that are followed
 
 
@@ -72,8 +85,8 @@ def _takes(schema: Any, value: Any, root: Any, depth: int = 0) -> bool:
         return False
     if value is None and schema.get("nullable") is True:
         return True
-    kinds = _as_list(schema["type"]) if "type" in schema else None
-    if kinds is not None and not any(kind in kinds for kind in _kinds_of(value)):
+    kinds = _types(schema)
+    if kinds and "any" not in kinds and not any(kind in kinds for kind in _kinds_of(value)):
         return False
     if "const" in schema and not _same(schema["const"], value):
         return False
@@ -102,13 +115,18 @@ def _kinds(schema: Any, root: Any, depth: int = 0) -> set[str]:
     """The types that a schema names, in it or in its branches."""
     if not isinstance(schema, Mapping) or depth > _DEEPEST:
         return set()
-    kinds = {kind for kind in _as_list(schema.get("type", [])) if isinstance(kind, str)}
+    kinds = set(_types(schema))
     for choice in [*_as_list(schema.get("enum", [])), *([schema["const"]] if "const" in schema else [])]:
         kinds |= set(_kinds_of(choice)) if "type" not in schema else set()
     branches = [branch for key in ("allOf", "anyOf", "oneOf") for branch in _as_list(schema.get(key, []))]
     if "$ref" in schema:
         branches.append(_resolve(schema["$ref"], root))
     return kinds.union(*(_kinds(branch, root, depth + 1) for branch in branches))
+
+
+def _types(schema: Mapping[str, Any]) -> list[str]:
+    names = [str(name).lower() for name in _as_list(schema.get("type", []))]
+    return [_TYPES.get(name, name) for name in names]
 
 
 def _kinds_of(value: Any) -> tuple[str, ...]:
