@@ -37,7 +37,7 @@ def needs(program: str) -> None:
         ("run('bash', '-c', 'for i in 1 2; do echo $i; done | tac | head -1 > /dev/null; cat <(echo a) - < /dev/null')",
          "'a\\n'"),
         ("run('sh', '-c', 'echo out > /dev/stdout; head -c 2 /dev/zero | wc -c; cd ~ && ls')", "'out\\n2\\n'"),
-        ("import tempfile\nwith tempfile.NamedTemporaryFile() as file: found = os.path.exists(file.name)\nfound", "True"),
+        ("import tempfile\nwith tempfile.NamedTemporaryFile() as file: x = os.path.exists(file.name)\nx", "True"),
         ("import getpass; getpass.getuser()", "'user'"),
         ("os.path.expanduser('~') == os.getcwd()", "True"),
         ("open('f', 'w').write('x'); run('sh', '-c', 'tar czf f.tgz f && rm f && tar xzf f.tgz && cat f')", "'x'"),
