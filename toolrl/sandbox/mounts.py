@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,14 +44,26 @@ class PreparedMounts:
 
 
 def _copy(source: Path, target: Path) -> Path:
-    """Copy, and make the copy readable to all and writable to nobody."""
+    """Copy, and make the copy readable to all and writable to nobody.
+
+    Links stay links, which lead where the code may look: what they lead to was not asked for. So it is with devices and
+    named pipes.
+    """
     if source.is_dir():
-        shutil.copytree(source, target)
+        shutil.copytree(source, target, symlinks=True, ignore=_neither_files_nor_folders)
     else:
         shutil.copyfile(source, target)
     for path in (target, *_below(target)):
-        path.chmod(0o555 if path.is_dir() else 0o444)
+        if not path.is_symlink():
+            path.chmod(0o555 if path.is_dir() or path.stat().st_mode & 0o111 else 0o444)
     return target
+
+
+def _neither_files_nor_folders(folder: str, names: list[str]) -> list[str]:
+    modes = {name: os.lstat(os.path.join(folder, name)).st_mode for name in names}
+    return [
+        name for name, mode in modes.items() if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
+    ]
 
 
 def _all_may_read(source: Path) -> bool:

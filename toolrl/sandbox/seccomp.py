@@ -56,7 +56,7 @@ prlimit64 302/261  sched_setaffinity 203/122  sched_setparam 142/118  sched_sets
 # Other calls whose arguments decide.
 SOME = """
 clone 56/220  clone3 435/435  ioctl 16/29  setpriority 141/140  socketpair 53/199  setsockopt 54/208  fcntl 72/25
-prctl 157/167
+prctl 157/167  flock 73/32
 """
 _NEWEST = 469  # file_setattr, Linux 6.17: what came later is unknown here, hence denied
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, linux/audit.h
@@ -67,6 +67,7 @@ _AF_UNIX, _SOCK_STREAM, _SOCK_TYPE = 1, 1, 0xF
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into a terminal
 _SIZES_OF_BUFFERS = (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and what exceeds the system's limits
 _FILTERS = 26  # SO_ATTACH_FILTER: from there on a socket's options take memory of the kernel's, or its time
+_LOCKS = (6, 7, 37, 38)  # F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW
 _SETLEASE, _NOTIFY, _SETPIPE_SZ, _USUAL_PIPE = 1024, 1026, 1031, 1 << 16
 _SET_SECCOMP = 22
 
@@ -84,13 +85,14 @@ def numbers(table: str, machine: str) -> dict[str, int]:
     return {name: int(pair[column]) for name, pair in both.items() if pair[column] != "-"}
 
 
-def program(machine: str, *, attributes: bool) -> bytes:
+def program(machine: str, *, attributes: bool, locks: bool = True) -> bytes:
     """Assemble the filter.
 
     Args:
         machine: The architecture, as `os.uname` names it.
         attributes: Whether files' modes, owners, times and extended attributes may be changed. If not,
             the calls do nothing and report success: copying a file or unpacking an archive goes on working.
+        locks: Whether files may be locked. If not, that does nothing either.
 
     Raises:
         OSError: ENOSYS, for a machine whose numbers are not known here.
@@ -106,8 +108,7 @@ def program(machine: str, *, attributes: bool) -> bytes:
         blocks[number] = [_argument(0), *ourselves, _answer(_ALLOW)]
     blocks[some["setpriority"]] = [_argument(0), *ourselves, _argument(1), *ourselves, _answer(_ALLOW)]
     blocks[some["clone3"]] = [_answer(_ENOSYS)]  # its flags lie in memory; glibc then calls clone
-    namespaces = _when(_ANY_BIT, _NEW_NAMESPACES, [_answer(_EPERM)])
-    blocks[some["clone"]] = [_argument(0), *namespaces, _answer(_ALLOW)]
+    blocks[some["clone"]] = no_new_namespaces()
     # asyncio and multiprocessing need connected pairs. Datagram sockets could still send to any address, and those of
     # packets hold twice the memory.
     pairs = [_argument(0), _instruction(_EQUAL, _AF_UNIX, 1, 0), _answer(_EPERM)]
@@ -126,15 +127,29 @@ def program(machine: str, *, attributes: bool) -> bytes:
     descriptors = [_argument(1)]
     for command in (_SETLEASE, _NOTIFY):
         descriptors += _when(_EQUAL, command, [_answer(_EPERM)])
+    if not locks:
+        blocks[some["flock"]] = [_answer(_ERRNO)]
+        for command in _LOCKS:
+            descriptors += _when(_EQUAL, command, [_answer(_ERRNO)])
     pipes = [_argument(2), *_when(_AT_LEAST, _USUAL_PIPE + 1, [_answer(_EPERM)]), _answer(_ALLOW)]
     blocks[some["fcntl"]] = [*descriptors, *_when(_EQUAL, _SETPIPE_SZ, pipes), _answer(_ALLOW)]
     blocks[some["prctl"]] = [_argument(0), *_when(_EQUAL, _SET_SECCOMP, [_answer(_EPERM)]), _answer(_ALLOW)]
+    return assemble(machine, blocks)
+
+
+def assemble(machine: str, blocks: dict[int, list[bytes]]) -> bytes:
+    """A filter that runs a block, which ends in an answer, for each number of a call; the rest is allowed."""
     code = [_instruction(_LOAD, 4), _instruction(_EQUAL, _ARCHITECTURES[machine], 1, 0), _answer(_KILL)]
     code += [_instruction(_LOAD, 0)]
     if machine == "x86_64":
         code += _when(_AT_LEAST, _X32, [_answer(_EPERM)])
     code += _when(_AT_LEAST, _NEWEST + 1, [_answer(_ENOSYS)])
     return b"".join([*code, *_choice(_segments(blocks))])
+
+
+def no_new_namespaces() -> list[bytes]:
+    """The block for clone(2)."""
+    return [_argument(0), *_when(_ANY_BIT, _NEW_NAMESPACES, [_answer(_EPERM)]), _answer(_ALLOW)]
 
 
 def install(code: bytes) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from toolrl.sandbox import isolation, landlock, seccomp
+from toolrl.sandbox import isolation, landlock, seccomp, views
 
 
 def find_problems(directory: str, uid: int | None, without: Iterable[str]) -> dict[str, str]:
@@ -43,11 +43,11 @@ def _enter_namespaces(directory: str, uid: int | None) -> None:
 
 
 def _enter_view(directory: str) -> None:
-    processes = isolation.share_view()
+    processes = views.share_view(directory, {})
     limits = {"disk_mb": 1, "files": 1}
     found = os.stat("/usr")
     bindings = [("/usr", "bound", [found.st_dev, found.st_ino])]
-    attempt = partial(isolation.enter_private_view, directory, limits, bindings, processes)
+    attempt = partial(views.enter_private_view, directory, limits, bindings, processes)
     _in_a_child(attempt, isolation.fork_into_namespaces)
 
 

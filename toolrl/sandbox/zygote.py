@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from toolrl.sandbox import checks, execution, isolation, landlock, plumbing, seccomp, trials, worker
+from toolrl.sandbox import checks, execution, isolation, landlock, plumbing, seccomp, trials, views, worker
 
 # What imports `threading` is not among them: each fork would then replace its locks, a tenth of what a sandbox costs;
 # nor is hashlib, which brings libcrypto along. All that is here costs a little in every fork.
@@ -36,6 +36,7 @@ WARM = """abc array base64 bisect calendar collections.abc contextlib copy csv d
     textwrap time typing"""
 PACKAGES = "numpy.random sympy pandas matplotlib.pyplot matplotlib.backends.backend_agg"  # those that are installed
 _DESCRIPTORS = plumbing.framed(b"{}")
+_USER = "user"
 _READY = plumbing.framed(b'{"ready": true}')
 _REHEARSAL = {
     "memory_mb": 512,
@@ -54,9 +55,8 @@ def main() -> None:
     groups, packages = json.loads(sys.argv[5]), sys.argv[6:]
     isolation.enter_groups(groups)
     sys.path += packages
-    libraries = _reachable([os.path.dirname(os.__file__), *packages])
     readable = landlock.open_readable(packages)
-    zygote = _Zygote(control, os.pidfd_open(int(sys.argv[3])), libraries, os.getuid(), readable)
+    zygote = _Zygote(control, os.pidfd_open(int(sys.argv[3])), os.getuid(), readable)
     _import_random()
     for name in WARM.split():
         importlib.import_module(name)
@@ -65,11 +65,19 @@ def main() -> None:
             importlib.import_module(name)
     uid = isolation.NOBODY if os.getuid() == 0 else None
     zygote.problems = trials.find_problems(directory, uid, sys.argv[4].split(","))
+    libraries = [os.path.dirname(os.__file__), *packages]
     if zygote.namespaces:
+        python = _without_nested({*libraries, sys.base_prefix, sys.base_exec_prefix, *landlock.interpreter()})
+        if uid is not None:
+            views.open_up(python)
+        zygote.kept = [path for path in python if path.startswith("/tmp/")]
         isolation.share_namespaces(directory, uid)
         isolation.become_first_process(lambda: plumbing.remove_tree(directory))
-        zygote.processes = isolation.share_view()
-    elif "network" not in zygote.problems:
+        zygote.processes = views.share_view(directory, _names(directory))
+        readable += [(os.open(path, os.O_PATH), landlock.READ_FILE) for path in _names("") if os.path.exists(path)]
+    else:
+        zygote.libraries = _reachable(libraries)
+    if not zygote.namespaces and "network" not in zygote.problems:
         isolation.unshare(isolation.NEWNET)
     if "seccomp" not in zygote.problems:
         # Only namespaces keep files outside of the sandbox safe from chmod and its kin.
@@ -103,9 +111,10 @@ def _import_random() -> None:
 class _Zygote:
     control: socket.socket
     parent: int  # a pidfd
-    libraries: list[int]  # descriptors of folders that are imported through them
     trainer: int  # user id of the parent
     readable: list[tuple[int, int]]  # for Landlock
+    libraries: list[int] = field(default_factory=list)  # descriptors of folders that are imported through them
+    kept: list[str] = field(default_factory=list)  # what Python needs of the machine's /tmp
     problems: dict[str, str] = field(default_factory=dict)  # layers that cannot be set up
     filter: bytes = b""  # for seccomp
     processes: int = -1  # a descriptor of /proc, with namespaces
@@ -129,7 +138,9 @@ class _Zygote:
             sys.modules["selectors"].DefaultSelector = sys.modules["selectors"].PollSelector  # type: ignore[attr-defined]
         self.runner = worker.prepare()
         os.environ.clear()
-        os.environ.update(PATH=os.defpath, LANG="C.UTF-8")
+        sys.executable = _interpreter(self.namespaces)
+        path = f"{os.path.dirname(sys.executable)}:{os.defpath}"
+        os.environ.update(PATH=path, LANG="C.UTF-8", USER=_USER, GIT_CONFIG_NOSYSTEM="1")
         for name in [name for name in sys.modules if name.startswith("toolrl")]:
             del sys.modules[name]
 
@@ -285,8 +296,9 @@ class _Zygote:
             ours = [os.pidfd_open(os.getpid())]  # for the parent, which then reaches us, and files that we make
             if self.namespaces:
                 directory = os.path.dirname(directory)  # the same for all, each has its own there
-                made = isolation.enter_private_view(directory, limits, bindings, self.processes, *files[3:])
-                if not files[3:]:
+                earlier = files[3] if files[3:] else None
+                made = views.enter_private_view(directory, limits, bindings, self.processes, earlier, self.kept)
+                if earlier is None:
                     ours += [made, os.open(directory, os.O_RDONLY)]
             os.chdir(directory)
             if not self.namespaces and uid is not None:
@@ -299,7 +311,7 @@ class _Zygote:
             isolation.limit_resources(limits, processes)
             isolation.renounce()
             if "landlock" not in self.problems:
-                own = [directory, "/dev/shm"] if self.namespaces and os.path.isdir("/dev/shm") else [directory]
+                own = [directory, *(path for path in ("/tmp", "/dev/shm") if self.namespaces and os.path.isdir(path))]
                 processes_directory = "/proc" if self.namespaces else "/proc/self"
                 rules = [(processes_directory, landlock.READ), *((path, landlock.OWN) for path in own)]
                 landlock.restrict(self.readable, rules)
@@ -313,7 +325,10 @@ class _Zygote:
             for descriptor in ours:
                 os.close(descriptor)
             if "seccomp" not in self.problems:
-                seccomp.install(self.filter)
+                lent = self.namespaces and views.lends_its_locks(directory, bindings)
+                seccomp.install(
+                    seccomp.program(os.uname().machine, attributes=True, locks=False) if lent else self.filter
+                )
             layers = checks.active(self.trainer)
             if self.holds not in (None, layers):
                 raise OSError(f"a layer of isolation is not what it was: {self.holds} before, {layers} now")
@@ -338,14 +353,42 @@ class _Session:
     process: int  # a pidfd
 
 
+def _without_nested(paths: set[str]) -> list[str]:
+    """Those that lie in none of the others; shorter ones first."""
+    return sorted((path for path in paths if not any(path.startswith(f"{other}/") for other in paths)), key=len)
+
+
+def _names(home: str) -> dict[str, str]:
+    """The machine's names of users, replaced by that of ours."""
+    ids, others = f"{os.getuid()}:{os.getgid()}", "nobody:x:65534:"
+    return {
+        "/etc/passwd": f"{_USER}:x:{ids}::{home}:/bin/sh\nroot:x:0:0::/:/bin/sh\n{others}65534::/:/bin/sh\n",
+        "/etc/group": f"{_USER}:x:{os.getgid()}:\nroot:x:0:\n{others}\n",
+    }
+
+
+def _interpreter(namespaces: bool) -> str:
+    """What programs start to have Python: ours, unless it lies where nobody but root may look."""
+    paths = [sys.executable, os.path.realpath(sys.executable)]
+    if namespaces or os.getuid() != 0 or all(map(_open_to_all, paths)):
+        return sys.executable
+    return next(
+        (path for path in ("/usr/local/bin/python3", "/usr/bin/python3") if os.path.exists(path)), sys.executable
+    )
+
+
+def _open_to_all(path: str) -> bool:
+    folders = [path[:end] for end, letter in enumerate(path) if letter == "/" and end]
+    return all(os.stat(folder).st_mode & 1 for folder in (*folders, path))
+
+
 def _reachable(libraries: list[str]) -> list[int]:
     """Root's own Python may lie where nobody else may look: then import through descriptors, which these are."""
     if os.getuid() != 0:
         return []
     descriptors = []
     for library in libraries:
-        folders = [library[:end] for end, letter in enumerate(library) if letter == "/" and end]
-        if not all(os.stat(folder).st_mode & 1 for folder in (*folders, library)):
+        if not _open_to_all(library):
             descriptors.append(os.open(library, os.O_PATH))
             for paths in (sys.path, *(getattr(module, "__path__", []) for module in list(sys.modules.values()))):
                 paths[:] = [path.replace(library, f"/proc/self/fd/{descriptors[-1]}") for path in paths]
