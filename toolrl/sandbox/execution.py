@@ -47,9 +47,6 @@ class Runner:
         vars(main)["display"] = self._displays.display
         vars(builtins)["__magic__"] = lambda line, body=None, is_wanted=False: magic(line, body, is_wanted, vars(main))
         stand_in(self._displays.display)
-        for name in ("exit", "quit"):  # which `site` brings elsewhere
-            if not hasattr(builtins, name):
-                setattr(builtins, name, sys.exit)
         self._displays.take_over_figures()
 
     def run(
@@ -98,6 +95,12 @@ class Runner:
         displays, overflowed = self._displays.taken()
         limits = [name for name in (limit, "displays" if overflowed else "") if name]
         return {"value": None if error else value, "error": described, "limits": limits, "displays": displays}
+
+    def forget_values(self) -> None:
+        """Have no last values, as at the start."""
+        self._values = []
+        for name in _VALUES:
+            vars(self._main).pop(name, None)
 
     def _execute(self, code: str, filename: str) -> str | None:
         namespace = vars(self._main)

@@ -69,6 +69,7 @@ def main() -> None:
         isolation.share_namespaces(directory, uid)
         isolation.become_first_process(lambda: plumbing.remove_tree(directory))
         zygote.processes = isolation.share_view()
+        zygote.home = isolation.share_home()
     elif "network" not in zygote.problems:
         isolation.unshare(isolation.NEWNET)
     if "seccomp" not in zygote.problems:
@@ -109,6 +110,7 @@ class _Zygote:
     problems: dict[str, str] = field(default_factory=dict)  # layers that cannot be set up
     filter: bytes = b""  # for seccomp
     processes: int = -1  # a descriptor of /proc, with namespaces
+    home: str | None = None  # where sessions mount their files, if not in the folder that the parent made
     runner: execution.Runner = field(init=False)
     holds: dict[str, bool] | None = None  # layers seen to hold in a worker; None before the rehearsal
 
@@ -284,7 +286,7 @@ class _Zygote:
             isolation.be_killed_for_memory(1000, self.processes)
             ours = [os.pidfd_open(os.getpid())]  # for the parent, which then reaches us, and files that we make
             if self.namespaces:
-                directory = os.path.dirname(directory)  # the same for all, each has its own there
+                directory = self.home or os.path.dirname(directory)  # the same for all, each has its own there
                 made = isolation.enter_private_view(directory, limits, bindings, self.processes, *files[3:])
                 if not files[3:]:
                     ours += [made, os.open(directory, os.O_RDONLY)]
