@@ -167,6 +167,14 @@ def test_a_sandbox_lives_no_longer_than_may_be(sandbox_server: SandboxServer, re
     assert 86_000 < left <= 86_400
 
 
+def test_connecting_does_not_shorten_a_sandbox_s_life(remote: Any) -> None:
+    remote.set_timeout(600)
+    e2b_code_interpreter.Sandbox.connect(remote.sandbox_id, timeout=10)
+    assert remote.get_info().end_at.timestamp() - time.time() > 500
+    e2b_code_interpreter.Sandbox.connect(remote.sandbox_id, timeout=900)
+    assert remote.get_info().end_at.timestamp() - time.time() > 800
+
+
 @pytest.mark.parametrize("variables", [{"": "x"}, {"a=b": "x"}, {"a": "\0"}, {"a\0": "x"}])
 def test_variables_that_cannot_be_are_refused(
     sandbox_server: SandboxServer, remote: Any, variables: dict[str, str]

@@ -165,14 +165,15 @@ class Runner:
 
 def _dedented(code: str) -> str:
     """A cell without the indentation of its first line."""
-    lines = code.splitlines(keepends=True)
-    first = next((line for line in lines if line.strip()), "")
-    indent = first[: len(first) - len(first.lstrip())]
-    return "".join(line.removeprefix(indent) for line in lines) if indent else code
+    start = len(code) - len(code.lstrip())
+    indent = code[code.rfind("\n", 0, start) + 1 : start]
+    return "".join(line.removeprefix(indent) for line in code.splitlines(keepends=True)) if indent.strip("\n") else code
 
 
 def _is_silent(code: str, last: ast.Expr) -> bool:
     """Whether a semicolon follows the last expression."""
+    if ";" not in code:
+        return False
     lines = code.encode().splitlines()[last.end_lineno - 1 :] if last.end_lineno else []
     rest = b"\n".join([lines[0][last.end_col_offset :], *lines[1:]]) if lines else b""
     return b";" in re.sub(rb"#.*", b"", rest)

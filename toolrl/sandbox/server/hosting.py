@@ -182,9 +182,10 @@ class Hosting:
                 self._keys.discard(key)
                 self._changed.notify_all()
 
-    def set_end(self, hosted: HostedSandbox, seconds: float) -> None:
-        """Let a sandbox live for so long from now."""
-        hosted.end_at = time.time() + min(max(seconds, 0.0), self.settings.max_lifetime_seconds)
+    def set_end(self, hosted: HostedSandbox, seconds: float, *, at_least: bool = False) -> None:
+        """Let a sandbox live for so long from now, or if that is longer anyway `at_least` so long."""
+        end = time.time() + min(max(seconds, 0.0), self.settings.max_lifetime_seconds)
+        hosted.end_at = max(end, hosted.end_at) if at_least else end
 
     def get(self, identifier: str | None) -> HostedSandbox | None:
         """A sandbox that still lives."""

@@ -152,7 +152,7 @@ async def _create(request: Request, hosting: Hosting) -> Response:
 async def _connect(request: Request, hosting: Hosting) -> Response:
     hosted = _known(request, hosting)
     body = _Connection.of(await body_of(request, _MAX_BODY))
-    hosting.set_end(hosted, body.timeout or _LIFETIME_SECONDS)
+    hosting.set_end(hosted, body.timeout or _LIFETIME_SECONDS, at_least=True)
     return answer(_handle(hosted))
 
 
