@@ -103,7 +103,7 @@ def test_a_sandbox_that_nobody_holds_is_closed():
 
 def test_a_directory_goes_however_locked_its_folders_are(sandbox):
     directory = directory_of(sandbox)
-    sandbox.run("os.makedirs('a/b/c'); open('a/b/file', 'w').close(); os.symlink('/', 'a/link')")
+    sandbox.run("import os; os.makedirs('a/b/c'); open('a/b/file', 'w').close(); os.symlink('/', 'a/link')")
     assert sandbox.run("for path in ('a/b', 'a', '.'): os.chmod(path, 0)").error is None
     sandbox.close()
     assert not is_left(directory)
