@@ -167,6 +167,22 @@ def test_a_sandbox_lives_no_longer_than_may_be(sandbox_server: SandboxServer, re
     assert 86_000 < left <= 86_400
 
 
+def test_as_many_contexts_as_may_be_can_all_be_restarted_and_removed(remote: Any) -> None:
+    contexts = remote.list_code_contexts() + [remote.create_code_context() for _ in range(14)]
+    with pytest.raises(Exception, match="16 sessions at most"):
+        remote.create_code_context()
+    for context in contexts:
+        remote.run_code("x = 1", context=context)
+        remote.restart_code_context(context)
+        assert remote.run_code("x", context=context).error.name == "NameError"
+    for context in contexts:
+        remote.remove_code_context(context)
+    assert remote.list_code_contexts() == []
+    with pytest.raises(Exception, match="Context default not found"):
+        remote.run_code("1")
+    assert remote.run_code("1", context=remote.create_code_context()).text == "1"
+
+
 def test_connecting_does_not_shorten_a_sandbox_s_life(remote: Any) -> None:
     remote.set_timeout(600)
     e2b_code_interpreter.Sandbox.connect(remote.sandbox_id, timeout=10)

@@ -303,7 +303,7 @@ async def _execute(request: Request, hosted: HostedSandbox) -> Response:
         return _no_kernel(body.language)
     context = hosted.context(body.context_id or None)
     if context is None:
-        return _no_context(str(body.context_id))
+        return _no_context(body.context_id or "default")
     try:
         environment = check_environment({**hosted.environment, **(body.env_vars or {})})
     except ValueError as error:
