@@ -191,7 +191,12 @@ class Threads:
             with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
                 loop.call_soon_threadsafe(end, result, failure)
 
-        threading.Thread(target=contextvars.copy_context().run, args=(work,), name="serving", daemon=True).start()
+        run = contextvars.copy_context().run
+        try:
+            threading.Thread(target=run, args=(work,), name="serving", daemon=True).start()
+        except RuntimeError:  # there is none to be had
+            self._free.release()
+            raise Refusal(503, "this server has no thread left; come back later", {"Retry-After": "1"}) from None
         return await future
 
 

@@ -196,7 +196,8 @@ class Session(Protocol):
         so, and the next run starts on a fresh namespace. Files stay.
 
         Args:
-            code: Python source, as in a REPL: a final expression gives the result's `value`.
+            code: Python source, as in a notebook's cell: a final expression gives the result's `value` unless a
+                semicolon follows, `_` is the last value, `await` works, as do `!command` and a few magics.
             timeout_seconds: Wall-clock limit of this run; the sandbox's own if None.
             environment: Environment variables that hold for this run.
             on_output: Told of output while the code runs, within the sandbox's limit; the result has it

@@ -52,9 +52,6 @@ class Runner:
         vars(main)["display"] = self._displays.display
         vars(builtins)["__magic__"] = lambda line, body=None, is_wanted=False: magic(line, body, is_wanted, vars(main))
         stand_in(self._displays.display)
-        for name in ("exit", "quit"):  # which `site` brings elsewhere
-            if not hasattr(builtins, name):
-                setattr(builtins, name, sys.exit)
         self._displays.take_over_figures()
 
     def run(
@@ -103,6 +100,12 @@ class Runner:
         displays, overflowed = self._displays.taken()
         limits = [name for name in (limit, "displays" if overflowed else "") if name]
         return {"value": None if error else value, "error": described, "limits": limits, "displays": displays}
+
+    def forget_values(self) -> None:
+        """Have no last values, as at the start."""
+        self._values = []
+        for name in _VALUES:
+            vars(self._main).pop(name, None)
 
     def _execute(self, code: str, filename: str) -> str | None:
         namespace = vars(self._main)
@@ -167,14 +170,15 @@ class Runner:
 
 def _dedented(code: str) -> str:
     """A cell without the indentation of its first line."""
-    lines = code.splitlines(keepends=True)
-    first = next((line for line in lines if line.strip()), "")
-    indent = first[: len(first) - len(first.lstrip())]
-    return "".join(line.removeprefix(indent) for line in lines) if indent else code
+    start = len(code) - len(code.lstrip())
+    indent = code[code.rfind("\n", 0, start) + 1 : start]
+    return "".join(line.removeprefix(indent) for line in code.splitlines(keepends=True)) if indent.strip("\n") else code
 
 
 def _is_silent(code: str, last: ast.Expr) -> bool:
     """Whether a semicolon follows the last expression."""
+    if ";" not in code:
+        return False
     lines = code.encode().splitlines()[last.end_lineno - 1 :] if last.end_lineno else []
     rest = b"\n".join([lines[0][last.end_col_offset :], *lines[1:]]) if lines else b""
     return b";" in re.sub(rb"#.*", b"", rest)

@@ -125,6 +125,9 @@ def stand_in(display: Callable[..., Any]) -> None:
             module.__path__ = []
         else:
             vars(module).update(names)
+        parent, _, last = name.rpartition(".")
+        if parent:
+            setattr(modules[parent], last, module)
     vars(modules["IPython"]).update(get_ipython=lambda: None, version_info=(9, 0, 0), __version__="9.0.0")
     sys.meta_path.insert(0, _Finder(modules))
 

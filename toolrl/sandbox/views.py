@@ -17,6 +17,9 @@ _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR, _AT_FDCWD = 428, 429, 442, -100  # numb
 _EMPTY_PATH, _RECURSIVE, _CLONE_TREE = 0x1000, 0x8000, 1
 _READ_ONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
 
+HOME = "/home/user"
+_MAX_HOMES = 100  # each is a mount that every session copies
+
 Binding = tuple[str, str, list[int]]  # source, name in the working directory, device and inode of the source
 
 
@@ -70,6 +73,38 @@ def share_view(directory: str, texts: Mapping[str, str]) -> int:
     if os.path.isdir("/dev/pts"):
         _mount("tmpfs", "/dev/pts", "size=64k,mode=555")
     return processes
+
+
+def share_home() -> str | None:
+    """Make room at /home/user, where code of notebooks looks for its files; what else is in /home stays.
+
+    Returns:
+        The folder, on which every session mounts its own, or None where the machine has such a folder, or no /home.
+    """
+    if not os.path.isdir("/home") or os.path.islink("/home") or os.path.lexists(HOME):
+        return None
+    try:
+        entries = list(os.scandir("/home"))
+        if len(entries) > _MAX_HOMES:
+            return None
+        folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        trees = [_tree(f"/home/{name}") for name in folders]
+        links = {entry.name: os.readlink(entry.path) for entry in entries if entry.is_symlink()}
+        _mount("tmpfs", "/home", f"size=64k,nr_inodes={len(entries) + 8},mode=755")
+    except OSError:
+        return None
+    try:
+        for tree, name in zip(trees, folders, strict=True):
+            os.mkdir(f"/home/{name}")
+            _move(tree, f"/home/{name}")
+        for name, target in links.items():
+            os.symlink(target, f"/home/{name}")
+        os.mkdir(HOME)
+        _make_read_only(_AT_FDCWD, "/home", 0)
+    except OSError:
+        call("umount2", b"/home", 2)  # MNT_DETACH
+        return None
+    return HOME
 
 
 def enter_private_view(

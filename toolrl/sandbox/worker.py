@@ -41,6 +41,7 @@ def prepare() -> Runner:
     runner = Runner(sys.modules["__main__"])
     for _ in range(10):  # forks find what a run needs in its place, and specialised by the interpreter
         runner.run("print(6 * 7)\n1", 0, {})
+    runner.forget_values()
     return runner
 
 

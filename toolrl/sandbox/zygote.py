@@ -74,6 +74,7 @@ def main() -> None:
         isolation.share_namespaces(directory, uid)
         isolation.become_first_process(lambda: plumbing.remove_tree(directory))
         zygote.processes = views.share_view(directory, _names(directory))
+        zygote.home = views.share_home()
         readable += [(os.open(path, os.O_PATH), landlock.READ_FILE) for path in _names("") if os.path.exists(path)]
     else:
         zygote.libraries = _reachable(libraries)
@@ -118,6 +119,7 @@ class _Zygote:
     problems: dict[str, str] = field(default_factory=dict)  # layers that cannot be set up
     filter: bytes = b""  # for seccomp
     processes: int = -1  # a descriptor of /proc, with namespaces
+    home: str | None = None  # where sessions mount their files, if not in the folder that the parent made
     runner: execution.Runner = field(init=False)
     holds: dict[str, bool] | None = None  # layers seen to hold in a worker; None before the rehearsal
 
@@ -295,7 +297,7 @@ class _Zygote:
             isolation.be_killed_for_memory(1000, self.processes)
             ours = [os.pidfd_open(os.getpid())]  # for the parent, which then reaches us, and files that we make
             if self.namespaces:
-                directory = os.path.dirname(directory)  # the same for all, each has its own there
+                directory = self.home or os.path.dirname(directory)  # the same for all, each has its own there
                 earlier = files[3] if files[3:] else None
                 made = views.enter_private_view(directory, limits, bindings, self.processes, earlier, self.kept)
                 if earlier is None:

@@ -37,7 +37,7 @@ _MAX_RESULTS = 1000
 _DEFAULT_RESULTS = 3
 _BATCH_SECONDS = 0.1  # a batch that took less is followed by one of twice the size
 _MAX_BATCH = 64  # queries
-_MAX_BATCH_RESULTS = 4096  # documents
+_MAX_BATCH_RESULTS = 1024  # documents
 _LEAST_AT_ONCE = 8  # searches may wait for a network and not for a core
 
 
@@ -113,8 +113,11 @@ class RetrievalServer:
     def _search(self, queries: list[str], k: int, with_scores: bool) -> tuple[list[str], float]:
         """One batch: a JSON list for each query, and how long it took in seconds."""
         started = time.monotonic()
-        texts = []
+        texts, size = [], 0
         for documents in self._retriever.search_batch(queries, k):
+            size += sum(2 * len(document.text) for document in documents)
+            if size > _MAX_ANSWER:
+                raise _too_large()
             shown = [document_as_json(document) for document in documents]
             scored = [{"document": one, "score": found.score} for one, found in zip(shown, documents, strict=True)]
             texts.append(json.dumps(scored if with_scores else shown))
@@ -132,6 +135,11 @@ class RetrievalServer:
             raise Refusal(404, str(error), not_readable=True) from error
         except RetrieverFault as error:
             raise Refusal(503, str(error)) from error
+
+
+def _too_large() -> Refusal:
+    most = f"{_MAX_ANSWER >> 20} MB"
+    return Refusal(422, f"the answer would be larger than {most}: send fewer queries, or a smaller topk")
 
 
 def document_as_json(document: Document) -> dict[str, str]:

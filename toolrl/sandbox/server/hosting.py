@@ -91,8 +91,8 @@ class HostedSandbox:
         self.threads = Threads(_AT_ONCE)
         self.sandbox = LocalSandbox(settings.limits, packages=settings.packages)
         self.files = GuestFiles(self.sandbox)
-        self._default = Context(self.sandbox.new_session(), HOME)
-        self._contexts = {self._default.id: self._default}
+        first = Context(self.sandbox.new_session(), HOME)
+        self._contexts, self._default_id = {first.id: first}, first.id
         self._lock = threading.Lock()
 
     def contexts(self) -> list[Context]:
@@ -101,9 +101,9 @@ class HostedSandbox:
             return list(self._contexts.values())
 
     def context(self, identifier: str | None) -> Context | None:
-        """One context; the default one if None is asked for."""
+        """One context; the default one if None is asked for, which may have been removed."""
         with self._lock:
-            return self._default if identifier is None else self._contexts.get(identifier)
+            return self._contexts.get(self._default_id if identifier is None else identifier)
 
     def open_context(self, folder: str) -> Context:
         """A further context in a folder."""
@@ -114,13 +114,11 @@ class HostedSandbox:
 
     def restart(self, context: Context) -> None:
         """End what the context runs and start it afresh under its id."""
+        context.session.close()  # first, or there might be no room for another one
         fresh = Context(self.sandbox.new_session(), context.folder)
         fresh.id = context.id
         with self._lock:
             self._contexts[context.id] = fresh
-            if context is self._default:
-                self._default = fresh
-        context.session.close()
 
     def remove(self, context: Context) -> None:
         """End a context for good."""
@@ -182,9 +180,10 @@ class Hosting:
                 self._keys.discard(key)
                 self._changed.notify_all()
 
-    def set_end(self, hosted: HostedSandbox, seconds: float) -> None:
-        """Let a sandbox live for so long from now."""
-        hosted.end_at = time.time() + min(max(seconds, 0.0), self.settings.max_lifetime_seconds)
+    def set_end(self, hosted: HostedSandbox, seconds: float, *, at_least: bool = False) -> None:
+        """Let a sandbox live for so long from now, or if that is longer anyway `at_least` so long."""
+        end = time.time() + min(max(seconds, 0.0), self.settings.max_lifetime_seconds)
+        hosted.end_at = max(end, hosted.end_at) if at_least else end
 
     def get(self, identifier: str | None) -> HostedSandbox | None:
         """A sandbox that still lives."""

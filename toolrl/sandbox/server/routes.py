@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from toolrl.errors import SandboxFault
+from toolrl.sandbox.base import check_environment
 from toolrl.sandbox.server.file_routes import FOLDERS, read_file, write_files
 from toolrl.sandbox.server.files import HOME, FileError
 from toolrl.sandbox.server.hosting import Context, HostedSandbox, Hosting
@@ -24,7 +25,6 @@ _ENVD_VERSION = "0.6.0"  # what the files of ours can do
 _MAX_BODY = 16 << 20
 _LIFETIME_SECONDS = 300.0  # of a sandbox whose client names none
 _MAX_PAGE = 1000
-_PYTHON = (None, "python")
 _RPC_CODES = {
     400: "invalid_argument",
     403: "permission_denied",
@@ -152,7 +152,7 @@ async def _create(request: Request, hosting: Hosting) -> Response:
 async def _connect(request: Request, hosting: Hosting) -> Response:
     hosted = _known(request, hosting)
     body = _Connection.of(await body_of(request, _MAX_BODY))
-    hosting.set_end(hosted, body.timeout or _LIFETIME_SECONDS)
+    hosting.set_end(hosted, body.timeout or _LIFETIME_SECONDS, at_least=True)
     return answer(_handle(hosted))
 
 
@@ -248,12 +248,16 @@ class _Code(Body):
 
 async def _open_context(request: Request, hosted: HostedSandbox) -> Response:
     body = _NewContext.of(await body_of(request, _MAX_BODY))
-    if body.language not in _PYTHON:
+    if not _is_python(body.language):
         return _no_kernel(body.language)
     try:
         return answer(_as_context(await hosted.threads.run(hosted.open_context, body.cwd or HOME)))
     except ValueError as error:  # there are too many
         raise Refusal(400, str(error)) from error
+
+
+def _is_python(language: str | None) -> bool:
+    return not language or language.strip().lower() == "python"
 
 
 def _no_kernel(language: str | None) -> Response:
@@ -295,12 +299,16 @@ async def _execute(request: Request, hosted: HostedSandbox) -> Response:
     body = _Code.of(await body_of(request, _MAX_BODY))
     if body.context_id and body.language:
         return PlainTextResponse("Only one of context_id or language can be provided", 400)
-    if body.language not in _PYTHON:
+    if not _is_python(body.language):
         return _no_kernel(body.language)
     context = hosted.context(body.context_id or None)
     if context is None:
-        return _no_context(str(body.context_id))
-    return ExecutionResponse(hosted, context, body.code, {**hosted.environment, **(body.env_vars or {})})
+        return _no_context(body.context_id or "default")
+    try:
+        environment = check_environment({**hosted.environment, **(body.env_vars or {})})
+    except ValueError as error:
+        raise Refusal(400, str(error)) from error
+    return ExecutionResponse(hosted, context, body.code, environment)
 
 
 async def _no_commands(request: Request, hosted: HostedSandbox) -> Response:
