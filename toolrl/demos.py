@@ -1,7 +1,8 @@
 """Demonstrations: what went well, as a data set for supervised fine-tuning.
 
-A row is in TRL's conversational form (`messages`, `tools`). Beside it are the tokens as they were sampled, where a
-policy with tokens played: `toolrl sft` learns from exactly those if they are its own tokenizer's.
+A row is in TRL's conversational form (`messages`, `tools`). Beside it are schemas and arguments as JSON text, which no
+Parquet file fills with nulls, and the tokens as they were sampled, where a policy with tokens played: `toolrl sft`
+learns from exactly those if they are its own tokenizer's.
 """
 
 from __future__ import annotations
@@ -102,6 +103,9 @@ def as_demonstration(trajectory: Trajectory, tools: Sequence[Mapping[str, Any]])
     return {
         "messages": [message.to_dict() for message in trajectory.messages],
         "tools": list(tools),
+        # Arrow fills both with nulls once two tools are in one file; these stay as they are, for `toolrl sft`.
+        "tools_json": json.dumps(list(tools)),
+        "arguments_json": [json.dumps(dict(call.arguments)) for m in trajectory.messages for call in m.tool_calls],
         "env_id": trajectory.env_id,
         "task_id": trajectory.task_id,
         "reward": trajectory.score.value,

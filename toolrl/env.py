@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import gymnasium
 
 from toolrl.chat.dialects import Dialect, HermesDialect
-from toolrl.episode import EpisodeSession, Reward
+from toolrl.episode import EpisodeSession, Reward, check_parts, check_solution
 from toolrl.errors import ConfigError, TaskError
 from toolrl.registry import creator_of, import_module_of, settings_of, unknown
 from toolrl.spaces import UnicodeText
@@ -85,6 +85,7 @@ class ToolEnv(gymnasium.Env[str, str]):
             split: "train" or "test" keeps only those of `tasks`; every fifth is held out for "test", by a hash of its
                 prompt. None keeps all, as for an environment that has splits of its own.
         """
+        check_parts(reward, oracle, system_prompt, limits)
         self.tasks = tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
         self.toolbox = Toolbox(tools)
         self.limits = limits or Limits()
@@ -130,12 +131,12 @@ class ToolEnv(gymnasium.Env[str, str]):
         """Assistant messages that solve the task, the last one with the answer.
 
         Raises:
-            ConfigError: The environment has no oracle.
+            ConfigError: The environment has no oracle, or it gives something else.
         """
         if self._oracle is None:
             raise ConfigError(f"{type(self).__name__} has no oracle; pass oracle= to ToolEnv")
         with noting(f"in the oracle of {type(self).__name__}, task {task.id!r}"):
-            return self._oracle(task)
+            return check_solution(self._oracle(task), task)
 
     # ---- Gymnasium's face
 
@@ -183,8 +184,13 @@ class ToolEnv(gymnasium.Env[str, str]):
             and `score`. An unscorable episode has reward 0 and `info["score"]["value"]` None.
 
         Raises:
+            ConfigError: The action is no text.
             InfrastructureError: A tool failed through no fault of the model's.
         """
+        if not isinstance(action, str):
+            raise ConfigError(
+                f"an action is the text of an assistant's turn, got {action!r:.80}; see env.dialect.format"
+            )
         if self._session is None:
             raise gymnasium.error.ResetNeeded("call reset() before step(); an episode also ends with its last step")
         session = self._session
@@ -231,6 +237,8 @@ def make(env_id: str, **settings: Any) -> ToolEnv:
         ConfigError: It is not a toolrl environment, or does not take these settings.
         TaskError: It has too few tasks for the split.
     """
+    if not isinstance(env_id, str):
+        raise ConfigError(f"an environment is made by its id, such as 'toolrl/PythonMath-v0', got {env_id!r:.80}")
     creator = creator_of(env_id)
     if creator is None and import_module_of(env_id) in gymnasium.registry:
         raise ConfigError(f"{env_id} is registered without an entry_point; name its class there")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toolrl.errors import InfrastructureError
+from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.tools.dispatch import Toolbox
 from toolrl.tools.resources import ResourceScope, add_up, close_all, total_usage
 from toolrl.types import Episode, Limits, Message, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
@@ -149,7 +149,7 @@ class EpisodeSession:
                 verdict = await in_thread(lambda: self._reward(self.task, episode))
                 if inspect.isawaitable(verdict):  # an object with an async __call__
                     verdict = await verdict
-            return verdict if isinstance(verdict, Score) else Score(None if verdict is None else float(verdict))
+            return verdict if isinstance(verdict, Score) else Score(verdict)
 
         try:
             with self.counting_usage(), noting(f"in {self._where}"):  # a judge's usage
@@ -199,3 +199,43 @@ def _bounded(call: ToolCall) -> ToolCall:
             return call
     error = f"the arguments are nested more than {MAX_NESTING} levels deep"
     return replace(call, arguments={}, error=call.error or error)
+
+
+def check_parts(reward: Any, oracle: Any, system_prompt: Any, limits: Any) -> None:
+    """Refuse parts of an environment that would fail in the middle of a run.
+
+    Raises:
+        ConfigError: One has another type, or a function takes other arguments.
+    """
+    wanted = (("reward", reward, "a task and an episode", 2), ("oracle", oracle, "a task", 1))
+    for name, function, given, count in wanted:
+        if name == "oracle" and function is None:
+            continue
+        if not callable(function):
+            raise ConfigError(f"{name} must be a function of {given}, got {function!r:.80}")
+        try:
+            inspect.signature(function).bind(*range(count))
+        except TypeError as error:
+            raise ConfigError(f"{name} is called with {given}: {error}") from None
+        except ValueError:  # some builtins have no signature
+            pass
+    if not isinstance(system_prompt, str):
+        raise ConfigError(f"system_prompt must be text, got {system_prompt!r:.80}")
+    if not isinstance(limits, Limits | None):
+        raise ConfigError(f"limits must be Limits(turns=..., ...), got {limits!r:.80}")
+
+
+def check_solution(messages: Any, task: Task) -> list[Message]:
+    """What an oracle gives.
+
+    Raises:
+        ConfigError: It is no list of assistant messages.
+    """
+    listed = isinstance(messages, Iterable) and not isinstance(messages, (str, Mapping))
+    solution: list[Any] = list(messages) if listed else []
+    if not solution or not all(isinstance(message, Message) and message.role == "assistant" for message in solution):
+        raise ConfigError(
+            "an oracle gives a list of assistant messages, as call(...) and say(...) make them, got "
+            f"{(solution or messages)!r:.80} for task {task.id!r}"
+        )
+    return solution

@@ -21,6 +21,11 @@ def is_file_name(source: str | Path) -> bool:
     return str(source).endswith(FILE_SUFFIXES)
 
 
+def is_arrow(source: str | Path) -> bool:
+    """Whether the rows of a source come from Arrow, which fills in nulls: Parquet, and what is on the hub."""
+    return Path(source).suffix not in (".json", ".jsonl")
+
+
 def read_rows(source: str | Path, *, split: str = "train") -> Rows:
     """Read the rows of a data set one by one, each with its place ("FILE, line 3").
 

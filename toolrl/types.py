@@ -222,6 +222,11 @@ class Limits:
     reward_seconds: float = 600.0
 
     def __post_init__(self) -> None:
+        for name in ("turns", "tool_calls", "completion_tokens", "turn_tokens", "thinking_tokens"):
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int):
+                raise ValueError(f"Limits.{name} must be a whole number, got {_shown(getattr(self, name))}")
+        if isinstance(self.reward_seconds, bool) or not isinstance(self.reward_seconds, (int, float)):
+            raise ValueError(f"Limits.reward_seconds must be a number, got {_shown(self.reward_seconds)}")
         for name in ("turns", "completion_tokens", "turn_tokens", "reward_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Limits.{name} must be positive, got {getattr(self, name)!r}")

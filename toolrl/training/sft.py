@@ -23,7 +23,7 @@ from toolrl.chat import Renderer
 from toolrl.errors import ConfigError, UserError
 from toolrl.evaluation import terminal
 from toolrl.models import load_tokenizer
-from toolrl.rows import read_rows
+from toolrl.rows import is_arrow, read_rows
 from toolrl.training.callbacks import MetricsCallback
 from toolrl.training.card import write_card
 from toolrl.training.checkpoints import StampCallback, find_checkpoint, passed_over
@@ -153,7 +153,11 @@ def read_token_rows(sources: list[str], renderer: Renderer, max_length: int | No
         TaskError: A file or a row is broken.
         ConfigError: None is left.
     """
-    rows = [token_row(row, renderer, place) for source in sources for place, row in read_rows(source)]
+    rows = [
+        token_row(row, renderer, place, filled=is_arrow(source))
+        for source in sources
+        for place, row in read_rows(source)
+    ]
     kept = [row for row in rows if max_length is None or len(row.input_ids) <= max_length]
     longest = max((len(row.input_ids) for row in rows), default=0)
     if not kept:

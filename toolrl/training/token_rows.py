@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from toolrl.chat import Renderer
-from toolrl.chat.wire import from_wire
 from toolrl.errors import ConfigError, TaskError
+from toolrl.training.conversations import read_conversation
 from toolrl.types import Message
 
 IGNORED = -100  # what torch's cross entropy leaves out
@@ -33,7 +33,7 @@ class TokenRow:
     is_sampled: bool
 
 
-def token_row(row: Mapping[str, Any], renderer: Renderer, place: str = "the row") -> TokenRow:
+def token_row(row: Mapping[str, Any], renderer: Renderer, place: str = "the row", *, filled: bool = False) -> TokenRow:
     """Turn a demonstration into tokens.
 
     Args:
@@ -42,14 +42,14 @@ def token_row(row: Mapping[str, Any], renderer: Renderer, place: str = "the row"
             read as the same messages.
         renderer: Of the model that learns.
         place: Where the row is, for messages.
+        filled: Whether the row comes from Arrow; see `toolrl.training.conversations`.
 
     Raises:
         TaskError: It has no conversation with an assistant's turn, or a call that the model's dialect cannot write.
     """
     try:
-        messages = [from_wire(message) for message in row["messages"]]
-        tools = list(row.get("tools") or ())
-    except (KeyError, TypeError, ValueError) as error:
+        messages, tools = read_conversation(row, filled=filled)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise TaskError(f"{place}: not a conversation ({error!r}); toolrl demos writes such files") from None
     first = next((index for index, message in enumerate(messages) if message.role == "assistant"), 0)
     if first == 0:
