@@ -45,7 +45,8 @@ class Toolbox:
             for name, resource in entry.resources.items():
                 if resources.setdefault(name, resource) is not resource:
                     raise ConfigError(
-                        f"two tools have different resources under the name {name!r}; share one or rename a parameter"
+                        f"two tools have different resources under the name {name!r}; share one or rename a parameter "
+                        f"(each per_episode(...) is one: write shared = per_episode(...) once, and {name}=shared twice)"
                     )
 
     @property
