@@ -18,6 +18,7 @@ from toolrl.rewards.math_text import (
     parts_to_verify,
     prepare,
     readings,
+    without_spaces,
     without_steps,
 )
 from toolrl.rewards.math_words import SHARE, Beside, agree, as_words, beside, compare_literally, is_above_one
@@ -100,7 +101,7 @@ def _verify_one(answer: str, gold: str, verifier: MathVerifier | None) -> Verdic
     answer, gold = clean(answer), clean(gold)
     if not answer or not gold:
         return Verdict(False)
-    if answer == gold or "".join(canonical(answer).split()) == "".join(canonical(gold).split()):
+    if without_spaces(canonical(answer)) == without_spaces(canonical(gold)):
         return Verdict(True)
     if (words := as_words(gold)) is not None:
         return Verdict(as_words(answer, beside_words=True) == words)

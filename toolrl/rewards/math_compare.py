@@ -234,7 +234,7 @@ class _Comparison:
     def _rounds_to(self, decimal: Any, value: Any) -> bool:
         """Whether a decimal is what is left of a value that has more places."""
         places = self._places.get(decimal)
-        if places is None or value.is_integer or not value.is_real:
+        if places is None or decimal.is_integer or value.is_integer or not value.is_real:
             return False
         unit = sympy.Rational(1, 10**places)
         digits = len(str(abs(decimal) / unit))

@@ -51,7 +51,7 @@ def clean(text: str) -> str:
 
     Characters that have a name in LaTeX or ASCII get it. An answer that is no single one is empty.
     """
-    text = text.translate(_PLAIN)
+    text = re.sub(r"√\s*(\d+)", r"\\sqrt{\1}", text).translate(_PLAIN)
     text = " ".join(_raised.sub(lambda match: f"^{{{match[0].translate(_RAISED)}}}", text).split())
     before = None
     while text != before:
@@ -61,7 +61,7 @@ def clean(text: str) -> str:
         text = _emphasis.sub(r"\2", text)
         text = (unwrap(text) or "").strip()
         text = re.sub(r"(?:(?<!\.)\.|[,;]|(?<=\S)\\+|\\[,;:! ])$", "", text).rstrip()
-    return _without_dollars(text)
+    return _without_dollars(re.sub(r"^~(?=\s*[\d.$])", r"\\sim ", text))
 
 
 def prepare(text: str) -> str | None:
@@ -69,7 +69,7 @@ def prepare(text: str) -> str | None:
     if not text or len(text) > MAX_CHARACTERS or not _is_balanced(text):
         return None
     text = canonical(text)
-    if re.search(r"\d\s+\d|\d\s*\.\d*\.|\d\s*_|\.\s*\d*\s+\.", text) or "$" in text or text.count("|") % 2:
+    if re.search(r"\d\s+\d|\d\s*\.\d*\.|\d\s*['_]|\.\s*\d*\s+\.", text) or "$" in text or text.count("|") % 2:
         return None  # "3 4" is no formula, nor is 0.1.2, and a number with a base is not one of base 10
     if (
         _prose.search(text)
@@ -87,6 +87,11 @@ def readings(text: str) -> list[str]:
         return [text]
     number = text.replace(",", "." if text.startswith("0,") else "")
     return [number, text.replace(",", ", ")]
+
+
+def without_spaces(text: str) -> str:
+    """A text without spaces, but for those between two digits or two letters, which say something."""
+    return re.sub(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=[0-9]) (?=[A-Za-z])|(?<=[A-Za-z]) (?=[0-9])", "", text)
 
 
 def without_steps(gold: str) -> str:
@@ -114,6 +119,8 @@ def parts_to_verify(answer: str, gold: str) -> list[str] | None:
         return values if all(value.strip() for value in values) else None
     equations = [_sides(part) for part in re.split("[,;]", answer)]
     if all(len(equation) == 2 and _name.fullmatch(equation[0]) for equation in equations):
+        if gold.startswith("(") and not _without_brackets(gold):  # `x = 1, y = 2` for a point
+            return [f"({', '.join(equation[1] for equation in equations)})"]
         return [answer] if len({equation[0].strip() for equation in equations}) == 1 else None
     # `x = 1, 3`, `S = (1, 2)`, `(x, y) = (1, 2), (3, 4)`: one name in front of a list
     return [sides[1]] if len(sides) == 2 and _name.fullmatch(sides[0]) else None
@@ -121,8 +128,8 @@ def parts_to_verify(answer: str, gold: str) -> list[str] | None:
 
 def is_set_for_tuple(answer: str, gold: str) -> bool:
     r"""Whether a set `\{1,2\}` is given for a point or an interval `(1,2)`, or the other way round."""
-    kinds = [("{" if text.startswith(r"\{") else "(" if text[:1] in ("(", "[") else "") for text in (answer, gold)]
-    return "," in gold and set(kinds) == {"{", "("}
+    groups = [text[:2] if text.startswith("\\") else text[:1] for text in (answer, gold) if not _without_brackets(text)]
+    return "," in gold and len(groups) == 2 and groups.count(r"\{") == 1 and (groups[0] in "([" or groups[1] in "([")
 
 
 def _without_dollars(text: str) -> str:

@@ -63,7 +63,7 @@ _marked = re.compile(
     rf"(?P<unit>(?:{font.pattern}|{_circle})(?:{font.pattern}|{_circle}|\^\s*\{{?\s*-?[1-4]\s*\}}?|[\s/·*])*)",
     re.DOTALL,
 )
-_leading = re.compile(r"(?:US\s?)?(?:\\?\$|€|£|¥|₹|Rs\.?(?=\s?\d))\s*", re.IGNORECASE)
+_leading = re.compile(r"(?:US\s?)?(?:\\?\$|€|£|¥|₹|(?:Rs\.?|USD|EUR|GBP)(?=\s?\d))\s*", re.IGNORECASE)
 
 
 class Beside(NamedTuple):
@@ -122,7 +122,7 @@ def beside(text: str) -> Beside:
         and (rest[0].isdigit() or rest[0] in r".\{-")
     ):
         tail = beside(rest)
-        kind = _MONEY.get(money[0].strip().lower().replace("\\", "").replace("us", "").strip(" ."), "usd")
+        kind = _MONEY.get(money[0].strip().lower().replace("\\", "").strip(" ."), "usd")
         if (tail.measures in ("", kind, "usd") and not tail.words.strip(r" \$")) or tail.measures == kind:
             return Beside(tail.formula, kind, kind)
     match = _marked.fullmatch(text) or _trailing.fullmatch(plain.replace(r"\%", "%").replace(r"\$", "$"))
@@ -209,6 +209,12 @@ def compare_literally(answer: str, gold: str) -> bool | None:
     if times[0] and times[1]:
         halves = [(time[3] or "").lower() for time in times if time]
         return (int(times[0][1]), times[0][2]) == (int(times[1][1]), times[1][2]) and len({*halves} - {""}) < 2
+    if times[1] and ":" not in answer:  # it may be a ratio, too
+        return bool(
+            (match := _quotient.fullmatch(answer.replace(" ", "")))
+            and f":{match[2]}" == times[1][2]
+            and match[1] == times[1][1]
+        )
     shares = [re.sub(r"\s|\\[,;! ]|[{}]", "", font.sub(r"\1", text)).split(":") for text in (answer, gold)]
     if min(map(len, shares)) < 2 or not all(
         part.isascii() and part.isdigit() and len(part) < 20 for one in shares for part in one
@@ -220,6 +226,7 @@ def compare_literally(answer: str, gold: str) -> bool | None:
     return all(one * wanted_first == other * first for one, other in zip(others, wanted_others, strict=True))
 
 
+_quotient = re.compile(r"(?:\\[dt]?frac)?\{?(\d+)(?:\}\{|/)(\d+)\}?")
 _time = re.compile(r"(\d{1,2})((?::\d\d){1,2})\s*(?:([AaPp])\.?\s?[Mm]\.?)?")
 _BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _base = re.compile(
