@@ -41,6 +41,13 @@ ALL: tuple[AnswerForm, ...] = ("tag", "boxed", "hashes", "json")
         (r"\boxed{\boxed{4}}", "4"),
         (r"\boxed{4} that is \boxed{ 4 }", "4"),
         (r"\boxed{4} <answer>4</answer>" + "\n#### 4", "4"),
+        (r"<answer>32349</answer> \boxed{32,\!349}", "32349"),
+        (r"<answer>1,234,567</answer> $\boxed{1{,}234{,}567}$", "1,234,567"),
+        (r"<answer>1 234.5</answer> \boxed{1,234.5}", "1 234.5"),
+        (r"<answer>\frac{1}{2}</answer> \boxed{\dfrac{1}{2}}", r"\frac{1}{2}"),
+        ("<answer>18</answer>\n#### 18.", "18"),
+        (r"\fbox{4} and \framebox{4}", "4"),
+        ("##### Step\n#### 4", "4"),
     ],
 )
 def test_an_answer_is_found_in_each_of_its_forms(text: str, answer: str) -> None:
@@ -58,6 +65,9 @@ def test_an_answer_is_found_in_each_of_its_forms(text: str, answer: str) -> None
         r"<answer>\boxed{3} \boxed{4}</answer>",
         r"<answer>3, \boxed{4}</answer>",
         r"<answer>3</answer> \boxed{4}",
+        r"<answer>1,234</answer> \boxed{1.234}",
+        r"<answer>1, 2</answer> \boxed{12}",
+        r"<answer>12</answer> \boxed{1.2}",
         "#### 3\n#### 4",
         r"\boxed{3}" + "\n#### 4",
         '{"answer": ["3", "4"]}',

@@ -35,7 +35,15 @@ def value(score: Score) -> float:
         ("Anna Tavel (painter)", "anna tavel painter"),
         ("naïve Größe", "naïve größe"),
         ("the", "the"),
+        ("The.", "the"),
+        ("A.", "a"),
+        ("a, a!", "a a"),
         ("...", "..."),
+        ("“Émile”", "“émile”"),
+        ("E\u0301mile", "émile"),
+        ("東京。", "東京。"),
+        ("C++", "c"),
+        ("$5", "5"),
         ("", ""),
     ],
 )
@@ -78,6 +86,20 @@ def test_an_exact_match_has_f1_of_one_and_no_measure_leaves_its_range(answer: st
     assert squad_exact_match(answer, golds) == any(squad_exact_match(answer, gold) for gold in golds)
     if squad_exact_match(answer, golds):
         assert f1 == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "right"),
+    [
+        ("A.", "A", True), ("a", "A", True), ('"A"', "A", True), ("(A)", "A", True), ("The", "A", False),
+        ("an", "A", False), ("B", "A", False), ("the a", "A", False), (".", "A", False), ("...", ".", False),
+        ("Beyonce\u0301", "Beyonc\u00e9", True), ("Beyonce", "Beyonc\u00e9", False), ("the Who", "Who", True),
+        ("The The", "the the", True), ("The", "The The", False),
+    ],
+)  # fmt: skip
+def test_what_consists_of_articles_is_an_answer_of_its_own(answer: str, gold: str, right: bool) -> None:
+    assert squad_exact_match(answer, gold) == right
+    assert squad_exact_match(gold, answer) == right
 
 
 @pytest.mark.parametrize("answer", ["", " ", "\n"])

@@ -24,7 +24,7 @@ _named = re.compile(r"(?:\\?[A-Za-z]\w*(?:\([a-z]\))?)\s*=\s*(?=\\(?:f?boxed|fbo
 _PAIRS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 
 # What may separate the digits of a number, and does not change it.
-_spacing = re.compile(r"\\[!,;:> ]|\{,\}(?=\d{3})|[~\s$]|\\(?:left|right)(?![A-Za-z])|(?<=[a-z])(?<=\\[dt])(?=frac)")
+_spacing = re.compile(r"\\[!,;:> ]|\{,\}(?=\d{3})|[~\s$]|\\(?:left|right)(?![A-Za-z])|(?<=\\)[dt](?=frac)")
 _thousands = re.compile(r"\D{0,3}\d{1,3}(?:,\d{3})+(?:\.\d+)?\D{0,3}")
 
 

@@ -38,8 +38,18 @@ def shared_verifier() -> MathVerifier:
 def verify_math(answer: str, gold: Any, verifier: MathVerifier | None = None) -> Verdict:
     r"""Whether an answer is mathematically equal to the expected one.
 
-    Fractions, decimals, LaTeX variants, percent, thousands separators, degrees, sets, intervals, matrices and equations
-    such as `x = 4` are read. The whole answer has to be one formula. Answers that are words are compared as words.
+    Fractions, decimals, LaTeX variants, percent, thousands separators, sets, intervals, matrices, equations and
+    inequalities are read by math-verify's grammar, and compared exactly. The whole answer has to be one formula:
+    several answers, a derivation or a sentence are none, whatever they contain. What is a matter of judgement:
+
+    - A decimal stands for another value only as that value rounded, or cut, to six significant digits or more. A whole
+      number is compared exactly.
+    - A unit, currency or base that one of the two leaves out is taken from the other; where both have one they must
+      agree, known units after conversion. A unit of one letter without `\text` needs a space: `5m` is a product.
+    - Words beside a number are nouns (`18 years old`); with a number, a comparison or a negation among them it is none.
+    - `28\%` is 0.28, and 28 where the other one has no percent sign and is above 1.
+    - Lists and sets have no order, tuples and matrices have one; `1, 2` may stand for the point `(1, 2)`.
+    - Words are compared as words, their case aside. Letters are a product only where they make no word (`xy`, `abc`).
 
     Args:
         answer: The answer, without the tags or the box it stood in.
