@@ -137,6 +137,7 @@ class _Comparison:
         return gold.shape == answer.shape and self._in_order(list(gold), list(answer))
 
     def _same_collection(self, gold: Any, answer: Any) -> bool:
+        gold, answer = _union(gold), _union(answer)
         gold_ends, answer_ends = _ends(gold), _ends(answer)
         if isinstance(gold, sympy.Interval) and isinstance(answer, sympy.Interval):
             openness = [(one.left_open, one.right_open) for one in (gold, answer)]
@@ -288,6 +289,20 @@ def _listed(value: Any) -> list[Any]:
     if isinstance(value, sympy.FiniteSet):
         return list(getattr(value, "_unsorted_args", value.args))
     return [value]
+
+
+def _union(value: Any) -> Any:
+    """The set that `x < 1 or x > 2` describes; any other value as it is."""
+    parts = _listed(value)
+    if len(parts) < 2 or not all(
+        isinstance(one, Relational) and not isinstance(one, sympy.Eq | sympy.Ne) for one in parts
+    ):
+        return value
+    if len(value.free_symbols) != 1:
+        return value
+    sets = [_named(one).as_set() for one in parts]
+    are_apart = all(one.is_disjoint(other) for index, one in enumerate(sets) for other in sets[index + 1 :])
+    return sympy.Union(*sets) if are_apart else value  # otherwise both may have to hold
 
 
 def _ends(value: Any) -> list[Any] | None:
