@@ -9,6 +9,7 @@ Not of toolrl's imports: the script that loads this file has none.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -85,13 +86,20 @@ def equal(gold: str, answer: str) -> bool:
         return False
 
 
+@functools.lru_cache(maxsize=256)
+def _read(text: str, is_real: bool) -> tuple[Any, dict[sympy.Rational, int]]:
+    """A formula's value and the places of its decimals; an expected answer is compared with many."""
+    reader = Reader(is_real=is_real)
+    return reader.parse(text), reader.places
+
+
 class _Comparison:
     def __init__(self, gold: str, answer: str):
         is_real = not (should_treat_as_complex(gold) or should_treat_as_complex(answer))
-        gold_reader, answer_reader = Reader(is_real=is_real), Reader(is_real=is_real)
-        self._gold, self._answer = _with_i(gold_reader.parse(gold)), answer_reader.parse(answer)
-        self._answer = _in_the_same_case(self._gold, _with_i(self._answer))
-        self._places = {**answer_reader.places, **gold_reader.places}
+        (gold_value, gold_places), (answer_value, answer_places) = _read(gold, is_real), _read(answer, is_real)
+        self._gold = _with_i(gold_value)
+        self._answer = _in_the_same_case(self._gold, _with_i(answer_value))
+        self._places = {**answer_places, **gold_places}
 
     def verdict(self) -> bool:
         gold, answer = self._gold, self._answer
