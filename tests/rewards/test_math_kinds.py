@@ -48,6 +48,8 @@ KINDS: dict[str, list[tuple[str, list[str], list[str]]]] = {
         ("odd", [r"\text{odd}"], ["ddo"]),
         ("xy", ["yx", r"x \cdot y"], ["xx"]),
         (r"\text{e}", ["e"], ["2"]),
+        (r"\text{June 6}", ["June 6"], ["June 7", "6"]),
+        ("A, B", ["B, A", "A and B"], ["A", "A, C"]),
     ],
     "separators": [
         (
@@ -107,6 +109,8 @@ KINDS: dict[str, list[tuple[str, list[str], list[str]]]] = {
         ("x=4", ["x = 8/2 = 4", "4"], ["x = 3 = 4", "y = 4"]),
         ("z = 1 + 1 = 2", ["2", "z=2"], ["z = 3 + 3", "1"]),
         (r"F_n = \sum_{k=0}^{n-1} F_k", [r"F_n = \sum_{k=0}^{n-1} F_k"], [r"F_n = \sum_{k=0}^{n-2} F_k"]),
+        (r"(-\infty,2]\cup[5,\infty)", [r"x \le 2 \text{ or } x \ge 5"], [r"x < 2 \text{ or } x > 5"]),
+        (r"\mathbb{R}", [r"(-\infty,\infty)"], ["x > 1 and x < 5"]),
         ("2x > 4", ["x > 2", "2 < x"], ["x < 2", r"x \ge 2"]),
         ("x^2+y^2=4", ["y^2 = 4 - x^2"], ["x^2+y^2=2", "x^2-y^2=4"]),
     ],

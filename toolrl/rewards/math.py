@@ -9,7 +9,7 @@ from typing import Any
 
 from toolrl.rewards.economy import check_call_cost, with_call_cost
 from toolrl.rewards.extraction import AnswerForm, check_forms, find_answer
-from toolrl.rewards.math_latex import canonical
+from toolrl.rewards.math_latex import canonical, without_fonts
 from toolrl.rewards.math_pool import MathVerifier, Verdict
 from toolrl.rewards.math_text import (
     MAX_CHARACTERS,
@@ -111,7 +111,7 @@ def _verify_one(answer: str, gold: str, verifier: MathVerifier | None) -> Verdic
     answer, gold = clean(answer), clean(gold)
     if not answer or not gold:
         return Verdict(False)
-    if without_spaces(canonical(answer)) == without_spaces(canonical(gold)):
+    if any(without_spaces(spell(answer)) == without_spaces(spell(gold)) for spell in (canonical, without_fonts)):
         return Verdict(True)
     if (words := as_words(gold)) is not None:
         return Verdict(as_words(answer, beside_words=True) == words)

@@ -9,6 +9,7 @@ Not of toolrl's imports: the script that loads this file has none.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -85,13 +86,20 @@ def equal(gold: str, answer: str) -> bool:
         return False
 
 
+@functools.lru_cache(maxsize=256)
+def _read(text: str, is_real: bool) -> tuple[Any, dict[sympy.Rational, int]]:
+    """A formula's value and the places of its decimals; an expected answer is compared with many."""
+    reader = Reader(is_real=is_real)
+    return reader.parse(text), reader.places
+
+
 class _Comparison:
     def __init__(self, gold: str, answer: str):
         is_real = not (should_treat_as_complex(gold) or should_treat_as_complex(answer))
-        gold_reader, answer_reader = Reader(is_real=is_real), Reader(is_real=is_real)
-        self._gold, self._answer = _with_i(gold_reader.parse(gold)), answer_reader.parse(answer)
-        self._answer = _in_the_same_case(self._gold, _with_i(self._answer))
-        self._places = {**answer_reader.places, **gold_reader.places}
+        (gold_value, gold_places), (answer_value, answer_places) = _read(gold, is_real), _read(answer, is_real)
+        self._gold = _with_i(gold_value)
+        self._answer = _in_the_same_case(self._gold, _with_i(answer_value))
+        self._places = {**answer_places, **gold_places}
 
     def verdict(self) -> bool:
         gold, answer = self._gold, self._answer
@@ -137,6 +145,7 @@ class _Comparison:
         return gold.shape == answer.shape and self._in_order(list(gold), list(answer))
 
     def _same_collection(self, gold: Any, answer: Any) -> bool:
+        gold, answer = _union(gold), _union(answer)
         gold_ends, answer_ends = _ends(gold), _ends(answer)
         if isinstance(gold, sympy.Interval) and isinstance(answer, sympy.Interval):
             openness = [(one.left_open, one.right_open) for one in (gold, answer)]
@@ -288,6 +297,20 @@ def _listed(value: Any) -> list[Any]:
     if isinstance(value, sympy.FiniteSet):
         return list(getattr(value, "_unsorted_args", value.args))
     return [value]
+
+
+def _union(value: Any) -> Any:
+    """The set that `x < 1 or x > 2` describes; any other value as it is."""
+    parts = _listed(value)
+    if len(parts) < 2 or not all(
+        isinstance(one, Relational) and not isinstance(one, sympy.Eq | sympy.Ne) for one in parts
+    ):
+        return value
+    if len(value.free_symbols) != 1:
+        return value
+    sets = [_named(one).as_set() for one in parts]
+    are_apart = all(one.is_disjoint(other) for index, one in enumerate(sets) for other in sets[index + 1 :])
+    return sympy.Union(*sets) if are_apart else value  # otherwise both may have to hold
 
 
 def _ends(value: Any) -> list[Any] | None:

@@ -127,6 +127,11 @@ def canonical(text: str) -> str:
     return _member.sub("", text, count=1).strip() if _member.match(text) else text.strip()
 
 
+def without_fonts(text: str) -> str:
+    r"""A text without `\text{}` and its kin, in single spaces."""
+    return " ".join(font.sub(r" \1 ", text).split())
+
+
 def _plain_font(match: re.Match[str]) -> str:
     r"""`\mathrm{e}` is e, `\text{ and }` a comma, `\operatorname{arctan}` a function; other words stay marked."""
     inner = match[1]

@@ -16,6 +16,7 @@ SHARE = "share^1"
 """What a percentage measures."""
 
 _word = re.compile(r"[^\W\d_]['’.-]*(?:[^\W\d_]|['’.-](?=\w))*(?:[ ,]+[^\W\d_](?:[^\W\d_]|['’.-])*)*[!?]?")
+_choices = re.compile(r"[A-Z](?:\s*(?:,|&|and|,\s*and)\s*[A-Z])+")
 _choice = re.compile(r"\(?([A-Z])[.):]?")
 _FORMULAS = (
     "sqrt",
@@ -97,6 +98,8 @@ def as_words(text: str, *, beside_words: bool = False) -> str | None:
     plain = re.sub(r"\\[ ,;:~]|~", " ", plain).strip().strip("\"'").rstrip(".").strip()
     if choice := _choice.fullmatch(plain):
         return choice[1].casefold()
+    if _choices.fullmatch(plain):  # several are right, in any order
+        return " ".join(sorted(re.findall("[A-Z]", plain))).casefold()
     if not _word.fullmatch(plain) or plain in _FORMULAS or (len(plain) == 1 and not beside_words):
         return None
     if not is_marked and not beside_words and is_product(plain):
