@@ -81,7 +81,8 @@ class ExecResult:
         stderr: The same of descriptor 2.
         value: `repr` of the last statement if it is an expression; None if it is not, or is None.
         error: None if the code ran to its end.
-        seconds: Wall-clock time of the run, the start of a process not included.
+        seconds: Time of the run: wall-clock, less the start of a process and, where it can be told, what the machine
+            was busy with others.
         limits_hit: Limits that were met, as far as can be told: "seconds", "memory", "processes",
             "file_size", "disk", "output", "displays".
         displays: What the code showed, in order: `display(...)`, figures that it left open, and the last
@@ -115,7 +116,7 @@ class SandboxLimits:
     """What one sandbox may use.
 
     Attributes:
-        seconds: Wall-clock time of one run, unless `run` is given another.
+        seconds: Time of one run, unless `run` is given another; as `ExecResult.seconds` counts it.
         memory_mb: Address space of each process.
         processes: Processes and threads at one time, the interpreter itself included; of each session where
             that has a user namespace of its own, else of all together.

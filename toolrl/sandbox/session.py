@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from toolrl.errors import SandboxFault
@@ -27,6 +28,7 @@ from toolrl.sandbox.worker import report as captured
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0
 _FAREWELL_SECONDS = 0.25
+_BUSY_SECONDS = 60.0  # the most that a run gets in place of time in which the machine was busy with others
 _STREAM_SECONDS = 0.03  # between two looks at the output, if anybody listens
 _LIMIT_BEHIND_SIGNAL = {signal.SIGXCPU: "seconds", signal.SIGXFSZ: "file_size"}
 
@@ -71,6 +73,7 @@ class Connection:
         self._largest_message = (1 << 16) + 64 * limits.output_characters + (limits.display_mb << 20)
         self._ahead = bytearray()  # received already, of the next message
         self._process: int | None = None  # the worker's pidfd
+        self._schedstat: str | None = None
         self._busy, self._interrupts = threading.RLock(), threading.Lock()
         self._interrupted = False
         self.ended = self._ending = False
@@ -95,6 +98,13 @@ class Connection:
         self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
     ) -> ExecResult:
         started, result, name, reason = time.monotonic(), None, "SandboxDied", ""
+        waited = self._kept_waiting()
+
+        def elapsed() -> float:
+            """Time of the code's own; time in which it was ready to run and the machine busy with others is none."""
+            wall = time.monotonic() - started
+            return wall if wall < _STREAM_SECONDS else wall - max(0.0, self._kept_waiting() - waited)
+
         texts = {str(name): str(text) for name, text in environment.items()}  # subclasses of str are not marshalled
         request = marshal.dumps((self._runs, str(code), float(seconds), texts))
         relay = None
@@ -102,14 +112,14 @@ class Connection:
             relay = FileRelay(Relay(on_output, self._limits.output_characters), self._files[:2])
         try:
             try:
-                result = self._ask(request, started, started + seconds, relay)
+                result = self._ask(request, seconds, elapsed, relay)
             except TimeoutError:
                 name, reason = "TimeoutError", f"the code was stopped after {seconds:g} seconds"
             except (EOFError, OSError):
                 reason = "" if self._ends_by_itself() else "the process closed its channel"
             except (ValueError, LookupError, TypeError, RecursionError):
                 reason = "the process sent something that is no answer"
-            elapsed = time.monotonic() - started
+            took = elapsed()
             if relay is not None:
                 relay.read()
         except BaseException:
@@ -129,7 +139,7 @@ class Connection:
         if not reason and status < 0:
             reason = f"the process was ended by signal {-status} ({signal.strsignal(-status)})"
         reason = reason or f"the process ended itself with status {status}"
-        return died(name, reason, report["stdout"], report["stderr"], elapsed, (limit, *report["limits"]))
+        return died(name, reason, report["stdout"], report["stderr"], took, (limit, *report["limits"]))
 
     def _code_hid_the_end(self, report: Mapping[str, Any]) -> bool:
         """Whether the worker is long in dying, or the code may have killed who would have seen it die."""
@@ -236,7 +246,7 @@ class Connection:
         if not self._ready:
             raise SandboxFault(f"a sandbox did not start: {hello.get('fault') or report.get('fault') or 'no answer'}")
 
-    def _ask(self, request: bytes, began: float, deadline: float, relay: FileRelay | None) -> ExecResult:
+    def _ask(self, request: bytes, seconds: float, elapsed: Callable[[], float], relay: FileRelay | None) -> ExecResult:
         """Send code, and check the answer: the code can write to its socket too."""
         if self._ending:  # closed while it waited for its turn
             raise EOFError
@@ -245,11 +255,35 @@ class Connection:
         if self._interrupted:
             with self._interrupts:
                 self._tell_of_interrupt()
-        self._send(framed(request), deadline)
-        reply = self._receive(self._channel, deadline, tick=relay.read if relay else None)
+        last = time.monotonic() + seconds + _BUSY_SECONDS
+        self._send(framed(request), time.monotonic() + seconds)
+        while True:
+            left = min(seconds - elapsed(), last - time.monotonic())
+            if left <= 0:
+                raise TimeoutError
+            with contextlib.suppress(TimeoutError):
+                reply = self._receive(
+                    self._channel, time.monotonic() + max(left, 0.02), tick=relay.read if relay else None
+                )
+                break
         if reply["run"] != self._runs:
             raise ValueError("an answer to another question")
-        return result_of(reply, reply["stdout"], reply["stderr"], time.monotonic() - began, self._limits)
+        return result_of(reply, reply["stdout"], reply["stderr"], elapsed(), self._limits)
+
+    def _kept_waiting(self) -> float:
+        """For how many seconds so far the worker could not run for others; 0 where the kernel does not say."""
+        try:
+            if self._schedstat is None:
+                about = Path(f"/proc/self/fdinfo/{self._process}").read_text()
+                pid = next(line.split()[1] for line in about.splitlines() if line.startswith("Pid:"))
+                self._schedstat = f"/proc/{pid}/schedstat"
+            stat = os.open(self._schedstat, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return int(os.read(stat, 100).split()[1]) / 1e9
+            finally:
+                os.close(stat)
+        except (OSError, StopIteration, IndexError, ValueError):  # it is gone, or has no such number
+            return 0.0
 
     def _send(self, data: bytes, deadline: float) -> None:
         """Write to the channel; TimeoutError if the worker does not read, EOFError if it is gone."""
