@@ -190,3 +190,13 @@ def test_nothing_is_left_however_the_process_ends(tmp_path: Path, end: str) -> N
         time.sleep(0.2)
     remove_leftovers("vllm")
     assert not [path for path in Path(tempfile.gettempdir()).glob("toolrl-vllm-*") if f"-{process.pid}-" in path.name]
+
+
+def test_it_shows_progress_before_anybody_has_an_answer(policy: VLLMPolicy, model: PreTrainedModel) -> None:
+    seen = set()
+    with policy.generating():
+        future = policy.submit(PROMPTS[0], Sampling(max_tokens=1500))
+        while not future.done():
+            seen.add(policy.progress())
+            time.sleep(0.002)
+    assert len(seen) > 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -65,6 +66,16 @@ def test_samples_say_after_how_many_updates_they_were_drawn(policy: ColocatedVLL
 def test_submissions_belong_inside_generating(policy: ColocatedVLLMPolicy) -> None:
     with pytest.raises(ConfigError, match="generating"):
         policy.submit(PROMPTS[0], GREEDY)
+
+
+def test_it_shows_progress_before_anybody_has_an_answer(policy: ColocatedVLLMPolicy) -> None:
+    seen = set()
+    with policy.generating():
+        future = policy.submit(PROMPTS[0], Sampling(max_tokens=1500))
+        while not future.done():
+            seen.add(policy.progress())
+            time.sleep(0.002)
+    assert len(seen) > 3
 
 
 def test_what_fails_in_the_engine_is_a_fault(policy: ColocatedVLLMPolicy, monkeypatch: pytest.MonkeyPatch) -> None:

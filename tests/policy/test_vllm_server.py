@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -263,6 +264,19 @@ def test_a_server_that_is_down_at_the_start_is_one_clear_error() -> None:
     with pytest.raises(ConfigError, match="no server to ask"):
         VLLMServerPolicy([], stop_token_ids=STOPS)
     assert threading.active_count() == threads
+
+
+@with_servers
+def test_a_servers_metrics_tell_that_it_samples(policy: VLLMServerPolicy, model: PreTrainedModel) -> None:
+    def tokens() -> list[float]:
+        for server in policy._servers:
+            server._looked = -math.inf
+        return [policy._wait(server._progress())[1] for server in policy._servers]
+
+    before = tokens()
+    play(policy, PROMPTS, GREEDY)
+    time.sleep(0.5)
+    assert all(now > then for now, then in zip(tokens(), before, strict=True))
 
 
 class SlowServer(BaseHTTPRequestHandler):
