@@ -7,6 +7,7 @@ at; those that wait for a tool cost nothing. Follow `_play` to see one episode f
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import random
 import time
@@ -81,8 +82,10 @@ class RolloutEngine:
             on_trajectory: Called with each trajectory as it finishes, on the engine's thread, where all wait for it.
 
         Raises:
-            ConfigError: `policy_timeout_seconds` is no number of seconds.
+            ConfigError: `policy_timeout_seconds` is no number of seconds, or `on_trajectory` is async.
         """
+        if inspect.iscoroutinefunction(on_trajectory):
+            raise ConfigError(f"on_trajectory must be a plain function, got {on_trajectory!r}")
         if not policy_timeout_seconds > 0:
             raise ConfigError(f"policy_timeout_seconds must be positive, got {policy_timeout_seconds!r}")
         self.policy = policy

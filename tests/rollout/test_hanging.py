@@ -30,7 +30,7 @@ from toolrl import (
 )
 from toolrl.audit.playing import play_all
 from toolrl.env import run_sync
-from toolrl.errors import InfrastructureError
+from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.evaluation.regrade import regrade
 from toolrl.policy import ScriptedChatPolicy
 from toolrl.tools.resources import ResourceScope, per_run
@@ -208,6 +208,13 @@ def test_a_callback_that_raises_is_named_with_its_episode() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         play(quiz(lambda *_: 1.0), on_trajectory=lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
     assert "in on_trajectory, with episode '0'" in caught.value.__notes__
+
+
+def test_an_async_callback_is_refused_since_nobody_would_await_it() -> None:
+    async def announce(trajectory: Any) -> None: ...
+
+    with pytest.raises(ConfigError, match="on_trajectory must be a plain function, got <function .*announce"):
+        play(quiz(lambda *_: 1.0), on_trajectory=announce)
 
 
 # ---- resources

@@ -100,8 +100,8 @@ class ToolrlArguments:
     policy_timeout_seconds: float = field(
         default=POLICY_TIMEOUT_SECONDS,
         metadata={
-            "help": "A sampler that samples nothing for so long, for any episode, is a fault: they are retried, "
-            "then unscored. How long one turn takes, or waits in a queue, does not matter."
+            "help": "A sampler that samples nothing for so long, for any episode, is a fault: its episodes are "
+            "retried, then unscored. How long one turn takes, or waits in a queue, does not matter."
         },
     )
     sampler: str = field(
