@@ -64,5 +64,5 @@ def test_regrade_shows_what_changes_and_writes_it_elsewhere(run: Path, tmp_path:
     assert [trajectory.score.success for trajectory in again] == [True] * 6
     assert f"{again[0].id}: 0.0 -> {again[0].score.value} (right)" in " ".join(text.split())
     assert (run / "trajectories.jsonl").read_bytes() == before
-    with pytest.raises(ConfigError, match="exists; name another file"):
+    with pytest.raises(ConfigError, match="exists, and its episodes must not be mixed"):
         output("regrade", run, "--out", out)
