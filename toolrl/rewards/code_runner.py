@@ -137,14 +137,16 @@ class Program:
     """
 
     def __init__(self, prelude: str, code: str) -> None:
-        self.parts = [compile(part, "<candidate>", "exec", dont_inherit=True) for part in (prelude, code) if part]
+        self.parts = [compile(part, "<candidate>", "exec", dont_inherit=True) for part in (prelude, code)]
         self.names: dict[str, Any] | None = None
+        self.given: dict[str, Any] = {}  # the prelude's names
 
     def load(self, name: str = "solution") -> dict[str, Any]:
         """Execute it as a module of this name: one whose functions are called is not the main one. Its names."""
         self.module = sys.modules[name] = types.ModuleType(name)
         names = self.module.__dict__
         for part in self.parts:
+            self.given = dict(names)
             exec(part, names)
         return names
 
@@ -155,10 +157,10 @@ class Program:
             if self.names is None:
                 self.names = self.load()
             args, kwargs = decode(arguments)
-            found = self.names.get(function)
-            if found is None and "Solution" in self.names:
-                found = getattr(self.names["Solution"](), function)
+            found = getattr(self.names.get("Solution"), function, None) and getattr(self.names["Solution"](), function)
             if found is None:
+                found = self.names.get(function)
+            if found is None or found is self.given.get(function):
                 raise NameError(f"no function {function}")
             return found(*args, **kwargs)
 
@@ -338,7 +340,7 @@ class _Keeper:
         with contextlib.suppress(BaseException):  # each test will say why
             if loads:
                 self.program.names = self.program.load()
-            elif len(self.program.parts) > 1:
+            else:
                 exec(self.program.parts[0], {})
         threading = sys.modules.get("threading")
         if threading is not None and threading.active_count() > 1:
