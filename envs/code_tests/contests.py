@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolrl import TaskError
-from toolrl.rewards import CallTest, CodeSuite, CodeTest, Comparison, StdioTest
+from toolrl.rewards import AssertTest, CallTest, CodeSuite, CodeTest, Comparison, StdioTest, read_asserts
 from toolrl_envs.code_tests.problem import Problem, json_of, problem, reference, refuse_others
 
 # What LiveCodeBench's harness puts before each program (lcb_runner/evaluation/testing_util.py); starter code needs it.
@@ -37,6 +37,7 @@ _EXACT = Comparison(number_types=False, sequence_types=False)
 _NEAR = Comparison(tolerance=1e-6, number_types=False, sequence_types=False)
 _READS = "The program reads its input from standard input and prints its output."
 _PYTHON_3 = 3  # of CodeContests' languages
+_checked = re.compile(r"^check\((?:Solution\(\)\.)?(\w+)\)", re.MULTILINE)
 _integer = re.compile(r"-?\d+")
 
 
@@ -86,7 +87,9 @@ def code_contests(row: Mapping[str, Any]) -> Problem:
 def verl(row: Mapping[str, Any]) -> Problem:
     """Rows of PRIME (Eurus-2-RL-Data) and of DeepCoder as verl trains on them: the prompt is a conversation."""
     refuse_others(row, "")
-    tests = json_of(row["reward_model"]["ground_truth"], "reward_model.ground_truth")
+    tests = row["reward_model"]["ground_truth"]
+    for _ in range(2):  # some have been written twice
+        tests = json_of(tests, "reward_model.ground_truth")
     prompt = row["prompt"]
     if not isinstance(prompt, str):
         prompt = "\n\n".join(message["content"] for message in prompt if message["role"] == "user")
@@ -103,6 +106,7 @@ def deep_coder(row: Mapping[str, Any]) -> Problem:
         tests, solutions = info["test_cases"], row.get("gold_standard_solution")
     else:
         tests, solutions = _python_or_json(row["tests"], "tests"), row.get("solutions")
+        tests = json_of(tests, "tests")  # some have been written twice
     statement = row["problem"] if "problem" in row else row["prompt"]
     function = _function_name(row.get("metadata"))
     return _contest(row, row.get("problem_id"), statement, _tests(tests, function), solutions)
@@ -122,7 +126,7 @@ def _contest(
     parts = [statement.strip()]
     if starter.strip() and starter.strip() not in statement:
         parts.append(f"Begin with:\n{starter.rstrip()}")
-    elif isinstance(hidden[0], CallTest) and hidden[0].function not in statement:
+    elif isinstance(hidden[0], (AssertTest, CallTest)) and hidden[0].function not in statement:
         parts.append(f"Write it as the function `{hidden[0].function}`.")
     elif isinstance(hidden[0], StdioTest):
         parts.append(_READS)
@@ -135,7 +139,12 @@ def _function_name(metadata: Any) -> str:
 
 
 def _tests(tests: Any, function: str = "") -> list[CodeTest]:
-    """Tests as lists side by side, or as a list of tests."""
+    """Tests as lists side by side, as a list of tests, or as DeepCoder's from LeetCode: a function `check`."""
+    if isinstance(tests, dict) and set(tests) == {"functional"}:
+        called = _checked.search(tests["functional"])
+        if called is None:
+            raise TaskError("its tests check no function")
+        return read_asserts(tests["functional"], called[1])
     if isinstance(tests, dict):
         return _paired(tests)
     if not isinstance(tests, list) or not all(isinstance(test, dict) for test in tests):

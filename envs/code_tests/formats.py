@@ -21,6 +21,7 @@ def read_problem(row: Mapping[str, Any]) -> Problem:
     Raises:
         TaskError: It is of no known format, broken, or has tests that cannot be kept out of a program's reach.
     """
+    row = {name: value for name, value in row.items() if value is not None}  # which Arrow fills in
     for fields, reader in _READERS.items():
         if set(fields.split()) <= set(row):
             try:
@@ -66,6 +67,10 @@ def _function_of(row: Mapping[str, Any], asserts: Sequence[str]) -> str:
         raise TaskError(f"code is not Python: {error}") from None
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     function = called_function("\n".join(asserts), defined or None)
+    if any(isinstance(node, ast.ClassDef) and node.name == function for node in tree.body):
+        raise TaskError(
+            f"its tests use objects of the program's own class {function!r}, which cannot leave its process"
+        )
     if function is None:
         raise TaskError(f"no assertion calls a function: {asserts[:1]}")
     return function
@@ -80,6 +85,8 @@ def _human_eval(row: Mapping[str, Any]) -> Problem:
         tree = ast.parse(solution)
     except SyntaxError as error:
         raise TaskError(f"prompt and canonical_solution are not Python together: {error}") from None
+    if not any(isinstance(node, ast.FunctionDef) and node.name == function for node in tree.body):
+        raise TaskError(f"entry_point {function!r} is not defined in prompt and canonical_solution")
     above = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == function)]
     prelude = "\n".join(map(ast.unparse, above))
     test = without_numpy(row["test"]) if row.get("test") else from_inputs(row)

@@ -132,6 +132,13 @@ FORMATS: dict[str, tuple[dict[str, Any], str, list[type]]] = {
     "DeepCoder, functions": ({"problem": "Add.", "solutions": [ADD], "tests": json.dumps(FUNCTION_ROWS)}, ADD, [CallTest]),
     "DeepCoder, LiveCodeBench's": ({"problem": "Add.", "tests": json.dumps(LIVE_ROWS)}, ADD, [CallTest]),
     "DeepCoder, TACO's": ({"problem": "Add.", "solutions": [SUM], "tests": json.dumps(STDIN)}, SUM, [StdioTest] * 2),
+    "DeepCoder, LeetCode": (
+        {"problem": "Add.", "solutions": "class Solution:\n    def add(self, a, b):\n        return a + b",
+         "tests": {"functional": "def check(candidate):\n    assert candidate(a=1, b=2) == 3\n\ncheck(Solution().add)"}},
+        "class Solution:\n    def add(self, a, b):\n        return a + b", [CallTest],
+    ),
+    "DeepCoder, written twice": ({"problem": "Add.", "tests": json.dumps(json.dumps(STDIN))}, SUM, [StdioTest] * 2),
+    "MBPP among other sets": ({**MBPP_PLUS, "text": None, "entry_point": None, "input_output": None}, ADD, [CallTest, AssertTest]),
     "PrimeIntellect": (
         {"problem_id": "p1", "prompt": "Add.", "gold_standard_solution": f"```python\n{SUM}\n```",
          "verification_info": repr({"language": "python", "test_cases": ROWS})},
@@ -211,6 +218,13 @@ def test_names_and_limits_are_those_of_live_code_benchs_harness() -> None:
     assert grade(PROGRAM.replace("if n == 1 else", "if n == 9 else"), read_problem(LIVE).suite).passed
 
 
+def test_names_of_the_prelude_are_neither_the_answer_nor_in_its_way() -> None:
+    problem = read_problem({"problem": "?", "tests": CALLS})  # operator has a function `add`
+    assert passes(problem, ADD)
+    assert passes(problem, "class Solution:\n    def add(self, a, b): return a + b")
+    assert not passes(problem, "def other(a, b): return a + b")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -229,10 +243,13 @@ def test_names_and_limits_are_those_of_live_code_benchs_harness() -> None:
         ({"prompt": "?", "reward_model": {"ground_truth": "42"}}, "expected tests"),
         ({**MBPP_PLUS, "test": PLUS_TEST.replace("np.allclose", "np.isclose")}, "'np.isclose' of NumPy"),
         ({**INPUTS_ONLY, "task_id": "Mbpp/2"}, "have lost their types"),
-        ({**INPUTS_ONLY, "entry_point": "find_zero"}, "any zero is right"),
+        ({**INPUTS_ONLY, "entry_point": "find_zero", "prompt": "def find_zero(xs):\n"}, "any zero is right"),
         ({**KOD, "test": KOD["test"].replace("BASE = 1", "import pytest")}, "need pytest"),
         ({**MBPP, "test_setup_code": "def make(): return missing"}, "'missing', which nothing"),
         ({**MBPP, "test_list": ["assert half(len) == 2"] * 2}, "cannot be handed"),
+        ({**MBPP, "test_setup_code": "class T: pass\nroot = T()", "test_list": ["assert half(root) == 2"] * 2}, "cannot be handed"),
+        ({**HUMAN_EVAL, "entry_point": "other"}, "entry_point 'other' is not defined"),
+        ({**KOD, "solution": "class A: pass", "test": "def test_a():\n    assert A()"}, "own class 'A'"),
         ({**MBPP, "test_list": 7}, "another type"),
         ({"question": 7, "input_output": json.dumps(STDIN)}, "another type"),
     ],

@@ -134,6 +134,7 @@ def test_a_turn_has_what_room_there_is(ask: Callable[..., Reply]) -> None:
         ("<|begin_of_thought|>1<|end_of_thought|>2", "1", "2"),
         ("<|channel|>analysis<|message|>1<|end|><|start|>assistant<|channel|>final<|message|>2<|return|>", "1", "2"),
         ("analysis1assistantfinal2", "1", "2"),
+        ("<Think>1</THINK>2", "1", "2"),
         ("<think>1", "1", ""),
         ("<think></think>2", "", "2"),
         ("<think>1</think>a<think>3</think>b", "1\n\n3", "ab"),

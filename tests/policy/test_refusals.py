@@ -62,6 +62,7 @@ OTHER = [
     "Rate limit reached for gpt-4o in organization org on tokens per min (TPM): Limit 30000, Used 28000, Requested 5000.",
     "Request too large for model `llama` on tokens per minute (TPM): Limit 6000, Requested 7000, please reduce your message size",
     "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+    "The audio input is too long", "context deadline exceeded", "too many requests", "too many tools: 200 > 128",
     "The model is overloaded", "", "tool_calls must be followed by tool messages", "image is too large",
     "Invalid 'stop': array too long. Expected an array with maximum length 4",
 ]  # fmt: skip
@@ -110,6 +111,17 @@ def test_a_full_context_is_known_in_every_servers_words_and_not_tried_again(
     assert len(server.requests) == 1
     assert is_context_full(caught.value.body)
     assert room_left(caught.value.body) == room
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Conversation too long. Context size has been exceeded.", "Token limit exceeded: 9000 > 8192", "tokens exceed the model's limit",
+     "prompt exceeds max length", "Requested 9000 tokens but only 8192 fit in context", "the prompt is too large",
+     "Your request exceeded model token limit: 8192", "sequence length of 9000 exceeds 8192", "input tokens (9) > limit: exceeded"],
+)  # fmt: skip
+def test_words_of_servers_that_nobody_has_met_are_understood(text: str) -> None:
+    assert is_context_full(json.dumps({"error": {"message": text}}))
+    assert not is_context_full(text, 503)
 
 
 @pytest.mark.parametrize("text", OTHER)

@@ -50,8 +50,9 @@ PROGRAMS = {
     "ThreadPoolExecutor(2).submit(lambda: print(n + 1))",
     "processes": "import multiprocessing\ndef g(n): return n + 1\nif __name__ == '__main__':\n"
     "    with multiprocessing.Pool(1) as pool: print(pool.map(g, [int(input())])[0])",
-    "a child goes on printing": "import os, time\nprint(int(input()) + 1, flush=True)\nif os.fork() == 0:\n"
-    "    time.sleep(0.01)\n    while True:\n        print('noise', flush=True)\n        time.sleep(0.001)\nos._exit(0)",
+    "a child goes on printing": "import os, time\ntime.sleep(0.2)\nprint(int(input()) + 1, flush=True)\n"
+    "if os.fork() == 0:\n    time.sleep(0.15)\n    while True:\n        print('noise', flush=True)\n        time.sleep(0.001)\n"
+    "os._exit(0)",
     "a big stack": "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(1 << 26)\n"
     "def depth(n): return n and depth(n - 1) + 1\ndef main(): print(depth(20000) - 19999 + int(input()))\n"
     "t = threading.Thread(target=main)\nt.start()\nt.join()",

@@ -29,6 +29,7 @@ _MARKS = (
 _channel = re.compile(
     r"<\|channel\|>\s*(\w+)[^<]*<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)", re.DOTALL
 )
+_any_case = re.compile(r"</?(think|thinking|reasoning|thought)>", re.IGNORECASE)
 _without_marks = re.compile(r"analysis(.*?)assistantfinal(.*)", re.DOTALL)
 
 
@@ -97,11 +98,13 @@ def split_thinking(content: str) -> tuple[str, str]:
     """
     if "<|channel|>" in content:
         parts = _channel.findall(content)
-        thoughts = [text for channel, text in parts if channel != "final"]
-        return "\n\n".join(thoughts).strip(), "".join(text for channel, text in parts if channel == "final").strip()
+        unsaid = [text for channel, text in parts if channel != "final"]
+        return "\n\n".join(unsaid).strip(), "".join(text for channel, text in parts if channel == "final").strip()
     if leaked := _without_marks.fullmatch(content):
         return leaked[1].strip(), leaked[2].strip()
-    thoughts = []
+    thoughts: list[str] = []
+    marked = _any_case.sub(lambda mark: mark[0].lower(), content)
+    content = marked if len(marked) == len(content) else content
     for opening, closing in _MARKS:
         before, found, after = content.partition(closing)
         if found and opening not in before and not _is_quoted(before):

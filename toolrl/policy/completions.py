@@ -199,7 +199,7 @@ class ChatCompletions:
             if status not in (400, 422) or not self._habits.learn(body, sent, text):
                 break
         short = text[:500].strip()
-        if status >= 400 and is_context_full(text):
+        if status >= 400 and is_context_full(text, status):
             raise Refused(f"{self._name} has no room for the conversation ({status}: {short!r})", status, text[:10_000])
         if is_users_to_mend(status, text):
             raise ConfigError(
@@ -216,7 +216,9 @@ class ChatCompletions:
             raise TryAgain(f"what came is not JSON ({type(error).__name__}): {short[:200]!r}") from None
         if not isinstance(answer, dict):
             raise TryAgain(f"what came is no JSON object: {short[:200]!r}")
-        if not answer.get("choices") and is_context_full(text[:10_000]):  # an error with status 200, of some gateways
+        if not answer.get("choices") and is_context_full(
+            text[:10_000], 200
+        ):  # an error with status 200, of some gateways
             raise Refused(f"{self._name} has no room for the conversation: {short!r}", status, text[:10_000])
         self._count(answer)
         return Answered(read(answer), time.monotonic() - start)

@@ -77,7 +77,7 @@ class OpenAIPolicy:
             try:
                 answered = self._client.ask("a turn", limited, lambda answer: _read(answer, used))
             except Refused as refusal:
-                if not is_context_full(refusal.body):
+                if not is_context_full(refusal.body, refusal.status):
                     raise
                 # There may be room for a shorter turn. Some servers count no further than what would not fit.
                 room = room_left(refusal.body) or 0

@@ -22,13 +22,22 @@ _full = re.compile(
     r"|maximum (model|prompt|input|sequence|allowed( input)?) length|max_model_len|max_seq_len"
     r"|exceed(s|ed|ing)? (the )?(model'?s |maximum |available |allowed |configured )*"
     r"(context|input (length|token)|number of (input )?tokens)"
-    r"|exceeds (the )?maximum number of tokens|(prompt|input)( \([^)]*\))? (is )?too long|input length .{0,80}exceed"
+    r"|exceeds (the )?maximum number of tokens"
+    r"|(?<!audio )(?<!image )(?<!video )(prompt|input)( \([^)]*\))? (is )?too long|input length .{0,80}exceed"
     r"|too large for model with|too many (input |prompt )?tokens|prompt (length|token count) .{0,80}(exceed|limit)"
     r"|`?inputs`? tokens \+ `?max_new_tokens`? must be|`?inputs`? must have less than"
     r"|(tokens|length) exceeds? (the )?context|context the overflows|context length of only|context overflow"
     r"|(input|prompt|request|message)s?( \([^)]*\))? (is|are) longer than"
     r"|reduce the length of the (messages?|input|prompt)"
     r"|range of input length should be|上下文.{0,20}(超|长度)",
+    re.IGNORECASE,
+)
+_size = r"\b(context|prompts?|inputs?|conversation|messages|sequence|tokens?)\b"
+_over = r"(exceed|too (long|large|many)\b|(longer|larger|greater|more) than|overflow|(only|not) .{0,20}\bfit\b)"
+_too_long = re.compile(rf"{_size}.{{0,60}}{_over}|{_over}.{{0,60}}{_size}", re.IGNORECASE)
+# What else can be too long, and is another's to mend.
+_others = re.compile(
+    r"\b(image|audio|video|file|upload|deadline|timeout|time|requests|tool|tools|stop|completion|output|max_tokens)\b",
     re.IGNORECASE,
 )
 _rate = re.compile(r"rate.?limit|per.?minute|tokens per|\btpm\b|retry.?delay|retry in|try again in", re.IGNORECASE)
@@ -74,9 +83,18 @@ _LIMITS = ("max_tokens", "max_completion_tokens")
 _ROLES = ("system", "developer", "user")
 
 
-def is_context_full(text: str) -> bool:
-    """Whether a refusal says that the conversation is longer than the model's context."""
-    return bool(_full.search(text)) and not (_rate.search(text) and "context" not in text.lower())
+def is_context_full(text: str, status: int = 400) -> bool:
+    """Whether a refusal says that the conversation is longer than the model's context.
+
+    Args:
+        text: What the server says.
+        status: The HTTP status: of an error that may be the server's own, only well-known words are believed.
+    """
+    if _rate.search(text) and "context" not in text.lower():
+        return False
+    return bool(_full.search(text)) or bool(
+        status in (400, 413, 422) and _too_long.search(text) and not _others.search(text)
+    )
 
 
 def room_left(text: str) -> int | None:

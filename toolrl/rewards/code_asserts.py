@@ -38,8 +38,10 @@ def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "can
     except (SyntaxError, ValueError, RecursionError) as error:
         raise TaskError(f"tests that are not Python: {error}") from None
     check = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"), None)
+    if check is not None:
+        tree.body = [node for node in tree.body if not _calls_check(node)]
     body = tree.body if check is None else check.body
-    outside = [node for node in tree.body if node is not check and check is not None and not _calls_check(node)]
+    outside = [node for node in tree.body if node is not check and check is not None]
     around = "\n".join(filter(None, [setup, *map(ast.unparse, outside)]))
     known = _bound(before)
     missing = (_used(tree) | _used(before)) - _bound(tree) - known - {function, alias} - set(dir(builtins))
@@ -139,6 +141,13 @@ def _is_live(given: ast.expr, nodes: Sequence[ast.AST]) -> bool:
     if isinstance(given, ast.Lambda) or not isinstance(name, ast.Name):
         return isinstance(given, ast.Lambda)
     own = [node for node in nodes if getattr(node, "name", None) == name.id]
+    made = [
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name.id for t in node.targets)
+    ]
+    if any(isinstance(value, (ast.Call, ast.Lambda)) and _is_live(value, nodes) for value in made):
+        return True
     if isinstance(given, ast.Call):
         return any(isinstance(node, ast.ClassDef) for node in own)
     if any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for node in own):

@@ -7,11 +7,11 @@ import json
 import marshal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from toolrl.rewards import code_proxy, code_runner
+from toolrl.rewards import code_keeper, code_proxy, code_runner
 from toolrl.rewards.code_leftovers import leaves_nothing
 from toolrl.rewards.code_tests import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
 from toolrl.rewards.code_values import Comparison, near, same_output, same_value
@@ -69,6 +69,7 @@ class _Run:
     session: Session
     prelude: str
     code: str
+    shares_process: bool  # tests may follow each other in one
     seconds_left: float
     test_seconds: float
     compiled: bool
@@ -76,24 +77,18 @@ class _Run:
     kills: int = 0
     broken: str = ""  # why no test can pass any more
 
-    @cached_property
-    def shares_calls(self) -> bool:
-        """Whether calls may follow each other in one process."""
-        return leaves_nothing(self.code, self.prelude)
-
-    @cached_property
-    def shares_runs(self) -> bool:
-        """Whether runs of the whole program may."""
-        return leaves_nothing(self.code, self.prelude, is_run=True)
-
     def ask(self, call: str) -> tuple[dict[str, Any], ExecResult | None]:
         """The reply to one expression, and the run that it came from; {"error": ...} if there is none."""
         if self.broken or self.seconds_left <= 0:
             return {"error": self.broken or "out of time"}, None
         if not self.loaded:
-            helper = _helper(code_runner.__file__, self.compiled)
-            given = f"{self.prelude!r}, {self.code!r}, os.getcwd(), {not self.compiled}"
-            call = f"{helper}\n_candidate = Candidate({given})\n{call}"
+            helpers = [_helper(code_runner.__file__, self.compiled)]
+            given = f"{self.prelude!r}, {self.code!r}, os.getcwd()"
+            made = f"_candidate = Candidate({given})"
+            if not self.shares_process:
+                helpers.append(_helper(code_keeper.__file__, self.compiled))
+                made = f"_candidate = KeptCandidate({given}, {not self.compiled})"
+            call = "\n".join([*helpers, made, call])
         result = self.session.run(call, timeout_seconds=min(self.test_seconds, self.seconds_left))
         self.seconds_left -= result.seconds
         if result.error is not None:
@@ -168,8 +163,11 @@ def grade(
         LiveObjectsNeeded: An assertion cannot be graded.
     """
     with sandbox(_with_room(limits, suite)) as place:
-        run = _Run(place, suite.prelude, code, total_seconds, test_seconds, _is_ours(place))
-        outcomes = [_outcome(test, run, suite.comparison, sandbox) for test in (*suite.visible, *suite.hidden)]
+        tests = (*suite.visible, *suite.hidden)
+        kinds = {isinstance(test, StdioTest) for test in tests}
+        shared = all(leaves_nothing(code, suite.prelude, is_run=is_run) for is_run in kinds)
+        run = _Run(place, suite.prelude, code, shared, total_seconds, test_seconds, _is_ours(place))
+        outcomes = [_outcome(test, run, suite.comparison, sandbox) for test in tests]
     return Grading(outcomes[: len(suite.visible)], outcomes[len(suite.visible) :])
 
 
@@ -184,7 +182,7 @@ def _outcome(
 
 
 def _call(run: _Run, function: str, arguments: str, begins: bool = True, ends: bool = True) -> dict[str, Any]:
-    return run.ask(f"_candidate.call({function!r}, {arguments!r}, {run.shares_calls}, {begins}, {ends})")[0]
+    return run.ask(f"_candidate.call({function!r}, {arguments!r}, {begins}, {ends})")[0]
 
 
 def _failed(reply: dict[str, Any]) -> TestOutcome:
@@ -211,7 +209,7 @@ def _run_call(test: CallTest, run: _Run, comparison: Comparison) -> TestOutcome:
 
 
 def _run_program(test: StdioTest, run: _Run, comparison: Comparison) -> TestOutcome:
-    reply, result = run.ask(f"_candidate.run({test.stdin!r}, {run.shares_runs})")
+    reply, result = run.ask(f"_candidate.run({test.stdin!r})")
     if result is None or "error" in reply:
         return _failed(reply)
     if "output" in result.limits_hit:
