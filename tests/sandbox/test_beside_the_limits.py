@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,3 +127,49 @@ def test_who_is_killed_first_when_memory_runs_out_is_the_codes(zygote, sandbox):
     assert int(Path(f"/proc/{zygote._process.pid}/oom_score_adj").read_text()) == 500
     assert int(Path(f"/proc/{os.getpid()}/oom_score_adj").read_text()) < 500
     assert sandbox.run("open('/proc/self/oom_score_adj', 'w').write('0')").error.name in ("OSError", "PermissionError")
+
+
+SPIN = "while True: pass"
+COMPUTE_ON = {
+    "a thread": f"import threading\ndef spin():\n    {SPIN}\nthreading.Thread(target=spin, daemon=True).start()",
+    "a child that raises its limit": """
+import subprocess, sys
+raised = "import resource; limit = resource.RLIM_INFINITY; resource.setrlimit(0, (limit, limit))\\nwhile True: pass"
+child = subprocess.Popen([sys.executable, "-c", raised])""",
+    "a child that ignores its limit": f"""
+import os, signal
+if os.fork() == 0:
+    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+    {SPIN}""",
+    "children of children": """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+if os.fork() == 0:
+    while True:
+        end = time.monotonic() + 0.05
+        while time.monotonic() < end: pass
+        if os.fork(): os._exit(0)
+        os.setsid()""",
+}
+
+
+@pytest.mark.parametrize("name", COMPUTE_ON)
+def test_what_computes_on_after_its_run_is_ended(level, open_sandbox, name, eventually):
+    if name == "children of children" and level in ("no-userns", "none"):
+        pytest.skip("without namespaces nobody buries orphans while the session lives: there can be no more than 16")
+    sandbox = open_sandbox(seconds=0.3)
+    code = COMPUTE_ON[name]
+    assert sandbox.run(code, timeout_seconds=1).error is None
+    assert eventually(lambda: not sandbox._place.sessions[0].idle)
+    error = sandbox.run("1 + 1").error
+    assert error.name == "SandboxDied"
+    assert "computed on after a run" in error.value
+    assert sandbox.run("1 + 1").value == "2"
+
+
+def test_what_waits_after_its_run_is_left_alone(open_sandbox):
+    sandbox = open_sandbox(seconds=0.3)
+    code = "import subprocess, threading, time\nsleeper = subprocess.Popen(['sleep', '60'])\n"
+    assert sandbox.run(f"{code}threading.Thread(target=time.sleep, args=(60,), daemon=True).start()").error is None
+    time.sleep(4)
+    assert sandbox.run("sleeper.poll() is None, threading.active_count()").value == "(True, 2)"

@@ -18,12 +18,13 @@ from typing import Any
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits
+from toolrl.sandbox.idlers import computing, parent_of, process_behind, watch
 from toolrl.sandbox.launcher import Zygote, let_go_in_forks
 from toolrl.sandbox.outcome import died, result_of
 from toolrl.sandbox.plumbing import HEADER, framed, new_files
 from toolrl.sandbox.pool import runs
 from toolrl.sandbox.relay import FileRelay, Relay
-from toolrl.sandbox.worker import report as captured
+from toolrl.sandbox.worker import CORES, report as captured
 
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0
@@ -75,7 +76,8 @@ class Connection:
         self._process: int | None = None  # the worker's pidfd
         self._schedstat: str | None = None
         self._busy, self._interrupts = threading.RLock(), threading.Lock()
-        self._interrupted = False
+        self._interrupted = self._overran = False
+        self._computed, self._may_compute = 0.0, limits.seconds  # seconds between two runs
         self.ended = self._ending = False
         let_go_in_forks(self)
 
@@ -92,6 +94,7 @@ class Connection:
             try:
                 return self._run(code, seconds, environment, on_output)
             finally:
+                self._computed, self._may_compute = 0.0, seconds
                 leave()
 
     def _run(
@@ -138,6 +141,11 @@ class Connection:
         limit = "seconds" if name == "TimeoutError" else _LIMIT_BEHIND_SIGNAL.get(-status, "")
         if not reason and status < 0:
             reason = f"the process was ended by signal {-status} ({signal.strsignal(-status)})"
+        if self._overran:
+            reason, limit = (
+                "its threads and children computed on after a run, for longer than that could have",
+                "seconds",
+            )
         reason = reason or f"the process ended itself with status {status}"
         return died(name, reason, report["stdout"], report["stderr"], took, (limit, *report["limits"]))
 
@@ -151,8 +159,29 @@ class Connection:
         ... but a limit on CPU time, which the code would have had to lower, or the want of memory that it has used up
         itself. Without namespaces it can send the signal.
         """
+        if self._overran:
+            return True
         its_share = self._limits.memory_mb << 9  # half of what it may use, in kB
         return report.get("lowered_its_limit", True) or report["grown_kb"] >= its_share
+
+    def look_after(self, seconds: float) -> None:
+        """Called every so many seconds: end the session if, between two runs, it computes longer than a run could."""
+        if not self._busy.acquire(blocking=False):
+            return
+        try:
+            if self.ended or self._process is None:
+                return
+            pid = process_behind(self._process)
+            if not self._zygote.active.holds["namespaces"]:
+                pid = parent_of(pid)  # the guard, which orphans fall to
+            self._computed += seconds * computing(pid)
+            if self._computed > self._may_compute * CORES + 1:
+                self._overran = True
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        except OSError:  # it has ended
+            pass
+        finally:
+            self._busy.release()
 
     def _ends_by_itself(self) -> bool:
         """Whether the worker's end is reported without our asking for it; soon, if it is already on its way out."""
@@ -241,6 +270,8 @@ class Connection:
                 if not hello:  # it comes with the descriptors, from before system calls were taken away
                     hello = self._receive(self._channel, time.monotonic() + _START_SECONDS)
             self._ready = "ready" in hello
+            if self._ready:
+                watch.add(self)
         finally:
             report = {} if self._ready else self.end()
         if not self._ready:

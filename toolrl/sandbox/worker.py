@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from toolrl.sandbox.execution import Runner
 from toolrl.sandbox.plumbing import HEADER, cut, joined, send_message
 
-_CORES = os.cpu_count() or 1
+CORES = os.cpu_count() or 1
 
 
 def prepare() -> Runner:
@@ -104,7 +104,7 @@ def report(outputs: Sequence[int], limits: dict, outcome: dict | None = None) ->
 
 def _limit_cpu(seconds: float) -> None:
     """Let threads and children that outlive the run burn no more than the run itself could have."""
-    allowed = math.ceil(time.process_time() + seconds * _CORES + 1)
+    allowed = math.ceil(time.process_time() + seconds * CORES + 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
     if hard != resource.RLIM_INFINITY:
         allowed = min(allowed, hard)
