@@ -63,6 +63,7 @@ class GuestFiles:
 
     def move(self, path: str, target: str) -> dict[str, Any]:
         """Rename; the entry under its new name."""
+        self.stat(path)  # before folders are made for it
         with self._place_of(path) as (folder, name), self._place_of(target, create=True) as (place, given):
             os.rename(name, given, src_dir_fd=folder, dst_dir_fd=place)
             return self._entry(place, given, shown(target))
