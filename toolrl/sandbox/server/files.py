@@ -107,7 +107,7 @@ class GuestFiles:
         }
         if stat.S_ISLNK(found.st_mode):
             target = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(name, dir_fd=folder)))
-            entry |= {"symlinkTarget": _text(target), "isSymlink": True}
+            entry["symlinkTarget"] = _text(target)
             with contextlib.suppress(OSError, ValueError), self._files.folder_of(inside(target)) as (place, last):
                 entry["type"] = f"FILE_TYPE_{_kind(os.lstat(last, dir_fd=place).st_mode)}"
         return entry
