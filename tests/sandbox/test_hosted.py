@@ -75,7 +75,7 @@ def test_links_are_shown_and_not_followed(remote: Any) -> None:
     )
     assert remote.run_code(code).error is None
     info = remote.files.get_info("d/to_f")
-    assert (info.symlink_target, info.type.value) == ("/home/user/d/f", "symlink")
+    assert (info.symlink_target, info.type.value) == ("/home/user/d/f", "file")
     assert remote.files.get_info("out").symlink_target == "/etc"
     for path in ("out/passwd", "/etc/passwd", "../../etc/passwd", "/home/user/../x", "/"):
         for ask in (remote.files.list, remote.files.get_info, remote.files.read, remote.files.make_dir):
@@ -83,6 +83,12 @@ def test_links_are_shown_and_not_followed(remote: Any) -> None:
                 ask(path)
     remote.files.remove("out")
     assert not remote.files.exists("out")
+
+
+def test_moving_what_is_not_there_makes_no_folders(remote: Any) -> None:
+    with pytest.raises(e2b_code_interpreter.FileNotFoundException, match="'nothing' does not exist"):
+        remote.files.rename("nothing", "new/place")
+    assert not remote.files.exists("new")
 
 
 def test_a_name_that_is_no_text_does_not_spoil_a_listing(remote: Any) -> None:
@@ -203,8 +209,6 @@ def test_another_language_is_refused_by_its_name(remote: Any) -> None:
     with pytest.raises(Exception, match="no kernel for 'bash': only python"):
         remote.run_code("echo", language="bash")
     assert remote.run_code("1", language="Python").text == "1"
-    with pytest.raises(Exception, match="commands and terminals are not served here"):
-        remote.commands.run("ls")
 
 
 @pytest.mark.parametrize(
@@ -226,8 +230,15 @@ def test_a_string_is_shown_without_its_quotes(remote: Any, code: str, text: str 
 def test_lists_and_dicts_come_as_json_too(remote: Any) -> None:
     assert remote.run_code("{'a': [1, 2.5, None, True]}").results[0].json == {"a": [1, 2.5, None, True]}
     assert remote.run_code("[1, {2}]").results[0].json is None
+    assert remote.run_code("[float('nan'), 1]").results[0].json == [None, 1]
     execution = remote.run_code("x = []; x.append(x); x")
     assert (execution.error, execution.text) == (None, "[[...]]")
+
+
+def test_what_is_too_large_to_be_shown_is_told(remote: Any) -> None:
+    execution = remote.run_code("display({'text/plain': 'x' * (10 << 20)}, raw=True); display(1)")
+    assert [result.text for result in execution.results] == ["1"]
+    assert "left out" in execution.logs.stderr[0]
 
 
 def test_data_frames_and_images_come_in_e2bs_forms() -> None:

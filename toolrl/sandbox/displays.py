@@ -128,10 +128,12 @@ class Displays:
     def _show(self, bundle: dict[str, str], is_result: bool, place: str | None = None) -> None:
         shown = {"data": bundle, "is_result": is_result}
         earlier = self._places.get(place) if place is not None else None
-        self._size += len(json.dumps(shown)) - (len(json.dumps(earlier)) if earlier else 0)
-        if self._size > self._limit:
+        size = self._size + len(json.dumps(shown)) - (len(json.dumps(earlier)) if earlier else 0)
+        if size > self._limit:
             self._overflowed = True
-        elif earlier is not None:
+            return
+        self._size = size
+        if earlier is not None:
             earlier.update(shown)
         else:
             self._shown.append(shown)

@@ -63,6 +63,7 @@ class GuestFiles:
 
     def move(self, path: str, target: str) -> dict[str, Any]:
         """Rename; the entry under its new name."""
+        self.stat(path)  # before folders are made for it
         with self._place_of(path) as (folder, name), self._place_of(target, create=True) as (place, given):
             os.rename(name, given, src_dir_fd=folder, dst_dir_fd=place)
             return self._entry(place, given, shown(target))
@@ -106,7 +107,7 @@ class GuestFiles:
         }
         if stat.S_ISLNK(found.st_mode):
             target = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(name, dir_fd=folder)))
-            entry |= {"symlinkTarget": _text(target), "isSymlink": True}
+            entry["symlinkTarget"] = _text(target)
             with contextlib.suppress(OSError, ValueError), self._files.folder_of(inside(target)) as (place, last):
                 entry["type"] = f"FILE_TYPE_{_kind(os.lstat(last, dir_fd=place).st_mode)}"
         return entry

@@ -15,6 +15,7 @@ from toolrl.sandbox.server.prelude import PRELUDE
 from toolrl.serving import Threads
 
 _LOOK_SECONDS = 0.5  # how late a sandbox may be ended
+_FIRST_COMMAND = 100_000  # no number that a process has in there
 _OPENED_AT_ONCE = 16  # sandboxes that are made or ended
 _AT_ONCE = 4  # requests for the files or contexts of one sandbox; the next wait for their turn
 
@@ -92,6 +93,8 @@ class HostedSandbox:
         self.sandbox = LocalSandbox(settings.limits, packages=settings.packages)
         self.files = GuestFiles(self.sandbox)
         first = Context(self.sandbox.new_session(), HOME)
+        self._commands: dict[int, tuple[Context, list[str]]] = {}
+        self._last_command = _FIRST_COMMAND
         self._contexts, self._default_id = {first.id: first}, first.id
         self._lock = threading.Lock()
 
@@ -125,6 +128,26 @@ class HostedSandbox:
         with self._lock:
             self._contexts.pop(context.id, None)
         context.session.close()
+
+    def add_command(self, context: Context, command: list[str]) -> int:
+        """Count a command among those that run; its number."""
+        with self._lock:
+            self._last_command += 1
+            self._commands[self._last_command] = context, command
+            return self._last_command
+
+    def running_commands(self) -> dict[int, list[str]]:
+        """The commands that run, by their numbers."""
+        with self._lock:
+            return {number: command for number, (_, command) in self._commands.items()}
+
+    def end_command(self, number: int) -> bool:
+        """End a command and all that it has started; whether it ran."""
+        with self._lock:
+            context, _ = self._commands.pop(number, (None, None))
+        if context is not None:
+            context.session.close()
+        return context is not None
 
 
 class Hosting:

@@ -39,6 +39,8 @@ def result_messages(result: ExecResult, executions: int, code: str) -> Iterator[
     """
     for shown in result.displays:
         yield _result(shown)
+    if "displays" in result.limits_hit:
+        yield {"type": "stderr", "text": "(some of what was to be shown is too large, and left out)\n", "timestamp": ""}
     if result.value is not None and not any(shown.is_result for shown in result.displays):
         yield _result(Display({"text/plain": result.value}, is_result=True))
     if result.error is not None:
@@ -117,6 +119,6 @@ def _unquoted(text: str) -> str:
 def _parsed(text: str) -> object:
     """What the code calls JSON; text, if it is none."""
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=lambda _: None)  # NaN is no JSON elsewhere
     except (ValueError, RecursionError):
         return text

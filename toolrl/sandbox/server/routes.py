@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import check_environment
+from toolrl.sandbox.server import commands
 from toolrl.sandbox.server.file_routes import FOLDERS, read_file, write_files
 from toolrl.sandbox.server.files import HOME, FileError
 from toolrl.sandbox.server.hosting import Context, HostedSandbox, Hosting
@@ -34,7 +35,6 @@ _RPC_CODES = {
     501: "unimplemented",
     507: "resource_exhausted",
 }
-_NO_COMMANDS = "commands and terminals are not served here; run Python's subprocess with run_code"
 
 OfHosting = Callable[[Request, Hosting], Awaitable[Response]]
 OfSandbox = Callable[[Request, HostedSandbox], Awaitable[Response]]
@@ -90,7 +90,10 @@ def routes(hosting: Hosting) -> list[Route]:
         inner("GET", "/files", read_file),
         inner("POST", "/files", write_files),
         *(inner("POST", f"/filesystem.Filesystem/{name}", FOLDERS[name], is_rpc=True) for name in FOLDERS),
-        inner("POST", "/process.Process/{method}", _no_commands, is_rpc=True),
+        inner("POST", "/process.Process/Start", commands.start, is_rpc=True),
+        inner("POST", "/process.Process/List", commands.processes, is_rpc=True),
+        inner("POST", "/process.Process/SendSignal", commands.signal, is_rpc=True),
+        inner("POST", "/process.Process/{method}", commands.not_served, is_rpc=True),
     ]
 
 
@@ -309,7 +312,3 @@ async def _execute(request: Request, hosted: HostedSandbox) -> Response:
     except ValueError as error:
         raise Refusal(400, str(error)) from error
     return ExecutionResponse(hosted, context, body.code, environment)
-
-
-async def _no_commands(request: Request, hosted: HostedSandbox) -> Response:
-    raise Refusal(501, _NO_COMMANDS)

@@ -39,8 +39,10 @@ class ExecutionResponse(StreamingResponse):
         environment: Variables that hold for this run.
     """
 
+    media_type = "application/x-ndjson"
+
     def __init__(self, hosted: HostedSandbox, context: Context, code: str, environment: Mapping[str, str]) -> None:
-        super().__init__(self._lines(), media_type="application/x-ndjson")
+        super().__init__(self._lines())
         self._hosted, self._context, self._code, self._environment = hosted, context, code, environment
         self._loop = asyncio.get_running_loop()
         self._messages: asyncio.Queue[dict[str, Any] | ExecResult | Cut | None] = asyncio.Queue()
@@ -62,16 +64,18 @@ class ExecutionResponse(StreamingResponse):
             try:
                 message = await asyncio.wait_for(self._messages.get(), _KEEPALIVE_SECONDS)
             except TimeoutError:
-                yield encoded({"type": "keepalive"})
-                continue
-            if message is None:
-                yield encoded({"type": "end_of_execution"})
-                return
+                message = {"type": "keepalive"}
             if isinstance(message, Cut):
                 raise message
-            parts = [message] if isinstance(message, dict) else result_messages(message, self._number, self._code)
-            for part in parts:
-                yield encoded(part)
+            for part in self._parts({"type": "end_of_execution"} if message is None else message):
+                yield part
+            if message is None:
+                return
+
+    def _parts(self, message: dict[str, Any] | ExecResult) -> list[bytes]:
+        """A message as it travels."""
+        messages = [message] if isinstance(message, dict) else result_messages(message, self._number, self._code)
+        return [encoded(one) for one in messages]
 
     def _abandon(self) -> None:
         with self._lock:
