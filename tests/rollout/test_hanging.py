@@ -213,7 +213,7 @@ def test_a_callback_that_raises_is_named_with_its_episode() -> None:
 def test_an_async_callback_is_refused_since_nobody_would_await_it() -> None:
     async def announce(trajectory: Any) -> None: ...
 
-    with pytest.raises(ConfigError, match="on_trajectory must be a plain function, got <function .*announce"):
+    with pytest.raises(ConfigError, match=r"on_trajectory must be a plain function, got <function .*announce"):
         play(quiz(lambda *_: 1.0), on_trajectory=announce)
 
 
