@@ -121,9 +121,12 @@ class Runner:
         if value is None or _is_silent(code, last):
             return None
         shown = self._displays.show_result(value)
-        if all(namespace.get(name, last) is last for name, last in zip(_VALUES, self._values, strict=False)):
-            self._values = [value, *self._values[:2]]  # unless the code uses the names for something else
-            namespace.update(zip(_VALUES, self._values, strict=False))
+        for name, earlier in zip(_VALUES, self._values):  # noqa: B905
+            if namespace.get(name, earlier) is not earlier:
+                break  # the code uses the name for something else
+        else:
+            self._values = [value, *self._values[:2]]
+            namespace.update(zip(_VALUES, self._values))  # noqa: B905
         return shown
 
     def _evaluate(self, tree: ast.Module | ast.Expression, filename: str, namespace: dict[str, Any]) -> Any:
@@ -170,6 +173,8 @@ class Runner:
 
 def _dedented(code: str) -> str:
     """A cell without the indentation of its first line."""
+    if not code[:1].isspace():
+        return code
     start = len(code) - len(code.lstrip())
     indent = code[code.rfind("\n", 0, start) + 1 : start]
     return "".join(line.removeprefix(indent) for line in code.splitlines(keepends=True)) if indent.strip("\n") else code
@@ -193,12 +198,16 @@ def _describe(error: BaseException, of_libraries: tuple[str, ...]) -> list[str]:
     """
     name = type(error).__name__
     try:
-        reports = [traceback.TracebackException.from_exception(error, compact=True)]
+        first = error.__traceback__
+        while first is not None and first.tb_frame.f_code.co_filename in _OURS:
+            first = first.tb_next
+        reports = [traceback.TracebackException(type(error), error, first, lookup_lines=False, compact=True)]
         for item in reports:  # grows: causes and groups come after
             item.stack[:] = [frame for frame in item.stack if not _is_foreign(frame.filename, of_libraries)]
             reports += filter(None, (item.__cause__, item.__context__, *(item.exceptions or ())))
         lines = "".join(reports[0].format())
-        lines = lines.replace(f'File "{os.getcwd()}/', 'File "')  # whose name differs from run to run
+        if 'File "/' in lines:
+            lines = lines.replace(f'File "{os.getcwd()}/', 'File "')  # whose name differs from run to run
         return [name, _NUMBERED.sub("<tool>", str(error)), _NUMBERED.sub("<tool>", lines)]
     except Exception:  # noqa: BLE001  an exception that cannot even be printed, or no memory left to do it
         return [name, "(no message)", f"{name}: (no message)"]

@@ -165,18 +165,17 @@ def parsed(code: str, filename: str) -> ast.Module:
         if name in ("time", "capture"):
             return parsed(f"{code[: len(code) - len(head)]}\n{body}", filename)
         return ast.parse(f"__magic__({line!r}, {body!r})", filename)
-    lines = code.split("\n")
-    for _ in lines:
+    while True:
         try:
-            return ast.parse("\n".join(lines), filename)
+            return ast.parse(code, filename)
         except SyntaxError as error:
-            number = (error.lineno or 0) - 1
+            lines, number = code.split("\n"), (error.lineno or 0) - 1
             text = lines[number] if 0 <= number < len(lines) else ""
             found = re.fullmatch(r"(\s*(\w+\s*=\s*)?)([!%].*)", text)
             if found is None:
                 raise
             lines[number] = f"{found[1]}__magic__({found[3]!r}, None, {bool(found[2])})"
-    return ast.parse("\n".join(lines), filename)
+            code = "\n".join(lines)
 
 
 def magic(line: str, body: str | None, is_wanted: bool, namespace: dict[str, Any]) -> Any:

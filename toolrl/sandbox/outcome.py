@@ -29,7 +29,11 @@ def result_of(
     """
     value, error, most = outcome["value"], outcome["error"], limits.output_characters + _NOTE
     displays = tuple(_display(shown) for shown in outcome["displays"])
-    if sum(len(mime) + len(text) for shown in displays for mime, text in shown.data.items()) > limits.display_mb << 20:
+    if (
+        displays
+        and sum(len(mime) + len(text) for shown in displays for mime, text in shown.data.items())
+        > limits.display_mb << 20
+    ):
         raise ValueError("more is shown than may be")
     return ExecResult(
         _text(stdout, most),

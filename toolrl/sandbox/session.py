@@ -30,6 +30,7 @@ _START_SECONDS = 60.0
 _END_SECONDS = 10.0
 _FAREWELL_SECONDS = 0.25
 _BUSY_SECONDS = 60.0  # the most that a run gets in place of time in which the machine was busy with others
+_UNREAD_SECONDS = 0.1  # of runs after which the kernel is asked anew how long a worker has waited
 _STREAM_SECONDS = 0.03  # between two looks at the output, if anybody listens
 _LIMIT_BEHIND_SIGNAL = {signal.SIGXCPU: "seconds", signal.SIGXFSZ: "file_size"}
 
@@ -75,6 +76,10 @@ class Connection:
         self._ahead = bytearray()  # received already, of the next message
         self._process: int | None = None  # the worker's pidfd
         self._schedstat: str | None = None
+        self._waited, self._unread = (
+            0.0,
+            -time.monotonic(),
+        )  # what `_kept_waiting` said; time since
         self._busy, self._interrupts = threading.RLock(), threading.Lock()
         self._interrupted = self._overran = False
         self._computed, self._may_compute = 0.0, limits.seconds  # seconds between two runs
@@ -100,13 +105,15 @@ class Connection:
     def _run(
         self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
     ) -> ExecResult:
-        started, result, name, reason = time.monotonic(), None, "SandboxDied", ""
-        waited = self._kept_waiting()
+        result, name, reason = None, "SandboxDied", ""
+        if self._unread > _UNREAD_SECONDS:
+            self._waited, self._unread = self._kept_waiting(), 0.0
+        started = time.monotonic()
 
         def elapsed() -> float:
             """Time of the code's own; time in which it was ready to run and the machine busy with others is none."""
             wall = time.monotonic() - started
-            return wall if wall < _STREAM_SECONDS else wall - max(0.0, self._kept_waiting() - waited)
+            return wall if wall < _STREAM_SECONDS else wall - max(0.0, self._kept_waiting() - self._waited)
 
         texts = {str(name): str(text) for name, text in environment.items()}  # subclasses of str are not marshalled
         request = marshal.dumps((self._runs, str(code), float(seconds), texts))
@@ -122,7 +129,8 @@ class Connection:
                 reason = "" if self._ends_by_itself() else "the process closed its channel"
             except (ValueError, LookupError, TypeError, RecursionError):
                 reason = "the process sent something that is no answer"
-            took = elapsed()
+            took = result.seconds if result else elapsed()
+            self._unread += took
             if relay is not None:
                 relay.read()
         except BaseException:
@@ -271,6 +279,7 @@ class Connection:
                     hello = self._receive(self._channel, time.monotonic() + _START_SECONDS)
             self._ready = "ready" in hello
             if self._ready:
+                self._unread += time.monotonic()
                 watch.add(self)
         finally:
             report = {} if self._ready else self.end()
@@ -286,17 +295,19 @@ class Connection:
         if self._interrupted:
             with self._interrupts:
                 self._tell_of_interrupt()
-        last = time.monotonic() + seconds + _BUSY_SECONDS
-        self._send(framed(request), time.monotonic() + seconds)
-        while True:
-            left = min(seconds - elapsed(), last - time.monotonic())
-            if left <= 0:
-                raise TimeoutError
-            with contextlib.suppress(TimeoutError):
-                reply = self._receive(
-                    self._channel, time.monotonic() + max(left, 0.02), tick=relay.read if relay else None
-                )
-                break
+        deadline = time.monotonic() + seconds
+        last = deadline + _BUSY_SECONDS
+        self._send(framed(request), deadline)
+        reply = None
+        while reply is None:
+            try:
+                reply = self._receive(self._channel, deadline, tick=relay.read if relay else None)
+            except TimeoutError:
+                now = time.monotonic()
+                left = min(seconds - elapsed(), last - now)
+                if left <= 0:
+                    raise
+                deadline = now + max(left, 0.02)
         if reply["run"] != self._runs:
             raise ValueError("an answer to another question")
         return result_of(reply, reply["stdout"], reply["stderr"], elapsed(), self._limits)

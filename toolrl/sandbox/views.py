@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from toolrl.sandbox.isolation import NEWNS, NEWUSER, call, unshare_beside, write
 
@@ -50,19 +50,21 @@ def _unshare_mounts() -> None:
     call("mount", b"none", b"/", None, 0x44000, None)
 
 
-def share_view(directory: str, texts: Mapping[str, str]) -> int:
+def share_view(directory: str, texts: Callable[[str], Mapping[str, str]]) -> tuple[int, str | None]:
     """See all files read-only from here on, as every session will; and no terminals, which can be written to even so.
 
     Args:
         directory: A folder of ours.
-        texts: What files of the machine are seen to hold, by path.
+        texts: Given where sessions work, what files of the machine are seen to hold, by path.
 
     Returns:
-        A descriptor of /proc as it was: for `enter_private_view`, which needs to write there.
+        A descriptor of /proc as it was: for `enter_private_view`, which needs to write there. And /home/user, if
+        sessions can work there and need not in `directory`.
     """
     processes = os.open("/proc", os.O_PATH)
     _unshare_mounts()
-    for path, text in texts.items():
+    home = _share_home()
+    for path, text in texts(home or directory).items():
         if os.path.isfile(path):
             ours = f"{directory}/text"
             with open(ours, "w") as file:
@@ -72,10 +74,10 @@ def share_view(directory: str, texts: Mapping[str, str]) -> int:
     _make_read_only(_AT_FDCWD, "/", _RECURSIVE)
     if os.path.isdir("/dev/pts"):
         _mount("tmpfs", "/dev/pts", "size=64k,mode=555")
-    return processes
+    return processes, home
 
 
-def share_home() -> str | None:
+def _share_home() -> str | None:
     """Make room at /home/user, where code of notebooks looks for its files; what else is in /home stays.
 
     Returns:
@@ -100,7 +102,6 @@ def share_home() -> str | None:
         for name, target in links.items():
             os.symlink(target, f"/home/{name}")
         os.mkdir(HOME)
-        _make_read_only(_AT_FDCWD, "/home", 0)
     except OSError:
         call("umount2", b"/home", 2)  # MNT_DETACH
         return None
@@ -156,7 +157,7 @@ def _mount_files(directory: str, limits: dict, bindings: list[Binding], kept: Se
     below = [path for path in (directory, *kept) if path.startswith("/tmp/")]
     files = limits["files"] + len(bindings) + 4 + sum(path.count("/") - 1 for path in below)  # what we make counts
     _mount("tmpfs", directory, f"size={limits['disk_mb']}m,nr_inodes={files},mode=700", _NOSUID | _NODEV)
-    for name in ("files", "tmp", "layer"):
+    for name in ("files", "tmp", *(["layer"] if bindings else [])):
         os.mkdir(f"{directory}/{name}", 0o700)
     own, temporary, *still = (_tree(path) for path in (f"{directory}/files", f"{directory}/tmp", *kept))
     trees = [_layer(*source, f"{directory}/layer") for source in sources]

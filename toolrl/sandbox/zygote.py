@@ -73,8 +73,7 @@ def main() -> None:
         zygote.kept = [path for path in python if path.startswith("/tmp/")]
         isolation.share_namespaces(directory, uid)
         isolation.become_first_process(lambda: plumbing.remove_tree(directory))
-        zygote.processes = views.share_view(directory, _names(directory))
-        zygote.home = views.share_home()
+        zygote.processes, zygote.home = views.share_view(directory, _names)
         readable += [(os.open(path, os.O_PATH), landlock.READ_FILE) for path in _names("") if os.path.exists(path)]
     else:
         zygote.libraries = _reachable(libraries)
