@@ -64,6 +64,13 @@ def test_a_passing_failure_is_tried_again(client: Callable[..., ChatCompletions]
         assert usage.amounts()["model_retries"] == 1
 
 
+def test_half_of_a_surrogate_pair_ends_no_run(client: Callable[..., ChatCompletions]) -> None:
+    with serving(says("hello")) as server:
+        request = {"messages": [{"role": "user", "content": "caf\u00e9 \ud83d!"}]}
+        assert client(server).ask("a turn", request, content).value == "hello"
+        assert server.requests[0]["messages"][0]["content"] == "caf\u00e9 ?!"
+
+
 def test_a_server_is_left_alone_for_as_long_as_it_asks(client: Callable[..., ChatCompletions]) -> None:
     with serving(Answer(status=429, headers={"Retry-After": "3600"}), says("hello")) as server:
         with pytest.raises(PolicyFault, match="it asked for 3600 s"):

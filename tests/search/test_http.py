@@ -62,6 +62,12 @@ def test_the_client_finds_what_the_retriever_behind_finds(client):
         client.search("red", 0)
 
 
+def test_half_of_a_surrogate_pair_ends_no_run(client):
+    assert [document.title for document in client.search("\ud83d apple", 1)] == ["Apple"]
+    with pytest.raises(NotReadable):
+        client.read("\ud83d")
+
+
 def test_the_protocol_is_that_of_search_r1(server):
     body = {"queries": ["apple"], "topk": 1, "return_scores": True}
     (result,) = post(server, "/retrieve", body).json()["result"]

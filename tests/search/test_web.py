@@ -113,6 +113,15 @@ def test_results_in_blocked_domains_are_dropped_with_their_subdomains(server):
     assert documents[0].score == 1.0
 
 
+@pytest.mark.parametrize(
+    ("query", "asked"), [("\ud83dcats\0 dogs", "cats dogs"), ("cat " * 9999, ("cat " * 125)), ("\udfff\0", None)]
+)
+def test_a_query_that_no_engine_takes_is_no_fault(server, query, asked):
+    answer(server, pages.nothing("x"))
+    assert search(query) == []
+    assert [parse_qs(request.body.decode())["q"] for request in server.requests] == ([[asked]] if asked else [])
+
+
 def test_no_question_is_no_request(server):
     assert search(" \n") == []
     assert server.requests == []

@@ -227,8 +227,11 @@ class ChatCompletions:
         """Status, Retry-After and body of one response, bounded in time and size."""
         deadline = time.monotonic() + self.endpoint.timeout_seconds
         content = bytearray()
+        # Half of a surrogate pair, which some other model has written or an API has cut, is no text.
+        request = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        kind = {"Content-Type": "application/json"}
         try:
-            with self._client.stream("POST", self.url, json=body) as response:
+            with self._client.stream("POST", self.url, content=request, headers=kind) as response:
                 for chunk in response.iter_bytes():
                     content += chunk
                     if len(content) > self.endpoint.max_response_bytes:

@@ -43,7 +43,7 @@ def _enter_namespaces(directory: str, uid: int | None) -> None:
 
 
 def _enter_view(directory: str) -> None:
-    processes = views.share_view(directory, {})
+    processes, _ = views.share_view(directory, lambda home: {})
     limits = {"disk_mb": 1, "files": 1}
     found = os.stat("/usr")
     bindings = [("/usr", "bound", [found.st_dev, found.st_ino])]
@@ -52,14 +52,14 @@ def _enter_view(directory: str) -> None:
 
 
 def _in_a_child(attempt: Callable[[], object], fork: Callable[[], int] = os.fork) -> None:
-    """Make an attempt in a process that is gone afterwards; its OSError is raised here."""
+    """Make an attempt in a process that is gone afterwards; its error is raised here, as an OSError."""
     reader, writer = os.pipe()
     pid = fork()
     if pid == 0:
         try:
             attempt()
-        except OSError as error:
-            os.write(writer, str(error).encode())
+        except BaseException as error:  # noqa: BLE001  a trial that ends in any other way has not succeeded either
+            os.write(writer, (str(error) or repr(error)).encode())
         finally:
             os._exit(0)
     os.close(writer)

@@ -12,6 +12,7 @@ from toolrl.errors import ConfigError, RetrieverFault
 from toolrl.search.base import Document, NotReadable, Retriever, check_k
 from toolrl.search.politeness import Politeness, PolitenessSettings, TryAgain, retry_after_seconds
 
+_JSON = {"Content-Type": "application/json"}
 _LIMITED = (202, 408, 425, 429)
 # The server is one's own: no limit of the rate, and as many at a time as its threads take.
 _OWN_SERVER = PolitenessSettings(requests_per_second=None, max_concurrent=64)
@@ -79,8 +80,10 @@ class HTTPRetriever(Retriever):
         return self._politeness.call(f"{self._url}{path}", lambda: self._request(path, body))
 
     def _request(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        # A model can write half of a surrogate pair, which is no text.
+        content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         try:
-            response = self._client.post(self._url + path, json=body)
+            response = self._client.post(self._url + path, content=content, headers=_JSON)
         except httpx.TransportError as error:
             raise TryAgain(f"{type(error).__name__}: {error}") from error
         if response.status_code in _LIMITED or response.status_code >= 500:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from toolrl.search.politeness import Politeness, PolitenessSettings
 
 if TYPE_CHECKING:
     from toolrl.search.ddgs_engine import WatchedEngine
+
+_LONGEST_QUERY = 500  # characters; DuckDuckGo takes no more
 
 
 class WebRetriever(Retriever):
@@ -87,7 +90,9 @@ class WebRetriever(Retriever):
     def search(self, query: str, k: int) -> list[Document]:
         """Ask the engines; see `Retriever.search`."""
         check_k(k)
-        query = " ".join(query.split())
+        # What no engine takes is the query's fault, not the engine's: it is left out.
+        text = (" " if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in query)
+        query = " ".join("".join(text).split())[:_LONGEST_QUERY]
         if not query:
             return []
         faults = []
