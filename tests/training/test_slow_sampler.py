@@ -15,13 +15,13 @@ from toolrl.training import GRPORun
 
 def test_a_sampler_that_is_slow_costs_no_episode_its_score(grpo_run: Callable[..., GRPORun]) -> None:
     run = grpo_run(
-        None, {"num_generations": 2, "per_device_train_batch_size": 2}, policy_timeout_seconds=3.0, max_turn_tokens=40
+        None, {"num_generations": 2, "per_device_train_batch_size": 2}, policy_timeout_seconds=1.0, max_turn_tokens=16
     )
     model = run._base_model()
-    model.register_forward_pre_hook(lambda module, *_: None if module.training else time.sleep(0.1))
+    model.register_forward_pre_hook(lambda module, *_: None if module.training else time.sleep(0.3))
     run.trainer.train()
     spent = [sum(turn.generation_seconds for turn in trajectory.turns) for trajectory in run.last_batch]
-    assert max(spent) > 3.0
+    assert max(spent) > 1.0
     assert all(trajectory.score.value is not None for trajectory in run.last_batch)
     assert {trajectory.stop for trajectory in run.last_batch} <= {
         StopReason.ANSWER,
