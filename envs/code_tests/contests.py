@@ -74,11 +74,13 @@ def code_contests(row: Mapping[str, Any]) -> Problem:
     for name in ("input_file", "output_file"):
         if row.get(name):
             raise TaskError(f"programs of this row use the file {row[name]!r} ({name}), not standard input and output")
+    columns = {
+        name: _columns(row.get(name)) for name in ("public_tests", "private_tests", "generated_tests", "solutions")
+    }
+    solutions = columns.pop("solutions")
     visible, *hidden = (
-        _paired({"inputs": (row.get(name) or {}).get("input", ()), "outputs": (row.get(name) or {}).get("output", ())})
-        for name in ("public_tests", "private_tests", "generated_tests")
+        _paired({"inputs": tests.get("input", ()), "outputs": tests.get("output", ())}) for tests in columns.values()
     )
-    solutions = row.get("solutions") or {}
     known = zip(solutions.get("language", ()), solutions.get("solution", ()), strict=False)
     python = [text for language, text in known if language in (_PYTHON_3, "PYTHON3")]
     return _contest(row, row["name"], row["description"], [*hidden[0], *hidden[1]], python, visible)
@@ -131,6 +133,13 @@ def _contest(
     elif isinstance(hidden[0], StdioTest):
         parts.append(_READS)
     return problem(row, id, "\n\n".join(parts), CodeSuite(hidden, visible, _NEAR, PRELUDE), reference(solutions))
+
+
+def _columns(records: Any) -> Mapping[str, Any]:
+    """Records as lists side by side: exports have them one by one."""
+    if not isinstance(records, list):
+        return records or {}
+    return {name: [record[name] for record in records] for name in (records[0] if records else ())}
 
 
 def _function_name(metadata: Any) -> str:

@@ -185,6 +185,12 @@ def test_public_tests_of_code_contests_are_visible() -> None:
     problem = read_problem(CONTEST)
     assert problem.suite.visible == (StdioTest("1 2\n", "3\n"),)
     assert problem.solution.startswith("print(sum")
+    one_by_one = {
+        name: [dict(zip(value, record, strict=True)) for record in zip(*value.values(), strict=True)]
+        for name, value in CONTEST.items()
+        if isinstance(value, dict) and "seconds" not in value
+    }
+    assert read_problem({**CONTEST, **one_by_one}) == problem
 
 
 def test_a_list_around_every_output_is_taken_off() -> None:

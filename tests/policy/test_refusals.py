@@ -53,11 +53,13 @@ FULL: dict[str, tuple[int, Any, int | None]] = {
     "Fireworks": (400, {"error": {"message": "The prompt is too long: 9000, model maximum context length: 8191"}}, None),
     "Cohere": (400, {"message": "too many tokens: total number of tokens in the prompt cannot exceed 4081"}, None),
     "Bedrock": (400, {"message": "Input is too long for requested model."}, None),
+    "vLLM 0.4": (400, {"message": "max_tokens must be at least 1, got -50.", "type": "BadRequestError"}, None),
     "DashScope": (400, {"error": {"message": "Range of input length should be [1, 30720]"}}, None),
     "Copilot": (400, {"error": {"message": "prompt token count of 200000 exceeds the limit of 128000"}}, None),
     "a gateway's 200": (200, {"error": {"message": "This endpoint's maximum context length is 8192 tokens.", "code": 400}}, None),
 }  # fmt: skip
 OTHER = [
+    "too many images in the prompt: at most 1 may be provided",
     "max_tokens is too large: 20000. This model supports at most 16384 completion tokens, whereas you provided 20000.",
     "Rate limit reached for gpt-4o in organization org on tokens per min (TPM): Limit 30000, Used 28000, Requested 5000.",
     "Request too large for model `llama` on tokens per minute (TPM): Limit 6000, Requested 7000, please reduce your message size",

@@ -28,13 +28,16 @@ RIGHT = {
         "Answer: C\nAnswer: C",
         "A) Rome\nB) Oslo\nC) Paris\nThe answer is C", "The answer is C, not option B", "Answer: C (not B)",
         "Réponse : C", "Antwort: C", "Respuesta: C", "答案：C", "答案是C。", "答え：C", "정답: C",
+        "答案为C", "故选：C。", "The answer is ‘C’.", "<b>C</b>", '{"answer": "C"}', r"\textbf{(C)}\ 45", "(C)45",
+        "Answer: C. Actually, it is the only one left.",
     ],
     "A": [
         "A", "a", "A.", "(a)", "Answer: A", "Answer: **A**", "The answer is A.", "the answer is a",
         "The answer is a.",
         "The answer is A because it is.", "Answer: A\nThat is it.", "The answer is A, clearly.", r"\boxed{A}",
         "Option A",
-        "The answer is A and not B.", "The correct answer is A) Paris",
+        "The answer is A and not B.", "The correct answer is A) Paris", "Option A is right. Option B is wrong.",
+        "So, A is the correct answer.", "Option B is wrong, option A is correct", "A is correct.",
     ],
 }  # fmt: skip
 NONE = [
@@ -50,7 +53,10 @@ NONE = [
     "The answer is not A", "The answer isn't A", "Not A", "The answer is not option B.",
     "the answer is A, no: answer: B",
     "Answer: C\nAnswer: D", "A) Rome\nB) Paris", r"\boxed{A} or \boxed{B}",
-    "Option A is right. Option B is wrong.",
+    "Option C is wrong.", "Option C isn't right", "Option D is not it", "C is not the answer",
+    "If C is right, so is it",
+    "Answer: C, no wait, D", "Answer: C. Actually, D.", "The answer is A-bomb", "Answer: e^x", "Answer: d/dx",
+    "Answer: b^2", "Answer: e = mc^2", "A is right, but B is correct",
     "The options are bad", "Answers: A and B", "The answer could be anything",
 ]  # fmt: skip
 

@@ -183,6 +183,7 @@ def test_a_message_without_a_single_program_is_no_answer(text: str | None) -> No
         "- ```python\n  x = 1\n  ```",
         "\t```python\n\tx = 1\n\t```",
         "```python\r\nx = 1\r\n```\r\n",
+        "Code: ```python\nx = 1\n```",
         "```python\nx = 1",
         "```python\nx = 1```",
         "```json\n{}\n```\n```\nx = 1\n```",

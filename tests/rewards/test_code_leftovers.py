@@ -43,9 +43,6 @@ PROGRAMS = {
     "an exit handler prints": "import atexit\nn = int(input())\natexit.register(print, n + 1)",
     "a thread prints": "import threading, time\ndef work():\n    n = int(input())\n    time.sleep(0.02)\n    print(n + 1)\n"
     "threading.Thread(target=work).start()",
-    "a thread goes on printing": "import threading, time\ndef work():\n    while True:\n        time.sleep(0.001)\n"
-    "        print(len('noise'))\nprint(int(input()) + 1, flush=True)\nimport os\n"
-    "t = threading.Thread(target=work, daemon=True)\nt.start()\nos._exit(0)",
     "a pool left open": "from concurrent.futures import ThreadPoolExecutor\nn = int(input())\n"
     "ThreadPoolExecutor(2).submit(lambda: print(n + 1))",
     "processes": "import multiprocessing\ndef g(n): return n + 1\nif __name__ == '__main__':\n"
@@ -66,6 +63,7 @@ PROGRAMS = {
     "asyncio": "import asyncio\nasync def main(): print(int(input()) + 1)\nasyncio.run(main())",
     "modules changed": "import math\nn = math.floor(int(input()))\nmath.floor = len\nprint(n + 1)",
     "modules removed": "import sys, json\nprint(json.loads(input()) + 1)\nsys.modules.clear()",
+    "builtins as a module": "\ufeffn = int(input())\n__builtins__.print(n + 1)\n__builtins__.print = None",
     "an import of __main__": "import __main__\nx = 1\nprint(int(input()) + __main__.x)",
     "a dataclass": "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n"
     "    n: int\nprint(A(int(input())).n + 1)",

@@ -149,6 +149,7 @@ def test_an_answer_stays_inside_its_quotes_whatever_it_says(
         '{"reason": "two\nlines", "score": 0.5}',
         '{"score": 0.5}\n{"score": 0.5}',
         'It weighs {1, 2} and {"a": 1}. {"score": 0.5}',
+        r'{"reason": "\(x\) is \frac{1}{2} of \underline{\alpha}", "score": 0.5}',
         'Hm, {"score": 1}? No.</think>{"score": 0.5}',
         '[THINK]{"score": 1}[/THINK]{"score": 0.5}',
         '<|channel|>analysis<|message|>{"score": 1}<|end|><|start|>assistant<|channel|>final<|message|>{"score": 0.5}',

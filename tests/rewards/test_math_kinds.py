@@ -42,6 +42,24 @@ KINDS: dict[str, list[tuple[str, list[str], list[str]]]] = {
         ("-1.5", [r"-1\frac{1}{2}"], [r"-\frac{1}{2}"]),
         ("512", ["2**3**2", "2^{3^2}"], ["(2^3)^2"]),
     ],
+    "letters": [
+        ("y-x", ["-x+y", "y - x"], ["x-y", "y-x-x"]),
+        ("a-b-c", ["a-c-b", "-b-c+a"], ["a-b+c"]),
+        (r"\log_2 3", [r"\log_{2}{3}", r"\frac{\ln 3}{\ln 2}", r"\log_23", r"\log_2(3)"], [r"\log_3 2", r"\log 23"]),
+        (r"\vec v", [r"\vec{v}"], [r"\vec{w}"]),
+        (r"1 \pmod 3", [r"1 \pmod{3}"], [r"1 \pmod 5", r"2 \pmod 3"]),
+        ("B", [r"\textbf{(B)}\ 42", "B) 42", r"\text{(B) } \frac12", r"(\text{B})"], ["A", "AB", "A) B", "B or C"]),
+    ],
+    "both signs": [
+        (r"\frac{1+\sqrt5}{2}, \frac{1-\sqrt5}{2}", [r"\frac{1 \pm \sqrt{5}}{2}"], [r"\frac{1\pm\sqrt{3}}{2}"]),
+        (r"x=\frac{-b\pm\sqrt{3}}{2}", [r"\frac{-b-\sqrt3}{2}, \frac{-b+\sqrt3}{2}"], [r"\frac{-b+\sqrt3}{2}"]),
+        ("(2,1), (2,-1)", [r"(2, \pm 1)"], [r"(\pm 2, 1)", "(2,1)"]),
+    ],
+    "names": [
+        ("2, 3", ["x_1 = 2, x_2 = 3", r"x_{1}=3 \text{ and } x_{2}=2"], ["a=2, b=3", "x_1=2, x_2=4"]),
+        ("5", ["5 = x", r"\therefore x = 5", "'5'", r"\color{red}{5}"], ["5 = 6", "x = 6"]),
+        (r"\$1.50", ["150 cents", "1.50 dollars"], ["1.50 cents", "150 dollars"]),
+    ],
     "words": [
         (r"\text{odd}", ["odd", "Odd.", r"\textbf{odd}"], ["ddo", "even", r"\text{ddo}"]),
         ("no", ["No", r"\text{no}"], ["on", "yes"]),

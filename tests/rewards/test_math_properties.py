@@ -43,7 +43,7 @@ def matrix(rows: list[list[str]], end: str, kind: str = "pmatrix") -> str:
     return rf"\begin{{{kind}}}" + end.join(" & ".join(row) for row in rows) + rf"\end{{{kind}}}"
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(data=st.data(), rows=st.integers(1, 3), columns=st.integers(1, 3))
 def test_a_matrix_is_right_in_any_spelling_and_wrong_shuffled(
     verifier: MathVerifier, data: st.DataObject, rows: int, columns: int
@@ -60,7 +60,7 @@ def test_a_matrix_is_right_in_any_spelling_and_wrong_shuffled(
         assert verify_math(matrix(other, end), gold, verifier).equal == same
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(cells=several, data=st.data())
 def test_tuples_have_an_order_and_lists_and_sets_have_none(
     verifier: MathVerifier, cells: list[str], data: st.DataObject
@@ -76,7 +76,7 @@ def test_tuples_have_an_order_and_lists_and_sets_have_none(
     assert not verify_math(comma.join([*shuffled, "1000"]), listed, verifier).equal
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     ends=st.tuples(st.integers(-500, 500), st.integers(1, 500)).map(lambda pair: (pair[0], pair[0] + pair[1])),
     brackets=st.tuples(st.sampled_from("(["), st.sampled_from(")]")),
@@ -120,7 +120,7 @@ def test_a_number_is_right_in_any_notation_and_wrong_with_one_digit_changed(
     assert not verify_math(format(number.scaleb(1), "f"), gold, verifier).equal
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(n=st.integers(10, 3000), step=st.integers(1, 3), shape=st.sampled_from(["{0}!", "2^{{{0}}}", "3^{{-{0}}}"]))
 def test_powers_and_factorials_of_any_size_are_told_apart(
     verifier: MathVerifier, n: int, step: int, shape: str

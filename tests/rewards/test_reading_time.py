@@ -16,6 +16,7 @@ from toolrl.rewards import (
     choice_letter,
     exact_match,
     extract_answer,
+    extract_code,
     find_answer,
     numbers_equal,
     quantities_equal,
@@ -28,6 +29,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "find_answer": lambda text: find_answer(text, ["tag", "boxed", "hashes", "json"]),
     "find_answer in a tag": lambda text: find_answer(f"<answer>{text}</answer>", ["tag", "letter"]),
     "extract_answer": extract_answer,
+    "extract_code": extract_code,
     "choice_letter": choice_letter,
     "exact_match": lambda text: exact_match(text, "4"),
     "numbers_equal": lambda text: numbers_equal(f"4{text}", "4"),
@@ -49,12 +51,14 @@ SIZE, FACTOR = 2_000, 8
 
 
 def seconds(read: Callable[[str], Any], text: str) -> float:
-    """The least CPU time of two tries."""
+    """The CPU time; where it matters, the least of two tries."""
     best = float("inf")
     for _ in range(2):
         started = time.process_time()
         read(text)
         best = min(best, time.process_time() - started)
+        if best < 0.05:
+            break
     return best
 
 

@@ -29,6 +29,7 @@ _full = re.compile(
     r"|(tokens|length) exceeds? (the )?context|context the overflows|context length of only|context overflow"
     r"|(input|prompt|request|message)s?( \([^)]*\))? (is|are) longer than"
     r"|reduce the length of the (messages?|input|prompt)"
+    r"|max_(completion_)?tokens must be at least 1, got -"
     r"|range of input length should be|上下文.{0,20}(超|长度)",
     re.IGNORECASE,
 )
@@ -37,7 +38,7 @@ _over = r"(exceed|too (long|large|many)\b|(longer|larger|greater|more) than|over
 _too_long = re.compile(rf"{_size}.{{0,60}}{_over}|{_over}.{{0,60}}{_size}", re.IGNORECASE)
 # What else can be too long, and is another's to mend.
 _others = re.compile(
-    r"\b(image|audio|video|file|upload|deadline|timeout|time|requests|tool|tools|stop|completion|output|max_tokens)\b",
+    r"\b(images?|audios?|videos?|files?|upload|deadline|timeout|time|requests|tool|tools|stop|completion|output|max_tokens)\b",
     re.IGNORECASE,
 )
 _rate = re.compile(r"rate.?limit|per.?minute|tokens per|\btpm\b|retry.?delay|retry in|try again in", re.IGNORECASE)

@@ -14,6 +14,8 @@ _PLAIN = str.maketrans(
     {
         **{chr(0xFF01 + offset): chr(0x21 + offset) for offset in range(94)},
         **dict.fromkeys("*`$\u200b\u200c\u2060\ufeff", ""),
+        "‘": "'",
+        "’": "'",
         "“": '"',
         "”": '"',
         "。": ".",
@@ -24,14 +26,29 @@ _PLAIN = str.maketrans(
     }
 )
 _box = re.compile(r"\\(?:f?boxed|fbox|framebox)\s*(?=\{)")
-_markup = re.compile(r"\\(?:text|math)[a-z]*(?=\s*\{)|\\[()\[\],;! ]|[{}]|(?<![A-Za-z0-9])__?|__?(?![A-Za-z0-9])")
+_markup = re.compile(
+    r"</?(?:b|i|em|strong|u|p|span)>"
+    r"|\\(?:text|math)[a-z]*(?=\s*\{)|\\[()\[\],;! ]|[{}]|(?<![A-Za-z0-9])__?|__?(?![A-Za-z0-9])"
+)
 _ANSWER = (
     "answer|réponse|antwort|respuesta|resposta|risposta|jawaban|jibu|cevap|yanıt|odgovor|ответ|答案|答え|回答|解答|정답|답변|"
     "উত্তর|उत्तर|الإجابة|الجواب"
 )
-_VERB = "is|was|would be|should be|must be|ist|est|es|是|は"
+_VERB = "is|was|would be|should be|must be|ist|est|es|是|为|は"
+_RIGHT = "correct|right|best|accurate|appropriate|likely|true"
+_WRONG = (
+    r"\s+(?i:isn't\b|(?:is|was|seems|can be|would be)\s+(?:clearly |also )?(?:not|wrong|false|untrue|invalid|"
+    r"impossible|unlikely|excluded|eliminated|ruled|out|less|in(?:correct|accurate|appropriate))\b)"
+)
+_TAKEN_BACK = (
+    r"(?i:[,;:.!?–—\s-]{0,4}(?:(?:no|wait|actually|rather|hmm+|sorry|scratch that|I mean|correction|or)\b"
+    r"[,:;.!? ]{0,4}){1,4}(?:it'?s? (?:is )?)?)"
+)
 _OR = re.compile(r"\s*(?:\bor\b|\boder\b|\bou\b|或)", re.IGNORECASE)
-_AND = r"\s*(?:,|;|/|&|\+|\|)?\s*(?:\b(?:and|or|und|oder|et|ou|y|o)\b|或|和)?\s*(?:(?:also|maybe|perhaps|possibly)\s+)?"
+_AND = (
+    rf"(?:{_TAKEN_BACK}|\s*(?:,|;|/|&|\+|\|)?\s*(?:\b(?:and|or|und|oder|et|ou|y|o)\b|或|和)?\s*"
+    r"(?:(?:also|maybe|perhaps|possibly)\s+)?)"
+)
 # After the article or the pronoun comes a word; after a letter at most one of these, or a sign.
 _JOINING = "because|since|as|for|due|which|that|given|by|if|so|with|therefore|but|and|or|und|oder|et|ou"
 
@@ -80,22 +97,24 @@ class _Patterns(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def _patterns(letters: str) -> _Patterns:
     upper, either = re.escape(letters), re.escape(letters + letters.lower())
-    alone = r"(?!['’.]?\w|\+\+|#)"
+    alone = r"(?!['.-]?\w|\+\+|#|\s*[\^=]|/\w{2})"
     capital = rf"(?:[\[(]\s?([{upper}])\s?[\])]|([{upper}]){alone})"
     no_word = rf"{alone}(?![ \t]+(?!(?i:{_JOINING})\b)\w)"
     # A capital letter other than A and I is no word, whatever follows it, nor is one in brackets or quotes.
     one = rf"(?:[\[(]\s?([{either}])\s?[\])]|[\"']([{either}])[\"']|((?![AI])[{upper}]){alone}|([{either}]){no_word})"
     noun = rf"(?i:(?:{_ANSWER}|option|choice)(?:\s*\(letter\))?)"
+    right = rf"\s+(?i:is|was|must be)\s+(?i:(?:the|my|most)\s+)*(?i:{_RIGHT}|answer)\b"
     kind = r"(?i:(?:option|choice|letter)\s?:?\s?)?"
     return _Patterns(
         re.compile(rf"(?i:(?:option|choice)\s+)?[\[(\"' ]*([{either}])[\])\"'.:, !]*"),
         re.compile(
-            rf"(?:{noun}\s*(?i:{_VERB}|:|=)\s*:?\s*|(?i:{_ANSWER})\s*[-–]?\s*|(?i:choose|select|pick|go with)\s+)"
-            rf"{kind}{one}"
+            rf"(?:{noun}[\"']?\s*(?i:{_VERB}|:|=|>)\s*:?\s*|(?i:{_ANSWER})\s*[-–]?\s*|[故应]选\s*:?\s*"
+            rf"|(?i:choose|select|pick|go with)\s+){kind}{one}"
+            rf"|(?:\A|[.!?,;:\n]|\b(?i:so|thus|therefore|hence|but))\s{{0,3}}(?i:(?:option|choice)\s+)?{capital}{right}"
         ),
-        re.compile(rf"(?<!not )(?<!n't )\b(?i:option|choice)\s+(?:{capital}|{one})"),
+        re.compile(rf"(?<!not )(?<!n't )\b(?i:option|choice)\s+(?:{capital}|{one})(?!{_WRONG})"),
         re.compile(rf"(?!\s*\b(?i:not)\b){_AND}(?<![^\W\d_])(?i:option |choice )?{one}"),
-        re.compile(rf"(?m)^[ \t]*(?:\(([{either}])[).:]*|([{either}])[).:])(?=\s|$)|\A([{either}])\)(?=\S)"),
+        re.compile(rf"(?m)^[ \t]*(?:\(([{either}])[).:]*|([{either}])[).:])(?=\s|$)|\A\(?([{either}])\)(?=\S)"),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 
 from toolrl.errors import ConfigError, SandboxFault
@@ -23,7 +22,7 @@ from toolrl.rewards.fences import fenced_blocks
 from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
 from toolrl.types import Episode, Score, Task
 
-_tag = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_OPENING, _CLOSING = "<answer>", "</answer>"
 _PYTHON = ("python", "python3", "py", "py3", "ipython")
 _ATTEMPTS = 2  # of grading, where a sandbox fails
 
@@ -38,23 +37,21 @@ def extract_code(text: str | None) -> str | None:
     """
     text = text or ""
     blocks = fenced_blocks(text)
-    answers = [
-        match
-        for match in _tag.finditer(text)
-        if not any(block.start < match.start() < block.end for block in blocks)  # a tag that a program writes
-    ]
-    for match in reversed(answers):
-        text = f"{text[: match.start()]}\n{text[match.end() :]}"
-    outside = _programs(text)
-    if len(answers) + len(outside) != 1:
+    answers, position = [], 0
+    while (start := text.find(_OPENING, position)) >= 0 and (end := text.find(_CLOSING, start)) >= 0:
+        position = end + len(_CLOSING)
+        if not any(block.start < start < block.end for block in blocks):  # a tag that a program writes
+            answers.append((start, end))
+    if len(answers) > 1:
         return None
-    if not answers:
-        return outside[0]
-    content = answers[0][1]
-    inside = _programs(content)
-    if len(inside) > 1:
+    content = ""
+    for start, end in answers:
+        content = text[start + len(_OPENING) : end]
+        text = f"{text[:start]}\n{text[end + len(_CLOSING) :]}"
+    outside, inside = _programs(text), _programs(content)
+    if len(answers) + len(outside) != 1 or len(inside) > 1:
         return None
-    return inside[0] if inside else content.strip("\n")
+    return [*outside, *inside, content.strip("\n")][0]
 
 
 def _programs(text: str) -> list[str]:

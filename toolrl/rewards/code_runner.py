@@ -4,6 +4,7 @@ Nothing here is secret from the candidate, which shares its process: it sees inp
 the expected values that is only another way to choose an answer. Standard library only.
 """
 
+import builtins
 import contextlib
 import json
 import os
@@ -131,7 +132,9 @@ class Program:
     """
 
     def __init__(self, prelude: str, code: str) -> None:
-        self.parts = [compile(part, "<candidate>", "exec", dont_inherit=True) for part in (prelude, code)]
+        self.parts = [
+            compile(part, "<candidate>", "exec", dont_inherit=True) for part in (prelude, code.lstrip("\ufeff"))
+        ]
         self.names: dict[str, Any] | None = None
         self.given: dict[str, Any] = {}  # the prelude's names
 
@@ -139,6 +142,7 @@ class Program:
         """Execute it as a module of this name: one whose functions are called is not the main one. Its names."""
         self.module = sys.modules[name] = types.ModuleType(name)
         names = self.module.__dict__
+        names["__builtins__"] = builtins  # as in a script, where it is the module
         for part in self.parts:
             self.given = dict(names)
             exec(part, names)

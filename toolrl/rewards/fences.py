@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_opening = re.compile(r"([ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)?)(`{3,}(?=[^`]*$)|~{3,})[ \t]*[{.]*([\w+#-]*)")
+_opening = re.compile(
+    r"(?:[^`]*:[ \t]*(?=```[ \t]*\w+[ \t]*$))?"  # `Code: ```python`
+    r"([ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)?)(`{3,}(?=[^`]*$)|~{3,})[ \t]*[{.]*([\w+#-]*)"
+)
 
 
 class Block(NamedTuple):

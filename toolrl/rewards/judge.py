@@ -34,6 +34,7 @@ _REMINDER = (
     'That holds no single verdict. Reply with the JSON object alone: {"score": NUMBER, "reason": "ONE SENTENCE"}'
 )
 _trailing_comma = re.compile(r",(?=\s*[}\]])")
+_escape = re.compile(r"\\(?:([\"\\/bfnrt]|u[0-9a-fA-F]{4})|)")
 _MAX_RESPONSE_BYTES = 100_000
 _MAX_REPLY_CHARACTERS = 4000  # that are shown to the judge again
 # What cannot be read is no sign that the server is down: hence many failures on end.
@@ -236,13 +237,14 @@ class _Object(NamedTuple):
 
 
 def _objects(text: str) -> list[_Object]:
-    """The outermost JSON objects in a text; commas too many are forgiven."""
+    """The outermost JSON objects in a text; commas too many are forgiven, and LaTeX that is not escaped."""
     found: list[_Object] = []
     decoder = json.JSONDecoder(object_pairs_hook=_lowered, strict=False)
     start = text.find("{")
     while start >= 0:
         end = start + 1
-        for candidate in (text, text[:start] + _trailing_comma.sub(" ", text[start:])):
+        mended = _escape.sub(lambda match: match[0] if match[1] else r"\\", _trailing_comma.sub(" ", text[start:]))
+        for candidate in (text, text[:start] + mended):
             try:
                 values, end = decoder.raw_decode(candidate, start)
             except (ValueError, RecursionError):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
+from string import ascii_uppercase
 from typing import Any
 
+from toolrl.rewards.choices import choice_letter
 from toolrl.rewards.economy import check_call_cost, with_call_cost
 from toolrl.rewards.extraction import AnswerForm, check_forms, find_answer
 from toolrl.rewards.math_latex import canonical, without_fonts
@@ -114,7 +116,8 @@ def _verify_one(answer: str, gold: str, verifier: MathVerifier | None) -> Verdic
     if any(without_spaces(spell(answer)) == without_spaces(spell(gold)) for spell in (canonical, without_fonts)):
         return Verdict(True)
     if (words := as_words(gold)) is not None:
-        return Verdict(as_words(answer, beside_words=True) == words)
+        is_letter = len(words) == 1 and choice_letter(answer, ascii_uppercase[:10]) == words.upper()
+        return Verdict(is_letter or as_words(answer, beside_words=True) == words)
     given, wanted = beside(answer), beside(gold)
     factor = agree(given, wanted)
     if factor is None:

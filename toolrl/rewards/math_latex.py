@@ -67,6 +67,7 @@ _THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?!\d|,\d)")
 _SPACED = re.compile(r"(?<![\d.,^_{])(?<![\d.,^_{] )(\d{1,3}(?: \d{3})+)(?! ?\d)")
 beside_fraction = re.compile(r"(?<![\w./}^])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}(?![\d.^!])")
 _REWRITES = (
+    (re.compile(r"\\log\s*_\s*(\d)"), r"\\log_{\1} "),
     (re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)\s*(?:\\times|\\cdot|\*|x|X)\s*10\s*\^"), r"\1 \\cdot 10^"),
     (re.compile(r"(?<![\w.\\])(\d+(?:\.\d*)?|\.\d+)[eE]([-+]?\d{1,4})(?![\w.])"), r"\1 \\cdot 10^{\2}"),
     (re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\{?(\d+)\}?(?!\d)"), lambda match: _repeating(*match.groups())),
@@ -147,7 +148,7 @@ def _arguments(text: str, depth: int = 0) -> str:
     if depth > _MAX_DEPTH:
         return text
     tokens, out, index = _tokens.findall(text), [], 0
-    wanted = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1, "^": 1}
+    wanted = {r"\frac": 2, r"\binom": 2, **dict.fromkeys((r"\sqrt", r"\vec", r"\bar", r"\hat", r"\pmod", "^"), 1)}
     while index < len(tokens):
         token = tokens[index]
         out.append(token)

@@ -5,6 +5,7 @@ The whole answer has to be one formula: no derivation (`3 \to 4`), no words arou
 
 from __future__ import annotations
 
+import functools
 import re
 
 from toolrl.rewards.extraction import unwrap
@@ -31,8 +32,9 @@ _raised = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ]+")
 _DEPTHS = {"(": 1, "[": 1, "{": 1, r"\{": 1, ")": -1, "]": -1, "}": -1, r"\}": -1}
 
 _emphasis = re.compile(r"(?<![\w)\]}*])(\*\*|__)(?=[^\s*_])([^*\n]{1,200}?)(?<=[^\s*_])\1(?![\w(*])")
-_around = re.compile(r"(`{1,3}|\*\*\*?|___?)(?=\S)((?:(?!\1).)+)\1|([*_])([^*_]+)\3", re.DOTALL)
-_heading = re.compile(r"#{1,6}\s+|>\s+")
+_around = re.compile(r"(`{1,3}|\*\*\*?|___?|[\"'])(?=\S)((?:(?!\1).)+)\1|([*_])([^*_]+)\3", re.DOTALL)
+_heading = re.compile(r"#{1,6}\s+|>\s+|\\therefore(?![A-Za-z])\s*")
+_colour = re.compile(r"\\(?:text)?color\s*\{\w+\}")
 
 # Two formulas with one of these between them are two answers, or a derivation.
 _separators = re.compile(
@@ -43,6 +45,7 @@ _name = re.compile(
     r"\s*\\?[A-Za-z]+'*(?:_\{?\w+\}?)?(?:\s*\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\))?\s*|\s*\\angle\s*[A-Z]{1,3}\s*"
     r"|\s*\(\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])+\s*\)\s*"
 )
+_index = re.compile(r"_(?:\w|\{\w+\})")
 _prose = re.compile(r"(?<![\\A-Za-z{])(?=[a-zA-Z]*[eiouEIOU])[A-Za-z]{4,}")
 
 
@@ -58,7 +61,7 @@ def clean(text: str) -> str:
         before = text
         text = _heading.sub("", text, count=1) if _heading.match(text) else text
         text = (match[2] or match[4]).strip() if (match := _around.fullmatch(text)) else text
-        text = _emphasis.sub(r"\2", text)
+        text = _colour.sub("", _emphasis.sub(r"\2", text))
         text = (unwrap(text) or "").strip()
         text = re.sub(r"(?:(?<!\.)\.|[,;]|(?<=\S)\\+|\\[,;:! ])$", "", text).rstrip()
     return _without_dollars(re.sub(r"^~(?=\s*[\d.$])", r"\\sim ", text))
@@ -78,6 +81,11 @@ def prepare(text: str) -> str | None:
         or font.search(text)
     ):
         return None
+    if text.count(r"\pm") == 1 and r"\pm" not in (bare := _without_brackets(text)) and "," not in bare:
+        signs = ((r"\pm", "+", "-"), (r"\mp", "-", "+"))  # the grammar reads \pm only outside brackets
+        text = ", ".join(
+            functools.reduce(lambda one, sign: one.replace(sign[0], sign[which]), signs, text) for which in (1, 2)
+        )
     return text
 
 
@@ -115,13 +123,17 @@ def parts_to_verify(answer: str, gold: str) -> list[str] | None:
             return [answer]
         return [f"{sides[0]}={value}" for value in sides[1:]] if wanted == 1 and _name.fullmatch(sides[0]) else None
     if "," not in (outside := _without_brackets(answer)) and ";" not in outside:
+        if len(sides) == 2 and re.fullmatch(r"\s*[a-zA-Z]\s*", sides[1]) and not _name.fullmatch(sides[0]):  # `5 = x`
+            sides.reverse()
         values = sides[1:] if _name.fullmatch(sides[0]) else sides
         return values if all(value.strip() for value in values) else None
     equations = [_sides(part) for part in re.split("[,;]", answer)]
     if all(len(equation) == 2 and _name.fullmatch(equation[0]) for equation in equations):
+        if len({_index.sub("", equation[0]).strip() for equation in equations}) == 1:  # `x_1 = 2, x_2 = 3`
+            return [answer]
         if gold.startswith("(") and not _without_brackets(gold):  # `x = 1, y = 2` for a point
             return [f"({', '.join(equation[1] for equation in equations)})"]
-        return [answer] if len({equation[0].strip() for equation in equations}) == 1 else None
+        return None
     # `x = 1, 3`, `S = (1, 2)`, `(x, y) = (1, 2), (3, 4)`: one name in front of a list
     return [sides[1]] if len(sides) == 2 and _name.fullmatch(sides[0]) else None
 

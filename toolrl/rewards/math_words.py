@@ -17,7 +17,8 @@ SHARE = "share^1"
 
 _word = re.compile(r"[^\W\d_]['’.-]*(?:[^\W\d_]|['’.-](?=\w))*(?:[ ,]+[^\W\d_](?:[^\W\d_]|['’.-])*)*[!?]?")
 _choices = re.compile(r"[A-Z](?:\s*(?:,|&|and|,\s*and)\s*[A-Z])+")
-_choice = re.compile(r"\(?([A-Z])[.):]?")
+_choice = re.compile(r"\(?\s*([A-Z])\s*[.):]?")
+_difference = re.compile(r"[^\W\d_](?:-[^\W\d_])+")
 _FORMULAS = (
     "sqrt",
     "infinity",
@@ -102,6 +103,8 @@ def as_words(text: str, *, beside_words: bool = False) -> str | None:
         return " ".join(sorted(re.findall("[A-Z]", plain))).casefold()
     if not _word.fullmatch(plain) or plain in _FORMULAS or (len(plain) == 1 and not beside_words):
         return None
+    if not is_marked and _difference.fullmatch(plain):
+        return None
     if not is_marked and not beside_words and is_product(plain):
         return None
     return " ".join(re.sub(r"[,.!?]+", " ", plain.casefold()).split())
@@ -141,7 +144,8 @@ def beside(text: str) -> Beside:
     lower = words.lower().rstrip(".")
     for name in (lower, lower.removesuffix("s")):
         if name in _MONEY:
-            return Beside(formula, _MONEY[name], _MONEY[name])
+            kind = _MONEY[name]
+            return Beside(formula, "usd", "usd", Fraction(1, 100)) if kind == "cent" else Beside(formula, kind, kind)
     if (unit := unit_of(words)) is not None and (is_apart or len(words) > 1 or not words.isalpha()):
         return Beside(formula, words, *unit)
     if _is_number(formula) and is_apart and _are_harmless(words):
