@@ -10,7 +10,8 @@
 # make bench         benchmarks
 # make clean         remove caches and build products; .venv and runs/ stay
 #
-# ARGS="..." is passed on:  make train ARGS="--seed 1"   make test ARGS="-k spaces"
+# ARGS="..." is passed on:  make train ARGS="--seed 1 --output_dir runs/seed1"   make test ARGS="-k spaces"
+#                           make train ARGS="--overwrite_output_dir true"   (a second time, afresh)
 
 PYTHON ?= python3
 ARGS ?=

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from toolrl import ConfigError, TrajectoryWriter
 from toolrl.secret_values import expand, hide, hide_within, is_secret, without_secrets
-from toolrl.trajectory import Trajectory
-from toolrl.types import Score, StopReason
+from toolrl.trajectory import Trajectory, Turn, read_trajectories
+from toolrl.types import Message, Sample, Score, StopReason, ToolCall
+from toolrl.view.terminal import print_episode
 
 SECRETS = {
     "api_key": "nothing-special-1", "apiKey": "nothing-special-2", "X-API-Key": "nothing-special-3",
@@ -78,3 +81,20 @@ def test_errors_and_trajectories_have_stars(tmp_path: Path) -> None:
         writer.write(Trajectory("1", "env", "task", (), [], (), score, StopReason.FAULT, error="401: hunter22"))
     row = json.loads((tmp_path / "t.jsonl").read_text())
     assert row["error"] == row["reason"] == "401: ***"
+
+
+def test_a_secret_is_hidden_however_it_is_escaped(tmp_path: Path) -> None:
+    password, key = 'pa"ss\\wörd\n7', "p%40ss%2Fword"
+    expand({"password": password, "url": f"https://joe:{key}@host/", "search_key": "0123456789abcdef"})
+    told = [json.dumps(password), repr(password), password, "p@ss/word", key, "search_key=0123456789abcdef"]
+    assert [hide(f"401 for {text}") for text in told][3:] == ["401 for ***"] * 2 + ["401 for search_key=***"]
+    assert not [text for text in told if "7" in hide(text)]
+    message = Message("assistant", "", (ToolCall("login", {"with": password}, "1"),))
+    turn = Turn(Sample([1], [0.0], "stop"), message)
+    with TrajectoryWriter(tmp_path / "t.jsonl") as writer:
+        writer.write(Trajectory("1", "env", "task", (), [], (turn,), Score(1.0), StopReason.ANSWER))
+    [read] = read_trajectories(tmp_path / "t.jsonl")
+    assert read.turns[0].message.tool_calls[0].arguments == {"with": "***"}
+    console = Console(record=True, file=io.StringIO())
+    print_episode(console, Trajectory("1", "env", "task", (), [], (turn,), Score(1.0), StopReason.ANSWER))
+    assert '{"with": "***"}' in console.export_text()

@@ -13,32 +13,25 @@ import os
 import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote, unquote
 
 from toolrl.errors import ConfigError
 
 _REFERENCE = re.compile(r"\$\{([A-Z_][A-Z0-9_]*)\}")
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
 _ALONE = {
-    "apikey", "auth", "authorization", "bearer", "cookie", "credential", "credentials", "passphrase", "passwd",
-    "password", "pwd", "secret", "secrets", "token",
+    "apikey", "auth", "authorization", "bearer", "cookie", "credential", "credentials", "jwt", "passcode", "passphrase",
+    "passwd", "password", "pwd", "secret", "secrets", "token",
 }  # fmt: skip
 _OF_A_KEY = {
-    "access",
-    "account",
-    "api",
-    "auth",
-    "encryption",
-    "private",
-    "secret",
-    "service",
-    "signing",
-    "subscription",
-}
+    "access", "account", "api", "auth", "encryption", "private", "secret", "service", "signing", "subscription",
+}  # fmt: skip
 # Tokens of a tokenizer.
 _OF_NO_SECRET_TOKEN = {"bos", "cls", "end", "eos", "mask", "pad", "sep", "start", "stop", "unk"}
 _VALUE = re.compile(
     r"(sk-|hf_|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|AKIA|AIza|e2b_|eyJ[\w-]{8,}\.|-----BEGIN |Bearer |Basic )"
 )
+_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.+/=-]{16,}")  # as keys are: `search_key`, `serper_key`
 _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*:|)([^/@\s]+)(?=@)")
 _PARAMETER = re.compile(r"([?&]([\w.-]+)=)([^&#\s]+)")
 _known: set[str] = set()
@@ -57,16 +50,22 @@ def expand(value: Any) -> Any:
         if name not in os.environ:
             raise ConfigError(f"a setting names the environment variable {name}, which is not set; export {name}=...")
         if is_secret(name, os.environ[name]):
-            _known.add(os.environ[name])
+            _remember(os.environ[name])
         return os.environ[name]
 
     def remember(name: str, secret: Any) -> Any:
-        _known.update((str(secret), re.sub(r"^(Bearer|Basic) ", "", str(secret))))
+        _remember(re.sub(r"^(Bearer|Basic) ", "", str(secret)))
         return secret
 
     expanded = _map_texts(value, lambda text: _REFERENCE.sub(look_up, text))
     _replace_secrets(expanded, remember)
     return expanded
+
+
+def _remember(secret: str) -> None:
+    """Hide it from now on, also as it stands in JSON, in Python's reprs, and in addresses."""
+    escaped = (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1])
+    _known.update((secret, *escaped, quote(secret, safe=""), unquote(secret)))
 
 
 def without_secrets(value: Any) -> Any:
@@ -103,7 +102,8 @@ def is_secret(name: str, value: Any) -> bool:
     words = {word.lower() for word in _WORDS.findall(name)}
     if "token" in words and (words & _OF_NO_SECRET_TOKEN or not isinstance(value, str)):
         return False
-    return bool(words & _ALONE) or ("key" in words and bool(words & _OF_A_KEY))
+    of_a_key = words & _OF_A_KEY or _RANDOM.fullmatch(str(value))
+    return bool(words & _ALONE) or ("key" in words and bool(of_a_key))
 
 
 def _replace_secrets(value: Any, replace: Callable[[str, Any], Any], name: str = "") -> Any:

@@ -134,6 +134,28 @@ def test_a_policy_that_shows_progress_is_alive_before_its_first_answer(
     assert shown.score.value == 1.0
 
 
+@pytest.mark.parametrize("shown", [lambda: float("nan"), lambda: -time.monotonic()])
+def test_what_does_not_grow_is_no_progress(make_player: Any, make_env: Any, play: Any, shown: Any) -> None:
+    policy = Busy(make_player(say("4")), SLOW)
+    policy.progress = shown  # type: ignore[method-assign]
+    [trajectory] = play(policy, make_env(), policy_timeout_seconds=0.2, retries=0)
+    assert trajectory.stop is StopReason.FAULT
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])
+def test_a_progress_that_raises_is_a_bug_of_the_policy(
+    make_player: Any, make_env: Any, play: Any, error: type[BaseException]
+) -> None:
+    def progress() -> float:
+        raise error
+
+    policy = Busy(make_player(say("4")), SLOW)
+    policy.progress = progress  # type: ignore[method-assign]
+    with pytest.raises((ZeroDivisionError, RuntimeError)) as raised:
+        play(policy, make_env())
+    assert "policy Busy" in " ".join([str(raised.value), *getattr(raised.value, "__notes__", ())])
+
+
 def test_a_policy_that_never_answers_is_a_fault_that_is_retried_and_then_unscored(
     make_player: Any, make_env: Any, play: Any
 ) -> None:

@@ -96,6 +96,9 @@ def test_a_setting_that_holds_beside_another_is_taken(flags: list[str]) -> None:
         (["--save_strategy=best"], "must be one of no, steps, epoch"),
         (["--eval_tasks=-1"], "at least 0"),
         (["--config"], "--config needs a value"),
+        (["--config=tiny", "--config", "tiny"], "--config is given twice"),
+        (["--learning_rate", "-1e-5"], "at least 0, got -1e-05"),
+        (["--max_steps=0"], "at least 1, or -1"),
     ],
 )
 def test_a_wrong_value_is_refused_before_anything_is_loaded(flags: list[str], expected: str) -> None:
@@ -115,6 +118,10 @@ def test_a_wrong_value_is_refused_before_anything_is_loaded(flags: list[str], ex
         ("- a", "must be a YAML mapping"),
         ("a: [", "cannot be read"),
         ("load_in_4bit: true", "not supported"),
+        ("learning_rate: [1.0e-5]", "learning_rate takes one value"),
+        ("gradient_checkpointing: [false]", "takes one value"),
+        ("env_settings: {a/B-v0: {since: 2026-01-01}}", "env_settings cannot be passed on as JSON"),
+        ("learning-rate: -1", "--learning_rate must be at least 0"),
     ],
 )
 def test_a_config_is_read_as_the_flags_it_stands_for(tmp_path: Path, text: str, expected: str) -> None:
@@ -130,7 +137,7 @@ def test_a_config_may_hold_lists_mappings_and_a_single_environment(tmp_path: Pat
     file.write_text(
         "envs: toolrl/PythonMath-v0\nenv_settings: {toolrl/PythonMath-v0: {size: 5}}\nscale_rewards: false\n"
         "lr_scheduler_kwargs: {min_lr: 1.0e-7}\nlr_scheduler_type: cosine_with_min_lr\nlearning_rate: 1e-5\ndebug: []\n"
-        "use_cpu: true\nbf16: false\nmax_steps: 3\n"
+        "use_cpu: true\nbf16: false\nmax_steps: 3\nreward_weights: [-1.0e-5]\n"
     )
     arguments, args, _ = parse_arguments([f"--config={file}", "--max_steps=4"])
     assert arguments.envs == ["toolrl/PythonMath-v0"]

@@ -45,7 +45,7 @@ class ShowsProgress(Protocol):
     """
 
     def progress(self) -> float:
-        """A number that changes as it works for anybody: tokens sampled, steps made. Must not block."""
+        """A number that grows as it works for anybody: tokens sampled, steps made. Must not block."""
         ...
 
 

@@ -22,6 +22,7 @@ class Watch:
     def __init__(self, policy: Policy | ChatPolicy, timeout_seconds: float):
         """Watch a policy; one that does nothing for `timeout_seconds` is given up."""
         self._policy: Any = policy
+        self._name = f"policy {type(policy).__name__}"
         self._timeout_seconds = timeout_seconds
         self._answers = 0
 
@@ -50,24 +51,25 @@ class Watch:
 
     async def _answer(self, ask: Callable[[], Awaitable[T]]) -> T:
         task = asyncio.ensure_future(self._ask(ask))
-        seen, idle = self._progress(), 0
         try:
+            seen, idle = self._progress(), 0
             # Looks are counted, not seconds: an event loop that others hold up says nothing about the policy.
             while idle <= _LOOKS:
                 done, _ = await asyncio.wait((task,), timeout=self._timeout_seconds / _LOOKS)
                 if done:
                     return task.result()
                 now = self._progress()
-                seen, idle = now, idle + 1 if now == seen else 0
+                seen, idle = now, 0 if now > seen else idle + 1
         finally:
             await give_up(task)
         raise PolicyFault(f"the policy was asked, and has done nothing for {self._timeout_seconds:g} seconds")
 
     async def _ask(self, ask: Callable[[], Awaitable[T]]) -> T:
-        with contained(f"policy {type(self._policy).__name__}"):
+        with contained(self._name):
             answer = await ask()
         self._answers += 1
         return answer
 
     def _progress(self) -> tuple[int, float]:
-        return self._answers, self._policy.progress() if isinstance(self._policy, ShowsProgress) else 0.0
+        with contained(self._name):
+            return self._answers, self._policy.progress() if isinstance(self._policy, ShowsProgress) else 0.0

@@ -121,15 +121,15 @@ class ProgressCallback(TrainerCallback):
     def _alarms(self, logs: dict[str, Any]) -> Iterator[str]:
         """What is wrong with what was logged, in words."""
         if logs["reward"] is None:
-            reasons = [t.error or t.score.reason for t in self.run.last_batch] if self.run else []
-            yield "no episode was scored, so nothing was learnt" + (f"; a fault was: {reasons[0]}" if reasons else "")
+            reasons = [t.score.reason for t in self.run.last_batch if t.score.reason] if self.run else []
+            yield "no episode was scored, so nothing was learnt" + (f"; a reason: {reasons[0]}" if reasons else "")
         if logs.get("loss/alarm"):
             yield (
                 f"the loss or its gradient was not finite in {logs['loss/alarm']:.0f} step(s), which did not change "
                 "the model; lower learning_rate, compute in bf16 and not in fp16, and look at the rewards"
             )
         if logs.get("reward/alarm"):
-            yield "rewards of a group differ too little for their size: float32 takes them for one; subtract a constant"
+            yield "rewards of a group differ too little for their size: float32 takes them for one; shift or scale them"
         if logs.get("mismatch/alarm"):
             mean, most, masked = (logs[f"mismatch/{name}"] for name in ("mean", "max", "masked_share"))
             yield (

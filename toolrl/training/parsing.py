@@ -6,8 +6,9 @@ import argparse
 import difflib
 import json
 import os
+import re
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
 from trl import TrlParser  # type: ignore[attr-defined]
@@ -19,6 +20,11 @@ from toolrl.training.values import check_values, refusals
 
 class _Parser(TrlParser):
     """TRL's, whose errors are ours, and whose values are checked before anything is made of them."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # argparse takes -1e-5 for a flag.
+        self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$|-nan$", re.IGNORECASE)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see: {self.prog} --help")
@@ -62,10 +68,12 @@ def parse(parts: Any, program: str, arguments: list[str]) -> Any:
         place = arguments.index("--config")
         if place + 1 == len(arguments):
             raise ConfigError("--config needs a value: a YAML file, or the name of a recipe")
+        if "--config" in arguments[place + 1 :]:
+            raise ConfigError("--config is given twice; put all settings into one file, or further ones behind it")
         config = _read(find_config(arguments[place + 1]))
         arguments = [*_as_flags(parser, config), *arguments[:place], *arguments[place + 2 :]]
     with refusals(program):
-        found = parser.parse_args_and_config(arguments)
+        found = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
     refuse_unhonoured(*found)
     return found
 
@@ -104,18 +112,29 @@ def _as_flags(parser: _Parser, config: dict[str, Any]) -> list[str]:
     actions = parser.names()
     hints = {name: hint for part in parser.dataclass_types for name, hint in get_type_hints(part).items()}
     optional = {name for name, hint in hints.items() if type(None) in get_args(hint)}
+    lists = {name for name, hint in hints.items() if list in map(get_origin, (hint, *get_args(hint)))}
     for name, value in config.items():
+        name = name.replace("-", "_")
         action = actions.get(name)
         if action is None:
             raise ConfigError(f"the config: {parser.unknown(f'--{name}')}")
         if value is None and name not in optional:
             raise ConfigError(f"the config: {name} has no value; give it one, or leave it out")
+        if isinstance(value, list) and name not in lists:
+            raise ConfigError(f"the config: {name} takes one value, got the list {value!r}")
         if value in (None, []) or (isinstance(value, list) and action.nargs != "+"):  # of what takes one or several
             parser.set_defaults(**{name: value})
         elif isinstance(value, list):
-            flags += [f"--{name}", *(json.dumps(v) if isinstance(v, dict | list) else str(v) for v in value)]
+            flags += [f"--{name}", *(_json(name, v) if isinstance(v, dict | list) else str(v) for v in value)]
         elif isinstance(value, dict):
-            flags.append(f"--{name}={json.dumps(value)}")
+            flags.append(f"--{name}={_json(name, value)}")
         else:
             flags.append(f"--{name}={value}")
     return flags
+
+
+def _json(name: str, value: Any) -> str:
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:  # a date, say
+        raise ConfigError(f"the config: {name} cannot be passed on as JSON: {error}; quote it") from None

@@ -84,6 +84,8 @@ def check_values(values: MutableMapping[str, Any]) -> None:
     for name in AT_MOST_ONE:
         if (number := _number(values, name)) is not None and not 0 <= number <= 1:
             raise ConfigError(f"--{name} must be within 0 and 1, got {values[name]!r}")
+    if (steps := _number(values, "max_steps")) is not None and steps <= 0 and steps != -1:
+        raise ConfigError(f"--max_steps must be at least 1, or -1 for --num_train_epochs; got {values['max_steps']!r}")
     _check_trackers(values.get("report_to"))
     if "num_generations" in values:
         check_groups(values, int(os.environ.get("WORLD_SIZE", "1")))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.text import Text
 
+from toolrl.secret_values import hide
 from toolrl.trajectory import Trajectory
 from toolrl.view.text import plain
 
@@ -43,6 +44,7 @@ def print_episode(
 
 
 def _shown(text: str) -> str:
+    text = hide(text)
     left_out = len(text) - _CHARACTERS
     return plain(text[:_CHARACTERS]) + (f" ... {left_out:,} characters more" if left_out > 0 else "")
 
