@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import heapq
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -42,11 +41,6 @@ def check_unused(data: object, *, test_split: str = "", hub_split: str = "", **g
     for name, setting in generator.items():
         if data is not None and setting is not None:
             raise ConfigError(f"{name}={setting!r} is about generated tasks; leave it out where data= is given")
-
-
-def belongs(key: str, split: Split) -> bool:
-    """Whether what has this key is of the split, where a data set has only one: every fifth is held out for "test"."""
-    return (zlib.crc32(key.encode()) % 5 == 0) == (split == "test")
 
 
 class Item(Protocol):

@@ -292,6 +292,15 @@ def test_render_shows_the_conversation_also_when_it_is_over() -> None:
     env.close()
 
 
+def test_a_call_that_the_dialect_cannot_write_is_rendered_as_it_was_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make_env(render_mode="ansi")
+    env.reset(options={"task": "t4"})
+    env.step(DOUBLE)
+    monkeypatch.setattr(type(env.dialect), "write_for", lambda *_: "no call")
+    assert f"assistant: {DOUBLE}\ntool: 8" in str(env.render())
+    env.close()
+
+
 def test_without_a_render_mode_nothing_is_rendered(env: ToolEnv) -> None:
     env.reset(seed=0)
     assert env.render() is None

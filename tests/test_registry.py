@@ -181,6 +181,12 @@ def test_envs_of_training_take_modules_and_weights(entries: list[str], weights: 
     assert ToolrlArguments(envs=entries).weighted_envs() == weights
 
 
+@pytest.mark.parametrize("weight", ["0", "-1", "inf", "nan", "1e999"])
+def test_a_weight_that_is_no_share_is_refused(weight: str) -> None:
+    with pytest.raises(ConfigError, match=r"the weight must be a positive number"):
+        ToolrlArguments(envs=[f"ns/A-v0:{weight}"]).weighted_envs()
+
+
 # ---- what check finds of an author's splits and seeds
 
 

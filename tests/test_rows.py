@@ -32,7 +32,15 @@ def test_a_set_in_the_hubs_format_is_read_by_split(tmp_path: Path) -> None:
         next(read_rows(f"{tmp_path / 'set'}:other"))
 
 
+def test_one_object_over_lines_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps(ROWS[0], indent=2))
+    assert [row for _, row in read_rows(tmp_path / "one.json")] == ROWS[:1]
+
+
 def test_what_is_no_row_is_named(tmp_path: Path) -> None:
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000)
+    with pytest.raises(TaskError, match=r"deep\.jsonl, line 1: not valid JSON"):
+        list(read_rows(tmp_path / "deep.jsonl"))
     (tmp_path / "bad.json").write_text("[1]")
     with pytest.raises(TaskError, match=r"bad\.json, entry 1: expected a JSON object, got int"):
         list(read_rows(tmp_path / "bad.json"))

@@ -209,10 +209,13 @@ class ToolEnv(gymnasium.Env[str, str]):
         """The conversation so far, or the last one if it is over, as text, if `render_mode` is "ansi"."""
         if self.render_mode != "ansi":
             return None
-        return "\n".join(
-            f"{message.role}: {self.dialect.format(message) if message.tool_calls else message.content}"
-            for message in self._conversation
-        )
+        return "\n".join(f"{message.role}: {self._rendered(message)}" for message in self._conversation)
+
+    def _rendered(self, message: Message) -> str:
+        try:
+            return self.dialect.format(message) if message.tool_calls else message.content
+        except ConfigError:  # it was read, and the dialect has no way to write it
+            return "\n".join(dict.fromkeys([message.content, *(call.raw for call in message.tool_calls)])).strip()
 
     def close(self) -> None:
         """Close the current episode and the resources that all episodes share."""

@@ -72,8 +72,9 @@ def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
             if path.name.removesuffix(".gz").endswith(".json"):
                 try:
                     whole = json.loads(lines.read())
-                except (UnicodeDecodeError, json.JSONDecodeError):
+                except (ValueError, RecursionError):
                     whole = None  # perhaps a row on each line
+                whole = [whole] if isinstance(whole, dict) else whole
                 if isinstance(whole, list):
                     yield from ((f"entry {number}", row) for number, row in enumerate(whole, 1))
                     return
@@ -82,7 +83,7 @@ def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
                 if line.strip():
                     try:
                         row = json.loads(line)
-                    except ValueError as error:
+                    except (ValueError, RecursionError) as error:
                         raise TaskError(f"{path}, line {number}: not valid JSON ({error})") from None
                     yield f"line {number}", row
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -168,8 +168,8 @@ def task_from_row(row: Mapping[str, Any], index: int) -> Task:
     """
     row = dict(row)
     prompt, answer, id = row.pop("prompt"), row.pop("answer"), row.pop("id", None)
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], Mapping) and prompt[0]["role"] == "user":
-        prompt = prompt[0]["content"]
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], Mapping):
+        prompt = prompt[0].get("content") if prompt[0].get("role") == "user" else prompt
     return Task(str(index if id is None else id), prompt, answer, row)
 
 

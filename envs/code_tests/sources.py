@@ -7,11 +7,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from toolrl import ConfigError, TaskError, is_file_name, read_rows
+from toolrl import ConfigError, TaskError, is_file_name, of_split, read_rows
 from toolrl.rewards import LiveObjectsNeeded, grade
 from toolrl_envs.code_tests.formats import read_problem
 from toolrl_envs.code_tests.problem import Problem
-from toolrl_envs.common import Split, belongs, lot
+from toolrl_envs.common import Split, lot
 
 _OWN = Path(__file__).parent / "data" / "{split}.jsonl"
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def load_problems(
 
     Args:
         data: What `toolrl.read_rows` reads, or None for our own.
-            "{split}" in a file's name stands for the split; else every fifth problem is held out, by a hash of its id.
+            "{split}" in a file's name stands for the split; else every fifth problem is held out, by what it asks.
         split: "train" or "test".
         size: At most so many.
         seed: Fixes their choice and order.
@@ -41,16 +41,15 @@ def load_problems(
     problems, refused = [], []
     for place, row in rows:
         try:
-            problem = read_problem(row)
+            problems.append(read_problem(row))
         except TaskError as error:
             refused.append(f"{place}: {error}")
-            continue
-        if not shared or belongs(problem.id, split):
-            problems.append(problem)
     if refused and not problems:
         raise TaskError(f"no problem of data={name!r} can be read; the first: {refused[0]}")
     if refused:
         _log.warning("%d problems of %s are left out; the first: %s", len(refused), name, refused[0])
+    if shared:
+        problems = list(of_split(problems, lambda problem: problem.text, split))
     if not problems:
         raise ConfigError(f"data={name!r} has no problem for split={split!r}")
     chosen = sorted(problems, key=lambda problem: lot(problem.id, split, seed))[:size]

@@ -41,8 +41,23 @@ ATTEMPTS = {
     "Python without names": 'search("x")',
     "Python in a fence": "```tool_code\nsearch(query='x')\n```",
     "a tag": "<search>x</search>",
+    "JSON of a thinking agent": '{"thought": "x", "action": {"name": "search", "args": {"query": "x"}}}',
+    "JSON without its end": '{"name": "search", "arguments": {"query": "x"',
+    "a dict of Python": "{'name': 'search', 'arguments': {'query': \"how's that?\"}}",
+    "a list of dicts": "[{'name': 'search', 'arguments': {'query': 'x'}}]",
+    "JSON in a tag": '<tools>\n{"name": "search", "arguments": {"query": "x"}}\n</tools>',
+    "a tag that is whole": '<search query="x"/>',
+    "ReAct in one line": "Thought: I look.\nAction: search[x]",
     "ReAct": "Thought: I look.\nAction: search\nAction Input: x",
 }
+BEHIND_WORDS = [
+    '{"name": "search", "arguments": {"query": "x"}}',
+    "`{'name': 'search', 'arguments': {'query': 'x'}}`",
+    '<function>{"name": "search", "arguments": {"query": "x"}}</function>',
+    '[search(query="x"), python(code="1")]',
+    'search(query="x")',
+    "`search(query='x')`",
+]
 MENTIONED = [
     "It is 330 m tall.",
     "<answer>330</answer>",
@@ -51,6 +66,12 @@ MENTIONED = [
     '[{"name": "search"}, {"name": "other"}]',
     '<answer>{"name": "search", "arguments": {"query": "x"}}</answer>',
     'A call is written {"name": "search", "arguments": {"query": "x"}} there.',
+    'In a call\n{"name": "search", "arguments": {"query": "x"}} has two keys.',
+    '<answer>{"name": "search", "arguments": {"query": "x"</answer>',
+    "hits = search(query='x')",
+    "print(search(query='x'))",
+    "It is written `search(...)`, with a `query=`.",
+    "<answer>search(query='x')</answer>",
     "You call it as search(query='x') and read on.",
     "The model wrote `<tool_code>` and search.",
     "```python\nprint(1)\n```",
@@ -102,7 +123,14 @@ def test_a_call_without_marks_is_answered_with_how_to_spell_it(name: str, before
             assert parsed.tool_calls[0].name == "search"
         else:
             assert DIALECTS[name].form in parsed.tool_calls[0].error
-            assert name in BARE or kind == "ReAct" or parsed.content.strip() == before.strip(), kind
+            assert name in BARE or kind.startswith("ReAct") or parsed.content.strip() == before.strip(), kind
+
+
+@pytest.mark.parametrize("attempt", BEHIND_WORDS)
+def test_a_call_behind_words_that_ends_the_turn_is_no_answer(attempt: str) -> None:
+    for name, dialect in DIALECTS.items():
+        (refused,) = dialect.parse(f"I look it up: {attempt}", TOOLS).tool_calls
+        assert name in ("llama3-json", "xlam") or str(refused.error).endswith(dialect.form), name
 
 
 @each

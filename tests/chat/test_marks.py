@@ -176,5 +176,5 @@ def test_whole_calls_before_a_broken_one_in_a_block_run(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["lfm2", "llama3-pythonic", "olmo3"])
 def test_a_line_break_inside_a_python_string_is_one(name: str) -> None:
-    turn = written(name, note("PLACE")).replace("PLACE", "a\nb\\nc\\\\")
-    assert calls_of(name, turn) == [("note", {"text": "a\nb\nc\\"}, False)]
+    turn = written(name, note("PLACE")).replace("PLACE", "a\nb\\nc\0\\\\")
+    assert calls_of(name, turn) == [("note", {"text": "a\nb\nc\0\\"}, False)]

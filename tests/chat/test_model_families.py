@@ -131,6 +131,13 @@ TURNS: list[tuple[str, str, str, list[tuple[str, dict[str, Any]]]]] = [
         [BERN, TWO],
     ),
     ("cohere", "<|START_RESPONSE|>It rains.<|END_RESPONSE|>", "It rains.", []),
+    (
+        "cohere",
+        "<|START_RESPONSE|>It <co>rains</co: 0:[1,2],1:[3]> in <co>Bern</co: 1:[0]>.<|END_RESPONSE|>",
+        "It rains in Bern.",
+        [],
+    ),
+    ("command-r", "Grounded answer: It <co: 0>rains</co: 0,1>.", "Grounded answer: It rains.", []),
     ("cohere", "<|START_THINKING|>hm<|END_THINKING|><|START_TEXT|>It rains.<|END_TEXT|>", "It rains.", []),
     (
         "command-r",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, datetime
 from enum import Enum
 from typing import Any, Literal
@@ -60,6 +61,8 @@ TEXT_STAYS = [
     (Color, "red"),
     (Color | None, "7"),
     (int | str, "007"),
+    (int | str, "3.0"),
+    (int | str | None, "1e3"),
     (int | str, "NaN"),
     (float | str, "1e999"),
     (float | str, "Infinity"),
@@ -183,3 +186,10 @@ def test_a_text_that_would_be_read_as_nothing_is_refused_and_not_changed(name: s
     call = Message("assistant", "", (ToolCall("f", {"x": value}),))
     with pytest.raises(ConfigError, match=f"{name!r} cannot write the call"):
         DIALECTS[name].format(call, tools)
+
+
+def test_types_by_other_names_are_the_same_types() -> None:
+    for name in ("str", "STRING", "String", "text", "char", "varchar", "enum"):
+        assert typed_value("7", {"type": name}) == "7"
+    for name, value in (("dict", {}), ("list", []), ("INTEGER", 7), ("long", 7), ("float", 7), ("Boolean", True)):
+        assert typed_value(json.dumps(value), {"type": name}) == value

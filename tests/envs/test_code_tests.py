@@ -191,15 +191,15 @@ def test_rows_that_cannot_be_graded_are_left_out_and_logged(tmp_path: Path, capl
 
 
 def test_a_file_is_divided_and_parquet_holds_the_same(tmp_path: Path) -> None:
-    rows = [{**MBPP, "task_id": number} for number in range(30)]
+    rows = [{**MBPP, "task_id": number, "text": f"{MBPP['text']} ({number // 2})"} for number in range(30)]
     path = write(tmp_path / "all.jsonl", *rows)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "all.parquet")
     train, test = (load_problems(path, split, 99, 0) for split in ("train", "test"))
     assert {p.id for p in train} | {p.id for p in test} == {str(n) for n in range(30)}
-    assert not {p.id for p in train} & {p.id for p in test}
+    assert not {p.text for p in train} & {p.text for p in test}  # two that ask the same are on one side
     assert load_problems(tmp_path / "all.parquet", "train", 99, 0) == train
     assert load_problems(path, "train", 5, 0) == train[:5]
-    one = write(tmp_path / "one.jsonl", {**MBPP, "task_id": train[0].id})
+    one = write(tmp_path / "one.jsonl", next(row for row in rows if str(row["task_id"]) == train[0].id))
     with pytest.raises(ConfigError, match="split='test'"):
         load_problems(one, "test", 9, 0)
 

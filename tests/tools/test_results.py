@@ -13,6 +13,7 @@ import io
 import json
 import math
 import pathlib
+import re
 import sqlite3
 import subprocess
 import sys
@@ -97,6 +98,8 @@ def sqlite_row() -> sqlite3.Row:
         (Model(name="a", day=datetime.date(2020, 1, 2)), '{"name": "a", "day": "2020-01-02"}'),
         ([Model(name="a", day=datetime.date(2020, 1, 2))], '[{"name": "a", "day": "2020-01-02"}]'),
         (Attrs("a"), '{"name": "a"}'),
+        (types.SimpleNamespace(a=[1]), '{"a": [1]}'),
+        (pandas.NA, "null"),
         (Named(1, [2]), '{"x": 1, "y": [2]}'),
         ({3, 1, 2}, "[1, 2, 3]"),
         (frozenset({"b", "a"}), '["a", "b"]'),
@@ -190,6 +193,7 @@ def circular() -> list[Any]:
         (lambda: len, "<built-in function len>, which is no data"),
         (lambda: math, "which is no data"),
         (Bare, r"a tests\.tools\.test_results\.Bare, which has no words of its own; .* a __str__"),
+        (lambda: re.match("a", "a"), "a re.Match, which has no words of its own"),
         (object, "a object, which has no words of its own"),
         (lambda: Record("a", Bare()), r"Bare, which has no words of its own"),
         (lambda: picture("PIL"), r"a picture \(PIL\.Image\.Image\), which the model cannot see"),

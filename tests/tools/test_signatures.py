@@ -286,6 +286,7 @@ def typed(hint: Any, *default: Any) -> Any:
         (typed(list[OldOptions]), "must be that of typing_extensions"),
         (typed(int, None), r"parameter 'x': its default None does not fit its type hint; write int \| None"),
         (typed(int, "three"), "its default 'three' does not fit its type hint"),
+        (typed(float, math.inf), "its parameters cannot be shown to a model: Out of range float values"),
         (typed(Literal["a"], "b"), "its default 'b' does not fit"),
         (typed(Any, object()), "its parameters cannot be shown to a model: Default value <object"),
         (typed("int |"), "its type hints cannot be read"),
@@ -355,6 +356,8 @@ def test_arguments_beyond_what_json_or_python_writes_are_the_models_mistake() ->
     for odd in (10**5000, nested, {1, 2}, math.nan, b"x"):
         with pytest.raises(ToolError, match="invalid arguments for plain"):
             entry.validate({"item": "x", "count": odd})
+    with pytest.raises(ToolError, match="finite number"):
+        tool(typed(float)).validate({"x": 10**400})
     while nested:
         nested = nested.pop()
 

@@ -136,12 +136,12 @@ def _define(
         description = descriptions.get(parameter.name) or description_in(hints.get(parameter.name), parameter.default)
         # Under an alias, since pydantic has names of its own: `json`, `copy`, whatever starts with an underscore.
         fields[f"argument_{len(fields)}"] = _field(name, parameter, hints, description)
-    arguments_model = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+    arguments_model = create_model(name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PydanticJsonSchemaWarning)
-            arguments_model.model_json_schema()
-    except (PydanticUserError, PydanticJsonSchemaWarning) as error:
+            json.dumps(arguments_model.model_json_schema(), allow_nan=False)
+    except (PydanticUserError, PydanticJsonSchemaWarning, ValueError) as error:
         raise ToolDefinitionError(f"tool {name!r}: its parameters cannot be shown to a model: {error}") from None
     parts = (documentation.short_description, documentation.long_description)
     description = "\n".join(part for part in parts if part)

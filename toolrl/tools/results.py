@@ -112,6 +112,8 @@ class _Plain:
             return self._mapping({one.name: getattr(value, one.name) for one in kind.__attrs_attrs__})
         if isinstance(value, tuple) and hasattr(kind, "_asdict"):
             return self._mapping(value._asdict())  # type: ignore[attr-defined] # a named tuple's
+        if isinstance(value, types.SimpleNamespace):
+            return self._mapping(vars(value))
         if isinstance(value, Mapping):
             return self._mapping(value)
         if hasattr(kind, "keys") and hasattr(kind, "__getitem__"):  # a row of SQLite's
@@ -123,6 +125,8 @@ class _Plain:
             return sorted(self._items(value), key=lambda item: (str(type(item)), json.dumps(item)))
         if isinstance(value, (Sequence, MappingView, array.array)) and not isinstance(value, UserString):
             return self._items(value)  # type: ignore[arg-type] # all views can be iterated
+        if kind.__name__ == "NAType":  # pandas's nothing
+            return None
         if isinstance(value, (datetime.date, datetime.time)):
             return value.isoformat()
         return self._words(value)
@@ -154,8 +158,9 @@ class _Plain:
     def _words(self, value: Any) -> str:
         """What an object says of itself."""
         kind: Any = type(value)
-        silent = kind.__str__ is object.__str__ and kind.__repr__ is object.__repr__
-        text = "" if silent else str(value)
+        text = str(value)
+        # By Python's custom a repr in angle brackets is about an object, and not its value.
+        silent = kind.__str__ is object.__str__ and text.startswith("<") and text.endswith(">")
         if silent or _ADDRESS.search(text):
             raise TypeError(
                 f"{self._what} a {_name(value)}, which has no words of its own; return a text or plain values, or give "

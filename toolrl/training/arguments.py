@@ -172,8 +172,8 @@ class ToolrlArguments:
                     raise ConfigError(f"--envs {entry!r}: {weight!r} is not a number; write ID or ID:WEIGHT") from None
             if env_id in weights:
                 raise ConfigError(f"--envs names {env_id!r} twice; give it one weight")
-            if not number > 0:
-                raise ConfigError(f"--envs {entry!r}: the weight must be positive")
+            if not 0 < number < float("inf"):
+                raise ConfigError(f"--envs {entry!r}: the weight must be a positive number")
             weights[env_id] = number
         if not weights:
             raise ConfigError("no environment to train on; pass --envs toolrl/PythonMath-v0 ...")

@@ -4,9 +4,9 @@ The rule: a turn is refused as a malformed call, with an error that says how to 
 
 - there is a mark by which a call of some family begins, at the start of a line, or followed by what a call goes on with
   (a bracket, a tag, the name of a tool); or,
-- in a turn without calls of its own, what it begins or ends with, on lines of its own and perhaps in a code fence, is a
-  call of one of the environment's tools: JSON with its name and arguments, Python with its name and named arguments, a
-  tag of its name, or ReAct's `Action:` and `Action Input:`.
+- in a turn without calls of its own, what it begins or ends with, perhaps in a code fence or a tag, is a call of one
+  of the environment's tools, whole or broken: JSON with its name and arguments, Python with its name and named
+  arguments, a tag of its name, or ReAct's `Action:`.
 
 Everything else is text: a mark or a call that is mentioned in a sentence, a call of something that is no tool here,
 code in a fence.
@@ -34,6 +34,16 @@ CALL_BEGINNINGS = (
     "<function_calls>",
     "<|tool_call>",
     "<start_function_call>",
+    "<tool_use>",
+    "<execute_tool>",
+    "<use_mcp_tool>",
+    "<|function_call|>",
+    "<|FunctionCallBegin|>",
+    "<|plugin|>",
+    "<|tool_calls|>",
+    "<|tool▁calls▁begin|>",
+    "[TOOL_REQUEST]",
+    "✿FUNCTION✿",
     "<|tool_call|>",
     "<|tool_call_start|>",
     "<|python_tag|>",
@@ -50,6 +60,7 @@ CALL_BEGINNINGS = (
     "<|tool_calls_section_begin|>",
     "<|tool_call_begin|>",
     "<|channel|>commentary",
+    "commentary to=",
     "to=functions.",
     "<atem:invoke",
     "<minimax:tool_call>",
@@ -73,6 +84,10 @@ _JSON_LINE = re.compile(rf"^[ \t]*{_FENCE}(?=[\[{{])", re.MULTILINE)
 _TRIED_LINES = 50
 _NAMES = ("name", "tool_name", "tool", "function", "action", "function_name", "recipient_name")
 _ARGUMENTS = ("arguments", "parameters", "args", "kwargs", "input", "action_input", "tool_input", "params")
+# What may follow a call at the end of a turn: what closes a list, code, or a tag that is about calls.
+_CLOSING = r"(?:[\s`;]|(?:<[/|]|\[/?)\w{0,20}(?:tool|function|call|action|plugin)[\w|]{0,20}[>\]])*"
+_AFTER = re.compile(_CLOSING, re.IGNORECASE)
+_AFTER_CODE = re.compile(rf"(?<![\s`;>]){_CLOSING}\Z", re.IGNORECASE)
 
 
 def find_mark(text: str) -> re.Match[str] | None:
@@ -117,21 +132,47 @@ def _unmarked(text: str, names: tuple[str, ...]) -> tuple[int, str] | None:
         if called := next((name for name in _called(value) if name in names), None):
             return start, f"this JSON does not call {called} here"
     some = "|".join(map(re.escape, names))
+    for head in islice(_json_head(some).finditer(text), _TRIED_LINES):
+        if _ends_turn(text, head):
+            return head.start(), f"this JSON does not call {head['name']} here"
     line = re.compile(rf"^[ \t]*{_FENCE}(?P<code>\[?[ \t]*(?P<name>{some})\()", re.MULTILINE)
-    for code in islice(line.finditer(text), 3):
-        written = text[code.start("code") :].strip()
-        written = written.removesuffix("```").strip() if code["fence"] else written
+    # Behind words, but no value of a variable, and no part of an expression.
+    inline = re.compile(rf"(?<![\w.,(=])(?<!=[ \t])(?P<fence>)(?P<code>\[?(?P<name>{some})\((?=\s*\w+\s*=))")
+    for code in [*islice(line.finditer(text), 3), *islice(inline.finditer(text), 3)]:
+        written = _AFTER_CODE.sub("", text[code.start("code") :])
         whole = not text[: code.start()].strip() and written.endswith((")", ")]"))
         if whole or read_python_calls(written, "")[0].error is None:
             return code.start(), f"Python does not call {code['name']} here"
     ended = text.rstrip()
     for name in names:
-        if ended.endswith(f"</{name}>") and name not in ("answer", "think"):
-            opened = re.compile(rf"^[ \t]*<{re.escape(name)}>", re.MULTILINE).search(ended)
+        if ended.endswith((f"</{name}>", "/>")) and name not in ("answer", "think"):
+            opened = re.compile(rf"^[ \t]*<{re.escape(name)}(?:>|\s[^<>]*/>\Z)", re.MULTILINE).search(ended)
             if opened is not None:
                 return opened.start(), f"<{name}> does not call a tool here"
-    react = re.compile(rf"^Action:[ \t]*(?P<name>{some})[ \t]*\n+Action Input:", re.MULTILINE).search(text)
+    react = re.compile(rf"^Action:[ \t]*(?P<name>{some})[ \t]*(?:[\[(]|\n+Action Input:)", re.MULTILINE).search(text)
     return (react.start(), f"Action: does not call {react['name']} here") if react else None
+
+
+@lru_cache(64)
+def _json_head(some: str) -> re.Pattern[str]:
+    """How JSON or a Python dict with the name of a tool and its arguments begins, whole or broken."""
+    keys, arguments = "|".join(_NAMES), "|".join(_ARGUMENTS)
+    return re.compile(
+        rf"""(?:<(?!answer)\w{{1,30}}>\s{{0,9}})?`?(?P<json>(?:\[\s{{0,9}})?\{{\s{{0,99}}["'](?:{keys})["']\s{{0,9}}:"""
+        rf"""\s{{0,9}}["'](?:functions\.)?(?P<name>{some})["']\s{{0,9}},\s{{0,99}}["'](?:{arguments})["']\s{{0,9}}:)"""
+    )
+
+
+def _ends_turn(text: str, head: re.Match[str]) -> bool:
+    """Whether JSON that begins so is the end of the turn; if it is broken, whether it looks so, or begins the turn."""
+    try:
+        _, end = load_json_at(text, head.start("json"))
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        return cut or not text[: head.start()].strip() or text.rstrip(" \t\n`;]").endswith("}")
+    except (ValueError, RecursionError):
+        return True
+    return _AFTER.fullmatch(text, end) is not None
 
 
 def json_at_start(text: str) -> tuple[int, Any] | None:
@@ -172,7 +213,7 @@ def _called(value: Any) -> Iterator[str]:
     for one in value if isinstance(value, list) else [value]:
         if not isinstance(one, dict):
             continue
-        for key in ("function", "function_call", "tool_call", "tool_calls", "tool_uses"):
+        for key in ("function", "function_call", "tool_call", "tool_calls", "tool_uses", "tool", "action", "command"):
             if isinstance(one.get(key), dict | list):
                 yield from _called(one[key])
         name = next((one[key] for key in _NAMES if isinstance(one.get(key), str)), None)

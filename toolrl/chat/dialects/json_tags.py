@@ -10,6 +10,9 @@ from toolrl.chat.dialects.scanning import Scanner
 from toolrl.chat.dialects.values import Schemas
 from toolrl.types import Message, ToolCall
 
+# As vLLM and SGLang take them out: `<co>330 m</co: 0:[1,2]>`, and Command R's `<co: 0>330 m</co: 0>`.
+_CITATION = re.compile(r"</?co(?::[\s\d:,\[\]]*)?>")
+
 
 class JsonDialect(BlockDialect):
     """JSON between two marks: an object for each call, or all calls in one list.
@@ -34,6 +37,7 @@ class JsonDialect(BlockDialect):
         joint: str = "",
         ends: tuple[str, ...] = (),
         wrapped: tuple[tuple[str, str], ...] = (),
+        cites: bool = False,
         thinking: tuple[str, str] = ("<think>", "</think>"),
         thinks_with: str = "{0}\n{2}\n{1}\n\n",
     ):
@@ -54,6 +58,7 @@ class JsonDialect(BlockDialect):
             joint: What stands between the text and the blocks.
             ends: See `Dialect`.
             wrapped: Marks around the text, which is written between the first of them.
+            cites: Whether parts of the text stand in tags that say by which document they are supported.
             thinking: See `Dialect`.
             thinks_with: How thoughts are written: the marks, then the thought.
         """
@@ -65,7 +70,7 @@ class JsonDialect(BlockDialect):
         marks = (*block, *(mark for pair in wrapped for mark in pair), *also_marks)
         self.marks = tuple(mark for mark in marks if mark.startswith("<"))
         self._other_arguments, self._id_key, self._numbered = other_arguments, id_key, numbered
-        self._spaces, self._wrapped = spaces, wrapped
+        self._spaces, self._wrapped, self._cites = spaces, wrapped, cites
 
     def write_thinking(self, thinking: str) -> str:
         """As the family does."""
@@ -76,7 +81,7 @@ class JsonDialect(BlockDialect):
         content, calls = super().read(text, tools)
         for mark in (mark for pair in self._wrapped for mark in pair):
             content = content.replace(mark, "")
-        return content, calls
+        return _CITATION.sub("", content) if self._cites else content, calls
 
     def read_at(
         self, text: str, opening: re.Match[str], closing: str, scanner: Scanner, tools: Schemas
@@ -213,6 +218,7 @@ JSON_DIALECTS = (
         id_key="tool_call_id",
         numbered=True,
         wrapped=(("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ("<|START_TEXT|>", "<|END_TEXT|>")),
+        cites=True,
         ends=("<|END_OF_TURN_TOKEN|>",),
         thinking=("<|START_THINKING|>", "<|END_THINKING|>"),
         thinks_with="{0}{2}{1}",
@@ -226,6 +232,7 @@ JSON_DIALECTS = (
         keys=("tool_name", "parameters"),
         spaces="\n",
         joint="\n",
+        cites=True,
         ends=("<|END_OF_TURN_TOKEN|>",),
     ),
     # nvidia/NVIDIA-Nemotron-Nano-9B-v2 (its own parser and template).

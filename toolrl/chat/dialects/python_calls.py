@@ -96,8 +96,8 @@ class _Reader:
 
 
 _STRING = re.compile(PYTHON_STRING, re.DOTALL)
-_LINE_BREAKS = {"\n": "\\n", "\r": "\\r"}
-_ESCAPE_OR_BREAK = re.compile(r"\\.|[\n\r]", re.DOTALL)
+_ESCAPED = {"\n": "\\n", "\r": "\\r", "\0": "\\x00"}
+_ESCAPE_OR_BREAK = re.compile(r"\\.|[\n\r\0]", re.DOTALL)
 
 
 def _value(text: str) -> Any:
@@ -108,10 +108,10 @@ def _value(text: str) -> Any:
 
 
 def _on_one_line(string: str) -> str:
-    """A line break in a string is what models mean by it, where Python asks for three quotes."""
+    """A line break or NUL in a string is what models mean by it, where Python asks for three quotes or an escape."""
     if string[:3] in ('"""', "'''"):
         return string
-    return _ESCAPE_OR_BREAK.sub(lambda found: _LINE_BREAKS.get(found.group(), found.group()), string)
+    return _ESCAPE_OR_BREAK.sub(lambda found: _ESCAPED.get(found.group(), found.group()), string)
 
 
 _NAMES = {"true": True, "false": False, "null": None}

@@ -16,6 +16,9 @@ _PYTHON_CONSTANTS = {"True": True, "False": False, "None": None}
 _TYPES = {
     "str": "string",
     "text": "string",
+    "char": "string",
+    "varchar": "string",
+    "enum": "string",
     "int": "integer",
     "float": "number",
     "double": "number",
@@ -139,7 +142,7 @@ def _kinds_of(value: Any) -> tuple[str, ...]:
         case int():
             return ("integer", "number")
         case float():
-            return ("integer", "number") if value.is_integer() else ("number",)
+            return ("number",)  # `1.0` too: tools take no such integer
         case str():
             return ("string",)
         case list():
