@@ -157,7 +157,7 @@ def _mount_files(directory: str, limits: dict, bindings: list[Binding], kept: Se
     below = [path for path in (directory, *kept) if path.startswith("/tmp/")]
     files = limits["files"] + len(bindings) + 4 + sum(path.count("/") - 1 for path in below)  # what we make counts
     _mount("tmpfs", directory, f"size={limits['disk_mb']}m,nr_inodes={files},mode=700", _NOSUID | _NODEV)
-    for name in ("files", "tmp", *(["layer"] if bindings else [])):
+    for name in ("files", "tmp", "layer"):
         os.mkdir(f"{directory}/{name}", 0o700)
     own, temporary, *still = (_tree(path) for path in (f"{directory}/files", f"{directory}/tmp", *kept))
     trees = [_layer(*source, f"{directory}/layer") for source in sources]
