@@ -107,7 +107,7 @@ class ChatServer:
                         outer._at_once -= 1
 
         self._server = Server(("127.0.0.1", 0), ChatHandler)
-        threading.Thread(target=self._server.serve_forever, name="chat-server", daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), name="chat-server", daemon=True).start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
 
     def _answer(self, handler: Handler, answer: Answer) -> None:
