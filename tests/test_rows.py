@@ -32,6 +32,23 @@ def test_a_set_in_the_hubs_format_is_read_by_split(tmp_path: Path) -> None:
         next(read_rows(f"{tmp_path / 'set'}:other"))
 
 
+def test_what_datasets_writes_as_json_within_parquet_is_read_as_it_was(tmp_path: Path) -> None:
+    rows = [
+        {"answer": 1, "calls": [{"name": "a", "arguments": {"x": 1}}], "same": [{"k": "1"}]},
+        {"answer": [1], "calls": [{"name": "b", "arguments": "text"}, "odd"], "same": None},
+        {"answer": None, "calls": [], "same": [{"k": None}]},
+    ]
+    features = datasets.Features(
+        {
+            "answer": datasets.Json(),
+            "calls": [datasets.Json()],
+            "same": [{"k": datasets.Value("string")}],
+        }
+    )
+    datasets.Dataset.from_list(rows, features=features).to_parquet(tmp_path / "odd.parquet")
+    assert [row for _, row in read_rows(tmp_path / "odd.parquet")] == rows
+
+
 def test_one_object_over_lines_is_one_row(tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text(json.dumps(ROWS[0], indent=2))
     assert [row for _, row in read_rows(tmp_path / "one.json")] == ROWS[:1]

@@ -62,7 +62,21 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
         raise TaskError(f"{path}: not a Parquet file ({error})") from None
-    yield from ((f"row {number}", row) for number, row in enumerate(table.to_pylist(), 1))
+    for number, row in enumerate(table.to_pylist(), 1):
+        yield f"row {number}", {field.name: _plain(row[field.name], field.type) for field in table.schema}
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    """A value of Arrow's. What has several types in one column `datasets` writes as JSON, at any level."""
+    import pyarrow
+
+    if value is not None and isinstance(kind, pyarrow.JsonType):
+        return json.loads(value)
+    if isinstance(value, dict) and pyarrow.types.is_struct(kind):
+        return {field.name: _plain(value[field.name], field.type) for field in kind}
+    if isinstance(value, list) and hasattr(kind, "value_type"):
+        return [_plain(item, kind.value_type) for item in value]
+    return value
 
 
 def _read_json(path: Path) -> Iterator[tuple[str, Any]]:

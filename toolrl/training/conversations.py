@@ -55,9 +55,10 @@ def _decoded(value: Any) -> Any:
 
 def _wire(message: Any) -> dict[str, Any]:
     """A message of its own, with its calls as objects."""
-    message = dict(message)
+    message = dict(_decoded(message))
     calls = []
     for call in _decoded(message.get("tool_calls")) or ():
+        call = _decoded(call)
         function = _decoded(call.get("function")) or {key: call.get(key) for key in ("name", "arguments")}
         calls.append({**call, "function": dict(function)})
     return {**message, "tool_calls": calls}
