@@ -112,7 +112,7 @@ def _as_flags(parser: _Parser, config: dict[str, Any]) -> list[str]:
     actions = parser.names()
     hints = {name: hint for part in parser.dataclass_types for name, hint in get_type_hints(part).items()}
     optional = {name for name, hint in hints.items() if type(None) in get_args(hint)}
-    lists = {name for name, hint in hints.items() if any(get_origin(one) is list for one in (hint, *get_args(hint)))}
+    lists = {name for name, hint in hints.items() if list in [get_origin(kind) for kind in (hint, *get_args(hint))]}
     for name, value in config.items():
         name = name.replace("-", "_")
         action = actions.get(name)
