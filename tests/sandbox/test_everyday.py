@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -170,3 +174,21 @@ def test_a_traceback_shows_no_library_even_behind_the_codes_own_module(sandbox):
 def test_an_error_in_a_written_modules_syntax_names_it(sandbox):
     traceback = sandbox.run("open('broken.py', 'w').write('def f(:\\n')\nimport broken").error.traceback
     assert 'File "broken.py", line 1' in traceback
+
+
+def test_a_python_that_lies_in_tmp_itself_runs_sandboxes() -> None:
+    """A virtual environment there has files (`pyvenv.cfg`) and folders that a sandbox's own /tmp must still show."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", f"{folder}/venv"], check=True)
+        program = (
+            "from toolrl.sandbox import LocalSandbox\n"
+            "with LocalSandbox() as sandbox:\n"
+            '    print(sandbox.run(\'import subprocess, sys; open("/tmp/x", "w").close();\'\n'
+            '        \'subprocess.run([sys.executable, "-c", "print(42)"], capture_output=True).stdout\').value)'
+        )
+        path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
+        done = subprocess.run(
+            [f"{folder}/venv/bin/python", "-c", program],
+            env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.stdout == "b'42\\n'\n", done.stderr

@@ -128,7 +128,7 @@ def enter_private_view(
         processes: What `share_view` has returned.
         earlier: The mount namespace of another session whose files to see; directory, limits and bindings are then
             unused.
-        kept: Folders in /tmp that are still to be seen.
+        kept: Files and folders in /tmp that are still to be seen.
 
     Returns:
         A descriptor of the mount namespace. It keeps the files alive when all processes are gone.
@@ -161,10 +161,11 @@ def _mount_files(directory: str, limits: dict, bindings: list[Binding], kept: Se
         os.mkdir(f"{directory}/{name}", 0o700)
     own, temporary, *still = (_tree(path) for path in (f"{directory}/files", f"{directory}/tmp", *kept))
     trees = [_layer(*source, f"{directory}/layer") for source in sources]
+    folders = {path for path in below if os.path.isdir(path)}
     if os.path.isdir("/tmp"):
         _move(temporary, "/tmp")
         for path in below:
-            os.makedirs(path, exist_ok=True)
+            _make_place(path, path in folders)
         for tree, path in zip(still, kept, strict=True):
             _move(tree, path)
     _move(own, directory)
