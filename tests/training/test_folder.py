@@ -43,7 +43,7 @@ def checkpoint(folder: Path, step: int, made: float | None = None) -> Path:
 
 def test_the_newest_whole_checkpoint_is_taken_whatever_its_step(config: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    args = config(resume_from_checkpoint="true")
+    args = config(resume_from_checkpoint="true", max_steps=500)
     older, newer = checkpoint(folder, 500, made=1000.0), checkpoint(folder, 20, made=2000.0)
     # Times of files are those of a copy.
     os.utime(older / "trainer_state.json", (9e8, 9e8 + 100))
@@ -59,6 +59,18 @@ def test_the_newest_whole_checkpoint_is_taken_whatever_its_step(config: Callable
         "checkpoint-3: optimizer.pt is missing (saved with save_only_model?); without it, training would not go on "
         "where it stopped"
     ]
+
+
+def test_settings_that_do_not_go_on_with_a_checkpoint_are_refused(config: Callable[..., Any], tmp_path: Path) -> None:
+    found = checkpoint(tmp_path / "run", 2)
+    (found / STAMP).write_text(json.dumps({"time": 1.0, "optim": "sgd"}))
+    for wanted in ("true", str(found)):
+        settings = {"resume_from_checkpoint": wanted, "max_steps": 2}
+        assert find_checkpoint(config(**settings, optim="sgd")) == found
+        with pytest.raises(ConfigError, match="pass --optim sgd"):
+            find_checkpoint(config(**settings))
+        with pytest.raises(ConfigError, match="beyond --max_steps 1; raise it"):
+            find_checkpoint(config(resume_from_checkpoint=wanted, optim="sgd"))
 
 
 @pytest.mark.parametrize(

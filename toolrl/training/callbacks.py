@@ -86,7 +86,11 @@ class ProgressCallback(TrainerCallback):
     ) -> None:
         """Start the clock."""
         self._start = time.monotonic()
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and state.global_step >= state.max_steps:
+            self._console.print(
+                f"step {state.global_step}/{state.max_steps}: nothing is left; raise --max_steps to go on"
+            )
+        elif state.is_world_process_zero:
             self._console.print(
                 "success, and share of episodes with a tool call where one is needed | where none is", style="dim"
             )

@@ -15,27 +15,27 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from toolrl.errors import ConfigError
 
-# When a checkpoint was made: a file's own time is lost when it is copied.
+# When a checkpoint was made (a file's own time is lost when it is copied), and with which optimiser.
 STAMP = "toolrl.json"
 WEIGHTS = ("model", "adapter_model")
 INDEX = ".safetensors.index.json"
 
 
 class StampCallback(TrainerCallback):
-    """Writes the time into each checkpoint."""
+    """Stamps each checkpoint."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """After each checkpoint."""
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
-            (folder / STAMP).write_text(json.dumps({"time": time.time()}))
+            (folder / STAMP).write_text(json.dumps({"time": time.time(), "optim": _optimizer(args)}))
 
 
 def find_checkpoint(args: transformers.TrainingArguments) -> Path | None:
     """The checkpoint to resume from: a path, or `true` for the newest whole one in `output_dir`.
 
     Raises:
-        ConfigError: There is none, or the one asked for lacks something.
+        ConfigError: There is none, the one asked for lacks something, or it does not fit the settings.
     """
     wanted = str(args.resume_from_checkpoint or "")
     if wanted.lower() in ("", "false", "none"):
@@ -43,12 +43,12 @@ def find_checkpoint(args: transformers.TrainingArguments) -> Path | None:
     if wanted.lower() != "true":
         if problem := what_is_missing(Path(wanted), args.world_size):
             raise ConfigError(f"--resume_from_checkpoint: {wanted!r} cannot be gone on from: {problem}")
-        return Path(wanted)
+        return _fitting(Path(wanted), args)
     found = [path for path in Path(str(args.output_dir)).glob("checkpoint-*") if path.name[11:].isdigit()]
     problems = {path: what_is_missing(path, args.world_size) for path in found}
     whole = sorted((path for path in found if not problems[path]), key=lambda path: (_made(path), int(path.name[11:])))
     if whole:
-        return whole[-1]
+        return _fitting(whole[-1], args)
     reasons = "".join(f"; {path.name}: {problems[path]}" for path in sorted(found)[-3:])
     raise ConfigError(
         f"--resume_from_checkpoint: no whole checkpoint in {args.output_dir!r}{reasons or '; there is none at all'}. "
@@ -120,8 +120,30 @@ def _weights_problem(checkpoint: Path) -> str:
     return ""
 
 
-def _made(checkpoint: Path) -> float:
+def _fitting(checkpoint: Path, args: transformers.TrainingArguments) -> Path:
+    """The checkpoint, if the settings go on with it."""
+    step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
+    if step > args.max_steps > 0:
+        raise ConfigError(f"{str(checkpoint)!r} is at step {step}, beyond --max_steps {args.max_steps}; raise it")
+    if (optimizer := _stamp(checkpoint).get("optim", _optimizer(args))) != _optimizer(args):
+        raise ConfigError(
+            f"{str(checkpoint)!r} holds the state of --optim {optimizer}, which is none of {_optimizer(args)}'s; pass "
+            f"--optim {optimizer}, or train its weights in another --output_dir (--model_name_or_path)"
+        )
+    return checkpoint
+
+
+def _optimizer(args: transformers.TrainingArguments) -> str:
+    return str(getattr(args.optim, "value", args.optim))
+
+
+def _stamp(checkpoint: Path) -> dict[str, Any]:
     try:
-        return float(json.loads((checkpoint / STAMP).read_text())["time"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return os.stat(checkpoint / "trainer_state.json").st_mtime
+        return dict(json.loads((checkpoint / STAMP).read_text()))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _made(checkpoint: Path) -> float:
+    made = _stamp(checkpoint).get("time")
+    return made if isinstance(made, float) else os.stat(checkpoint / "trainer_state.json").st_mtime
