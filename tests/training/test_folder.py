@@ -147,6 +147,7 @@ def test_a_place_that_cannot_be_written_to_is_one_clear_error(
     assert "pass another --output_dir" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder_do_not_mix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "run"
     flags = [*SMALL, f"--output_dir={path}", "--save_total_limit=2"]

@@ -57,7 +57,7 @@ class Snapshots(TrainerCallback):
         self.taken.append([parameter.detach().clone() for parameter in model.parameters()])
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.5])
+@pytest.mark.parametrize("beta", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_a_step_without_a_verdict_leaves_the_weights_and_says_so(
     grpo_run: Callable[..., GRPORun], tmp_path: Path, beta: float
 ) -> None:
@@ -141,6 +141,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_raises_an_alarm(
     assert "not finite in 1 step(s)" in progress._console.export_text()
 
 
+@pytest.mark.slow
 def test_training_ends_when_no_loss_is_finite_any_more(grpo_run: Callable[..., GRPORun]) -> None:
     run = grpo_run({DOCS: env_with(Grader(10**6))}, {"max_steps": 20})
     compute = run.trainer._get_per_token_logps_and_entropies
@@ -153,7 +154,7 @@ def test_training_ends_when_no_loss_is_finite_any_more(grpo_run: Callable[..., G
     assert run.trainer.state.global_step < 20
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_float32_weights_under_autocast_are_sampled_and_followed(
     grpo_run: Callable[..., GRPORun], precision: str
 ) -> None:
