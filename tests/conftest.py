@@ -33,8 +33,8 @@ LONG = ("notebooks", "training", "audit", "policy", "tiny")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put long tests first; `--no-loadscope-reorder` lets them stay there."""
-    order = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(item.path.parent, len(order)))
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(Path(__file__).parent).parts[0], len(order)))
 
 
 @pytest.fixture(scope="session")

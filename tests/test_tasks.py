@@ -208,3 +208,24 @@ def test_a_function_that_reads_rows_must_return_a_task(tmp_path: Path) -> None:
 def test_none_or_fewer_cannot_be_taken(count: int) -> None:
     with pytest.raises(TaskError, match="at least one task must be taken"):
         tasks(3).take(count)
+
+
+def test_typed_fields_are_read_from_a_row_and_other_columns_are_metadata() -> None:
+    row = {"prompt": "p", "answer": "a", "kind": "sum", "needs_tool": False, "difficulty": 2, "level": "hard"}
+    (task,) = TaskSet([row])
+    assert (task.kind, task.needs_tool, task.difficulty, task.metadata) == ("sum", False, 2, {"level": "hard"})
+
+
+def test_a_column_with_a_typed_fields_name_and_values_of_another_type_is_metadata() -> None:
+    (task,) = TaskSet([{"prompt": "p", "answer": "a", "kind": ["x"], "difficulty": True, "thinking_tokens": None}])
+    assert (task.kind, task.difficulty, task.thinking_tokens) == ("", None, None)
+    assert task.metadata == {"kind": ["x"], "difficulty": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("kind", 3), ("needs_tool", "yes"), ("difficulty", [1]), ("difficulty", True), ("template_options", "x")],
+)
+def test_a_typed_field_refuses_another_type_and_names_the_task(name: str, value: object) -> None:
+    with pytest.raises(TaskError, match=rf"{name} must be .*task 't'"):
+        Task("t", "p", **{name: value})  # type: ignore[arg-type]

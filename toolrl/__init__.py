@@ -7,6 +7,7 @@ test compares the two.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
         ToolrlError as ToolrlError,
         UserError as UserError,
     )
+    from toolrl.gym.spaces import UnicodeText as UnicodeText
     from toolrl.policy import Policy as Policy, ScriptedPolicy as ScriptedPolicy
     from toolrl.rollout import RolloutEngine as RolloutEngine, RolloutRequest as RolloutRequest
-    from toolrl.rows import is_file_name as is_file_name, read_rows as read_rows
-    from toolrl.spaces import UnicodeText as UnicodeText
+    from toolrl.support.retry import RetryPolicy as RetryPolicy
+    from toolrl.support.rows import is_file_name as is_file_name, read_rows as read_rows
     from toolrl.tasks import TaskSet as TaskSet, of_split as of_split
     from toolrl.tools import Tool as Tool, per_episode as per_episode, per_run as per_run, tool as tool
     from toolrl.trajectory import (
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
         Message as Message,
         Role as Role,
         Sample as Sample,
-        Sampling as Sampling,
+        SamplingParams as SamplingParams,
         Score as Score,
         StopReason as StopReason,
         Task as Task,
@@ -65,12 +67,14 @@ _EXPORTS = {
     "RetrieverFault SandboxFault TaskError TemplateError ToolDefinitionError ToolError ToolrlError UserError",
     "toolrl.policy": "Policy ScriptedPolicy",
     "toolrl.rollout": "RolloutEngine RolloutRequest",
-    "toolrl.rows": "is_file_name read_rows",
-    "toolrl.spaces": "UnicodeText",
+    "toolrl.support.retry": "RetryPolicy",
+    "toolrl.support.rows": "is_file_name read_rows",
+    "toolrl.gym.spaces": "UnicodeText",
     "toolrl.tasks": "TaskSet of_split",
     "toolrl.tools": "Tool per_episode per_run tool",
     "toolrl.trajectory": "Trajectory TrajectoryWriter read_trajectories",
-    "toolrl.types": "Episode Limits Message Role Sample Sampling Score StopReason Task ToolCall ToolFailure ToolResult",
+    "toolrl.types": "Episode Limits Message Role Sample SamplingParams Score StopReason Task ToolCall ToolFailure "
+    "ToolResult",
     "toolrl.view": "Trajectories load",
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names.split()}
@@ -88,3 +92,23 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _show_in_notebooks() -> None:
+    """Make IPython show a `Trajectory` as HTML. The viewer is imported when it shows the first one."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is not None:
+        html_formatter = shell.display_formatter.formatters["text/html"]
+        html_formatter.for_type_by_name("toolrl.trajectory", "Trajectory", _trajectory_html)
+
+
+def _trajectory_html(trajectory: Trajectory) -> str | None:
+    try:
+        from toolrl.view.html import notebook_html
+    except ImportError:  # without the extra `view` a notebook shows the plain form
+        return None
+    return notebook_html(trajectory)
+
+
+_show_in_notebooks()

@@ -20,14 +20,14 @@ import gymnasium
 from toolrl.chat.dialects import Dialect, HermesDialect
 from toolrl.episode import EpisodeSession, Reward, check_parts, check_solution
 from toolrl.errors import ConfigError, TaskError
-from toolrl.registry import creator_of, import_module_of, settings_of, unknown
-from toolrl.spaces import UnicodeText
+from toolrl.gym.registry import creator_of, import_module_of, settings_of, unknown
+from toolrl.gym.spaces import UnicodeText
+from toolrl.support.waiting import noting, run_loop
 from toolrl.tasks import TaskSet
 from toolrl.tools.definition import Tool
 from toolrl.tools.dispatch import Toolbox, cut_text
 from toolrl.tools.resources import ResourceScope
 from toolrl.types import Limits, Message, Score, StopReason, Task, ToolCall
-from toolrl.waiting import noting, run_loop
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class ToolEnv(gymnasium.Env[str, str]):
                 `toolrl eval --policy oracle`.
             dialect: How the Gymnasium face reads tool calls in actions; Hermes by default.
             template_options: Variables of the chat template for every episode, such as `{"enable_thinking": False}`;
-                a task's own are in its `metadata["template_options"]`.
+                a task's own take precedence.
             render_mode: "ansi" makes `render()` return the conversation as text.
             split: "train" or "test" keeps only those of `tasks`; every fifth is held out for "test", by a hash of its
                 prompt. None keeps all, as for an environment that has splits of its own.

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from toolrl.errors import ConfigError, InfrastructureError
+from toolrl.support.usage import counting
+from toolrl.support.waiting import TookTooLong, in_thread, noting, within
 from toolrl.tools.dispatch import Toolbox
 from toolrl.tools.resources import ResourceScope, add_up, close_all, total_usage
 from toolrl.types import Episode, Limits, Message, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
-from toolrl.usage import counting
-from toolrl.waiting import TookTooLong, in_thread, noting, within
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class EpisodeSession:
         return add_up((self._used, self._scope.usage.amounts()))
 
     def counting_usage(self) -> AbstractContextManager[None]:
-        """What is counted inside, by `toolrl.usage.count_usage`, is this episode's."""
+        """What is counted inside, by `toolrl.support.usage.count_usage`, is this episode's."""
         return counting(self._scope.usage)
 
     @property

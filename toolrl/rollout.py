@@ -19,13 +19,13 @@ from typing import Any
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv, run_sync
 from toolrl.episode import EpisodeSession
-from toolrl.errors import ConfigError, InfrastructureError, TaskError
+from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.policy.base import ChatPolicy, Policy
 from toolrl.policy.watch import Watch
+from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS, contained
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory, Turn
-from toolrl.types import Message, Sample, Sampling, Score, StopReason, Task
-from toolrl.waiting import POLICY_TIMEOUT_SECONDS, contained
+from toolrl.types import Message, Sample, SamplingParams, Score, StopReason, Task
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class RolloutEngine:
         policy: Policy | ChatPolicy,
         renderer: Renderer | None,
         *,
-        sampling: Sampling | None = None,
+        sampling: SamplingParams | None = None,
         max_completion_tokens: int | None = None,
         concurrency: int = 256,
         retries: int = 2,
@@ -90,7 +90,7 @@ class RolloutEngine:
             raise ConfigError(f"policy_timeout_seconds must be positive, got {policy_timeout_seconds!r}")
         self.policy = policy
         self.renderer = renderer
-        self.sampling = sampling or Sampling()
+        self.sampling = sampling or SamplingParams()
         self._max_completion_tokens = max_completion_tokens or math.inf
         self._concurrency = concurrency
         self._retries = retries
@@ -252,7 +252,7 @@ class RolloutEngine:
     def _token_limit(self, request: RolloutRequest) -> int:
         return int(min(request.env.limits.completion_tokens, self._max_completion_tokens))
 
-    def _sampling_within(self, room: int, request: RolloutRequest) -> Sampling:
+    def _sampling_within(self, room: int, request: RolloutRequest) -> SamplingParams:
         return replace(self.sampling, max_tokens=min(self.sampling.max_tokens, request.env.limits.turn_tokens, room))
 
 
@@ -260,7 +260,7 @@ async def _sample(
     watch: Watch,
     renderer: Renderer,
     ids: list[int],
-    sampling: Sampling,
+    sampling: SamplingParams,
     thinking: int,
     *,
     after_tools: bool,
@@ -289,11 +289,9 @@ def _thinking_tokens(request: RolloutRequest, renderer: Renderer) -> int:
 
     Raises:
         ConfigError: The model's turns have no place where thinking could be ended.
-        TaskError: The task's own budget is no number of tokens.
     """
-    tokens = request.task.metadata.get("thinking_tokens", request.env.limits.thinking_tokens)
-    if not isinstance(tokens, int) or tokens < 0:
-        raise TaskError(f"thinking_tokens of task {request.task.id!r} must be a number of tokens, got {tokens!r}")
+    own = request.task.thinking_tokens
+    tokens = request.env.limits.thinking_tokens if own is None else own
     if tokens and not renderer.dialect.end_of_thinking:
         raise ConfigError(
             f"thinking_tokens={tokens}: in the dialect {renderer.dialect.name!r} thinking cannot be ended for the "
@@ -315,7 +313,7 @@ def _cut(observation: list[int], room: int, renderer: Renderer) -> list[int]:
 
 def renderer_of(renderer: Renderer, env: ToolEnv, task: Task) -> Renderer:
     """The renderer with the template's variables of an episode: the environment's, and over them the task's."""
-    return renderer.with_options({**env.template_options, **(task.metadata.get("template_options") or {})})
+    return renderer.with_options({**env.template_options, **task.template_options})
 
 
 class _Prompts:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from toolrl.errors import ConfigError, TaskError
-from toolrl.rows import read_rows
-from toolrl.types import Task
+from toolrl.support.rows import read_rows
+from toolrl.types import TASK_FIELDS, Task, fits_task_field, plain_scalar
 
 T = TypeVar("T")
 RowToTask = Callable[[dict[str, Any], int], Task]
@@ -110,7 +110,7 @@ class TaskSet(Sequence[Task]):
         """Read a file or a data set on the Hugging Face hub.
 
         Args:
-            source: See `toolrl.rows.read_rows`.
+            source: See `toolrl.support.rows.read_rows`.
             to_task: Turns a row and its index into a task; the default reads the fields `id`
                 (optional), `prompt`, `answer`; the others become metadata.
             split: Of a set on the hub.
@@ -162,15 +162,17 @@ def _plain(text: str) -> str:
 
 
 def task_from_row(row: Mapping[str, Any], index: int) -> Task:
-    """Read a row with the fields `prompt`, `answer` and optionally `id`; the others become metadata.
+    """Read a row with the fields `prompt`, `answer` and optionally `id` and `TASK_FIELDS`; others become metadata.
 
-    A prompt may be a list with one user message, as in TRL's conversational data sets.
+    A prompt may be a list with one user message, as in TRL's conversational data sets. A column that has the name of a
+    typed field and values of another type is metadata too.
     """
-    row = dict(row)
+    row = {name: plain_scalar(value) for name, value in row.items()}
+    typed = {name: row.pop(name) for name in TASK_FIELDS if name in row and fits_task_field(name, row[name])}
     prompt, answer, id = row.pop("prompt"), row.pop("answer"), row.pop("id", None)
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], Mapping):
         prompt = prompt[0].get("content") if prompt[0].get("role") == "user" else prompt
-    return Task(str(index if id is None else id), prompt, answer, row)
+    return Task(str(index if id is None else id), prompt, answer, row, **typed)
 
 
 def _collect(tasks: Any) -> Iterator[Task]:

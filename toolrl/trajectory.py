@@ -8,12 +8,11 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from toolrl.errors import TaskError
-from toolrl.secret_values import hide_within
+from toolrl.support.secret_values import hide_within
 from toolrl.types import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
 
 SCHEMA_VERSION = 4
@@ -112,15 +111,6 @@ class Trajectory:
     def tool_results(self) -> list[ToolResult]:
         """All calls with their results, in order."""
         return [result for turn in self.turns for result in turn.results]
-
-    def _repr_html_(self) -> str | None:
-        """How a notebook shows it; None, for its plain form, where the extra `view` is not installed."""
-        try:
-            # By its name, since it lies above this module: whoever shows a trajectory looks for this method here.
-            html: str = import_module("toolrl.view.html").notebook_html(self)
-        except ImportError:
-            return None
-        return html
 
     def to_row(self) -> dict[str, Any]:
         """The trajectory as JSON values, with the same fields and types in every row.

@@ -9,13 +9,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
+from types import NoneType
 from typing import Any, Literal
 
 from toolrl.errors import TaskError
 
 Role = Literal["system", "user", "assistant", "tool"]
+
+
+# The typed fields of a task: their types, and the words for them in errors.
+TASK_FIELDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "kind": ((str,), "text"),
+    "needs_tool": ((bool, NoneType), "True, False or None"),
+    "difficulty": ((str, int, float, NoneType), "a number or text"),
+    "thinking_tokens": ((int, NoneType), "a number of tokens"),
+    "template_options": ((Mapping,), "a mapping"),
+}
+
+
+def plain_scalar(value: Any) -> Any:
+    """A NumPy scalar, or an array without dimensions, as Python's number; anything else unchanged."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def fits_task_field(name: str, value: object) -> bool:
+    """Whether a value has the type of a typed field of `Task`."""
+    types = TASK_FIELDS[name][0]
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +48,13 @@ class Task:
         id: Unique within its task set, stable between runs.
         prompt: The user's message.
         answer: What the verifier compares with; JSON-serialisable. Never rendered.
-        metadata: Facts about the task for people and metrics (difficulty, `needs_tool`, ...), and
-            the oracle's solution. Never rendered. Those named in `toolrl.evaluation.FACTS` are recorded with each
-            episode.
+        metadata: The author's own, such as the oracle's solution. Never rendered. Entries named in
+            `toolrl.evaluation.FACTS` are recorded with each episode.
+        kind: The group of tasks it belongs to; reports and plots split by it.
+        needs_tool: Whether it is out of reach without a tool; None if unknown.
+        difficulty: A number, or a name such as "hard".
+        thinking_tokens: Budget for thinking; takes precedence over `Limits.thinking_tokens`.
+        template_options: Variables of the chat template for this task; take precedence over the environment's.
 
     Raises:
         TaskError: A field has another type, or the prompt cannot be written as UTF-8.
@@ -38,8 +64,21 @@ class Task:
     prompt: str
     answer: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    _: KW_ONLY
+    kind: str = ""
+    needs_tool: bool | None = None
+    difficulty: str | float | None = None
+    thinking_tokens: int | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name, (_, wanted) in TASK_FIELDS.items():
+            value = plain_scalar(getattr(self, name))
+            if not fits_task_field(name, value):
+                raise TaskError(f"{name} must be {wanted}, got {_shown(value)} (task {self.id!r})")
+            object.__setattr__(self, name, value)
+        if self.thinking_tokens is not None and self.thinking_tokens < 0:
+            raise TaskError(f"thinking_tokens must not be negative, got {self.thinking_tokens} (task {self.id!r})")
         id: Any = self.id
         prompt: Any = self.prompt
         if not isinstance(id, str) or not id:
@@ -148,7 +187,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class SamplingParams:
     """How a policy draws tokens.
 
     Attributes:
@@ -206,7 +245,7 @@ class Limits:
         completion_tokens: Sampled and observed tokens after the prompt.
         turn_tokens: Sampled tokens in one turn.
         thinking_tokens: Of these for thinking, which is then ended for the model; 0 for no limit of its own. A task's
-            `metadata["thinking_tokens"]` goes before it. Policies behind chat APIs have budgets of their own.
+            own `thinking_tokens` takes precedence. Policies behind chat APIs have budgets of their own.
         reward_seconds: How long the reward function may take. Past it the episode is unscored, with a warning.
 
     Tokens, turns and calls bound the model. A tool's time is bounded by the tool's own `timeout_seconds`, and a policy

@@ -32,7 +32,7 @@ def right(answer: str, expected: Any) -> bool:
 
 def capital_tasks(prompt: str = "What is the capital of {country}?") -> TaskSet:
     return TaskSet(
-        Task(country, prompt.format(country=country, capital=capital), capital, {"needs_tool": True})
+        Task(country, prompt.format(country=country, capital=capital), capital, needs_tool=True)
         for country, capital in CAPITALS.items()
     )
 
@@ -43,7 +43,7 @@ def sum_tasks(as_number: bool = True) -> TaskSet:
 
 def solve(task: Task) -> Sequence[Message]:
     answer = say(f"<answer>{task.answer}</answer>")
-    return [call("search", query=task.id), answer] if task.metadata.get("needs_tool") else [answer]
+    return [call("search", query=task.id), answer] if task.needs_tool else [answer]
 
 
 @pytest.fixture

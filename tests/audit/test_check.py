@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 import pytest
 
 import toolrl
+from tests.audit.conftest import capital_tasks, search, sum_tasks
 from toolrl import ConfigError, Episode, Task, TaskSet, ToolEnv, per_episode, say, tool
 from toolrl.audit import AuditOptions, CheckReport, EnvironmentCheckFailed, EnvironmentTests, check_environment
 from toolrl.rewards import answer_reward
-
-from .conftest import capital_tasks, search, sum_tasks
 
 Make = Callable[..., ToolEnv]
 

@@ -8,16 +8,15 @@ from typing import Any
 
 import pytest
 
+from tests.audit.conftest import CAPITALS, capital_tasks, search, sum_tasks
 from toolrl import Episode, Task, ToolEnv, ToolError, per_episode, per_run, say, tool
 from toolrl.audit import AuditReport, audit_environment
-from toolrl.audit.exploits_memory import MEMORY
-from toolrl.audit.exploits_nearby import NEARBY
-from toolrl.audit.exploits_sandbox import SANDBOX
-from toolrl.audit.exploits_tools import TOOLS
+from toolrl.audit.exploits.memory import MEMORY
+from toolrl.audit.exploits.nearby import NEARBY
+from toolrl.audit.exploits.sandbox import SANDBOX
+from toolrl.audit.exploits.tools import TOOLS
 from toolrl.rewards import extract_answer
 from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
-
-from .conftest import CAPITALS, capital_tasks, search, sum_tasks
 
 Make = Callable[..., ToolEnv]
 LIMITS = SandboxLimits(seconds=2.0)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.audit.conftest import CAPITALS, capital_tasks, right, search, sum_tasks
 from toolrl import Episode, Task, ToolEnv, call, say, tool
 from toolrl.audit import (
     AuditOptions,
@@ -21,8 +22,6 @@ from toolrl.audit import (
     register_exploit,
 )
 from toolrl.rewards import extract_answer
-
-from .conftest import CAPITALS, capital_tasks, right, search, sum_tasks
 
 Make = Callable[..., ToolEnv]
 
@@ -280,7 +279,7 @@ def test_exploits_do_not_see_answers(make_env: Make) -> None:
 
 
 def test_authors_add_their_own_exploits(make_env: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolrl.audit.exploit._registered", {})
+    monkeypatch.setattr("toolrl.audit.exploits.base._registered", {})
     own = Exploit("say-please", "own", "Says please.", "kindness", "none", lambda case: ["please"])
     register_exploit(own)
     with pytest.raises(ValueError, match="already"):

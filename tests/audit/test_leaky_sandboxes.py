@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.audit.conftest import sum_tasks
 from toolrl import Episode, Task, ToolEnv, per_episode, say, tool
 from toolrl.audit import audit_environment, catalogue
-from toolrl.audit.exploits_code import CODE
-from toolrl.audit.exploits_sandbox import SANDBOX
+from toolrl.audit.exploits.code import CODE
+from toolrl.audit.exploits.sandbox import SANDBOX
 from toolrl.rewards import extract_answer
 from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
 from toolrl.tools.python import format_result
-
-from .conftest import sum_tasks
 
 Make = Callable[..., ToolEnv]
 LIMITS = SandboxLimits(seconds=2.0)

@@ -7,7 +7,7 @@ import time
 from statistics import median
 
 from tests.benchmarks.common import table
-from toolrl import Sampling
+from toolrl import SamplingParams
 from toolrl.policy import TransformersPolicy
 from toolrl.policy.ragged_attention import RAGGED_ATTENTION
 from toolrl.tiny.make import make_model
@@ -28,7 +28,7 @@ def tokens_per_second(policy: TransformersPolicy, sequences: int, prompt_tokens:
     policy.weights_changed()
     with policy.generating():
         start = time.perf_counter()
-        futures = [policy.submit(ids, Sampling(1.0, new_tokens)) for ids in prompts]
+        futures = [policy.submit(ids, SamplingParams(1.0, new_tokens)) for ids in prompts]
         for future in futures:
             future.result()
         seconds = time.perf_counter() - start

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from statistics import median
 
 from tests.benchmarks.common import make_env, make_tokenizer, table, turns
-from toolrl import Renderer, RolloutEngine, RolloutRequest, Sample, Sampling, ScriptedPolicy
+from toolrl import Renderer, RolloutEngine, RolloutRequest, Sample, SamplingParams, ScriptedPolicy
 from toolrl.policy import TransformersPolicy
 from toolrl.tiny.make import make_model
 
@@ -42,7 +42,7 @@ class TimedScript:
         self._model_policy = model_policy
         self._script = ScriptedPolicy(script)
 
-    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
+    def submit(self, prompt_ids: list[int], sampling: SamplingParams) -> Future[Sample]:
         scripted = self._script.submit(prompt_ids, sampling).result()
         length = len(scripted.token_ids)
         self.submitted.append((list(prompt_ids), length))
@@ -51,7 +51,7 @@ class TimedScript:
         def deliver(done: Future[Sample]) -> None:
             future.set_result(Sample(scripted.token_ids, done.result().logprobs, scripted.finish))
 
-        self._model_policy.submit(prompt_ids, Sampling(1.0, length)).add_done_callback(deliver)
+        self._model_policy.submit(prompt_ids, SamplingParams(1.0, length)).add_done_callback(deliver)
         return future
 
     def generating(self) -> AbstractContextManager[None]:
@@ -70,7 +70,7 @@ def bare_seconds(policy: TransformersPolicy, episodes: list[list[tuple[list[int]
             finished.release()
             return
         prompt_ids, length = left[0]
-        policy.submit(prompt_ids, Sampling(1.0, length)).add_done_callback(lambda _: step(left[1:]))
+        policy.submit(prompt_ids, SamplingParams(1.0, length)).add_done_callback(lambda _: step(left[1:]))
 
     with policy.generating():
         start = time.perf_counter()
@@ -86,7 +86,7 @@ def main() -> str:
     script, env = turns(renderer), make_env(lookup)
     policy = TransformersPolicy(make_model(len(renderer.tokenizer)), stop_token_ids=[UNKNOWN_TOKEN], max_sequences=64)
     timed = TimedScript(policy, script)
-    engine = RolloutEngine(timed, renderer, sampling=Sampling(max_tokens=8192))
+    engine = RolloutEngine(timed, renderer, sampling=SamplingParams(max_tokens=8192))
     requests = [RolloutRequest(env, task) for task in env.tasks]
 
     def full() -> float:

@@ -13,11 +13,11 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.common import CALLS, EPISODES, make_env, make_tokenizer, make_trl_trainer, table, turns
-from toolrl import Renderer, RolloutEngine, RolloutRequest, Sampling, ScriptedPolicy
+from toolrl import Renderer, RolloutEngine, RolloutRequest, SamplingParams, ScriptedPolicy
 
 TOOL_SECONDS = 0.1
 REPEATS = 5  # of ours; theirs takes long, and varies by less than a percent
-SAMPLING = Sampling(max_tokens=8192)
+SAMPLING = SamplingParams(max_tokens=8192)
 
 
 def sync_tool() -> Callable[..., Any]:

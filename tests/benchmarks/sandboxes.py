@@ -29,8 +29,9 @@ import psutil
 
 from tests.benchmarks.common import table
 from tests.sandbox.conftest import WITHOUT
-from toolrl.sandbox import LocalSandbox, local as local_sandboxes
-from toolrl.sandbox.launcher import Zygote
+from toolrl.sandbox import LocalSandbox
+from toolrl.sandbox.local import sandbox as local_sandboxes
+from toolrl.sandbox.local.launcher import Zygote
 
 CODE, ANSWER = "print(6 * 7)", "42"
 PACKAGES = "import numpy, sympy\n"

@@ -28,8 +28,8 @@ import numpy as np
 
 from tests.benchmarks.common import table
 from toolrl.search import BM25Retriever, python_documentation
-from toolrl.search.corpora import open_corpus
-from toolrl.search.tokens import query_terms, text_terms
+from toolrl.search.corpus.sources import open_corpus
+from toolrl.search.corpus.tokens import query_terms, text_terms
 
 SIZES = (5_000, 100_000, 1_000_000)
 QUERIES = 200

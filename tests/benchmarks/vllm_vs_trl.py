@@ -20,13 +20,13 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.common import CALLS, EPISODES, make_env, make_tokenizer, make_trl_trainer, table, turns
-from toolrl import Renderer, RolloutEngine, RolloutRequest, Sample, Sampling, ScriptedPolicy
+from toolrl import Renderer, RolloutEngine, RolloutRequest, Sample, SamplingParams, ScriptedPolicy
 from toolrl.policy import VLLMPolicy
-from toolrl.policy.vllm import CPU_CACHE_BYTES, sampling_parameters
+from toolrl.policy.vllm.policy import CPU_CACHE_BYTES, sampling_parameters
 from toolrl.tiny.make import make_model
 
 REPEATS = 3
-SAMPLING = Sampling(max_tokens=8192)
+SAMPLING = SamplingParams(max_tokens=8192)
 SETTINGS: dict[str, Any] = {"max_num_seqs": EPISODES, "kv_cache_memory_bytes": CPU_CACHE_BYTES, "enforce_eager": True}
 
 
@@ -71,7 +71,7 @@ class ScriptedOverVLLM:
 
         policy._engine.generate = counting
 
-    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
+    def submit(self, prompt_ids: list[int], sampling: SamplingParams) -> Future[Sample]:
         turn = self._script.submit(prompt_ids, sampling).result()
         done: Future[Sample] = Future()
         generated = self._policy.submit(prompt_ids, replace(sampling, max_tokens=len(turn.token_ids)))
@@ -112,7 +112,7 @@ def trl_runs(tools: list[Callable[..., Any]], renderer: Renderer, model: str) ->
     def generate_turn(prompt_ids: list[list[int]], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
         nonlocal prefilled
         said = [script.submit(ids, SAMPLING).result().token_ids for ids in prompt_ids]
-        parameters = [sampling_parameters(Sampling(1.0, len(ids)), []) for ids in said]
+        parameters = [sampling_parameters(SamplingParams(1.0, len(ids)), []) for ids in said]
         prompts: Any = [{"prompt_token_ids": ids} for ids in prompt_ids]
         for output in llm.generate(prompts, parameters, use_tqdm=False):
             prefilled += len(output.prompt_token_ids or []) - (output.num_cached_tokens or 0)

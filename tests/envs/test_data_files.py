@@ -50,7 +50,7 @@ def test_a_program_that_reads_the_files_gets_the_answer_that_was_worked_out_befo
 
 def test_the_answer_changes_with_the_files(env: ToolEnv) -> None:
     """So that nobody has it by heart, or guesses it."""
-    by_kind = {kind: [task.answer for task in env.tasks if task.metadata["kind"] == kind] for kind in KINDS}
+    by_kind = {kind: [task.answer for task in env.tasks if task.kind == kind] for kind in KINDS}
     for kind, answers in by_kind.items():
         assert len(answers) == 20
         assert Counter(answers).most_common(1)[0][1] <= 4, kind
@@ -58,7 +58,7 @@ def test_the_answer_changes_with_the_files(env: ToolEnv) -> None:
 
 
 def test_broken_lines_are_there_and_matter(env: ToolEnv) -> None:
-    tasks = [task for task in env.tasks if task.metadata["kind"] == "malformed"]
+    tasks = [task for task in env.tasks if task.kind == "malformed"]
     careless = (
         "import csv\nt = 0\nfor row in csv.DictReader(open({!r})):\n    try: t += int(row['quantity'])\n"
         "    except ValueError: pass\nprint(t)"
@@ -78,9 +78,9 @@ def test_files_are_made_again_from_the_tasks_metadata_alone(env: ToolEnv) -> Non
 
 
 def test_parquet_files_are_asked_about_only_where_that_was_chosen(env: ToolEnv) -> None:
-    assert {task.metadata["kind"] for task in env.tasks} == set(KINDS)
+    assert {task.kind for task in env.tasks} == set(KINDS)
     with_packages = toolrl.make("toolrl/DataFiles-v0", size=7, parquet=True)
-    (task,) = [task for task in with_packages.tasks if task.metadata["kind"] in PACKAGE_KINDS]
+    (task,) = [task for task in with_packages.tasks if task.kind in PACKAGE_KINDS]
     assert run(with_packages, task, task.metadata["code"]) == [task.answer]
     with_packages.close()
 

@@ -48,7 +48,7 @@ def play(env: ToolEnv, task: Task, *calls: tuple[str, dict[str, Any]], answer: s
 
 
 def tasks_of(env: ToolEnv, kind: str, refused: bool = False) -> list[Task]:
-    return [task for task in env.tasks if task.metadata["kind"] == kind and task.metadata["refused"] is refused]
+    return [task for task in env.tasks if task.kind == kind and task.metadata["refused"] is refused]
 
 
 def calls_of(task: Task) -> list[tuple[str, dict[str, Any]]]:
@@ -87,7 +87,7 @@ def test_no_task_takes_more_calls_than_the_difficulty_and_some_take_as_many(diff
 
 def test_only_the_chosen_kinds_are_asked_in_turn() -> None:
     tasks = toolrl.make("toolrl/Database-v0", kinds=["order_total", "cancel"], size=20).tasks
-    assert [task.metadata["kind"] for task in tasks] == ["order_total", "cancel"] * 10
+    assert [task.kind for task in tasks] == ["order_total", "cancel"] * 10
 
 
 @pytest.mark.parametrize(

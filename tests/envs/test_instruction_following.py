@@ -56,7 +56,7 @@ def test_saying_nothing_earns_nothing(mode: Any) -> None:
 def test_requests_are_made_of_every_kind_and_of_several() -> None:
     tasks = list(InstructionFollowingEnv("train", size=400).tasks)
     assert set(KINDS) == set(instruction_kinds()) >= set(ABOUT_LANGUAGE)
-    assert {task.metadata["kind"] for task in tasks} == set(KINDS) - set(ABOUT_LANGUAGE) - set(NEARLY_FREE)
+    assert {task.kind for task in tasks} == set(KINDS) - set(ABOUT_LANGUAGE) - set(NEARLY_FREE)
     assert min(Counter(task.metadata["instructions"] for task in tasks)[n] for n in (2, 3)) > 20
     for task in tasks:
         assert len(task.answer["instruction_id_list"]) == task.metadata["instructions"]

@@ -105,7 +105,7 @@ def test_each_format_is_read_and_its_oracle_finds_the_answer_in_the_pages(name: 
     assert task.prompt == QUESTION
     assert task.answer == (["Port Maron", "Maron"] if name in ("musique", "dpr") else "Port Maron")
     assert task.metadata["queries"] == (["Ida Pihem"] if name == "dpr" else ["Tavel Bank", "Ida Pihem"])
-    assert task.metadata["kind"] == {"musique": "2hop", "dpr": "open"}.get(name, "bridge")
+    assert task.kind == {"musique": "2hop", "dpr": "open"}.get(name, "bridge")
     env.reset(options={"task": task})
     *searches, answer = [HermesDialect().format(message) for message in env.oracle(task)]
     for search in searches:

@@ -94,20 +94,20 @@ def test_the_last_box_is_read_with_its_braces_balanced(text: str, content: str |
 def test_the_share_of_easy_problems_is_as_asked() -> None:
     for share in (0.0, 0.25, 1.0):
         env = make("toolrl/PythonMath-v0", size=100, easy_share=share)
-        easy = sum(not task.metadata["needs_tool"] for task in env.tasks)
+        easy = sum(not task.needs_tool for task in env.tasks)
         assert easy == 100 * share
 
 
 def test_problems_that_need_no_tool_are_solved_by_the_oracle_without_one() -> None:
     env = make("toolrl/PythonMath-v0", size=100)
     for task in env.tasks:
-        assert len(env.oracle(task)) == (2 if task.metadata["needs_tool"] else 1)
+        assert len(env.oracle(task)) == (2 if task.needs_tool else 1)
 
 
 @pytest.mark.parametrize("word", ["+", "-", "*", "plus", "minus", "times", "Add", "Subtract", "Multiply"])
 def test_the_words_of_a_sum_difference_or_product_do_not_tell_whether_a_tool_is_needed(word: str) -> None:
     asked = [t for t in make("toolrl/PythonMath-v0", size=4000).tasks if f"{word} " in t.prompt]
-    plain = [t.metadata["needs_tool"] for t in asked if not re.search(r"digit|remainder|sum of", t.prompt)]
+    plain = [t.needs_tool for t in asked if not re.search(r"digit|remainder|sum of", t.prompt)]
     assert 0.2 < sum(plain) / len(plain) < 0.9
 
 

@@ -53,8 +53,8 @@ def test_a_generators_own_answers_are_right_and_others_are_not(name: str) -> Non
 def test_several_generators_take_turns_each_with_its_settings() -> None:
     config = {"chain_sum": {"min_terms": 2, "max_terms": 2}}
     env = make(ENV_ID, dataset=["chain_sum", "gcd"], config=config, size=8)
-    assert sorted(task.metadata["kind"] for task in env.tasks) == ["chain_sum"] * 4 + ["gcd"] * 4
-    sums = [task for task in env.tasks if task.metadata["kind"] == "chain_sum"]
+    assert sorted(task.kind for task in env.tasks) == ["chain_sum"] * 4 + ["gcd"] * 4
+    sums = [task for task in env.tasks if task.kind == "chain_sum"]
     assert all(task.prompt.count(" + ") + task.prompt.count(" - ") == 1 for task in sums)
 
 

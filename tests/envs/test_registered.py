@@ -61,7 +61,7 @@ def env(request: pytest.FixtureRequest, env_id: str, make: Make) -> ToolEnv:
 def sample(env: ToolEnv) -> list[Task]:
     """Some tasks, of every kind."""
     tasks = random.Random(0).sample(list(env.tasks), len(env.tasks))
-    kinds = {task.metadata["kind"]: task for task in tasks}
+    kinds = {task.kind: task for task in tasks}
     return [*kinds.values(), *tasks[:SAMPLE]]
 
 
@@ -103,7 +103,7 @@ def test_it_passes_gymnasiums_own_check(env: ToolEnv) -> None:
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_it_runs_in_a_vector_environment(env_id: str, make: Make, mode: str) -> None:
     reference = make(env_id)
-    task = max(reference.tasks, key=lambda task: bool(task.metadata["needs_tool"]))
+    task = max(reference.tasks, key=lambda task: bool(task.needs_tool))
     first, second = [*oracle_actions(reference, task)[:-1], a_call(reference), right(reference, task)][:2]
     envs: Any = gymnasium.make_vec(env_id, num_envs=2, vectorization_mode=mode, size=SIZE)
     try:
@@ -163,8 +163,8 @@ def test_the_documentation_environments_share_no_subject_across_splits(make: Mak
 
 def test_every_task_says_its_kind_and_whether_it_needs_a_tool(env: ToolEnv) -> None:
     for task in env.tasks:
-        assert isinstance(task.metadata["kind"], str)
-        assert isinstance(task.metadata["needs_tool"], bool)
+        assert isinstance(task.kind, str)
+        assert isinstance(task.needs_tool, bool)
         assert task.prompt in env.observation_space
         assert str(task.answer).strip()
 
@@ -186,7 +186,7 @@ def test_the_oracles_calls_show_the_answer_where_a_tool_is_needed(env: ToolEnv) 
         for action in oracle_actions(env, task)[:-1]:
             observation, *_, info = env.step(action)
             assert info["failures"] == [], (task, observation)
-        if task.metadata["needs_tool"]:
+        if task.needs_tool:
             assert str(task.answer) in observation, (task, observation)
 
 

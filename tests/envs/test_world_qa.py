@@ -182,7 +182,7 @@ def test_hops_are_documents_and_only_the_last_one_gives_the_answer_away() -> Non
     world = world_of(seed=2)
     texts = {page.title: page.text for page in world.documents}
     tasks = WorldQAEnv(hops=(1, 2, 3, 4), documents=400, namesakes=0.3, seed=2, size=400).tasks
-    kinds = Counter(task.metadata["kind"] for task in tasks)
+    kinds = Counter(task.kind for task in tasks)
     assert kinds == {"1-hop": 100, "2-hop": 100, "3-hop": 100, "4-hop": 100}
     for task in tasks:
         queries = task.metadata["queries"]

@@ -41,7 +41,7 @@ def double(number: int) -> int:
 def make_env(numbers: range) -> ToolEnv:
     return ToolEnv(
         tasks=[
-            Task(str(n), f"What is twice {n}?", str(2 * n), {"needs_tool": n > 9, "kind": "double", "secret": n})
+            Task(str(n), f"What is twice {n}?", str(2 * n), {"secret": n}, needs_tool=n > 9, kind="double")
             for n in numbers
         ],
         tools=[double],
@@ -179,18 +179,18 @@ def test_facts_of_a_task_are_recorded_as_plain_values_and_its_secrets_are_not() 
         HARD = "hard"
 
     metadata = {
-        "difficulty": numpy.int64(3), "level": Level.HARD, "needs_tool": numpy.bool_(True), "topic": "x" * 1000,
-        "kind": {"a": 1}, "steps": 2**60, "hops": float("nan"), "solution": "42",
+        "level": Level.HARD, "type": numpy.int64(4), "topic": "x" * 1000, "kind": {"a": 1}, "steps": 2**60,
+        "hops": float("nan"), "solution": "42",
     }  # fmt: skip
-    facts = task_info(metadata)
-    assert facts == {"difficulty": 3, "level": "hard", "needs_tool": True}
+    facts = task_info(Task("t", "p", "a", metadata, needs_tool=numpy.bool_(True), difficulty=numpy.int64(3)))
+    assert facts == {"difficulty": 3, "level": "hard", "needs_tool": True, "type": 4}
     assert json.loads(json.dumps(facts)) == facts
 
 
 def test_what_the_run_says_goes_before_a_tasks_fact_of_the_same_name() -> None:
     seen: list[Trajectory] = []
     env = ToolEnv(
-        tasks=[Task("t", "p", "a", {"source": "book", "kind": "k"})],
+        tasks=[Task("t", "p", "a", {"source": "book"}, kind="k")],
         reward=lambda task, episode: 1.0,
         oracle=lambda task: [say("a")],
     )

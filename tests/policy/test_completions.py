@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.policy.chat_server import Answer, ChatServer, says, serving
+from toolrl import RetryPolicy
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy import Endpoint, Prices
 from toolrl.policy.completions import ChatCompletions, Refused, Tokens, tokens_of
-from toolrl.search import PolitenessSettings
-from toolrl.usage import Usage, counting
+from toolrl.support.usage import Usage, counting
 
-QUICK = PolitenessSettings(requests_per_second=None, first_delay_seconds=0.0, attempts=3)
+QUICK = RetryPolicy(requests_per_second=None, first_delay_seconds=0.0, attempts=3)
 REQUEST = {"messages": [{"role": "user", "content": "?"}]}
 
 
@@ -24,7 +24,7 @@ def client() -> Iterator[Callable[..., ChatCompletions]]:
     made: list[ChatCompletions] = []
 
     def make(server: ChatServer, **settings: Any) -> ChatCompletions:
-        endpoint = Endpoint("m", server.url, **{"politeness": QUICK, "timeout_seconds": 5.0, **settings})
+        endpoint = Endpoint("m", server.url, **{"retry_policy": QUICK, "timeout_seconds": 5.0, **settings})
         made.append(ChatCompletions(endpoint))
         return made[-1]
 
@@ -139,8 +139,8 @@ def test_openai_without_a_key_is_one_clear_error(monkeypatch: pytest.MonkeyPatch
 def test_no_more_requests_than_allowed_are_in_flight(client: Callable[..., ChatCompletions]) -> None:
     gate = threading.Event()
     with serving(Answer({**says("hello").body}, gate=gate)) as server:
-        settings = PolitenessSettings(requests_per_second=None, max_concurrent=3)
-        one = client(server, politeness=settings, timeout_seconds=30.0)
+        settings = RetryPolicy(requests_per_second=None, max_concurrent=3)
+        one = client(server, retry_policy=settings, timeout_seconds=30.0)
         said: list[str] = []
         threads = [
             threading.Thread(target=lambda: said.append(one.ask("a turn", REQUEST, content).value)) for _ in range(8)

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from tests.policy.chat_server import Answer, ChatServer, says, serving
-from toolrl import Message, Sampling, ToolCall
+from toolrl import Message, RetryPolicy, SamplingParams, ToolCall
 from toolrl.chat.wire import from_wire, with_thinking_apart
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy import ChatPolicy, Endpoint, OpenAIPolicy, Reply
-from toolrl.search import PolitenessSettings
 
-QUICK = PolitenessSettings(requests_per_second=None, first_delay_seconds=0.0, attempts=2)
+QUICK = RetryPolicy(requests_per_second=None, first_delay_seconds=0.0, attempts=2)
 TOOLS = [{"type": "function", "function": {"name": "f", "description": "Do.", "parameters": {"type": "object"}}}]
 CONVERSATION = [
     Message("system", "Be brief."),
@@ -30,8 +29,8 @@ def ask() -> Iterator[Callable[..., Reply]]:
     made: list[OpenAIPolicy] = []
 
     def ask(server: ChatServer, messages: Any = CONVERSATION, tools: Any = TOOLS, **settings: Any) -> Reply:
-        made.append(OpenAIPolicy(Endpoint("m", server.url, politeness=QUICK, timeout_seconds=5.0), **settings))
-        return asyncio.run(made[-1].reply(messages, tools, Sampling(0.5, 99)))
+        made.append(OpenAIPolicy(Endpoint("m", server.url, retry_policy=QUICK, timeout_seconds=5.0), **settings))
+        return asyncio.run(made[-1].reply(messages, tools, SamplingParams(0.5, 99)))
 
     yield ask
     for policy in made:

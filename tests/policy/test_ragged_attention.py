@@ -12,7 +12,7 @@ from transformers import Qwen3ForCausalLM
 
 from toolrl.policy import TransformersPolicy
 from toolrl.policy.ragged_attention import RAGGED_ATTENTION, ragged_attention
-from toolrl.types import Sampling
+from toolrl.types import SamplingParams
 
 HEADS, KEY_VALUE_HEADS, DIMENSION = 4, 2, 8
 
@@ -73,7 +73,7 @@ def test_it_gives_the_same_turns_as_sdpa(
         policy = make_policy()
         policy._attention = attention
         with policy.generating():
-            futures = [policy.submit(ids, Sampling(0.0, 20)) for ids in prompts]
+            futures = [policy.submit(ids, SamplingParams(0.0, 20)) for ids in prompts]
             played.append([future.result(timeout=60) for future in futures])
     for ragged, padded in zip(*played, strict=True):
         assert ragged.token_ids == padded.token_ids

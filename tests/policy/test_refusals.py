@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from tests.policy.chat_server import Answer, ChatServer, says, serving
+from toolrl import RetryPolicy
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy import Endpoint
 from toolrl.policy.completions import ChatCompletions, Refused
 from toolrl.policy.refusals import Habits, is_context_full, room_left
-from toolrl.search import PolitenessSettings
 
-QUICK = PolitenessSettings(requests_per_second=None, first_delay_seconds=0.0, attempts=2)
+QUICK = RetryPolicy(requests_per_second=None, first_delay_seconds=0.0, attempts=2)
 SYSTEM = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
 # (status, what the server says, room left)
 FULL: dict[str, tuple[int, Any, int | None]] = {
@@ -90,7 +90,7 @@ def client() -> Iterator[Any]:
     made: list[ChatCompletions] = []
 
     def make(url: str) -> ChatCompletions:
-        made.append(ChatCompletions(Endpoint("m", url, politeness=QUICK, timeout_seconds=5.0)))
+        made.append(ChatCompletions(Endpoint("m", url, retry_policy=QUICK, timeout_seconds=5.0)))
         return made[-1]
 
     yield make

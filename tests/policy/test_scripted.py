@@ -7,13 +7,13 @@ from concurrent.futures import CancelledError
 import pytest
 
 from toolrl.policy import ScriptedPolicy
-from toolrl.types import Sample, Sampling
+from toolrl.types import Sample, SamplingParams
 
 TURNS = [[10, 11, 1], [10, 12, 1], [13, 1]]
 
 
 def say(policy: ScriptedPolicy, prompt_ids: list[int], max_tokens: int = 100) -> Sample:
-    return policy.submit(prompt_ids, Sampling(max_tokens=max_tokens)).result(timeout=10)
+    return policy.submit(prompt_ids, SamplingParams(max_tokens=max_tokens)).result(timeout=10)
 
 
 def test_turns_come_in_order_whatever_stands_between_them() -> None:
@@ -49,7 +49,7 @@ def test_a_turn_is_cut_at_max_tokens() -> None:
 
 
 def test_a_delayed_turn_can_be_cancelled() -> None:
-    future = ScriptedPolicy(TURNS, seconds=60).submit([5], Sampling())
+    future = ScriptedPolicy(TURNS, seconds=60).submit([5], SamplingParams())
     assert future.cancel()
     with pytest.raises(CancelledError):
         future.result()

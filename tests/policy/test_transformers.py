@@ -21,11 +21,11 @@ from transformers.generation.continuous_batching.continuous_api import Continuou
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy import TransformersPolicy
 from toolrl.policy.watch import Watch
-from toolrl.types import Sample, Sampling
+from toolrl.types import Sample, SamplingParams
 
 MakePolicy = Callable[..., TransformersPolicy]
-GREEDY = Sampling(temperature=0.0, max_tokens=12)
-LONG = Sampling(max_tokens=3000)  # takes longer than what a test does meanwhile
+GREEDY = SamplingParams(temperature=0.0, max_tokens=12)
+LONG = SamplingParams(max_tokens=3000)  # takes longer than what a test does meanwhile
 NEVER = 63_000  # stands for a stop token that is not in the vocabulary
 
 
@@ -40,7 +40,7 @@ def branching_prompts() -> list[list[int]]:
     return [*branches, *(prompt(n, seed=n) for n in (1, 2, 16, 17, 64, 97)), *([trunk[:48]] * 4), *([trunk] * 5)]
 
 
-def play(policy: TransformersPolicy, prompts: list[list[int]], sampling: Sampling) -> list[Sample]:
+def play(policy: TransformersPolicy, prompts: list[list[int]], sampling: SamplingParams) -> list[Sample]:
     with policy.generating():
         return [future.result(timeout=60) for future in [policy.submit(ids, sampling) for ids in prompts]]
 
@@ -86,7 +86,7 @@ def test_logprobs_are_the_models_own_with_shared_prefixes_and_more_prompts_than_
     search = PagedAttentionCache.search_prefix_match
     monkeypatch.setattr(PagedAttentionCache, "search_prefix_match", lambda *a: shared.append(search(*a)) or shared[-1])
     prompts = branching_prompts()
-    samples = play(policy, prompts, Sampling(temperature, 24))
+    samples = play(policy, prompts, SamplingParams(temperature, 24))
     assert len({tuple(sample.token_ids) for sample in samples}) > 35  # sampled, not argmax
     assert max(gap(model, ids, s, temperature) for ids, s in zip(prompts, samples, strict=True)) < 1e-4
     assert max(shared) >= 48  # the test would be worth less if nothing had been shared
@@ -97,7 +97,7 @@ def test_a_full_cache_delays_submissions_without_changing_them(
 ) -> None:
     policy = make_policy(cache_tokens=320, stop_token_ids=[NEVER])
     prompts = [prompt(30, seed) for seed in range(10)]
-    samples = play(policy, prompts, Sampling(max_tokens=70))
+    samples = play(policy, prompts, SamplingParams(max_tokens=70))
     assert [len(sample.token_ids) for sample in samples] == [70] * 10
     assert max(gap(model, ids, sample) for ids, sample in zip(prompts, samples, strict=True)) < 1e-4
 
@@ -116,7 +116,7 @@ def test_a_stop_token_at_the_last_place_is_a_stop(make_policy: MakePolicy) -> No
     ids = prompt(20)
     (cut,) = play(make_policy(stop_token_ids=[NEVER]), [ids], GREEDY)
     length = cut.token_ids.index(cut.token_ids[7]) + 1
-    (stopped,) = play(make_policy(stop_token_ids=[cut.token_ids[7]]), [ids], Sampling(0.0, length))
+    (stopped,) = play(make_policy(stop_token_ids=[cut.token_ids[7]]), [ids], SamplingParams(0.0, length))
     assert (stopped.finish, len(stopped.token_ids)) == ("stop", length)
 
 
@@ -151,12 +151,12 @@ def test_the_temperature_changes_only_while_nothing_is_in_flight(
 ) -> None:
     gate = hold_forward(model)
     with policy.generating():
-        future = policy.submit(prompt(5), Sampling(1.0, 4))
+        future = policy.submit(prompt(5), SamplingParams(1.0, 4))
         with pytest.raises(ConfigError, match=r"temperature 0\.5 while others with 1\.0 are in flight"):
-            policy.submit(prompt(5), Sampling(0.5, 4))
+            policy.submit(prompt(5), SamplingParams(0.5, 4))
         gate.set()
         future.result(timeout=30)
-        sample = policy.submit(prompt(5), Sampling(0.5, 4)).result(timeout=30)
+        sample = policy.submit(prompt(5), SamplingParams(0.5, 4)).result(timeout=30)
     assert gap(model, prompt(5), sample, 0.5) < 1e-4
 
 
@@ -191,11 +191,11 @@ def test_generation_has_let_go_of_the_model_when_the_context_is_left(
     passes: list[str] = []
     model.register_forward_pre_hook(lambda *_: passes.append(model.config._attn_implementation))
     with policy.generating():
-        policy.submit(prompt(5), Sampling(max_tokens=1)).result(timeout=30)
+        policy.submit(prompt(5), SamplingParams(max_tokens=1)).result(timeout=30)
         abandoned = policy.submit(prompt(5), LONG)
     seen = len(passes)
     assert abandoned.cancelled()
-    play(policy, [prompt(5)], Sampling(max_tokens=3))
+    play(policy, [prompt(5)], SamplingParams(max_tokens=3))
     assert len(passes) <= seen + 3
     assert "sdpa" not in passes
 
@@ -240,7 +240,9 @@ def test_the_death_of_the_generation_thread_is_a_fault_and_the_next_submission_w
 
 
 def test_one_seed_gives_the_same_samples(make_policy: MakePolicy) -> None:
-    first, second, other = (play(make_policy(seed=seed), [prompt(9)], Sampling(max_tokens=20)) for seed in (7, 7, 8))
+    first, second, other = (
+        play(make_policy(seed=seed), [prompt(9)], SamplingParams(max_tokens=20)) for seed in (7, 7, 8)
+    )
     assert first == second != other
 
 
@@ -255,7 +257,7 @@ from toolrl.types import Sampling
 torch.set_num_threads(1)
 policy = TransformersPolicy(AutoModelForCausalLM.from_pretrained({str(tmp_path)!r}), stop_token_ids=[{NEVER}])
 with policy.generating():
-    print(len(policy.submit([5, 6, 7], Sampling(max_tokens=4)).result().token_ids))
+    print(len(policy.submit([5, 6, 7], SamplingParams(max_tokens=4)).result().token_ids))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
     assert (done.stdout, done.returncode) == ("4\n", 0), done.stderr
@@ -267,7 +269,7 @@ def test_a_long_turn_on_a_slow_machine_shows_that_the_policy_works(
     model.register_forward_pre_hook(lambda *_: time.sleep(0.05))
     policy = make_policy(stop_token_ids=[NEVER])
     with policy.generating():  # 40 steps, 2 seconds
-        sample = asyncio.run(Watch(policy, 0.5).sample(prompt(5), Sampling(max_tokens=40)))
+        sample = asyncio.run(Watch(policy, 0.5).sample(prompt(5), SamplingParams(max_tokens=40)))
     assert len(sample.token_ids) == 40
 
 

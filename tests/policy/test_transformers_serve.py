@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from toolrl import Sampling, Trajectory, make
+from toolrl import SamplingParams, Trajectory, make
 from toolrl.evaluation import evaluate
 from toolrl.policy import Endpoint, OpenAIPolicy
 from toolrl.tiny import PATH
@@ -53,7 +53,13 @@ def test_the_embedded_model_plays_behind_the_api(url: str) -> None:
     played: list[Trajectory] = []
     try:
         reports = evaluate(
-            {"math": env}, policy, None, tasks=4, sampling=Sampling(0.0, 64), on_trajectory=played.append, concurrency=2
+            {"math": env},
+            policy,
+            None,
+            tasks=4,
+            sampling=SamplingParams(0.0, 64),
+            on_trajectory=played.append,
+            concurrency=2,
         )
     finally:
         policy.close()

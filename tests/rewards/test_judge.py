@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 
-from toolrl import ConfigError, Episode, InfrastructureError, Task
+from toolrl import ConfigError, Episode, InfrastructureError, RetryPolicy, Task
 from toolrl.policy import Prices
 from toolrl.rewards import Judge, JudgeFault, JudgeSettings, answer_reward, rubric
-from toolrl.search import PolitenessSettings
-from toolrl.usage import Usage, counting
+from toolrl.support.usage import Usage, counting
 
 TASK = Task("t", "Why is the sky blue?", "Rayleigh scattering")
 ANSWER = Episode("Because air scatters blue light more.")
 
-QUICK = PolitenessSettings(requests_per_second=None, first_delay_seconds=0.0, attempts=3)
+QUICK = RetryPolicy(requests_per_second=None, first_delay_seconds=0.0, attempts=3)
 
 Reply = tuple[int, str, dict[str, str]]
 
@@ -83,7 +82,7 @@ def judge(server: Server) -> Iterator[Callable[..., Judge]]:
     made: list[Judge] = []
 
     def make(text: str = "Give 1 for a correct cause.", passes_from: float = 0.5, **settings: Any) -> Judge:
-        settings = {"base_url": server.url, "model": "m", "politeness": QUICK, **settings}
+        settings = {"base_url": server.url, "model": "m", "retry_policy": QUICK, **settings}
         made.append(Judge(JudgeSettings(**settings), text, passes_from=passes_from))
         return made[-1]
 

@@ -15,7 +15,7 @@ from toolrl import (
     RolloutEngine,
     RolloutRequest,
     Sample,
-    Sampling,
+    SamplingParams,
     ScriptedPolicy,
     Task,
     ToolEnv,
@@ -43,7 +43,7 @@ class Player(ScriptedPolicy):
         self.contexts: list[str] = []
         self._instead = instead
 
-    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
+    def submit(self, prompt_ids: list[int], sampling: SamplingParams) -> Future[Sample]:
         self.prompts.append(list(prompt_ids))
         other = self._instead(len(self.prompts)) if self._instead else None
         if other is not None:
@@ -104,7 +104,7 @@ def play(renderer: Renderer) -> Callable[..., list[Trajectory]]:
     """Plays the task of an environment some times; settings of the engine by keyword."""
 
     def play(policy: Player, env: ToolEnv, episodes: int = 1, **settings: Any) -> list[Trajectory]:
-        settings = {"sampling": Sampling(max_tokens=4096), "backoff_seconds": 0, **settings}
+        settings = {"sampling": SamplingParams(max_tokens=4096), "backoff_seconds": 0, **settings}
         requests = [RolloutRequest(env, env.tasks[0], id=str(index)) for index in range(episodes)]
         return RolloutEngine(policy, renderer, **settings).run(requests)
 

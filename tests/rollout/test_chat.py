@@ -16,9 +16,10 @@ from toolrl import (
     Limits,
     Message,
     Renderer,
+    RetryPolicy,
     RolloutEngine,
     RolloutRequest,
-    Sampling,
+    SamplingParams,
     ScriptedPolicy,
     StopReason,
     ToolEnv,
@@ -31,10 +32,9 @@ from toolrl import (
 )
 from toolrl.errors import ConfigError
 from toolrl.policy import Endpoint, OpenAIPolicy, Prices, Reply, ScriptedChatPolicy
-from toolrl.search import PolitenessSettings
-from toolrl.usage import count_usage
+from toolrl.support.usage import count_usage
 
-QUICK = PolitenessSettings(requests_per_second=None, first_delay_seconds=0.0, attempts=2)
+QUICK = RetryPolicy(requests_per_second=None, first_delay_seconds=0.0, attempts=2)
 Play = Callable[..., Trajectory]
 
 
@@ -52,7 +52,7 @@ def play_chat() -> Play:
 
 
 def openai(url: str) -> OpenAIPolicy:
-    return OpenAIPolicy(Endpoint("m", url, politeness=QUICK, timeout_seconds=5.0, prices=Prices(1.0, 2.0)))
+    return OpenAIPolicy(Endpoint("m", url, retry_policy=QUICK, timeout_seconds=5.0, prices=Prices(1.0, 2.0)))
 
 
 def test_an_episode_is_played_and_recorded_without_tokens(
@@ -112,7 +112,9 @@ class Counting:
         self.asked: list[int] = []
         self._seconds = seconds
 
-    async def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
+    async def reply(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams
+    ) -> Reply:
         self.asked.append(sampling.max_tokens)
         return Reply(call("lookup", key="a"), "stop", 10 * len(messages), 10, self._seconds)
 
@@ -121,7 +123,9 @@ class Counting:
 
 def test_tokens_are_limited_as_the_server_counts_them(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
     policy = Counting()
-    trajectory = play_chat(policy, make_env(completion_tokens=45, turn_tokens=40), sampling=Sampling(max_tokens=100))
+    trajectory = play_chat(
+        policy, make_env(completion_tokens=45, turn_tokens=40), sampling=SamplingParams(max_tokens=100)
+    )
     # After three turns and two observations 50 are used.
     assert policy.asked == [40, 35, 15]
     assert (trajectory.stop, len(trajectory.turns)) == (StopReason.TOKENS, 3)
@@ -143,7 +147,7 @@ class Delay(threading.Event):
 def test_a_queue_before_a_chat_api_and_a_slow_model_there_end_no_episode(make_env: Callable[..., ToolEnv]) -> None:
     env, one_at_a_time = make_env(), dataclasses.replace(QUICK, max_concurrent=1, deadline_seconds=0.5)
     with serving(dataclasses.replace(says("4"), gate=Delay())) as server:
-        policy = OpenAIPolicy(Endpoint("m", server.url, politeness=one_at_a_time))
+        policy = OpenAIPolicy(Endpoint("m", server.url, retry_policy=one_at_a_time))
         # The last one waits for 1.4 seconds, and nobody has an answer within the engine's patience.
         engine = RolloutEngine(policy, None, retries=0, policy_timeout_seconds=0.1)
         trajectories = engine.run([RolloutRequest(env, env.tasks[0])] * 8)

@@ -17,7 +17,7 @@ from toolrl import (
     RolloutEngine,
     RolloutRequest,
     Sample,
-    Sampling,
+    SamplingParams,
     StopReason,
     ToolEnv,
     ToolFailure,
@@ -27,7 +27,7 @@ from toolrl import (
     say,
     tool,
 )
-from toolrl.audit.playing import play_all
+from toolrl.audit.player import play_all
 from toolrl.audit.tokens import play_on_tokens
 from toolrl.evaluation import evaluate
 from toolrl.policy import Reply, ScriptedChatPolicy
@@ -42,7 +42,7 @@ class Late:
     def __init__(self, policy: Any, seconds: float):
         self._policy, self._seconds = policy, seconds
 
-    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
+    def submit(self, prompt_ids: list[int], sampling: SamplingParams) -> Future[Sample]:
         future: Future[Sample] = Future()
 
         def deliver() -> None:
@@ -74,7 +74,7 @@ class Queued(Late):
         super().__init__(policy, seconds)
         self._waiting = 0
 
-    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
+    def submit(self, prompt_ids: list[int], sampling: SamplingParams) -> Future[Sample]:
         self._waiting += 1
         return Late(self._policy, self._seconds * self._waiting).submit(prompt_ids, sampling)
 
@@ -86,7 +86,9 @@ class LateChat(ScriptedChatPolicy):
         super().__init__(script)
         self._seconds = seconds
 
-    async def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
+    async def reply(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams
+    ) -> Reply:
         await asyncio.sleep(self._seconds)
         return await super().reply(messages, tools, sampling)
 
@@ -291,7 +293,7 @@ def test_an_answer_that_came_while_the_loop_was_busy_is_no_timeout(
 def test_a_tools_time_bounds_the_tool_and_the_episode_goes_on(
     make_player: Any, make_env: Any, play: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolrl.waiting.GRACE_SECONDS", 0.1)
+    monkeypatch.setattr("toolrl.support.waiting.GRACE_SECONDS", 0.1)
     released = threading.Event()
 
     @tool(timeout_seconds=0.1)

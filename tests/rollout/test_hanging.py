@@ -28,7 +28,7 @@ from toolrl import (
     say,
     tool,
 )
-from toolrl.audit.playing import play_all
+from toolrl.audit.player import play_all
 from toolrl.env import run_sync
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.evaluation.regrade import regrade

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from toolrl import Renderer, Sampling, StopReason, ToolFailure, call, say
+from toolrl import Renderer, SamplingParams, StopReason, ToolFailure, call, say
 
 
 def test_an_episode_ends_at_the_limit_of_turns(renderer: Renderer, make_player: Any, make_env: Any, play: Any) -> None:
@@ -28,7 +28,7 @@ def test_calls_beyond_the_limit_are_refused_and_the_model_may_still_answer(
 def test_a_turn_is_cut_at_the_limit_of_its_tokens(
     make_player: Any, make_env: Any, play: Any, turn_tokens: int, max_tokens: int
 ) -> None:
-    env, sampling = make_env(turn_tokens=turn_tokens), Sampling(max_tokens=max_tokens)
+    env, sampling = make_env(turn_tokens=turn_tokens), SamplingParams(max_tokens=max_tokens)
     (trajectory,) = play(make_player(say("a long answer")), env, sampling=sampling)
     assert (trajectory.stop, len(trajectory.completion_ids)) == (StopReason.TOKENS, 7)
     assert (trajectory.turns[0].sample.finish, trajectory.score.value) == ("length", 0.0)

@@ -18,6 +18,7 @@ from toolrl import (
     RolloutRequest,
     Sample,
     ScriptedPolicy,
+    Task,
     TaskError,
     Trajectory,
     call,
@@ -58,9 +59,9 @@ def thinker(renderer: Renderer, thoughts: str) -> ScriptedPolicy:
     return ScriptedPolicy(turn)
 
 
-def play(renderer: Renderer, env: Any, thoughts: str, **metadata: Any) -> Trajectory:
+def play(renderer: Renderer, env: Any, thoughts: str, thinking_tokens: int | None = None) -> Trajectory:
     env.limits = LIMITS
-    task = replace(env.tasks[0], metadata=metadata)
+    task = replace(env.tasks[0], thinking_tokens=thinking_tokens)
     (trajectory,) = RolloutEngine(thinker(renderer, thoughts), renderer).run([RolloutRequest(env, task)])
     return trajectory
 
@@ -133,12 +134,12 @@ def test_where_thinking_cannot_be_ended_a_budget_is_refused(
         RolloutEngine(ScriptedPolicy([[1]]), renderer).run([RolloutRequest(env, env.tasks[0])])
 
 
-def test_a_budget_is_a_number_of_tokens(renderer: Renderer, make_env: Any) -> None:
+def test_a_budget_is_a_number_of_tokens() -> None:
     with pytest.raises(ValueError, match="thinking_tokens must not be negative"):
         Limits(thinking_tokens=-1)
-    for wrong in (-1, "20", None):
-        with pytest.raises(TaskError, match="thinking_tokens of task"):
-            play(renderer, make_env(), "", thinking_tokens=wrong)
+    for wrong in (-1, "20", True):
+        with pytest.raises(TaskError, match="thinking_tokens must"):
+            Task("t", "p", thinking_tokens=wrong)  # type: ignore[arg-type]
 
 
 def test_what_was_put_in_lies_within_the_sample() -> None:

@@ -94,7 +94,7 @@ def test_an_episode_renders_with_the_variables_of_its_environment_and_its_task(
     renderer = Renderer(byte_tokenizer, chat_template=trl_template("qwen3"))
     env = make_env()
     env.template_options = {"enable_thinking": False}
-    plain, own = env.tasks[0], replace(env.tasks[0], id="own", metadata={"template_options": {"enable_thinking": True}})
+    plain, own = env.tasks[0], replace(env.tasks[0], id="own", template_options={"enable_thinking": True})
     engine = RolloutEngine(ScriptedPolicy([[renderer.end_of_turn_id]]), renderer)
     ends = [
         renderer.decode(trajectory.prompt_ids).endswith("<think>\n\n</think>\n\n")

@@ -10,12 +10,11 @@ from typing import TypeVar
 
 import pytest
 
+from tests.sandbox.e2b.unlucky import UnluckyLine
 from toolrl.sandbox import Level, LocalSandbox, Mount, Sandbox, SandboxLimits
 from toolrl.sandbox.e2b import E2BFleet, E2BSandbox, E2BSettings
-from toolrl.sandbox.launcher import Zygote
+from toolrl.sandbox.local.launcher import Zygote
 from toolrl.sandbox.server import HostSettings, SandboxServer
-
-from .unlucky import UnluckyLine
 
 T = TypeVar("T")
 
@@ -211,5 +210,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave what is tested in several surroundings to two of them and `make test-slow`."""
     for item in items:
         level = getattr(item, "callspec", None) and item.callspec.params.get("level")
-        if level in ONLY_IN_TEST_SLOW and item.path.parent == Path(__file__).parent:
+        if level in ONLY_IN_TEST_SLOW and Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)

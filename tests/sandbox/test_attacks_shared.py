@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from toolrl.sandbox import LocalSandbox, Mount, Session
-from toolrl.sandbox.launcher import Zygote
+from toolrl.sandbox.local.launcher import Zygote
 
 namespaces = pytest.mark.parametrize("level", ["full", "no-landlock"])
 

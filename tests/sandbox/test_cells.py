@@ -218,7 +218,7 @@ def test_what_is_neither_python_nor_magic_is_a_syntax_error_or_does_nothing(sand
 
 IN_A_KERNEL = """
 import asyncio, sys
-from toolrl.sandbox.remote import Kernel
+from toolrl.sandbox.inside.remote import Kernel
 
 async def cell():  # as ipykernel runs one: in a loop that runs
     kernel = Kernel(1 << 20, 1000, "MARKER")

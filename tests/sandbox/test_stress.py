@@ -27,7 +27,7 @@ import pytest
 from tests.sandbox.conftest import settled
 from toolrl.errors import SandboxFault
 from toolrl.sandbox import ExecResult, LocalSandbox, SandboxLimits
-from toolrl.sandbox.launcher import Zygote
+from toolrl.sandbox.local.launcher import Zygote
 
 LIMITS = SandboxLimits(seconds=90, memory_mb=128, processes=8, file_size_mb=1, output_characters=1000)
 MOST_RUNS = 8  # of one sandbox

@@ -14,7 +14,7 @@ import pytest
 
 from toolrl.errors import ConfigError, RetrieverFault
 from toolrl.search import CachedRetriever, Document, NotReadable, Retriever
-from toolrl.usage import Usage, counting
+from toolrl.support.usage import Usage, counting
 
 
 class Library(Retriever):

@@ -21,15 +21,15 @@ from toolrl.search import (
     Retriever,
     python_docs_retriever,
 )
-from toolrl.search.politeness import PolitenessSettings
-from toolrl.usage import Usage, counting
+from toolrl.support.retry import RetryPolicy
+from toolrl.support.usage import Usage, counting
 
 FRUIT = [
     Document("a", "Apple", "A red fruit.", "https://fruit.example/a"),
     Document("b", "", "No title\nbut two lines about bananas."),
     Document("c", "Cherry", "Red, with a stone."),
 ]
-QUICK = PolitenessSettings(requests_per_second=None, first_delay_seconds=0.01, attempts=3, failures_to_open=100)
+QUICK = RetryPolicy(requests_per_second=None, first_delay_seconds=0.01, attempts=3, failures_to_open=100)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ class Down(Retriever):
 
 
 def test_a_fault_behind_the_server_is_a_fault_at_the_client():
-    with RetrievalServer(Down()) as server, HTTPRetriever(server.url, politeness=QUICK) as client:
+    with RetrievalServer(Down()) as server, HTTPRetriever(server.url, retry_policy=QUICK) as client:
         with pytest.raises(RetrieverFault, match="status 503"):
             client.search("x", 1)
         with pytest.raises(NotReadable, match="only search results"):
@@ -201,7 +201,7 @@ def test_results_of_other_servers_are_understood(entry, document, playing):
 def test_what_passes_is_tried_again(trouble, playing):
     usage = Usage()
     url = playing(trouble, answer({"id": "x", "contents": "t"}))
-    with HTTPRetriever(url, politeness=QUICK) as client, counting(usage):
+    with HTTPRetriever(url, retry_policy=QUICK) as client, counting(usage):
         assert client.search("q", 1)[0].id == "x"
     assert usage.amounts() == {"search_retries": 1}
 
@@ -220,13 +220,13 @@ def test_what_passes_is_tried_again(trouble, playing):
     ],
 )
 def test_what_stays_is_a_fault_that_says_what_came(reply, message, playing):
-    with HTTPRetriever(playing(reply), politeness=QUICK) as client, pytest.raises(RetrieverFault, match=message):
+    with HTTPRetriever(playing(reply), retry_policy=QUICK) as client, pytest.raises(RetrieverFault, match=message):
         client.search("q", 1)
 
 
 def test_a_server_that_is_not_there_is_a_fault_and_then_not_asked():
-    settings = PolitenessSettings(requests_per_second=None, attempts=2, first_delay_seconds=0, failures_to_open=2)
-    with HTTPRetriever("http://127.0.0.1:9", politeness=settings) as client:
+    settings = RetryPolicy(requests_per_second=None, attempts=2, first_delay_seconds=0, failures_to_open=2)
+    with HTTPRetriever("http://127.0.0.1:9", retry_policy=settings) as client:
         with pytest.raises(RetrieverFault, match="ConnectError"):
             client.search("q", 1)
         with pytest.raises(RetrieverFault, match="not asked until"):
@@ -241,10 +241,10 @@ def test_a_server_that_hangs_is_given_up(server):
             hung.wait(30)
             return []
 
-    once = PolitenessSettings(requests_per_second=None, attempts=1)
+    once = RetryPolicy(requests_per_second=None, attempts=1)
     with (
         RetrievalServer(Hanging()) as slow,
-        HTTPRetriever(slow.url, timeout_seconds=0.2, politeness=once) as client,
+        HTTPRetriever(slow.url, timeout_seconds=0.2, retry_policy=once) as client,
         pytest.raises(RetrieverFault, match="ReadTimeout"),
     ):
         client.search("q", 1)

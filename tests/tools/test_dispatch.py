@@ -12,11 +12,11 @@ import pytest
 
 from toolrl import ConfigError, InfrastructureError, ToolCall, ToolError, ToolFailure, ToolResult, tool
 from toolrl.env import run_sync
+from toolrl.support.waiting import in_thread
 from toolrl.tools import Toolbox, dispatch
 from toolrl.tools.dispatch import cut_text
 from toolrl.tools.resources import ResourceScope
 from toolrl.tools.results import as_text
-from toolrl.waiting import in_thread
 
 CallTool = Callable[..., ToolResult]
 

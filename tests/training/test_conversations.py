@@ -15,11 +15,11 @@ import pytest
 from pydantic import BaseModel
 
 from toolrl import Message, Renderer, ToolCall, ToolEnv, say, tool
-from toolrl.demos import as_demonstration
 from toolrl.evaluation import evaluate
-from toolrl.models import load_tokenizer
-from toolrl.rows import read_rows
+from toolrl.support.rows import read_rows
 from toolrl.training.conversations import read_conversation, without_nulls
+from toolrl.training.demonstrations import as_demonstration
+from toolrl.training.models import load_tokenizer
 from toolrl.training.sft import read_token_rows
 from toolrl.training.token_rows import token_row
 from toolrl.types import Task

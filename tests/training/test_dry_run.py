@@ -13,12 +13,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Qwen3Config
 from trl import GRPOConfig
 
+from tests.training.commands import command
 from toolrl import ConfigError
-from toolrl.models import load_model
 from toolrl.tiny import PATH
 from toolrl.training.memory import estimate_memory, read_size
-
-from .commands import command
+from toolrl.training.models import load_model
 
 # As published with Qwen/Qwen3-0.6B, whose card counts 0.6 B parameters.
 QWEN3_600M = {

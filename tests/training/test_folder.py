@@ -15,11 +15,10 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from tests.training.commands import command
 from toolrl import ConfigError, read_trajectories
 from toolrl.training.checkpoints import STAMP, find_checkpoint, passed_over, what_is_missing
 from toolrl.training.folder import run_folder
-
-from .commands import command
 
 SMALL = [
     "train", "--model_name_or_path=tiny", "--envs", "toolrl/PythonMath-v0", "--num_generations=4",

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.training.commands import command
 from toolrl import ConfigError, MissingExtra
 from toolrl.training import GRPORun
 from toolrl.training.arguments import SamplerSettings, ToolrlArguments
-
-from .commands import command
 
 
 def test_addresses_of_servers_are_a_sampler() -> None:

@@ -9,10 +9,9 @@ import datasets
 import pytest
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
+from tests.training.commands import command
 from toolrl import read_trajectories
-from toolrl.models import load_model, load_tokenizer
-
-from .commands import command
+from toolrl.training.models import load_model, load_tokenizer
 
 ENV = "toolrl/PythonMath-v0"
 FLAGS = [

@@ -9,9 +9,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from toolrl import Message, Renderer, RolloutEngine, RolloutRequest, ScriptedPolicy, ToolEnv, Trajectory, call, say
-from toolrl.demos import as_demonstration
 from toolrl.errors import TaskError
 from toolrl.policy import ScriptedChatPolicy
+from toolrl.training.demonstrations import as_demonstration
 from toolrl.training.token_rows import IGNORED, token_row
 from toolrl.types import Task
 

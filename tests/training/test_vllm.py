@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 from peft import LoraConfig
 
+from tests.training.commands import command
 from toolrl import ConfigError, make
 from toolrl.policy import VLLMPolicy
 from toolrl.training import GRPORun
 from toolrl.training.arguments import SamplerSettings
 from toolrl.trajectory import read_trajectories
-
-from .commands import command
 
 # vLLM leaves contexts of ZeroMQ to the garbage collector.
 UNCLOSED = "ignore:Unclosed context:ResourceWarning"

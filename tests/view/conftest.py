@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.view.episodes import EPISODES
 from toolrl import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult, Trajectory, TrajectoryWriter
 from toolrl.trajectory import Turn
-
-from .episodes import EPISODES
 
 # Each would call `owned` in a browser that took it for markup or for a link.
 SCRIPTS = (

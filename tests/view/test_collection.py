@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.view.episodes import EPISODES, episode
 from toolrl import ConfigError, Message, QueryError, TaskError, ToolCall, ToolFailure, load
 from toolrl.view import TrajectoryIndex
-
-from .episodes import EPISODES, episode
 
 
 def ids(found: object) -> str:

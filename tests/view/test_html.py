@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -75,10 +77,23 @@ def test_long_texts_are_folded_and_what_is_left_out_is_counted(play: Callable[..
 
 
 def test_a_notebook_shows_a_trajectory_without_any_script(play: Callable[..., Trajectory]) -> None:
-    html = play()._repr_html_()
-    assert html is not None
+    html = notebook_html(play())
     assert "What is 2 + 2?" in html
     assert "script" not in Elements(html).tags
+
+
+def test_ipython_shows_a_trajectory_as_html_and_imports_the_viewer_only_then() -> None:
+    code = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+import toolrl
+trajectory = toolrl.Trajectory("a", "env", "task", (), [], (), toolrl.Score(1.0), toolrl.StopReason.ANSWER)
+early = "toolrl.view.html" in sys.modules
+print(early, "<" in shell.display_formatter.format(trajectory)[0]["text/html"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_the_timing_bar_is_the_whole_of_the_time(play: Callable[..., Trajectory]) -> None:

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from tests.view.episodes import episode
 from toolrl import ConfigError, load
-
-from .episodes import episode
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Checks and audits of environments: do they keep their promises, and do they pay for what is no solution?"""
 
 from toolrl.audit.audit import audit_environment
-from toolrl.audit.catalogue import catalogue
 from toolrl.audit.check import CHECKS, check_environment
-from toolrl.audit.exploit import Case, Exploit, register_exploit
+from toolrl.audit.exploits.base import Case, Exploit
+from toolrl.audit.exploits.catalogue import catalogue, register_exploit
 from toolrl.audit.findings import CheckReport, CheckResult, EnvironmentCheckFailed, Finding
 from toolrl.audit.options import AuditOptions
 from toolrl.audit.report import Attempt, AuditReport, Outcome

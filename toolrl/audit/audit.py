@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from toolrl.audit.answers import final_form, is_right, right_answers, solution_of
-from toolrl.audit.catalogue import catalogue
-from toolrl.audit.exploit import Case, Exploit, blind
+from toolrl.audit.exploits.base import Case, Exploit, blind
+from toolrl.audit.exploits.catalogue import catalogue
 from toolrl.audit.options import options_of
-from toolrl.audit.playing import Count, Played, play_all
+from toolrl.audit.player import Count, Played, play_all
 from toolrl.audit.report import Attempt, AuditReport, Outcome, OutcomeStatus
 from toolrl.audit.subject import Environment, Subject, sample_tasks
 from toolrl.audit.tokens import play_on_tokens

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from toolrl.audit.checks import check_contract, check_determinism, check_prompts, check_splits, check_tasks
+from toolrl.audit.checks.contract import check_contract, check_determinism, check_prompts, check_splits, check_tasks
+from toolrl.audit.checks.episodes import check_broken_calls, check_oracle, check_resources, check_worthless_answers
 from toolrl.audit.findings import CheckReport, CheckResult, Finding
 from toolrl.audit.options import options_of
-from toolrl.audit.plays import check_broken_calls, check_oracle, check_resources, check_worthless_answers
 from toolrl.audit.subject import Environment, Subject, sample_tasks
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError, EnvironmentNotFound, InfrastructureError, MissingExtra

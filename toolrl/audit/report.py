@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from toolrl.audit.exploit import Exploit
+from toolrl.audit.exploits.base import Exploit
 from toolrl.audit.findings import Report
-from toolrl.audit.playing import Played
+from toolrl.audit.player import Played
 from toolrl.tools.dispatch import cut_text
 
 OutcomeStatus = Literal["held", "leak", "crash", "not applicable", "excused"]

@@ -77,7 +77,7 @@ class Subject:
 
 
 def sample_tasks(env: ToolEnv, count: int, seed: int = 0) -> list[Task]:
-    """At most `count` tasks: one of each kind (`metadata["kind"]`) first, as far as they go, then others.
+    """At most `count` tasks: one of each kind first, as far as they go, then others.
 
     Raises:
         ConfigError: `count` is below 1.
@@ -85,7 +85,7 @@ def sample_tasks(env: ToolEnv, count: int, seed: int = 0) -> list[Task]:
     if count < 1:
         raise ConfigError(f"at least one task is needed, got {count}")
     tasks = random.Random(seed).sample(list(env.tasks), len(env.tasks))
-    kinds = {str(task.metadata.get("kind")): index for index, task in reversed(list(enumerate(tasks)))}
+    kinds = {task.kind: index for index, task in reversed(list(enumerate(tasks)))}
     first = sorted(kinds.values())[:count]
     others = [index for index in range(len(tasks)) if index not in set(first)]
     return [tasks[index] for index in [*first, *others][:count]]

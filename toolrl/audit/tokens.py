@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 
-from toolrl.audit.playing import Count, Played, Turn
+from toolrl.audit.player import Count, Played, Turn
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError

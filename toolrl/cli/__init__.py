@@ -12,7 +12,7 @@ from rich.console import Console
 
 from toolrl.cli import demonstrations, environments, episodes, sandbox, search, training, viewing
 from toolrl.errors import InfrastructureError, UserError
-from toolrl.secret_values import hide
+from toolrl.support.secret_values import hide
 
 app = typer.Typer(
     add_completion=False,

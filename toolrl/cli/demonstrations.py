@@ -34,11 +34,11 @@ def demos(
     ] = False,
 ) -> None:
     """Choose successful episodes, and write them as a data set for supervised fine-tuning (toolrl sft, or TRL)."""
-    from toolrl.demos import HELD_OUT, select, write_demonstrations
     from toolrl.env import ToolEnv, make
     from toolrl.evaluation import evaluate, progress
-    from toolrl.outputs import refuse_existing, writing
+    from toolrl.support.outputs import refuse_existing, writing
     from toolrl.training.arguments import parse_env_settings
+    from toolrl.training.demonstrations import HELD_OUT, select, write_demonstrations
     from toolrl.trajectory import Trajectory, read_trajectories
 
     if not paths and not env:

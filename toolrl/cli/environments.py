@@ -26,7 +26,7 @@ def envs(
     """List the environments that are installed, whoever made them."""
     import gymnasium
 
-    from toolrl.registry import entry_point_name, environment_ids, import_module_of
+    from toolrl.gym.registry import entry_point_name, environment_ids, import_module_of
 
     for module in modules or []:
         import_module_of(f"{module}:")
@@ -66,7 +66,7 @@ def audit(
     renderer = None
     if tokens:
         from toolrl.chat.renderer import Renderer
-        from toolrl.models import load_tokenizer
+        from toolrl.training.models import load_tokenizer
 
         renderer = Renderer(load_tokenizer(tokens))
     _report("episodes", partial(audit_environment, renderer=renderer), environments, tasks, settings, as_json)
@@ -89,7 +89,7 @@ def _report(
 
 
 def _parse_settings(text: str) -> dict[str, Any]:
-    from toolrl.secret_values import expand
+    from toolrl.support.secret_values import expand
 
     try:
         settings = json.loads(text)

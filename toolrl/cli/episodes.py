@@ -45,7 +45,7 @@ def show(
         chosen = list(found.sample(n, seed))
     decode: Callable[[list[int]], str] | None = None
     if tokens:
-        from toolrl.models import load_tokenizer
+        from toolrl.training.models import load_tokenizer
 
         tokenizer = load_tokenizer(tokens)
 
@@ -70,13 +70,13 @@ def regrade(
     """Score saved episodes with today's reward, without generating, and show what changes."""
     from rich.table import Table
 
-    from toolrl.demos import is_held_out
     from toolrl.env import ToolEnv, make
     from toolrl.evaluation import progress, terminal
     from toolrl.evaluation.regrade import Regraded, regrade as grade_again, summary
     from toolrl.evaluation.tables import number
-    from toolrl.outputs import new_file, refuse_existing
+    from toolrl.support.outputs import new_file, refuse_existing
     from toolrl.training.arguments import parse_env_settings
+    from toolrl.training.demonstrations import is_held_out
     from toolrl.trajectory import Trajectory, TrajectoryWriter
     from toolrl.view import load
 

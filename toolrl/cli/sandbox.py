@@ -18,7 +18,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False,
 ) -> None:
     """Say how well the model's code is walled in on this machine; status 1 if too little."""
-    from toolrl.sandbox.doctor import as_text, examine
+    from toolrl.sandbox.local.doctor import as_text, examine
 
     diagnosis = examine()
     typer.echo(json.dumps(dataclasses.asdict(diagnosis), indent=1) if as_json else as_text(diagnosis))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from toolrl.errors import ConfigError
-from toolrl.waiting import POLICY_TIMEOUT_SECONDS
+from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from toolrl.chat import Renderer
@@ -74,12 +74,12 @@ def evaluate_command(
     from toolrl.chat import Renderer
     from toolrl.env import make
     from toolrl.evaluation import evaluate, progress, report_table, terminal
-    from toolrl.models import CHAT_API, load_tokenizer
-    from toolrl.outputs import new_file, refuse_existing
     from toolrl.policy import ChatPolicy
+    from toolrl.support.outputs import new_file, refuse_existing
     from toolrl.training.arguments import SamplerSettings, parse_env_settings
+    from toolrl.training.models import CHAT_API, load_tokenizer
     from toolrl.trajectory import TrajectoryWriter
-    from toolrl.types import Sampling
+    from toolrl.types import SamplingParams
 
     if policy not in ("model", "oracle"):
         raise ConfigError(f"--policy must be 'model' or 'oracle', got {policy!r}")
@@ -108,7 +108,7 @@ def evaluate_command(
                 renderer,
                 tasks=n,
                 samples=k,
-                sampling=Sampling(temperature, max_turn_tokens),
+                sampling=SamplingParams(temperature, max_turn_tokens),
                 concurrency=concurrency or 128,
                 policy_timeout_seconds=policy_timeout_seconds,
                 on_trajectory=writer.write if writer else None,
@@ -129,8 +129,8 @@ def evaluate_command(
 
 
 def _token_policy(model: str, device: str, sampler: SamplerSettings, renderer: Renderer) -> Policy:
-    from toolrl.models import ALIASES, load_for_generation
     from toolrl.policy import TransformersPolicy, VLLMPolicy, VLLMServerPolicy
+    from toolrl.training.models import ALIASES, load_for_generation
 
     stops = renderer.stop_token_ids
     if sampler.kind == "transformers":
@@ -144,8 +144,8 @@ def _token_policy(model: str, device: str, sampler: SamplerSettings, renderer: R
 
 def _chat_policy(name: str, base_url: str, request: str, prices: tuple[float, float], concurrency: int) -> OpenAIPolicy:
     from toolrl.policy import Endpoint, OpenAIPolicy, Prices
-    from toolrl.policy.completions import POLITENESS, default_base_url
-    from toolrl.secret_values import expand
+    from toolrl.policy.completions import RETRY_POLICY, default_base_url
+    from toolrl.support.secret_values import expand
 
     try:
         fields = json.loads(request)
@@ -157,7 +157,7 @@ def _chat_policy(name: str, base_url: str, request: str, prices: tuple[float, fl
     endpoint = Endpoint(
         name,
         base_url or default_base_url(),
-        politeness=dataclasses.replace(POLITENESS, max_concurrent=concurrency),
+        retry_policy=dataclasses.replace(RETRY_POLICY, max_concurrent=concurrency),
         prices=Prices(*prices) if any(prices) else None,
     )
     return OpenAIPolicy(endpoint, request=fields)

@@ -1,9 +1,9 @@
 """Evaluation: success with intervals, pass@k, and how tools were used."""
 
-from toolrl.evaluation.alive import progress
 from toolrl.evaluation.evaluate import FACTS, EnvReport, evaluate, summarise
 from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
 from toolrl.evaluation.tables import before_after_table, report_table, short_name, terminal
+from toolrl.support.progress import progress
 
 __all__ = [
     "FACTS",

@@ -16,15 +16,14 @@ from toolrl.errors import ConfigError
 from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
 from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy, ScriptedPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
+from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory
-from toolrl.types import Sampling, Task
-from toolrl.waiting import POLICY_TIMEOUT_SECONDS
+from toolrl.types import SamplingParams, Task, plain_scalar
 
-# Facts about a task that are recorded with its episodes, by their names in its metadata.
+# Entries of a task's metadata that are recorded with its episodes, as its typed fields are.
 FACTS = (
-    "kind", "needs_tool", "difficulty", "level", "category", "domain", "topic", "subject", "subset", "type", "source",
-    "language", "hops", "steps",
+    "level", "category", "domain", "topic", "subject", "subset", "type", "source", "language", "hops", "steps",
 )  # fmt: skip
 _FACT_CHARACTERS = 200
 _FACT_NUMBER = 2**53  # beyond it a float, which is what a query compares, is another number
@@ -78,7 +77,7 @@ def evaluate(
     *,
     tasks: int = 100,
     samples: int = 1,
-    sampling: Sampling | None = None,
+    sampling: SamplingParams | None = None,
     max_completion_tokens: int | None = None,
     concurrency: int = 128,
     policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS,
@@ -115,7 +114,7 @@ def evaluate(
             oracle = _oracle(env, task, renderer) if policy is None else None
             for sample in range(samples):
                 id = f"{prefix}/{env_id}/{task.id}/{sample}"
-                requests.append(RolloutRequest(env, task, env_id, id, oracle, {**task_info(task.metadata), **about}))
+                requests.append(RolloutRequest(env, task, env_id, id, oracle, {**task_info(task), **about}))
     finished = itertools.count(1)
 
     def announce(trajectory: Trajectory) -> None:
@@ -149,15 +148,16 @@ def _oracle(env: ToolEnv, task: Task, renderer: Renderer | None) -> Policy | Cha
     return ScriptedPolicy([own.assistant_ids(message, env.toolbox.schemas) for message in messages])
 
 
-def task_info(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a task's metadata is recorded with its trajectories: `FACTS`, where they are short plain values.
+def task_info(task: Task) -> dict[str, Any]:
+    """The facts about a task that are recorded with its trajectories.
 
-    Others may give solutions away. What the run says about an episode (`mode`, `step` ...) goes before.
+    These are its kind, difficulty and need of a tool, and of its metadata `FACTS`, where they are short plain values:
+    others may give solutions away.
     """
+    typed = {"kind": task.kind or None, "needs_tool": task.needs_tool, "difficulty": task.difficulty}
     facts: dict[str, Any] = {}
-    for name in FACTS:
-        value: Any = metadata.get(name)
-        value = value.item() if getattr(value, "ndim", None) == 0 else value  # a number of NumPy's
+    for name, value in (*typed.items(), *((name, task.metadata.get(name)) for name in FACTS)):
+        value = plain_scalar(value)
         value = value.value if isinstance(value, Enum) else value
         fits = False
         if isinstance(value, str):

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 # torch and transformers load only for those who ask for a policy that needs them.
-_MODULES = {"TransformersPolicy": "transformers", "VLLMPolicy": "vllm", "VLLMServerPolicy": "vllm_server"}
+_MODULES = {"TransformersPolicy": "transformers", "VLLMPolicy": "vllm.policy", "VLLMServerPolicy": "vllm.server"}
 
 
 def __getattr__(name: str) -> Any:

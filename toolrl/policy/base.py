@@ -8,13 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from toolrl.types import Message, Sample, Sampling
+from toolrl.types import Message, Sample, SamplingParams
 
 
 class Policy(Protocol):
     """Generates assistant turns. Submissions are independent; the policy batches them as it likes."""
 
-    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
+    def submit(self, prompt_ids: list[int], sampling: SamplingParams) -> Future[Sample]:
         """Continue a conversation.
 
         Args:
@@ -72,7 +72,9 @@ class Reply:
 class ChatPolicy(Protocol):
     """Answers messages with messages, as chat APIs do: without tokens, so it can be evaluated and never trained."""
 
-    async def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
+    async def reply(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams
+    ) -> Reply:
         """Continue a conversation.
 
         Args:

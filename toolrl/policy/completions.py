@@ -1,7 +1,7 @@
 """A client of chat-completions APIs: OpenAI's, and the many servers that speak its protocol.
 
 A policy asks with it for turns, a judge for verdicts. Requests are repeated politely, answers are bounded, and tokens
-and dollars are counted with `toolrl.usage`.
+and dollars are counted with `toolrl.support.usage`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import httpx
 
 from toolrl.errors import ConfigError, PolicyFault, RetrieverFault
 from toolrl.policy.refusals import Habits, is_context_full, is_users_to_mend
-from toolrl.search.politeness import Politeness, PolitenessSettings, TryAgain, retry_after_seconds
-from toolrl.usage import count_usage
+from toolrl.support.retry import RetryPolicy, ServiceCaller, TryAgain, retry_after_seconds
+from toolrl.support.usage import count_usage
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 _PASSING = (408, 409, 425, 429)
 # An answer that cannot be read is tried again too, and is no sign that the server is down: hence many failures on end.
-POLITENESS = PolitenessSettings(
+RETRY_POLICY = RetryPolicy(
     requests_per_second=None,
     max_concurrent=16,
     attempts=6,
@@ -91,7 +91,7 @@ class Endpoint:
         base_url: The server's address, up to and with `/v1`; by default the variable OPENAI_BASE_URL, else OpenAI's.
         api_key: Sent as a bearer token; by default the variable OPENAI_API_KEY. Kept out of the repr.
         timeout_seconds: For one request.
-        politeness: How many requests at a time, how many for one answer, and when.
+        retry_policy: How many requests at a time, how many for one answer, and when.
         prices: For `dollars`; without prices none are counted.
         max_response_bytes: A longer response is none.
     """
@@ -100,7 +100,7 @@ class Endpoint:
     base_url: str = field(default_factory=default_base_url)
     api_key: str | None = field(default_factory=lambda: os.environ.get("OPENAI_API_KEY") or None, repr=False)
     timeout_seconds: float = 300.0
-    politeness: PolitenessSettings = POLITENESS
+    retry_policy: RetryPolicy = RETRY_POLICY
     prices: Prices | None = None
     max_response_bytes: int = 16_000_000
 
@@ -159,9 +159,9 @@ class ChatCompletions:
         self._name = name
         self._counted_as = counted_as
         headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=endpoint.politeness.max_concurrent)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=endpoint.retry_policy.max_concurrent)
         self._client = httpx.Client(headers=headers, timeout=endpoint.timeout_seconds, limits=limits)
-        self._politeness = Politeness(name, endpoint.politeness, retries_counted_as=f"{counted_as}_retries")
+        self._caller = ServiceCaller(name, endpoint.retry_policy, retries_counted_as=f"{counted_as}_retries")
         self._habits = Habits(f"{name} {endpoint.model!r} at {self.url}")
 
     def ask(self, what: str, request: Mapping[str, Any], read: Callable[[dict[str, Any]], T]) -> Answered[T]:
@@ -181,13 +181,13 @@ class ChatCompletions:
         """
         body = {"model": self.endpoint.model, **request}
         try:
-            return self._politeness.call(what, lambda: self._attempt(body, read))
+            return self._caller.call(what, lambda: self._attempt(body, read))
         except RetrieverFault as error:
             raise PolicyFault(str(error)) from error
 
     def close(self) -> None:
         """Close the connections; calls that wait for their next attempt end with a fault. May be called twice."""
-        self._politeness.close()
+        self._caller.close()
         self._client.close()
 
     def _attempt(self, body: Mapping[str, Any], read: Callable[[dict[str, Any]], T]) -> Answered[T]:

@@ -14,9 +14,9 @@ from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy.base import Reply
 from toolrl.policy.completions import ChatCompletions, Endpoint, Refused, tokens_of
 from toolrl.policy.refusals import is_context_full, room_left
-from toolrl.search.politeness import TryAgain
-from toolrl.types import Message, Sampling
-from toolrl.waiting import in_thread
+from toolrl.support.retry import TryAgain
+from toolrl.support.waiting import in_thread
+from toolrl.types import Message, SamplingParams
 
 _RESERVED = ("messages", "tools", "stream", "n", "model")
 _CUT = ("length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded")
@@ -47,9 +47,11 @@ class OpenAIPolicy:
         self._client = ChatCompletions(endpoint)
         # Those who wait for their turn here do so before the client's deadline begins: a queue is no failure.
         self._places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
-        self._max_concurrent = endpoint.politeness.max_concurrent
+        self._max_concurrent = endpoint.retry_policy.max_concurrent
 
-    async def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
+    async def reply(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams
+    ) -> Reply:
         """See `ChatPolicy.reply`. A conversation that the model has no room for ends with "length"."""
         places = self._places.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._max_concurrent))
         async with places:
@@ -63,7 +65,7 @@ class OpenAIPolicy:
         """Close the connections; calls that wait for their next attempt end with a fault."""
         self._client.close()
 
-    def _ask(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
+    def _ask(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams) -> Reply:
         used = {call.id for message in messages for call in message.tool_calls}
         request: dict[str, Any] = {
             "messages": [to_wire(message) for message in messages],

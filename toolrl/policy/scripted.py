@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from toolrl.policy.base import Reply
-from toolrl.types import Message, Sample, Sampling
+from toolrl.types import Message, Sample, SamplingParams
 
 
 class ScriptedPolicy:
@@ -26,7 +26,7 @@ class ScriptedPolicy:
         self._script = script
         self._seconds = seconds
 
-    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
+    def submit(self, prompt_ids: list[int], sampling: SamplingParams) -> Future[Sample]:
         """Give the next turn, cut to `sampling.max_tokens`; every logprob is 0."""
         turn = list(self._script(prompt_ids) if callable(self._script) else self._next(prompt_ids))
         cut = turn[: sampling.max_tokens]
@@ -71,7 +71,9 @@ class ScriptedChatPolicy:
         """Prepare a script."""
         self._script = script
 
-    async def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
+    async def reply(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams
+    ) -> Reply:
         """Give the next message, whatever the limits."""
         turn = sum(message.role == "assistant" for message in messages)
         return Reply(self._script[min(turn, len(self._script) - 1)])

@@ -18,8 +18,8 @@ from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy.ragged_attention import RAGGED_ATTENTION
-from toolrl.types import Sample, Sampling
-from toolrl.waiting import ends_within
+from toolrl.support.waiting import ends_within
+from toolrl.types import Sample, SamplingParams
 
 _STEP_SECONDS = 600.0  # which one step of generation may take to let go of the model
 
@@ -78,7 +78,7 @@ class TransformersPolicy:
         self._before: tuple[bool, str] = (model.training, model.config._attn_implementation)
         self._lock = threading.Lock()
 
-    def submit(self, prompt_ids: list[int], sampling: Sampling) -> Future[Sample]:
+    def submit(self, prompt_ids: list[int], sampling: SamplingParams) -> Future[Sample]:
         """Queue a turn. The temperature can only change while nothing is in flight.
 
         Raises:

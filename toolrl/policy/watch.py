@@ -8,8 +8,8 @@ from typing import Any, TypeVar, cast
 
 from toolrl.errors import PolicyFault
 from toolrl.policy.base import ChatPolicy, Policy, Reply, ShowsProgress
-from toolrl.types import Message, Sample, Sampling
-from toolrl.waiting import contained, give_up
+from toolrl.support.waiting import contained, give_up
+from toolrl.types import Message, Sample, SamplingParams
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ class Watch:
         self._timeout_seconds = timeout_seconds
         self._answers = 0
 
-    async def sample(self, prompt_ids: list[int], sampling: Sampling) -> Sample:
+    async def sample(self, prompt_ids: list[int], sampling: SamplingParams) -> Sample:
         """`Policy.submit`.
 
         Raises:
@@ -45,7 +45,9 @@ class Watch:
 
         return await self._answer(ask)
 
-    async def reply(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: Sampling) -> Reply:
+    async def reply(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams
+    ) -> Reply:
         """`ChatPolicy.reply`; raises the same as `sample`."""
         return await self._answer(lambda: self._policy.reply(messages, tools, sampling))
 

@@ -2,18 +2,18 @@
 
 from toolrl.rewards.answers import answer_reward, exact_match, extract_answer, normalise, numbers_equal
 from toolrl.rewards.choices import choice_letter
-from toolrl.rewards.code import code_reward, extract_code, suite_of
-from toolrl.rewards.code_asserts import called_function, read_asserts
-from toolrl.rewards.code_grading import Grading, LiveObjectsNeeded, TestOutcome, grade
-from toolrl.rewards.code_hacks import Hack, find_hacks
-from toolrl.rewards.code_tests import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
-from toolrl.rewards.code_values import Comparison, same_output, same_value
+from toolrl.rewards.code.asserts import called_function, read_asserts
+from toolrl.rewards.code.grading import Grading, LiveObjectsNeeded, TestOutcome, grade
+from toolrl.rewards.code.hacks import Hack, find_hacks
+from toolrl.rewards.code.reward import code_reward, extract_code, suite_of
+from toolrl.rewards.code.suite import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
+from toolrl.rewards.code.values import Comparison, same_output, same_value
 from toolrl.rewards.economy import check_call_cost, partial_value, with_call_cost
 from toolrl.rewards.extraction import AnswerForm, find_answer
 from toolrl.rewards.instructions import Instruction, ifeval_task, instruction_kind, instructions_reward
 from toolrl.rewards.judge import Judge, JudgeFault, JudgeSettings
-from toolrl.rewards.math import math_reward, verify_math
-from toolrl.rewards.math_pool import MathVerifier, Verdict
+from toolrl.rewards.math.pool import MathVerifier, Verdict
+from toolrl.rewards.math.reward import math_reward, verify_math
 from toolrl.rewards.qa import Metric, qa_reward, squad_exact_match, squad_normalise, token_f1
 from toolrl.rewards.quantities import Quantity, any_of, parse_quantity, quantities_equal, within
 from toolrl.rewards.rubric import Term, rubric

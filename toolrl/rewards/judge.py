@@ -16,7 +16,7 @@ from toolrl.chat.wire import from_wire, with_thinking_apart
 from toolrl.errors import ConfigError, InfrastructureError, PolicyFault, RetrieverFault
 from toolrl.policy.completions import ChatCompletions, Endpoint, Prices
 from toolrl.search.answer_store import AnswerStore
-from toolrl.search.politeness import PolitenessSettings, TryAgain
+from toolrl.support.retry import RetryPolicy, TryAgain
 from toolrl.types import Episode, Score, Task
 
 _INSTRUCTIONS = """You grade answers by a rubric.
@@ -38,9 +38,7 @@ _escape = re.compile(r"\\(?:([\"\\/bfnrt]|u[0-9a-fA-F]{4})|)")
 _MAX_RESPONSE_BYTES = 100_000
 _MAX_REPLY_CHARACTERS = 4000  # that are shown to the judge again
 # What cannot be read is no sign that the server is down: hence many failures on end.
-_POLITENESS = PolitenessSettings(
-    requests_per_second=None, max_concurrent=16, deadline_seconds=120.0, failures_to_open=64
-)
+_RETRY_POLICY = RetryPolicy(requests_per_second=None, max_concurrent=16, deadline_seconds=120.0, failures_to_open=64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class JudgeSettings:
         api_key: Sent as a bearer token; by default the variable TOOLRL_JUDGE_API_KEY. Kept out of the repr.
         max_tokens: At most so many tokens of reply.
         timeout_seconds: For one request.
-        politeness: How many requests at a time, how many for one verdict, and when.
+        retry_policy: How many requests at a time, how many for one verdict, and when.
         max_answer_characters: A longer answer gets 0 and is not sent.
         cache: A SQLite file that keeps verdicts; in memory only by default.
         prices: What verdicts cost, for `judge_dollars` in a trajectory's usage.
@@ -64,7 +62,7 @@ class JudgeSettings:
     api_key: str | None = field(default=None, repr=False)
     max_tokens: int = 512
     timeout_seconds: float = 60.0
-    politeness: PolitenessSettings = _POLITENESS
+    retry_policy: RetryPolicy = _RETRY_POLICY
     max_answer_characters: int = 20_000
     cache: str | Path | None = None
     prices: Prices | None = None
@@ -115,7 +113,7 @@ class Judge:
             settings.base_url,
             settings.api_key or os.environ.get("TOOLRL_JUDGE_API_KEY") or None,
             timeout_seconds=settings.timeout_seconds,
-            politeness=settings.politeness,
+            retry_policy=settings.retry_policy,
             prices=settings.prices,
             max_response_bytes=_MAX_RESPONSE_BYTES,
         )

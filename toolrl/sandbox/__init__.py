@@ -11,8 +11,8 @@ from toolrl.sandbox.base import (
     Session,
 )
 from toolrl.sandbox.e2b import E2BSandbox, E2BSettings
-from toolrl.sandbox.levels import Isolation, Level
-from toolrl.sandbox.local import LocalSandbox
+from toolrl.sandbox.local.levels import Isolation, Level
+from toolrl.sandbox.local.sandbox import LocalSandbox
 
 __all__ = [
     "Display",

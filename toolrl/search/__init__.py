@@ -6,20 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from toolrl.search.base import Document, NotReadable, Retriever
-from toolrl.search.pydocs import Parameter, Symbol, python_documentation, python_symbols
+from toolrl.search.corpus.pydocs import Parameter, Symbol, python_documentation, python_symbols
 
 if TYPE_CHECKING:
-    from toolrl.search.bm25 import BM25Retriever, python_docs_retriever
     from toolrl.search.cache import CachedRetriever
-    from toolrl.search.corpora import Corpus, open_corpus
-    from toolrl.search.dense import DenseRetriever
+    from toolrl.search.corpus.bm25 import BM25Retriever, python_docs_retriever
+    from toolrl.search.corpus.dense import DenseRetriever
+    from toolrl.search.corpus.sources import Corpus, open_corpus
     from toolrl.search.http import HTTPRetriever
     from toolrl.search.hybrid import HybridRetriever
-    from toolrl.search.opening import open_retriever
-    from toolrl.search.pages import PageReader, PageSettings
-    from toolrl.search.politeness import Politeness, PolitenessSettings, TryAgain
+    from toolrl.search.registry import open_retriever
     from toolrl.search.server import RetrievalServer
-    from toolrl.search.web import WebRetriever
+    from toolrl.search.web.pages import PageReader, PageSettings
+    from toolrl.search.web.retriever import WebRetriever
     from toolrl.search.wrappers import (
         POISONS,
         EmptyResults,
@@ -32,29 +31,26 @@ if TYPE_CHECKING:
 
 # Imported when they are first used, so that `toolrl.search` imports without numpy.
 _LATER = {
-    "BM25Retriever": "bm25",
+    "BM25Retriever": "corpus.bm25",
     "CachedRetriever": "cache",
-    "Corpus": "corpora",
-    "DenseRetriever": "dense",
+    "Corpus": "corpus.sources",
+    "DenseRetriever": "corpus.dense",
     "EmptyResults": "wrappers",
     "FailingResults": "wrappers",
     "HTTPRetriever": "http",
     "HybridRetriever": "hybrid",
     "POISONS": "wrappers",
-    "PageReader": "pages",
-    "PageSettings": "pages",
+    "PageReader": "web.pages",
+    "PageSettings": "web.pages",
     "PoisonedResults": "wrappers",
-    "Politeness": "politeness",
-    "PolitenessSettings": "politeness",
     "RandomResults": "wrappers",
     "RetrievalServer": "server",
     "RetrieverWrapper": "wrappers",
     "SlowResults": "wrappers",
-    "TryAgain": "politeness",
-    "WebRetriever": "web",
-    "open_corpus": "corpora",
-    "open_retriever": "opening",
-    "python_docs_retriever": "bm25",
+    "WebRetriever": "web.retriever",
+    "open_corpus": "corpus.sources",
+    "open_retriever": "registry",
+    "python_docs_retriever": "corpus.bm25",
 }
 
 __all__ = [
@@ -73,15 +69,12 @@ __all__ = [
     "PageSettings",
     "Parameter",
     "PoisonedResults",
-    "Politeness",
-    "PolitenessSettings",
     "RandomResults",
     "RetrievalServer",
     "Retriever",
     "RetrieverWrapper",
     "SlowResults",
     "Symbol",
-    "TryAgain",
     "WebRetriever",
     "open_corpus",
     "open_retriever",

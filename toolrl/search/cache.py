@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 from toolrl.errors import ConfigError, RetrieverFault
 from toolrl.search.answer_store import AnswerStore
 from toolrl.search.base import Document, NotReadable, Retriever, check_k
-from toolrl.usage import count_usage
+from toolrl.support.usage import count_usage
 
 CacheMode = Literal["cache", "record", "replay"]
 

@@ -10,12 +10,12 @@ import httpx
 
 from toolrl.errors import ConfigError, RetrieverFault
 from toolrl.search.base import Document, NotReadable, Retriever, check_k
-from toolrl.search.politeness import Politeness, PolitenessSettings, TryAgain, retry_after_seconds
+from toolrl.support.retry import RetryPolicy, ServiceCaller, TryAgain, retry_after_seconds
 
 _JSON = {"Content-Type": "application/json"}
 _LIMITED = (202, 408, 425, 429)
 # The server is one's own: no limit of the rate, and as many at a time as its threads take.
-_OWN_SERVER = PolitenessSettings(requests_per_second=None, max_concurrent=64)
+_OWN_SERVER = RetryPolicy(requests_per_second=None, max_concurrent=64)
 
 
 class HTTPRetriever(Retriever):
@@ -25,7 +25,7 @@ class HTTPRetriever(Retriever):
         url: The server's address, with or without `/retrieve`.
         api_key: Sent as `Authorization: Bearer ...`.
         timeout_seconds: Of one request.
-        politeness: How many requests at a time, and when to try again.
+        retry_policy: How many requests at a time, and when to try again.
 
     Raises:
         ConfigError: `url` is none.
@@ -37,15 +37,15 @@ class HTTPRetriever(Retriever):
         *,
         api_key: str | None = None,
         timeout_seconds: float = 30.0,
-        politeness: PolitenessSettings = _OWN_SERVER,
+        retry_policy: RetryPolicy = _OWN_SERVER,
     ):
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"a retrieval server's address begins with http:// or https://, got {url!r}")
         self._url = url.rstrip("/").removesuffix("/retrieve")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=politeness.max_concurrent)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=retry_policy.max_concurrent)
         self._client = httpx.Client(headers=headers, timeout=timeout_seconds, limits=limits)
-        self._politeness = Politeness(self._url, politeness)
+        self._caller = ServiceCaller(self._url, retry_policy)
 
     @property
     def identity(self) -> str:
@@ -73,11 +73,11 @@ class HTTPRetriever(Retriever):
 
     def close(self) -> None:
         """Close the connections; calls that wait for their next attempt end with a fault."""
-        self._politeness.close()
+        self._caller.close()
         self._client.close()
 
     def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        return self._politeness.call(f"{self._url}{path}", lambda: self._request(path, body))
+        return self._caller.call(f"{self._url}{path}", lambda: self._request(path, body))
 
     def _request(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         # A model can write half of a surrogate pair, which is no text.

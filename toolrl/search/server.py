@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from toolrl.errors import RetrieverFault, ToolError
 from toolrl.search.base import Document, Retriever
-from toolrl.serving import Body, Refusal, Server, Threads, answer, body_of, is_right, json_app, refuse_pages
+from toolrl.support.serving import Body, Refusal, Server, Threads, answer, body_of, is_right, json_app, refuse_pages
 
 T = TypeVar("T")
 

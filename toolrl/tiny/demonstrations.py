@@ -76,7 +76,7 @@ class Demonstrator:
     def _guess(self, task: Task, rng: random.Random) -> Message:
         """Some other task's answer of the same kind."""
         others = [self.env.tasks[rng.randrange(len(self.env.tasks))] for _ in range(12)]
-        same = [other.answer for other in others if other.metadata.get("kind") == task.metadata.get("kind")]
+        same = [other.answer for other in others if other.kind == task.kind]
         return say(f"<answer>{same[0] if same else others[0].answer}</answer>")
 
     def _useless(self, task: Task, rng: random.Random) -> Message:
@@ -90,7 +90,7 @@ class Demonstrator:
 
 def habits_on(task: Task) -> dict[str, float]:
     """The shares of the habits on a task; `metadata["changes"]` lists what a task asks to change."""
-    if not task.metadata.get("needs_tool", True):
+    if task.needs_tool is False:
         return NEEDLESS
     return CHANGING if task.metadata.get("changes") else NEEDED
 
@@ -144,6 +144,6 @@ def split_by_need(env: ToolEnv) -> tuple[list[list[Task]], list[list[Task]]]:
     needed: dict[tuple[str, int], list[Task]] = {}
     needless: dict[tuple[str, int], list[Task]] = {}
     for task in env.tasks:
-        pool = needed if task.metadata.get("needs_tool", True) else needless
-        pool.setdefault((task.metadata.get("kind", ""), str(task.answer).count(".")), []).append(task)
+        pool = needless if task.needs_tool is False else needed
+        pool.setdefault((task.kind, str(task.answer).count(".")), []).append(task)
     return list(needed.values()), list(needless.values())

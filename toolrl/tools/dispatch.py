@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from toolrl.errors import ConfigError, InfrastructureError, ToolDefinitionError, ToolError
+from toolrl.support.usage import counting
+from toolrl.support.waiting import TookTooLong, in_thread, within
 from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import ResourceScope
 from toolrl.tools.results import as_text
 from toolrl.types import ToolCall, ToolFailure, ToolResult
-from toolrl.usage import counting
-from toolrl.waiting import TookTooLong, in_thread, within
 
 # Of messages that quote what the model wrote; a tool's output has the tool's own limit.
 MAX_ERROR_CHARACTERS = 1000

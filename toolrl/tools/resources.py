@@ -11,7 +11,7 @@ been computed, so that a grader finds them alive.
 
 A resource of an episode may have a property `usage`, numbers by name: what it has used of what costs money or
 is short, such as `sandbox_seconds`. It is read after `close()`; trajectories, training metrics and evaluation
-reports show it. What is shared by a run counts what a call uses with `toolrl.usage.count_usage`.
+reports show it. What is shared by a run counts what a call uses with `toolrl.support.usage.count_usage`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 
 from toolrl.errors import InfrastructureError
-from toolrl.tools.opening import Opened, check_opener, open_resource
+from toolrl.support.usage import Usage
+from toolrl.support.waiting import ends_within
+from toolrl.tools.openers import Opened, check_opener, open_resource
 from toolrl.types import Task
-from toolrl.usage import Usage
-from toolrl.waiting import ends_within
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def per_episode(open: Callable[..., T]) -> T:
     Args:
         open: Called without arguments, or with the episode's `Task` if it takes a positional one.
             Its result has an `aclose()` or `close()`, sync or async, which is called at the end of the episode; or it
-            is a context manager or a generator that yields once, sync or async; see `toolrl.tools.opening`.
+            is a context manager or a generator that yields once, sync or async; see `toolrl.tools.openers`.
 
     Raises:
         ToolDefinitionError: It is no such function.
@@ -85,7 +85,7 @@ class ResourceScope:
     """Opens resources on demand and closes them together, last opened first. Thread-safe.
 
     Attributes:
-        usage: What the calls have used by `toolrl.usage.count_usage`.
+        usage: What the calls have used by `toolrl.support.usage.count_usage`.
     """
 
     def __init__(self, task: Task | None = None, parent: ResourceScope | None = None):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from toolrl.env import ToolEnv, make
 from toolrl.errors import ConfigError
-from toolrl.secret_values import expand
-from toolrl.waiting import POLICY_TIMEOUT_SECONDS
+from toolrl.support.secret_values import expand
+from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
-    from toolrl.policy.weights import Transfer
+    from toolrl.policy.vllm.weights_sender import Transfer
 
 # Mean difference between sampler and trainer that raises the alarm, in nats a token. An engine in float32 was
 # at 1e-6, one in bfloat16 at 0.02 (docs/vllm.md).

@@ -20,11 +20,11 @@ from trl import GRPOConfig, ModelConfig  # type: ignore[attr-defined]
 from toolrl.env import ToolEnv
 from toolrl.evaluation import short_name
 from toolrl.evaluation.tables import number
-from toolrl.models import load_model
 from toolrl.policy import ScriptedPolicy
 from toolrl.rollout import RolloutRequest, renderer_of
 from toolrl.training.loading import bytes_of, loading_options
 from toolrl.training.memory import MemoryEstimate, ModelSize, estimate_memory, read_size
+from toolrl.training.models import load_model
 from toolrl.training.trl import GRPORun
 from toolrl.trajectory import Trajectory
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from trl import GRPOConfig, ModelConfig, SFTConfig  # type: ignore[attr-defined]
 
 from toolrl.errors import ConfigError
-from toolrl.secret_values import is_secret
+from toolrl.support.secret_values import is_secret
 
 Values = Mapping[str, Any]
 

@@ -17,8 +17,8 @@ import yaml
 from safetensors import SafetensorError
 
 from toolrl.errors import ConfigError, ToolrlError
-from toolrl.outputs import FULL, writing
-from toolrl.secret_values import without_secrets
+from toolrl.support.outputs import FULL, writing
+from toolrl.support.secret_values import without_secrets
 
 # What a run leaves. A lone config.yaml is no run: it may be what the user wrote for this one.
 ALMOST_NOTHING = 2**20

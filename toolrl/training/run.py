@@ -22,7 +22,6 @@ from trl import GRPOConfig, ModelConfig  # type: ignore[attr-defined]
 
 from toolrl.env import ToolEnv
 from toolrl.evaluation import EnvReport, before_after_table, evaluate, progress, terminal
-from toolrl.models import load_tokenizer
 from toolrl.training.arguments import ToolrlArguments
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
 from toolrl.training.checkpoints import StampCallback, find_checkpoint, passed_over
@@ -38,10 +37,11 @@ from toolrl.training.loading import (
     read_template,
 )
 from toolrl.training.memory import check_memory, read_size
+from toolrl.training.models import load_tokenizer
 from toolrl.training.parsing import parse
 from toolrl.training.trl import GRPORun
 from toolrl.trajectory import TrajectoryWriter
-from toolrl.types import Sampling
+from toolrl.types import SamplingParams
 
 
 def parse_arguments(arguments: list[str]) -> tuple[ToolrlArguments, GRPOConfig, ModelConfig]:
@@ -163,7 +163,7 @@ def _evaluate(
             run.renderer,
             tasks=arguments.eval_tasks,
             samples=arguments.eval_samples,
-            sampling=Sampling(args.temperature, arguments.max_turn_tokens),
+            sampling=SamplingParams(args.temperature, arguments.max_turn_tokens),
             concurrency=arguments.concurrency,
             policy_timeout_seconds=arguments.policy_timeout_seconds,
             max_completion_tokens=args.max_completion_length,

@@ -12,14 +12,14 @@ from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
 from toolrl.chat import Renderer
 from toolrl.errors import ConfigError
-from toolrl.models import ALIASES
 from toolrl.policy.base import Policy
-from toolrl.policy.engine import EnginePolicy
 from toolrl.policy.transformers import TransformersPolicy
-from toolrl.policy.vllm import VLLMPolicy
-from toolrl.policy.vllm_colocated import ColocatedVLLMPolicy
-from toolrl.policy.vllm_server import VLLMServerPolicy
+from toolrl.policy.vllm.base import EnginePolicy
+from toolrl.policy.vllm.colocated import ColocatedVLLMPolicy
+from toolrl.policy.vllm.policy import VLLMPolicy
+from toolrl.policy.vllm.server import VLLMServerPolicy
 from toolrl.training.arguments import SamplerSettings
+from toolrl.training.models import ALIASES
 
 with warnings.catch_warnings():
     # TRL 1.16 names 0.31 as the newest vLLM that it knows; what is used of it here is tested with 0.32.

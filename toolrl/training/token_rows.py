@@ -37,9 +37,9 @@ def token_row(row: Mapping[str, Any], renderer: Renderer, place: str = "the row"
     """Turn a demonstration into tokens.
 
     Args:
-        row: `messages`, perhaps `tools`, and perhaps the sampled tokens as `toolrl.demos` writes them. They are taken
-            as they are if they are this tokenizer's: if the same prompt renders to the same ids, and the sampled turns
-            read as the same messages.
+        row: `messages`, perhaps `tools`, and perhaps the sampled tokens as `toolrl.training.demonstrations` writes
+            them. They are taken as they are if they are this tokenizer's: if the same prompt renders to the same ids,
+            and the sampled turns read as the same messages.
         renderer: Of the model that learns.
         place: Where the row is, for messages.
         filled: Whether the row comes from Arrow; see `toolrl.training.conversations`.

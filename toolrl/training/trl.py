@@ -36,6 +36,7 @@ from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError, UserError
 from toolrl.evaluation.evaluate import task_info
 from toolrl.rollout import RolloutEngine, RolloutRequest
+from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 from toolrl.training.arguments import MISMATCH_LIMIT, SamplerSettings
 from toolrl.training.flags import refuse_unhonoured
 from toolrl.training.metrics import alike_in_float32, batch_metrics, zero_variance_shares
@@ -43,8 +44,7 @@ from toolrl.training.sampler import open_policy, update
 from toolrl.training.trainer import SampledTokensTrainer
 from toolrl.training.values import is_refusal, refusals
 from toolrl.trajectory import Trajectory, TrajectoryWriter
-from toolrl.types import Sampling, StopReason, Task
-from toolrl.waiting import POLICY_TIMEOUT_SECONDS
+from toolrl.types import SamplingParams, StopReason, Task
 
 # Squares of differences of rewards must be within float32, which ends at 3.4e38.
 LARGEST_REWARD = 1e18
@@ -146,7 +146,7 @@ class GRPORun:
         self.engine = RolloutEngine(
             self.policy,
             self.renderer,
-            sampling=Sampling(args.temperature, max_turn_tokens),
+            sampling=SamplingParams(args.temperature, max_turn_tokens),
             max_completion_tokens=args.max_completion_length,
             concurrency=concurrency,
             retries=retries,
@@ -203,7 +203,7 @@ class GRPORun:
         for (env_id, task), group in zip(found, groups, strict=True):
             info = {"session": self.session, "mode": mode, "step": step, "group": f"{self.session}/{rollout}/{group}"}
             id = f"{mode}/{self.session}/{step}/{rank}/{next(self._numbers)}"
-            info = {**task_info(task.metadata), **info}
+            info = {**task_info(task), **info}
             requests.append(RolloutRequest(self.environments[env_id], task, env_id, id, info=info))
         self.last_batch = self.engine.run(requests)
         if not all(trajectory.has_tokens for trajectory in self.last_batch):

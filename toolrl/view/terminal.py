@@ -8,7 +8,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.text import Text
 
-from toolrl.secret_values import hide
+from toolrl.support.secret_values import hide
 from toolrl.trajectory import Trajectory
 from toolrl.view.text import plain
 

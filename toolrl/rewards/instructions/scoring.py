@@ -41,9 +41,8 @@ def ifeval_task(row: Mapping[str, Any], index: int | str) -> Task:
     arguments = [{name: value for name, value in (entry or {}).items() if value is not None} for entry in kwargs]
     answer = {"instruction_id_list": ids, "kwargs": arguments}
     _instructions(answer)
-    metadata = {"kind": ids[0], "needs_tool": False, "instructions": len(ids)}
-    key = row.get("key")
-    return Task(str(index if key is None else key), row["prompt"], answer, metadata)
+    key = str(index if row.get("key") is None else row["key"])
+    return Task(key, row["prompt"], answer, {"instructions": len(ids)}, kind=ids[0], needs_tool=False)
 
 
 def instructions_of(task: Task) -> list[Instruction]:

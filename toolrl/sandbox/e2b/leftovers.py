@@ -11,7 +11,7 @@ from typing import Any
 
 from toolrl.errors import InfrastructureError
 from toolrl.sandbox.e2b.sdk import E2BSettings, Requests
-from toolrl.sandbox.plumbing import start_time
+from toolrl.support.cleanup import start_time
 
 _OWNER = "toolrl-owner"
 

@@ -21,8 +21,8 @@ from toolrl.sandbox.e2b.fleet import Remote
 from toolrl.sandbox.e2b.sdk import E2BSettings, Vanished
 from toolrl.sandbox.e2b.stream import CellOutput, RunningCell, follow
 from toolrl.sandbox.handle import SessionHandle
+from toolrl.sandbox.local.relay import Relay
 from toolrl.sandbox.outcome import died, result_of
-from toolrl.sandbox.relay import Relay
 
 MARKER = "TOOLRL_SANDBOX"
 _MODULES = ("plumbing", "ipython", "displays", "execution", "remote")  # in the order of their imports
@@ -41,16 +41,16 @@ _NOT_THE_CODES = ("UnexpectedEndOfExecution", "WebSocketError", "ExecutionAborte
 
 def bootstrap() -> str:
     """Code that makes our modules importable in a kernel, without leaving files there."""
-    folder = Path(__file__).parent.parent
+    folder = Path(__file__).parents[1] / "inside"
     sources = {name: (folder / f"{name}.py").read_text("utf-8") for name in _MODULES}
     return f"""
 import sys, types
-for _name in ("toolrl", "toolrl.sandbox"):
+for _name in ("toolrl", "toolrl.sandbox", "toolrl.sandbox.inside"):
     sys.modules.setdefault(_name, types.ModuleType(_name)).__path__ = []
 for _name, _source in {sources!r}.items():
-    _module = sys.modules["toolrl.sandbox." + _name] = types.ModuleType("toolrl.sandbox." + _name)
+    _module = sys.modules["toolrl.sandbox.inside." + _name] = types.ModuleType("toolrl.sandbox.inside." + _name)
     exec(compile(_source, "<toolrl " + _name + ">", "exec"), vars(_module))
-_toolrl = sys.modules["toolrl.sandbox.remote"]
+_toolrl = sys.modules["toolrl.sandbox.inside.remote"]
 for _name in [_name for _name in sys.modules if _name.split(".")[0] == "toolrl"]:
     del sys.modules[_name]
 """
@@ -62,7 +62,7 @@ def open_context(remote: Remote, folder: str, code: str, what: str) -> Any:
     Args:
         remote: The sandbox.
         folder: Working directory of the context.
-        code: Uses `_toolrl`, which is `toolrl.sandbox.remote`.
+        code: Uses `_toolrl`, which is `toolrl.sandbox.inside.remote`.
         what: For the messages of faults.
 
     Raises:

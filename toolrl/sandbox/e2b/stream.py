@@ -10,8 +10,8 @@ from typing import Any, Literal
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import SandboxLimits
 from toolrl.sandbox.e2b.sdk import as_ours
-from toolrl.sandbox.plumbing import cut
-from toolrl.sandbox.relay import Relay, Stream
+from toolrl.sandbox.inside.plumbing import cut
+from toolrl.sandbox.local.relay import Relay, Stream
 
 News = tuple[Literal["stdout", "stderr", "end", "failed"], Any]
 

@@ -11,10 +11,10 @@ from typing import Self
 from starlette.datastructures import Headers
 
 from toolrl.errors import ConfigError
-from toolrl.sandbox.local import LocalSandbox
+from toolrl.sandbox.local.sandbox import LocalSandbox
 from toolrl.sandbox.server.hosting import Hosting, HostSettings
 from toolrl.sandbox.server.routes import routes
-from toolrl.serving import Server, is_loopback, json_app, refuse_pages
+from toolrl.support.serving import Server, is_loopback, json_app, refuse_pages
 
 
 class SandboxServer:

@@ -20,7 +20,7 @@ from toolrl.sandbox.base import ExecResult, check_environment
 from toolrl.sandbox.server.files import HOME
 from toolrl.sandbox.server.hosting import Context, HostedSandbox
 from toolrl.sandbox.server.running import ExecutionResponse
-from toolrl.serving import Body, Refusal, answer, body_of
+from toolrl.support.serving import Body, Refusal, answer, body_of
 
 _MAX_BODY = 4 << 20
 _CODE = """

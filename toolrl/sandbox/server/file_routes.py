@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from toolrl.sandbox.server.files import FileError
 from toolrl.sandbox.server.hosting import HostedSandbox
-from toolrl.serving import Body, Refusal, answer, body_of
+from toolrl.support.serving import Body, Refusal, answer, body_of
 
 _MAX_BODY, _MAX_UPLOAD = 1 << 20, 128 << 20
 _PIECE = 1 << 18

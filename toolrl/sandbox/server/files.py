@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from toolrl.sandbox.files import Files
-from toolrl.sandbox.local import LocalSandbox
+from toolrl.sandbox.local.files import Files
+from toolrl.sandbox.local.sandbox import LocalSandbox
 
 HOME = "/home/user"  # what clients call the working directory
 _MAX_ENTRIES = 100_000  # of one listing

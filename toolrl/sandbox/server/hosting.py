@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits, Session, check_environment
-from toolrl.sandbox.local import LocalSandbox
+from toolrl.sandbox.local.sandbox import LocalSandbox
 from toolrl.sandbox.server.files import HOME, GuestFiles, inside
 from toolrl.sandbox.server.prelude import PRELUDE
-from toolrl.serving import Threads
+from toolrl.support.serving import Threads
 
 _LOOK_SECONDS = 0.5  # how late a sandbox may be ended
 _FIRST_COMMAND = 100_000  # no number that a process has in there

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from toolrl.sandbox.base import Display, ExecError, ExecResult
-from toolrl.sandbox.displays import CHART
+from toolrl.sandbox.inside.displays import CHART
 
 _FIELDS = {
     "text/plain": "text",

@@ -20,7 +20,7 @@ from toolrl.sandbox.server.file_routes import FOLDERS, read_file, write_files
 from toolrl.sandbox.server.files import HOME, FileError
 from toolrl.sandbox.server.hosting import Context, HostedSandbox, Hosting
 from toolrl.sandbox.server.running import ExecutionResponse
-from toolrl.serving import Body, Refusal, answer, body_of, is_right
+from toolrl.support.serving import Body, Refusal, answer, body_of, is_right
 
 _ENVD_VERSION = "0.6.0"  # what the files of ours can do
 _MAX_BODY = 16 << 20

@@ -17,7 +17,7 @@ from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import ExecResult
 from toolrl.sandbox.server.hosting import Context, HostedSandbox, lost_variables
 from toolrl.sandbox.server.notebook import encoded, result_messages
-from toolrl.serving import Cut
+from toolrl.support.serving import Cut
 
 _KEEPALIVE_SECONDS = 5.0
 _BEGINNING_SECONDS = 1.0  # in which an interrupt may come too early to be noticed

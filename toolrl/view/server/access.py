@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from toolrl.serving import foreign
+from toolrl.support.serving import foreign
 from toolrl.view.rendering import content_security_policy, render
 
 _HEADERS = {

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from toolrl.errors import UserError
-from toolrl.serving import Server
+from toolrl.support.serving import Server
 from toolrl.view.server import comparing, pages
 from toolrl.view.server.access import Access
 from toolrl.view.server.answers import answer

@@ -1,0 +1,226 @@
+"""Problems for `python_math`: a generator, and readers for GSM8K- and MATH-style sets.
+
+A generated problem is a kind, operands and a wording. The splits share no problem: the same operands
+may stand in both, in different words.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from toolrl import ConfigError, Task, TaskError, TaskSet
+from toolrl_envs.common import Split, check_size, check_split
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A family of problems.
+
+    Attributes:
+        name: For metrics.
+        needs_tool: Whether it is out of reach without a computer.
+        wordings: Ways to ask, with `{a}` and `{b}`.
+        draw: Draws the operands.
+        code: A Python expression for the answer, with `{a}` and `{b}`.
+    """
+
+    name: str
+    needs_tool: bool
+    wordings: tuple[str, ...]
+    draw: Callable[[random.Random], tuple[int, int]]
+    code: str
+
+
+def _pair(low_a: int, high_a: int, low_b: int, high_b: int) -> Callable[[random.Random], tuple[int, int]]:
+    return lambda rng: (rng.randint(low_a, high_a), rng.randint(low_b, high_b))
+
+
+def _descending(low: int, high: int) -> Callable[[random.Random], tuple[int, int]]:
+    def draw(rng: random.Random) -> tuple[int, int]:
+        a, b = rng.randint(low, high), rng.randint(low, high)
+        return max(a, b), min(a, b)
+
+    return draw
+
+
+# Sums, differences and products are asked in the same words whether they are easy or hard: the numbers tell which.
+_SUM = (
+    "What is {a} + {b}?",
+    "Compute {a} + {b}.",
+    "Add {a} and {b}.",
+    "What is {a} plus {b}?",
+    "Sum of {a} and {b}?",
+    "Calculate {a} + {b}.",
+    "What do {a} and {b} add up to?",
+    "How much is {a} + {b}?",
+)
+_DIFFERENCE = (
+    "What is {a} - {b}?",
+    "Compute {a} - {b}.",
+    "Take {b} from {a}.",
+    "What is {a} minus {b}?",
+    "Subtract {b} from {a}.",
+    "Calculate {a} - {b}.",
+    "How much is {a} - {b}?",
+)
+_PRODUCT = (
+    "What is {a} * {b}?",
+    "Compute {a} * {b}.",
+    "Multiply {a} by {b}.",
+    "What is {a} times {b}?",
+    "Product of {a} and {b}?",
+    "Calculate {a} * {b}.",
+    "How much is {a} * {b}?",
+)
+
+EASY = (
+    Kind("add", False, _SUM, _pair(0, 9, 0, 9), "{a}+{b}"),
+    Kind("subtract", False, _DIFFERENCE, _descending(0, 9), "{a}-{b}"),
+    Kind("multiply", False, _PRODUCT, _pair(0, 9, 0, 9), "{a}*{b}"),
+    Kind(
+        "larger",
+        False,
+        ("Which is larger, {a} or {b}?", "Maximum of {a} and {b}?", "Name the larger of {a} and {b}."),
+        _pair(0, 9, 0, 9),
+        "max({a},{b})",
+    ),
+    Kind(
+        "smaller",
+        False,
+        ("Which is smaller, {a} or {b}?", "Minimum of {a} and {b}?", "Name the smaller of {a} and {b}."),
+        _pair(0, 9, 0, 9),
+        "min({a},{b})",
+    ),
+    Kind("plus_zero", False, _SUM, _pair(100, 9999, 0, 0), "{a}+{b}"),
+    Kind("times_one", False, _PRODUCT, _pair(100, 9999, 1, 1), "{a}*{b}"),
+)
+
+HARD = (
+    Kind("long_sum", True, _SUM, _pair(100, 9999, 100, 9999), "{a}+{b}"),
+    Kind("long_difference", True, _DIFFERENCE, _descending(100, 9999), "{a}-{b}"),
+    Kind("product", True, _PRODUCT, _pair(100, 9999, 100, 9999), "{a}*{b}"),
+    Kind(
+        "remainder",
+        True,
+        ("What is {a} % {b}?", "What is the remainder of {a} divided by {b}?", "Compute {a} modulo {b}."),
+        _pair(10_000, 999_999, 11, 999),
+        "{a}%{b}",
+    ),
+    Kind(
+        "power",
+        True,
+        ("What is {a} ** {b}?", "Compute {a} to the power of {b}.", "Raise {a} to the power of {b}."),
+        _pair(12, 99, 3, 5),
+        "{a}**{b}",
+    ),
+    Kind(
+        "range_sum",
+        True,
+        ("Sum the integers from {a} to {b}.", "What is the sum of all integers from {a} to {b}?"),
+        _pair(11, 99, 1000, 9999),
+        "sum(range({a},{b}+1))",
+    ),
+    Kind(
+        "gcd",
+        True,
+        ("What is the greatest common divisor of {a} and {b}?", "Compute the gcd of {a} and {b}."),
+        lambda rng: (lambda g: (g * rng.randint(12, 99), g * rng.randint(12, 99)))(rng.randint(12, 99)),
+        "__import__('math').gcd({a},{b})",
+    ),
+    Kind(
+        "digit_sum",
+        True,
+        ("What is the digit sum of {a} * {b}?", "Compute the sum of the digits of {a} * {b}."),
+        _pair(100, 9999, 100, 9999),
+        "sum(map(int,str({a}*{b})))",
+    ),
+)
+
+
+def in_test(text: str) -> bool:
+    """Whether a problem belongs to the test split: every fifth, by a hash of its text."""
+    return zlib.crc32(text.encode()) % 5 == 0
+
+
+def generated(split: Split, size: int, seed: int, easy_share: float) -> TaskSet:
+    """Draw `size` distinct problems.
+
+    Args:
+        split: "train" or "test".
+        size: Number of tasks; there are fewer if the easy ones are used up.
+        seed: Fixes the draw.
+        easy_share: Share of problems that need no tool.
+
+    Raises:
+        ConfigError: A setting is out of its range.
+    """
+    check_split(split)
+    check_size(size)
+    if not 0 <= easy_share <= 1:
+        raise ConfigError(f"easy_share is a share from 0 to 1, got {easy_share!r}")
+    rng = random.Random(f"{split}/{seed}")
+    easy: dict[str, Task] = {}
+    hard: dict[str, Task] = {}
+    wanted_easy = round(size * easy_share)
+    for pool, kinds, wanted in ((easy, EASY, wanted_easy), (hard, HARD, size - wanted_easy)):
+        # There are only so many easy problems: give up after many draws that bring nothing new.
+        for _ in range(200 * wanted):
+            if len(pool) == wanted:
+                break
+            kind = rng.choice(kinds)
+            a, b = kind.draw(rng)
+            prompt = rng.choice(kind.wordings).format(a=a, b=b)
+            if in_test(prompt) == (split == "test") and prompt not in pool:
+                pool[prompt] = _task(kind, a, b, prompt)
+    tasks = [*easy.values(), *hard.values()]
+    rng.shuffle(tasks)
+    return TaskSet(tasks)
+
+
+def _task(kind: Kind, a: int, b: int, prompt: str) -> Task:
+    code = kind.code.format(a=a, b=b)
+    answer = eval(code, {"math": math})  # our own template, numbers filled in
+    task_id = f"{kind.name}-{zlib.crc32(prompt.encode()):08x}"
+    return Task(task_id, prompt, str(answer), {"code": code}, kind=kind.name, needs_tool=kind.needs_tool)
+
+
+def from_row(row: dict[str, Any], key: str) -> Task:
+    """Read a row of a GSM8K-style (`question`, `answer` with `####`) or MATH-style set (`problem`, `solution`).
+
+    Plain rows with `prompt` (or `question`, `problem`) and `answer` are read too. A field that is null is not there.
+
+    Raises:
+        KeyError: There is no problem, or neither an answer nor a solution.
+        TaskError: The solution gives no answer.
+    """
+    prompt = row[next((name for name in ("problem", "prompt") if row.get(name) is not None), "question")]
+    has_answer = row.get("answer") is not None
+    text = str(row["answer"] if has_answer else row["solution"])
+    if "####" in text:
+        answer = text.rsplit("####", 1)[1].strip().replace(",", "")
+    elif (boxed := last_boxed(text)) is not None:
+        answer = boxed
+    elif has_answer:
+        answer = text.strip()
+    else:
+        raise TaskError(f"the solution has neither '####' nor \\boxed{{}}: {text[-80:]!r}")
+    return Task(key if row.get("id") is None else str(row["id"]), prompt, answer, kind="read", needs_tool=True)
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{...}`, braces balanced; None if there is none."""
+    starts = [match.end() for match in re.finditer(r"\\boxed\s*\{", text)]
+    if not starts:
+        return None
+    depth = 1
+    for position in range(starts[-1], len(text)):
+        depth += {"{": 1, "}": -1}.get(text[position], 0)
+        if depth == 0:
+            return text[starts[-1] : position].strip()
+    return None

@@ -1,0 +1,115 @@
+"""Problems from reasoning-gym's generators, with the scorers that belong to them."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toolrl import ConfigError, MissingExtra, Task
+from toolrl_envs.common import Split, check_size
+from toolrl_envs.reasoning_gym.guards import is_safe_to_score
+
+# Item i of a generator with seed s is drawn from seed s + i: each split and seed has a range of its own.
+_RANGE = 10_000_000
+_FRUITLESS_DRAWS = 500
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A task, and what scores it.
+
+    Attributes:
+        task: The task.
+        dataset: The generator.
+        entry: What it generated.
+    """
+
+    task: Task
+    dataset: Any
+    entry: Mapping[str, Any]
+
+    def score(self, answer: str) -> float:
+        """The generator's own score, kept within [0, 1]."""
+        credit = float(self.dataset.score_answer(answer=answer, entry=self.entry))
+        return min(1.0, max(0.0, credit)) if math.isfinite(credit) else 0.0
+
+
+def draw(split: Split, configs: Mapping[str, Mapping[str, Any]], size: int, seed: int) -> list[Problem]:
+    """Draw problems with distinct questions, from the generators in turn.
+
+    Args:
+        split: The splits use other seeds; a question belongs to one of them by its hash.
+        configs: Settings of the generators, by their names.
+        size: At most so many problems.
+        seed: Fixes the draw.
+
+    Raises:
+        MissingExtra: reasoning-gym is not installed.
+        ConfigError: There is no such generator, it does not take the settings, or has no problem.
+    """
+    check_size(size)
+    streams = [_stream(split, name, config, seed) for name, config in configs.items()]
+    problems: list[Problem] = []
+    while streams and len(problems) < size:
+        for stream in list(streams):
+            if len(problems) == size:
+                break
+            if (problem := next(stream, None)) is None:
+                streams.remove(stream)
+            else:
+                problems.append(problem)
+    if not problems:
+        raise ConfigError(f"{', '.join(configs)} has no problem for the split {split!r}; change its settings")
+    return problems
+
+
+def in_test(question: str) -> bool:
+    """Whether a question belongs to the test split: every fifth, by a hash of its text."""
+    return hashlib.sha256(question.encode()).digest()[0] % 5 == 0
+
+
+def _stream(split: Split, name: str, config: Mapping[str, Any], seed: int) -> Iterator[Problem]:
+    base = (2 * seed + (split == "test")) * _RANGE
+    return _distinct(split, name, _create(name, {**config, "seed": base, "size": _RANGE}))
+
+
+def _distinct(split: Split, name: str, dataset: Any) -> Iterator[Problem]:
+    seen: set[str] = set()
+    fruitless = 0
+    for index in itertools.count():
+        if fruitless == _FRUITLESS_DRAWS or index == _RANGE:
+            return
+        fruitless += 1
+        entry = dataset[index]
+        question = entry["question"].strip()
+        answer = str(entry["answer"] or "")
+        if question in seen or in_test(question) != (split == "test"):
+            continue
+        if not answer.strip() or not is_safe_to_score(name, answer):  # some have no answer, some an unsolved integral
+            continue
+        seen.add(question)
+        fruitless = 0
+        key = f"{name}-{hashlib.sha256(question.encode()).hexdigest()[:12]}"
+        # No tool is needed to solve these in principle, and which of them a model can do without is not known.
+        yield Problem(Task(key, question, answer, kind=name, needs_tool=False), dataset, dict(entry))
+
+
+def _create(name: str, settings: dict[str, Any]) -> Any:
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise MissingExtra(
+            "reasoning-gym" if error.name == "reasoning_gym" else f"{error.name} (for reasoning-gym)", "reasoning-gym"
+        ) from None
+    if name not in DATASETS:
+        raise ConfigError(f"reasoning-gym has no generator {name!r}; it has: {', '.join(sorted(DATASETS))}")
+    try:
+        return reasoning_gym.create_dataset(name, **settings)
+    except (AssertionError, TypeError, ValueError) as error:
+        shown = {key: value for key, value in settings.items() if key not in ("seed", "size")}
+        raise ConfigError(f"reasoning-gym's {name} does not take the settings {shown}: {error}") from None

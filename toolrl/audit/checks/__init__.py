@@ -1,0 +1,1 @@
+"""What `check_environment` looks at."""

@@ -1,0 +1,1 @@
+"""Rewards for code: hidden tests, run in a sandbox whose replies are only claims."""

@@ -1,0 +1,201 @@
+"""Reads tests that are Python: assertions become calls with expected values where they are of that form."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from toolrl.errors import TaskError
+from toolrl.rewards.code.runner import PLAIN_TYPES
+from toolrl.rewards.code.suite import AssertTest, CallTest, CodeTest
+
+_UNKNOWN = object()
+
+
+def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "candidate") -> list[CodeTest]:
+    """Read lines such as `assert f(1) == 2`, or a `def check(candidate)` around them, as HumanEval has it.
+
+    `f(...) == literal`, `f(...) is None` (or True, False), `abs(f(...) - literal) < tolerance` and `math.isclose`
+    become a `CallTest` each. Everything else becomes an `AssertTest`: each assertion by itself, or all in one where
+    other statements stand between them.
+
+    Args:
+        code: The tests.
+        function: The function that they test.
+        setup: Code that they need, such as imports and helpers.
+        alias: What `check` calls the function.
+
+    Raises:
+        TaskError: It is not Python, has no assertion, or uses names that neither it nor `setup` defines: those would
+            be objects of the program's own, and a test that needs them cannot be kept out of its reach; or they pass
+            functions or objects of their own to the program, which cannot leave their process.
+    """
+    try:
+        tree, before = ast.parse(code), ast.parse(setup)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise TaskError(f"tests that are not Python: {error}") from None
+    check = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"), None)
+    if check is not None:
+        tree.body = [node for node in tree.body if not _calls_check(node)]
+    body = tree.body if check is None else check.body
+    outside = [node for node in tree.body if node is not check and check is not None]
+    around = "\n".join(filter(None, [setup, *map(ast.unparse, outside)]))
+    known = _bound(before)
+    missing = (_used(tree) | _used(before)) - _bound(tree) - known - {function, alias} - set(dir(builtins))
+    if missing and "*" not in known | _bound(tree):
+        raise TaskError(
+            f"the tests of {function!r} use {sorted(missing)[0]!r}, which nothing but the program can define"
+        )
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in (function, alias):
+            for given in (*node.args, *(keyword.value for keyword in node.keywords)):
+                if _is_live(given, [*before.body, *ast.walk(tree)]):
+                    raise TaskError(
+                        f"the tests of {function!r} pass {ast.unparse(given)[:80]!r} to it: functions, classes and "
+                        "their objects cannot be handed to another process"
+                    )
+    body = [node for node in body if not _says_nothing(node)]
+    if not any(isinstance(node, ast.Assert) for top in (*body, *outside) for node in ast.walk(top)):
+        raise TaskError(f"the tests of {function!r} have no assertion")
+    if not all(isinstance(node, ast.Assert) for node in body):
+        whole = "\n".join(map(ast.unparse, body))
+        return [AssertTest(whole, function, around, alias)]
+    tests: list[CodeTest] = []
+    for node in body:
+        assert isinstance(node, ast.Assert)
+        test = _as_call(node.test, {function, alias}, function)
+        tests.append(test or AssertTest(ast.unparse(node), function, around, alias))
+    return tests
+
+
+def called_function(code: str, among: set[str] | None = None) -> str | None:
+    """The function that assertions call, builtins and methods aside; None if they call none.
+
+    Args:
+        code: The assertions.
+        among: The names that it can have; any if None.
+    """
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            name = node.func.id
+            if name in among if among is not None else not hasattr(builtins, name):
+                return name
+    return None
+
+
+def _as_call(test: ast.expr, names: set[str], function: str) -> CallTest | None:
+    """The call behind an assertion, or None if it is of another form."""
+    if isinstance(test, ast.Call) and ast.unparse(test.func) in ("math.isclose", "isclose") and len(test.args) == 2:
+        limits = {keyword.arg: _literal(keyword.value) for keyword in test.keywords}
+        if set(limits) <= {"rel_tol", "abs_tol"} and all(isinstance(limit, float) for limit in limits.values()):
+            distances = {"tolerance": limits.get("abs_tol", 0.0), "relative": limits.get("rel_tol", 1e-9)}
+            left, right = test.args
+            return _call(left, right, names, function, distances) or _call(right, left, names, function, distances)
+        return None
+    if not (isinstance(test, ast.Compare) and len(test.ops) == 1):
+        return None
+    left, operator, right = test.left, test.ops[0], test.comparators[0]
+    if isinstance(operator, ast.Eq):
+        return _call(left, right, names, function) or _call(right, left, names, function)
+    if isinstance(operator, ast.Is) and isinstance(right, ast.Constant) and right.value in (None, True, False):
+        return _call(left, right, names, function, {"identical": True})
+    if isinstance(operator, (ast.Lt, ast.LtE)) and isinstance(left, ast.Call) and ast.unparse(left.func) == "abs":
+        tolerance = _literal(right)
+        if len(left.args) == 1 and isinstance(tolerance, float):
+            inner = left.args[0]
+            if isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Sub):
+                left, right = inner.left, inner.right
+                at_most = tolerance if isinstance(operator, ast.LtE) else math.nextafter(tolerance, -math.inf)
+                distance = {"tolerance": at_most}
+                return _call(left, right, names, function, distance) or _call(right, left, names, function, distance)
+    return None
+
+
+def _call(
+    call: ast.expr, value: ast.expr, names: set[str], function: str, how: Mapping[str, Any] | None = None
+) -> CallTest | None:
+    if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in names):
+        return None
+    args = [_literal(argument) for argument in call.args]
+    kwargs = {keyword.arg: _literal(keyword.value) for keyword in call.keywords}
+    expected = _literal(value)
+    if None in kwargs or any(item is _UNKNOWN for item in (*args, *kwargs.values(), expected)):
+        return None
+    if how and "tolerance" in how and not isinstance(expected, (int, float)):
+        return None
+    return CallTest(function, tuple(args), expected, {str(name): item for name, item in kwargs.items()}, **(how or {}))
+
+
+def _is_live(given: ast.expr, nodes: Sequence[ast.AST]) -> bool:
+    """Whether an argument is, as far as one can see, no plain value."""
+    if isinstance(given, (ast.List, ast.Tuple, ast.Set)):
+        return any(_is_live(item, nodes) for item in given.elts)
+    name = given.func if isinstance(given, ast.Call) else given
+    if isinstance(given, ast.Lambda) or not isinstance(name, ast.Name):
+        return isinstance(given, ast.Lambda)
+    own = [node for node in nodes if getattr(node, "name", None) == name.id]
+    made = [
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name.id for t in node.targets)
+    ]
+    if any(isinstance(value, (ast.Call, ast.Lambda)) and _is_live(value, nodes) for value in made):
+        return True
+    if isinstance(given, ast.Call):
+        return any(isinstance(node, ast.ClassDef) for node in own)
+    if any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for node in own):
+        return True
+    builtin = getattr(builtins, name.id, None)
+    return callable(builtin) and builtin not in PLAIN_TYPES and name.id not in set(_bindings(iter(nodes)))
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return _UNKNOWN
+
+
+def _calls_check(node: ast.stmt) -> bool:
+    call = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(call, ast.Call) and ast.unparse(call.func) == "check"
+
+
+def _says_nothing(node: ast.stmt) -> bool:
+    """A docstring, `pass`, or `assert True`."""
+    if isinstance(node, ast.Assert):
+        return isinstance(node.test, ast.Constant) and bool(node.test.value)
+    return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+
+
+def _bound(tree: ast.AST) -> set[str]:
+    return set(_bindings(ast.walk(tree)))
+
+
+def _bindings(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            yield node.id
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from (_names(node.names))
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            yield node.name
+
+
+def _names(aliases: Sequence[ast.alias]) -> list[str]:
+    return [(alias.asname or alias.name).split(".")[0] for alias in aliases]
+
+
+def _used(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}

@@ -1,0 +1,251 @@
+"""Runs a program against its tests: inputs go into a sandbox one at a time, and all that comes back is a claim."""
+
+from __future__ import annotations
+
+import base64
+import json
+import marshal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from toolrl.rewards.code import keeper as code_keeper, proxy as code_proxy, runner as code_runner
+from toolrl.rewards.code.leftovers import leaves_nothing
+from toolrl.rewards.code.suite import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
+from toolrl.rewards.code.values import Comparison, near, same_output, same_value
+from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits, Session
+
+TEST_SECONDS = 3.0
+TOTAL_SECONDS = 15.0
+_MAX_CALLS = 10_000  # of one assertion test
+_SPARE_CHARACTERS = 8192
+_MAX_ASSERTED_CHARACTERS = 65536  # of one value that assertions look at
+_MAX_KILLS = 3  # timeouts and dead processes of one program; each costs a new process, and seconds
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+# Values are cut to what this allows, and what is cut does not parse: oversized is wrong.
+LIMITS = SandboxLimits(seconds=TEST_SECONDS, output_characters=200_000)
+
+
+class LiveObjectsNeeded(ValueError):
+    """An assertion passes objects that cannot leave its process, so that nobody could grade it safely."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestOutcome:
+    """How one test went.
+
+    Attributes:
+        passed: Whether it did.
+        reason: Why not; empty if it did. The expected value is never in it.
+        ended: Whether the program ended its process, or called for an exit where a value was due.
+    """
+
+    __test__ = False  # to pytest
+
+    passed: bool
+    reason: str = ""
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grading:
+    """How all tests of a program went, in the order of the suite."""
+
+    visible: Sequence[TestOutcome]
+    hidden: Sequence[TestOutcome]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all did."""
+        return all(outcome.passed for outcome in (*self.visible, *self.hidden))
+
+
+@dataclass
+class _Run:
+    """A program in its sandbox, and how much of its time is left."""
+
+    session: Session
+    prelude: str
+    code: str
+    shares_process: bool  # tests may follow each other in one
+    seconds_left: float
+    test_seconds: float
+    compiled: bool
+    loaded: bool = False
+    kills: int = 0
+    broken: str = ""  # why no test can pass any more
+
+    def ask(self, call: str) -> tuple[dict[str, Any], ExecResult | None]:
+        """The reply to one expression, and the run that it came from; {"error": ...} if there is none."""
+        if self.broken or self.seconds_left <= 0:
+            return {"error": self.broken or "out of time"}, None
+        if not self.loaded:
+            helpers = [_helper(code_runner.__file__, self.compiled)]
+            given = f"{self.prelude!r}, {self.code!r}, os.getcwd()"
+            made = f"_candidate = Candidate({given})"
+            if not self.shares_process:
+                helpers.append(_helper(code_keeper.__file__, self.compiled))
+                made = f"_candidate = KeptCandidate({given}, {not self.compiled})"
+            call = "\n".join([*helpers, made, call])
+        result = self.session.run(call, timeout_seconds=min(self.test_seconds, self.seconds_left))
+        self.seconds_left -= result.seconds
+        if result.error is not None:
+            killed = result.error.name in ("TimeoutError", "SandboxDied")
+            self.kills += killed
+            if self.kills == _MAX_KILLS or not (killed or self.loaded):
+                self.broken = result.error.name
+            self.loaded = self.loaded and not killed
+            return {"error": result.error.name}, result
+        self.loaded = True
+        try:
+            reply = json.loads(result.value or "")
+        except _MALFORMED:
+            reply = None
+        if not isinstance(reply, dict) or not ("error" in reply or isinstance(reply.get("value"), str)):
+            reply = {"error": "a value too large" if "output" in result.limits_hit else "no reply"}
+        return reply, result
+
+
+@cache
+def _helper(path: str, compiled: bool) -> str:
+    """A helper as code to run: a sandbox has nothing of toolrl to import.
+
+    Compiling takes longer than five tests do, so that a sandbox with our interpreter is sent what that has compiled.
+    """
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("from toolrl"))
+    if not compiled:
+        return text
+    packed = base64.b64encode(marshal.dumps(compile(text, "<helper>", "exec", optimize=2))).decode()
+    return f"import binascii, marshal\nexec(marshal.loads(binascii.a2b_base64({packed!r})))"
+
+
+def _is_ours(sandbox: Sandbox) -> bool:
+    return isinstance(sandbox, LocalSandbox)
+
+
+def _with_room(limits: SandboxLimits, suite: CodeSuite) -> SandboxLimits:
+    """The limits, with room for the longest right answer; in powers of two, since spares are kept for each kind."""
+    longest = 0
+    for test in (*suite.visible, *suite.hidden):
+        if isinstance(test, StdioTest):
+            longest = max(longest, len(test.stdout))
+        elif isinstance(test, CallTest):
+            longest = max(longest, len(code_runner.encode(test.expected)))
+    if 4 * longest <= limits.output_characters:
+        return limits
+    return replace(limits, output_characters=1 << (4 * longest).bit_length())
+
+
+def grade(
+    code: str,
+    suite: CodeSuite,
+    *,
+    sandbox: Callable[[SandboxLimits], Sandbox] = LocalSandbox,
+    limits: SandboxLimits = LIMITS,
+    test_seconds: float = TEST_SECONDS,
+    total_seconds: float = TOTAL_SECONDS,
+) -> Grading:
+    """Run a program against all tests of a suite, in one sandbox.
+
+    Args:
+        code: The program.
+        suite: Its tests.
+        sandbox: Opens a sandbox, given the limits.
+        limits: Of the program, but for its time.
+        test_seconds: Wall-clock time of one test, and of loading the program.
+        total_seconds: Of all together; tests that come too late have failed.
+
+    Raises:
+        SandboxFault: A sandbox failed through no fault of the program's.
+        LiveObjectsNeeded: An assertion cannot be graded.
+    """
+    with sandbox(_with_room(limits, suite)) as place:
+        tests = (*suite.visible, *suite.hidden)
+        kinds = {isinstance(test, StdioTest) for test in tests}
+        shared = all(leaves_nothing(code, suite.prelude, is_run=is_run) for is_run in kinds)
+        run = _Run(place, suite.prelude, code, shared, total_seconds, test_seconds, _is_ours(place))
+        outcomes = [_outcome(test, run, suite.comparison, sandbox) for test in tests]
+    return Grading(outcomes[: len(suite.visible)], outcomes[len(suite.visible) :])
+
+
+def _outcome(
+    test: CodeTest, run: _Run, comparison: Comparison, sandbox: Callable[[SandboxLimits], Sandbox]
+) -> TestOutcome:
+    if isinstance(test, StdioTest):
+        return _run_program(test, run, comparison)
+    if isinstance(test, CallTest):
+        return _run_call(test, run, comparison)
+    return _run_assertions(test, run, sandbox)
+
+
+def _call(run: _Run, function: str, arguments: str, begins: bool = True, ends: bool = True) -> dict[str, Any]:
+    return run.ask(f"_candidate.call({function!r}, {arguments!r}, {begins}, {ends})")[0]
+
+
+def _failed(reply: dict[str, Any]) -> TestOutcome:
+    error = str(reply.get("error", "no reply"))[:80]
+    return TestOutcome(False, error, ended=error in ("SystemExit", "SandboxDied"))
+
+
+def _run_call(test: CallTest, run: _Run, comparison: Comparison) -> TestOutcome:
+    reply = _call(run, test.function, code_runner.encode([list(test.args), dict(test.kwargs)]))
+    if "error" in reply:
+        return _failed(reply)
+    # A bound on what we decode: a large set can be made to take very long.
+    if len(reply["value"]) > 4 * len(code_runner.encode(test.expected)) + _SPARE_CHARACTERS:
+        return TestOutcome(False, "a value too large")
+    try:
+        given = code_runner.decode(reply["value"])
+        if test.tolerance is not None:
+            passed = near(given, test.expected, test.tolerance, test.relative)
+        else:
+            passed = same_value(given, test.expected, Comparison() if test.identical else comparison)
+    except _MALFORMED:
+        return TestOutcome(False, "no plain value")
+    return TestOutcome(passed, "" if passed else "another value")
+
+
+def _run_program(test: StdioTest, run: _Run, comparison: Comparison) -> TestOutcome:
+    reply, result = run.ask(f"_candidate.run({test.stdin!r})")
+    if result is None or "error" in reply:
+        return _failed(reply)
+    if "output" in result.limits_hit:
+        return TestOutcome(False, "more output than is kept")
+    passed = same_output(result.stdout, test.stdout, comparison)
+    return TestOutcome(passed, "" if passed else "another output")
+
+
+def _run_assertions(test: AssertTest, run: _Run, sandbox: Callable[[SandboxLimits], Sandbox]) -> TestOutcome:
+    start = f"_test = Assertions({test.setup!r}, {test.code!r}, {[test.function, test.alias]!r})\n_test.step()"
+    with sandbox(LIMITS) as place:
+        helpers = (_helper(module.__file__, _is_ours(place)) for module in (code_runner, code_proxy))
+        text = "\n".join([*helpers, start])
+        for number in range(_MAX_CALLS):
+            result = place.run(text, timeout_seconds=run.test_seconds)
+            if result.error is not None or result.value is None:
+                return TestOutcome(False, f"the test itself: {result.error.name if result.error else 'no verdict'}")
+            said = json.loads(result.value)
+            if "live" in said:
+                raise LiveObjectsNeeded(f"a test of {test.function!r} has an argument that is {said['live']}")
+            if "call" not in said:
+                return TestOutcome(said["verdict"], "" if said["verdict"] else said["error"])
+            reply = _call(run, test.function, said["call"], begins=number == 0, ends=False)
+            if run.broken or run.seconds_left <= 0:
+                return _failed(reply)
+            text = f"_test.step({json.dumps(_checked(reply))!r})"
+    return TestOutcome(False, f"more than {_MAX_CALLS} calls")
+
+
+def _checked(reply: dict[str, Any]) -> dict[str, str]:
+    """A claim as it may enter the test's process: a plain value, written anew by us, or the name of an error."""
+    if "error" not in reply:
+        try:
+            if len(reply["value"]) > _MAX_ASSERTED_CHARACTERS:
+                raise ValueError("a value too large")
+            return {"value": code_runner.encode(code_runner.decode(reply["value"]))}
+        except _MALFORMED:
+            reply = {"error": "TypeError"}
+    return {"error": str(reply["error"])[:80]}

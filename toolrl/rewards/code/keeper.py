@@ -1,0 +1,188 @@
+"""Runs each test of a candidate program in a process of its own: sent into its sandbox behind `code_runner`.
+
+    session ── requests ──> keeper, which has loaded the functions ──forks──> one test ── replies ──> session
+
+Standard library only.
+"""
+
+import atexit
+import contextlib
+import fcntl
+import io
+import json
+import os
+import random
+import signal
+import sys
+from typing import Any
+
+from toolrl.rewards.code.runner import Candidate, Reply, open_as
+
+_MAX_REPLY_BYTES = 1 << 26
+
+
+def flush() -> None:
+    """Write out what the streams hold, whatever a program has put in their place."""
+    for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+        with contextlib.suppress(Exception):
+            getattr(sys, name).flush()
+
+
+class KeptCandidate(Candidate):
+    """A program that might change what the next test finds.
+
+    Args:
+        prelude: See `Program`.
+        code: See `Program`.
+        folder: Where inputs may be written.
+        relayed: Whether what is printed must be handed to the session's own streams, which no other process can write.
+    """
+
+    def __init__(self, prelude: str, code: str, folder: str, relayed: bool) -> None:
+        super().__init__(prelude, code, folder)
+        self.relayed = relayed
+        self.requests: io.BufferedWriter | None = None
+        self.is_open = False  # a test has begun and may be asked more
+
+    def call(self, function: str, arguments: str, begins: bool = True, ends: bool = True) -> Reply:
+        """See `Candidate.call`."""
+        return self._ask([function, arguments], begins, ends)
+
+    def run(self, text: str) -> Reply:
+        """See `Candidate.run`."""
+        self.write(text)
+        return self._ask([], True, True)
+
+    def _ask(self, request: list[str], begins: bool, ends: bool) -> Reply:
+        try:
+            if self.requests is None:
+                self._start()
+            if begins and self.is_open:
+                self._send(None)
+                self._ended()
+            self.is_open = not ends
+            self._send([*request, ends])
+            reply = self.replies.readline(_MAX_REPLY_BYTES)
+            if reply.startswith(b"ended"):  # without a reply: an exit is how some programs end
+                self.is_open = False
+                reply = b'{"error": "SandboxDied"}' if request or b"-" in reply else b'{"value": "exit"}'
+            elif ends:
+                self._ended()
+        except OSError:
+            reply = b""
+        if not reply:  # the keeper has gone: another will be made
+            self.requests, self.is_open = None, False
+            reply = b'{"error": "SandboxDied"}'
+        if self.relayed and not request:
+            for name in ("stdout", "stderr"):
+                with open(os.path.join(self.folder, f".{name}"), encoding="utf-8", errors="replace") as file:
+                    getattr(sys, name).write(file.read())
+        return Reply(reply.decode("utf-8", "replace"))
+
+    def _send(self, request: list[Any] | None) -> None:
+        assert self.requests is not None
+        self.requests.write(json.dumps(request).encode() + b"\n")
+        self.requests.flush()
+
+    def _ended(self) -> None:
+        while (line := self.replies.readline(_MAX_REPLY_BYTES)) and not line.startswith(b"ended"):
+            continue
+
+    def _start(self) -> None:
+        flush()
+        # Of high numbers, so that they are not in the way of a program that opens files under numbers of its own.
+        theirs, ours, replies, answers = (_moved(end) for end in (*os.pipe(), *os.pipe()))
+        state = random.getstate()
+        if os.fork() == 0:
+            try:
+                random.setstate(state)  # every fork is given another
+                os.close(ours)
+                os.close(replies)
+                _Keeper(self, open(theirs, "rb"), answers).serve()  # noqa: SIM115
+            finally:
+                os._exit(0)
+        os.close(theirs)
+        os.close(answers)
+        self.requests, self.replies = open(ours, "wb"), open(replies, "rb")  # noqa: SIM115
+
+
+class _Keeper:
+    """The process between the session's and those of the tests."""
+
+    def __init__(self, candidate: KeptCandidate, requests: io.BufferedReader, answers: int) -> None:
+        self.program, self.folder, self.relayed = candidate.program, candidate.folder, candidate.relayed
+        self.requests, self.answers = requests, answers
+        self.is_warm = False
+
+    def serve(self) -> None:
+        """Have each test run in a fork, and tell of its end."""
+        while line := self.requests.readline():
+            request = json.loads(line)
+            if not self.is_warm and request is not None:
+                self._warm(loads=len(request) > 1)
+            state = random.getstate()
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    os.setpgid(0, 0)
+                    random.setstate(state)  # every fork is given another
+                    self._test(request)
+                finally:
+                    os._exit(1)
+            _, status = os.waitpid(pid, 0)
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)  # what it has left running
+            os.write(self.answers, b"ended %d\n" % os.waitstatus_to_exitcode(status))
+
+    def _warm(self, loads: bool) -> None:
+        """Do what all tests would do, unless a fork would lose it: threads stay behind."""
+        self.is_warm = True
+        with contextlib.suppress(BaseException):  # each test will say why
+            if loads:
+                self.program.names = self.program.load()
+            else:
+                exec(self.program.parts[0], {})
+        threading = sys.modules.get("threading")
+        if threading is not None and threading.active_count() > 1:
+            self.program.names = None
+
+    def _test(self, request: list[Any] | None) -> None:
+        pid = os.getpid()
+        if self.relayed:
+            self._open_streams()
+        while request is not None:
+            *call, ends = request
+            if call:
+                reply = self.program.call(*call)
+            else:
+                atexit._clear()
+                reply = self.program.main(self.folder, _finish)
+            if os.getpid() != pid:
+                os._exit(0)  # a child that the program forked must not answer
+            with open(self.answers, "wb", closefd=False) as file:
+                file.write(reply.encode() + b"\n")
+            line = b"" if ends else self.requests.readline()
+            request = json.loads(line) if line else None
+        os._exit(0)
+
+    def _open_streams(self) -> None:
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            open_as(os.path.join(self.folder, f".{name}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, number)
+            stream = open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
+def _moved(descriptor: int) -> int:
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 100)
+    os.close(descriptor)
+    return moved
+
+
+def _finish() -> None:
+    """End as an interpreter does: wait for threads, run exit handlers, write out what streams hold."""
+    threading = sys.modules.get("threading")
+    if threading is not None:
+        threading._shutdown()
+    atexit._run_exitfuncs()
+    flush()

@@ -1,0 +1,1 @@
+"""Rewards for mathematics: formulas read by math-verify's grammar, and compared exactly."""

@@ -1,0 +1,88 @@
+"""Shuts this process and its descendants out of most of the file system; standard library only.
+
+Landlock works without any privilege. It walks from a file up to the root and adds up the rights of the
+rules it meets; what no rule grants is denied. A rule names a file itself, not a path, and a rule on a
+directory does not reach what is mounted over it: rules on fresh mounts are made after mounting.
+
+Not covered by Landlock: reading a file's attributes, chmod and chown, and sockets of other kinds than TCP.
+
+Source: Documentation/userspace-api/landlock.rst of Linux.
+"""
+
+import ctypes
+import os
+import struct
+import sys
+from collections.abc import Iterable
+
+from toolrl.sandbox.local.isolation import call
+
+_CREATE, _ADD_RULE, _RESTRICT = 444, 445, 446  # numbers shared by all architectures
+EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REFER, TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 13, 1 << 14
+_MAKE = 1 << 7 | 1 << 8 | 1 << 10 | 1 << 12  # folders, files, pipes, symbolic links; no sockets, no devices
+_REMOVE = 1 << 4 | 1 << 5
+_ALL_BY_ABI = {1: 1 << 13, 2: 1 << 14, 3: 1 << 15, 5: 1 << 16}  # first bit that this version does not know yet
+
+READ = EXECUTE | READ_FILE | READ_DIR
+OWN = READ | WRITE_FILE | TRUNCATE | REFER | _MAKE | _REMOVE
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/nix/store", "/sys/devices/system/cpu")
+_SETTINGS = ("ld.so.cache", "localtime", "timezone", "mime.types", "services", "protocols", "ssl/openssl.cnf")
+
+
+def abi() -> int:
+    """The version of Landlock's interface that the kernel offers.
+
+    Raises:
+        OSError: None: it is not compiled in (ENOSYS), or switched off at boot (EOPNOTSUPP).
+    """
+    return call("syscall", _CREATE, None, 0, 1)  # LANDLOCK_CREATE_RULESET_VERSION
+
+
+def open_readable(packages: Iterable[str]) -> list[tuple[int, int]]:
+    """Descriptors of what every sandbox may read, with the rights; opened while we still may.
+
+    Args:
+        packages: Folders that Python imports from, besides its own.
+    """
+    libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    folders = (*_SYSTEM, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__), *libraries, *packages)
+    folders += tuple(interpreter())
+    rules = [(f"/etc/{name}", READ_FILE) for name in _SETTINGS]
+    rules += [(path, READ_FILE) for path in interpreter() if os.path.isfile(path)]
+    rules += [(path, READ_FILE | WRITE_FILE) for path in _DEVICES]
+    rules = [rule for rule in rules if os.path.exists(rule[0])]
+    rules += [(path, READ) for path in dict.fromkeys(folders) if os.path.isdir(path) and path.strip("/")]
+    return [(os.open(path, os.O_PATH | os.O_CLOEXEC), rights) for path, rights in rules]
+
+
+def interpreter() -> list[str]:
+    """What it takes to start Python as it was started: folders of programs, a virtual environment's settings."""
+    folder = os.path.dirname(sys.executable)
+    paths = (folder, os.path.dirname(os.path.realpath(sys.executable)), f"{os.path.dirname(folder)}/pyvenv.cfg")
+    return [path for path in paths if os.path.exists(path)]
+
+
+def restrict(opened: Iterable[tuple[int, int]], paths: Iterable[tuple[str, int]]) -> None:
+    """Leave this process only the rights given; no_new_privs must be set.
+
+    Args:
+        opened: Descriptors, and what is allowed on and below them.
+        paths: The same for paths of this moment's file system.
+
+    Raises:
+        OSError: The kernel has no Landlock, or a path cannot be opened.
+    """
+    version = abi()
+    handled = _ALL_BY_ABI[max(known for known in _ALL_BY_ABI if known <= version)] - 1
+    network = 3 if version >= 4 else 0  # binding and connecting TCP sockets
+    scope = 3 if version >= 6 else 0  # abstract Unix sockets, signals: none that lead out of here
+    attributes = struct.pack("=3Q", handled, network, scope)[: 24 if version >= 6 else 16 if version >= 4 else 8]
+    ruleset = call("syscall", _CREATE, attributes, ctypes.c_size_t(len(attributes)), 0)
+    ours = [(os.open(path, os.O_PATH | os.O_CLOEXEC), rights) for path, rights in paths]
+    for descriptor, rights in (*opened, *ours):
+        rule = struct.pack("=Qi", rights & handled, descriptor)
+        call("syscall", _ADD_RULE, ruleset, 1, rule, 0)  # LANDLOCK_RULE_PATH_BENEATH
+    call("syscall", _RESTRICT, ruleset, 0)
+    for descriptor in (ruleset, *(descriptor for descriptor, _ in ours)):
+        os.close(descriptor)

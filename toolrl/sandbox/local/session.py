@@ -1,0 +1,397 @@
+"""The parent's end of one worker: sends code, checks what comes back, ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import marshal
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from toolrl.errors import SandboxFault
+from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits
+from toolrl.sandbox.inside.plumbing import HEADER, framed, new_files
+from toolrl.sandbox.local.idlers import computing, parent_of, process_behind, watch
+from toolrl.sandbox.local.launcher import Zygote, let_go_in_forks
+from toolrl.sandbox.local.pool import runs
+from toolrl.sandbox.local.relay import FileRelay, Relay
+from toolrl.sandbox.local.worker import CORES, report as captured
+from toolrl.sandbox.outcome import died, result_of
+
+_START_SECONDS = 60.0
+_END_SECONDS = 10.0
+_FAREWELL_SECONDS = 0.25
+_BUSY_SECONDS = 60.0  # the most that a run gets in place of time in which the machine was busy with others
+_UNREAD_SECONDS = 0.1  # of runs after which the kernel is asked anew how long a worker has waited
+_STREAM_SECONDS = 0.03  # between two looks at the output, if anybody listens
+_LIMIT_BEHIND_SIGNAL = {signal.SIGXCPU: "seconds", signal.SIGXFSZ: "file_size"}
+
+
+class Connection:
+    """One worker: the socket to it, and the lifeline that ends it.
+
+    Attributes:
+        ended: Whether the worker is dead and its variables lost.
+
+    Args:
+        zygote: Forks the worker.
+        directory: Where it works.
+        uid: Who owns the directory, if that is not ours.
+        limits: What the worker may use.
+        bindings: What is mounted in the directory.
+        view: Descriptors of a mount namespace, and of the directory in it. A worker works with the files that an
+            earlier one made; if there is nothing yet, one that makes its own puts them here when it is ready.
+    """
+
+    def __init__(
+        self,
+        zygote: Zygote,
+        directory: str,
+        uid: int | None,
+        limits: SandboxLimits,
+        bindings: list[tuple[str, str]],
+        view: list[int],
+    ) -> None:
+        self._files = new_files()
+        try:
+            opened = zygote.open_session(directory, uid, limits, bindings, [*self._files, *view[:1]])
+        except BaseException:
+            self._close_files()
+            raise
+        self._channel, self._lifeline = opened
+        self._channel.setblocking(False)
+        self._news = select.poll()
+        for source in (self._channel, self._lifeline):
+            self._news.register(source, select.POLLIN)
+        self._zygote, self._limits, self._view, self._ready, self._runs = zygote, limits, view, False, 0
+        self._largest_message = (1 << 16) + 64 * limits.output_characters + (limits.display_mb << 20)
+        self._ahead = bytearray()  # received already, of the next message
+        self._process: int | None = None  # the worker's pidfd
+        self._schedstat: str | None = None
+        self._waited, self._unread = (
+            0.0,
+            -time.monotonic(),
+        )  # what `_kept_waiting` said; time since
+        self._busy, self._interrupts = threading.RLock(), threading.Lock()
+        self._interrupted = self._overran = False
+        self._computed, self._may_compute = 0.0, limits.seconds  # seconds between two runs
+        self.ended = self._ending = False
+        let_go_in_forks(self)
+
+    def run(
+        self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
+    ) -> ExecResult:
+        """Run code in the worker; a worker that does not answer in time, or not properly, is ended."""
+        with self._busy:
+            with self._interrupts:
+                self._runs += 1
+                self._interrupted = False
+            self.wait_until_ready()
+            leave = runs.wait(lambda: self._ending)
+            try:
+                return self._run(code, seconds, environment, on_output)
+            finally:
+                self._computed, self._may_compute = 0.0, seconds
+                leave()
+
+    def _run(
+        self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
+    ) -> ExecResult:
+        result, name, reason = None, "SandboxDied", ""
+        if self._unread > _UNREAD_SECONDS:
+            self._waited, self._unread = self._kept_waiting(), 0.0
+        started = time.monotonic()
+
+        def elapsed() -> float:
+            """Time of the code's own; time in which it was ready to run and the machine busy with others is none."""
+            wall = time.monotonic() - started
+            return wall if wall < _STREAM_SECONDS else wall - max(0.0, self._kept_waiting() - self._waited)
+
+        texts = {str(name): str(text) for name, text in environment.items()}  # subclasses of str are not marshalled
+        request = marshal.dumps((self._runs, str(code), float(seconds), texts))
+        relay = None
+        if on_output is not None:
+            relay = FileRelay(Relay(on_output, self._limits.output_characters), self._files[:2])
+        try:
+            try:
+                result = self._ask(request, seconds, elapsed, relay)
+            except TimeoutError:
+                name, reason = "TimeoutError", f"the code was stopped after {seconds:g} seconds"
+            except (EOFError, OSError):
+                reason = "" if self._ends_by_itself() else "the process closed its channel"
+            except (ValueError, LookupError, TypeError, RecursionError):
+                reason = "the process sent something that is no answer"
+            took = result.seconds if result else elapsed()
+            self._unread += took
+            if relay is not None:
+                relay.read()
+        except BaseException:
+            result = None
+            raise
+        finally:
+            closed = self._ending
+            report = {} if result else self.end(keep_output=True)
+        if result:
+            return result
+        if name != "TimeoutError" and "status" not in report and not self._code_hid_the_end(report):
+            raise SandboxFault(f"a sandbox vanished: {report.get('fault', 'nobody saw its end')}")
+        status = report.get("status", -signal.SIGKILL)
+        if status == -signal.SIGKILL and not (reason or closed or self._code_brought_it_about(report)):
+            raise SandboxFault("the process of a sandbox was killed from outside, or for want of memory")
+        limit = "seconds" if name == "TimeoutError" else _LIMIT_BEHIND_SIGNAL.get(-status, "")
+        if not reason and status < 0:
+            reason = f"the process was ended by signal {-status} ({signal.strsignal(-status)})"
+        if self._overran:
+            reason, limit = (
+                "its threads and children computed on after a run, for longer than that could have",
+                "seconds",
+            )
+        reason = reason or f"the process ended itself with status {status}"
+        return died(name, reason, report["stdout"], report["stderr"], took, (limit, *report["limits"]))
+
+    def _code_hid_the_end(self, report: Mapping[str, Any]) -> bool:
+        """Whether the worker is long in dying, or the code may have killed who would have seen it die."""
+        return "late" in report or (self._zygote.alive and not self._zygote.active.holds["signals"])
+
+    def _code_brought_it_about(self, report: Mapping[str, Any]) -> bool:
+        """Whether the code can be behind a SIGKILL: nothing in a process namespace can kill its process 1 ...
+
+        ... but a limit on CPU time, which the code would have had to lower, or the want of memory that it has used up
+        itself. Without namespaces it can send the signal.
+        """
+        if self._overran:
+            return True
+        its_share = self._limits.memory_mb << 9  # half of what it may use, in kB
+        return report.get("lowered_its_limit", True) or report["grown_kb"] >= its_share
+
+    def look_after(self, seconds: float) -> None:
+        """Called every so many seconds: end the session if, between two runs, it computes longer than a run could."""
+        if not self._busy.acquire(blocking=False):
+            return
+        try:
+            if self.ended or self._process is None:
+                return
+            pid = process_behind(self._process)
+            if not self._zygote.active.holds["namespaces"]:
+                pid = parent_of(pid)  # the guard, which orphans fall to
+            self._computed += seconds * computing(pid)
+            if self._computed > self._may_compute * CORES + 1:
+                self._overran = True
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        except OSError:  # it has ended
+            pass
+        finally:
+            self._busy.release()
+
+    def _ends_by_itself(self) -> bool:
+        """Whether the worker's end is reported without our asking for it; soon, if it is already on its way out."""
+        poll = select.poll()
+        poll.register(self._lifeline, select.POLLIN)
+        return bool(poll.poll(_FAREWELL_SECONDS * 1000))
+
+    @property
+    def idle(self) -> bool:
+        """Whether the worker is ready, alive, and silent."""
+        return self._ready and not self.ended and not self._news.poll(0)
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the code, as soon as it has begun; nothing if none runs."""
+        with self._interrupts:
+            self._interrupted = True
+            self._tell_of_interrupt()
+
+    def _tell_of_interrupt(self) -> None:
+        """Note the run that is meant, and have the worker look: it ignores signals between two runs.
+
+        One that is not there yet is told before it is sent code.
+        """
+        if self._process is not None:
+            os.pwrite(self._files[2], self._runs.to_bytes(8, "little"), 0)
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGINT)
+
+    def end(self, *, keep_output: bool = False) -> dict[str, Any]:
+        """Kill everything in the session, wait until it is dead; how the worker ended, and its output if asked for.
+
+        A run on another thread comes to its end, and gets the report.
+        """
+        return {} if self.ended else self._end(keep_output)  # in a forked child a copy of the lock may be held for good
+
+    def _end(self, keep_output: bool) -> dict[str, Any]:
+        report: dict[str, Any] = {}
+        self._ending = True
+        with contextlib.suppress(OSError):
+            self._lifeline.shutdown(socket.SHUT_WR)
+        with self._busy:
+            if self.ended:
+                return report
+            self._ahead = bytearray()
+            try:
+                report = self._receive(self._lifeline, time.monotonic() + _END_SECONDS)
+            except TimeoutError:
+                report = {"late": True}
+            except (OSError, EOFError):
+                pass
+            if keep_output:
+                report |= captured(self._files[:2], asdict(self._limits))
+            with self._interrupts:
+                self.detach()
+        return report
+
+    def detach(self) -> None:
+        """Close our ends; in a forked child this leaves the parent's session alone."""
+        self.ended = True
+        self._channel.close()
+        self._lifeline.close()
+        if self._process is not None:
+            self._files.append(self._process)
+            self._process = None
+        self._close_files()
+
+    def _close_files(self) -> None:
+        while self._files:
+            os.close(self._files.pop())
+
+    def wait_until_ready(self) -> None:
+        """Wait for the worker to be walled in.
+
+        Raises:
+            SandboxFault: It did not succeed.
+        """
+        with self._busy:
+            if not self._ready:
+                self._greet()
+
+    def _greet(self) -> None:
+        hello: dict[str, Any] = {}
+        try:
+            with contextlib.suppress(EOFError, OSError):
+                hello = self._receive(self._channel, time.monotonic() + _START_SECONDS, descriptors=True)
+                if not hello:  # it comes with the descriptors, from before system calls were taken away
+                    hello = self._receive(self._channel, time.monotonic() + _START_SECONDS)
+            self._ready = "ready" in hello
+            if self._ready:
+                self._unread += time.monotonic()
+                watch.add(self)
+        finally:
+            report = {} if self._ready else self.end()
+        if not self._ready:
+            raise SandboxFault(f"a sandbox did not start: {hello.get('fault') or report.get('fault') or 'no answer'}")
+
+    def _ask(self, request: bytes, seconds: float, elapsed: Callable[[], float], relay: FileRelay | None) -> ExecResult:
+        """Send code, and check the answer: the code can write to its socket too."""
+        if self._ending:  # closed while it waited for its turn
+            raise EOFError
+        if self._ahead:
+            raise ValueError("an answer before the question")
+        if self._interrupted:
+            with self._interrupts:
+                self._tell_of_interrupt()
+        deadline = time.monotonic() + seconds
+        last = deadline + _BUSY_SECONDS
+        self._send(framed(request), deadline)
+        reply = None
+        while reply is None:
+            try:
+                reply = self._receive(self._channel, deadline, tick=relay.read if relay else None)
+            except TimeoutError:
+                now = time.monotonic()
+                left = min(seconds - elapsed(), last - now)
+                if left <= 0:
+                    raise
+                deadline = now + max(left, 0.02)
+        if reply["run"] != self._runs:
+            raise ValueError("an answer to another question")
+        return result_of(reply, reply["stdout"], reply["stderr"], elapsed(), self._limits)
+
+    def _kept_waiting(self) -> float:
+        """For how many seconds so far the worker could not run for others; 0 where the kernel does not say."""
+        try:
+            if self._schedstat is None:
+                about = Path(f"/proc/self/fdinfo/{self._process}").read_text()
+                pid = next(line.split()[1] for line in about.splitlines() if line.startswith("Pid:"))
+                self._schedstat = f"/proc/{pid}/schedstat"
+            stat = os.open(self._schedstat, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return int(os.read(stat, 100).split()[1]) / 1e9
+            finally:
+                os.close(stat)
+        except (OSError, StopIteration, IndexError, ValueError):  # it is gone, or has no such number
+            return 0.0
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        """Write to the channel; TimeoutError if the worker does not read, EOFError if it is gone."""
+        left = memoryview(data)
+        while left:
+            try:
+                left = left[self._channel.send(left) :]
+            except BlockingIOError:
+                poll = select.poll()
+                poll.register(self._channel, select.POLLOUT)
+                poll.register(self._lifeline, select.POLLIN)
+                ready = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+                if not ready:
+                    raise TimeoutError from None
+                if self._lifeline.fileno() in ready:
+                    raise EOFError from None
+
+    def _receive(
+        self,
+        source: socket.socket,
+        deadline: float,
+        *,
+        descriptors: bool = False,
+        tick: Callable[[], None] | None = None,
+    ) -> dict[str, Any]:
+        """One message; EOFError if the source, or the worker, is gone before it has come.
+
+        Args:
+            source: Where it comes from.
+            deadline: When to give up, on the monotonic clock.
+            descriptors: Whether to take the descriptors that come along; only before any code has run.
+            tick: Called now and then while we wait.
+        """
+        poll = self._news
+        if source is self._lifeline:
+            poll = select.poll()
+            poll.register(source, select.POLLIN)
+        received, length = self._ahead, 0  # the length is known when the header is there
+        while True:
+            if not length and len(received) >= HEADER.size:
+                length = HEADER.size + HEADER.unpack_from(received)[0]
+                if length > self._largest_message:
+                    raise ValueError(f"a message of {length} bytes")
+            if length and len(received) >= length:
+                break
+            left = max(0.0, deadline - time.monotonic())
+            ready = dict(poll.poll((min(left, _STREAM_SECONDS) if tick else left) * 1000))
+            if tick:
+                tick()
+            if not ready and time.monotonic() < deadline:
+                continue
+            if not ready:
+                raise TimeoutError
+            chunk = b""
+            if source.fileno() in ready and descriptors and not received:
+                chunk, came, _, _ = socket.recv_fds(source, 1 << 16, 3, socket.MSG_CMSG_CLOEXEC)
+                with self._interrupts:
+                    self._view += came[1:]
+                    self._process = came[0] if came else None
+            elif source.fileno() in ready:
+                chunk = source.recv(min(length - len(received), 1 << 20) if length else 1 << 16)
+            if not chunk:
+                raise EOFError
+            received += chunk
+        self._ahead = received[length:]
+        message = json.loads(received[HEADER.size : length].decode())
+        if not isinstance(message, dict):
+            raise ValueError("a message that is not an object")
+        return message

@@ -1,0 +1,398 @@
+"""A warm Python process that forks sandboxes; started by `launcher.Zygote`, standard library only.
+
+    parent ── control socket ──> zygote ──forks──> worker (the model's code)
+
+The parent asks for a session by sending two sockets: one leads to the worker, over the other, the
+session's lifeline, the worker's end is reported. When the lifeline's other end closes, or the worker
+dies, all that is left of the session is killed. With namespaces that is the kernel's work: the worker
+is process 1 of its own process namespace, and the zygote of one around all of them. Without, a guard
+stands between zygote and worker, and hunts down what the code has started.
+
+The zygote holds a descriptor of its parent's process: when that ends, however it does, so do the zygote
+and every session. (The usual PR_SET_PDEATHSIG fires when the *thread* that forked ends.)
+"""
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from toolrl.sandbox.inside import execution, plumbing
+from toolrl.sandbox.local import checks, isolation, landlock, seccomp, trials, views, worker
+from toolrl.support import cleanup
+
+# What imports `threading` is not among them: each fork would then replace its locks, a tenth of what a sandbox costs;
+# nor is hashlib, which brings libcrypto along. All that is here costs a little in every fork.
+WARM = """abc array base64 bisect calendar collections.abc contextlib copy csv dataclasses datetime decimal enum
+    fractions functools heapq io itertools json math numbers operator pathlib pprint random re statistics string struct
+    textwrap time typing"""
+PACKAGES = "numpy.random sympy pandas matplotlib.pyplot matplotlib.backends.backend_agg"  # those that are installed
+_DESCRIPTORS = plumbing.framed(b"{}")
+_USER = "user"
+_READY = plumbing.framed(b'{"ready": true}')
+_REHEARSAL = {
+    "memory_mb": 512,
+    "processes": 8,
+    "file_size_mb": 1,
+    "disk_mb": 1,
+    "files": 8,
+    "output_characters": 80,
+    "display_mb": 1,
+}
+
+
+def main() -> None:
+    """Serve sessions until the parent closes its end or dies."""
+    control, directory = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
+    groups, packages = json.loads(sys.argv[5]), sys.argv[6:]
+    isolation.enter_groups(groups)
+    sys.path += packages
+    readable = landlock.open_readable(packages)
+    zygote = _Zygote(control, os.pidfd_open(int(sys.argv[3])), os.getuid(), readable)
+    _import_random()
+    for name in WARM.split():
+        importlib.import_module(name)
+    for name in PACKAGES.split() if packages else []:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    uid = isolation.NOBODY if os.getuid() == 0 else None
+    zygote.problems = trials.find_problems(directory, uid, sys.argv[4].split(","))
+    libraries = [os.path.dirname(os.__file__), *packages]
+    if zygote.namespaces:
+        python = _without_nested({*libraries, sys.base_prefix, sys.base_exec_prefix, *landlock.interpreter()})
+        if uid is not None:
+            views.open_up(python)
+        zygote.kept = [path for path in python if path.startswith("/tmp/")]
+        isolation.share_namespaces(directory, uid)
+        isolation.become_first_process(lambda: cleanup.remove_tree(directory))
+        zygote.processes, zygote.home = views.share_view(directory, _names)
+        readable += [(os.open(path, os.O_PATH), landlock.READ_FILE) for path in _names("") if os.path.exists(path)]
+    else:
+        zygote.libraries = _reachable(libraries)
+    if not zygote.namespaces and "network" not in zygote.problems:
+        isolation.unshare(isolation.NEWNET)
+    if "seccomp" not in zygote.problems:
+        # Only namespaces keep files outside of the sandbox safe from chmod and its kin.
+        zygote.filter = seccomp.program(os.uname().machine, attributes=zygote.namespaces)
+    if not zygote.namespaces:
+        isolation.adopt_orphans()
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # guards are reaped by the kernel
+    zygote.prepare()
+    try:
+        if zygote.rehearse(f"{directory}/rehearsal", uid):
+            os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+            gc.collect()
+            gc.freeze()
+            zygote.serve()
+    finally:
+        if not zygote.namespaces:  # else they end with us, and the folder is removed from outside
+            isolation.kill_children()
+            cleanup.remove_tree(directory)
+
+
+def _import_random() -> None:
+    """Import random without having every fork draw a new seed: a worker begins with the same one anyway."""
+    register, os.register_at_fork = os.register_at_fork, lambda **callbacks: None
+    try:
+        importlib.import_module("random")
+    finally:
+        os.register_at_fork = register
+
+
+@dataclass
+class _Zygote:
+    control: socket.socket
+    parent: int  # a pidfd
+    trainer: int  # user id of the parent
+    readable: list[tuple[int, int]]  # for Landlock
+    libraries: list[int] = field(default_factory=list)  # descriptors of folders that are imported through them
+    kept: list[str] = field(default_factory=list)  # what Python needs of the machine's /tmp
+    problems: dict[str, str] = field(default_factory=dict)  # layers that cannot be set up
+    filter: bytes = b""  # for seccomp
+    processes: int = -1  # a descriptor of /proc, with namespaces
+    home: str | None = None  # where sessions mount their files, if not in the folder that the parent made
+    runner: execution.Runner = field(init=False)
+    holds: dict[str, bool] | None = None  # layers seen to hold in a worker; None before the rehearsal
+
+    def __post_init__(self) -> None:
+        self._poll = select.poll()
+        self._poll.register(self.control, select.POLLIN)
+        self._poll.register(self.parent, select.POLLIN)
+        self._ends: dict[int, _Session] = {}  # by their two descriptors
+
+    @property
+    def namespaces(self) -> bool:
+        """Whether every worker gets namespaces of its own."""
+        return "namespaces" not in self.problems
+
+    def prepare(self) -> None:
+        """Do once what every worker would otherwise do for itself, at the cost of copying what it touches."""
+        if self.filter and "selectors" in sys.modules:  # it looks for what works when it is imported
+            sys.modules["selectors"].DefaultSelector = sys.modules["selectors"].PollSelector  # type: ignore[attr-defined]
+        self.runner = worker.prepare()
+        os.environ.clear()
+        sys.executable = _interpreter(self.namespaces)
+        path = f"{os.path.dirname(sys.executable)}:{os.defpath}"
+        os.environ.update(PATH=path, LANG="C.UTF-8", USER=_USER, GIT_CONFIG_NOSYSTEM="1")
+        for name in [name for name in sys.modules if name.startswith("toolrl")]:
+            del sys.modules[name]
+
+    def rehearse(self, directory: str, uid: int | None) -> bool:
+        """Start a worker to see which layers hold in it, and tell the parent; False if that is gone already."""
+        if not self.namespaces:
+            os.mkdir(directory)
+            if uid is not None:
+                os.chown(directory, uid, uid)
+        ours, workers = socket.socketpair()
+        lifeline, theirs = socket.socketpair()
+        with ours, lifeline, ours.makefile("rb") as reader:
+            files = plumbing.new_files()
+            with workers:
+                self.start(
+                    {"directory": directory, "uid": uid, "limits": _REHEARSAL, "bindings": []}, workers, theirs, files
+                )
+            for file in files:
+                os.close(file)
+            hello: dict[str, Any] = {}
+            while not hello:  # the first message comes with descriptors, and is empty
+                hello = json.loads(reader.read(*plumbing.HEADER.unpack(reader.read(plumbing.HEADER.size))))
+            lifeline.shutdown(socket.SHUT_WR)
+            while self._ends:
+                if not self.attend():
+                    return False
+            lifeline.recv(1)  # a guard is done
+        if not self.namespaces:
+            cleanup.remove_tree(directory)
+        self.control.send(json.dumps({**hello, "problems": self.problems}).encode())
+        self.holds = hello.get("layers")
+        return True
+
+    def serve(self) -> None:
+        """Start and end sessions until the parent wants no more, or dies."""
+        while self.attend():
+            pass
+
+    def attend(self) -> bool:
+        """Wait for something to do, and do it; whether to go on."""
+        # In the order of registration: what `control` opens gets no descriptor that an event of this round is about.
+        for descriptor, _ in self._poll.poll():
+            if descriptor == self.parent:
+                return False
+            if descriptor == self.control.fileno():
+                if not self._open():
+                    return False
+            elif descriptor in self._ends:
+                session = self._ends[descriptor]
+                if descriptor == session.process:
+                    self._bury(session)
+                else:  # the parent's word; then its process is the next to be ready
+                    self._poll.unregister(descriptor)
+                    signal.pidfd_send_signal(session.process, signal.SIGKILL)
+        return True
+
+    def _open(self) -> bool:
+        message, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 6)
+        if not message:
+            return False
+        channel, lifeline = (socket.socket(fileno=descriptor) for descriptor in descriptors[:2])
+        with channel:
+            try:
+                self.start(json.loads(message), channel, lifeline, descriptors[2:])
+            except (OSError, ValueError) as error:
+                plumbing.send_message(lifeline, {"fault": f"fork: {error}"})
+                lifeline.close()
+        for descriptor in descriptors[2:]:
+            os.close(descriptor)
+        return True
+
+    def start(
+        self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket, files: Sequence[int]
+    ) -> None:
+        """Fork a worker, behind a guard if there are no namespaces.
+
+        Args:
+            request: Working directory, its owner, limits, what is mounted in it.
+            channel: Leads to whom the worker answers.
+            lifeline: When its other end closes, the session is over. Closed here when it is.
+            files: What `plumbing.new_files` makes, and the mount namespace of another session, living or dead, if this
+                one works with its files.
+        """
+        if not self.namespaces:
+            if os.fork() == 0:
+                self.guard(request, channel, lifeline, files)
+            lifeline.close()
+            return
+        pid = isolation.fork_into_namespaces()
+        if pid == 0:
+            lifeline.close()
+            self.work(request, channel, files)
+        try:
+            session = _Session(lifeline, pid, os.pidfd_open(pid))
+        except OSError:  # nobody would end it
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self._ends |= {session.process: session, lifeline.fileno(): session}
+        for descriptor in (session.process, lifeline.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
+
+    def _bury(self, session: "_Session") -> None:
+        """A worker is dead, and with it all in its namespace: tell the parent."""
+        limits = [resource.prlimit(pid, resource.RLIMIT_CPU) for pid in (session.pid, 0)]
+        lowered = limits[0][1] != limits[1][1]
+        _, status, usage = os.wait4(session.pid, 0)
+        for descriptor in (session.process, session.lifeline.fileno()):
+            del self._ends[descriptor]
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(descriptor)
+        os.close(session.process)
+        with session.lifeline, contextlib.suppress(OSError):  # nobody may be listening any more
+            report = {"status": os.waitstatus_to_exitcode(status), "lowered_its_limit": lowered}
+            report["grown_kb"] = usage.ru_maxrss - resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            plumbing.send_message(session.lifeline, report)
+
+    def guard(
+        self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket, files: Sequence[int]
+    ) -> NoReturn:
+        """Fork the worker, wait for its end or the parent's word, leave nothing alive, report."""
+        try:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self.control.close()
+            os.close(self.parent)
+            isolation.adopt_orphans()
+            pid = os.fork()
+            if pid == 0:
+                lifeline.close()
+                self.work(request, channel, files)
+            channel.close()
+            poll = select.poll()
+            poll.register(lifeline, select.POLLIN)
+            poll.register(os.pidfd_open(pid), select.POLLIN)
+            poll.poll()
+            isolation.kill(pid)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            isolation.kill_children()
+            plumbing.send_message(lifeline, {"status": status})
+        except BaseException:  # noqa: BLE001  classified by the parent
+            plumbing.send_message(lifeline, {"fault": traceback.format_exc()})
+        finally:
+            os._exit(0)
+
+    def work(self, request: dict[str, Any], channel: socket.socket, files: Sequence[int]) -> NoReturn:
+        """Shut ourselves in, then run what comes through the channel."""
+        *outputs, interrupts = files[:3]
+        limits, uid, directory, bindings = (request[key] for key in ("limits", "uid", "directory", "bindings"))
+        processes = limits["processes"]
+        try:
+            os.setsid()
+            isolation.be_killed_for_memory(1000, self.processes)
+            ours = [os.pidfd_open(os.getpid())]  # for the parent, which then reaches us, and files that we make
+            if self.namespaces:
+                directory = self.home or os.path.dirname(directory)  # the same for all, each has its own there
+                earlier = files[3] if files[3:] else None
+                made = views.enter_private_view(directory, limits, bindings, self.processes, earlier, self.kept)
+                if earlier is None:
+                    ours += [made, os.open(directory, os.O_RDONLY)]
+            os.chdir(directory)
+            if not self.namespaces and uid is not None:
+                isolation.become(uid)
+            elif not self.namespaces:
+                processes = max(processes, 4096)  # all that this user runs counts: no more than a backstop
+            os.environ["HOME"] = os.environ["TMPDIR"] = os.getcwd()
+            for descriptor, standard in ((os.open(os.devnull, os.O_RDONLY), 0), (outputs[0], 1), (outputs[1], 2)):
+                os.dup2(descriptor, standard)
+            isolation.limit_resources(limits, processes)
+            isolation.renounce()
+            if "landlock" not in self.problems:
+                own = [directory, *(path for path in ("/tmp", "/dev/shm") if self.namespaces and os.path.isdir(path))]
+                processes_directory = "/proc" if self.namespaces else "/proc/self"
+                rules = [(processes_directory, landlock.READ), *((path, landlock.OWN) for path in own)]
+                landlock.restrict(self.readable, rules)
+            kept = sorted({0, 1, 2, channel.fileno(), *outputs, interrupts, *ours, *self.libraries})
+            for low, high in zip(kept, [*kept[1:], 1 << 20], strict=True):
+                if high - low > 1:
+                    os.closerange(low + 1, high)
+            channel.set_inheritable(False)
+            # Descriptors count as on their way until a sandbox is first used: more than the limit allows may be.
+            socket.send_fds(channel, [_DESCRIPTORS], ours)
+            for descriptor in ours:
+                os.close(descriptor)
+            if "seccomp" not in self.problems:
+                lent = self.namespaces and views.lends_its_locks(directory, bindings)
+                seccomp.install(
+                    seccomp.program(os.uname().machine, attributes=True, locks=False) if lent else self.filter
+                )
+            layers = checks.active(self.trainer)
+            if self.holds not in (None, layers):
+                raise OSError(f"a layer of isolation is not what it was: {self.holds} before, {layers} now")
+            hello = _READY if self.holds else plumbing.framed(json.dumps({"ready": True, "layers": layers}).encode())
+            channel.sendall(hello)
+            isolation.limit_open_files()
+        except BaseException:  # noqa: BLE001  classified by the parent
+            plumbing.send_message(channel, {"fault": traceback.format_exc()})
+            os._exit(1)
+        try:
+            worker.serve(self.runner, channel, outputs, interrupts, limits)
+        finally:
+            os._exit(1)
+
+
+@dataclass(frozen=True)
+class _Session:
+    """A worker without a guard."""
+
+    lifeline: socket.socket
+    pid: int
+    process: int  # a pidfd
+
+
+def _without_nested(paths: set[str]) -> list[str]:
+    """Those that lie in none of the others; shorter ones first."""
+    return sorted((path for path in paths if not any(path.startswith(f"{other}/") for other in paths)), key=len)
+
+
+def _names(home: str) -> dict[str, str]:
+    """The machine's names of users, replaced by that of ours."""
+    ids, others = f"{os.getuid()}:{os.getgid()}", "nobody:x:65534:"
+    return {
+        "/etc/passwd": f"{_USER}:x:{ids}::{home}:/bin/sh\nroot:x:0:0::/:/bin/sh\n{others}65534::/:/bin/sh\n",
+        "/etc/group": f"{_USER}:x:{os.getgid()}:\nroot:x:0:\n{others}\n",
+    }
+
+
+def _interpreter(namespaces: bool) -> str:
+    """What programs start to have Python: ours, unless it lies where nobody but root may look."""
+    paths = [sys.executable, os.path.realpath(sys.executable)]
+    if namespaces or os.getuid() != 0 or all(map(_open_to_all, paths)):
+        return sys.executable
+    return next(
+        (path for path in ("/usr/local/bin/python3", "/usr/bin/python3") if os.path.exists(path)), sys.executable
+    )
+
+
+def _open_to_all(path: str) -> bool:
+    folders = [path[:end] for end, letter in enumerate(path) if letter == "/" and end]
+    return all(os.stat(folder).st_mode & 1 for folder in (*folders, path))
+
+
+def _reachable(libraries: list[str]) -> list[int]:
+    """Root's own Python may lie where nobody else may look: then import through descriptors, which these are."""
+    if os.getuid() != 0:
+        return []
+    descriptors = []
+    for library in libraries:
+        if not _open_to_all(library):
+            descriptors.append(os.open(library, os.O_PATH))
+            for paths in (sys.path, *(getattr(module, "__path__", []) for module in list(sys.modules.values()))):
+                paths[:] = [path.replace(library, f"/proc/self/fd/{descriptors[-1]}") for path in paths]
+    return descriptors

@@ -1,0 +1,1 @@
+"""Search on the web: what asks search engines, and reads pages as a careful visitor does."""
