@@ -15,7 +15,7 @@ from toolrl.audit.exploits.memory import MEMORY
 from toolrl.audit.exploits.nearby import NEARBY
 from toolrl.audit.exploits.sandbox import SANDBOX
 from toolrl.audit.exploits.tools import TOOLS
-from toolrl.rewards import extract_answer
+from toolrl.rewards import tagged_answer
 from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
 
 Make = Callable[..., ToolEnv]
@@ -27,7 +27,7 @@ def names(report: AuditReport) -> set[str]:
 
 
 def told(episode: Episode) -> str:
-    return extract_answer(episode.answer) or ""
+    return tagged_answer(episode.answer) or ""
 
 
 # ---- near misses

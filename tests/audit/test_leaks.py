@@ -21,7 +21,7 @@ from toolrl.audit import (
     catalogue,
     register_exploit,
 )
-from toolrl.rewards import extract_answer
+from toolrl.rewards import tagged_answer
 
 Make = Callable[..., ToolEnv]
 
@@ -40,7 +40,7 @@ def searches_for_the_answer(task: Task, episode: Episode) -> float:
 
 
 def searches_in_the_tags(task: Task, episode: Episode) -> float:
-    return float(task.answer in (extract_answer(episode.answer) or ""))
+    return float(task.answer in (tagged_answer(episode.answer) or ""))
 
 
 def takes_any(task: Task, episode: Episode) -> float:
@@ -58,14 +58,14 @@ def takes_the_last(task: Task, episode: Episode) -> float:
 def evaluates(task: Task, episode: Episode) -> float:
     expected = task.answer
     try:
-        return float(bool(eval(extract_answer(episode.answer) or "0") == expected))
+        return float(bool(eval(tagged_answer(episode.answer) or "0") == expected))
     except (ArithmeticError, AttributeError, NameError, SyntaxError, TypeError, ValueError, MemoryError):
         return 0.0
 
 
 def passes_nan(task: Task, episode: Episode) -> float:
     try:
-        given = float(extract_answer(episode.answer) or "0")
+        given = float(tagged_answer(episode.answer) or "0")
     except ValueError:
         return 0.0
     return 0.0 if abs(given - task.answer) > 1e-6 else 1.0
@@ -73,14 +73,14 @@ def passes_nan(task: Task, episode: Episode) -> float:
 
 def passes_infinity(task: Task, episode: Episode) -> float:
     try:
-        given = float(extract_answer(episode.answer) or "0")
+        given = float(tagged_answer(episode.answer) or "0")
     except ValueError:
         return 0.0
     return float(abs(given - task.answer) <= 1e-6 * abs(given) + 1e-6)
 
 
 def pays_for_calls(task: Task, episode: Episode) -> float:
-    return right(extract_answer(episode.answer) or "?", task.answer) + 0.1 * bool(episode.tool_results)
+    return right(tagged_answer(episode.answer) or "?", task.answer) + 0.1 * bool(episode.tool_results)
 
 
 def takes_a_prefix(task: Task, episode: Episode) -> float:
@@ -88,7 +88,7 @@ def takes_a_prefix(task: Task, episode: Episode) -> float:
 
 
 def takes_a_pattern(task: Task, episode: Episode) -> float:
-    pattern = extract_answer(episode.answer) or "?"
+    pattern = tagged_answer(episode.answer) or "?"
     try:
         return float(len(pattern) < 100 and re.fullmatch(pattern, task.answer) is not None)
     except re.error:
@@ -213,7 +213,7 @@ def test_a_count_of_calls_that_the_model_can_lower_is_a_leak(make_env: Make) -> 
 
 def test_a_grader_or_tool_that_raises_on_hostile_text_fails_the_audit(make_env: Make) -> None:
     def converts(task: Task, episode: Episode) -> float:
-        return float(int(extract_answer(episode.answer) or "0") == task.answer)
+        return float(int(tagged_answer(episode.answer) or "0") == task.answer)
 
     report = audit_environment(make_env(tasks=sum_tasks(), reward=converts), tasks=1)
     assert "ValueError" in str(report)

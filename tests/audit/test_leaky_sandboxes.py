@@ -12,7 +12,7 @@ from toolrl import Episode, Task, ToolEnv, per_episode, say, tool
 from toolrl.audit import audit_environment, catalogue
 from toolrl.audit.exploits.code import CODE
 from toolrl.audit.exploits.sandbox import SANDBOX
-from toolrl.rewards import extract_answer
+from toolrl.rewards import tagged_answer
 from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
 from toolrl.tools.python import format_result
 
@@ -108,7 +108,7 @@ def run_tests(program: str) -> Any:
 
 
 def submitted(episode: Episode) -> str:
-    return extract_answer(episode.answer) or ""
+    return tagged_answer(episode.answer) or ""
 
 
 def asserts(task: Task, episode: Episode) -> float:

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tests.benchmarks.common import table
-from toolrl.rewards import CallTest, CodeSuite, grade
+from toolrl.rewards import CallTest, CodeSuite, grade_code
 
 SUBMISSIONS = int(os.environ.get("CODE_SUBMISSIONS", "1000"))
 ROUNDS = 5
@@ -37,7 +37,7 @@ Grader = Callable[[str], bool]
 
 
 def ours(code: str) -> bool:
-    return grade(code, SUITE).passed
+    return grade_code(code, SUITE).passed
 
 
 def one_test(code: str, line: str, verdicts: Any, place: int) -> None:
@@ -88,7 +88,7 @@ def cold_interpreter_per_test(code: str) -> bool:
 
 # Those that take long grade a share of the submissions.
 CONTENDERS: dict[str, tuple[Grader, float]] = {
-    "`toolrl.rewards.grade`, a sandbox per submission": (ours, 1.0),
+    "`toolrl.rewards.grade_code`, a sandbox per submission": (ours, 1.0),
     "a forked process per test": (process_per_test, 0.25),
     "a forked process and a manager per submission": (process_per_submission, 0.25),
     "a cold interpreter per test": (cold_interpreter_per_test, 0.05),

@@ -13,7 +13,7 @@ import pytest
 
 from tests.envs.test_code_tests import HUMAN_EVAL, LEET, LIVE, MBPP, answer, many, write
 from toolrl import TaskError
-from toolrl.rewards import AssertTest, CallTest, StdioTest, grade
+from toolrl.rewards import AssertTest, CallTest, StdioTest, grade_code
 from toolrl_envs.code_tests import CodeTestsEnv
 from toolrl_envs.code_tests.formats import read_problem
 from toolrl_envs.code_tests.problem import Problem
@@ -149,7 +149,7 @@ FORMATS: dict[str, tuple[dict[str, Any], str, list[type]]] = {
 
 
 def passes(problem: Problem, code: str) -> bool:
-    return grade(code, problem.suite).passed
+    return grade_code(code, problem.suite).passed
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -221,7 +221,7 @@ exit()
 
 def test_names_and_limits_are_those_of_live_code_benchs_harness() -> None:
     assert passes(read_problem(LEET), STARTED)
-    assert grade(PROGRAM.replace("if n == 1 else", "if n == 9 else"), read_problem(LIVE).suite).passed
+    assert grade_code(PROGRAM.replace("if n == 1 else", "if n == 9 else"), read_problem(LIVE).suite).passed
 
 
 def test_names_of_the_prelude_are_neither_the_answer_nor_in_its_way() -> None:

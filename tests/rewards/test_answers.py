@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from toolrl import ConfigError, Episode, StopReason, Task, ToolCall, ToolResult
-from toolrl.rewards import answer_reward, exact_match, extract_answer, find_answer, normalise, numbers_equal
+from toolrl.rewards import answer_reward, exact_match, find_answer, normalise, numbers_equal, tagged_answer
 
 TASK = Task("t", "2+2?", "4")
 
@@ -33,7 +33,7 @@ TASK = Task("t", "2+2?", "4")
     ],
 )
 def test_the_answer_is_what_stands_in_the_only_pair_of_tags(text: str | None, answer: str | None) -> None:
-    assert extract_answer(text) == answer
+    assert tagged_answer(text) == answer
 
 
 @pytest.mark.parametrize(

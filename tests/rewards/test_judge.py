@@ -13,7 +13,7 @@ import pytest
 
 from toolrl import ConfigError, Episode, InfrastructureError, RetryPolicy, Task
 from toolrl.policy import Prices
-from toolrl.rewards import Judge, JudgeFault, JudgeSettings, answer_reward, rubric
+from toolrl.rewards import Judge, JudgeFault, JudgeSettings, answer_reward, shaped_reward
 from toolrl.support.usage import Usage, counting
 
 TASK = Task("t", "Why is the sky blue?", "Rayleigh scattering")
@@ -292,7 +292,7 @@ def test_no_answer_and_an_endless_one_are_not_sent(server: Server, judge: Callab
 
 
 def test_a_judge_is_a_term_of_a_rubric(server: Server, judge: Callable[..., Judge]) -> None:
-    reward = rubric(answer_reward(), {"style": (1.0, judge())})
+    reward = shaped_reward(answer_reward(), {"style": (1.0, judge())})
     score = reward(Task("t", "2+2?", "4"), Episode("<answer>4</answer>"))
     assert score.value == pytest.approx((1 + 0.75) / 2)
     server.replies = [(500, "", {})]

@@ -15,12 +15,12 @@ import pytest
 from toolrl.rewards import (
     choice_letter,
     exact_match,
-    extract_answer,
-    extract_code,
     find_answer,
+    find_code,
     numbers_equal,
     quantities_equal,
     squad_exact_match,
+    tagged_answer,
     token_f1,
     verify_math,
 )
@@ -28,8 +28,8 @@ from toolrl.rewards import (
 READERS: dict[str, Callable[[str], Any]] = {
     "find_answer": lambda text: find_answer(text, ["tag", "boxed", "hashes", "json"]),
     "find_answer in a tag": lambda text: find_answer(f"<answer>{text}</answer>", ["tag", "letter"]),
-    "extract_answer": extract_answer,
-    "extract_code": extract_code,
+    "tagged_answer": tagged_answer,
+    "find_code": find_code,
     "choice_letter": choice_letter,
     "exact_match": lambda text: exact_match(text, "4"),
     "numbers_equal": lambda text: numbers_equal(f"4{text}", "4"),

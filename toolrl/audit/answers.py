@@ -9,7 +9,7 @@ from typing import Literal
 
 from toolrl.env import ToolEnv
 from toolrl.errors import ToolrlError
-from toolrl.rewards import exact_match, extract_code, find_answer, numbers_equal
+from toolrl.rewards import exact_match, find_answer, find_code, numbers_equal
 from toolrl.types import Message, Task
 
 Form = Literal["tag", "boxed", "hashes", "json", "code", "plain"]
@@ -60,7 +60,7 @@ class FinalForm:
             case "plain":
                 return message.strip()
             case "code":
-                return extract_code(message)
+                return find_code(message)
             case form:
                 return find_answer(message, [form])
 

@@ -1,22 +1,21 @@
 """Verifiable rewards: small typed functions from `(task, episode)` to a `Score`."""
 
-from toolrl.rewards.answers import answer_reward, exact_match, extract_answer, normalise, numbers_equal
+from toolrl.rewards.answers import answer_reward, exact_match, normalise, numbers_equal
 from toolrl.rewards.choices import choice_letter
 from toolrl.rewards.code.asserts import called_function, read_asserts
-from toolrl.rewards.code.grading import Grading, LiveObjectsNeeded, TestOutcome, grade
+from toolrl.rewards.code.grading import SuiteOutcome, TestOutcome, UngradableTest, grade_code
 from toolrl.rewards.code.hacks import Hack, find_hacks
-from toolrl.rewards.code.reward import code_reward, extract_code, suite_of
+from toolrl.rewards.code.reward import code_reward, suite_of
 from toolrl.rewards.code.suite import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
 from toolrl.rewards.code.values import Comparison, same_output, same_value
 from toolrl.rewards.economy import check_call_cost, partial_value, with_call_cost
-from toolrl.rewards.extraction import AnswerForm, find_answer
-from toolrl.rewards.instructions import Instruction, ifeval_task, instruction_kind, instructions_reward
+from toolrl.rewards.extraction import AnswerForm, find_answer, find_code, tagged_answer
 from toolrl.rewards.judge import Judge, JudgeFault, JudgeSettings
-from toolrl.rewards.math.pool import MathVerifier, Verdict
+from toolrl.rewards.math.pool import MathVerdict, MathVerifier
 from toolrl.rewards.math.reward import math_reward, verify_math
 from toolrl.rewards.qa import Metric, qa_reward, squad_exact_match, squad_normalise, token_f1
 from toolrl.rewards.quantities import Quantity, any_of, parse_quantity, quantities_equal, within
-from toolrl.rewards.rubric import Term, rubric
+from toolrl.rewards.shaping import Term, shaped_reward
 from toolrl.rewards.state import StoreState, Table, WreckedStore, read_state, state_difference, state_reward
 
 __all__ = [
@@ -26,22 +25,21 @@ __all__ = [
     "CodeSuite",
     "CodeTest",
     "Comparison",
-    "Grading",
     "Hack",
-    "Instruction",
     "Judge",
     "JudgeFault",
     "JudgeSettings",
-    "LiveObjectsNeeded",
+    "MathVerdict",
     "MathVerifier",
     "Metric",
     "Quantity",
     "StdioTest",
     "StoreState",
+    "SuiteOutcome",
     "Table",
     "Term",
     "TestOutcome",
-    "Verdict",
+    "UngradableTest",
     "WreckedStore",
     "answer_reward",
     "any_of",
@@ -50,14 +48,10 @@ __all__ = [
     "choice_letter",
     "code_reward",
     "exact_match",
-    "extract_answer",
-    "extract_code",
     "find_answer",
+    "find_code",
     "find_hacks",
-    "grade",
-    "ifeval_task",
-    "instruction_kind",
-    "instructions_reward",
+    "grade_code",
     "math_reward",
     "normalise",
     "numbers_equal",
@@ -67,14 +61,15 @@ __all__ = [
     "quantities_equal",
     "read_asserts",
     "read_state",
-    "rubric",
     "same_output",
     "same_value",
+    "shaped_reward",
     "squad_exact_match",
     "squad_normalise",
     "state_difference",
     "state_reward",
     "suite_of",
+    "tagged_answer",
     "token_f1",
     "verify_math",
     "with_call_cost",

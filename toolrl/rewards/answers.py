@@ -1,4 +1,4 @@
-"""Final answers: finding them in the final message, and comparing them with the expected value."""
+"""Final answers compared with the expected value."""
 
 from __future__ import annotations
 
@@ -9,30 +9,10 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from toolrl.rewards.economy import check_call_cost, with_call_cost
+from toolrl.rewards.extraction import tagged_answer
 from toolrl.types import Episode, Score, Task
 
-_OPENING, _CLOSING = "<answer>", "</answer>"
 _number = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?", re.ASCII)
-
-
-def extract_answer(text: str | None) -> str | None:
-    """The content of the one `<answer>...</answer>` in the final message.
-
-    Returns:
-        None if there is no such tag, or more than one: a list of guesses is not an answer.
-    """
-    found = tagged(text or "")[0]
-    return found[0].strip() if len(found) == 1 else None
-
-
-def tagged(text: str) -> tuple[list[str], str]:
-    """What stands in each `<answer>...</answer>`, and the text without them, in time linear in its length."""
-    contents, outside, position = [], [], 0
-    while (start := text.find(_OPENING, position)) >= 0 and (end := text.find(_CLOSING, start)) >= 0:
-        outside.append(text[position:start])
-        contents.append(text[start + len(_OPENING) : end])
-        position = end + len(_CLOSING)
-    return contents, " ".join([*outside, text[position:]])
 
 
 def normalise(text: str) -> str:
@@ -78,7 +58,7 @@ def answer_reward(
     equal: Callable[[str, Any], bool] = exact_match,
     *,
     call_cost: float = 0.0,
-    find: Callable[[str | None], str | None] = extract_answer,
+    find: Callable[[str | None], str | None] = tagged_answer,
 ) -> Callable[[Task, Episode], Score]:
     """Make a reward: 1 for a right answer, less a cost per tool call; 0 for anything else.
 

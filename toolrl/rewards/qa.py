@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from toolrl.errors import ConfigError
-from toolrl.rewards.answers import extract_answer
 from toolrl.rewards.economy import check_call_cost, partial_value, with_call_cost
+from toolrl.rewards.extraction import tagged_answer
 from toolrl.types import Episode, Score, Task
 
 Metric = Literal["em", "f1"]
@@ -73,7 +73,7 @@ def qa_reward(metric: Metric = "em", *, call_cost: float = 0.0) -> Callable[[Tas
     check_call_cost(call_cost)
 
     def reward(task: Task, episode: Episode) -> Score:
-        answer = extract_answer(episode.answer)
+        answer = tagged_answer(episode.answer)
         if answer is None:
             reason = "no final message" if episode.answer is None else "no single <answer>...</answer> in it"
             return Score(0.0, {"correct": 0.0, "f1": 0.0, "answered": 0.0}, None, reason)

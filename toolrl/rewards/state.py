@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from toolrl.errors import ConfigError, InfrastructureError
-from toolrl.rewards.answers import extract_answer
 from toolrl.rewards.economy import check_call_cost, with_call_cost
+from toolrl.rewards.extraction import tagged_answer
 from toolrl.types import Episode, Score, Task
 
 Row = tuple[Any, ...]
@@ -143,7 +143,7 @@ def state_reward(
         raise ConfigError(f"max_differences must be at least 1, got {max_differences!r}")
 
     def reward(task: Task, episode: Episode) -> Score:
-        answer = extract_answer(episode.answer)
+        answer = tagged_answer(episode.answer)
         said = equal is None or (answer is not None and equal(answer, task.answer))
         try:
             with _store_of(task, episode, store, open_store) as opened:

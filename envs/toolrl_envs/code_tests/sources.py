@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from toolrl import ConfigError, TaskError, is_file_name, of_split, read_rows
-from toolrl.rewards import LiveObjectsNeeded, grade
+from toolrl.rewards import UngradableTest, grade_code
 from toolrl_envs.code_tests.formats import read_problem
 from toolrl_envs.code_tests.problem import Problem
 from toolrl_envs.common import Split, lot
@@ -61,8 +61,8 @@ def _verified(problems: list[Problem], name: str) -> list[Problem]:
 
     def fault(problem: Problem) -> str:
         try:
-            grading = grade(problem.solution, problem.suite) if problem.solution else None
-        except LiveObjectsNeeded as error:
+            grading = grade_code(problem.solution, problem.suite) if problem.solution else None
+        except UngradableTest as error:
             return str(error)
         failed = [test.reason for test in (*grading.visible, *grading.hidden) if not test.passed] if grading else []
         return f"its own solution fails {len(failed)} tests, the first: {failed[0]}" if failed else ""

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, is_file_name, say
-from toolrl.rewards import ifeval_task, instructions_reward
-from toolrl.rewards.instructions import Mode, count_words, instructions_of
+from toolrl.rewards.instructions import Mode, count_words, ifeval_task, instructions_of, instructions_reward
 from toolrl_envs.common import CALL_COST, Split, check_size, check_split, check_unused, read_tasks
 from toolrl_envs.instruction_following.requests import generate
 from toolrl_envs.instruction_following.topics import sentences_about

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from toolrl import ConfigError, Episode, Limits, Message, Score, Task, ToolEnv, say
-from toolrl.rewards import check_call_cost, extract_answer, partial_value, with_call_cost
+from toolrl.rewards import check_call_cost, partial_value, tagged_answer, with_call_cost
 from toolrl.tools import python_tool
 from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split
 from toolrl_envs.reasoning_gym.generators import Problem, draw
@@ -86,7 +86,7 @@ def _reward(
     check_call_cost(call_cost)
 
     def reward(task: Task, episode: Episode) -> Score:
-        answer = extract_answer(episode.answer)
+        answer = tagged_answer(episode.answer)
         if answer is None:
             reason = "no final message" if episode.answer is None else "no single <answer>...</answer> in it"
             return Score(0.0, {"correct": 0.0, "answered": 0.0}, None, reason)

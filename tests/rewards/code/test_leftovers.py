@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.rewards.code.test_reward import Elsewhere
-from toolrl.rewards import AssertTest, CallTest, CodeSuite, StdioTest, grade
+from toolrl.rewards import AssertTest, CallTest, CodeSuite, StdioTest, grade_code
 from toolrl.rewards.code.leftovers import leaves_nothing
 from toolrl.sandbox import LocalSandbox
 
@@ -112,38 +112,38 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_what_a_program_does_to_its_process_does_not_reach_the_next_test(name: str) -> None:
-    grading = grade(PROGRAMS[name], NEXT, total_seconds=60.0)
+    grading = grade_code(PROGRAMS[name], NEXT, total_seconds=60.0)
     assert [test.reason for test in grading.hidden] == [""] * 3
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_what_a_call_leaves_behind_does_not_reach_the_next_test(name: str) -> None:
     assert not leaves_nothing(FUNCTIONS[name])
-    grading = grade(FUNCTIONS[name], SUCC, total_seconds=60.0)
+    grading = grade_code(FUNCTIONS[name], SUCC, total_seconds=60.0)
     assert [test.reason for test in grading.hidden] == [""] * 3
 
 
 def test_calls_of_one_test_share_their_process() -> None:
-    assert grade(FUNCTIONS["a counter"], TWICE).passed
-    assert not grade("def f(n): return n + 1", TWICE).passed
+    assert grade_code(FUNCTIONS["a counter"], TWICE).passed
+    assert not grade_code("def f(n): return n + 1", TWICE).passed
 
 
 def test_a_program_killed_by_a_signal_has_failed_whatever_it_printed() -> None:
     code = "import os\nprint(int(input()) + 1, flush=True)\nos.kill(os.getpid(), 9)"
-    assert {test.reason for test in grade(code, NEXT).hidden} == {"SandboxDied"}
+    assert {test.reason for test in grade_code(code, NEXT).hidden} == {"SandboxDied"}
 
 
 def test_one_test_that_ends_its_process_leaves_the_others_theirs() -> None:
     code = "import os\ndef f(n):\n    if n == 1: os._exit(0)\n    return n + 1"
-    assert [test.passed for test in grade(code, SUCC).hidden] == [True, False, True]
+    assert [test.passed for test in grade_code(code, SUCC).hidden] == [True, False, True]
     code = "import os\nn = int(input())\nif n == 1: os.abort()\nprint(n + 1)"
-    assert [test.passed for test in grade(code, NEXT).hidden] == [True, False, True]
+    assert [test.passed for test in grade_code(code, NEXT).hidden] == [True, False, True]
 
 
 def test_what_is_loaded_once_is_not_loaded_for_every_test() -> None:
     code = "import time, os\ntime.sleep(0.5)\nseen = []\ndef f(n):\n    seen.append(n)\n    return n + len(seen)"
     suite = CodeSuite([CallTest("f", (n,), n + 1) for n in range(20)])
-    assert grade(code, suite, total_seconds=5.0).passed
+    assert grade_code(code, suite, total_seconds=5.0).passed
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_whole_programs_that_can_leave_nothing_behind_are_known() -> None:
 
 @pytest.mark.parametrize("name", ["stdin replaced", "stdout wrapped", "a thread prints", "os._exit()", "exit()"])
 def test_it_holds_in_a_sandbox_whose_streams_are_not_files(name: str) -> None:
-    grading = grade(PROGRAMS[name], NEXT, sandbox=Elsewhere, total_seconds=60.0)
+    grading = grade_code(PROGRAMS[name], NEXT, sandbox=Elsewhere, total_seconds=60.0)
     assert [test.reason for test in grading.hidden] == [""] * 3
 
 

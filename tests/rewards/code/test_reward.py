@@ -19,7 +19,7 @@ from toolrl.rewards import (
     CodeSuite,
     StdioTest,
     code_reward,
-    extract_code,
+    find_code,
     read_asserts,
 )
 from toolrl.sandbox import LocalSandbox, SandboxLimits
@@ -161,7 +161,7 @@ def test_no_trick_earns_anything_with_other_styles_of_tests(name: str, suite: Co
     ],
 )
 def test_a_message_without_a_single_program_is_no_answer(text: str | None) -> None:
-    assert extract_code(text) is None
+    assert find_code(text) is None
     task = Task("t", "Write f.", RIGHT, {"tests": CALLS.to_dict()})
     verdict = code_reward()(task, Episode(text))
     assert (verdict.value, verdict.parts["answered"]) == (0.0, 0.0)
@@ -190,15 +190,15 @@ def test_a_message_without_a_single_program_is_no_answer(text: str | None) -> No
     ],
 )
 def test_the_one_program_is_found(text: str) -> None:
-    assert extract_code(text).strip() == "x = 1"  # type: ignore[union-attr]
+    assert find_code(text).strip() == "x = 1"  # type: ignore[union-attr]
 
 
 def test_what_a_program_contains_is_not_read_as_markup() -> None:
     code = 'print(\'<answer>2</answer>\')\nprint("""\n``` python\n""")'
-    assert extract_code(f"````python\n{code}\n````") == f"{code}\n"
+    assert find_code(f"````python\n{code}\n````") == f"{code}\n"
     indented = "def f():\n    return 1\n\nf()"
     text = "* So\n\n    ```python\n" + "\n".join(f"    {line}" for line in indented.split("\n")) + "\n    ```"
-    assert extract_code(text) == f"{indented}\n"
+    assert find_code(text) == f"{indented}\n"
 
 
 # ---- parts

@@ -15,7 +15,16 @@ from hypothesis import given, strategies as st
 
 from tests.rewards.code.test_reward import CALLS, SQUARES, TOTALS, score
 from toolrl import TaskError
-from toolrl.rewards import AssertTest, CallTest, CodeSuite, Comparison, grade, read_asserts, same_output, same_value
+from toolrl.rewards import (
+    AssertTest,
+    CallTest,
+    CodeSuite,
+    Comparison,
+    grade_code,
+    read_asserts,
+    same_output,
+    same_value,
+)
 from toolrl.rewards.code.runner import decode, encode
 
 PYTHON = Comparison(number_types=False)
@@ -201,7 +210,7 @@ def test_an_assertion_read_as_a_call_believes_what_python_does(line: str, right:
                 theirs = True
             except (AssertionError, TypeError, OverflowError):
                 theirs = False
-            assert grade(code, suite).passed == theirs == verdict, (line, value)
+            assert grade_code(code, suite).passed == theirs == verdict, (line, value)
 
 
 def test_assertions_become_calls_where_they_can() -> None:

@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given, strategies as st
 
 from toolrl import ConfigError, Episode, Task, TaskError, TaskSet, ToolCall, ToolResult
-from toolrl.rewards import Instruction, ifeval_task, instruction_kind, instructions_reward
 from toolrl.rewards.instructions import (
+    Instruction,
     follows_loosely,
     follows_strictly,
+    ifeval_task,
+    instruction_kind,
     instruction_kinds,
     instructions_of,
+    instructions_reward,
     is_echo,
     make_instruction,
     registry,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 import builtins
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolrl.errors import TaskError
 from toolrl.rewards.code.runner import PLAIN_TYPES
 from toolrl.rewards.code.suite import AssertTest, CallTest, CodeTest
-
-_UNKNOWN = object()
+from toolrl.rewards.code.syntax import UNKNOWN, bound_names, literal
 
 
 def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "candidate") -> list[CodeTest]:
@@ -43,9 +42,9 @@ def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "can
     body = tree.body if check is None else check.body
     outside = [node for node in tree.body if node is not check and check is not None]
     around = "\n".join(filter(None, [setup, *map(ast.unparse, outside)]))
-    known = _bound(before)
-    missing = (_used(tree) | _used(before)) - _bound(tree) - known - {function, alias} - set(dir(builtins))
-    if missing and "*" not in known | _bound(tree):
+    known = {*bound_names(*ast.walk(before), *ast.walk(tree))}
+    missing = (_used(tree) | _used(before)) - known - {function, alias} - set(dir(builtins))
+    if missing and "*" not in known:
         raise TaskError(
             f"the tests of {function!r} use {sorted(missing)[0]!r}, which nothing but the program can define"
         )
@@ -93,7 +92,7 @@ def called_function(code: str, among: set[str] | None = None) -> str | None:
 def _as_call(test: ast.expr, names: set[str], function: str) -> CallTest | None:
     """The call behind an assertion, or None if it is of another form."""
     if isinstance(test, ast.Call) and ast.unparse(test.func) in ("math.isclose", "isclose") and len(test.args) == 2:
-        limits = {keyword.arg: _literal(keyword.value) for keyword in test.keywords}
+        limits = {keyword.arg: literal(keyword.value) for keyword in test.keywords}
         if set(limits) <= {"rel_tol", "abs_tol"} and all(isinstance(limit, float) for limit in limits.values()):
             distances = {"tolerance": limits.get("abs_tol", 0.0), "relative": limits.get("rel_tol", 1e-9)}
             left, right = test.args
@@ -107,7 +106,7 @@ def _as_call(test: ast.expr, names: set[str], function: str) -> CallTest | None:
     if isinstance(operator, ast.Is) and isinstance(right, ast.Constant) and right.value in (None, True, False):
         return _call(left, right, names, function, {"identical": True})
     if isinstance(operator, (ast.Lt, ast.LtE)) and isinstance(left, ast.Call) and ast.unparse(left.func) == "abs":
-        tolerance = _literal(right)
+        tolerance = literal(right)
         if len(left.args) == 1 and isinstance(tolerance, float):
             inner = left.args[0]
             if isinstance(inner, ast.BinOp) and isinstance(inner.op, ast.Sub):
@@ -123,10 +122,10 @@ def _call(
 ) -> CallTest | None:
     if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in names):
         return None
-    args = [_literal(argument) for argument in call.args]
-    kwargs = {keyword.arg: _literal(keyword.value) for keyword in call.keywords}
-    expected = _literal(value)
-    if None in kwargs or any(item is _UNKNOWN for item in (*args, *kwargs.values(), expected)):
+    args = [literal(argument) for argument in call.args]
+    kwargs = {keyword.arg: literal(keyword.value) for keyword in call.keywords}
+    expected = literal(value)
+    if None in kwargs or any(item is UNKNOWN for item in (*args, *kwargs.values(), expected)):
         return None
     if how and "tolerance" in how and not isinstance(expected, (int, float)):
         return None
@@ -153,14 +152,7 @@ def _is_live(given: ast.expr, nodes: Sequence[ast.AST]) -> bool:
     if any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for node in own):
         return True
     builtin = getattr(builtins, name.id, None)
-    return callable(builtin) and builtin not in PLAIN_TYPES and name.id not in set(_bindings(iter(nodes)))
-
-
-def _literal(node: ast.expr) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return _UNKNOWN
+    return callable(builtin) and builtin not in PLAIN_TYPES and name.id not in bound_names(*nodes)
 
 
 def _calls_check(node: ast.stmt) -> bool:
@@ -173,28 +165,6 @@ def _says_nothing(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assert):
         return isinstance(node.test, ast.Constant) and bool(node.test.value)
     return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
-
-
-def _bound(tree: ast.AST) -> set[str]:
-    return set(_bindings(ast.walk(tree)))
-
-
-def _bindings(nodes: Iterator[ast.AST]) -> Iterator[str]:
-    for node in nodes:
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            yield node.id
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield node.name
-        elif isinstance(node, ast.arg):
-            yield node.arg
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield from (_names(node.names))
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            yield node.name
-
-
-def _names(aliases: Sequence[ast.alias]) -> list[str]:
-    return [(alias.asname or alias.name).split(".")[0] for alias in aliases]
 
 
 def _used(tree: ast.AST) -> set[str]:

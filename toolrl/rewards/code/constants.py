@@ -7,7 +7,8 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-UNKNOWN = object()
+from toolrl.rewards.code.syntax import UNKNOWN, literal
+
 TOO_LARGE = (RecursionError, MemoryError, ValueError)  # nested deeply, or an integer of too many digits to be written
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
 _LARGEST = 10**9  # of operands: nothing here may take long
@@ -129,10 +130,7 @@ def _fold(node: ast.AST | None, values: dict[str, Any]) -> Any:
         if operation is None or not (small or joined) or (right == 0 and isinstance(node.op, ast.FloorDiv)):
             return UNKNOWN
         return operation(left, right)
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return UNKNOWN
+    return literal(node)
 
 
 def _always_returns(body: Sequence[ast.stmt]) -> bool:

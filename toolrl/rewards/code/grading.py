@@ -28,7 +28,7 @@ _MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, Type
 LIMITS = SandboxLimits(seconds=TEST_SECONDS, output_characters=200_000)
 
 
-class LiveObjectsNeeded(ValueError):
+class UngradableTest(ValueError):
     """An assertion passes objects that cannot leave its process, so that nobody could grade it safely."""
 
 
@@ -50,7 +50,7 @@ class TestOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Grading:
+class SuiteOutcome:
     """How all tests of a program went, in the order of the suite."""
 
     visible: Sequence[TestOutcome]
@@ -139,7 +139,7 @@ def _with_room(limits: SandboxLimits, suite: CodeSuite) -> SandboxLimits:
     return replace(limits, output_characters=1 << (4 * longest).bit_length())
 
 
-def grade(
+def grade_code(
     code: str,
     suite: CodeSuite,
     *,
@@ -147,7 +147,7 @@ def grade(
     limits: SandboxLimits = LIMITS,
     test_seconds: float = TEST_SECONDS,
     total_seconds: float = TOTAL_SECONDS,
-) -> Grading:
+) -> SuiteOutcome:
     """Run a program against all tests of a suite, in one sandbox.
 
     Args:
@@ -160,7 +160,7 @@ def grade(
 
     Raises:
         SandboxFault: A sandbox failed through no fault of the program's.
-        LiveObjectsNeeded: An assertion cannot be graded.
+        UngradableTest: An assertion cannot be graded.
     """
     with sandbox(_with_room(limits, suite)) as place:
         tests = (*suite.visible, *suite.hidden)
@@ -168,7 +168,7 @@ def grade(
         shared = all(leaves_nothing(code, suite.prelude, is_run=is_run) for is_run in kinds)
         run = _Run(place, suite.prelude, code, shared, total_seconds, test_seconds, _is_ours(place))
         outcomes = [_outcome(test, run, suite.comparison, sandbox) for test in tests]
-    return Grading(outcomes[: len(suite.visible)], outcomes[len(suite.visible) :])
+    return SuiteOutcome(outcomes[: len(suite.visible)], outcomes[len(suite.visible) :])
 
 
 def _outcome(
@@ -229,7 +229,7 @@ def _run_assertions(test: AssertTest, run: _Run, sandbox: Callable[[SandboxLimit
                 return TestOutcome(False, f"the test itself: {result.error.name if result.error else 'no verdict'}")
             said = json.loads(result.value)
             if "live" in said:
-                raise LiveObjectsNeeded(f"a test of {test.function!r} has an argument that is {said['live']}")
+                raise UngradableTest(f"a test of {test.function!r} has an argument that is {said['live']}")
             if "call" not in said:
                 return TestOutcome(said["verdict"], "" if said["verdict"] else said["error"])
             reply = _call(run, test.function, said["call"], begins=number == 0, ends=False)

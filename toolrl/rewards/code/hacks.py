@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from toolrl.rewards.code.constants import TOO_LARGE, UNKNOWN, constant_of, constant_output
+from toolrl.rewards.code.constants import TOO_LARGE, constant_of, constant_output
 from toolrl.rewards.code.suite import CallTest, CodeTest, StdioTest
+from toolrl.rewards.code.syntax import UNKNOWN, UNREADABLE, dotted_name, literal
 from toolrl.rewards.code.values import same_output, same_value
 
 HackKind = Literal["special_case", "constant", "swallowed", "exit", "test_files", "introspection"]
@@ -64,7 +65,7 @@ def find_hacks(code: str, visible: Sequence[CodeTest] = (), *, is_program: bool 
     """
     try:
         tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except UNREADABLE:
         return []
     found = [*_special_cases(tree, visible), *_constants(tree, visible)]
     for node in ast.walk(tree):
@@ -91,20 +92,20 @@ def _kind_of(node: ast.AST) -> HackKind | None:
     if isinstance(node, ast.Raise) and node.exc is not None and "SystemExit" in _text(node.exc):
         return "exit"
     if isinstance(node, ast.Call):
-        name = _dotted(node.func)
+        name = dotted_name(node.func)
         if name in _EXITS and not _is_end_of_main(node):
             return "exit"
         if name in _OPENERS and any(_looks_like_tests(argument) for argument in node.args):
             return "test_files"
-        if name in ("setattr",) and node.args and _dotted(node.args[0]) in _PATCHED:
+        if name in ("setattr",) and node.args and dotted_name(node.args[0]) in _PATCHED:
             return "introspection"
-    if isinstance(node, ast.Attribute) and (_dotted(node) in _INTROSPECTION or node.attr in _FRAME_FIELDS):
+    if isinstance(node, ast.Attribute) and (dotted_name(node) in _INTROSPECTION or node.attr in _FRAME_FIELDS):
         return "introspection"
     if isinstance(node, (ast.Assign, ast.AugAssign)):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        names = {_dotted(t.value) for t in targets if isinstance(t, (ast.Attribute, ast.Subscript))}
+        names = {dotted_name(t.value) for t in targets if isinstance(t, (ast.Attribute, ast.Subscript))}
         patched = {name for name in names if name in _PATCHED}
-        if patched and not any(_dotted(target) in ("sys.stdin", "sys.stdout") for target in targets):
+        if patched and not any(dotted_name(target) in ("sys.stdin", "sys.stdout") for target in targets):
             return "introspection"
     if isinstance(node, ast.FunctionDef) and node.name == "__eq__" and _passes_over(node.body):
         return "introspection"
@@ -118,7 +119,7 @@ def _is_end_of_main(node: ast.Call) -> bool:
 
 def _catches_all(handler: ast.ExceptHandler) -> bool:
     types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-    return any(kind is None or _dotted(kind) in ("Exception", "BaseException") for kind in types)
+    return any(kind is None or dotted_name(kind) in ("Exception", "BaseException") for kind in types)
 
 
 def _passes_over(body: Sequence[ast.stmt]) -> bool:
@@ -126,34 +127,17 @@ def _passes_over(body: Sequence[ast.stmt]) -> bool:
     return all(
         isinstance(step, (ast.Pass, ast.Continue))
         or (isinstance(step, ast.Expr) and isinstance(step.value, ast.Constant))
-        or (isinstance(step, ast.Return) and (step.value is None or _literal(step.value) is not _UNKNOWN))
+        or (isinstance(step, ast.Return) and (step.value is None or literal(step.value) is not UNKNOWN))
         for step in body
     )
 
 
 def _looks_like_tests(node: ast.AST) -> bool:
     texts = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-    return any(_test_like.search(text.lower()) for text in texts) or _dotted(node) == "__file__"
-
-
-def _dotted(node: ast.AST | None) -> str:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return f"{_dotted(node.value)}.{node.attr}"
-    return ""
+    return any(_test_like.search(text.lower()) for text in texts) or dotted_name(node) == "__file__"
 
 
 # ---- examples known by heart
-
-_UNKNOWN = object()
-
-
-def _literal(node: ast.AST) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return _UNKNOWN
 
 
 def _special_cases(tree: ast.AST, visible: Sequence[CodeTest]) -> list[Hack]:
@@ -161,12 +145,12 @@ def _special_cases(tree: ast.AST, visible: Sequence[CodeTest]) -> list[Hack]:
     inputs = [given for test in visible for given in _inputs(test)]
     found: list[Hack] = []
     telling, seen = False, list[Any]()
-    for literal, node in _decided_literals(tree):
-        if any(same_value(_plain(literal), _plain(given)) for given in inputs):
+    for value, node in _decided_literals(tree):
+        if any(same_value(_plain(value), _plain(given)) for given in inputs):
             found.append(Hack("special_case", getattr(node, "lineno", 1), _excerpt(node)))
-            telling = telling or not _is_trivial(literal)
-            if not any(same_value(literal, known) for known in seen):
-                seen.append(literal)
+            telling = telling or not _is_trivial(value)
+            if not any(same_value(value, known) for known in seen):
+                seen.append(value)
     return found if telling or len(seen) > 2 else []
 
 
@@ -222,27 +206,27 @@ def _decided_literals(tree: ast.AST) -> Iterator[tuple[Any, ast.AST]]:
         if isinstance(node, (ast.If, ast.IfExp)):
             result = [node.body] if isinstance(node, ast.IfExp) else node.body
             if _gives_constant(result):
-                yield from ((literal, node.test) for literal in _compared(node.test))
+                yield from ((value, node.test) for value in _compared(node.test))
         elif isinstance(node, ast.match_case) and _gives_constant(node.body):
             for part in ast.walk(node.pattern):
                 if isinstance(part, ast.MatchValue):
-                    yield _literal(part.value), part
+                    yield literal(part.value), part
                 elif isinstance(part, ast.MatchSequence):
                     values = [p.value for p in part.patterns if isinstance(p, ast.MatchValue)]
                     if len(values) == len(part.patterns):
-                        yield tuple(map(_literal, values)), part
+                        yield tuple(map(literal, values)), part
         elif isinstance(node, ast.Dict):
-            yield from ((_literal(key), key) for key in node.keys if key is not None)
+            yield from ((literal(key), key) for key in node.keys if key is not None)
 
 
 def _gives_constant(body: Sequence[ast.AST]) -> bool:
     first = body[0]
     value = first if isinstance(first, ast.expr) else getattr(first, "value", None)
-    if isinstance(value, ast.Call) and _dotted(value.func) == "print":
-        return all(_literal(argument) is not _UNKNOWN for argument in value.args)
+    if isinstance(value, ast.Call) and dotted_name(value.func) == "print":
+        return all(literal(argument) is not UNKNOWN for argument in value.args)
     if isinstance(first, ast.stmt) and not isinstance(first, (ast.Return, ast.Assign)):
         return False
-    return value is not None and _literal(value) is not _UNKNOWN
+    return value is not None and literal(value) is not UNKNOWN
 
 
 def _compared(test: ast.AST) -> Iterator[Any]:
@@ -250,8 +234,8 @@ def _compared(test: ast.AST) -> Iterator[Any]:
     for node in ast.walk(test):
         if isinstance(node, ast.Compare):
             for operator, side in zip(node.ops, node.comparators, strict=True):
-                for value in (_literal(side), _literal(node.left)):
-                    if value is not _UNKNOWN and isinstance(operator, (ast.Eq, ast.Is)):
+                for value in (literal(side), literal(node.left)):
+                    if value is not UNKNOWN and isinstance(operator, (ast.Eq, ast.Is)):
                         literals.append(value)
                     elif isinstance(operator, ast.In) and isinstance(value, (list, tuple, set)):
                         literals += value

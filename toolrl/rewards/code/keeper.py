@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import Any
 
-from toolrl.rewards.code.runner import Candidate, Reply, open_as
+from toolrl.rewards.code.runner import Candidate, Verbatim, open_as
 
 _MAX_REPLY_BYTES = 1 << 26
 
@@ -44,16 +44,16 @@ class KeptCandidate(Candidate):
         self.requests: io.BufferedWriter | None = None
         self.is_open = False  # a test has begun and may be asked more
 
-    def call(self, function: str, arguments: str, begins: bool = True, ends: bool = True) -> Reply:
+    def call(self, function: str, arguments: str, begins: bool = True, ends: bool = True) -> Verbatim:
         """See `Candidate.call`."""
         return self._ask([function, arguments], begins, ends)
 
-    def run(self, text: str) -> Reply:
+    def run(self, text: str) -> Verbatim:
         """See `Candidate.run`."""
         self.write(text)
         return self._ask([], True, True)
 
-    def _ask(self, request: list[str], begins: bool, ends: bool) -> Reply:
+    def _ask(self, request: list[str], begins: bool, ends: bool) -> Verbatim:
         try:
             if self.requests is None:
                 self._start()
@@ -77,7 +77,7 @@ class KeptCandidate(Candidate):
             for name in ("stdout", "stderr"):
                 with open(os.path.join(self.folder, f".{name}"), encoding="utf-8", errors="replace") as file:
                     getattr(sys, name).write(file.read())
-        return Reply(reply.decode("utf-8", "replace"))
+        return Verbatim(reply.decode("utf-8", "replace"))
 
     def _send(self, request: list[Any] | None) -> None:
         assert self.requests is not None

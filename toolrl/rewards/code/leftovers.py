@@ -11,6 +11,8 @@ import builtins
 import importlib
 from functools import cache
 
+from toolrl.rewards.code.syntax import UNREADABLE, bound_names
+
 _MODULES = {
     "__future__", "abc", "bisect", "cmath", "collections", "collections.abc", "copy", "dataclasses", "enum",
     "fractions", "functools", "heapq", "itertools", "json", "math", "numbers", "operator", "re", "statistics", "string",
@@ -42,7 +44,7 @@ def leaves_nothing(code: str, prelude: str = "", *, is_run: bool = False) -> boo
         above = [step for step in ast.parse(prelude).body if not _prepares(step)] if prelude else []
         body = [*above, *ast.parse(code).body]
         return _runs_harmlessly(body) if is_run else _is_harmless(body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except UNREADABLE:
         return False
 
 
@@ -55,7 +57,7 @@ def _prepares(step: ast.stmt) -> bool:
 def _is_harmless(body: list[ast.stmt]) -> bool:
     nodes = [node for step in body for node in ast.walk(step)]
     lasting = set(_lasting_names(body))
-    bound = lasting.union(*map(_bound, nodes))
+    bound = lasting.union(bound_names(*nodes))
     return (
         all(map(_lasts_unchanged, body))
         and all(_is_local(node, lasting, bound) for node in nodes)
@@ -75,7 +77,7 @@ def _has_aliases(nodes: list[ast.AST]) -> bool:
     objects: set[str] = set()
     for node in nodes:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)):
-            objects |= set(_bound(node))
+            objects |= {*bound_names(node)}
         if isinstance(node, ast.Call):
             named.add(node.func)
         elif isinstance(node, ast.Attribute):
@@ -92,8 +94,8 @@ def _has_aliases(nodes: list[ast.AST]) -> bool:
 
 def _runs_harmlessly(body: list[ast.stmt]) -> bool:
     nodes = [node for step in body for node in ast.walk(step)]
-    imported = {name for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)) for name in _bound(node)}
-    bound = {"input", "exit", "quit", "sys"}.union(*map(_bound, nodes))
+    imported = {*bound_names(*(node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))))}
+    bound = {"input", "exit", "quit", "sys"}.union(bound_names(*nodes))
     for node in nodes:
         if isinstance(node, ast.Import) and all(alias.name in _MODULES | {"sys"} for alias in node.names):
             if any(alias.name == "sys" and alias.asname for alias in node.names):
@@ -173,22 +175,8 @@ def _lasting_names(body: list[ast.stmt]) -> list[str]:
         if isinstance(step, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names.append(step.name)
         else:
-            names += [name for node in ast.walk(step) for name in _bound(node)]
+            names += bound_names(*ast.walk(step))
     return names
-
-
-def _bound(node: ast.AST) -> list[str]:
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return [node.name]
-    if isinstance(node, ast.Name):
-        return [] if isinstance(node.ctx, ast.Load) else [node.id]
-    if isinstance(node, ast.arg):
-        return [node.arg]
-    if isinstance(node, (ast.Import, ast.ImportFrom)):
-        return [(alias.asname or alias.name).split(".")[0] for alias in node.names]
-    if isinstance(node, ast.ExceptHandler) and node.name:
-        return [node.name]
-    return []
 
 
 @cache

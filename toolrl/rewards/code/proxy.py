@@ -10,7 +10,7 @@ import queue
 import threading
 from typing import Any
 
-from toolrl.rewards.code.runner import Reply, decode, encode
+from toolrl.rewards.code.runner import Verbatim, decode, encode
 
 _WAIT_SECONDS = 60.0
 
@@ -56,7 +56,7 @@ class Assertions:
             raise RuntimeError(reply["error"])
         return decode(reply["value"])
 
-    def step(self, reply: str | None = None) -> Reply:
+    def step(self, reply: str | None = None) -> Verbatim:
         """Go on until the test calls or ends.
 
         Args:
@@ -64,4 +64,4 @@ class Assertions:
         """
         if reply is not None:
             self.replies.put(json.loads(reply))
-        return Reply(json.dumps(self.requests.get(timeout=_WAIT_SECONDS)))
+        return Verbatim(json.dumps(self.requests.get(timeout=_WAIT_SECONDS)))

@@ -10,54 +10,19 @@ from toolrl.rewards.code.grading import (
     LIMITS,
     TEST_SECONDS,
     TOTAL_SECONDS,
-    Grading,
-    LiveObjectsNeeded,
+    SuiteOutcome,
     TestOutcome,
-    grade,
+    UngradableTest,
+    grade_code,
 )
 from toolrl.rewards.code.hacks import find_hacks
 from toolrl.rewards.code.suite import CodeSuite, StdioTest
 from toolrl.rewards.economy import FLOOR, check_call_cost, with_call_cost
-from toolrl.rewards.fences import fenced_blocks
+from toolrl.rewards.extraction import find_code
 from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
 from toolrl.types import Episode, Score, Task
 
-_OPENING, _CLOSING = "<answer>", "</answer>"
-_PYTHON = ("python", "python3", "py", "py3", "ipython")
 _ATTEMPTS = 2  # of grading, where a sandbox fails
-
-
-def extract_code(text: str | None) -> str | None:
-    """The one program of the final message: a block fenced as Python, or what stands in `<answer>...</answer>`.
-
-    A block without a label is a program only if none is labelled as Python: else it is taken for sample output.
-
-    Returns:
-        None if there is none, or more than one: a list of guesses is not an answer.
-    """
-    text = text or ""
-    blocks = fenced_blocks(text)
-    answers, position = [], 0
-    while (start := text.find(_OPENING, position)) >= 0 and (end := text.find(_CLOSING, start)) >= 0:
-        position = end + len(_CLOSING)
-        if not any(block.start < start < block.end for block in blocks):  # a tag that a program writes
-            answers.append((start, end))
-    if len(answers) > 1:
-        return None
-    content = ""
-    for start, end in answers:
-        content = text[start + len(_OPENING) : end]
-        text = f"{text[:start]}\n{text[end + len(_CLOSING) :]}"
-    outside, inside = _programs(text), _programs(content)
-    if len(answers) + len(outside) != 1 or len(inside) > 1:
-        return None
-    return [*outside, *inside, content.strip("\n")][0]
-
-
-def _programs(text: str) -> list[str]:
-    blocks = fenced_blocks(text)
-    labelled = [block.content for block in blocks if block.label in _PYTHON]
-    return labelled or [block.content for block in blocks if not block.label]
 
 
 def suite_of(task: Task) -> CodeSuite:
@@ -105,10 +70,10 @@ def code_reward(
         if not (seconds > 0 and math.isfinite(seconds)):
             raise ConfigError(f"{name} must be positive and finite, got {seconds!r}")
 
-    def attempt(code: str, suite: CodeSuite) -> Grading:
+    def attempt(code: str, suite: CodeSuite) -> SuiteOutcome:
         for left in reversed(range(_ATTEMPTS)):
             try:
-                return grade(
+                return grade_code(
                     code, suite, sandbox=sandbox, limits=limits, test_seconds=test_seconds, total_seconds=total_seconds
                 )
             except SandboxFault:
@@ -117,13 +82,13 @@ def code_reward(
         raise AssertionError("unreachable")
 
     def reward(task: Task, episode: Episode) -> Score:
-        suite, code = tests(task), extract_code(episode.answer)
+        suite, code = tests(task), find_code(episode.answer)
         if code is None:
             reason = "no final message" if episode.answer is None else "no single block of Python in it"
             return Score(0.0, {**_parts((), ()), "answered": 0.0}, None, reason)
         try:
             grading = attempt(code, suite)
-        except (SandboxFault, LiveObjectsNeeded) as error:
+        except (SandboxFault, UngradableTest) as error:
             return Score(None, {}, code, f"the grader failed: {error}")
         parts = _parts(grading.visible, grading.hidden)
         is_program = all(isinstance(test, StdioTest) for test in suite.hidden)
@@ -150,7 +115,7 @@ def _share(outcomes: Sequence[TestOutcome]) -> float:
     return sum(outcome.passed for outcome in outcomes) / len(outcomes) if outcomes else 0.0
 
 
-def _what_failed(grading: Grading) -> str:
+def _what_failed(grading: SuiteOutcome) -> str:
     failed = [outcome.reason for outcome in (*grading.visible, *grading.hidden) if not outcome.passed]
     count = sum(not outcome.passed for outcome in grading.hidden)
     return f"{count} of {len(grading.hidden)} hidden tests failed, first: {failed[0]}"

@@ -113,7 +113,7 @@ def decode(text: str, loads: Callable[..., Any] = json.loads) -> Any:
     return loads(text, object_hook=_tagged)
 
 
-class Reply:
+class Verbatim:
     """Shows a text as it is when the session asks for the value of the last expression."""
 
     def __init__(self, text: str) -> None:
@@ -207,7 +207,7 @@ class Candidate:
         if most == resource.RLIM_INFINITY or most >= _STACK_BYTES:  # for recursion through C, as of cached functions
             resource.setrlimit(resource.RLIMIT_STACK, (_STACK_BYTES, most))
 
-    def call(self, function: str, arguments: str, begins: bool = True, ends: bool = True) -> Reply:
+    def call(self, function: str, arguments: str, begins: bool = True, ends: bool = True) -> Verbatim:
         """Call a function; see `Program.call`.
 
         Args:
@@ -216,12 +216,12 @@ class Candidate:
             begins: Whether this is the first call of a test.
             ends: Whether it is the last.
         """
-        return Reply(self.program.call(function, arguments))
+        return Verbatim(self.program.call(function, arguments))
 
-    def run(self, text: str) -> Reply:
+    def run(self, text: str) -> Verbatim:
         """Run the program with a text on its standard input; what it prints is the session's to keep."""
         self.write(text)
-        return Reply(self.program.main(self.folder))
+        return Verbatim(self.program.main(self.folder))
 
     def write(self, text: str) -> None:
         """Make a text the input of the next run."""

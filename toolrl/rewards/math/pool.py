@@ -27,7 +27,7 @@ _REQUESTS_PER_WORKER = 2000  # sympy's caches grow
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class MathVerdict:
     """Whether an answer equals the expected one, and why not.
 
     Attributes:
@@ -75,7 +75,7 @@ class MathVerifier:
         self._forget()
         _verifiers.add(self)
 
-    def compare(self, gold: str, parts: list[str]) -> Verdict:
+    def compare(self, gold: str, parts: list[str]) -> MathVerdict:
         """Whether all of `parts` equal `gold`, as math-verify has it.
 
         Raises:
@@ -170,7 +170,7 @@ class _Worker:
         )
         self._ready = False
 
-    def ask(self, gold: str, parts: list[str], seconds: float, wall_seconds: float) -> Verdict:
+    def ask(self, gold: str, parts: list[str], seconds: float, wall_seconds: float) -> MathVerdict:
         """Send a request and wait for the verdict.
 
         Raises:
@@ -197,13 +197,13 @@ class _Worker:
         if reply is None:
             status = self.process.wait()
             if status == -signal.SIGPROF:
-                return Verdict(False, f"took longer than {seconds:g} s to compare")
+                return MathVerdict(False, f"took longer than {seconds:g} s to compare")
             if -status in _CRASHES:
-                return Verdict(False, f"too large to be compared ({signal.Signals(-status).name})")
+                return MathVerdict(False, f"too large to be compared ({signal.Signals(-status).name})")
             raise WorkerLost(f"a worker ended with {status} at a request")
         if reply["id"] != self.asked:
             raise WorkerLost(f"a worker answered request {reply['id']} in place of {self.asked}")
-        return Verdict(bool(reply["equal"]), reply.get("reason", ""))
+        return MathVerdict(bool(reply["equal"]), reply.get("reason", ""))
 
     def kill(self) -> None:
         self.process.kill()

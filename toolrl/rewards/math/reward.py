@@ -12,7 +12,7 @@ from toolrl.rewards.choices import choice_letter
 from toolrl.rewards.economy import check_call_cost, with_call_cost
 from toolrl.rewards.extraction import AnswerForm, check_forms, find_answer
 from toolrl.rewards.math.latex import canonical, without_fonts
-from toolrl.rewards.math.pool import MathVerifier, Verdict
+from toolrl.rewards.math.pool import MathVerdict, MathVerifier
 from toolrl.rewards.math.text import (
     MAX_CHARACTERS,
     clean,
@@ -37,7 +37,7 @@ def shared_verifier() -> MathVerifier:
     return MathVerifier()
 
 
-def verify_math(answer: str, gold: Any, verifier: MathVerifier | None = None) -> Verdict:
+def verify_math(answer: str, gold: Any, verifier: MathVerifier | None = None) -> MathVerdict:
     r"""Whether an answer is mathematically equal to the expected one.
 
     Fractions, decimals, LaTeX variants, percent, thousands separators, sets, intervals, matrices, equations and
@@ -68,7 +68,7 @@ def verify_math(answer: str, gold: Any, verifier: MathVerifier | None = None) ->
         if verdict.equal:
             return verdict
         reason = reason or verdict.reason
-    return Verdict(False, reason)
+    return MathVerdict(False, reason)
 
 
 def math_reward(
@@ -107,30 +107,32 @@ def math_reward(
     return reward
 
 
-def _verify_one(answer: str, gold: str, verifier: MathVerifier | None) -> Verdict:
+def _verify_one(answer: str, gold: str, verifier: MathVerifier | None) -> MathVerdict:
     if len(answer) > max(MAX_CHARACTERS, 2 * len(gold)):  # nothing below has to be quick for a long text
-        return Verdict(False, "not a single formula")
+        return MathVerdict(False, "not a single formula")
     answer, gold = clean(answer), clean(gold)
     if not answer or not gold:
-        return Verdict(False)
+        return MathVerdict(False)
     if any(without_spaces(spell(answer)) == without_spaces(spell(gold)) for spell in (canonical, without_fonts)):
-        return Verdict(True)
+        return MathVerdict(True)
     if (words := as_words(gold)) is not None:
         is_letter = len(words) == 1 and choice_letter(answer, ascii_uppercase[:10]) == words.upper()
-        return Verdict(is_letter or as_words(answer, beside_words=True) == words)
+        return MathVerdict(is_letter or as_words(answer, beside_words=True) == words)
     given, wanted = beside(answer), beside(gold)
     factor = agree(given, wanted)
     if factor is None:
-        return Verdict(False, "another unit")
+        return MathVerdict(False, "another unit")
     if (literal := compare_literally(given.formula, wanted.formula)) is not None:
-        return Verdict(literal)
+        return MathVerdict(literal)
     compare = functools.partial(_compare, verifier=verifier or shared_verifier())
     if SHARE in (given.measures, wanted.measures) and given.measures != wanted.measures:
         return _compare_percentage(given, wanted, compare)
     return compare(given.formula, wanted.formula, factor)
 
 
-def _compare_percentage(given: Beside, wanted: Beside, compare: Callable[[str, str, Fraction], Verdict]) -> Verdict:
+def _compare_percentage(
+    given: Beside, wanted: Beside, compare: Callable[[str, str, Fraction], MathVerdict]
+) -> MathVerdict:
     """`28 %` is 0.28; it is 28, too, where that can be meant: 1 % is not 1."""
     verdict = compare(given.formula, wanted.formula, Fraction(1, 100) if given.measures == SHARE else Fraction(100))
     if verdict.equal or (given.measures == SHARE and not is_above_one(wanted.formula)):
@@ -138,14 +140,14 @@ def _compare_percentage(given: Beside, wanted: Beside, compare: Callable[[str, s
     return compare(given.formula, wanted.formula, Fraction(1))
 
 
-def _compare(answer: str, gold: str, factor: Fraction, verifier: MathVerifier) -> Verdict:
-    verdict = Verdict(False)
+def _compare(answer: str, gold: str, factor: Fraction, verifier: MathVerifier) -> MathVerdict:
+    verdict = MathVerdict(False)
     for one in readings(gold):
         wanted = without_steps(prepare(one) or canonical(one))  # whatever the task's author wrote is one answer
         for formula in map(prepare, readings(answer)):
             parts = None if formula is None else parts_to_verify(formula, wanted)
             if formula is None or parts is None:
-                return Verdict(False, "not a single formula")
+                return MathVerdict(False, "not a single formula")
             if is_set_for_tuple(formula, wanted) or formula.count(r"\ne") > wanted.count(r"\ne"):
                 continue
             if factor != 1:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from toolrl import ConfigError, Episode, Score, Task, ToolCall, ToolResult
-from toolrl.rewards import Term, answer_reward, rubric
+from toolrl.rewards import Term, answer_reward, shaped_reward
 
 TASK = Task("t", "2+2?", "4")
 RIGHT, WRONG = Episode("<answer>4</answer>"), Episode("<answer>5</answer>")
@@ -28,7 +28,7 @@ def value(score: Score) -> float:
 
 
 def test_parts_are_weighed_and_named() -> None:
-    reward = rubric(answer_reward(), {"short": (0.5, giving(1.0)), "cited": (0.5, giving(Score(0.5)))})
+    reward = shaped_reward(answer_reward(), {"short": (0.5, giving(1.0)), "cited": (0.5, giving(Score(0.5)))})
     score = reward(TASK, RIGHT)
     assert score.value == pytest.approx((1 + 0.5 + 0.25) / 2)
     assert score.parts == {"correct": 1.0, "answered": 1.0, "short": 1.0, "cited": 0.5}
@@ -37,7 +37,7 @@ def test_parts_are_weighed_and_named() -> None:
 
 @given(weight=weights, term=numbers)
 def test_a_wrong_answer_is_paid_nothing_for_its_shape(weight: float, term: float) -> None:
-    score = rubric(answer_reward(), {"short": (weight, giving(term))})(TASK, WRONG)
+    score = shaped_reward(answer_reward(), {"short": (weight, giving(term))})(TASK, WRONG)
     assert (score.value, score.success, score.parts["short"]) == (0.0, False, term)
 
 
@@ -55,7 +55,7 @@ def test_shaping_never_reorders_right_and_wrong(
 
     def reward_of(verdict: Score, which: int) -> float:
         shaping = {str(i): (weight, giving(terms[i][which])) for i, weight in enumerate(weights)}
-        return value(rubric(lambda task, episode: verdict, shaping)(TASK, RIGHT))
+        return value(shaped_reward(lambda task, episode: verdict, shaping)(TASK, RIGHT))
 
     above = reward_of(Score(right, {"correct": 1.0}), 0)
     below = reward_of(Score(wrong, {"correct": 0.0}), 1)
@@ -66,31 +66,33 @@ def test_shaping_never_reorders_right_and_wrong(
 @given(better=numbers, worse=numbers, weight=weights)
 def test_a_better_term_never_pays_less(better: float, worse: float, weight: float) -> None:
     better, worse = max(better, worse), min(better, worse)
-    rewards = [rubric(answer_reward(), {"short": (weight, giving(term))})(TASK, RIGHT) for term in (better, worse)]
+    rewards = [
+        shaped_reward(answer_reward(), {"short": (weight, giving(term))})(TASK, RIGHT) for term in (better, worse)
+    ]
     assert value(rewards[0]) >= value(rewards[1])
 
 
 def test_a_part_that_cannot_tell_leaves_the_episode_unscored_right_or_wrong() -> None:
     for missing in (None, Score(None)):
-        reward = rubric(answer_reward(), {"judge": (1.0, giving(missing)), "short": (1.0, giving(1.0))})
+        reward = shaped_reward(answer_reward(), {"judge": (1.0, giving(missing)), "short": (1.0, giving(1.0))})
         for episode in (RIGHT, WRONG):
             score = reward(TASK, episode)
             assert (score.value, score.success, score.reason) == (None, None, "no value for judge")
             assert score.parts["short"] == 1.0
-    unscored = rubric(giving(Score(None, reason="sandbox died")), {"short": (1.0, giving(1.0))})(TASK, RIGHT)  # type: ignore[arg-type]
+    unscored = shaped_reward(giving(Score(None, reason="sandbox died")), {"short": (1.0, giving(1.0))})(TASK, RIGHT)  # type: ignore[arg-type]
     assert (unscored.value, unscored.reason) == (None, "sandbox died")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -0.1, 1.1, "1", [1.0]])
 def test_what_is_no_number_from_zero_to_one_is_refused(bad: Any) -> None:
-    reward = rubric(answer_reward(), {"short": (1.0, giving(bad))})
+    reward = shaped_reward(answer_reward(), {"short": (1.0, giving(bad))})
     for episode in (RIGHT, WRONG):
         with pytest.raises(ConfigError, match="the term 'short' returned"):
             reward(TASK, episode)
 
 
 def test_the_cost_of_calls_still_counts() -> None:
-    reward = rubric(answer_reward(call_cost=0.1), {"short": (1.0, giving(0.5))})
+    reward = shaped_reward(answer_reward(call_cost=0.1), {"short": (1.0, giving(0.5))})
     rewards = []
     for calls in range(7):
         results = tuple(ToolResult(ToolCall("python"), "") for _ in range(calls))
@@ -115,9 +117,9 @@ async def a_coroutine(task: Task, episode: Episode) -> float:
 )
 def test_terms_that_make_no_sense_are_refused_when_the_reward_is_made(terms: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        rubric(answer_reward(), terms)
+        shaped_reward(answer_reward(), terms)
 
 
 def test_a_verdict_that_is_no_score_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"must return a Score, got 1\.0"):
-        rubric(giving(1.0), {})(TASK, RIGHT)  # type: ignore[arg-type]
+        shaped_reward(giving(1.0), {})(TASK, RIGHT)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ Term = Callable[[Task, Episode], Score | float | None]
 _RESERVED = ("correct", "answered", "economy")
 
 
-def rubric(
+def shaped_reward(
     correct: Callable[[Task, Episode], Score], terms: Mapping[str, tuple[float, Term]]
 ) -> Callable[[Task, Episode], Score]:
     """Make a reward of a verdict and shaping terms: `correct * (1 + sum(weight * term)) / (1 + sum(weight))`.
@@ -48,7 +48,7 @@ def rubric(
     def reward(task: Task, episode: Episode) -> Score:
         verdict = correct(task, episode)
         if not isinstance(verdict, Score):
-            raise ConfigError(f"the first argument of rubric() must return a Score, got {verdict!r}")
+            raise ConfigError(f"the first argument of shaped_reward() must return a Score, got {verdict!r}")
         values = {name: _number(name, term(task, episode)) for name, (_, term) in terms.items()}
         missing = [name for name, value in values.items() if value is None]
         known = {name: value for name, value in values.items() if value is not None}
