@@ -110,7 +110,7 @@ async def a_coroutine(task: Task, episode: Episode) -> float:
         ({"short": (0, giving(1))}, "the weight of 'short' must be positive and finite, got 0"),
         ({"short": (-1, giving(1))}, "must be positive"),
         ({"short": (math.nan, giving(1))}, "must be positive"),
-        ({"correct": (1, giving(1))}, "a part cannot be called 'correct'"),
+        ({"correct": (1, giving(1))}, "a term cannot be called 'correct'"),
         ({"short": (1, a_coroutine)}, "the term 'short' must be a plain function"),
         ({"short": (1, 0.5)}, "the term 'short' must be a plain function"),
     ],

@@ -111,7 +111,7 @@ def test_ignored_columns_may_differ_and_no_others() -> None:
     [
         ("DROP TABLE items", "table items is missing"),
         ("CREATE TABLE more (x)", "table more should not be there"),
-        ("ALTER TABLE items ADD COLUMN x", "table items has the columns id, name, amount, x; wanted are id, name"),
+        ("ALTER TABLE items ADD COLUMN x", "table items has the columns id, name, amount, x, not id, name"),
         ("ALTER TABLE items RENAME TO things", "table items is missing"),
         ("CREATE VIEW v AS SELECT 1", "view v is not as it was"),
         ("CREATE TRIGGER g AFTER INSERT ON items BEGIN DELETE FROM items; END", "trigger g is not as it was"),

@@ -1,4 +1,4 @@
-"""Verifiable rewards: small typed functions from `(task, episode)` to a `Score`."""
+"""Verifiable rewards: small typed functions that take `(task, episode)` and return a `Score`."""
 
 from toolrl.rewards.answers import answer_reward, exact_match, normalise, numbers_equal
 from toolrl.rewards.choices import choice_letter

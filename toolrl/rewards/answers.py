@@ -16,29 +16,29 @@ _number = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)
 
 
 def normalise(text: str) -> str:
-    """Lower case, inner white space collapsed, surrounding quotes, backticks and a final period dropped.
+    """Lower the case, collapse white space, and strip surrounding quotes, backticks and a final period.
 
-    A text of nothing else is left as it is.
+    A text that consists of nothing else is kept as it is.
     """
     text = " ".join(text.split())
     bare = text.rstrip(".").strip("`'\"").strip()
-    return (bare or text).casefold()  # "..." is an answer too, and not an empty one
+    return (bare or text).casefold()  # "..." is an answer, not an empty one
 
 
 def exact_match(answer: str, expected: Any) -> bool:
-    """Whether the texts are equal after `normalise`."""
+    """Whether two texts are equal after `normalise`."""
     return normalise(answer) == normalise(str(expected))
 
 
 def numbers_equal(answer: str, expected: Any, tolerance: float = 1e-6) -> bool:
-    """Whether `answer` is one plain number equal to `expected`, exactly if that is a whole number.
+    """Whether `answer` is a plain number equal to `expected`.
 
-    Thousands separators are allowed. Anything around the number is not.
+    Thousands separators are allowed; other text around the number is not. Whole numbers are compared exactly.
 
     Args:
         answer: The answer as text.
-        expected: A number, or its text.
-        tolerance: Relative, and only where `expected` is not a whole number.
+        expected: A number, or a number as text.
+        tolerance: Relative; used only if `expected` is not a whole number.
     """
     expected_text = str(expected).strip()
     answer = answer.strip()
@@ -47,7 +47,7 @@ def numbers_equal(answer: str, expected: Any, tolerance: float = 1e-6) -> bool:
     answer, expected_text = answer.replace(",", ""), expected_text.replace(",", "")
     try:
         given, wanted = Decimal(answer), Decimal(expected_text)
-    except InvalidOperation:  # an exponent of many digits
+    except InvalidOperation:  # an exponent with many digits
         return False
     if wanted == wanted.to_integral_value():
         return given == wanted
@@ -60,12 +60,12 @@ def answer_reward(
     call_cost: float = 0.0,
     find: Callable[[str | None], str | None] = tagged_answer,
 ) -> Callable[[Task, Episode], Score]:
-    """Make a reward: 1 for a right answer, less a cost per tool call; 0 for anything else.
+    """Make a reward: 1 for the right answer, minus a cost per tool call; 0 for anything else.
 
     Args:
         equal: Compares the extracted answer with `task.answer`.
-        call_cost: Taken off a right answer for each tool call; see `with_call_cost`.
-        find: Finds the one answer in the final message; by default what stands in `<answer>`. For other forms
+        call_cost: Deducted from a right answer for each tool call; see `with_call_cost`.
+        find: Finds the one answer in the final message, by default the content of `<answer>`. For other forms, pass
             `functools.partial(find_answer, forms=["boxed"])`.
 
     Raises:

@@ -1,7 +1,7 @@
 r"""The letter of a choice in an answer: `B`, `**Answer:** B`, `\boxed{\text{B}}`, `(b) Paris`.
 
-Which forms there are was read from simple-evals (`common.py`: "Answer" in many languages) and Inspect
-(`solver/_multiple_choice.py`). Those take the last letter or the first; here two are none.
+The forms are those of simple-evals (`common.py`: "Answer" in many languages) and Inspect
+(`solver/_multiple_choice.py`). Given two letters, those take the first or the last; here, that is no answer.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ _AND = (
     rf"(?:{_TAKEN_BACK}|\s*(?:,|;|/|&|\+|\|)?\s*(?:\b(?:and|or|und|oder|et|ou|y|o)\b|或|和)?\s*"
     r"(?:(?:also|maybe|perhaps|possibly)\s+)?)"
 )
-# After the article or the pronoun comes a word; after a letter at most one of these, or a sign.
+# A word follows the article or the pronoun; a letter is followed by at most one of these, or by punctuation.
 _JOINING = "because|since|as|for|due|which|that|given|by|if|so|with|therefore|but|and|or|und|oder|et|ou"
 
 
 def choice_letter(text: str, letters: str = "ABCDE") -> str | None:
-    """The letter of a choice: a text such as "B", "(b).", "B) Paris", or one that says "the answer is B".
+    """The letter that an answer chooses, in texts such as "B", "(b).", "B) Paris" or "the answer is B".
 
-    What is said to be the answer counts before options that are only named, and these before letters at the start of
-    lines, which may be the choices repeated. A letter that is a word (the article, the pronoun) counts only where no
-    word follows it.
+    An explicit "the answer is" takes precedence over options that are only mentioned, and these over letters at the
+    start of lines, which may repeat the choices. A letter that is also a word ("A", "I") counts only if no word
+    follows it.
 
     Args:
         text: An answer, or a message.
         letters: The choices.
 
     Returns:
-        The letter in upper case; None if there is none, or more than one.
+        The letter in upper case; None if the text chooses no letter, or more than one.
     """
     text = _markup.sub("", _box.sub(" answer: ", text.translate(_PLAIN))).strip()
     patterns = _patterns(letters.upper())
@@ -100,7 +100,7 @@ def _patterns(letters: str) -> _Patterns:
     alone = r"(?!['.-]?\w|\+\+|#|\s*[\^=]|/\w{2})"
     capital = rf"(?:[\[(]\s?([{upper}])\s?[\])]|([{upper}]){alone})"
     no_word = rf"{alone}(?![ \t]+(?!(?i:{_JOINING})\b)\w)"
-    # A capital letter other than A and I is no word, whatever follows it, nor is one in brackets or quotes.
+    # Capital letters other than A and I are not words, whatever follows; neither are letters in brackets or quotes.
     one = rf"(?:[\[(]\s?([{either}])\s?[\])]|[\"']([{either}])[\"']|((?![AI])[{upper}]){alone}|([{either}]){no_word})"
     noun = rf"(?i:(?:{_ANSWER}|option|choice)(?:\s*\(letter\))?)"
     right = rf"\s+(?i:is|was|must be)\s+(?i:(?:the|my|most)\s+)*(?i:{_RIGHT}|answer)\b"

@@ -1,4 +1,4 @@
-"""Tool economy: what a call costs, once the answer is right."""
+"""Tool economy: the cost of tool calls, charged only to right answers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from toolrl.errors import ConfigError
 from toolrl.types import Episode, Score
 
 FLOOR = 0.5
-"""The least share of its value that a right answer keeps, however many calls it took."""
+"""The share of its value that a right answer always keeps, regardless of the number of calls."""
 
 
 def with_call_cost(score: Score, episode: Episode, cost: float, floor: float = FLOOR) -> Score:
-    """Take `cost` per tool call off a right answer, down to `floor` times its value.
+    """Deduct `cost` per tool call from a right answer, down to `floor` times its value.
 
-    A wrong answer (value 0 or less) is left alone, so the cost never makes calling look worse than
-    failing, and never reorders right and wrong. A flat cost would teach not to call at all.
+    A wrong answer (value 0 or less) costs nothing, so calling never looks worse than failing, and right answers stay
+    above wrong ones. A flat cost would teach the model not to call at all.
 
     Args:
-        score: The verdict without the cost.
-        episode: Its tool calls are counted, failed ones included.
-        cost: Per call, as a share of the value, at least 0.
-        floor: The least share that is left, above 0.
+        score: The score before the cost.
+        episode: All its tool calls count, failed ones included.
+        cost: Cost of one call, as a share of the value, at least 0.
+        floor: The smallest share that remains, above 0.
 
     Raises:
         ConfigError: `cost` is negative or infinite, or `floor` is not within (0, 1].
@@ -36,19 +36,19 @@ def with_call_cost(score: Score, episode: Episode, cost: float, floor: float = F
 
 
 def check_call_cost(cost: float) -> None:
-    """Refuse a cost when a reward is made, not at the first right answer.
+    """Reject an invalid cost when the reward is made, not at the first right answer.
 
     Raises:
-        ConfigError: It is negative or infinite.
+        ConfigError: `cost` is negative or infinite.
     """
     with_call_cost(Score(0.0), Episode(None), cost)
 
 
 def partial_value(share: float, cost: float) -> float:
-    """What a part of an answer earns: its share, but with a cost per call less than any whole answer.
+    """The value of a partly right answer: its share, kept below every right answer if calls have a cost.
 
     Args:
-        share: Of what is right, within [0, 1].
-        cost: Per call, of whole answers; parts pay none, so that going on is never worse than giving up.
+        share: The share that is right, within [0, 1].
+        cost: Cost per call of right answers. Partly right ones pay none: going on is never worse than giving up.
     """
     return share * FLOOR if cost > 0 else share

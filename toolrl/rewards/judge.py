@@ -36,25 +36,25 @@ _REMINDER = (
 _trailing_comma = re.compile(r",(?=\s*[}\]])")
 _escape = re.compile(r"\\(?:([\"\\/bfnrt]|u[0-9a-fA-F]{4})|)")
 _MAX_RESPONSE_BYTES = 100_000
-_MAX_REPLY_CHARACTERS = 4000  # that are shown to the judge again
-# What cannot be read is no sign that the server is down: hence many failures on end.
+_MAX_REPLY_CHARACTERS = 4000  # of a reply that is shown to the judge again
+# An unreadable reply does not mean that the server is down: hence the many consecutive failures.
 _RETRY_POLICY = RetryPolicy(requests_per_second=None, max_concurrent=16, deadline_seconds=120.0, failures_to_open=64)
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeSettings:
-    """Where the judge is, and how it is asked.
+    """Address of the judge, and how requests are sent.
 
     Attributes:
-        base_url: The address of an OpenAI-compatible server, up to and with `/v1`.
-        model: The model's name there.
-        api_key: Sent as a bearer token; by default the variable TOOLRL_JUDGE_API_KEY. Kept out of the repr.
-        max_tokens: At most so many tokens of reply.
-        timeout_seconds: For one request.
-        retry_policy: How many requests at a time, how many for one verdict, and when.
-        max_answer_characters: A longer answer gets 0 and is not sent.
-        cache: A SQLite file that keeps verdicts; in memory only by default.
-        prices: What verdicts cost, for `judge_dollars` in a trajectory's usage.
+        base_url: The address of an OpenAI-compatible server, including `/v1`.
+        model: The model's name on that server.
+        api_key: Sent as a bearer token; defaults to the variable TOOLRL_JUDGE_API_KEY. Not shown in the repr.
+        max_tokens: The maximum length of a reply.
+        timeout_seconds: Timeout of one request.
+        retry_policy: Concurrency, and when a request is retried.
+        max_answer_characters: A longer answer scores 0 and is not sent.
+        cache: A SQLite file for verdicts; by default they are kept in memory.
+        prices: Prices of the judge's tokens, for `judge_dollars` in a trajectory's usage.
     """
 
     base_url: str
@@ -68,10 +68,10 @@ class JudgeSettings:
     prices: Prices | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense.
+        """Check the settings.
 
         Raises:
-            ConfigError: A number is out of its range.
+            ConfigError: A number is not positive.
         """
         for name in ("max_tokens", "timeout_seconds", "max_answer_characters"):
             if not 0 < getattr(self, name) < math.inf:
@@ -79,27 +79,28 @@ class JudgeSettings:
 
 
 class JudgeFault(InfrastructureError):
-    """The judge is down, or gave no usable verdict; the episode stays unscored."""
+    """The judge is down, or gave no usable verdict; the episode is left unscored."""
 
 
 class Judge:
-    """A reward, or a term of a rubric: the score within [0, 1] that a model gives to the final answer.
+    """A reward, or a term of `shaped_reward`: the score within [0, 1] that a model gives to the final answer.
 
-    It can be used from any thread. The temperature is 0 and verdicts are kept, so that an answer has one score. The
-    question, `task.answer` as the reference, and the answer are sent as one JSON object, whose strings cannot be left.
+    Thread-safe. The temperature is 0 and verdicts are cached, so that an answer has one score. The question,
+    `task.answer` as the reference, and the answer are sent as one JSON object, so that no answer can break out of its
+    string.
     """
 
     def __init__(self, settings: JudgeSettings, rubric: str, *, passes_from: float = 0.5):
-        """Make a judge; nothing is sent yet.
+        """Create a judge; nothing is sent yet.
 
         Args:
-            settings: Where it is.
-            rubric: What makes an answer good, in words for the judge.
-            passes_from: The least score that counts as success.
+            settings: Address and limits.
+            rubric: What makes an answer good, as instructions for the judge.
+            passes_from: The lowest score that counts as success.
 
         Raises:
-            ConfigError: The rubric is empty, `passes_from` is not within (0, 1], the judge's address is none, or the
-                cache cannot be opened.
+            ConfigError: The rubric is empty, `passes_from` is not within (0, 1], the address is invalid, or the cache
+                cannot be opened.
         """
         if not rubric.strip():
             raise ConfigError("the judge's rubric is empty; say what makes an answer good")
@@ -125,7 +126,7 @@ class Judge:
 
         Raises:
             JudgeFault: The judge failed.
-            ConfigError: The server refuses the key, or does not know the model.
+            ConfigError: The server rejects the key, or does not know the model.
         """
         answer = episode.answer
         if answer is None or not answer.strip():
@@ -146,7 +147,7 @@ class Judge:
         graded = {"question": task.prompt, "answer": answer}
         if task.answer is not None:
             graded["reference"] = task.answer
-        # Escaped, so that a server's chat template sees no control token such as <|im_end|> in it.
+        # Escaped, so that the server's chat template finds no control token such as <|im_end|> in it.
         quoted = json.dumps(graded, ensure_ascii=False, sort_keys=True).replace("<", "\\u003c")
         return {
             "messages": [
@@ -166,13 +167,13 @@ class Judge:
             if known is None:
                 known = json.dumps(self._ask(request))
                 self._verdicts.put(address, key, known)
-        except (PolicyFault, RetrieverFault) as error:  # the second from the cache
+        except (PolicyFault, RetrieverFault) as error:  # the latter from the cache
             raise JudgeFault(f"the judge failed: {error}") from error
         score, reason = json.loads(known)
         return score, reason
 
     def _ask(self, request: dict[str, Any]) -> tuple[float, str]:
-        """Ask, and once more with a reminder if there was no verdict: the same question would get the same reply."""
+        """Ask, and if there is no verdict once more with a reminder: the same request would get the same reply."""
         quoted = json.loads(request["messages"][-1]["content"])["answer"]
         try:
             return self._client.ask("a verdict", request, lambda answer: _read(answer, quoted)).value
@@ -183,11 +184,11 @@ class Judge:
         try:
             return self._client.ask("a verdict", again, lambda answer: _read(answer, quoted)).value
         except _NoVerdict as failure:
-            raise JudgeFault(f"the judge gave no verdict, though asked twice: {failure}") from None
+            raise JudgeFault(f"the judge gave no verdict, even when asked twice: {failure}") from None
 
 
 class _NoVerdict(Exception):
-    """A reply without a single score within [0, 1]; what it was."""
+    """A reply does not hold exactly one score within [0, 1]."""
 
     def __init__(self, reason: str, reply: str) -> None:
         super().__init__(reason)
@@ -195,16 +196,16 @@ class _NoVerdict(Exception):
 
 
 def _read(answer: Mapping[str, Any], quoted: str) -> tuple[float, str]:
-    """The score and the reason in an answer: those of the only verdict in it, whatever stands around that.
+    """Read the score and the reason of the only verdict in a response; text around it is ignored.
 
     Args:
-        answer: Of the server.
-        quoted: What is graded. A verdict that stands in it, and beside other words, is a quotation.
+        answer: The server's response.
+        quoted: The graded answer. A verdict that occurs in it, and next to other words, is a quotation.
 
     Raises:
-        TryAgain: There is no message in it.
-        _NoVerdict: There is no verdict in the message, or more than one.
-        JudgeFault: It was cut before its verdict.
+        TryAgain: The response has no message.
+        _NoVerdict: The message has no verdict, or more than one.
+        JudgeFault: The message was cut before its verdict.
     """
     try:
         choice = answer["choices"][0]
@@ -216,26 +217,26 @@ def _read(answer: Mapping[str, Any], quoted: str) -> tuple[float, str]:
     if len({repr(verdict.values["score"]) for verdict in verdicts}) != 1:
         if not verdicts and choice.get("finish_reason") == "length":
             raise JudgeFault(f"the judge's reply was cut before its verdict; raise JudgeSettings.max_tokens ({short})")
-        what = "verdicts that differ" if verdicts else "no verdict"
+        what = "different verdicts" if verdicts else "no verdict"
         raise _NoVerdict(f"{what} in the reply: {short}", content[:_MAX_REPLY_CHARACTERS])
     text, values = verdicts[0]
     if "".join(text.split()) in "".join(quoted.split()) and content.strip() != text:
-        raise _NoVerdict(f"the only score is a quotation from the answer: {short}", content[:_MAX_REPLY_CHARACTERS])
+        raise _NoVerdict(f"the only score is quoted from the answer: {short}", content[:_MAX_REPLY_CHARACTERS])
     score = values["score"]
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-        raise _NoVerdict(f"the score is no number within [0, 1]: {score!r}", content[:_MAX_REPLY_CHARACTERS])
+        raise _NoVerdict(f"the score is not a number within [0, 1]: {score!r}", content[:_MAX_REPLY_CHARACTERS])
     return float(score), str(values.get("reason", ""))[:500]
 
 
 class _Object(NamedTuple):
-    """A JSON object in a text: how it stands there, and its values by their names in lower case."""
+    """A JSON object in a text: as written, and its values by lower-case name."""
 
     text: str
     values: dict[str, Any]
 
 
 def _objects(text: str) -> list[_Object]:
-    """The outermost JSON objects in a text; commas too many are forgiven, and LaTeX that is not escaped."""
+    """The outermost JSON objects in a text. Trailing commas and unescaped LaTeX are tolerated."""
     found: list[_Object] = []
     decoder = json.JSONDecoder(object_pairs_hook=_lowered, strict=False)
     start = text.find("{")
@@ -257,5 +258,5 @@ def _objects(text: str) -> list[_Object]:
 def _lowered(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = {name.strip().lower(): value for name, value in pairs}
     if len(values) < len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name appears twice")
     return values

@@ -1,4 +1,4 @@
-"""Answers to open questions: exact match and token F1 as SQuAD and HotpotQA count them.
+"""Answers to open questions: exact match and token F1, as in SQuAD and HotpotQA.
 
 Source: `evaluate-v1.1.py` of SQuAD, section 4.3 of the paper (arXiv:1606.05250), and
 https://github.com/hotpotqa/hotpot/blob/4c0fa5ea6541391ab86170c2f9c57eb87776ad16/hotpot_evaluate_v1.py for yes and no.
@@ -26,11 +26,11 @@ _CLOSED = ("yes", "no", "noanswer")
 
 
 def squad_normalise(text: str) -> str:
-    """Lower case, ASCII punctuation and English articles dropped, white space collapsed: as SQuAD's script does it.
+    """Lower the case, drop ASCII punctuation and English articles, collapse white space: as in SQuAD's script.
 
-    `C++` is therefore `c`, and `$5` is `5`; for answers whose signs count, compare with `exact_match`. Two things are
-    otherwise: accents are the same composed and decomposed, and nothing becomes empty. Of a text that consists of
-    articles or of punctuation these stay, so that `A.` is `a`, is not `The`, and is not no answer.
+    `C++` becomes `c`, and `$5` becomes `5`; where punctuation matters, compare with `exact_match`. Two things differ
+    from the script: composed and decomposed accents are equal, and no text becomes empty. A text that consists of
+    articles or punctuation keeps them: `A.` becomes `a`, which is neither `The` nor an empty answer.
     """
     words = unicodedata.normalize("NFC", text).lower()
     bare = words.translate(_punctuation)
@@ -41,32 +41,32 @@ def squad_normalise(text: str) -> str:
 
 
 def squad_exact_match(answer: str, golds: str | Iterable[str]) -> bool:
-    """Whether an answer equals one of the right ones after `squad_normalise`."""
+    """Whether an answer equals one of the right answers after `squad_normalise`."""
     given = squad_normalise(answer)
     return given != "" and any(given == squad_normalise(gold) for gold in _texts(golds))
 
 
 def token_f1(answer: str, golds: str | Iterable[str]) -> float:
-    """The harmonic mean of precision and recall over words, with the right answer that it is highest for.
+    """The harmonic mean of precision and recall over words, for the right answer that matches best.
 
-    Yes and no share nothing with a longer answer.
+    As in HotpotQA, "yes" and "no" have no overlap with a longer answer.
     """
     return max((_f1(squad_normalise(answer), squad_normalise(gold)) for gold in _texts(golds)), default=0.0)
 
 
 def qa_reward(metric: Metric = "em", *, call_cost: float = 0.0) -> Callable[[Task, Episode], Score]:
-    """Make a reward for open questions: the metric of the `<answer>`, and a cost per call of an exact one.
+    """Make a reward for open questions: a metric of the `<answer>`, minus a cost per call for an exact one.
 
-    An answer that is right only in part pays no cost per call, so that searching on is never worse than giving up.
+    A partly right answer pays no cost per call, so that searching on is never worse than giving up.
     With a cost, it earns `F1 * 0.5` instead: less than any exact answer, however many calls that took.
     `parts["correct"]` is the exact match with both metrics.
 
     Args:
-        metric: "em" gives 1 for an exact match and 0 otherwise, "f1" the F1 of the words.
-        call_cost: Taken off an exact answer for each tool call; see `with_call_cost`.
+        metric: "em" is 1 for an exact match and 0 otherwise, "f1" the F1 score over words.
+        call_cost: Deducted from an exact answer for each tool call; see `with_call_cost`.
 
     Raises:
-        ConfigError: `metric` is unknown, or `call_cost` negative.
+        ConfigError: `metric` is unknown, or `call_cost` is negative.
     """
     if metric not in ("em", "f1"):
         raise ConfigError(f"metric must be 'em' or 'f1', got {metric!r}")

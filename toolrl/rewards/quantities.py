@@ -1,4 +1,4 @@
-"""Numbers with a unit: `5 cm` is `0.05 m`, and neither is `5 m`."""
+"""Numbers with units: `5 cm` equals `0.05 m`, but not `5 m`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from toolrl.errors import ConfigError
 
-# Factor to the first unit of the dimension. Temperatures are not converted between scales: that needs an offset, and
-# a difference of temperatures has another one than a temperature.
+# The factor to the first unit of the dimension. Temperatures are not converted between scales: that takes an offset,
+# which differs between a temperature and a difference of temperatures.
 UNITS: dict[str, dict[str, float]] = {
     "length": {
         "m": 1.0, "km": 1e3, "dm": 0.1, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9,
@@ -61,7 +61,7 @@ class Quantity:
 
     Attributes:
         value: The number as written.
-        unit: A name of `UNITS`; empty for a bare number.
+        unit: A name in `UNITS`; empty for a bare number.
     """
 
     value: float
@@ -69,18 +69,18 @@ class Quantity:
 
     @property
     def dimension(self) -> str:
-        """What the unit measures; empty for a bare number."""
+        """The dimension of the unit; empty for a bare number."""
         return _DIMENSION.get(self.unit, "")
 
     @property
     def in_base_unit(self) -> float:
-        """The number in the first unit of its dimension."""
+        """The value in the first unit of its dimension."""
         return self.value * UNITS[self.dimension][self.unit] if self.unit else self.value
 
 
 def parse_quantity(text: str) -> Quantity | None:
-    r"""Read a number and its unit, in plain text or LaTeX (`5\text{ cm}`); None if it is anything else."""
-    text = " ".join(text.split())  # no pattern below meets a long run of white space
+    r"""Read a number and its unit, in plain text or LaTeX (`5\text{ cm}`); None for any other text."""
+    text = " ".join(text.split())  # keeps the patterns below linear
     for pattern, plain in _latex:
         text = pattern.sub(plain, text)
     match = _quantity.fullmatch(text.strip())
@@ -92,13 +92,13 @@ def parse_quantity(text: str) -> Quantity | None:
 
 
 def quantities_equal(answer: str, expected: Any, tolerance: float = 1e-6, *, unit_needed: bool = False) -> bool:
-    """Whether a number with a unit equals the expected one, in whichever unit of the same kind it is written.
+    """Whether a number with a unit equals the expected one, in any unit of the same dimension.
 
     Args:
-        answer: The answer as text. A bare number is read in the unit expected, unless `unit_needed`.
-        expected: A number, or its text, with or without a unit. If it has none, an answer with one is wrong.
+        answer: The answer as text. A bare number is taken to be in the expected unit, unless `unit_needed`.
+        expected: A number, or its text, with or without a unit. Without one, an answer that has a unit is wrong.
         tolerance: Relative.
-        unit_needed: Whether an answer without the unit is wrong.
+        unit_needed: Whether an answer without a unit is wrong.
     """
     given, wanted = parse_quantity(answer), parse_quantity(str(expected))
     if given is None or wanted is None:
@@ -111,10 +111,10 @@ def quantities_equal(answer: str, expected: Any, tolerance: float = 1e-6, *, uni
 
 
 def unit_of(text: str) -> tuple[str, Fraction] | None:
-    """What a unit measures, and its factor to the base units: powers and quotients too, as in `m/s^2`, `square cm`.
+    """The dimension of a unit, and its factor to base units; also for compounds such as `m/s^2` or `square cm`.
 
     Returns:
-        None if it is no unit that we know.
+        None if the unit is unknown.
     """
     text = re.sub(r"\\[,;! ]|~", " ", text.strip())
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree|\\circ", "°", text).replace("²", "^2").replace("³", "^3")
@@ -138,7 +138,7 @@ def unit_of(text: str) -> tuple[str, Fraction] | None:
 
 
 def within(tolerance: float, *, unit_needed: bool = False) -> Callable[[str, Any], bool]:
-    """`quantities_equal` with a tolerance of its own, for `answer_reward`.
+    """Make a `quantities_equal` with this tolerance, for `answer_reward`.
 
     Raises:
         ConfigError: `tolerance` is not within [0, 1).
@@ -149,7 +149,7 @@ def within(tolerance: float, *, unit_needed: bool = False) -> Callable[[str, Any
 
 
 def any_of(equal: Callable[[str, Any], bool]) -> Callable[[str, Any], bool]:
-    """Make a comparison take a list of right answers: equal to one of them is enough."""
+    """Make a comparison accept a list of right answers, of which one must match."""
 
     def equal_to_one(answer: str, expected: Any) -> bool:
         is_list = isinstance(expected, Iterable) and not isinstance(expected, str)
@@ -159,7 +159,7 @@ def any_of(equal: Callable[[str, Any], bool]) -> Callable[[str, Any], bool]:
 
 
 def _unit(text: str) -> str | None:
-    """The unit as `UNITS` names it; empty if there is none, None if it is unknown."""
+    """The name of a unit in `UNITS`; empty for an empty text, None if the unit is unknown."""
     if text in ("", *_DIMENSION):
         return text
     text = text.replace("° ", "°").rstrip(".")

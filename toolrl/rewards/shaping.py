@@ -1,4 +1,4 @@
-"""Rewards made of weighted, named parts, in which being right comes first."""
+"""Rewards with weighted shaping terms, which pay only for right answers."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ _RESERVED = ("correct", "answered", "economy")
 def shaped_reward(
     correct: Callable[[Task, Episode], Score], terms: Mapping[str, tuple[float, Term]]
 ) -> Callable[[Task, Episode], Score]:
-    """Make a reward of a verdict and shaping terms: `correct * (1 + sum(weight * term)) / (1 + sum(weight))`.
+    """Add shaping terms to a reward: `correct * (1 + sum(weight * term)) / (1 + sum(weight))`.
 
-    The terms pay nothing unless the verdict is a success, and a success is worth more than any failure that is
-    worth less to `correct`: shaping tells right answers apart and never reorders right and wrong. The reward stays
-    within the range of `correct`. A cost per call belongs to `correct`, as in `math_reward(call_cost=0.1)`.
+    The terms pay only for a success: shaping ranks right answers and never puts a wrong one above a right one. The
+    reward stays within the range of `correct`. A cost per call belongs in `correct`, as in
+    `math_reward(call_cost=0.1)`.
 
-    All terms are asked in every episode, wrong answers included: a judge that is down then leaves right and wrong
-    answers unscored alike. A penalty is written as the term for its absence.
+    Every term is evaluated in every episode, wrong answers included, so that a judge that is down leaves right and
+    wrong answers unscored alike. Write a penalty as a term that rewards its absence.
 
     Args:
-        correct: A reward of this package, or any other that returns a `Score`.
-        terms: By name: a weight above 0, and a function that returns a number (or a `Score`) within [0, 1], or
-            None if it cannot tell, which leaves the episode unscored.
+        correct: Any reward that returns a `Score`.
+        terms: For each name, a weight above 0 and a function that returns a number (or a `Score`) within [0, 1].
+            None means that it cannot tell, and leaves the episode unscored.
 
     Raises:
-        ConfigError: A weight is not positive, a name is taken, or a term is not a plain function; later, in an
-            episode, if a term returns anything but a number within [0, 1] or None.
+        ConfigError: A weight is not positive, a name is reserved, or a term is not a plain function. In an episode:
+            a term returned anything but a number within [0, 1] or None.
     """
     for name, (weight, term) in terms.items():
         if not 0 < weight < math.inf:
             raise ConfigError(f"the weight of {name!r} must be positive and finite, got {weight}")
         if name in _RESERVED:
-            raise ConfigError(f"a part cannot be called {name!r}; taken: {', '.join(_RESERVED)}")
+            raise ConfigError(f"a term cannot be called {name!r}; reserved names: {', '.join(_RESERVED)}")
         if not callable(term) or inspect.iscoroutinefunction(term):
             raise ConfigError(f"the term {name!r} must be a plain function of (task, episode), got {term!r}")
     total = sum(weight for weight, _ in terms.values())

@@ -1,6 +1,6 @@
-"""Final states: the tables of an environment's own SQLite store, compared with those of the goal.
+"""Final states: the tables of an environment's SQLite store, compared with those of the goal.
 
-The grader reads the store itself, from `Episode.state`; nothing that the model said about it counts.
+The grader reads the store itself, from `Episode.state`; what the model says about it does not count.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Row = tuple[Any, ...]
 
 MAX_ROWS = 200_000
 _MAX_VALUE_CHARACTERS = 60
-# What SQLite says of a file that is no database (any more); every other error in reading is not the model's.
+# SQLite's errors for a file that is not, or no longer, a database. No other read error is the model's fault.
 _WRECKED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What a table holds.
+    """The contents of a table.
 
     Attributes:
-        columns: Their names.
+        columns: The names of its columns.
         rows: In any order, each with a value per column: None, int, float, str or bytes.
-        key: The columns by which a row is known in a difference; the primary key.
+        key: The columns that identify a row in a difference; the primary key.
     """
 
     columns: Sequence[str]
@@ -44,10 +44,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """What a store holds.
+    """The contents of a store.
 
     Attributes:
-        tables: By name, without SQLite's own.
+        tables: By name, except SQLite's own.
         objects: The SQL of views and triggers, by "view NAME" and "trigger NAME".
     """
 
@@ -56,46 +56,45 @@ class StoreState:
 
 
 class WreckedStore(ValueError):
-    """The store is no database any more, or too large to be one that was asked for."""
+    """The store is no longer a database, or is too large to be a goal."""
 
 
 def read_state(store: sqlite3.Connection | str | os.PathLike[str], *, max_rows: int = MAX_ROWS) -> StoreState:
     """Read a whole SQLite store.
 
     Args:
-        store: An open connection, of which the main database is read, with what is not committed yet; or a file,
-            which is opened read-only.
-        max_rows: A table with more rows counts as wrecked.
+        store: An open connection, whose main database is read, uncommitted changes included; or a file, which is
+            opened read-only.
+        max_rows: A store with a larger table counts as wrecked.
 
     Raises:
-        WreckedStore: The file is gone from its folder or no database, or a table has too many rows.
-        InfrastructureError: It cannot be read: the connection is closed, the disk fails, another process locks it.
+        WreckedStore: The file is gone from its folder or is not a database, or a table has too many rows.
+        InfrastructureError: The store cannot be read: the connection is closed, the disk fails, or it is locked.
     """
     try:
         if isinstance(store, sqlite3.Connection):
             return _read(store, max_rows)
         path = Path(store).absolute()
         if path.parent.is_dir() and not path.is_file():
-            raise WreckedStore(f"{path.name} is no file any more")
+            raise WreckedStore(f"{path.name} is no longer a file")
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
             return _read(connection, max_rows)
     except sqlite3.Error as error:
-        # The low byte is the kind of error, the others say more.
+        # The low byte is the primary error code.
         if (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in _WRECKED:
             raise WreckedStore(str(error)) from error
         raise InfrastructureError(f"the store cannot be read: {error}") from error
 
 
 def state_difference(found: StoreState, wanted: StoreState, *, ignore: Collection[str] = ()) -> Iterator[str]:
-    """Say one by one in what a state differs from the one wanted; nothing if it does not.
+    """Describe the differences between two states, one by one.
 
-    Rows are compared without their order, and values with their types: 1, 1.0 and "1" are three values.
+    The order of rows does not matter, types do: 1, 1.0 and "1" are three values.
 
     Args:
-        found: The state of the store.
-        wanted: The state that it should have.
-        ignore: Columns that may differ, as "column" or "table.column"; "table.*" for a whole table. Rows that differ
-            in nothing else are the same.
+        found: The actual state.
+        wanted: The goal.
+        ignore: Columns that may differ, as "column" or "table.column"; "table.*" for a whole table.
     """
     skipped = {name.removesuffix(".*") for name in ignore if name.endswith(".*")}
     for name in sorted((found.tables.keys() | wanted.tables.keys()) - skipped):
@@ -120,23 +119,23 @@ def state_reward(
     call_cost: float = 0.0,
     max_differences: int = 5,
 ) -> Callable[[Task, Episode], Score]:
-    """Make a reward: 1 if the store's final state is the goal, and the `<answer>` right where one is compared.
+    """Make a reward: 1 if the store's final state is the goal, and the `<answer>` is right if one is compared.
 
-    An episode that ended without a final message earns nothing: who was cut had not finished. A store that the model
-    wrecked earns 0, one that cannot be read for another reason leaves the episode unscored.
+    An episode without a final message earns 0: it was cut before the model had finished. A store that the model wrecked
+    earns 0; one that cannot be read for another reason leaves the episode unscored.
 
     Args:
-        goal: The state wanted. It may be the one from the beginning, where nothing was to be changed.
-        open_store: Opens the task's store as the tools' `per_episode(...)` does; for an episode in which no call
-            has needed it.
-        store: The tools' parameter that holds it: a `sqlite3.Connection`, or the path of a file.
+        goal: Returns the goal of a task; the initial state, if nothing is to be changed.
+        open_store: Opens a task's store as the tools' `per_episode(...)` does; used for an episode in which no call
+            needed it.
+        store: The name of the tools' parameter that holds the store: a `sqlite3.Connection`, or the path of a file.
         ignore: See `state_difference`.
-        equal: Compares the `<answer>` with `task.answer`; None, and answers are not looked at.
-        call_cost: Taken off for each tool call of a right episode; see `with_call_cost`.
-        max_differences: How many of them the reason names.
+        equal: Compares the `<answer>` with `task.answer`; None ignores answers.
+        call_cost: Deducted for each tool call of a successful episode; see `with_call_cost`.
+        max_differences: The number of differences that the reason lists.
 
     Raises:
-        ConfigError: `call_cost` is negative, or `max_differences` below 1.
+        ConfigError: `call_cost` is negative, or `max_differences` is below 1.
     """
     check_call_cost(call_cost)
     if max_differences < 1:
@@ -193,7 +192,7 @@ def _read(connection: sqlite3.Connection, max_rows: int) -> StoreState:
 
 
 def _decode(text: bytes) -> str:
-    return text.decode("utf-8", "surrogateescape")  # SQLite does not check what it is told is text
+    return text.decode("utf-8", "surrogateescape")  # SQLite does not validate text
 
 
 def _is_table(kind: str, name: str) -> bool:
@@ -216,7 +215,7 @@ def _table_difference(name: str, found: Table, wanted: Table, ignore: Collection
 
     columns = compared(wanted)
     if set(compared(found)) != set(columns):
-        yield f"table {name} has the columns {', '.join(found.columns)}; wanted are {', '.join(wanted.columns)}"
+        yield f"table {name} has the columns {', '.join(found.columns)}, not {', '.join(wanted.columns)}"
         return
     found_rows, wanted_rows = _count(found, columns), _count(wanted, columns)
     extra, missing = list((found_rows - wanted_rows).elements()), list((wanted_rows - found_rows).elements())

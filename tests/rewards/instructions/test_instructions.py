@@ -322,13 +322,13 @@ def test_without_the_detector_an_instruction_about_languages_names_the_extra(mon
     from toolrl.rewards.instructions import language
 
     monkeypatch.setitem(sys.modules, "langdetect", None)
-    language._factory.cache_clear()
+    language.detector_factory.cache_clear()
     try:
         for id, kwargs in (("language:response_language", {"language": "de"}), ("change_case:english_capital", {})):
             with pytest.raises(MissingExtra, match=r"toolrl\[instructions\]"):
                 make_instruction(id, kwargs)
     finally:
-        language._factory.cache_clear()
+        language.detector_factory.cache_clear()
 
 
 @needs_langdetect

@@ -1,4 +1,4 @@
-"""Reads tests that are Python: assertions become calls with expected values where they are of that form."""
+"""Reads tests written in Python: where possible, an assertion becomes a call with an expected value."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from typing import Any
 from toolrl.errors import TaskError
 from toolrl.rewards.code.runner import PLAIN_TYPES
 from toolrl.rewards.code.suite import AssertTest, CallTest, CodeTest
-from toolrl.rewards.code.syntax import UNKNOWN, bound_names, literal
+from toolrl.rewards.code.syntax import UNKNOWN, UNREADABLE, bound_names, literal
 
 
 def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "candidate") -> list[CodeTest]:
-    """Read lines such as `assert f(1) == 2`, or a `def check(candidate)` around them, as HumanEval has it.
+    """Read lines such as `assert f(1) == 2`, perhaps in a `def check(candidate)`, as in HumanEval.
 
     `f(...) == literal`, `f(...) is None` (or True, False), `abs(f(...) - literal) < tolerance` and `math.isclose`
-    become a `CallTest` each. Everything else becomes an `AssertTest`: each assertion by itself, or all in one where
-    other statements stand between them.
+    become a `CallTest` each. Every other assertion becomes an `AssertTest`; if there are other statements between the
+    assertions, all become a single one.
 
     Args:
         code: The tests.
-        function: The function that they test.
-        setup: Code that they need, such as imports and helpers.
-        alias: What `check` calls the function.
+        function: The function under test.
+        setup: Code that the tests need, such as imports and helpers.
+        alias: The name of the function in `check`.
 
     Raises:
-        TaskError: It is not Python, has no assertion, or uses names that neither it nor `setup` defines: those would
-            be objects of the program's own, and a test that needs them cannot be kept out of its reach; or they pass
-            functions or objects of their own to the program, which cannot leave their process.
+        TaskError: The code is not Python, or has no assertion. It uses names that neither it nor `setup` defines: those
+            would be objects of the program, and a test that needs them is within the program's reach. Or it passes
+            functions or objects to the program, which cannot leave their process.
     """
     try:
         tree, before = ast.parse(code), ast.parse(setup)
-    except (SyntaxError, ValueError, RecursionError) as error:
-        raise TaskError(f"tests that are not Python: {error}") from None
+    except UNREADABLE as error:
+        raise TaskError(f"the tests are not Python: {error}") from None
     check = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"), None)
     if check is not None:
         tree.body = [node for node in tree.body if not _calls_check(node)]
@@ -45,9 +45,7 @@ def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "can
     known = {*bound_names(*ast.walk(before), *ast.walk(tree))}
     missing = (_used(tree) | _used(before)) - known - {function, alias} - set(dir(builtins))
     if missing and "*" not in known:
-        raise TaskError(
-            f"the tests of {function!r} use {sorted(missing)[0]!r}, which nothing but the program can define"
-        )
+        raise TaskError(f"the tests of {function!r} use {sorted(missing)[0]!r}, which only the program can define")
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in (function, alias):
             for given in (*node.args, *(keyword.value for keyword in node.keywords)):
@@ -56,7 +54,7 @@ def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "can
                         f"the tests of {function!r} pass {ast.unparse(given)[:80]!r} to it: functions, classes and "
                         "their objects cannot be handed to another process"
                     )
-    body = [node for node in body if not _says_nothing(node)]
+    body = [node for node in body if not _is_empty(node)]
     if not any(isinstance(node, ast.Assert) for top in (*body, *outside) for node in ast.walk(top)):
         raise TaskError(f"the tests of {function!r} have no assertion")
     if not all(isinstance(node, ast.Assert) for node in body):
@@ -71,15 +69,15 @@ def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "can
 
 
 def called_function(code: str, among: set[str] | None = None) -> str | None:
-    """The function that assertions call, builtins and methods aside; None if they call none.
+    """The function that assertions call, ignoring builtins and methods; None if they call no function.
 
     Args:
         code: The assertions.
-        among: The names that it can have; any if None.
+        among: The possible names; None allows any.
     """
     try:
         tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError):
+    except UNREADABLE:
         return None
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -90,7 +88,7 @@ def called_function(code: str, among: set[str] | None = None) -> str | None:
 
 
 def _as_call(test: ast.expr, names: set[str], function: str) -> CallTest | None:
-    """The call behind an assertion, or None if it is of another form."""
+    """The call in an assertion, or None if the assertion has another form."""
     if isinstance(test, ast.Call) and ast.unparse(test.func) in ("math.isclose", "isclose") and len(test.args) == 2:
         limits = {keyword.arg: literal(keyword.value) for keyword in test.keywords}
         if set(limits) <= {"rel_tol", "abs_tol"} and all(isinstance(limit, float) for limit in limits.values()):
@@ -133,7 +131,7 @@ def _call(
 
 
 def _is_live(given: ast.expr, nodes: Sequence[ast.AST]) -> bool:
-    """Whether an argument is, as far as one can see, no plain value."""
+    """Whether an argument is evidently not a plain value."""
     if isinstance(given, (ast.List, ast.Tuple, ast.Set)):
         return any(_is_live(item, nodes) for item in given.elts)
     name = given.func if isinstance(given, ast.Call) else given
@@ -160,8 +158,8 @@ def _calls_check(node: ast.stmt) -> bool:
     return isinstance(call, ast.Call) and ast.unparse(call.func) == "check"
 
 
-def _says_nothing(node: ast.stmt) -> bool:
-    """A docstring, `pass`, or `assert True`."""
+def _is_empty(node: ast.stmt) -> bool:
+    """Whether a statement is a docstring, `pass`, or `assert True`."""
     if isinstance(node, ast.Assert):
         return isinstance(node.test, ast.Constant) and bool(node.test.value)
     return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))

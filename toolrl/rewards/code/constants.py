@@ -1,4 +1,4 @@
-"""Functions, and whole programs, that give one and the same literal for every input, found without executing them."""
+"""Finds functions and programs that give the same literal for every input, without executing them."""
 
 from __future__ import annotations
 
@@ -9,25 +9,21 @@ from typing import Any
 
 from toolrl.rewards.code.syntax import UNKNOWN, literal
 
-TOO_LARGE = (RecursionError, MemoryError, ValueError)  # nested deeply, or an integer of too many digits to be written
+TOO_LARGE = (RecursionError, MemoryError, ValueError)  # nested deeply, or an integer with too many digits to be printed
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
-_LARGEST = 10**9  # of operands: nothing here may take long
-_LONGEST = 10_000  # characters of a variable
+_LARGEST = 10**9  # operands: keeps folding cheap
+_LONGEST = 10_000  # characters of a variable's value
 _READERS = {"input", "open", "stdin", "argv", "fileinput", "read", "readline", "readlines"}
 
 
 def constant_of(tree: ast.Module, name: str) -> tuple[Any, ast.AST]:
-    """What the function of that name always gives without reading its arguments, else `UNKNOWN`; and where it is.
+    """The value that a function always returns, without reading its arguments, and the function's node.
 
-    Methods of the class `Solution` count as functions.
+    The value is `UNKNOWN` if there is no such function. Methods of the class `Solution` count as functions.
+
+    Raises:
+        TOO_LARGE: The program is nested too deeply, or a number in it is too long.
     """
-    try:
-        return _constant_of(tree, name)
-    except TOO_LARGE:
-        return UNKNOWN, tree
-
-
-def _constant_of(tree: ast.Module, name: str) -> tuple[Any, ast.AST]:
     definition: ast.AST = tree
     methods = [
         part for step in tree.body if isinstance(step, ast.ClassDef) and step.name == "Solution" for part in step.body
@@ -55,14 +51,11 @@ def _constant_of(tree: ast.Module, name: str) -> tuple[Any, ast.AST]:
 
 
 def constant_output(tree: ast.Module) -> tuple[Any, ast.AST]:
-    """What a program prints if it prints literals only, once each, and reads nothing, else `UNKNOWN`; and where."""
-    try:
-        return _constant_output(tree)
-    except TOO_LARGE:
-        return UNKNOWN, tree
+    """The output of a program that reads nothing and prints only literals, or `UNKNOWN`; and a node of the program.
 
-
-def _constant_output(tree: ast.Module) -> tuple[Any, ast.AST]:
+    Raises:
+        TOO_LARGE: As `constant_of` does.
+    """
     lines = []
     for node in ast.walk(tree):
         named = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
@@ -81,7 +74,7 @@ def _targets(node: ast.Assign) -> list[str]:
 
 
 def _own(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and those below it that belong to the same function; statements that do nothing are left out."""
+    """A node and its descendants in the same function, except statements without effect."""
     if isinstance(node, ast.Expr) and isinstance(node.value, (ast.Name, ast.Constant)):
         return
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and _targets(node) == ["_"]:
@@ -99,7 +92,7 @@ def _reads(node: ast.AST, names: set[str]) -> bool:
 
 
 def _variables(module: Sequence[ast.stmt], nodes: Sequence[ast.AST], parameters: set[str]) -> dict[str, Any]:
-    """Names that are bound once, to a literal."""
+    """The values of names that are bound once, to a literal."""
     values: dict[str, Any] = dict.fromkeys(parameters, UNKNOWN)
     everywhere = [*(part for step in module for part in _own(step)), *nodes]
     bound = [part.id for part in everywhere if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load)]
@@ -109,7 +102,8 @@ def _variables(module: Sequence[ast.stmt], nodes: Sequence[ast.AST], parameters:
             for target in step.targets if isinstance(step, ast.Assign) else [step.target]:
                 if isinstance(target, ast.Name) and bound.count(target.id) == 1:
                     value = _fold(step.value, values)
-                    values[target.id] = value if len(repr(value)) < _LONGEST else UNKNOWN  # else it could double often
+                    # Without a bound, repeated doubling would exhaust the memory.
+                    values[target.id] = value if len(repr(value)) < _LONGEST else UNKNOWN
     return values
 
 

@@ -1,4 +1,4 @@
-"""Runs a program against its tests: inputs go into a sandbox one at a time, and all that comes back is a claim."""
+"""Runs a program against its tests: inputs enter a sandbox one by one, and replies are only claims."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits, Ses
 
 TEST_SECONDS = 3.0
 TOTAL_SECONDS = 15.0
-_MAX_CALLS = 10_000  # of one assertion test
+_MAX_CALLS = 10_000  # of one `AssertTest`
 _SPARE_CHARACTERS = 8192
-_MAX_ASSERTED_CHARACTERS = 65536  # of one value that assertions look at
+_MAX_ASSERTED_CHARACTERS = 65536  # of one value that is passed to assertions
 _MAX_KILLS = 3  # timeouts and dead processes of one program; each costs a new process, and seconds
-_MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-# Values are cut to what this allows, and what is cut does not parse: oversized is wrong.
+# Longer values are cut and then do not parse, so oversized values are wrong.
 LIMITS = SandboxLimits(seconds=TEST_SECONDS, output_characters=200_000)
 
 
 class UngradableTest(ValueError):
-    """An assertion passes objects that cannot leave its process, so that nobody could grade it safely."""
+    """An assertion passes objects that cannot leave its process, so it cannot be graded safely."""
 
 
 @dataclass(frozen=True, slots=True)
 class TestOutcome:
-    """How one test went.
+    """The outcome of one test.
 
     Attributes:
-        passed: Whether it did.
-        reason: Why not; empty if it did. The expected value is never in it.
-        ended: Whether the program ended its process, or called for an exit where a value was due.
+        passed: Whether the program passed.
+        reason: Why it failed; empty if it passed. Never contains the expected value.
+        ended: Whether the program ended its process, or raised SystemExit instead of returning a value.
     """
 
-    __test__ = False  # to pytest
+    __test__ = False  # not a test class for pytest
 
     passed: bool
     reason: str = ""
@@ -51,34 +50,34 @@ class TestOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SuiteOutcome:
-    """How all tests of a program went, in the order of the suite."""
+    """The outcomes of all tests of a program, in the order of the suite."""
 
     visible: Sequence[TestOutcome]
     hidden: Sequence[TestOutcome]
 
     @property
     def passed(self) -> bool:
-        """Whether all did."""
+        """Whether all tests passed."""
         return all(outcome.passed for outcome in (*self.visible, *self.hidden))
 
 
 @dataclass
 class _Run:
-    """A program in its sandbox, and how much of its time is left."""
+    """A program in its sandbox, with the time it has left."""
 
     session: Session
     prelude: str
     code: str
-    shares_process: bool  # tests may follow each other in one
+    shares_process: bool  # tests may run one after another in one process
     seconds_left: float
     test_seconds: float
     compiled: bool
     loaded: bool = False
     kills: int = 0
-    broken: str = ""  # why no test can pass any more
+    broken: str = ""  # why the remaining tests cannot pass
 
     def ask(self, call: str) -> tuple[dict[str, Any], ExecResult | None]:
-        """The reply to one expression, and the run that it came from; {"error": ...} if there is none."""
+        """Evaluate an expression: the reply, {"error": ...} if there was none, and the run that it came from."""
         if self.broken or self.seconds_left <= 0:
             return {"error": self.broken or "out of time"}, None
         if not self.loaded:
@@ -101,7 +100,7 @@ class _Run:
         self.loaded = True
         try:
             reply = json.loads(result.value or "")
-        except _MALFORMED:
+        except code_runner.MALFORMED:
             reply = None
         if not isinstance(reply, dict) or not ("error" in reply or isinstance(reply.get("value"), str)):
             reply = {"error": "a value too large" if "output" in result.limits_hit else "no reply"}
@@ -110,9 +109,9 @@ class _Run:
 
 @cache
 def _helper(path: str, compiled: bool) -> str:
-    """A helper as code to run: a sandbox has nothing of toolrl to import.
+    """The code of a helper module: a sandbox cannot import toolrl.
 
-    Compiling takes longer than five tests do, so that a sandbox with our interpreter is sent what that has compiled.
+    Compiling takes longer than five tests, so a sandbox that runs our own interpreter is sent compiled code.
     """
     lines = Path(path).read_text(encoding="utf-8").splitlines()
     text = "\n".join(line for line in lines if not line.startswith("from toolrl"))
@@ -122,12 +121,8 @@ def _helper(path: str, compiled: bool) -> str:
     return f"import binascii, marshal\nexec(marshal.loads(binascii.a2b_base64({packed!r})))"
 
 
-def _is_ours(sandbox: Sandbox) -> bool:
-    return isinstance(sandbox, LocalSandbox)
-
-
 def _with_room(limits: SandboxLimits, suite: CodeSuite) -> SandboxLimits:
-    """The limits, with room for the longest right answer; in powers of two, since spares are kept for each kind."""
+    """The limits, with room for the longest right answer; a power of two, since spare sandboxes match by limits."""
     longest = 0
     for test in (*suite.visible, *suite.hidden):
         if isinstance(test, StdioTest):
@@ -154,19 +149,19 @@ def grade_code(
         code: The program.
         suite: Its tests.
         sandbox: Opens a sandbox, given the limits.
-        limits: Of the program, but for its time.
-        test_seconds: Wall-clock time of one test, and of loading the program.
-        total_seconds: Of all together; tests that come too late have failed.
+        limits: Limits of the program, except its time.
+        test_seconds: Wall-clock limit of one test, and of loading the program.
+        total_seconds: Wall-clock limit of all tests together; tests beyond it fail.
 
     Raises:
-        SandboxFault: A sandbox failed through no fault of the program's.
+        SandboxFault: A sandbox failed, not caused by the program.
         UngradableTest: An assertion cannot be graded.
     """
     with sandbox(_with_room(limits, suite)) as place:
         tests = (*suite.visible, *suite.hidden)
         kinds = {isinstance(test, StdioTest) for test in tests}
         shared = all(leaves_nothing(code, suite.prelude, is_run=is_run) for is_run in kinds)
-        run = _Run(place, suite.prelude, code, shared, total_seconds, test_seconds, _is_ours(place))
+        run = _Run(place, suite.prelude, code, shared, total_seconds, test_seconds, isinstance(place, LocalSandbox))
         outcomes = [_outcome(test, run, suite.comparison, sandbox) for test in tests]
     return SuiteOutcome(outcomes[: len(suite.visible)], outcomes[len(suite.visible) :])
 
@@ -194,7 +189,7 @@ def _run_call(test: CallTest, run: _Run, comparison: Comparison) -> TestOutcome:
     reply = _call(run, test.function, code_runner.encode([list(test.args), dict(test.kwargs)]))
     if "error" in reply:
         return _failed(reply)
-    # A bound on what we decode: a large set can be made to take very long.
+    # Bounded, since decoding a crafted set can take very long.
     if len(reply["value"]) > 4 * len(code_runner.encode(test.expected)) + _SPARE_CHARACTERS:
         return TestOutcome(False, "a value too large")
     try:
@@ -203,8 +198,8 @@ def _run_call(test: CallTest, run: _Run, comparison: Comparison) -> TestOutcome:
             passed = near(given, test.expected, test.tolerance, test.relative)
         else:
             passed = same_value(given, test.expected, Comparison() if test.identical else comparison)
-    except _MALFORMED:
-        return TestOutcome(False, "no plain value")
+    except code_runner.MALFORMED:
+        return TestOutcome(False, "not a plain value")
     return TestOutcome(passed, "" if passed else "another value")
 
 
@@ -213,7 +208,7 @@ def _run_program(test: StdioTest, run: _Run, comparison: Comparison) -> TestOutc
     if result is None or "error" in reply:
         return _failed(reply)
     if "output" in result.limits_hit:
-        return TestOutcome(False, "more output than is kept")
+        return TestOutcome(False, "too much output")
     passed = same_output(result.stdout, test.stdout, comparison)
     return TestOutcome(passed, "" if passed else "another output")
 
@@ -221,7 +216,7 @@ def _run_program(test: StdioTest, run: _Run, comparison: Comparison) -> TestOutc
 def _run_assertions(test: AssertTest, run: _Run, sandbox: Callable[[SandboxLimits], Sandbox]) -> TestOutcome:
     start = f"_test = Assertions({test.setup!r}, {test.code!r}, {[test.function, test.alias]!r})\n_test.step()"
     with sandbox(LIMITS) as place:
-        helpers = (_helper(module.__file__, _is_ours(place)) for module in (code_runner, code_proxy))
+        helpers = (_helper(module.__file__, isinstance(place, LocalSandbox)) for module in (code_runner, code_proxy))
         text = "\n".join([*helpers, start])
         for number in range(_MAX_CALLS):
             result = place.run(text, timeout_seconds=run.test_seconds)
@@ -240,12 +235,12 @@ def _run_assertions(test: AssertTest, run: _Run, sandbox: Callable[[SandboxLimit
 
 
 def _checked(reply: dict[str, Any]) -> dict[str, str]:
-    """A claim as it may enter the test's process: a plain value, written anew by us, or the name of an error."""
+    """A claim that is safe to enter the test's process: a plain value, encoded again here, or the name of an error."""
     if "error" not in reply:
         try:
             if len(reply["value"]) > _MAX_ASSERTED_CHARACTERS:
                 raise ValueError("a value too large")
             return {"value": code_runner.encode(code_runner.decode(reply["value"]))}
-        except _MALFORMED:
+        except code_runner.MALFORMED:
             reply = {"error": "TypeError"}
     return {"error": str(reply["error"])[:80]}

@@ -1,4 +1,4 @@
-"""Runs each test of a candidate program in a process of its own: sent into its sandbox behind `code_runner`.
+"""Runs each test of a candidate program in a fork of its own: sent into the sandbox after `runner`.
 
     session ── requests ──> keeper, which has loaded the functions ──forks──> one test ── replies ──> session
 
@@ -22,27 +22,27 @@ _MAX_REPLY_BYTES = 1 << 26
 
 
 def flush() -> None:
-    """Write out what the streams hold, whatever a program has put in their place."""
+    """Flush the standard streams, whatever a program has replaced them with."""
     for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
         with contextlib.suppress(Exception):
             getattr(sys, name).flush()
 
 
 class KeptCandidate(Candidate):
-    """A program that might change what the next test finds.
+    """A program that might leave something behind for the next test.
 
     Args:
         prelude: See `Program`.
         code: See `Program`.
-        folder: Where inputs may be written.
-        relayed: Whether what is printed must be handed to the session's own streams, which no other process can write.
+        folder: A folder to which inputs can be written.
+        relayed: Whether output must be copied to the session's streams, which no other process can write to.
     """
 
     def __init__(self, prelude: str, code: str, folder: str, relayed: bool) -> None:
         super().__init__(prelude, code, folder)
         self.relayed = relayed
         self.requests: io.BufferedWriter | None = None
-        self.is_open = False  # a test has begun and may be asked more
+        self.is_open = False  # a test has begun, and more calls may follow
 
     def call(self, function: str, arguments: str, begins: bool = True, ends: bool = True) -> Verbatim:
         """See `Candidate.call`."""
@@ -63,14 +63,14 @@ class KeptCandidate(Candidate):
             self.is_open = not ends
             self._send([*request, ends])
             reply = self.replies.readline(_MAX_REPLY_BYTES)
-            if reply.startswith(b"ended"):  # without a reply: an exit is how some programs end
+            if reply.startswith(b"ended"):  # without a reply: some programs end with an exit
                 self.is_open = False
                 reply = b'{"error": "SandboxDied"}' if request or b"-" in reply else b'{"value": "exit"}'
             elif ends:
                 self._ended()
         except OSError:
             reply = b""
-        if not reply:  # the keeper has gone: another will be made
+        if not reply:  # the keeper has died: the next request starts another
             self.requests, self.is_open = None, False
             reply = b'{"error": "SandboxDied"}'
         if self.relayed and not request:
@@ -90,12 +90,12 @@ class KeptCandidate(Candidate):
 
     def _start(self) -> None:
         flush()
-        # Of high numbers, so that they are not in the way of a program that opens files under numbers of its own.
+        # High numbers, which do not collide with descriptors that a program chooses itself.
         theirs, ours, replies, answers = (_moved(end) for end in (*os.pipe(), *os.pipe()))
         state = random.getstate()
         if os.fork() == 0:
             try:
-                random.setstate(state)  # every fork is given another
+                random.setstate(state)  # the session reseeds every fork
                 os.close(ours)
                 os.close(replies)
                 _Keeper(self, open(theirs, "rb"), answers).serve()  # noqa: SIM115
@@ -107,7 +107,7 @@ class KeptCandidate(Candidate):
 
 
 class _Keeper:
-    """The process between the session's and those of the tests."""
+    """The process between the session and the tests."""
 
     def __init__(self, candidate: KeptCandidate, requests: io.BufferedReader, answers: int) -> None:
         self.program, self.folder, self.relayed = candidate.program, candidate.folder, candidate.relayed
@@ -115,7 +115,7 @@ class _Keeper:
         self.is_warm = False
 
     def serve(self) -> None:
-        """Have each test run in a fork, and tell of its end."""
+        """Run each test in a fork, and report its end."""
         while line := self.requests.readline():
             request = json.loads(line)
             if not self.is_warm and request is not None:
@@ -125,19 +125,19 @@ class _Keeper:
             if pid == 0:
                 try:
                     os.setpgid(0, 0)
-                    random.setstate(state)  # every fork is given another
+                    random.setstate(state)  # the session reseeds every fork
                     self._test(request)
                 finally:
                     os._exit(1)
             _, status = os.waitpid(pid, 0)
             with contextlib.suppress(OSError):
-                os.killpg(pid, signal.SIGKILL)  # what it has left running
+                os.killpg(pid, signal.SIGKILL)  # processes that it left running
             os.write(self.answers, b"ended %d\n" % os.waitstatus_to_exitcode(status))
 
     def _warm(self, loads: bool) -> None:
-        """Do what all tests would do, unless a fork would lose it: threads stay behind."""
+        """Do once what all tests would do, unless the program starts threads, which a fork would lose."""
         self.is_warm = True
-        with contextlib.suppress(BaseException):  # each test will say why
+        with contextlib.suppress(BaseException):  # each test will report it
             if loads:
                 self.program.names = self.program.load()
             else:
@@ -158,7 +158,7 @@ class _Keeper:
                 atexit._clear()
                 reply = self.program.main(self.folder, _finish)
             if os.getpid() != pid:
-                os._exit(0)  # a child that the program forked must not answer
+                os._exit(0)  # a child forked by the program must not answer
             with open(self.answers, "wb", closefd=False) as file:
                 file.write(reply.encode() + b"\n")
             line = b"" if ends else self.requests.readline()
@@ -180,7 +180,7 @@ def _moved(descriptor: int) -> int:
 
 
 def _finish() -> None:
-    """End as an interpreter does: wait for threads, run exit handlers, write out what streams hold."""
+    """End as an interpreter does: wait for threads, run exit handlers, flush the streams."""
     threading = sys.modules.get("threading")
     if threading is not None:
         threading._shutdown()

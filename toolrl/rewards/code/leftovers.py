@@ -1,7 +1,7 @@
-"""Programs of which a call can leave nothing behind for the next, told from their text: those need no new process.
+"""Tells from a program's text whether a call can leave anything behind for the next; if not, no fork is needed.
 
-Only what is known to be harmless is let through. A wrong "no" costs a fork, and no trick gains by a wrong "yes": who
-wants to change one's own later answers could as well give other ones.
+Only constructs known to be harmless are allowed. A wrong "no" costs a fork. A wrong "yes" gains a cheater nothing: a
+program that alters its own later answers could just as well give other answers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHANGERS = {
     "__import__", "__loader__", "__spec__",
 }  # fmt: skip
 _OF_SYS = ("stdin", "stdout", "stderr", "exit", "setrecursionlimit", "maxsize")
-_OF_STREAMS = ("close", "detach", "reconfigure")  # would change what later runs print to
+_OF_STREAMS = ("close", "detach", "reconfigure")  # affect the streams of later runs
 _DECORATORS = {
     "staticmethod", "classmethod", "property", "dataclass", "dataclasses.dataclass", "total_ordering",
     "functools.total_ordering", "abstractmethod", "abc.abstractmethod",
@@ -33,12 +33,12 @@ _DUNDERS = ("__init__", "__name__", "__len__", "__iter__", "__next__", "__getite
 
 
 def leaves_nothing(code: str, prelude: str = "", *, is_run: bool = False) -> bool:
-    """Whether no call of the program's functions can change what a later call finds.
+    """Whether no call of the program's functions can affect a later call.
 
     Args:
         code: The program.
-        prelude: What stands before it. What it imports must be harmless only if the program uses it.
-        is_run: Ask the same of runs of the whole program, each with names and an input of its own.
+        prelude: Code that is run first. Its imports need to be harmless only if the program uses them.
+        is_run: Whether the whole program is run, each time with a new namespace and input, instead of calls.
     """
     try:
         above = [step for step in ast.parse(prelude).body if not _prepares(step)] if prelude else []
@@ -66,13 +66,13 @@ def _is_harmless(body: list[ast.stmt]) -> bool:
 
 
 def _sets_attributes(nodes: list[ast.AST]) -> bool:
-    """Whether attributes are set of what could be another name for something that lasts."""
+    """Whether attributes are set on objects that could be an alias of something that outlives a call."""
     changed = [node.value for node in nodes if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)]
     return any(not (isinstance(value, ast.Name) and value.id == "self") for value in changed)
 
 
 def _has_aliases(nodes: list[ast.AST]) -> bool:
-    """Whether functions, classes or modules are used otherwise than by their names: called, or for an attribute."""
+    """Whether functions, classes or modules are used other than by name: called, or for an attribute."""
     named: set[ast.AST | None] = set()
     objects: set[str] = set()
     for node in nodes:
@@ -104,7 +104,7 @@ def _runs_harmlessly(body: list[ast.stmt]) -> bool:
             if any(alias.name not in _OF_SYS for alias in node.names):
                 return False
         elif isinstance(node, ast.Name) and node.id == "sys":
-            continue  # what follows it is looked at
+            continue  # its attributes are checked
         elif isinstance(node, ast.Attribute):
             of_sys = isinstance(node.value, ast.Name) and node.value.id == "sys"
             if node.attr in _OF_STREAMS or (of_sys and node.attr not in _OF_SYS):
@@ -117,7 +117,7 @@ def _runs_harmlessly(body: list[ast.stmt]) -> bool:
 
 
 def _lasts_unchanged(step: ast.stmt) -> bool:
-    """Whether a statement of a module or class makes nothing that could be changed later."""
+    """Whether a statement of a module or class creates nothing that can change later."""
     if not isinstance(step, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and any(
         isinstance(node, ast.NamedExpr) for node in ast.walk(step)
     ):
@@ -136,7 +136,7 @@ def _lasts_unchanged(step: ast.stmt) -> bool:
 
 
 def _is_fixed(value: ast.expr | None) -> bool:
-    """Whether an expression gives what nobody can change."""
+    """Whether the value of an expression is immutable."""
     if isinstance(value, ast.Call):
         made = isinstance(value.func, ast.Name) and value.func.id in ("float", "int", "str", "len", "ord", "TypeVar")
         return made and not value.keywords and all(map(_is_fixed, value.args))
@@ -150,7 +150,7 @@ def _is_fixed(value: ast.expr | None) -> bool:
 
 
 def _is_local(node: ast.AST, lasting: set[str], bound: set[str]) -> bool:
-    """Whether a node neither changes nor reaches what outlives a call."""
+    """Whether a node neither changes nor reaches anything that outlives a call."""
     if isinstance(node, ast.Import):
         return all(alias.name in _MODULES for alias in node.names)
     if isinstance(node, ast.ImportFrom):
@@ -169,7 +169,7 @@ def _is_local(node: ast.AST, lasting: set[str], bound: set[str]) -> bool:
 
 
 def _lasting_names(body: list[ast.stmt]) -> list[str]:
-    """Names that a module has."""
+    """The names in a module's namespace."""
     names = []
     for step in body:
         if isinstance(step, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -181,7 +181,7 @@ def _lasting_names(body: list[ast.stmt]) -> list[str]:
 
 @cache
 def _known_names() -> frozenset[str]:
-    """What is there without being bound: harmless builtins, and names that star imports of harmless modules bring."""
+    """Names available without being bound: harmless builtins, and the names exported by harmless modules."""
     names = {name for name in dir(builtins) if name not in _CHANGERS}
     for module in _MODULES:
         there = importlib.import_module(module)

@@ -1,7 +1,7 @@
-"""Runs assertions whose function lives elsewhere: the text of this file goes into a sandbox after `code_runner`'s.
+"""Runs assertions about a function in another sandbox: sent into a sandbox after `runner`.
 
 The test runs on a thread. When it calls the function, the run ends with a request; the next run brings the reply.
-No code of a candidate ever runs in this process. Standard library only.
+A candidate's code never runs in this process. Standard library only.
 """
 
 import builtins
@@ -16,11 +16,11 @@ _WAIT_SECONDS = 60.0
 
 
 class LiveObject(BaseException):
-    """The test passes an argument that cannot leave its process; no `except Exception` of the test's hides it."""
+    """The test passes an argument that cannot leave its process. The test's `except Exception` does not catch it."""
 
 
 class Assertions:
-    """One test on its thread, and the two queues to it."""
+    """A test on a thread, with a queue in each direction."""
 
     def __init__(self, setup: str, code: str, names: list[str]) -> None:
         self.requests: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -38,7 +38,7 @@ class Assertions:
             outcome: dict[str, Any] = {"verdict": True}
         except LiveObject as error:
             outcome = {"live": str(error)}
-        except BaseException as error:  # noqa: BLE001  an assertion, or what a wrong value leads to
+        except BaseException as error:  # noqa: BLE001  a failed assertion, or an error caused by a wrong value
             outcome = {"verdict": False, "error": type(error).__name__}
         self.requests.put(outcome)
 
@@ -57,10 +57,10 @@ class Assertions:
         return decode(reply["value"])
 
     def step(self, reply: str | None = None) -> Verbatim:
-        """Go on until the test calls or ends.
+        """Continue until the test calls the function or ends.
 
         Args:
-            reply: What the function gave, as JSON text; None at the start.
+            reply: The reply of the function, as JSON text; None at the start.
         """
         if reply is not None:
             self.replies.put(json.loads(reply))

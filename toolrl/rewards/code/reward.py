@@ -1,4 +1,4 @@
-"""Code as an answer: found in the final message, graded by hidden tests that it never sees."""
+"""A reward for code: found in the final message, graded by hidden tests that it never sees."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from toolrl.rewards.extraction import find_code
 from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
 from toolrl.types import Episode, Score, Task
 
-_ATTEMPTS = 2  # of grading, where a sandbox fails
+_ATTEMPTS = 2  # at grading, if a sandbox fails
 
 
 def suite_of(task: Task) -> CodeSuite:
     """The tests of a task: `metadata["tests"]`, as `CodeSuite.to_dict` writes them.
 
     Raises:
-        TaskError: They are broken.
-        KeyError: There are none.
+        TaskError: The tests are broken.
+        KeyError: The task has no tests.
     """
     return CodeSuite.from_dict(task.metadata["tests"])
 
@@ -45,25 +45,25 @@ def code_reward(
     limits: SandboxLimits = LIMITS,
     sandbox: Callable[[SandboxLimits], Sandbox] = LocalSandbox,
 ) -> Callable[[Task, Episode], Score]:
-    """Make a reward: 1 for a program that passes all tests, less a cost per tool call; 0 for anything else.
+    """Make a reward: 1 for a program that passes all tests, minus a cost per tool call; 0 for anything else.
 
-    The program's process gets inputs only. What it prints, raises or exits with is no verdict, and what it returns is
-    compared here. `parts` has `correct`, `answered`, the shares of `visible` and `hidden` tests passed, their
-    difference `gap`, and `hack`: whether the program, or how it ran, shows a trick (see `find_hacks`), which does not
-    change the value. A sandbox that fails leaves the episode unscored.
+    The program's process receives only inputs, and its return values are compared outside; nothing that it prints,
+    raises or exits with is a verdict. `parts` has `correct`, `answered`, the shares of `visible` and `hidden` tests
+    passed, their difference `gap`, and `hack`: whether the program or its run shows a sign of reward hacking (see
+    `find_hacks`), which does not change the value. A sandbox that fails leaves the episode unscored.
 
     Args:
-        tests: Finds the tests of a task.
-        partial: Whether a program that fails some hidden tests earns the share that it passes, halved, so that a right
-            one always earns more; visible tests earn nothing.
-        call_cost: Taken off a right answer for each tool call; see `with_call_cost`.
-        test_seconds: Wall-clock time of one test.
-        total_seconds: Of all tests of an answer; those that come too late have failed.
-        limits: Of the program, but for its time.
+        tests: Returns the tests of a task.
+        partial: Whether a program that fails hidden tests earns half the share that it passes; a right program always
+            earns more. Visible tests earn nothing.
+        call_cost: Deducted from a right answer for each tool call; see `with_call_cost`.
+        test_seconds: Wall-clock limit of one test.
+        total_seconds: Wall-clock limit of all tests of an answer; tests beyond it fail.
+        limits: Limits of the program, except its time.
         sandbox: Opens a sandbox, given the limits.
 
     Raises:
-        ConfigError: `call_cost` is negative, or a time not positive.
+        ConfigError: `call_cost` is negative, or a time limit is not positive.
     """
     check_call_cost(call_cost)
     for name, seconds in (("test_seconds", test_seconds), ("total_seconds", total_seconds)):

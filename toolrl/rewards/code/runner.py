@@ -1,7 +1,7 @@
-"""Runs a candidate program where it may do no harm: the text of this file is sent into its sandbox.
+"""Runs a candidate program inside a sandbox, into which the text of this file is sent.
 
-Nothing here is secret from the candidate, which shares its process: it sees inputs, and can forge its replies. Without
-the expected values that is only another way to choose an answer. Standard library only.
+Nothing here is secret from the candidate, which shares the process: it sees the inputs and can forge replies. Without
+the expected values, a forged reply is just another answer. Standard library only.
 """
 
 import builtins
@@ -17,8 +17,9 @@ from typing import Any
 _MAX_DEPTH = 64
 _JSON_INTEGER = 1 << 63
 _STACK_BYTES = 1 << 27
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 PLAIN_TYPES = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, object, type)
-# What equals a plain value to Python is sent as one. Fractions and decimals are looked up, not imported.
+# Subclasses are sent as their base class. Fractions and decimals are recognised by name, not imported.
 _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (str, str.__str__),
     (int, int.__int__),
@@ -37,11 +38,11 @@ _BASES: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 
 def pack(value: Any, depth: int = 0, kind: Callable[[object], Any] = type) -> Any:
-    """A plain value as what JSON has. Of an instance of a subclass only what the base class holds counts.
+    """Convert a plain value to JSON values. An instance of a subclass is converted as its base class.
 
     Raises:
-        TypeError: It holds something else than plain values.
-        ValueError: It is nested too deeply.
+        TypeError: The value holds something that is not plain.
+        ValueError: The value is nested too deeply.
     """
     exact = kind(value)
     if value is None or exact is bool or exact is str or exact is float:
@@ -79,7 +80,7 @@ def _pack_kin(value: Any, depth: int, exact: type) -> Any:
 
 
 def encode(value: Any, dumps: Callable[..., str] = json.dumps, pack: Callable[[Any], Any] = pack) -> str:
-    """A plain value as JSON text.
+    """Write a plain value as JSON text.
 
     Raises:
         TypeError, ValueError: As `pack` does.
@@ -105,16 +106,16 @@ def _tagged(item: dict[str, Any]) -> Any:
 
 
 def decode(text: str, loads: Callable[..., Any] = json.loads) -> Any:
-    """What `encode` has made a text of.
+    """Read a text that `encode` wrote.
 
     Raises:
-        ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError: It has not.
+        ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError: Another text (`MALFORMED`).
     """
     return loads(text, object_hook=_tagged)
 
 
 class Verbatim:
-    """Shows a text as it is when the session asks for the value of the last expression."""
+    """A text whose repr is the text itself: a session returns the repr of its last expression."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -127,8 +128,8 @@ class Program:
     """A candidate's program, in the process that runs it.
 
     Args:
-        prelude: Code that stands before it, in the same namespace.
-        code: Its own.
+        prelude: Code to run first, in the same namespace.
+        code: The program.
     """
 
     def __init__(self, prelude: str, code: str) -> None:
@@ -139,7 +140,7 @@ class Program:
         self.given: dict[str, Any] = {}  # the prelude's names
 
     def load(self, name: str = "solution") -> dict[str, Any]:
-        """Execute it as a module of this name: one whose functions are called is not the main one. Its names."""
+        """Execute the program as a module of this name, and return its namespace. Only a whole run is `__main__`."""
         self.module = sys.modules[name] = types.ModuleType(name)
         names = self.module.__dict__
         names["__builtins__"] = builtins  # as in a script, where it is the module
@@ -149,7 +150,7 @@ class Program:
         return names
 
     def call(self, function: str, arguments: str) -> str:
-        """Call a function, or the method of that name of the class Solution; the value, or the error, as JSON text."""
+        """Call a function, or a method of the class Solution, and return the value or the error as JSON text."""
 
         def run() -> Any:
             if self.names is None:
@@ -165,17 +166,17 @@ class Program:
         return self.reply(run)
 
     def main(self, folder: str, finish: Callable[[], None] | None = None) -> str:
-        """Run it to its end.
+        """Run the program to its end.
 
         Args:
-            folder: Where its input is.
-            finish: Called at the end of a process that ends with the program, before what it left open is closed.
+            folder: The folder with its input.
+            finish: Called at the end of a process that ends with the program, before its open files are closed.
         """
 
         def run() -> None:
             open_as(os.path.join(folder, ".stdin"), os.O_RDONLY, 0)
-            sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  the program reads from it
-            with contextlib.suppress(SystemExit):  # how many a program ends; the code that it gives says nothing
+            sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  the program reads it
+            with contextlib.suppress(SystemExit):  # a normal way to end; the exit code says nothing
                 self.load("__main__")
             if finish is not None:
                 finish()
@@ -184,53 +185,53 @@ class Program:
         return self.reply(run)
 
     def reply(self, run: Callable[[], Any], encode: Any = encode, dumps: Any = json.dumps) -> str:
-        """What a function gives, or the name of what it raises."""
+        """The value that a function returns, or the name of what it raises, as JSON text."""
         try:
             return f'{{"value":{dumps(encode(run()))}}}'
-        except BaseException as error:  # noqa: BLE001  SystemExit too: whatever it raises is its own
+        except BaseException as error:  # noqa: BLE001  SystemExit too: the program may raise anything
             return str(dumps({"error": type(error).__name__}))
 
 
 class Candidate:
-    """A program under test, in the session's own process: one that can leave nothing behind in it.
+    """A program under test in the session's own process, for programs that leave nothing behind.
 
     Args:
         prelude: See `Program`.
         code: See `Program`.
-        folder: Where inputs may be written.
+        folder: A folder to which inputs can be written.
     """
 
     def __init__(self, prelude: str, code: str, folder: str) -> None:
         self.program, self.folder = Program(prelude, code), folder
         sys.set_int_max_str_digits(0)
         _, most = resource.getrlimit(resource.RLIMIT_STACK)
-        if most == resource.RLIM_INFINITY or most >= _STACK_BYTES:  # for recursion through C, as of cached functions
+        if most == resource.RLIM_INFINITY or most >= _STACK_BYTES:  # for recursion through C, as in cached functions
             resource.setrlimit(resource.RLIMIT_STACK, (_STACK_BYTES, most))
 
     def call(self, function: str, arguments: str, begins: bool = True, ends: bool = True) -> Verbatim:
         """Call a function; see `Program.call`.
 
         Args:
-            function: Its name.
-            arguments: As `encode` writes them.
+            function: Name of the function.
+            arguments: The arguments, written by `encode`.
             begins: Whether this is the first call of a test.
-            ends: Whether it is the last.
+            ends: Whether this is the last call of a test.
         """
         return Verbatim(self.program.call(function, arguments))
 
     def run(self, text: str) -> Verbatim:
-        """Run the program with a text on its standard input; what it prints is the session's to keep."""
+        """Run the program with a text on standard input; the session captures its output."""
         self.write(text)
         return Verbatim(self.program.main(self.folder))
 
     def write(self, text: str) -> None:
-        """Make a text the input of the next run."""
+        """Write the input of the next run."""
         with open(os.path.join(self.folder, ".stdin"), "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
 
 
 def open_as(path: str, flags: int, number: int) -> None:
-    """Open a file under this number."""
+    """Open a file under a given descriptor."""
     opened = os.open(path, flags, 0o600)
     if opened != number:
         os.dup2(opened, number)

@@ -1,30 +1,28 @@
-"""Tests of a program as data: calls, programs that read and print, and assertions; visible ones and hidden ones."""
+"""Tests of a program as data: calls, runs of the whole program, and assertions; visible and hidden."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from toolrl.errors import TaskError
-from toolrl.rewards.code.runner import decode, encode
+from toolrl.rewards.code.runner import MALFORMED, decode, encode
 from toolrl.rewards.code.values import Comparison
-
-_MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
 class CallTest:
-    """A call of a function, and what it must return. All values are plain: numbers, texts, bytes, and containers.
+    """A function call and its expected value. All values are plain: numbers, strings, bytes, and containers of them.
 
     Attributes:
-        function: Its name; or that of a method of the class `Solution`.
-        args: Arguments by position.
-        expected: The right value.
-        kwargs: Arguments by name.
-        tolerance: The largest distance to `expected`, in place of equality; see `near`.
-        relative: The same as a share.
-        identical: Whether types count whatever the suite says, as under `is`.
+        function: Name of the function, or of a method of the class `Solution`.
+        args: Positional arguments.
+        expected: The expected value.
+        kwargs: Keyword arguments.
+        tolerance: Maximum absolute distance to `expected`, instead of equality; see `near`.
+        relative: Maximum relative distance.
+        identical: Whether types must be equal regardless of the suite's comparison, as with `is`.
     """
 
     function: str
@@ -41,8 +39,8 @@ class StdioTest:
     """A run of the whole program.
 
     Attributes:
-        stdin: What it reads.
-        stdout: What it must print; see `same_output`.
+        stdin: Its input.
+        stdout: Its expected output; see `same_output`.
     """
 
     stdin: str
@@ -51,13 +49,13 @@ class StdioTest:
 
 @dataclass(frozen=True, slots=True)
 class AssertTest:
-    """Assertions that are no plain calls; they run in a sandbox of their own, where the function is a proxy.
+    """Assertions that are not plain calls. They run in a separate sandbox, where the function is a proxy.
 
     Attributes:
-        code: Python that raises if the function is wrong. Arguments and values pass as plain values only.
-        function: Its name in `code`, and in the program.
-        setup: Run before `code`, such as helpers that it uses.
-        alias: A second name of the function in `code`, such as "candidate".
+        code: Python that raises if the function is wrong. Only plain values are passed and returned.
+        function: Name of the function in `code` and in the program.
+        setup: Code to run first, such as helpers.
+        alias: Another name of the function in `code`, such as "candidate".
     """
 
     code: str
@@ -67,11 +65,7 @@ class AssertTest:
 
 
 CodeTest = CallTest | StdioTest | AssertTest
-_KINDS: dict[str, type[CallTest] | type[StdioTest] | type[AssertTest]] = {
-    "call": CallTest,
-    "stdio": StdioTest,
-    "assert": AssertTest,
-}
+_KINDS: dict[str, type[CodeTest]] = {"call": CallTest, "stdio": StdioTest, "assert": AssertTest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +73,10 @@ class CodeSuite:
     """All tests of one task.
 
     Attributes:
-        hidden: What decides; at least one.
-        visible: Examples that the prompt shows. A right program passes them too; they earn nothing in part.
+        hidden: The tests that decide; at least one.
+        visible: Examples shown in the prompt. A right program passes them too, but they earn no partial credit.
         comparison: How values are compared.
-        prelude: Code that stands before the program, such as the imports that the prompt has made.
+        prelude: Code that is run before the program, such as imports given in the prompt.
     """
 
     hidden: Sequence[CodeTest]
@@ -94,14 +88,14 @@ class CodeSuite:
         for part in ("hidden", "visible"):
             object.__setattr__(self, part, tuple(getattr(self, part)))
         if not self.hidden:
-            raise TaskError("a suite of tests needs at least one hidden test; visible ones can be learnt by heart")
+            raise TaskError("a suite needs at least one hidden test; visible ones can be memorised")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values, for `Task.metadata["tests"]`; `from_dict` reads them."""
+        """Convert to JSON values for `Task.metadata["tests"]`; `from_dict` reads them."""
         return {
             "hidden": [_written(test) for test in self.hidden],
             "visible": [_written(test) for test in self.visible],
-            "comparison": {name: getattr(self.comparison, name) for name in Comparison.__dataclass_fields__},
+            "comparison": asdict(self.comparison),
             "prelude": self.prelude,
         }
 
@@ -110,14 +104,14 @@ class CodeSuite:
         """Read what `to_dict` wrote.
 
         Raises:
-            TaskError: It is something else.
+            TaskError: The data has another form.
         """
         try:
             hidden, visible = ([_read(test) for test in data.get(part, ())] for part in ("hidden", "visible"))
             return cls(hidden, visible, Comparison(**data.get("comparison", {})), data.get("prelude", ""))
         except TaskError:
             raise
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise TaskError(f"broken tests: {error!r}; write them with CodeSuite.to_dict()") from None
 
 

@@ -21,7 +21,7 @@ def literal(node: ast.AST) -> Any:
 
 
 def dotted_name(node: ast.AST | None) -> str:
-    """`a.b.c` of a name or an attribute; empty for any other expression."""
+    """The text of a name or an attribute, such as `a.b.c`; any other expression in it counts as empty."""
     if isinstance(node, ast.Name):
         return node.id
     return f"{dotted_name(node.value)}.{node.attr}" if isinstance(node, ast.Attribute) else ""

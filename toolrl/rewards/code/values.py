@@ -1,4 +1,4 @@
-"""Comparing what a program gave with what is right: plain values, on our side, with our own rules."""
+"""Comparisons of a program's results with the expected ones: plain values, compared outside of its process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _NUMBERS = (int, float, complex, Fraction)  # bool is an int
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How values are compared.
+    """Rules for comparing values.
 
     Attributes:
-        tolerance: Relative, and absolute below 1, where a float is expected, or a printed number with a decimal point.
-            0: equal floats only. NaN equals NaN alone.
-        number_types: Whether types tell equal values apart. If not, Python's own `==` decides: True is 1, a set equals
-            a frozenset; and printed numbers are compared as decimals, exactly.
+        tolerance: Relative, and absolute below 1, if a float or a printed number with a decimal point is expected.
+            0: floats must be equal. NaN equals only NaN.
+        number_types: Whether equal values of different types differ. If not, Python's `==` decides: True is 1, a set
+            equals a frozenset, and printed numbers are compared as exact decimals.
         sequence_types: Whether a list and a tuple of the same items differ.
     """
 
@@ -31,12 +31,12 @@ class Comparison:
 
 
 def same_value(given: Any, expected: Any, how: Comparison | None = None) -> bool:
-    """Whether two plain values are equal, all through.
+    """Whether two plain values are deeply equal.
 
     Args:
-        given: What the program returned, decoded.
-        expected: What is right. Sets and the keys of dicts are compared without a tolerance.
-        how: The rules; `Comparison()` if None.
+        given: The decoded result of the program.
+        expected: The expected value. Sets and keys of dicts are compared without a tolerance.
+        how: The rules; `Comparison()` by default.
     """
     how = how or Comparison()
     if isinstance(expected, (list, tuple)) and isinstance(given, (list, tuple)):
@@ -58,25 +58,25 @@ def same_value(given: Any, expected: Any, how: Comparison | None = None) -> bool
 
 
 def near(given: Any, expected: Any, absolute: float, relative: float = 0.0) -> bool:
-    """Whether a value is a number within one of two distances; the second is relative to the larger, as `math.isclose`.
+    """Whether a value is a number close to the expected one, as in `math.isclose`.
 
     Args:
-        given: What the program returned, decoded.
-        expected: What is right.
-        absolute: The first distance.
-        relative: The second, as a share.
+        given: The decoded result of the program.
+        expected: The expected number.
+        absolute: Maximum absolute distance.
+        relative: Maximum distance as a share of the larger number; the larger of the two bounds counts.
     """
     if not any(isinstance(given, kind) for kind in _NUMBERS):
         return False
     try:
         distance: float = abs(given - expected)
         return distance <= max(absolute, relative * max(abs(given), abs(expected))) and math.isfinite(distance)
-    except OverflowError:  # an integer that no float can hold
+    except OverflowError:  # an integer too large for a float
         return False
 
 
 def _same_keys(given: Any, expected: Any, how: Comparison) -> bool:
-    """Equal as sets, and each pair of equals of one type where types count: 1, 1.0 and True are one key to Python."""
+    """Whether keys are equal as sets, and in type if types count: to Python, 1, 1.0 and True are one key."""
     if len(given) != len(expected):
         return False
     exact = Comparison(0.0, how.number_types, how.sequence_types)
@@ -93,21 +93,20 @@ def _same_number(given: Any, expected: Any, tolerance: float) -> bool:
         return False
     try:
         return math.isfinite(given) and abs(given - expected) <= tolerance * max(1.0, abs(expected))
-    except OverflowError:  # an integer that no float can hold
+    except OverflowError:  # an integer too large for a float
         return False
 
 
 def same_output(given: str, expected: str, how: Comparison | None = None) -> bool:
-    """Whether two printed texts have the same lines, but for white space around each and around the whole.
+    """Whether two printed texts have the same lines, apart from surrounding white space.
 
-    Where types do not count, lines of numbers alone are equal if their numbers are, as decimals without rounding, as
-    LiveCodeBench compares them (`20.0` for `20`; `1000000001.0` is not 1000000000). Under a tolerance, lines are
-    compared word by word.
+    If types do not count, lines of numbers are compared as exact decimals, as in LiveCodeBench (`20.0` equals `20`;
+    `1000000001.0` does not equal `1000000000`). With a tolerance, lines are compared word by word.
 
     Args:
-        given: What the program printed.
-        expected: What is right.
-        how: The rules; `Comparison()` if None.
+        given: The output of the program.
+        expected: The expected output.
+        how: The rules; `Comparison()` by default.
     """
     how = how or Comparison()
     ours, theirs = ([line.strip() for line in text.strip().split("\n")] for text in (given, expected))
@@ -133,6 +132,6 @@ def _same_word(given: str, expected: str, how: Comparison) -> bool:
     try:
         if not how.number_types and Decimal(given) == Decimal(expected):
             return True
-    except ArithmeticError:  # an exponent that no decimal can hold
+    except ArithmeticError:  # an exponent too large for a decimal
         return False
     return "." in expected and _same_number(float(given), float(expected), how.tolerance)

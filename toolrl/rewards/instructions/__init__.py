@@ -1,12 +1,12 @@
-"""Instructions that a program can check, in the manner of IFEval (arXiv:2311.07911): its 25 kinds and one's own.
+"""Verifiable instructions as in IFEval (arXiv:2311.07911): its 25 kinds, and your own.
 
-A kind is a small class, found by its id (`make_instruction("punctuation:no_comma")`); `instruction_kind` adds one.
-`ifeval_task` reads IFEval's files, `instructions_reward` scores.
+A kind is a small class with an id (`make_instruction("punctuation:no_comma")`); `instruction_kind` registers one.
+`ifeval_task` reads IFEval's files, `instructions_reward` scores responses.
 
-Verdicts are those of IFEval's own code but for these, each of which would otherwise pay for nothing: a text whose
-language nothing tells is in no language, several of the constrained responses are not one of them, and a response
-that only repeats the prompt follows nothing. Keywords are texts, not regular expressions. Sentences and tokens are
-found by rules instead of NLTK's models (see `text`), and langdetect is seeded.
+Verdicts agree with IFEval's code, except where that would reward an empty effort: a text whose language cannot be
+detected is in no language, several of the constrained responses do not count as one, and a response that only repeats
+the prompt follows nothing. Keywords are plain text, not regular expressions. Sentences and tokens are found by rules
+instead of NLTK's models (see `text`), and langdetect is seeded.
 """
 
 from toolrl.rewards.instructions.forms import (

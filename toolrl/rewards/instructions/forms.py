@@ -1,4 +1,4 @@
-"""Kinds about the form of the whole response: `detectable_format:*`, `combination:*`, `startend:*`, a postscript."""
+"""Kinds about the form of the response: `detectable_format:*`, `combination:*`, `startend:*`, postscripts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from toolrl.rewards.instructions.registry import Instruction, instruction_kind
 from toolrl.rewards.instructions.words import Text
 
-# What IFEval's prompts offer; the kind has no arguments.
+# The options in IFEval's prompts; the kind has no arguments.
 CONSTRAINED_RESPONSES = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 _fence = re.compile(r"```(?:json|Json|JSON)?")
@@ -17,10 +17,9 @@ _postscripts = {"P.S.": re.compile(r"p\.\s?s\."), "P.P.S": re.compile(r"p\.\s?p\
 
 @instruction_kind("detectable_format:constrained_response")
 class ConstrainedResponse(Instruction):
-    """One of the three answers that IFEval offers, and one only: the reference takes a list of all three too."""
+    """The response has exactly one of IFEval's three answers; the reference also accepts a list of all three."""
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return sum(option in response for option in CONSTRAINED_RESPONSES) == 1
 
 
@@ -33,44 +32,40 @@ class JsonFormat(Instruction):
     """The whole response is JSON, bare or between markdown ticks."""
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         text = response.strip()
         if fence := _fence.match(text):
             text = text[fence.end() :]
         try:
-            json.loads(text.removesuffix("```"), parse_constant=_refuse)  # Python reads NaN, which is no JSON
-        except (ValueError, RecursionError):  # the latter for brackets nested very deep
+            json.loads(text.removesuffix("```"), parse_constant=_refuse)  # Python accepts NaN, which is not JSON
+        except (ValueError, RecursionError):  # the latter for deeply nested brackets
             return False
         return True
 
 
 @instruction_kind("detectable_format:title")
 class Title(Instruction):
-    """There is a title in double angular brackets, such as <<poem of joy>>."""
+    """The response has a title in double angle brackets, such as <<poem of joy>>."""
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return any(map(_has_title, response.split("\n")))
 
 
 @instruction_kind("detectable_content:postscript")
 class Postscript(Instruction):
-    """There is a postscript after that marker, in any case; within "P.S." and "P.P.S" a space is allowed."""
+    """The response has a postscript after the marker, in any case; "P.S." and "P.P.S" may contain a space."""
 
     postscript_marker: Text
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         pattern = _postscripts.get(self.postscript_marker) or re.compile(re.escape(self.postscript_marker.lower()))
         return pattern.search(response.lower()) is not None
 
 
 @instruction_kind("combination:two_responses")
 class TwoResponses(Instruction):
-    """Two responses that differ, separated by `******`."""
+    """There are two different responses, separated by `******`."""
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         responses = [part.strip() for part in response.split("******")]
         given = [part for part in responses if part]
         return len(given) == 2 and all(responses[1:-1]) and given[0] != given[1]
@@ -83,18 +78,16 @@ class RepeatPrompt(Instruction):
     prompt_to_repeat: Text
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return response.strip().lower().startswith(self.prompt_to_repeat.lower())
 
 
 @instruction_kind("startend:end_checker")
 class EndPhrase(Instruction):
-    """The response ends with a phrase, in any case; quotes around the response do not count."""
+    """The response ends with a phrase, in any case; quotes around the response are ignored."""
 
     end_phrase: Text
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return response.strip().strip('"').lower().endswith(self.end_phrase.lower())
 
 
@@ -103,7 +96,6 @@ class Quotation(Instruction):
     """The whole response is wrapped in double quotation marks."""
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         text = response.strip()
         return len(text) > 1 and text[0] == text[-1] == '"'
 

@@ -1,4 +1,4 @@
-"""Which language a text is in, by the profiles that come with langdetect (as IFEval does it)."""
+"""The language of a text, by the profiles that come with langdetect (as in IFEval)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from toolrl.errors import MissingExtra
 
 
 def language_of(text: str) -> str | None:
-    """The ISO 639-1 code of the text's language ("zh-cn" and "zh-tw" for Chinese); None if nothing tells it.
+    """The ISO 639-1 code of the text's language ("zh-cn" and "zh-tw" for Chinese); None if it is unknown.
 
-    The same text always has the same language: langdetect draws at random, here from a fixed seed.
+    Deterministic: langdetect samples, here with a fixed seed.
 
     Raises:
         MissingExtra: langdetect is not installed.
     """
-    factory = _factory()
+    factory = detector_factory()
     from langdetect import LangDetectException
 
     detector = factory.create()
@@ -29,17 +29,17 @@ def language_of(text: str) -> str | None:
 
 
 def known_languages() -> frozenset[str]:
-    """The codes that `language_of` gives.
+    """The codes that `language_of` can return.
 
     Raises:
         MissingExtra: langdetect is not installed.
     """
-    return frozenset(_factory().get_lang_list())
+    return frozenset(detector_factory().get_lang_list())
 
 
 @functools.cache
-def _factory() -> Any:
-    """A factory of our own: the seed of langdetect's global one is the application's."""
+def detector_factory() -> Any:
+    """A separate factory, since the seed of langdetect's global one belongs to the application."""
     try:
         from langdetect import PROFILES_DIRECTORY, DetectorFactory
     except ImportError:

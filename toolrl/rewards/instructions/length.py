@@ -1,4 +1,4 @@
-"""Kinds about how much there is of a thing: `length_constraints:*`, and the counts of `detectable_*`."""
+"""Kinds about counts: `length_constraints:*`, and the counts of `detectable_*`."""
 
 from __future__ import annotations
 
@@ -21,36 +21,33 @@ _word_end = re.compile(r"[.,?!'\"]")
 
 @instruction_kind("length_constraints:number_sentences")
 class NumberOfSentences(Instruction):
-    """So many sentences."""
+    """The number of sentences is at least, or less than, a threshold."""
 
     num_sentences: Count
     relation: Relation
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return holds(len(split_sentences(response)), self.relation, self.num_sentences)
 
 
 @instruction_kind("length_constraints:number_words")
 class NumberOfWords(Instruction):
-    """So many words: runs of letters, digits and underscores."""
+    """The number of words (runs of letters, digits and underscores) is at least, or less than, a threshold."""
 
     num_words: Count
     relation: Relation
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return holds(count_words(response), self.relation, self.num_words)
 
 
 @instruction_kind("length_constraints:number_paragraphs")
 class NumberOfParagraphs(Instruction):
-    """Exactly so many paragraphs between dividers `***`. A divider may begin or end the text, but none is empty."""
+    """An exact number of paragraphs, separated by `***`. A divider may begin or end the text, but none is empty."""
 
     num_paragraphs: Count
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         first, *inner = [bool(paragraph.strip()) for paragraph in _divider.split(response)]
         if not inner:
             return self.num_paragraphs == int(first)
@@ -60,7 +57,7 @@ class NumberOfParagraphs(Instruction):
 
 @instruction_kind("length_constraints:nth_paragraph_first_word")
 class NthParagraphFirstWord(Instruction):
-    """Exactly so many paragraphs between empty lines, the nth of which begins with a word, in any case."""
+    """An exact number of paragraphs between empty lines, the nth of which begins with a word, in any case."""
 
     num_paragraphs: Positive
     nth_paragraph: Positive
@@ -80,7 +77,7 @@ class NthParagraphFirstWord(Instruction):
         return self
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`. Empty paragraphs do not count, but the nth is found among all, as in IFEval."""
+        """Empty paragraphs do not count, except towards the nth, as in IFEval."""
         paragraphs = [paragraph.strip() for paragraph in response.split("\n\n")]
         if sum(map(bool, paragraphs)) != self.num_paragraphs or not paragraphs[self.nth_paragraph - 1]:
             return False
@@ -90,23 +87,21 @@ class NthParagraphFirstWord(Instruction):
 
 @instruction_kind("detectable_content:number_placeholders")
 class NumberOfPlaceholders(Instruction):
-    """At least so many placeholders in square brackets, such as [address]."""
+    """A minimum number of placeholders in square brackets, such as [address]."""
 
     num_placeholders: Count
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return sum(map(_placeholders, response.split("\n"))) >= self.num_placeholders
 
 
 @instruction_kind("detectable_format:number_bullet_lists")
 class NumberOfBullets(Instruction):
-    """Exactly so many lines that begin with `*` or `-`."""
+    """An exact number of lines that begin with `*` or `-`."""
 
     num_bullets: Count
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         lines = (line.strip() for line in response.split("\n"))
         bullets = (line[:1] == "-" or (line[:1] == "*" and line[1:2] not in ("", "*")) for line in lines)
         return sum(bullets) == self.num_bullets
@@ -114,30 +109,28 @@ class NumberOfBullets(Instruction):
 
 @instruction_kind("detectable_format:number_highlighted_sections")
 class NumberOfHighlights(Instruction):
-    """At least so many `*highlighted*` or `**highlighted**` passages, each within a line."""
+    """A minimum number of `*highlighted*` or `**highlighted**` passages, each within a line."""
 
     num_highlights: Count
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         found = _highlight.findall(response) + _double_highlight.findall(response)
         return sum(bool(text.strip()) for text in found) >= self.num_highlights
 
 
 @instruction_kind("detectable_format:multiple_sections")
 class MultipleSections(Instruction):
-    """At least so many sections, each begun by a word such as "Section" and a number."""
+    """A minimum number of sections, each introduced by a word such as "Section" and a number."""
 
     section_spliter: Text
     num_sections: Count
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return len(re.findall(rf"{re.escape(self.section_spliter)}\s?\d+", response)) >= self.num_sections
 
 
 def _placeholders(line: str) -> int:
-    """The number of `[...]` in a line. A regular expression would take quadratic time for many `[`."""
+    """The number of `[...]` in a line. A regular expression would be quadratic in the number of `[`."""
     count, end = 0, -1
     while (start := line.find("[", end + 1)) >= 0 and (end := line.find("]", start)) >= 0:
         count += 1

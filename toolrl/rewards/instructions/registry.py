@@ -1,4 +1,4 @@
-"""What an instruction is, and how its kind is found by its id."""
+"""The base class of instructions, and the registry of their kinds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Relation = Literal["less than", "at least"]
 
 
 class Instruction(BaseModel, ABC):
-    """One demand on a response that a program can check. Its fields are the arguments (`kwargs`) of its kind.
+    """A requirement that a program can check. Its fields are the arguments (`kwargs`) of its kind.
 
     Attributes:
         id: The id of the kind; set by `instruction_kind`.
@@ -27,7 +27,7 @@ class Instruction(BaseModel, ABC):
 
     @abstractmethod
     def check(self, response: str) -> bool:
-        """Whether the response, which is never blank, keeps to the instruction."""
+        """Whether the response, which is never blank, follows the instruction."""
 
 
 Kind = TypeVar("Kind", bound=type[Instruction])
@@ -36,7 +36,7 @@ _kinds: dict[str, type[Instruction]] = {}
 
 
 def instruction_kind(id: str) -> Callable[[Kind], Kind]:
-    """Register a subclass of `Instruction` as a kind, under an id of the form `group:name`.
+    """Register a subclass of `Instruction` under an id of the form `group:name`.
 
         @instruction_kind("mine:greeting")
         class Greeting(Instruction):
@@ -45,19 +45,19 @@ def instruction_kind(id: str) -> Callable[[Kind], Kind]:
             def check(self, response: str) -> bool:
                 return response.startswith(f"Dear {self.name}")
 
-    Defining the same class again replaces it, as running a notebook's cell twice does.
+    Defining the same class again replaces it, as when a notebook cell runs twice.
 
     Raises:
-        ConfigError: The id has another form, or another class has it.
+        ConfigError: The id has another form, or belongs to another class.
     """
     group, colon, name = id.partition(":")
     if not (group and colon and name):
-        raise ConfigError(f"the id of a kind of instruction has the form 'group:name', got {id!r}")
+        raise ConfigError(f"the id of a kind of instruction must have the form 'group:name', got {id!r}")
 
     def register(kind: Kind) -> Kind:
         known = _kinds.get(id)
         if known and (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
-            raise ConfigError(f"{id!r} is already the id of {known.__module__}.{known.__qualname__}; choose another")
+            raise ConfigError(f"{id!r} is already the id of {known.__module__}.{known.__qualname__}; choose another id")
         kind.id = id
         _kinds[id] = kind
         return kind
@@ -66,20 +66,20 @@ def instruction_kind(id: str) -> Callable[[Kind], Kind]:
 
 
 def instruction_kinds() -> tuple[str, ...]:
-    """The ids of all kinds that are registered, sorted."""
+    """The ids of all registered kinds, sorted."""
     return tuple(sorted(_kinds))
 
 
 def make_instruction(id: str, kwargs: Mapping[str, Any] | None = None) -> Instruction:
-    """Make an instruction from its id and its arguments, as they stand in a file.
+    """Make an instruction from its id and its arguments, as a file has them.
 
     Args:
         id: The id of its kind.
-        kwargs: Its arguments; those that are None count as absent, since tables have a column for each.
+        kwargs: Its arguments. None counts as absent, since tables have a column for each argument.
 
     Raises:
-        TaskError: The kind is unknown, or an argument is missing, unknown or of no use.
-        MissingExtra: It has to do with languages, and langdetect is not installed.
+        TaskError: The kind is unknown, or an argument is missing, unknown or invalid.
+        MissingExtra: The kind needs langdetect, which is not installed.
     """
     if id not in _kinds:
         near = difflib.get_close_matches(str(id), _kinds, n=3) or sorted(_kinds)
@@ -96,5 +96,5 @@ def make_instruction(id: str, kwargs: Mapping[str, Any] | None = None) -> Instru
 
 
 def holds(count: int, relation: Relation, threshold: int) -> bool:
-    """Whether a count stands in that relation to the threshold."""
+    """Whether a count satisfies the relation to the threshold."""
     return count < threshold if relation == "less than" else count >= threshold

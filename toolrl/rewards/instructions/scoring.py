@@ -1,4 +1,4 @@
-"""IFEval's file format and its two scores, and the reward made of them.
+"""IFEval's file format, its two scores, and a reward made of them.
 
 Source: "Instruction-Following Evaluation for Large Language Models" (arXiv:2311.07911), section 3, and
 https://github.com/google-research/google-research/tree/master/instruction_following_eval.
@@ -21,19 +21,19 @@ _word = re.compile(r"\w+")
 
 
 def ifeval_task(row: Mapping[str, Any], index: int | str) -> Task:
-    """Read a row of a file in IFEval's format; pass it to `TaskSet.read`.
+    """Read a row of a file in IFEval's format; pass this function to `TaskSet.read`.
 
     Args:
-        row: Has `prompt`, `instruction_id_list` and `kwargs`, one entry for each instruction, and perhaps a `key`.
-        index: Stands in for a missing key.
+        row: Has `prompt`, `instruction_id_list`, `kwargs` with an entry for each instruction, and optionally a `key`.
+        index: Replaces a missing key.
 
     Returns:
-        A task whose answer is what `instructions_of` reads.
+        A task whose answer can be read by `instructions_of`.
 
     Raises:
-        KeyError: A field is missing; the task set names the file and the line.
-        TaskError: An instruction is unknown or its arguments are wrong.
-        MissingExtra: An instruction is about languages, and langdetect is not installed.
+        KeyError: A field is missing; the task set reports the file and the line.
+        TaskError: An instruction is unknown, or its arguments are invalid.
+        MissingExtra: An instruction needs langdetect, which is not installed.
     """
     ids, kwargs = row["instruction_id_list"], row["kwargs"]
     if not isinstance(ids, list) or not isinstance(kwargs, list):
@@ -46,10 +46,10 @@ def ifeval_task(row: Mapping[str, Any], index: int | str) -> Task:
 
 
 def instructions_of(task: Task) -> list[Instruction]:
-    """The instructions of a task: those that its answer, `{"instruction_id_list": ..., "kwargs": ...}`, names.
+    """The instructions of a task, read from its answer: `{"instruction_id_list": ..., "kwargs": ...}`.
 
     Raises:
-        TaskError: The answer has another form, an instruction is unknown or its arguments are wrong.
+        TaskError: The answer has another form, an instruction is unknown, or its arguments are invalid.
     """
     try:
         return _instructions(task.answer)
@@ -58,19 +58,19 @@ def instructions_of(task: Task) -> list[Instruction]:
 
 
 def follows_strictly(instruction: Instruction, response: str) -> bool:
-    """Whether the response as it is keeps to the instruction. A blank one keeps to none."""
+    """Whether the response follows the instruction as it is. A blank response follows none."""
     return bool(response.strip()) and instruction.check(response)
 
 
 def follows_loosely(instruction: Instruction, response: str) -> bool:
-    """Whether it does, or would without its first line, its last line, its asterisks, or several of these."""
+    """Whether the response follows the instruction, perhaps without its first line, last line or asterisks."""
     return any(follows_strictly(instruction, variant) for variant in _variants(response))
 
 
 def is_echo(response: str, prompt: str) -> bool:
-    """Whether a response says nothing but the prompt: once or more often, or at least half of it.
+    """Whether a response only repeats the prompt, once or several times, or at least half of it.
 
-    Only words count, so that another case or other punctuation changes nothing.
+    Only words are compared; case and punctuation do not matter.
     """
     given, asked = (f" {' '.join(_word.findall(text.casefold()))} " for text in (response, prompt))
     if not asked.strip():
@@ -82,21 +82,20 @@ def is_echo(response: str, prompt: str) -> bool:
 def instructions_reward(
     mode: Mode = "strict", *, partial: bool = False, call_cost: float = 0.0
 ) -> Callable[[Task, Episode], Score]:
-    """Make a reward for instructions that a program can check; the final message as a whole is the response.
+    """Make a reward for verifiable instructions; the whole final message is the response.
 
-    Its parts are `correct` (every instruction of the prompt is followed, in this mode), IFEval's prompt-level and
-    instruction-level scores in both modes, and the share that is followed (in this mode) of each kind's instructions.
-    A blank response and an echo of the prompt (`is_echo`) follow nothing, in either mode.
+    Its parts are `correct` (every instruction is followed, in this mode), IFEval's prompt-level and instruction-level
+    scores in both modes, and for each kind the share of its instructions that are followed (in this mode). A blank
+    response and an echo of the prompt (`is_echo`) follow nothing, in either mode.
 
     Args:
-        mode: "strict" takes the response as it is; "loose" also tries it without its first line, its last line
-            and its asterisks.
-        partial: Pay the share of instructions that are followed, and not only for all of them.
-        call_cost: Taken off a response that follows all of them, for each tool call; see `with_call_cost`. With a
-            cost, one that follows some earns half their share: always less.
+        mode: "strict" checks the response as it is; "loose" also without its first line, last line and asterisks.
+        partial: Whether following some of the instructions earns their share.
+        call_cost: Deducted for each tool call from a response that follows all instructions; see `with_call_cost`.
+            With a cost, a response that follows some of them earns half their share, which is always less.
 
     Raises:
-        ConfigError: `mode` is unknown, or `call_cost` negative.
+        ConfigError: `mode` is unknown, or `call_cost` is negative.
     """
     if mode not in ("strict", "loose"):
         raise ConfigError(f"mode must be 'strict' or 'loose', got {mode!r}")

@@ -1,7 +1,7 @@
-"""Sentences and words of English text, in time linear in its length and without any data to download.
+"""Sentences and words of English text, in linear time and without data to download.
 
-IFEval counts sentences with NLTK's Punkt model, and words in capitals among NLTK's tokens. These functions
-follow the same conventions by rules; the counts differ where Punkt knows a rare abbreviation.
+IFEval counts sentences with NLTK's Punkt model, and capitalised words with NLTK's tokeniser. These functions follow the
+same conventions by rules; counts differ where Punkt knows a rare abbreviation.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def _set_of(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-# Never the end of a sentence.
+# Never end a sentence.
 _LEADING = _set_of(
     "mr mrs ms dr prof gen col capt lt sgt cmdr rev hon sen rep gov pres messrs mme st mt ft vs cf viz fig figs "
     "vol ch eq nos pp e.g i.e approx"
 )
-# The end of a sentence only before a word that often starts one.
+# End a sentence only before a word that often starts one.
 _TRAILING = _set_of(
     "inc ltd co corp jr sr bros etc al u.s u.k u.n e.u d.c a.m p.m ph.d b.a m.a b.sc m.sc m.d b.c a.d "
     "jan feb mar apr aug sept oct nov dec mon tues wed thurs fri ave blvd rd dept univ assn est"
@@ -40,8 +40,8 @@ _STARTERS = _set_of(
 def split_sentences(text: str) -> list[str]:
     """Split a text into its sentences.
 
-    A sentence ends with `.`, `!`, `?` or an ellipsis, quotes and brackets that close there included, before white
-    space; not after a title, an initial or another abbreviation. An end of line alone ends none.
+    A sentence ends with `.`, `!`, `?` or an ellipsis, and any closing quotes and brackets, before white space. Titles,
+    initials and other abbreviations do not end a sentence, nor does a line break alone.
     """
     sentences: list[str] = []
     chunks = list(_chunk.finditer(text))
@@ -49,7 +49,7 @@ def split_sentences(text: str) -> list[str]:
     for chunk, following in itertools.pairwise(chunks):
         is_quote = not chunk.group().strip(_quotes)
         has_ended = _ends_sentence(chunk.group(), following.group()) or (has_ended and is_quote)
-        if has_ended and following.group().strip(_quotes):  # a closing mark that stands apart belongs to it
+        if has_ended and following.group().strip(_quotes):  # a detached closing quote belongs to it
             sentences.append(text[start : chunk.end()].strip())
             start, has_ended = chunk.end(), False
     rest = text[start:].strip()
@@ -92,6 +92,6 @@ _contraction = re.compile(
 
 
 def count_capital_words(text: str) -> int:
-    """The number of words all in capitals. A hyphenated word is one, a contraction two (DO N'T, I 'm)."""
+    """The number of words in capitals. A hyphenated word counts once, a contraction twice (DO N'T, I 'm)."""
     tokens = (token.rstrip("'.,:") for token in _separator.split(text) if token)
     return sum(part.isupper() for token in tokens for part in _contraction.split(token))

@@ -18,36 +18,33 @@ Count = Annotated[int, Field(ge=0)]
 
 @instruction_kind("keywords:existence")
 class KeywordExistence(Instruction):
-    """Each keyword occurs, in any case, also within a longer word."""
+    """Each keyword occurs, in any case, perhaps within a longer word."""
 
     keywords: Texts
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return all(_occurrences(keyword, response) for keyword in self.keywords)
 
 
 @instruction_kind("keywords:frequency")
 class KeywordFrequency(Instruction):
-    """A keyword occurs so often, in any case, also within longer words."""
+    """The number of times a keyword occurs, in any case, perhaps within longer words."""
 
     keyword: Text
     frequency: Count
     relation: Relation
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return holds(_occurrences(self.keyword, response), self.relation, self.frequency)
 
 
 @instruction_kind("keywords:forbidden_words")
 class ForbiddenWords(Instruction):
-    """None of the words occurs as a word of its own, in any case."""
+    """None of the words occurs as a whole word, in any case."""
 
     forbidden_words: Texts
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return not any(
             re.search(rf"\b{re.escape(word)}\b", response, flags=re.IGNORECASE) for word in self.forbidden_words
         )
@@ -55,40 +52,37 @@ class ForbiddenWords(Instruction):
 
 @instruction_kind("keywords:letter_frequency")
 class LetterFrequency(Instruction):
-    """A letter, or another single character such as `#`, occurs so often, in either case."""
+    """The number of times a letter, or another character such as `#`, occurs, in either case."""
 
     letter: Annotated[str, StringConstraints(min_length=1, max_length=1)]
     let_frequency: Count
     let_relation: Relation
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return holds(response.lower().count(self.letter.lower()), self.let_relation, self.let_frequency)
 
 
 @instruction_kind("change_case:capital_word_frequency")
 class CapitalWordFrequency(Instruction):
-    """So many words are all in capitals; a hyphenated word is one."""
+    """The number of words in capitals; a hyphenated word counts once."""
 
     capital_frequency: Count
     capital_relation: Relation
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return holds(count_capital_words(response), self.capital_relation, self.capital_frequency)
 
 
 @instruction_kind("punctuation:no_comma")
 class NoComma(Instruction):
-    """There is no comma."""
+    """The response has no comma."""
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return "," not in response
 
 
 class _AboutLanguage(Instruction):
-    """An instruction that needs the language detector, which must be there before an episode starts."""
+    """An instruction that needs the language detector, which is loaded before an episode starts."""
 
     def model_post_init(self, context: Any) -> None:
         known_languages()
@@ -98,7 +92,7 @@ class _AboutLanguage(Instruction):
 class ResponseLanguage(_AboutLanguage):
     """The response is in a language, given by its ISO 639-1 code.
 
-    A text whose language nothing tells, such as a number, is in no language; the reference lets it pass.
+    A text of unknown language, such as a number, is in no language; the reference lets it pass.
     """
 
     language: str
@@ -111,25 +105,22 @@ class ResponseLanguage(_AboutLanguage):
         return language
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return _is_language(language_of(response), self.language)
 
 
 @instruction_kind("change_case:english_capital")
 class EnglishCapital(_AboutLanguage):
-    """The response is in English, and has capital letters only."""
+    """The response is in English, in capital letters only."""
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return response.isupper() and language_of(response) == "en"
 
 
 @instruction_kind("change_case:english_lowercase")
 class EnglishLowercase(_AboutLanguage):
-    """The response is in English, and has no capital letter."""
+    """The response is in English, without capital letters."""
 
     def check(self, response: str) -> bool:
-        """See `Instruction.check`."""
         return response.islower() and language_of(response) == "en"
 
 
@@ -138,5 +129,5 @@ def _occurrences(keyword: str, response: str) -> int:
 
 
 def _is_language(code: str | None, language: str) -> bool:
-    """Whether a code is that of a language; "zh" stands for both ways of writing Chinese."""
+    """Whether a code is that of a language; "zh" matches both scripts of Chinese."""
     return code is not None and language in (code, code.partition("-")[0])

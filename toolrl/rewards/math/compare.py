@@ -1,10 +1,10 @@
-"""When two formulas are equal: read by math-verify's grammar, compared exactly, in the process of `math_worker.py`.
+"""Equality of two formulas: read by math-verify's grammar, compared exactly, in the process of `worker.py`.
 
-math-verify's own comparison rounds to six decimals, so that 1/2004! is 1/2006!, compares all lists as sets, and takes
-3(2) and `3 4` for mixed numbers. Here decimals are fractions, and a decimal stands for another value only where it is
-that value, rounded to six digits or more.
+math-verify's own comparison rounds to six decimals, so that 1/2004! equals 1/2006!, compares all lists as sets, and
+takes 3(2) and `3 4` for mixed numbers. Here decimals are fractions, and a decimal equals another value only if it is
+that value, rounded to at least six digits.
 
-Not of toolrl's imports: the script that loads this file has none.
+This file is loaded by a script and must not import toolrl.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sympy.core.function import AppliedUndef
 from sympy.core.relational import Relational
 
 DIGITS = 6
-"""Significant digits that a decimal needs to stand for a value that it is not exactly."""
+"""Significant digits that a decimal needs to equal a value that it only approximates."""
 
 _PRECISION = 60
 _CLOSE = sympy.Float("1e-40", 10)
@@ -33,10 +33,10 @@ _MIRRORED = {sympy.Gt: sympy.Lt, sympy.Ge: sympy.Le}
 
 
 class Reader(_Latex2Sympy):
-    """math-verify's parser, which here reads no number as another one.
+    """math-verify's parser, changed to read numbers exactly.
 
     Attributes:
-        places: Of each decimal that was read, the number of its decimal places as written.
+        places: For each decimal that was read, its number of decimal places as written.
     """
 
     def __init__(self, *, is_real: bool):
@@ -44,11 +44,11 @@ class Reader(_Latex2Sympy):
         self.places: dict[sympy.Rational, int] = {}
 
     def parse(self, latex_str: str) -> Any:
-        r"""The letter `\gamma` is no function, where the grammar has it take what comes next."""
+        r"""Parse a formula with `\gamma` as a letter, where the grammar takes it for a function."""
         return super().parse(re.sub(r"\\(gamma(?![A-Za-z])|Gamma(?![A-Za-z]|\s*\())", r"\\mathrm{\1}", latex_str))
 
     def parse_number(self, text: str) -> sympy.Rational:
-        """A decimal is the fraction that it says."""
+        """Read a decimal as an exact fraction."""
         text = text.replace(",", "")
         number = sympy.Rational(text)
         if "." in text:
@@ -56,7 +56,7 @@ class Reader(_Latex2Sympy):
         return number
 
     def convert_postfix_list(self, arr: list[Any], i: int = 0) -> Any:
-        """Two factors side by side are a product. Mixed numbers were made sums before."""
+        """Read adjacent factors as a product. Mixed numbers have become sums before."""
         factors = [self.convert_postfix(factor) for factor in arr[i:]]
         if any(not isinstance(factor, sympy.Expr | sympy.MatrixBase) for factor in factors):
             return super().convert_postfix_list(arr, i)
@@ -67,7 +67,7 @@ class Reader(_Latex2Sympy):
         return product
 
     def convert_interval(self, expr: Any) -> Any:
-        """`[3,3]` stays a pair, where sympy would make it the number 3."""
+        """Keep `[3,3]` a pair, where sympy would make it the number 3."""
         left, right = (self.convert_expr(end) for end in expr.expr())
         is_closed = not (expr.L_PAREN() or expr.L_GROUP() or expr.L_PAREN_VISUAL())
         found = super().convert_interval(expr)
@@ -77,18 +77,18 @@ class Reader(_Latex2Sympy):
 
 
 def equal(gold: str, answer: str) -> bool:
-    """Whether two formulas in LaTeX are equal; what cannot be read equals nothing."""
+    """Whether two formulas in LaTeX are equal. An unreadable formula equals nothing."""
     try:
         return _Comparison(gold, answer).verdict()
     except (MemoryError, RecursionError):
         raise
-    except Exception:  # noqa: BLE001 - whatever a parser or sympy raises on a model's text: it is no formula
+    except Exception:  # noqa: BLE001 - whatever the parser or sympy raises on a model's text, it is not a formula
         return False
 
 
 @functools.lru_cache(maxsize=256)
 def _read(text: str, is_real: bool) -> tuple[Any, dict[sympy.Rational, int]]:
-    """A formula's value and the places of its decimals; an expected answer is compared with many."""
+    """A formula's value and the places of its decimals; cached, since an expected answer is compared often."""
     reader = Reader(is_real=is_real)
     return reader.parse(text), reader.places
 
@@ -116,7 +116,7 @@ class _Comparison:
         return self.same(gold, answer)
 
     def same(self, gold: Any, answer: Any) -> bool:
-        """Whether two values are equal, whatever they are."""
+        """Whether two values of any kind are equal."""
         if getattr(gold, "is_Matrix", False) or getattr(answer, "is_Matrix", False):
             return self._same_matrix(gold.doit(), answer.doit())
         if isinstance(gold, bool | sympy.logic.boolalg.Boolean) or isinstance(answer, sympy.logic.boolalg.Boolean):
@@ -137,7 +137,7 @@ class _Comparison:
             if found is None:
                 return False
             del left[found]
-        return all(any(self.same(gold, one) for gold in golds) for one in left)  # said twice, and no more than that
+        return all(any(self.same(gold, one) for gold in golds) for one in left)  # repetitions of the same elements
 
     def _same_matrix(self, gold: Any, answer: Any) -> bool:
         if not (getattr(gold, "is_Matrix", False) and getattr(answer, "is_Matrix", False)):
@@ -152,7 +152,7 @@ class _Comparison:
             return openness[0] == openness[1] and self._in_order([gold.start, gold.end], [answer.start, answer.end])
         if gold_ends is not None and answer_ends is not None:
             return self._in_order(gold_ends, answer_ends)
-        if gold_ends is not None or answer_ends is not None:  # `1, 2` for `(1, 2)`, and the other way round
+        if gold_ends is not None or answer_ends is not None:  # `1, 2` for `(1, 2)`, and vice versa
             return self._in_order(gold_ends or _listed(gold), answer_ends or _listed(answer))
         if isinstance(gold, sympy.FiniteSet) and isinstance(answer, sympy.FiniteSet):
             return self._in_any_order(_listed(gold), _listed(answer))
@@ -166,7 +166,7 @@ class _Comparison:
         return isinstance(gold, sympy.Interval) and isinstance(answer, sympy.Interval) and self.same(gold, answer)
 
     def _same_condition(self, gold: Any, answer: Any) -> bool:
-        """Equations and inequalities; a range is one, too: `1 < x < 2` is (1, 2)."""
+        """Whether equations or inequalities are equal; an inequality may be a range: `1 < x < 2` is (1, 2)."""
         if isinstance(gold, sympy.Set | sympy.Tuple) or isinstance(answer, sympy.Set | sympy.Tuple):
             gold, answer = (_named(one).as_set() if _is_relation(one) else one for one in (gold, answer))
             if not isinstance(gold, sympy.Set) or not isinstance(answer, sympy.Set):
@@ -195,7 +195,7 @@ class _Comparison:
         ):
             return False
         gold_side, answer_side = (_named(one.lhs - one.rhs).doit() for one in (gold, answer))
-        if self._same_number(gold_side, answer_side):  # of statements that are always true only the same is equal
+        if self._same_number(gold_side, answer_side):  # identities are equal only if their sides are
             return self._same_number(gold.lhs, answer.lhs) or not self._same_number(gold_side, sympy.S.Zero)
         if gold_side.free_symbols != answer_side.free_symbols or not gold_side.free_symbols:
             return False
@@ -241,21 +241,21 @@ class _Comparison:
         return compared > 2 or bool(sympy.simplify(gold - answer) == 0)
 
     def _rounds_to(self, decimal: Any, value: Any) -> bool:
-        """Whether a decimal is what is left of a value that has more places."""
+        """Whether a decimal is a value with more places, rounded or truncated."""
         places = self._places.get(decimal)
         if places is None or decimal.is_integer or value.is_integer or not value.is_real:
             return False
         unit = sympy.Rational(1, 10**places)
         digits = len(str(abs(decimal) / unit))
         exact = value if value.is_Rational else sympy.Rational(str(value.evalf(digits + 30)))
-        if digits >= 15 and abs(decimal - exact) <= abs(exact) * sympy.Rational(1, 10**15):  # what floats add
+        if digits >= 15 and abs(decimal - exact) <= abs(exact) * sympy.Rational(1, 10**15):  # float noise
             return True
         is_cut = abs(decimal) <= abs(exact) and abs(exact - decimal) < unit
         return digits >= DIGITS and (abs(exact - decimal) * 2 <= unit or is_cut)
 
 
 def _close(gold: Any, answer: Any) -> bool:
-    """Whether two numbers agree in forty digits, relatively: a tiny number is not zero."""
+    """Whether two numbers agree in forty significant digits: a tiny number is not zero."""
     values = [one.evalf(_PRECISION) for one in (gold, answer)]
     difference = (gold - answer).evalf(_PRECISION)
     sizes = [abs(value) for value in values]
@@ -293,14 +293,14 @@ def _conjuncts(value: Any) -> list[Any]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """What a list or set consists of, as written."""
+    """The elements of a list or set, as written."""
     if isinstance(value, sympy.FiniteSet):
         return list(getattr(value, "_unsorted_args", value.args))
     return [value]
 
 
 def _union(value: Any) -> Any:
-    """The set that `x < 1 or x > 2` describes; any other value as it is."""
+    """The set described by `x < 1 or x > 2`; any other value unchanged."""
     parts = _listed(value)
     if len(parts) < 2 or not all(
         isinstance(one, Relational) and not isinstance(one, sympy.Eq | sympy.Ne) for one in parts
@@ -310,11 +310,11 @@ def _union(value: Any) -> Any:
         return value
     sets = [_named(one).as_set() for one in parts]
     are_apart = all(one.is_disjoint(other) for index, one in enumerate(sets) for other in sets[index + 1 :])
-    return sympy.Union(*sets) if are_apart else value  # otherwise both may have to hold
+    return sympy.Union(*sets) if are_apart else value  # otherwise both conditions may have to hold
 
 
 def _ends(value: Any) -> list[Any] | None:
-    """The elements of what has an order: a tuple, a point that looks like an open interval."""
+    """The elements of an ordered value: a tuple, or a point that looks like an open interval; else None."""
     if isinstance(value, sympy.Tuple):
         return list(value)
     if isinstance(value, sympy.Interval) and value.left_open and value.right_open:
@@ -323,26 +323,26 @@ def _ends(value: Any) -> list[Any] | None:
 
 
 def _named(value: Any) -> Any:
-    """A value with symbols in place of functions that only have a name, such as f(x)."""
+    """A value with undefined functions such as f(x) replaced with symbols."""
     functions = value.atoms(AppliedUndef)
     return value.xreplace({one: sympy.Symbol(str(one), real=True) for one in functions}) if functions else value
 
 
 def _with_i(value: Any) -> Any:
-    """The letter i is the imaginary unit, except where it counts."""
+    """A value with the letter i as the imaginary unit, unless i is an index."""
     if not isinstance(value, sympy.Basic | sympy.MatrixBase) or not hasattr(value, "free_symbols"):
         return value
-    counted = (
+    indices = (
         {symbol.name for one in value.atoms(sympy.Sum, sympy.Product) for symbol in one.variables}
         if isinstance(value, sympy.Basic)
         else set()
     )
-    letters = [one for one in value.free_symbols if one.name == "i" and "i" not in counted]
+    letters = [one for one in value.free_symbols if one.name == "i" and "i" not in indices]
     return value.xreplace(dict.fromkeys(letters, sympy.I)) if letters else value
 
 
 def _in_the_same_case(gold: Any, answer: Any) -> Any:
-    """The answer with the gold's letters where they differ in nothing but case, and none stands in both cases."""
+    """The answer with its letters in the gold's case, unless a letter occurs in both cases."""
     if not (hasattr(gold, "free_symbols") and hasattr(answer, "free_symbols")):
         return answer
     golds = {symbol.name.casefold(): symbol for symbol in gold.free_symbols}

@@ -1,7 +1,7 @@
-r"""One spelling for what LaTeX, and people who type it, spell in several ways: `\dfrac12`, `1{,}000`, `x^-1`.
+r"""Normalises the spelling of formulas: `\dfrac12`, `1{,}000`, `x^-1` and other variants of LaTeX and typed text.
 
-Text is rewritten token by token, where a token is a command, a run of digits or a character: `\\` is never half of
-`\\ 2`.
+Text is rewritten token by token, where a token is a command, a run of digits or a character, so that `\\ 2` is never
+taken for `\` and `\ 2`.
 """
 
 from __future__ import annotations
@@ -13,33 +13,15 @@ _COMMANDS = {
     **dict.fromkeys((r"\dfrac", r"\tfrac", r"\cfrac"), r"\frac"),
     **dict.fromkeys((r"\leq", r"\leqslant", r"\leqq"), r"\le"),
     **dict.fromkeys((r"\geq", r"\geqslant", r"\geqq"), r"\ge"),
-    **dict.fromkeys((r"\neq",), r"\ne"),
-    **dict.fromkeys((r"\lbrace",), r"\{"),
-    **dict.fromkeys((r"\rbrace",), r"\}"),
     **dict.fromkeys((r"\vert", r"\lvert", r"\rvert", r"\mid"), "|"),
-    **dict.fromkeys((r"\varnothing",), r"\emptyset"),
     **dict.fromkeys((r"\dots", r"\cdots"), r"\ldots"),
-    **dict.fromkeys((r"\degree",), r"^\circ"),
-    **dict.fromkeys((r"\ast",), "*"),
-    **dict.fromkeys((r"\colon",), ":"),
-    **dict.fromkeys((r"\backslash",), r"\setminus"),
-    **dict.fromkeys((r"\prime",), "'"),
-    r"\lt": "<", r"\gt": ">", r"\lbrack": "[", r"\rbrack": "]", r"\langle": "(", r"\rangle": ")", r"\infin": r"\infty",
+    r"\neq": r"\ne", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\varnothing": r"\emptyset", r"\degree": r"^\circ",
+    r"\ast": "*", r"\colon": ":", r"\backslash": r"\setminus", r"\prime": "'", r"\lt": "<", r"\gt": ">",
+    r"\lbrack": "[", r"\rbrack": "]", r"\langle": "(", r"\rangle": ")", r"\infin": r"\infty",
 }  # fmt: skip
 _SPACES = {
-    r"\,",
-    r"\;",
-    r"\:",
-    r"\>",
-    "\\ ",
-    "\\\n",
-    "\\\t",
-    "~",
-    r"\thinspace",
-    r"\medspace",
-    r"\thickspace",
-    r"\enspace",
-}
+    r"\,", r"\;", r"\:", r"\>", "\\ ", "\\\n", "\\\t", "~", r"\thinspace", r"\medspace", r"\thickspace", r"\enspace",
+}  # fmt: skip
 _NOTHING = {
     r"\!", r"\left", r"\right", r"\big", r"\Big", r"\bigg", r"\Bigg", r"\bigl", r"\bigr", r"\Bigl", r"\Bigr", r"\biggl",
     r"\biggr", r"\middle", r"\displaystyle", r"\textstyle", r"\limits", r"\nolimits", r"\negthinspace", r"\(", r"\)",
@@ -56,7 +38,7 @@ _WORDS = (
 )
 _tokens = re.compile(r"\\(?:[A-Za-z]+|.)|\d+|\s+|.", re.DOTALL)
 font = re.compile(rf"(?:{'|'.join(map(re.escape, _FONTS))})(?![A-Za-z])\s*\{{([^{{}}]*)\}}")
-"""Words, or a letter in another font: their content is group 1."""
+"""Words, or a letter in another font; the content is group 1."""
 _joiner = re.compile(r"(?<![A-Za-z\\])\s*,?\s*(?:and|or)(?![A-Za-z])", re.IGNORECASE)
 _JOINED = re.compile(r"\s*,?\s*(?:and|or)?\s*,?\s*", re.IGNORECASE)
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
@@ -65,13 +47,13 @@ _member = re.compile(r"\s*\\?[A-Za-z]+(?:_\{?\w+\}?)?\s*\\in(?![A-Za-z])")
 _builder = re.compile(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:](.*)\\\}", re.DOTALL)
 _THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3}(?:,\d{3})+)(?!\d|,\d)")
 _SPACED = re.compile(r"(?<![\d.,^_{])(?<![\d.,^_{] )(\d{1,3}(?: \d{3})+)(?! ?\d)")
-beside_fraction = re.compile(r"(?<![\w./}^])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}(?![\d.^!])")
+mixed_number = re.compile(r"(?<![\w./}^])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}(?![\d.^!])")
 _REWRITES = (
     (re.compile(r"\\log\s*_\s*(\d)"), r"\\log_{\1} "),
     (re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)\s*(?:\\times|\\cdot|\*|x|X)\s*10\s*\^"), r"\1 \\cdot 10^"),
     (re.compile(r"(?<![\w.\\])(\d+(?:\.\d*)?|\.\d+)[eE]([-+]?\d{1,4})(?![\w.])"), r"\1 \\cdot 10^{\2}"),
     (re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\{?(\d+)\}?(?!\d)"), lambda match: _repeating(*match.groups())),
-    (beside_fraction, lambda match: _mixed(match)),
+    (mixed_number, lambda match: _mixed(match)),
     (re.compile(r"(?<![\w./}^])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d./^!])"), lambda match: _mixed(match)),
     (re.compile(r"(?<![\d.])\.(?=\d)"), "0."),
     (re.compile(r"(?<=\d)\.(?!\d)"), ""),
@@ -79,7 +61,7 @@ _REWRITES = (
 
 
 def canonical(text: str) -> str:
-    """One spelling for what LaTeX spells in several ways; whether it is a formula is not looked at."""
+    """Normalise the spelling of a text, whether or not it is a formula."""
     if r"\begin" not in text:  # escaped twice
         text = re.sub(r"\\\\(?=[A-Za-z]{2})", r"\\", text)
     tokens = _tokens.findall(font.sub(_plain_font, text))
@@ -129,12 +111,12 @@ def canonical(text: str) -> str:
 
 
 def without_fonts(text: str) -> str:
-    r"""A text without `\text{}` and its kin, in single spaces."""
+    r"""A text without `\text{}` and similar commands, with white space collapsed."""
     return " ".join(font.sub(r" \1 ", text).split())
 
 
 def _plain_font(match: re.Match[str]) -> str:
-    r"""`\mathrm{e}` is e, `\text{ and }` a comma, `\operatorname{arctan}` a function; other words stay marked."""
+    r"""`\mathrm{e}` becomes e, `\text{ and }` a comma, `\operatorname{arctan}` a function; other words stay marked."""
     inner = match[1]
     if re.fullmatch(rf"\s*(?:[A-Za-z]|{_WORDS})\s*", inner) or re.fullmatch(r"[\s\d.,%()=+*/-]*", inner):
         return f" {inner} "
@@ -144,7 +126,7 @@ def _plain_font(match: re.Match[str]) -> str:
 
 
 def _arguments(text: str, depth: int = 0) -> str:
-    r"""Braces where LaTeX needs none: `\frac12`, `\sqrt3`, `x^-2`, and `sqrt(x+1)`, `x^(1/2)` as people type them."""
+    r"""Add the braces that LaTeX does not need (`\frac12`, `x^-2`) or people do not type (`sqrt(x+1)`, `x^(1/2)`)."""
     if depth > _MAX_DEPTH:
         return text
     tokens, out, index = _tokens.findall(text), [], 0
@@ -194,7 +176,7 @@ def _argument(tokens: list[str], index: int, command: str, depth: int) -> tuple[
 
 
 def _closing(tokens: list[str], start: int) -> int:
-    """Where the bracket at `start` is closed; the last token, if nowhere."""
+    """The index of the bracket that closes the one at `start`; the last index if there is none."""
     opening, depth = tokens[start], 0
     for index in range(start, len(tokens)):
         depth += {opening: 1, _CLOSING.get(opening, opening): -1}.get(tokens[index], 0)
@@ -204,10 +186,9 @@ def _closing(tokens: list[str], start: int) -> int:
 
 
 def _separated(text: str) -> str:
-    """Commas that separate get a space, those between thousands vanish.
+    """Put a space after separating commas, and remove thousands separators.
 
-    `1,234` is a number, unless it stands in brackets, where `(1,234)` is a pair. In a list whose other commas have
-    spaces it is a number everywhere.
+    `1,234` is a number, but `(1,234)` is a pair, unless the other commas in the brackets are followed by spaces.
     """
     out: list[str] = []
     levels: list[tuple[str, int]] = [("", 0)]
@@ -232,7 +213,7 @@ def _separated(text: str) -> str:
 
 
 def _mixed(match: re.Match[str]) -> str:
-    """The sum that a mixed number is; `1 9/5` is none, and stays."""
+    """Write a mixed number as a sum; `1 9/5` is not one, and is kept."""
     whole, top, bottom = match.groups()
     is_proper = max(len(top), len(bottom)) < 19 and int(top) < int(bottom)
     return rf"({whole}+\frac{{{top}}}{{{bottom}}})" if is_proper else match[0]

@@ -1,4 +1,4 @@
-"""Warm processes for math-verify, each of which can be killed."""
+"""Warm worker processes for math-verify, which can be killed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import atexit
 import importlib.util
 import json
 import os
+import queue
 import selectors
 import signal
 import subprocess
@@ -21,8 +22,9 @@ from toolrl.errors import ConfigError, InfrastructureError, MissingExtra
 
 _SCRIPT = Path(__file__).with_name("worker.py")
 _START_SECONDS = 120.0
-# How a library ends that gets no memory, or runs out of stack, on a formula: the formula's doing, unlike a SIGKILL.
+# Signals of a library that runs out of memory or stack. They are caused by the formula, unlike a SIGKILL.
 _CRASHES = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+_ATTEMPTS = 2
 _REQUESTS_PER_WORKER = 2000  # sympy's caches grow
 
 
@@ -31,8 +33,8 @@ class MathVerdict:
     """Whether an answer equals the expected one, and why not.
 
     Attributes:
-        equal: The verdict.
-        reason: What is wrong with the answer, beyond being another one; empty if nothing is.
+        equal: Whether it does.
+        reason: Why the answer could not be compared; empty if it was.
     """
 
     equal: bool
@@ -40,24 +42,23 @@ class MathVerdict:
 
 
 class WorkerLost(Exception):
-    """A worker ended, or does not answer, through no fault of the formula's."""
+    """A worker ended or does not answer, and not because of the formula."""
 
 
 class MathVerifier:
-    """Compares formulas with math-verify, in a few processes that are started when needed and kept.
+    """Compares formulas with math-verify, in a few processes that are started on demand and reused.
 
-    It can be used from any thread. Its processes end with `close`, with the program, and by themselves when
-    the program is killed.
+    Thread-safe. The processes end with `close`, with the program, and also when the program is killed.
     """
 
     def __init__(self, *, seconds: float = 5.0, wall_seconds: float = 60.0, workers: int = 2):
-        """Make a verifier; no process is started yet.
+        """Create a verifier; no process is started yet.
 
         Args:
-            seconds: CPU time for one comparison. An answer that takes longer is wrong.
-            wall_seconds: Wall-clock time for one comparison. A process that takes longer without using its CPU time
-                is at fault, not the answer.
-            workers: At most so many processes.
+            seconds: CPU time limit of a comparison. An answer that takes longer is wrong.
+            wall_seconds: Wall-clock limit of a comparison. If a process exceeds it without using up its CPU time, the
+                process is at fault, not the answer.
+            workers: Maximum number of processes.
 
         Raises:
             ConfigError: A number is not positive.
@@ -72,89 +73,76 @@ class MathVerifier:
         self._seconds = seconds
         self._wall_seconds = wall_seconds
         self._size = workers
-        self._forget()
+        self._reset()
         _verifiers.add(self)
 
     def compare(self, gold: str, parts: list[str]) -> MathVerdict:
-        """Whether all of `parts` equal `gold`, as math-verify has it.
+        """Whether all of `parts` equal `gold`.
 
         Raises:
-            InfrastructureError: Two processes on end were lost; the answer cannot be scored.
+            InfrastructureError: Two consecutive workers were lost; the answer cannot be scored.
         """
-        with self._slots:
-            for attempt in (1, 2):
-                worker = self._take()
+        worker = self._idle.get()
+        try:
+            lost: WorkerLost | None = None
+            for _ in range(_ATTEMPTS):
+                worker = self._usable(worker)
                 try:
-                    verdict = worker.ask(gold, parts, self._seconds, self._wall_seconds)
+                    return worker.ask(gold, parts, self._seconds, self._wall_seconds)
                 except WorkerLost as error:
-                    self._discard(worker)
-                    if attempt == 2:
-                        raise InfrastructureError(f"the math verifier failed twice: {error}") from None
-                except BaseException:
-                    self._discard(worker)  # it is at work on what nobody waits for
-                    raise
-                else:
-                    self._put_back(worker)
-                    return verdict
-        raise AssertionError("unreachable")
+                    lost = error
+                    worker.kill()
+            raise InfrastructureError(f"the math verifier failed twice: {lost}")
+        except BaseException:
+            if worker is not None:
+                worker.kill()  # it may still be busy with the abandoned comparison
+            raise
+        finally:
+            self._idle.put(worker)
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of the workers that run."""
+        """Process ids of the running workers."""
         with self._lock:
             return [worker.process.pid for worker in self._workers if worker.process.poll() is None]
 
     def is_busy(self, pid: int) -> bool:
-        """Whether the worker with that process id is at a comparison."""
+        """Whether the worker with this process id is busy with a comparison."""
         with self._lock:
             return any(worker.process.pid == pid and worker.is_busy for worker in self._workers)
 
     def close(self) -> None:
-        """End the processes; comparisons under way fail. The next comparison starts new ones."""
+        """End the processes; running comparisons lose theirs. The next comparison starts new processes."""
         with self._lock:
-            workers = list(self._workers)
-            self._workers.clear()
-            self._idle.clear()
-        for worker in workers:
-            worker.kill()
-
-    def _take(self) -> _Worker:
-        with self._lock:
-            while self._idle:
-                worker = self._idle.pop()
-                if worker.process.poll() is None:
-                    return worker
-                self._workers.remove(worker)
+            for worker in self._workers:
                 worker.kill()
+
+    def _usable(self, worker: _Worker | None) -> _Worker:
+        """The worker itself, or its replacement."""
+        if worker is not None and worker.is_usable:
+            return worker
+        with self._lock:
+            if worker is not None:
+                worker.kill()
+                self._workers.remove(worker)
             worker = _Worker()
-            self._workers.append(worker)
+            self._workers.add(worker)
         return worker
 
-    def _put_back(self, worker: _Worker) -> None:
-        with self._lock:
-            if worker in self._workers and worker.asked < _REQUESTS_PER_WORKER and worker.process.poll() is None:
-                self._idle.append(worker)
-                return
-        self._discard(worker)
-
-    def _discard(self, worker: _Worker) -> None:
-        with self._lock:
-            if worker in self._workers:
-                self._workers.remove(worker)
-        worker.kill()
-
-    def _forget(self) -> None:
-        """Start without workers: those there were belong to the process this one was forked from."""
+    def _reset(self) -> None:
+        """Start without workers: after a fork, those of the parent process are not ours."""
         for worker in getattr(self, "_workers", ()):
             worker.disown()
         self._lock = threading.Lock()
-        self._slots = threading.BoundedSemaphore(self._size)
-        self._workers: list[_Worker] = []
-        self._idle: list[_Worker] = []
+        self._workers: set[_Worker] = set()
+        # Last in, first out, so that a warm worker is used before another is started in place of a None.
+        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        for _ in range(self._size):
+            self._idle.put(None)
 
 
 class _Worker:
-    """One process. It is in a session of its own, so that a Ctrl-C reaches only us."""
+    """A worker process, in a session of its own so that Ctrl-C does not reach it."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -170,17 +158,22 @@ class _Worker:
         )
         self._ready = False
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether the process runs and has not answered too many requests."""
+        return self.asked < _REQUESTS_PER_WORKER and self.process.poll() is None
+
     def ask(self, gold: str, parts: list[str], seconds: float, wall_seconds: float) -> MathVerdict:
         """Send a request and wait for the verdict.
 
         Raises:
-            WorkerLost: The process ended for another reason than the CPU time, or does not answer.
+            WorkerLost: The process does not answer, or ended for a reason other than the CPU time.
             MissingExtra: A package is missing.
         """
         if not self._ready:
             first = self._read(_START_SECONDS)
             if first is None:
-                raise WorkerLost(f"a worker ended with {self.process.wait()} at its start")
+                raise WorkerLost(f"a worker exited with {self.process.wait()} at its start")
             if "missing" in first:
                 raise MissingExtra(f"{first['missing']} (for math-verify)", "math")
             self._ready = True
@@ -191,7 +184,7 @@ class _Worker:
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.is_busy = True
         except BrokenPipeError:
-            raise WorkerLost(f"a worker ended with {self.process.wait()} before a request") from None
+            raise WorkerLost(f"a worker exited with {self.process.wait()} before a request") from None
         reply = self._read(wall_seconds)
         self.is_busy = False
         if reply is None:
@@ -200,9 +193,9 @@ class _Worker:
                 return MathVerdict(False, f"took longer than {seconds:g} s to compare")
             if -status in _CRASHES:
                 return MathVerdict(False, f"too large to be compared ({signal.Signals(-status).name})")
-            raise WorkerLost(f"a worker ended with {status} at a request")
+            raise WorkerLost(f"a worker exited with {status} during a request")
         if reply["id"] != self.asked:
-            raise WorkerLost(f"a worker answered request {reply['id']} in place of {self.asked}")
+            raise WorkerLost(f"a worker answered request {reply['id']} instead of {self.asked}")
         return MathVerdict(bool(reply["equal"]), reply.get("reason", ""))
 
     def kill(self) -> None:
@@ -252,10 +245,10 @@ def _close_all() -> None:
         verifier.close()
 
 
-def _forget_all() -> None:
+def _reset_all() -> None:
     for verifier in list(_verifiers):
-        verifier._forget()
+        verifier._reset()
 
 
 atexit.register(_close_all)
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(after_in_child=_reset_all)

@@ -1,4 +1,4 @@
-r"""Mathematical answers, compared by math-verify: `\frac{1}{2}` is 0.5, and `3 \to 4` is not 4."""
+r"""Mathematical answers, compared with math-verify: `\frac{1}{2}` is 0.5, and `3 \to 4` is not 4."""
 
 from __future__ import annotations
 
@@ -23,13 +23,21 @@ from toolrl.rewards.math.text import (
     without_spaces,
     without_steps,
 )
-from toolrl.rewards.math.words import SHARE, Beside, agree, as_words, beside, compare_literally, is_above_one
+from toolrl.rewards.math.words import (
+    SHARE,
+    Measured,
+    as_words,
+    compare_literally,
+    conversion_factor,
+    is_above_one,
+    measured,
+)
 from toolrl.types import Episode, Score, Task
 
 
 @functools.cache
 def shared_verifier() -> MathVerifier:
-    """The verifier that all rewards of this program share.
+    """The verifier shared by all rewards of this process.
 
     Raises:
         MissingExtra: math-verify is not installed.
@@ -40,23 +48,23 @@ def shared_verifier() -> MathVerifier:
 def verify_math(answer: str, gold: Any, verifier: MathVerifier | None = None) -> MathVerdict:
     r"""Whether an answer is mathematically equal to the expected one.
 
-    Fractions, decimals, LaTeX variants, percent, thousands separators, sets, intervals, matrices, equations and
+    Fractions, decimals, LaTeX variants, percentages, thousands separators, sets, intervals, matrices, equations and
     inequalities are read by math-verify's grammar, and compared exactly. The whole answer has to be one formula:
-    several answers, a derivation or a sentence are none, whatever they contain. What is a matter of judgement:
+    several answers, a derivation or a sentence are rejected, whatever they contain. Conventions:
 
-    - A decimal stands for another value only as that value rounded, or cut, to six significant digits or more. A whole
-      number is compared exactly.
-    - A unit, currency or base that one of the two leaves out is taken from the other; where both have one they must
-      agree, known units after conversion. A unit of one letter without `\text` needs a space: `5m` is a product.
-    - Words beside a number are nouns (`18 years old`); with a number, a comparison or a negation among them it is none.
-    - `28\%` is 0.28, and 28 where the other one has no percent sign and is above 1.
-    - Lists and sets have no order, tuples and matrices have one; `1, 2` may stand for the point `(1, 2)`.
-    - Words are compared as words, their case aside. Letters are a product only where they make no word (`xy`, `abc`).
+    - A decimal equals another value only if it is that value, rounded or truncated to at least six significant digits.
+      Whole numbers are compared exactly.
+    - A unit, currency or base that only one of the two has is assumed for the other. If both have one, they must agree,
+      known units after conversion. A one-letter unit without `\text` needs a space: `5m` is a product.
+    - Words next to a number must be nouns (`18 years old`), not numbers, comparisons or negations.
+    - `28\%` is 0.28; it is also 28 if the other value has no percent sign and is above 1.
+    - Lists and sets are unordered, tuples and matrices are ordered; `1, 2` may stand for the point `(1, 2)`.
+    - Words are compared as words, ignoring case. Letters that cannot be a word (`xy`, `abc`) are a product.
 
     Args:
-        answer: The answer, without the tags or the box it stood in.
-        gold: The expected answer, in LaTeX or plain, or several of which one is enough.
-        verifier: Where math-verify runs; `shared_verifier()` by default.
+        answer: The answer, without its tags or box.
+        gold: The expected answer, in LaTeX or plain text, or several, of which one must match.
+        verifier: Runs math-verify; `shared_verifier()` by default.
 
     Raises:
         InfrastructureError: The verifier failed; the answer cannot be scored.
@@ -77,17 +85,17 @@ def math_reward(
     forms: Sequence[AnswerForm] = ("tag", "boxed"),
     verifier: MathVerifier | None = None,
 ) -> Callable[[Task, Episode], Score]:
-    """Make a reward for mathematical answers: 1 for one that equals `task.answer`, less a cost per call, else 0.
+    """Make a reward for mathematical answers: 1 if equal to `task.answer`, minus a cost per call; else 0.
 
-    `task.answer` may be a list of right answers. See `verify_math` for what is equal.
+    `task.answer` may be a list of right answers. Equality is that of `verify_math`.
 
     Args:
-        call_cost: Taken off a right answer for each tool call; see `with_call_cost`.
-        forms: Where the answer stands, see `find_answer`.
-        verifier: Where math-verify runs; `shared_verifier()` by default.
+        call_cost: Deducted from a right answer for each tool call; see `with_call_cost`.
+        forms: The forms in which answers are found; see `find_answer`.
+        verifier: Runs math-verify; `shared_verifier()` by default.
 
     Raises:
-        ConfigError: `call_cost` is negative, or a form does not exist.
+        ConfigError: `call_cost` is negative, or a form is unknown.
         MissingExtra: math-verify is not installed.
     """
     check_call_cost(call_cost)
@@ -108,7 +116,7 @@ def math_reward(
 
 
 def _verify_one(answer: str, gold: str, verifier: MathVerifier | None) -> MathVerdict:
-    if len(answer) > max(MAX_CHARACTERS, 2 * len(gold)):  # nothing below has to be quick for a long text
+    if len(answer) > max(MAX_CHARACTERS, 2 * len(gold)):  # so that nothing below has to be fast for long texts
         return MathVerdict(False, "not a single formula")
     answer, gold = clean(answer), clean(gold)
     if not answer or not gold:
@@ -117,25 +125,25 @@ def _verify_one(answer: str, gold: str, verifier: MathVerifier | None) -> MathVe
         return MathVerdict(True)
     if (words := as_words(gold)) is not None:
         is_letter = len(words) == 1 and choice_letter(answer, ascii_uppercase[:10]) == words.upper()
-        return MathVerdict(is_letter or as_words(answer, beside_words=True) == words)
-    given, wanted = beside(answer), beside(gold)
-    factor = agree(given, wanted)
+        return MathVerdict(is_letter or as_words(answer, against_words=True) == words)
+    given, wanted = measured(answer), measured(gold)
+    factor = conversion_factor(given, wanted)
     if factor is None:
         return MathVerdict(False, "another unit")
     if (literal := compare_literally(given.formula, wanted.formula)) is not None:
         return MathVerdict(literal)
     compare = functools.partial(_compare, verifier=verifier or shared_verifier())
-    if SHARE in (given.measures, wanted.measures) and given.measures != wanted.measures:
+    if SHARE in (given.dimension, wanted.dimension) and given.dimension != wanted.dimension:
         return _compare_percentage(given, wanted, compare)
     return compare(given.formula, wanted.formula, factor)
 
 
 def _compare_percentage(
-    given: Beside, wanted: Beside, compare: Callable[[str, str, Fraction], MathVerdict]
+    given: Measured, wanted: Measured, compare: Callable[[str, str, Fraction], MathVerdict]
 ) -> MathVerdict:
-    """`28 %` is 0.28; it is 28, too, where that can be meant: 1 % is not 1."""
-    verdict = compare(given.formula, wanted.formula, Fraction(1, 100) if given.measures == SHARE else Fraction(100))
-    if verdict.equal or (given.measures == SHARE and not is_above_one(wanted.formula)):
+    """`28 %` is 0.28, and also 28 where that can be meant: 1 % is not 1."""
+    verdict = compare(given.formula, wanted.formula, Fraction(1, 100) if given.dimension == SHARE else Fraction(100))
+    if verdict.equal or (given.dimension == SHARE and not is_above_one(wanted.formula)):
         return verdict
     return compare(given.formula, wanted.formula, Fraction(1))
 
@@ -143,7 +151,7 @@ def _compare_percentage(
 def _compare(answer: str, gold: str, factor: Fraction, verifier: MathVerifier) -> MathVerdict:
     verdict = MathVerdict(False)
     for one in readings(gold):
-        wanted = without_steps(prepare(one) or canonical(one))  # whatever the task's author wrote is one answer
+        wanted = without_steps(prepare(one) or canonical(one))  # whatever the task's author wrote counts as one answer
         for formula in map(prepare, readings(answer)):
             parts = None if formula is None else parts_to_verify(formula, wanted)
             if formula is None or parts is None:

@@ -1,6 +1,6 @@
-r"""What is done to an answer's text before math-verify's grammar reads it.
+r"""Prepares the text of an answer for math-verify's grammar.
 
-The whole answer has to be one formula: no derivation (`3 \to 4`), no words around it.
+The whole answer has to be one formula: no derivation (`3 \to 4`), no surrounding words.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import functools
 import re
 
 from toolrl.rewards.extraction import unwrap
-from toolrl.rewards.math.latex import beside_fraction, canonical, font, matrix
+from toolrl.rewards.math.latex import canonical, font, matrix, mixed_number
 
 MAX_CHARACTERS = 1000
 
@@ -36,7 +36,7 @@ _around = re.compile(r"(`{1,3}|\*\*\*?|___?|[\"'])(?=\S)((?:(?!\1).)+)\1|([*_])(
 _heading = re.compile(r"#{1,6}\s+|>\s+|\\therefore(?![A-Za-z])\s*")
 _colour = re.compile(r"\\(?:text)?color\s*\{\w+\}")
 
-# Two formulas with one of these between them are two answers, or a derivation.
+# Formulas separated by one of these are several answers, or a derivation.
 _separators = re.compile(
     r"\\\\|\\(?:to|rightarrow|Rightarrow|implies|iff|mapsto|longrightarrow|Longrightarrow|equiv|approx|quad|qquad|newline"
     r"|cr|f?boxed|fbox|ldots|sim|pmod|bmod|therefore|because)(?![a-zA-Z])|->|=>(?!=)|≈|→|⇒|≡|\.\.\.|~"
@@ -50,9 +50,9 @@ _prose = re.compile(r"(?<![\\A-Za-z{])(?=[a-zA-Z]*[eiouEIOU])[A-Za-z]{4,}")
 
 
 def clean(text: str) -> str:
-    r"""An answer without what it is wrapped in: dollar signs, a box, Markdown's marks, the end of a sentence.
+    r"""Strip what surrounds an answer: dollar signs, a box, Markdown, the end of a sentence.
 
-    Characters that have a name in LaTeX or ASCII get it. An answer that is no single one is empty.
+    Unicode characters are replaced with their names in LaTeX, or with ASCII. Ambiguous answers become empty.
     """
     text = re.sub(r"√\s*(\d+)", r"\\sqrt{\1}", text).translate(_PLAIN)
     text = " ".join(_raised.sub(lambda match: f"^{{{match[0].translate(_RAISED)}}}", text).split())
@@ -68,21 +68,21 @@ def clean(text: str) -> str:
 
 
 def prepare(text: str) -> str | None:
-    """A clean answer in LaTeX that is read as it was meant; None if it is not one formula."""
+    """A cleaned answer as LaTeX that the grammar reads as intended; None if it is not a single formula."""
     if not text or len(text) > MAX_CHARACTERS or not _is_balanced(text):
         return None
     text = canonical(text)
     if re.search(r"\d\s+\d|\d\s*\.\d*\.|\d\s*['_]|\.\s*\d*\s+\.", text) or "$" in text or text.count("|") % 2:
-        return None  # "3 4" is no formula, nor is 0.1.2, and a number with a base is not one of base 10
+        return None  # "3 4" and 0.1.2 are not formulas, and a number with a base is not in base 10
     if (
         _prose.search(text)
-        or beside_fraction.search(text)
+        or mixed_number.search(text)
         or _separators.search(matrix.sub("", text))
         or font.search(text)
     ):
         return None
     if text.count(r"\pm") == 1 and r"\pm" not in (bare := _without_brackets(text)) and "," not in bare:
-        signs = ((r"\pm", "+", "-"), (r"\mp", "-", "+"))  # the grammar reads \pm only outside brackets
+        signs = ((r"\pm", "+", "-"), (r"\mp", "-", "+"))  # the grammar reads \pm only outside of brackets
         text = ", ".join(
             functools.reduce(lambda one, sign: one.replace(sign[0], sign[which]), signs, text) for which in (1, 2)
         )
@@ -90,7 +90,7 @@ def prepare(text: str) -> str | None:
 
 
 def readings(text: str) -> list[str]:
-    """A text, or the number and the list that `100,200` may be."""
+    """The possible readings of a text: `100,200` may be a number or a list."""
     if not re.fullmatch(r"\d{1,3}(?:,\d{3})+", text):
         return [text]
     number = text.replace(",", "." if text.startswith("0,") else "")
@@ -98,12 +98,12 @@ def readings(text: str) -> list[str]:
 
 
 def without_spaces(text: str) -> str:
-    """A text without spaces, but for those between two digits or two letters, which say something."""
+    """A text without spaces, except those between two digits or two letters, which matter."""
     return re.sub(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])|(?<=[0-9]) (?=[A-Za-z])|(?<=[A-Za-z]) (?=[0-9])", "", text)
 
 
 def without_steps(gold: str) -> str:
-    """An expected answer such as `x = 1 + 1 = 2` without what stands between its name and its value."""
+    """Reduce an expected answer such as `x = 1 + 1 = 2` to its name and its value."""
     sides = _sides(gold)
     is_chain = len(sides) > 2 and not re.search("[,;]", _without_brackets(gold)) and _name.fullmatch(sides[0])
     return f"{sides[0]}={sides[-1]}" if is_chain else gold
@@ -112,13 +112,13 @@ def without_steps(gold: str) -> str:
 def parts_to_verify(answer: str, gold: str) -> list[str] | None:
     """The texts that must all equal the expected answer; None if the answer's equations make no sense.
 
-    Of `x = 1/2 = 0.5` both values must be right, where math-verify takes the last. `x = 1, x = 3` stays as it is, but
-    what stands on the left has to be one name.
+    Both values of `x = 1/2 = 0.5` must be right, where math-verify takes the last. `x = 1, x = 3` is kept as it is, but
+    each left side has to be a name.
     """
     sides = _sides(answer)
     if len(sides) == 1:
         return [answer]
-    if wanted := len(_sides(gold)) - 1:  # an equation is asked for
+    if wanted := len(_sides(gold)) - 1:  # an equation is expected
         if len(sides) - 1 <= wanted:
             return [answer]
         return [f"{sides[0]}={value}" for value in sides[1:]] if wanted == 1 and _name.fullmatch(sides[0]) else None
@@ -134,18 +134,18 @@ def parts_to_verify(answer: str, gold: str) -> list[str] | None:
         if gold.startswith("(") and not _without_brackets(gold):  # `x = 1, y = 2` for a point
             return [f"({', '.join(equation[1] for equation in equations)})"]
         return None
-    # `x = 1, 3`, `S = (1, 2)`, `(x, y) = (1, 2), (3, 4)`: one name in front of a list
+    # `x = 1, 3`, `S = (1, 2)`, `(x, y) = (1, 2), (3, 4)`: one name before a list
     return [sides[1]] if len(sides) == 2 and _name.fullmatch(sides[0]) else None
 
 
 def is_set_for_tuple(answer: str, gold: str) -> bool:
-    r"""Whether a set `\{1,2\}` is given for a point or an interval `(1,2)`, or the other way round."""
+    r"""Whether a set `\{1,2\}` is given for a point or an interval `(1,2)`, or vice versa."""
     groups = [text[:2] if text.startswith("\\") else text[:1] for text in (answer, gold) if not _without_brackets(text)]
     return "," in gold and len(groups) == 2 and groups.count(r"\{") == 1 and (groups[0] in "([" or groups[1] in "([")
 
 
 def _without_dollars(text: str) -> str:
-    r"""`$5$ cm` as `5 cm`; a single dollar sign is money, and stays."""
+    r"""Turn `$5$ cm` into `5 cm`; a single dollar sign is money, and is kept."""
     bare = text.replace(r"\$", "")
     return " ".join(re.sub(r"(?<!\\)\$", " ", text).split()) if bare.count("$") % 2 == 0 else text
 
@@ -160,7 +160,7 @@ def _is_balanced(text: str) -> bool:
 
 
 def _sides(text: str) -> list[str]:
-    """What stands between the equals signs, those in brackets aside, as in a sum from `k = 0`."""
+    """The sides of an equation; equals signs in brackets, as in a sum from `k = 0`, do not count."""
     pieces, bare = re.findall(r"\\.|(?<![<>!:=])=(?![=>])|.", text, re.DOTALL), _without_brackets(text)
     if "=" not in bare:
         return [text]
@@ -175,7 +175,7 @@ def _sides(text: str) -> list[str]:
 
 
 def _without_brackets(text: str) -> str:
-    """A text without what stands in brackets: a comma inside `(1, 2)` or `f(x, y)` does not separate answers."""
+    """A text without the contents of brackets: a comma in `(1, 2)` or `f(x, y)` does not separate answers."""
     depth, out = 0, []
     for piece in re.findall(r"\\.|.", text, re.DOTALL):
         change = _DEPTHS.get(piece, 0)

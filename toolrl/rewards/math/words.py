@@ -1,6 +1,6 @@
-r"""Answers that are words, and what stands beside a number: `\text{odd}`, `5 cm`, `18 years old`, `\$18`, `28\%`.
+r"""Answers in words, and the units and words next to a number: `\text{odd}`, `5 cm`, `18 years old`, `\$18`, `28\%`.
 
-math-verify reads words as products of letters, whose order is free, and drops what it takes for a unit.
+math-verify reads words as products of letters, in any order, and drops whatever it takes for a unit.
 """
 
 from __future__ import annotations
@@ -13,34 +13,21 @@ from toolrl.rewards.math.latex import font
 from toolrl.rewards.quantities import unit_of
 
 SHARE = "share^1"
-"""What a percentage measures."""
+"""The dimension of a percentage."""
 
 _word = re.compile(r"[^\W\d_]['’.-]*(?:[^\W\d_]|['’.-](?=\w))*(?:[ ,]+[^\W\d_](?:[^\W\d_]|['’.-])*)*[!?]?")
 _choices = re.compile(r"[A-Z](?:\s*(?:,|&|and|,\s*and)\s*[A-Z])+")
 _choice = re.compile(r"\(?\s*([A-Z])\s*[.):]?")
 _difference = re.compile(r"[^\W\d_](?:-[^\W\d_])+")
 _FORMULAS = (
-    "sqrt",
-    "infinity",
-    "inf",
-    "pi",
-    "sin",
-    "cos",
-    "tan",
-    "log",
-    "ln",
-    "exp",
-    "alpha",
-    "beta",
-    "gamma",
-    "theta",
-)
+    "sqrt", "infinity", "inf", "pi", "sin", "cos", "tan", "log", "ln", "exp", "alpha", "beta", "gamma", "theta",
+)  # fmt: skip
 
 _MONEY = {"$": "usd", "us$": "usd", "usd": "usd", "dollar": "usd", "€": "eur", "eur": "eur", "euro": "eur", "£": "gbp",
           "gbp": "gbp", "¥": "jpy", "yen": "jpy", "yuan": "cny", "rmb": "cny", "₹": "inr", "rs": "inr", "rupee": "inr",
           "cent": "cent", "¢": "cent"}  # fmt: skip
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-# Words that say another number than the one they stand beside, or leave it open.
+# Words that change the number next to them, or leave it open.
 _CHANGING = """
 not no nor or and than then less more fewer greater least most minus plus times over under above below between to
 through until except without excluding into in divided multiplied squared cubed root power factorial percent half
@@ -68,57 +55,57 @@ _marked = re.compile(
 _leading = re.compile(r"(?:US\s?)?(?:\\?\$|€|£|¥|₹|(?:Rs\.?|USD|EUR|GBP)(?=\s?\d))\s*", re.IGNORECASE)
 
 
-class Beside(NamedTuple):
-    """A number's formula, and what stands beside it.
+class Measured(NamedTuple):
+    """A formula, and the unit or words next to it.
 
     Attributes:
         formula: The formula.
-        words: The unit or words, in lower case where they are no unit; empty if there are none.
-        measures: What the unit measures, as a dimension or a currency; empty if it is not known.
-        factor: From the unit to the first one that measures the same.
+        words: The unit, or words in lower case; empty if there are none.
+        dimension: The dimension or currency of the unit; empty if it is unknown.
+        factor: The factor from the unit to the first unit of its dimension.
     """
 
     formula: str
     words: str = ""
-    measures: str = ""
+    dimension: str = ""
     factor: Fraction = Fraction(1)
 
 
-def as_words(text: str, *, beside_words: bool = False) -> str | None:
-    r"""The words that an answer consists of, in lower case; None if it is a formula.
+def as_words(text: str, *, against_words: bool = False) -> str | None:
+    r"""The words of an answer, in lower case; None if it is a formula.
 
-    `\text{Evelyn}` and `Evelyn` are words. A capital letter is a choice; other letters are formulas, as are
-    products such as `abc`: letters in alphabetical order, or none that words are made with.
+    `\text{Evelyn}` and `Evelyn` are words. A capital letter is a choice. Other letters are formulas, and so are
+    products such as `abc`: letters in alphabetical order, or without vowels.
 
     Args:
         text: An answer.
-        beside_words: Whether it is compared with words, so that letters are no product.
+        against_words: Whether it is compared with words, so that letters are not a product.
     """
     plain = font.sub(r" \1 ", text)
     is_marked = plain != text
     plain = re.sub(r"\\[ ,;:~]|~", " ", plain).strip().strip("\"'").rstrip(".").strip()
     if choice := _choice.fullmatch(plain):
         return choice[1].casefold()
-    if _choices.fullmatch(plain):  # several are right, in any order
+    if _choices.fullmatch(plain):  # several choices, in any order
         return " ".join(sorted(re.findall("[A-Z]", plain))).casefold()
-    if not _word.fullmatch(plain) or plain in _FORMULAS or (len(plain) == 1 and not beside_words):
+    if not _word.fullmatch(plain) or plain in _FORMULAS or (len(plain) == 1 and not against_words):
         return None
     if not is_marked and _difference.fullmatch(plain):
         return None
-    if not is_marked and not beside_words and is_product(plain):
+    if not is_marked and not against_words and is_product(plain):
         return None
     return " ".join(re.sub(r"[,.!?]+", " ", plain.casefold()).split())
 
 
 def is_product(letters: str) -> bool:
-    """Whether ASCII letters are a product, such as `xy` or `abc`, rather than a word."""
+    """Whether letters are a product, such as `xy` or `abc`, rather than a word."""
     if not letters.isascii() or not letters.isalpha() or len(letters) > 5 or re.search("[eiouEIOU]", letters):
         return False
     return "a" not in letters.lower() or list(letters) == sorted(letters)
 
 
-def beside(text: str) -> Beside:
-    r"""Take a unit, a currency or harmless words off an answer: `5\text{ cm}`, `\$18`, `18 years old`."""
+def measured(text: str) -> Measured:
+    r"""Separate a unit, a currency or harmless words from an answer: `5\text{ cm}`, `\$18`, `18 years old`."""
     plain = font.sub(
         lambda match: f" {match[1]} " if len(match[1].strip()) != 1 or match[1] != match[1].strip() else match[0], text
     )
@@ -127,42 +114,42 @@ def beside(text: str) -> Beside:
         and (rest := plain[money.end() :])
         and (rest[0].isdigit() or rest[0] in r".\{-")
     ):
-        tail = beside(rest)
+        tail = measured(rest)
         kind = _MONEY.get(money[0].strip().lower().replace("\\", "").strip(" ."), "usd")
-        if (tail.measures in ("", kind, "usd") and not tail.words.strip(r" \$")) or tail.measures == kind:
-            return Beside(tail.formula, kind, kind)
+        if (tail.dimension in ("", kind, "usd") and not tail.words.strip(r" \$")) or tail.dimension == kind:
+            return Measured(tail.formula, kind, kind)
     match = _marked.fullmatch(text) or _trailing.fullmatch(plain.replace(r"\%", "%").replace(r"\$", "$"))
     if match is None or not (
         words := font.sub(r" \1 ", match["unit"]).replace(r"\%", "%").replace(r"\$", "$").strip(" \t\n~.")
     ):
-        return Beside(text)
+        return Measured(text)
     formula, is_apart = match["number"].strip(), match["gap"] is not None or match.re is _marked
     if (scaled := _scaled(formula, words)) is not None:
         return scaled
     if words.lower() in ("st", "nd", "rd", "th", "^th") and formula.isdigit():
-        return Beside(formula)
+        return Measured(formula)
     lower = words.lower().rstrip(".")
     for name in (lower, lower.removesuffix("s")):
         if name in _MONEY:
-            kind = _MONEY[name]
-            return Beside(formula, "usd", "usd", Fraction(1, 100)) if kind == "cent" else Beside(formula, kind, kind)
+            kind, factor = ("usd", Fraction(1, 100)) if _MONEY[name] == "cent" else (_MONEY[name], Fraction(1))
+            return Measured(formula, kind, kind, factor)
     if (unit := unit_of(words)) is not None and (is_apart or len(words) > 1 or not words.isalpha()):
-        return Beside(formula, words, *unit)
+        return Measured(formula, words, *unit)
     if _is_number(formula) and is_apart and _are_harmless(words):
-        return Beside(formula, " ".join(lower.split()))
-    return Beside(text)
+        return Measured(formula, " ".join(lower.split()))
+    return Measured(text)
 
 
-def agree(answer: Beside, gold: Beside) -> Fraction | None:
-    """What the answer's number is multiplied with to stand in the gold's unit; None if they measure different things.
+def conversion_factor(answer: Measured, gold: Measured) -> Fraction | None:
+    """The factor that converts the answer to the gold's unit; None if the units do not match.
 
-    A unit that one of the two leaves out is taken from the other.
+    A unit that only one of the two has is assumed for the other.
     """
     if not answer.words or not gold.words or gold.words in ("unit", "units", "square units", "cubic units"):
         return Fraction(1)
-    if answer.measures and gold.measures:
-        return answer.factor / gold.factor if answer.measures == gold.measures else None
-    if answer.measures or gold.measures:
+    if answer.dimension and gold.dimension:
+        return answer.factor / gold.factor if answer.dimension == gold.dimension else None
+    if answer.dimension or gold.dimension:
         return None
     stems = [{word.removesuffix("s") for word in one.words.split()} - _FILLING for one in (answer, gold)]
     return Fraction(1) if stems[0] & stems[1] else None
@@ -174,13 +161,13 @@ def is_above_one(formula: str) -> bool:
     return re.fullmatch(r"\d{1,300}(?:\.\d*)?", plain) is not None and float(plain) > 1
 
 
-def _scaled(formula: str, words: str) -> Beside | None:
-    """`1.5 million dollars`: a number that is written with a word."""
+def _scaled(formula: str, words: str) -> Measured | None:
+    """Read a number with a scale word, such as `1.5 million dollars`."""
     scale, _, rest = words.partition(" ")
     power = _SCALES.get(scale.lower())
     if power is None or not _is_number(formula):
         return None
-    tail = beside(f"1 {rest}") if rest else Beside("1")
+    tail = measured(f"1 {rest}") if rest else Measured("1")
     return tail._replace(formula=rf"({formula}) \cdot 10^{{{power}}}") if tail.formula == "1" else None
 
 
@@ -191,7 +178,7 @@ def _is_number(formula: str) -> bool:
 
 
 def _are_harmless(text: str) -> bool:
-    """Whether words beside a number leave it what it is: a few nouns, of which none is a number or a comparison."""
+    """Whether the words next to a number do not change it: a few nouns, none a number or a comparison."""
     words = re.findall(r"[^\s/-]+", text)
     if not 0 < len(words) <= 6:
         return False
@@ -204,10 +191,10 @@ def _are_harmless(text: str) -> bool:
 
 
 def compare_literally(answer: str, gold: str) -> bool | None:
-    """Whether times, ratios and numbers in other bases are equal; None if they are nothing of the kind.
+    """Whether times, ratios or numbers in other bases are equal; None for anything else.
 
-    12:30 is no quotient, and the digits of a number are in its base. A base that one of the two leaves out is taken
-    from the other.
+    12:30 is not a quotient, and the digits of a number are in its base. A base that only one of the two has is assumed
+    for the other.
     """
     given, wanted = _in_base(answer), _in_base(gold)
     if given and wanted and (given[1] or wanted[1]):
@@ -216,7 +203,7 @@ def compare_literally(answer: str, gold: str) -> bool | None:
     if times[0] and times[1]:
         halves = [(time[3] or "").lower() for time in times if time]
         return (int(times[0][1]), times[0][2]) == (int(times[1][1]), times[1][2]) and len({*halves} - {""}) < 2
-    if times[1] and ":" not in answer:  # it may be a ratio, too
+    if times[1] and ":" not in answer:  # it may also be a ratio
         return bool(
             (match := _quotient.fullmatch(answer.replace(" ", "")))
             and f":{match[2]}" == times[1][2]
@@ -242,7 +229,7 @@ _base = re.compile(
 
 
 def _in_base(text: str) -> tuple[str, int] | None:
-    """The digits of a number and its base, which is 0 if it has none."""
+    """The digits of a number, and its base, or 0 if it has none."""
     text = re.sub(r"\\(?:text|mathrm)\s*\{([^{}]*)\}|\\[,;! ]", lambda match: match[1] or "", text).strip()
     if match := _base.fullmatch(text):
         base = int(match["base"]) if match["base"].isdigit() else _BASES.get(match["base"].lower(), 0)

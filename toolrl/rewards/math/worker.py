@@ -1,10 +1,10 @@
-"""The process in which math-verify runs: a script, which reads requests and writes verdicts, a JSON value a line.
+"""The script of a math-verify process: reads requests and writes verdicts, one JSON value per line.
 
-A model can write a formula that takes forever, and math-verify's own timeouts work on a main thread only. Here the
-kernel stops the process when a request has used its CPU time, whatever the interpreter is doing: the clock of
-`ITIMER_PROF`, with SIGPROF's default action. A process that is merely not scheduled does not use it.
+A model can write a formula that takes forever, and math-verify's own timeouts only work on a main thread. Here the
+kernel stops the process when a request has used up its CPU time, whatever the interpreter is doing: `ITIMER_PROF` with
+SIGPROF's default action. The timer does not run while the process is not scheduled.
 
-The script is given its `sys.path` as an argument, and imports nothing of toolrl.
+The script receives its `sys.path` as an argument, and imports nothing from toolrl.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def main() -> None:
     """Answer requests until the input ends."""
     sys.path[:] = json.loads(sys.argv[1])
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # nothing that a library prints is read as a verdict
+    os.dup2(2, 1)  # no output of a library is read as a verdict
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def load() -> Callable[[str, list[str]], bool]:
-    """Import what lies beside this script, with math-verify, and make the comparison.
+    """Import `compare.py` next to this script, with math-verify, and return the comparison.
 
     Raises:
         ImportError: A package is missing.
@@ -69,7 +69,7 @@ def load() -> Callable[[str, list[str]], bool]:
     def equal(gold: str, parts: list[str]) -> bool:
         return all(module.equal(gold, part) for part in parts)
 
-    equal("1", ["2"])  # the parser's tables are built at the first use
+    equal("1", ["2"])  # builds the parser's tables
     return equal
 
 
