@@ -251,7 +251,7 @@ def test_names_of_the_prelude_are_neither_the_answer_nor_in_its_way() -> None:
         ({**INPUTS_ONLY, "task_id": "Mbpp/2"}, "have lost their types"),
         ({**INPUTS_ONLY, "entry_point": "find_zero", "prompt": "def find_zero(xs):\n"}, "any zero is right"),
         ({**KOD, "test": KOD["test"].replace("BASE = 1", "import pytest")}, "need pytest"),
-        ({**MBPP, "test_setup_code": "def make(): return missing"}, "'missing', which nothing"),
+        ({**MBPP, "test_setup_code": "def make(): return missing"}, "'missing', which only"),
         ({**MBPP, "test_list": ["assert half(len) == 2"] * 2}, "cannot be handed"),
         ({**MBPP, "test_setup_code": "class T: pass\nroot = T()", "test_list": ["assert half(root) == 2"] * 2}, "cannot be handed"),
         ({**HUMAN_EVAL, "entry_point": "other"}, "entry_point 'other' is not defined"),

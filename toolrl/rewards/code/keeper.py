@@ -95,7 +95,7 @@ class KeptCandidate(Candidate):
         state = random.getstate()
         if os.fork() == 0:
             try:
-                random.setstate(state)  # the session reseeds every fork
+                random.setstate(state)  # Python reseeds every fork
                 os.close(ours)
                 os.close(replies)
                 _Keeper(self, open(theirs, "rb"), answers).serve()  # noqa: SIM115
@@ -125,7 +125,7 @@ class _Keeper:
             if pid == 0:
                 try:
                     os.setpgid(0, 0)
-                    random.setstate(state)  # the session reseeds every fork
+                    random.setstate(state)  # Python reseeds every fork
                     self._test(request)
                 finally:
                     os._exit(1)

@@ -15,7 +15,7 @@ UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 def literal(node: ast.AST) -> Any:
     """The value of a literal; `UNKNOWN` for any other expression."""
     try:
-        return ast.literal_eval(node)  # type: ignore[arg-type]
+        return ast.literal_eval(node)
     except (*UNREADABLE, TypeError):
         return UNKNOWN
 

@@ -183,7 +183,7 @@ class _Worker:
             assert self.process.stdin is not None
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.is_busy = True
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):  # it has died, or `close` has closed the pipe
             raise WorkerLost(f"a worker exited with {self.process.wait()} before a request") from None
         reply = self._read(wall_seconds)
         self.is_busy = False
