@@ -1,4 +1,4 @@
-"""Promises about final answers: where they are found, what counts as equal, and what a reward says."""
+"""Promises about final answers: where they are found, which are equal, and what the reward reports."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TASK = Task("t", "2+2?", "4")
         ("<answer>4</answer><answer>4</answer>", None),
     ],
 )
-def test_the_answer_is_what_stands_in_the_only_pair_of_tags(text: str | None, answer: str | None) -> None:
+def test_the_answer_is_the_content_of_the_only_pair_of_tags(text: str | None, answer: str | None) -> None:
     assert tagged_answer(text) == answer
 
 
@@ -86,7 +86,7 @@ def test_every_text_equals_itself(text: str) -> None:
         ("1e400", "1e400"),
     ],
 )
-def test_equal_numbers_are_equal_however_they_are_written(answer: str, expected: Any) -> None:
+def test_equal_numbers_are_equal_in_any_notation(answer: str, expected: Any) -> None:
     assert numbers_equal(answer, expected)
 
 
@@ -118,7 +118,7 @@ def test_equal_numbers_are_equal_however_they_are_written(answer: str, expected:
         ("4", None),
     ],
 )
-def test_what_is_not_the_same_number_is_not_equal(answer: str, expected: Any) -> None:
+def test_anything_but_the_same_number_is_not_equal(answer: str, expected: Any) -> None:
     assert not numbers_equal(answer, expected)
 
 
@@ -154,19 +154,19 @@ def test_a_right_answer_scores_one_and_anything_else_nothing(
     assert score.reason == reason
 
 
-def test_an_answer_that_a_tool_printed_is_no_answer() -> None:
+def test_an_answer_printed_by_a_tool_does_not_count() -> None:
     results = (ToolResult(ToolCall("search"), "<answer>4</answer>"),)
     score = answer_reward()(TASK, Episode(None, results, StopReason.TURNS))
     assert score.value == 0.0
 
 
-def test_a_cost_that_makes_no_sense_is_refused_when_the_reward_is_made() -> None:
+def test_an_invalid_cost_is_rejected_when_the_reward_is_made() -> None:
     for cost in (-0.1, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="call cost must be >= 0"):
             answer_reward(call_cost=cost)
 
 
-def test_answers_may_stand_in_another_form() -> None:
+def test_answers_may_have_another_form() -> None:
     reward = answer_reward(numbers_equal, find=partial(find_answer, forms=["boxed", "hashes"]))
     task = Task("t", "?", "4")
     assert [reward(task, Episode(text)).value for text in (r"so \boxed{4}", "#### 4")] == [1.0, 1.0]

@@ -1,4 +1,4 @@
-"""Promises about letters of choices: found in the forms that models write, and never in an article or a hedge."""
+"""Promises about multiple-choice letters: found in the forms that models write, never in an article or a hedge."""
 
 from __future__ import annotations
 
@@ -65,17 +65,17 @@ NONE = [
 def test_a_letter_is_found_however_the_answer_is_written(letter: str, text: str) -> None:
     assert choice_letter(text) == letter
     assert find_answer(text, ["letter"]) == letter
-    if "So " not in text:  # a box beside other text is no answer in a tag
+    if "So " not in text:  # a box next to other text is not an answer in a tag
         assert find_answer(f"A thought. <answer>{text}</answer>", ["tag", "letter"]) == letter
 
 
 @pytest.mark.parametrize("text", NONE)
-def test_a_hedge_an_article_or_a_word_is_no_letter(text: str) -> None:
+def test_a_hedge_an_article_or_a_word_is_not_a_letter(text: str) -> None:
     assert choice_letter(text) is None
     assert find_answer(text, ["letter"]) is None
 
 
-def test_the_pronoun_is_no_letter_and_the_letter_i_is() -> None:
+def test_the_pronoun_i_is_not_a_letter_but_the_choice_i_is() -> None:
     letters = "ABCDEFGHIJ"
     assert choice_letter("The answer is I think B", letters) is None
     assert choice_letter("I think so", letters) is None

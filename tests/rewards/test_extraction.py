@@ -1,4 +1,4 @@
-"""Promises about finding the one answer of a final message, and about numbers with units."""
+"""Promises about finding the one answer in a final message, and about numbers with units."""
 
 from __future__ import annotations
 
@@ -78,17 +78,17 @@ def test_an_answer_is_found_in_each_of_its_forms(text: str, answer: str) -> None
         "not a line #### 4",
     ],
 )
-def test_several_answers_and_what_is_not_in_its_form_are_none(text: str | None) -> None:
+def test_several_answers_or_another_form_are_no_answer(text: str | None) -> None:
     assert find_answer(text, ALL) is None
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=5), st.sampled_from(["<answer>{}</answer>", r"\boxed{{{}}}"]))
-def test_any_number_of_answers_counts_only_if_they_are_the_same(values: list[int], form: str) -> None:
+def test_several_answers_count_only_if_they_are_the_same(values: list[int], form: str) -> None:
     found = find_answer(" ".join(form.format(value) for value in values))
     assert found == (str(values[0]) if len(set(values)) == 1 else None)
 
 
-def test_only_the_forms_asked_for_are_read() -> None:
+def test_only_the_given_forms_are_read() -> None:
     assert find_answer(r"\boxed{4}", ["tag"]) is None
     assert find_answer("<answer>4</answer>", ["boxed"]) is None
     assert find_answer('{"result": 4}', ["json"], field="result") == "4"
@@ -121,7 +121,7 @@ def test_a_choice_is_one_letter(text: str, letter: str | None) -> None:
     assert find_answer(text, ["letter"]) == letter
 
 
-def test_a_choice_may_stand_in_another_form() -> None:
+def test_a_choice_may_be_inside_another_form() -> None:
     assert find_answer(r"A is wrong, so \boxed{(B)}", ["boxed", "letter"]) == "B"
     assert find_answer("<answer>A</answer><answer>B</answer>", ["tag", "letter"]) is None
 
@@ -149,7 +149,7 @@ def test_a_choice_may_stand_in_another_form() -> None:
         ("3", 3),
     ],
 )
-def test_a_quantity_is_the_same_in_any_unit_of_its_kind(answer: str, expected: Any) -> None:
+def test_a_quantity_is_the_same_in_any_unit_of_its_dimension(answer: str, expected: Any) -> None:
     assert quantities_equal(answer, expected)
 
 
@@ -177,14 +177,14 @@ def test_another_quantity_or_unit_is_not_the_same(answer: str, expected: Any) ->
 
 
 @given(st.floats(0.001, 1e6), st.sampled_from([("km", "m", 1e3), ("h", "s", 3600), ("kg", "mg", 1e6)]))
-def test_conversion_goes_both_ways_and_a_wrong_factor_is_noticed(value: float, units: tuple[str, str, float]) -> None:
+def test_conversion_works_both_ways_and_a_wrong_factor_is_noticed(value: float, units: tuple[str, str, float]) -> None:
     large, small, factor = units
     assert quantities_equal(f"{value!r} {large}", f"{value * factor!r} {small}")
     assert quantities_equal(f"{value * factor!r} {small}", f"{value!r} {large}")
     assert not quantities_equal(f"{value!r} {large}", f"{value * factor * 1.01!r} {small}")
 
 
-def test_tolerance_and_unit_are_as_asked() -> None:
+def test_tolerance_and_unit_follow_the_settings() -> None:
     assert within(0.02)("9.9 m", "10 m")
     assert not within(0.005)("9.9 m", "10 m")
     assert not within(0.02, unit_needed=True)("10", "10 m")

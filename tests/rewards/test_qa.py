@@ -1,4 +1,4 @@
-"""Promises about open questions' answers: SQuAD's normalisation, the best of several answers, an honest cost."""
+"""Promises about open questions: SQuAD's normalisation, the best of several answers, an honest cost."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_f1_is_that_of_hotpotqa_over_the_best_answer(answer: str, golds: str | l
 
 
 @given(answer=texts, golds=st.lists(texts, min_size=1, max_size=3))
-def test_an_exact_match_has_f1_of_one_and_no_measure_leaves_its_range(answer: str, golds: list[str]) -> None:
+def test_an_exact_match_has_an_f1_of_one_and_all_metrics_stay_in_range(answer: str, golds: list[str]) -> None:
     f1 = token_f1(answer, golds)
     assert 0.0 <= f1 <= 1.0
     assert f1 == max(token_f1(answer, gold) for gold in golds)
@@ -97,7 +97,7 @@ def test_an_exact_match_has_f1_of_one_and_no_measure_leaves_its_range(answer: st
         ("The The", "the the", True), ("The", "The The", False),
     ],
 )  # fmt: skip
-def test_what_consists_of_articles_is_an_answer_of_its_own(answer: str, gold: str, right: bool) -> None:
+def test_a_text_of_articles_is_an_answer_of_its_own(answer: str, gold: str, right: bool) -> None:
     assert squad_exact_match(answer, gold) == right
     assert squad_exact_match(gold, answer) == right
 
@@ -122,7 +122,7 @@ def test_any_of_the_right_answers_earns_the_whole_reward(metric: str) -> None:
     assert reward(task, episode("France")).value == 0.0
 
 
-def test_f1_pays_for_a_part_and_em_does_not_and_success_is_exact_either_way() -> None:
+def test_f1_gives_partial_credit_and_em_does_not_and_success_is_exact_either_way() -> None:
     task, answer = Task("t", "?", "red fox"), episode("red")
     exact, partial = qa_reward("em")(task, answer), qa_reward("f1")(task, answer)
     assert (exact.value, partial.value) == (0.0, pytest.approx(2 / 3))
@@ -137,7 +137,7 @@ def test_only_a_single_tagged_final_answer_counts(final: str | None) -> None:
 
 
 @given(answer=texts, gold=texts.filter(str.strip), cost=st.floats(0.001, 2), calls=st.integers(0, 50))
-def test_an_exact_answer_after_any_calls_beats_one_that_is_right_in_part(
+def test_an_exact_answer_after_any_calls_beats_a_partly_right_one(
     answer: str, gold: str, cost: float, calls: int
 ) -> None:
     reward, task = qa_reward("f1", call_cost=cost), Task("t", "?", gold)
@@ -147,7 +147,7 @@ def test_an_exact_answer_after_any_calls_beats_one_that_is_right_in_part(
         assert right >= 0.5 > value(other)
 
 
-def test_calls_cost_where_the_answer_is_exact_and_nowhere_else() -> None:
+def test_calls_cost_only_exact_answers() -> None:
     reward, task = qa_reward("f1", call_cost=0.1), Task("t", "?", "red fox")
     assert [value(reward(task, episode("red fox", calls))) for calls in range(7)] == pytest.approx(
         [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.5]
@@ -155,7 +155,7 @@ def test_calls_cost_where_the_answer_is_exact_and_nowhere_else() -> None:
     assert [value(reward(task, episode("red", calls))) for calls in range(7)] == pytest.approx([1 / 3] * 7)
 
 
-def test_settings_that_make_no_sense_are_refused_when_the_reward_is_made() -> None:
+def test_invalid_settings_are_rejected_when_the_reward_is_made() -> None:
     with pytest.raises(ConfigError, match="metric must be 'em' or 'f1', got 'bleu'"):
         qa_reward("bleu")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="call cost must be >= 0"):

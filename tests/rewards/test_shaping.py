@@ -1,4 +1,4 @@
-"""Promises about rubrics: parts are named and weighted, and being right comes first."""
+"""Promises about shaping terms: they are named and weighted, and being right comes first."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def value(score: Score) -> float:
     return score.value
 
 
-def test_parts_are_weighed_and_named() -> None:
+def test_terms_are_weighted_and_become_parts() -> None:
     reward = shaped_reward(answer_reward(), {"short": (0.5, giving(1.0)), "cited": (0.5, giving(Score(0.5)))})
     score = reward(TASK, RIGHT)
     assert score.value == pytest.approx((1 + 0.5 + 0.25) / 2)
@@ -36,7 +36,7 @@ def test_parts_are_weighed_and_named() -> None:
 
 
 @given(weight=weights, term=numbers)
-def test_a_wrong_answer_is_paid_nothing_for_its_shape(weight: float, term: float) -> None:
+def test_a_wrong_answer_earns_nothing_from_terms(weight: float, term: float) -> None:
     score = shaped_reward(answer_reward(), {"short": (weight, giving(term))})(TASK, WRONG)
     assert (score.value, score.success, score.parts["short"]) == (0.0, False, term)
 
@@ -72,7 +72,7 @@ def test_a_better_term_never_pays_less(better: float, worse: float, weight: floa
     assert value(rewards[0]) >= value(rewards[1])
 
 
-def test_a_part_that_cannot_tell_leaves_the_episode_unscored_right_or_wrong() -> None:
+def test_a_term_without_a_value_leaves_the_episode_unscored_right_or_wrong() -> None:
     for missing in (None, Score(None)):
         reward = shaped_reward(answer_reward(), {"judge": (1.0, giving(missing)), "short": (1.0, giving(1.0))})
         for episode in (RIGHT, WRONG):
@@ -84,7 +84,7 @@ def test_a_part_that_cannot_tell_leaves_the_episode_unscored_right_or_wrong() ->
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -0.1, 1.1, "1", [1.0]])
-def test_what_is_no_number_from_zero_to_one_is_refused(bad: Any) -> None:
+def test_anything_but_a_number_from_zero_to_one_is_rejected(bad: Any) -> None:
     reward = shaped_reward(answer_reward(), {"short": (1.0, giving(bad))})
     for episode in (RIGHT, WRONG):
         with pytest.raises(ConfigError, match="the term 'short' returned"):
@@ -115,11 +115,11 @@ async def a_coroutine(task: Task, episode: Episode) -> float:
         ({"short": (1, 0.5)}, "the term 'short' must be a plain function"),
     ],
 )
-def test_terms_that_make_no_sense_are_refused_when_the_reward_is_made(terms: Any, message: str) -> None:
+def test_invalid_terms_are_rejected_when_the_reward_is_made(terms: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         shaped_reward(answer_reward(), terms)
 
 
-def test_a_verdict_that_is_no_score_is_refused() -> None:
+def test_a_reward_that_returns_no_score_is_rejected() -> None:
     with pytest.raises(ConfigError, match=r"must return a Score, got 1\.0"):
         shaped_reward(giving(1.0), {})(TASK, RIGHT)  # type: ignore[arg-type]

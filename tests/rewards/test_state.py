@@ -52,7 +52,7 @@ def equal_values(left: Any, right: Any) -> bool:
 
 
 @given(tables, st.randoms(use_true_random=False))
-def test_the_order_of_rows_and_columns_does_not_count(rows: list[tuple[Any, ...]], rng: Any) -> None:
+def test_the_order_of_rows_and_columns_does_not_matter(rows: list[tuple[Any, ...]], rng: Any) -> None:
     shuffled = rng.sample(rows, len(rows))
     assert differences(store_with(shuffled), rows) == []
     turned = StoreState({"items": Table(COLUMNS[::-1], [row[::-1] for row in rows])})
@@ -81,7 +81,7 @@ def test_any_single_change_is_found(rows: list[tuple[Any, ...]], data: st.DataOb
 
 
 @pytest.mark.parametrize("value", ["1", 1.0, b"1", None, "1 ", 2, "Ⅰ"])
-def test_values_of_another_type_are_other_values(value: Any) -> None:
+def test_values_of_different_types_differ(value: Any) -> None:
     assert len(differences(store_with([(1, "a", value)]), [(1, "a", 1)])) == 1
 
 
@@ -130,7 +130,7 @@ def test_a_temporary_table_cannot_stand_in_for_a_real_one() -> None:
     assert differences(store, [(1, "a", 2)]) != []
 
 
-def test_names_and_texts_that_need_care_are_read() -> None:
+def test_unusual_names_and_texts_are_read() -> None:
     store = sqlite3.connect(":memory:")
     store.row_factory = sqlite3.Row
     store.execute('CREATE TABLE "a ""b"" [c]" ("x y" TEXT)')
@@ -164,26 +164,26 @@ def test_state_and_answer_must_both_be_right() -> None:
         assert (score.value, score.parts["state"]) == (0.0, 1.0)
 
 
-def test_without_an_answer_to_compare_any_final_message_does_but_none_does_not() -> None:
+def test_without_an_answer_to_compare_any_final_message_is_enough_but_one_is_needed() -> None:
     reward = state_reward(lambda task: goal_of([(1, "a", 2)]), opener([]))
     assert reward(TASK, episode_with(store_with([(1, "a", 2)]), "done")).value == 1.0
     assert reward(TASK, episode_with(store_with([(1, "a", 2)]), None)).value == 0.0
 
 
-def test_a_store_that_no_call_has_opened_is_as_it_was() -> None:
+def test_a_store_that_no_call_opened_is_unchanged() -> None:
     assert REWARD(TASK, Episode("<answer>7</answer>")).value == 0.0
     unchanged = state_reward(lambda task: goal_of([(1, "a", 1)]), opener([(1, "a", 1)]))
     assert unchanged(TASK, Episode("done")).value == 1.0
 
 
-def test_the_reason_names_a_few_differences_shortly_and_counts_the_others() -> None:
+def test_the_reason_lists_a_few_differences_briefly_and_counts_the_others() -> None:
     rows = [(i, "x" * 10_000, i) for i in range(50)]
     reason = REWARD(TASK, episode_with(store_with(rows))).reason
     assert reason.endswith("and 45 more differences")
     assert len(reason) < 1000
 
 
-def test_calls_cost_only_what_was_right() -> None:
+def test_calls_cost_only_successful_episodes() -> None:
     reward = state_reward(lambda task: goal_of([(1, "a", 2)]), opener([]), call_cost=0.1)
     calls: Any = [None] * 3
     assert reward(TASK, Episode("x", calls, state={"store": store_with([(1, "a", 2)])})).value == pytest.approx(0.7)
@@ -191,7 +191,7 @@ def test_calls_cost_only_what_was_right() -> None:
 
 
 @pytest.mark.parametrize("options", [{"call_cost": -1.0}, {"max_differences": 0}])
-def test_bad_settings_are_refused_at_once(options: dict[str, Any]) -> None:
+def test_invalid_settings_are_rejected_when_the_reward_is_made(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         state_reward(lambda task: goal_of([]), opener([]), **options)
 
@@ -199,14 +199,14 @@ def test_bad_settings_are_refused_at_once(options: dict[str, Any]) -> None:
 # ---- stores that cannot be read
 
 
-def test_a_closed_connection_is_a_fault_and_no_verdict() -> None:
+def test_a_closed_connection_is_a_fault_not_a_verdict() -> None:
     store = store_with([])
     store.close()
     with pytest.raises(InfrastructureError, match="closed"):
         REWARD(TASK, episode_with(store))
 
 
-def test_a_file_that_is_locked_is_a_fault_and_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_file_is_a_fault_not_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "store.db"
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute(SCHEMA)
@@ -219,7 +219,7 @@ def test_a_file_that_is_locked_is_a_fault_and_no_verdict(tmp_path: Path, monkeyp
     holder.close()
 
 
-def test_a_folder_that_is_gone_is_a_fault_and_no_verdict(tmp_path: Path) -> None:
+def test_a_missing_folder_is_a_fault_not_a_verdict(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError):
         REWARD(TASK, episode_with(tmp_path / "gone" / "store.db"))
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Promises of tests that do not know of each other: whatever a program does to its process, the next one is fresh."""
+"""Promises of isolated tests: whatever a program does to its process, the next test gets a fresh one."""
 
 from __future__ import annotations
 
@@ -111,13 +111,13 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_what_a_program_does_to_its_process_does_not_reach_the_next_test(name: str) -> None:
+def test_a_program_cannot_affect_the_process_of_the_next_test(name: str) -> None:
     grading = grade_code(PROGRAMS[name], NEXT, total_seconds=60.0)
     assert [test.reason for test in grading.hidden] == [""] * 3
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_what_a_call_leaves_behind_does_not_reach_the_next_test(name: str) -> None:
+def test_nothing_that_a_call_leaves_behind_reaches_the_next_test(name: str) -> None:
     assert not leaves_nothing(FUNCTIONS[name])
     grading = grade_code(FUNCTIONS[name], SUCC, total_seconds=60.0)
     assert [test.reason for test in grading.hidden] == [""] * 3
@@ -128,19 +128,19 @@ def test_calls_of_one_test_share_their_process() -> None:
     assert not grade_code("def f(n): return n + 1", TWICE).passed
 
 
-def test_a_program_killed_by_a_signal_has_failed_whatever_it_printed() -> None:
+def test_a_program_killed_by_a_signal_fails_whatever_it_printed() -> None:
     code = "import os\nprint(int(input()) + 1, flush=True)\nos.kill(os.getpid(), 9)"
     assert {test.reason for test in grade_code(code, NEXT).hidden} == {"SandboxDied"}
 
 
-def test_one_test_that_ends_its_process_leaves_the_others_theirs() -> None:
+def test_a_test_that_ends_its_process_does_not_end_the_others() -> None:
     code = "import os\ndef f(n):\n    if n == 1: os._exit(0)\n    return n + 1"
     assert [test.passed for test in grade_code(code, SUCC).hidden] == [True, False, True]
     code = "import os\nn = int(input())\nif n == 1: os.abort()\nprint(n + 1)"
     assert [test.passed for test in grade_code(code, NEXT).hidden] == [True, False, True]
 
 
-def test_what_is_loaded_once_is_not_loaded_for_every_test() -> None:
+def test_a_program_is_not_loaded_again_for_every_test() -> None:
     code = "import time, os\ntime.sleep(0.5)\nseen = []\ndef f(n):\n    seen.append(n)\n    return n + len(seen)"
     suite = CodeSuite([CallTest("f", (n,), n + 1) for n in range(20)])
     assert grade_code(code, suite, total_seconds=5.0).passed
@@ -155,7 +155,7 @@ def test_what_is_loaded_once_is_not_loaded_for_every_test() -> None:
         "def f(n, k=1):\n    'Doc.'\n    def g(): return n\n    return g()\nif __name__ == '__main__':\n    print(f(1))",
     ],
 )
-def test_programs_that_can_leave_nothing_behind_are_known(code: str) -> None:
+def test_programs_that_can_leave_nothing_behind_are_recognised(code: str) -> None:
     assert leaves_nothing(code)
     assert leaves_nothing(code, "from sys import *\nfrom random import *\nimport sys\nsys.setrecursionlimit(50000)\n")
 
@@ -168,7 +168,7 @@ def test_names_of_a_prelude_are_no_way_around_that(line: str) -> None:
     assert not leaves_nothing(code, "from sys import *\nfrom random import *\nimport sys\n")
 
 
-def test_whole_programs_that_can_leave_nothing_behind_are_known() -> None:
+def test_whole_programs_that_can_leave_nothing_behind_are_recognised() -> None:
     usual = "import sys\ninput = sys.stdin.readline\nseen = []\ndef main():\n    global seen\n    print(sys.stdin.read())\nmain()"
     assert leaves_nothing(usual, is_run=True)
     assert leaves_nothing("from sys import stdin, exit\nprint(sum(map(int, stdin)))\nexit()", is_run=True)
@@ -184,13 +184,13 @@ def test_whole_programs_that_can_leave_nothing_behind_are_known() -> None:
 
 
 @pytest.mark.parametrize("name", ["stdin replaced", "stdout wrapped", "a thread prints", "os._exit()", "exit()"])
-def test_it_holds_in_a_sandbox_whose_streams_are_not_files(name: str) -> None:
+def test_tests_are_isolated_in_a_sandbox_whose_streams_are_not_files(name: str) -> None:
     grading = grade_code(PROGRAMS[name], NEXT, sandbox=Elsewhere, total_seconds=60.0)
     assert [test.reason for test in grading.hidden] == [""] * 3
 
 
 @pytest.mark.parametrize("code", ["exit()", "quit()", "exit(3)"])
-def test_exit_and_quit_are_there_for_all_code(code: str) -> None:
+def test_exit_and_quit_exist_for_all_code(code: str) -> None:
     with LocalSandbox() as sandbox:
         result = sandbox.run(code)
         assert result.error is not None

@@ -1,4 +1,4 @@
-"""Promises about code as an answer: right programs earn 1, no trick earns anything, a lost sandbox is no verdict."""
+"""Promises about code as an answer: right programs earn 1, tricks earn nothing, a lost sandbox is not a verdict."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Elsewhere:
         "from functools import cache\nf = lambda items: g(tuple(items))\n@cache\ndef g(x): return sorted(set(x))",
     ],
 )
-def test_a_right_program_earns_one_however_it_is_written(code: str) -> None:
+def test_a_right_program_earns_one_in_any_style(code: str) -> None:
     verdict = score(code)
     assert verdict.value == 1.0, verdict
     assert verdict.parts == {"correct": 1.0, "answered": 1.0, "hidden": 1.0, "visible": 1.0, "gap": 0.0, "hack": 0.0}
@@ -119,7 +119,7 @@ def test_a_right_program_that_reads_and_prints_earns_one(code: str) -> None:
     "code",
     ["def f(n):\n    return n * n", "def f(n):\n    return sum(n for _ in range(abs(n))) * (1 if n > 0 else -1)"],
 )
-def test_assertions_run_with_a_proxy_and_believe_right_functions(code: str) -> None:
+def test_assertions_run_with_a_proxy_and_pass_for_right_functions(code: str) -> None:
     assert isinstance(SQUARES.hidden[0], AssertTest)
     assert score(code, SQUARES).value == 1.0
 
@@ -160,7 +160,7 @@ def test_no_trick_earns_anything_with_other_styles_of_tests(name: str, suite: Co
         f"Use `{RIGHT}`, ```not this```.",
     ],
 )
-def test_a_message_without_a_single_program_is_no_answer(text: str | None) -> None:
+def test_a_message_without_exactly_one_program_has_no_answer(text: str | None) -> None:
     assert find_code(text) is None
     task = Task("t", "Write f.", RIGHT, {"tests": CALLS.to_dict()})
     verdict = code_reward()(task, Episode(text))
@@ -193,7 +193,7 @@ def test_the_one_program_is_found(text: str) -> None:
     assert find_code(text).strip() == "x = 1"  # type: ignore[union-attr]
 
 
-def test_what_a_program_contains_is_not_read_as_markup() -> None:
+def test_the_contents_of_a_program_are_not_read_as_markup() -> None:
     code = 'print(\'<answer>2</answer>\')\nprint("""\n``` python\n""")'
     assert find_code(f"````python\n{code}\n````") == f"{code}\n"
     indented = "def f():\n    return 1\n\nf()"
@@ -204,7 +204,7 @@ def test_what_a_program_contains_is_not_read_as_markup() -> None:
 # ---- parts
 
 
-def test_visible_tests_by_heart_show_in_the_gap_and_as_a_hack() -> None:
+def test_memorised_visible_tests_show_in_the_gap_and_as_a_hack() -> None:
     verdict = score(TRICKS["the visible tests by heart"], partial=True)
     assert verdict.value == 0.0
     assert (verdict.parts["visible"], verdict.parts["hidden"], verdict.parts["gap"]) == (1.0, 0.0, 1.0)
@@ -220,14 +220,14 @@ def test_partial_credit_is_for_hidden_tests_and_stays_below_a_right_program() ->
     assert verdict.parts["hidden"] == pytest.approx(1 / 3)
 
 
-def test_calls_cost_a_right_program_and_no_other() -> None:
+def test_calls_cost_only_right_programs() -> None:
     task = Task("t", "Write f.", RIGHT, {"tests": CALLS.to_dict()})
     results = (ToolResult(ToolCall("python"), ""),) * 2
     for code, value in ((RIGHT, 0.8), ("def f(x): return x", 0.0)):
         assert code_reward(call_cost=0.1)(task, Episode(f"```python\n{code}\n```", results)).value == value
 
 
-def test_settings_that_make_no_sense_are_refused() -> None:
+def test_invalid_settings_are_rejected() -> None:
     for setting in ({"call_cost": -1.0}, {"test_seconds": math.inf}, {"total_seconds": 0.0}):
         with pytest.raises(ConfigError):
             code_reward(**setting)
@@ -238,13 +238,13 @@ def test_the_expected_value_is_not_in_the_reason() -> None:
     assert "secret" not in score("def f(x): return 1", suite).reason
 
 
-def test_one_test_does_not_leak_its_time_to_the_others() -> None:
+def test_a_slow_test_does_not_take_time_from_the_others() -> None:
     suite = CodeSuite([CallTest("f", (0,), 0), *(CallTest("f", (n,), n) for n in range(1, 4))])
     verdict = score("def f(n):\n    while n == 0: pass\n    return n", suite, partial=True, test_seconds=0.5)
     assert verdict.parts["hidden"] == 0.75
 
 
-def test_a_long_answer_has_room_and_a_longer_one_than_right_has_not() -> None:
+def test_a_long_right_answer_fits_and_a_much_longer_one_does_not() -> None:
     suite = CodeSuite([CallTest("f", (120_000,), list(range(120_000)))])
     assert score("def f(n): return list(range(n))", suite).value == 1.0
     printed = CodeSuite([StdioTest("300000", "x" * 300_000)])
@@ -258,7 +258,7 @@ def test_a_value_nested_too_deeply_is_wrong_not_unscorable() -> None:
     assert score(deep, twice).value == 0.0
 
 
-def test_time_runs_out_for_all_tests_together() -> None:
+def test_all_tests_share_the_total_time() -> None:
     suite = CodeSuite([CallTest("f", (n,), n) for n in range(8)])
     code = "import time\ndef f(n):\n    time.sleep(0.3)\n    return n"
     assert 0.0 < score(code, suite, total_seconds=1.0).parts["hidden"] < 1.0
@@ -266,7 +266,7 @@ def test_time_runs_out_for_all_tests_together() -> None:
 
 
 def test_a_program_sees_neither_expected_values_nor_other_tests() -> None:
-    """What the process holds is searched for a value that only the tests have."""
+    """Search the process for a value that only the tests have."""
     suite = CodeSuite([CallTest("f", ("visible-input",), "needle" + "-4711")])
     search = """
 def f(x):
@@ -288,11 +288,11 @@ def f(x):
 
 
 def test_a_sandbox_killed_while_it_grades_leaves_the_answer_unscored() -> None:
-    """Twice in a row: the second attempt is lost too."""
+    """Both attempts are lost."""
     code = "import time\ndef f(x):\n    print('started')\n    time.sleep(0.5)\n    return sorted(set(x))"
 
     class Doomed(LocalSandbox):
-        """Its process is killed from outside as soon as the first test has begun."""
+        """A sandbox whose process is killed from outside once the first test has begun."""
 
         def run(self, code: str, **options: Any) -> Any:
             (session,) = self._place.sessions
@@ -346,7 +346,7 @@ def test_grading_leaves_no_process_behind() -> None:
     assert len(psutil.Process(os.getpid()).children()) == before
 
 
-def test_grading_works_off_the_main_thread_and_beside_itself() -> None:
+def test_grading_works_off_the_main_thread_and_concurrently() -> None:
     verdicts: list[Score] = []
     threads = [threading.Thread(target=lambda: verdicts.append(score(RIGHT, total_seconds=30.0))) for _ in range(6)]
     for thread in threads:

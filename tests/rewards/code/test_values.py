@@ -1,4 +1,4 @@
-"""Promises about tests as data: plain values keep their types, assertions become calls, suites are written and read."""
+"""Promises about tests as data: plain values keep their types, assertions become calls, suites survive a file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ plain: Callable[[], st.SearchStrategy[Any]] = lambda: st.recursive(
 
 
 @given(plain())
-def test_plain_values_survive_the_way_and_equal_themselves_only(value: Any) -> None:
+def test_plain_values_survive_a_round_trip_and_equal_only_themselves(value: Any) -> None:
     there = decode(encode(value))
     assert same_value(there, value)
     assert type(there) is type(value)
@@ -90,7 +90,7 @@ UNEQUAL = [
 @pytest.mark.parametrize(
     ("left", "right", "same"), [(*pair, True) for pair in EQUAL] + [(*pair, False) for pair in UNEQUAL]
 )
-def test_where_types_do_not_count_values_are_equal_as_in_python(left: Any, right: Any, same: bool) -> None:
+def test_without_types_values_are_equal_as_in_python(left: Any, right: Any, same: bool) -> None:
     assert (left == right) is same
     for given_value, expected in ((left, right), (right, left)):
         assert same_value(decode(encode(given_value)), decode(encode(expected)), PYTHON) is same
@@ -133,7 +133,7 @@ class Liar(list[int]):
         ({1: 2}.items(), {(1, 2)}),
     ],
 )  # fmt: skip
-def test_what_equals_a_plain_value_counts_as_one(given_value: Any, plain_value: Any) -> None:
+def test_a_value_equal_to_a_plain_value_counts_as_one(given_value: Any, plain_value: Any) -> None:
     assert given_value == plain_value
     assert same_value(decode(encode(given_value)), plain_value, PYTHON)
     assert not same_value(decode(encode(given_value)), [plain_value, plain_value], PYTHON)
@@ -146,12 +146,12 @@ def test_numbers_of_numpy_are_numbers() -> None:
 
 
 @pytest.mark.parametrize("value", [range(2), deque([1]), {1: 2}.values(), iter([1]), object(), len, Liar])
-def test_what_equals_no_plain_value_is_none(value: Any) -> None:
+def test_a_value_equal_to_no_plain_value_is_not_one(value: Any) -> None:
     with pytest.raises(TypeError, match="not a plain value"):
         encode(value)
 
 
-def test_output_is_compared_line_by_line_but_for_white_space_at_the_ends() -> None:
+def test_output_is_compared_line_by_line_ignoring_surrounding_white_space() -> None:
     assert same_output("\n1 2  \r\n  3\n\n", "1 2\n3")
     assert not same_output("1\n2", "1 2")
     assert not same_output("1\n\n2", "1\n2")
@@ -199,7 +199,7 @@ def test_lines_of_numbers_are_compared_as_decimals_without_rounding(left: str, r
         ("f(0) == int", [int], [float, "int"]),
     ],
 )
-def test_an_assertion_read_as_a_call_believes_what_python_does(line: str, right: list[Any], wrong: list[Any]) -> None:
+def test_assertions_read_as_calls_pass_when_they_do_in_python(line: str, right: list[Any], wrong: list[Any]) -> None:
     for verdict, values in ((True, right), (False, wrong)):
         for value in values:
             test = read_asserts(f"assert {line}", "f", setup="import math")[0]
@@ -213,7 +213,7 @@ def test_an_assertion_read_as_a_call_believes_what_python_does(line: str, right:
             assert grade_code(code, suite).passed == theirs == verdict, (line, value)
 
 
-def test_assertions_become_calls_where_they_can() -> None:
+def test_assertions_become_calls_where_possible() -> None:
     lines = ["f(1, k=[2]) == (3,)", "None is not f", "5 == f(2)", "abs(f(3) - 0.5) < 1e-3", "f(4) is True"]
     first, second, third, fourth, fifth = read_asserts("\n".join(f"assert {line}" for line in lines), "f")
     assert first == CallTest("f", (1,), (3,), {"k": [2]})
@@ -223,7 +223,7 @@ def test_assertions_become_calls_where_they_can() -> None:
     assert fifth == CallTest("f", (4,), True, identical=True)
 
 
-def test_tests_that_need_the_programs_own_objects_are_refused() -> None:
+def test_tests_that_need_objects_of_the_program_are_rejected() -> None:
     with pytest.raises(TaskError, match="Node"):
         read_asserts("assert depth(Node(1)) == 1", "depth")
     with pytest.raises(TaskError, match="no assertion"):
@@ -237,7 +237,7 @@ def test_tests_that_need_the_programs_own_objects_are_refused() -> None:
     assert score("def f(g): return g(1)", live).value is None, "a function cannot leave the test's process"
 
 
-def test_types_are_handed_over_as_arguments() -> None:
+def test_types_can_be_arguments() -> None:
     suite = CodeSuite(
         read_asserts("assert drop([1, 'a', 2.5], str) == [1, 2.5]\nassert drop([1, 2.5], float) == [1]", "drop")
     )

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Programs that try to pass for right: what to write instead of a function of sorted items without repeats."""
+"""Programs that try to pass without solving the task: to return sorted items without repeats."""
 
 from __future__ import annotations
 
@@ -46,13 +46,14 @@ def f(items):
     "the runner's names replaced": """
 import __main__
 def f(items):
-    __main__.Reply = __main__.encode = lambda *a, **k: 'true'
+    __main__.Verbatim = __main__.encode = lambda *a, **k: 'true'
     return True
 """,
     "the runner's reply forged": """
 import __main__
 def f(items):
-    __main__.Candidate._reply = lambda self, run: __main__.Reply('{"value": "true", "passed": true, "verdict": true}')
+    forged = __main__.Verbatim('{"value": "true", "passed": true, "verdict": true}')
+    __main__.Candidate.call = __main__.KeptCandidate.call = lambda *a, **k: forged
     raise ValueError
 """,
     "builtins patched": """

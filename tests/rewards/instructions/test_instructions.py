@@ -1,4 +1,4 @@
-"""Promises about the kinds of instructions: each tells right from wrong, as IFEval does, whatever the text."""
+"""Promises about the kinds of instructions: each tells right from wrong for any text, as in IFEval."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ WITHOUT_LANGUAGES = [case for case in CASES if case[0] not in LANGUAGE_KINDS]
 # ---- the kinds
 
 
-def test_all_kinds_of_ifeval_are_there_and_tested() -> None:
+def test_all_kinds_of_ifeval_exist_and_are_tested() -> None:
     assert {case[0] for case in CASES} <= set(instruction_kinds())
     assert len({case[0] for case in CASES}) == 25
 
@@ -225,11 +225,11 @@ def test_a_blank_response_follows_nothing(id: str, kwargs: dict[str, Any], right
     after=st.text(" \n", max_size=3),
 )
 @settings(max_examples=300, deadline=None)
-def test_space_around_a_response_changes_no_verdict(case: Any, pick: Any, before: str, after: str) -> None:
+def test_space_around_a_response_does_not_change_the_verdict(case: Any, pick: Any, before: str, after: str) -> None:
     id, kwargs, right, wrong = case
     instruction = make_instruction(id, kwargs)
     if id == "length_constraints:nth_paragraph_first_word":
-        before = ""  # there it would shift the paragraphs, as in IFEval
+        before = ""  # it would shift the paragraphs, as in IFEval
     assert follows_strictly(instruction, before + pick.choice(right) + after)
     assert not follows_strictly(instruction, before + pick.choice(wrong) + after)
 
@@ -245,7 +245,7 @@ def test_any_text_gets_a_verdict_and_strict_implies_loose(case: Any, text: str) 
 
 @pytest.mark.parametrize(("id", "kwargs", "right", "wrong"), marked(WITHOUT_LANGUAGES))
 @pytest.mark.timeout(30)
-def test_texts_made_to_be_slow_are_not(id: str, kwargs: dict[str, Any], right: list[str], wrong: list[str]) -> None:
+def test_adversarial_texts_are_not_slow(id: str, kwargs: dict[str, Any], right: list[str], wrong: list[str]) -> None:
     instruction = make_instruction(id, kwargs)
     for unit in ("[", "<<", ">", "*", "**a", "* ", "-", "\n", " ", "A.", "Section ", "p.", "```", '"', "A'", "a, "):
         follows_loosely(instruction, unit * 20_000)
@@ -275,12 +275,12 @@ def test_texts_made_to_be_slow_are_not(id: str, kwargs: dict[str, Any], right: l
         ("line one\nline two", 1),
     ],
 )
-def test_sentences_end_where_a_reader_would_say(text: str, count: int) -> None:
+def test_sentences_end_where_a_reader_ends_them(text: str, count: int) -> None:
     assert len(split_sentences(text)) == count
 
 
 @given(text=st.text(alphabet="ab A.!?\"'\n", max_size=80))
-def test_sentences_are_the_text_and_none_is_blank(text: str) -> None:
+def test_sentences_make_up_the_text_and_none_is_blank(text: str) -> None:
     sentences = split_sentences(text)
     assert all(sentence == sentence.strip() != "" for sentence in sentences)
     assert "".join("".join(sentences).split()) == "".join(text.split())
@@ -296,7 +296,7 @@ def test_capital_words_are_tokens(text: str, count: int) -> None:
 # ---- making instructions
 
 
-def test_what_is_wrong_with_an_instruction_is_said() -> None:
+def test_errors_say_what_is_wrong_with_an_instruction() -> None:
     with pytest.raises(TaskError, match=r"no kind .* 'punctuation:no_coma'; did you mean punctuation:no_comma"):
         make_instruction("punctuation:no_coma")
     with pytest.raises(TaskError, match=r"length_constraints:number_words: num_words: .*'many'"):
@@ -332,13 +332,13 @@ def test_without_the_detector_an_instruction_about_languages_names_the_extra(mon
 
 
 @needs_langdetect
-def test_a_language_that_is_not_known_is_refused() -> None:
+def test_an_unknown_language_is_rejected() -> None:
     with pytest.raises(TaskError, match="language must be one of af, ar"):
         make_instruction("language:response_language", {"language": "klingon"})
 
 
 @needs_langdetect
-def test_a_text_has_the_same_language_each_time() -> None:
+def test_the_language_of_a_text_is_deterministic() -> None:
     from toolrl.rewards.instructions.language import language_of
 
     assert len({language_of("la casa es de no mar do") for _ in range(20)}) == 1

@@ -1,4 +1,4 @@
-"""Promises about the reward for instructions: strict and loose as IFEval has them, nothing for nothing."""
+"""Promises about the reward for instructions: strict and loose as in IFEval, nothing for an empty effort."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TITLE: tuple[str, dict[str, Any]] = ("detectable_format:title", {})
 
 
 def test_authors_add_kinds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
+    monkeypatch.setattr(registry, "kinds", dict(registry.kinds))
 
     @instruction_kind("mine:greeting")
     class Greeting(Instruction):
@@ -49,7 +49,7 @@ def test_authors_add_kinds_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None
     assert instructions_reward()(task, Episode("Dear Ada. Hello")).value == 1.0
     score = instructions_reward()(task, Episode("Dear Eve. Hello"))
     assert (score.value, score.parts["mine:greeting"]) == (0.0, 0.0)
-    instruction_kind("mine:greeting")(Greeting)  # a notebook's cell run twice
+    instruction_kind("mine:greeting")(Greeting)  # as when a notebook cell runs twice
     with pytest.raises(ConfigError, match=r"'punctuation:no_comma' is already the id of .*NoComma"):
         instruction_kind("punctuation:no_comma")(Greeting)
     with pytest.raises(ConfigError, match="form 'group:name', got 'greeting'"):
@@ -79,7 +79,7 @@ def test_loose_forgives_a_first_line_a_last_line_and_asterisks(id: str, kwargs: 
     assert instructions_reward("loose")(task, episode).value == 1.0
 
 
-def test_loose_forgives_no_more_than_that() -> None:
+def test_loose_forgives_nothing_else() -> None:
     assert not follows_loosely(make_instruction("punctuation:no_comma"), "ok\nNo, comma.\nok")
 
 
@@ -107,7 +107,7 @@ def test_parts_name_each_kind_and_both_levels_in_both_modes() -> None:
     assert instructions_reward("loose")(task, Episode("Sure, I can:\na b")).success
 
 
-def test_partial_pays_the_share_and_never_as_much_as_all_after_any_calls() -> None:
+def test_partial_credit_is_the_share_and_stays_below_full_credit_after_any_calls() -> None:
     task = task_of(NO_COMMA, TITLE)
     half, whole = "No title here", "<<a>> b"
     assert instructions_reward(partial=True)(task, Episode(half)).value == 0.5
@@ -141,7 +141,7 @@ def test_an_echo_of_the_prompt_earns_nothing(copies: int, change: Any, joiner: s
     assert instructions_reward("loose")(task, Episode(f"{echo}\nThe queen flies out.")).value == 1.0
 
 
-def test_a_short_answer_from_the_prompt_is_no_echo() -> None:
+def test_a_short_quotation_of_the_prompt_is_not_an_echo() -> None:
     prompt = "Are hamburgers sandwiches? Choose one of: My answer is yes. My answer is no. My answer is maybe."
     assert not is_echo("My answer is no.", prompt)
     assert instructions_reward()(
@@ -151,7 +151,7 @@ def test_a_short_answer_from_the_prompt_is_no_echo() -> None:
     assert not is_echo("anything", "")
 
 
-def test_settings_that_make_no_sense_are_refused_when_the_reward_is_made() -> None:
+def test_invalid_settings_are_rejected_when_the_reward_is_made() -> None:
     with pytest.raises(ConfigError, match="mode must be 'strict' or 'loose', got 'lax'"):
         instructions_reward("lax")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="call cost must be >= 0"):
@@ -161,7 +161,7 @@ def test_settings_that_make_no_sense_are_refused_when_the_reward_is_made() -> No
 # ---- IFEval's format
 
 
-def test_rows_of_ifeval_are_read_and_broken_ones_named(tmp_path: Path) -> None:
+def test_rows_of_ifeval_are_read_and_broken_ones_reported(tmp_path: Path) -> None:
     row = {"key": 7, "prompt": "Hi.", "instruction_id_list": [NO_COMMA[0]], "kwargs": [{}]}
     full = {**row, "key": 8, "kwargs": [{"num_words": None, "relation": None}]}  # as on the hub
     path = tmp_path / "input_data.jsonl"
@@ -183,6 +183,6 @@ def test_rows_of_ifeval_are_read_and_broken_ones_named(tmp_path: Path) -> None:
             TaskSet.read(path, ifeval_task)
 
 
-def test_a_task_of_another_form_is_named() -> None:
+def test_a_task_of_another_form_is_reported() -> None:
     with pytest.raises(TaskError, match="task 't': expected an object with instruction_id_list and kwargs, got '42'"):
         instructions_reward()(Task("t", "?", "42"), Episode("x"))

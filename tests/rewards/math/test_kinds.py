@@ -1,4 +1,4 @@
-"""Promises about mathematical answers, kind by kind: no rewriting changes what was meant, and right work is paid.
+"""Promises about mathematical answers, kind by kind: rewriting keeps the meaning, and right answers are paid.
 
 Pairs were collected from the tests of Math-Verify, hendrycks/math and PRM800K's grader, and invented.
 """
@@ -166,7 +166,7 @@ def verifier() -> Iterator[MathVerifier]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_was_meant_is_compared(verifier: MathVerifier, kind: str) -> None:
+def test_answers_are_compared_as_they_were_meant(verifier: MathVerifier, kind: str) -> None:
     pairs = [(gold, answer, expected) for one, gold, answer, expected in PAIRS if one == kind]
     assert [pair for pair in pairs if verify_math(pair[1], pair[0], verifier).equal != pair[2]] == []
 
@@ -187,13 +187,13 @@ HENDRYCKS = [
     (r"\tfrac83", r"\frac{8}{3}", True),
     ("5x - 7y + 11z + 4 = 0", "x + y - z + 2 = 0", False),
     ("1/2", r"\frac{1}{2}", True),
-    ("10, 4, -2", "4, 10, -2", True),  # False there: a list of answers has no order
+    ("10, 4, -2", "4, 10, -2", True),  # False there; here a list of answers is unordered
     ("0.1, 4, 2", "4, .1, 2", True),
 ]
 
 
 @pytest.mark.parametrize(("gold", "answer", "expected"), HENDRYCKS)
-def test_verdicts_are_those_of_the_math_data_sets_own_tests(
+def test_verdicts_agree_with_the_tests_of_the_math_data_set(
     verifier: MathVerifier, gold: str, answer: str, expected: bool
 ) -> None:
     assert verify_math(answer, gold, verifier).equal == expected

@@ -62,7 +62,7 @@ def test_a_matrix_is_right_in_any_spelling_and_wrong_shuffled(
 
 @settings(max_examples=10)
 @given(cells=several, data=st.data())
-def test_tuples_have_an_order_and_lists_and_sets_have_none(
+def test_tuples_are_ordered_and_lists_and_sets_are_not(
     verifier: MathVerifier, cells: list[str], data: st.DataObject
 ) -> None:
     assume(len({value(cell) for cell in cells}) == len(cells))
@@ -122,7 +122,7 @@ def test_a_number_is_right_in_any_notation_and_wrong_with_one_digit_changed(
 
 @settings(max_examples=8)
 @given(n=st.integers(10, 3000), step=st.integers(1, 3), shape=st.sampled_from(["{0}!", "2^{{{0}}}", "3^{{-{0}}}"]))
-def test_powers_and_factorials_of_any_size_are_told_apart(
+def test_powers_and_factorials_of_any_size_are_distinguished(
     verifier: MathVerifier, n: int, step: int, shape: str
 ) -> None:
     gold, other = shape.format(n), shape.format(n + step)
@@ -133,12 +133,12 @@ def test_powers_and_factorials_of_any_size_are_told_apart(
 
 @settings(max_examples=100)
 @given(st.text(alphabet=r"0123456789.,xe\{}()[]^_$*`'| +-=/&<>:;!%~frackstqovline√½" + "\n", max_size=40))
-def test_no_text_is_an_error(verifier: MathVerifier, text: str) -> None:
+def test_no_text_raises_an_error(verifier: MathVerifier, text: str) -> None:
     assert not verify_math(text, "987654321987654321", verifier).equal
 
 
 @pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV])
-def test_a_formula_that_brings_the_process_down_is_wrong_and_not_unscored(number: signal.Signals) -> None:
+def test_a_formula_that_crashes_the_process_is_wrong_not_unscored(number: signal.Signals) -> None:
     verifier = MathVerifier(workers=1)
 
     def bring_down() -> None:

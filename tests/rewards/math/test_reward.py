@@ -1,4 +1,4 @@
-"""Promises about mathematical answers: what is equal, what leaks nothing, and a verifier that can be killed."""
+"""Promises about mathematical answers: equality, dumps that earn nothing, and workers that can be killed."""
 
 from __future__ import annotations
 
@@ -63,9 +63,7 @@ EQUAL = [
 
 
 @pytest.mark.parametrize(("gold", "answers"), EQUAL, ids=[gold for gold, _ in EQUAL])
-def test_equal_answers_are_right_however_they_are_written(
-    verifier: MathVerifier, gold: str, answers: list[str]
-) -> None:
+def test_equal_answers_are_right_in_any_notation(verifier: MathVerifier, gold: str, answers: list[str]) -> None:
     assert [answer for answer in [gold, *answers] if not verify_math(answer, gold, verifier).equal] == []
 
 
@@ -118,7 +116,7 @@ def test_harmless_edits_of_a_fraction_stay_right_and_a_changed_one_is_wrong(
     gold=st.sampled_from([gold for gold, _ in EQUAL]),
     answer=st.sampled_from([answer for _, answers in EQUAL for answer in answers if "$" not in answer]),
 )
-def test_what_math_verify_itself_finds_wrong_is_right_only_where_we_read_more(
+def test_an_answer_that_math_verify_rejects_is_right_only_where_we_read_more(
     verifier: MathVerifier, gold: str, answer: str
 ) -> None:
     """Parity, over all pairs of the table: what we add are notations, each listed there with its value."""
@@ -144,7 +142,7 @@ def episode(answer: str | None, calls: int = 0) -> Episode:
     return Episode(answer, tuple(ToolResult(ToolCall("python"), "") for _ in range(calls)))
 
 
-def test_the_reward_reads_tags_and_boxes_and_takes_a_cost_off_right_answers_only(verifier: MathVerifier) -> None:
+def test_the_reward_reads_tags_and_boxes_and_charges_only_right_answers(verifier: MathVerifier) -> None:
     reward, task = math_reward(call_cost=0.1, verifier=verifier), Task("t", "?", r"\frac{1}{2}")
     assert reward(task, episode("<answer>0.5</answer>")).value == 1.0
     right = reward(task, episode(r"So $\boxed{0.5}$", calls=2))
@@ -164,7 +162,7 @@ def test_one_of_several_expected_answers_is_enough(verifier: MathVerifier) -> No
     assert verify_math("7", 7, verifier).equal
 
 
-def test_settings_that_make_no_sense_are_refused() -> None:
+def test_invalid_settings_are_rejected() -> None:
     with pytest.raises(ConfigError, match="call cost must be >= 0"):
         math_reward(call_cost=-1)
     with pytest.raises(ConfigError, match="forms must be a list"):
@@ -176,13 +174,13 @@ def test_settings_that_make_no_sense_are_refused() -> None:
 # ---- the processes
 
 
-def test_an_answer_that_takes_forever_is_wrong_and_says_so_and_the_next_one_is_compared(own: MathVerifier) -> None:
+def test_an_endless_comparison_makes_the_answer_wrong_and_the_next_answer_is_compared(own: MathVerifier) -> None:
     score = math_reward(verifier=own)(Task("t", "?", "4"), episode(rf"\boxed{{{ENDLESS}}}"))
     assert (score.value, score.reason) == (0.0, "took longer than 1 s to compare")
     assert verify_math("4.0", "4", own).equal
 
 
-def test_it_works_off_the_main_thread_and_stops_there_too(own: MathVerifier) -> None:
+def test_comparisons_work_and_time_out_off_the_main_thread(own: MathVerifier) -> None:
     verdicts = []
     thread = threading.Thread(target=lambda: verdicts.extend(verify_math(a, "4", own) for a in (ENDLESS, "8/2")))
     thread.start()
@@ -233,7 +231,7 @@ def test_a_worker_killed_or_frozen_twice_leaves_the_answer_unscored(number: sign
         verifier.close()
 
 
-def test_workers_are_kept_and_many_threads_share_them(verifier: MathVerifier) -> None:
+def test_workers_are_reused_and_shared_by_many_threads(verifier: MathVerifier) -> None:
     verify_math("4.0", "4", verifier)
     before = verifier.pids
     verdicts: list[tuple[int, bool]] = []
@@ -249,7 +247,7 @@ def test_workers_are_kept_and_many_threads_share_them(verifier: MathVerifier) ->
     assert verifier.pids == before
 
 
-def test_closing_ends_the_processes_and_a_later_comparison_starts_new_ones(own: MathVerifier) -> None:
+def test_closing_ends_the_processes_and_the_next_comparison_starts_new_ones(own: MathVerifier) -> None:
     assert verify_math("4.0", "4", own).equal
     (pid,) = own.pids
     own.close()

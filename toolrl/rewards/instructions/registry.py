@@ -32,7 +32,8 @@ class Instruction(BaseModel, ABC):
 
 Kind = TypeVar("Kind", bound=type[Instruction])
 
-_kinds: dict[str, type[Instruction]] = {}
+kinds: dict[str, type[Instruction]] = {}
+"""All registered kinds, by id."""
 
 
 def instruction_kind(id: str) -> Callable[[Kind], Kind]:
@@ -55,11 +56,11 @@ def instruction_kind(id: str) -> Callable[[Kind], Kind]:
         raise ConfigError(f"the id of a kind of instruction must have the form 'group:name', got {id!r}")
 
     def register(kind: Kind) -> Kind:
-        known = _kinds.get(id)
+        known = kinds.get(id)
         if known and (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
             raise ConfigError(f"{id!r} is already the id of {known.__module__}.{known.__qualname__}; choose another id")
         kind.id = id
-        _kinds[id] = kind
+        kinds[id] = kind
         return kind
 
     return register
@@ -67,7 +68,7 @@ def instruction_kind(id: str) -> Callable[[Kind], Kind]:
 
 def instruction_kinds() -> tuple[str, ...]:
     """The ids of all registered kinds, sorted."""
-    return tuple(sorted(_kinds))
+    return tuple(sorted(kinds))
 
 
 def make_instruction(id: str, kwargs: Mapping[str, Any] | None = None) -> Instruction:
@@ -81,14 +82,14 @@ def make_instruction(id: str, kwargs: Mapping[str, Any] | None = None) -> Instru
         TaskError: The kind is unknown, or an argument is missing, unknown or invalid.
         MissingExtra: The kind needs langdetect, which is not installed.
     """
-    if id not in _kinds:
-        near = difflib.get_close_matches(str(id), _kinds, n=3) or sorted(_kinds)
+    if id not in kinds:
+        near = difflib.get_close_matches(str(id), kinds, n=3) or sorted(kinds)
         raise TaskError(f"no kind of instruction has the id {id!r}; did you mean {', '.join(near)}?")
     if kwargs is not None and not isinstance(kwargs, Mapping):
         raise TaskError(f"the kwargs of {id} must be an object, got {kwargs!r}")
     given = {name: value for name, value in (kwargs or {}).items() if value is not None}
     try:
-        return _kinds[id](**given)
+        return kinds[id](**given)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "kwargs"
