@@ -25,7 +25,7 @@ Reply = tuple[int, str, dict[str, str]]
 
 
 class Server:
-    """An OpenAI-compatible server that gives the replies it is told to, and then the last one again."""
+    """An OpenAI-compatible server with scripted replies, the last of which is repeated."""
 
     def __init__(self) -> None:
         self.replies: list[Reply] = [verdict(0.75)]
@@ -56,7 +56,7 @@ class Server:
 
     @property
     def sent(self) -> dict[str, Any]:
-        """What the judge was given to grade, last."""
+        """The last input that the judge was asked to grade."""
         content: dict[str, Any] = json.loads(self.requests[-1]["messages"][-1]["content"])
         return content
 

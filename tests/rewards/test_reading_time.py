@@ -1,6 +1,6 @@
-r"""Promises about time: whatever a model writes, it is read in time linear in its length.
+r"""Promises about time: any text that a model writes is read in time linear in its length.
 
-Not by the clock: the CPU time for eight times a text is compared with that for the text.
+The CPU time for a text is compared with that for eight times the text, independent of the machine.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SIZE, FACTOR = 2_000, 8
 
 
 def seconds(read: Callable[[str], Any], text: str) -> float:
-    """The CPU time; where it matters, the least of two tries."""
+    """The CPU time; the lower of two measurements if the first is high."""
     best = float("inf")
     for _ in range(2):
         started = time.process_time()
@@ -81,4 +81,4 @@ def test_boxes_are_unwrapped_at_any_depth() -> None:
     depth = 10_000
     assert find_answer(r"\boxed{" * depth + "4" + "}" * depth) == "4"
     assert find_answer("<answer>" + r"\boxed{ \[" * depth + "4" + r"\] }" * depth + "</answer>") == "4"
-    assert find_answer(r"\boxed{" * depth + "4" + "}" * (depth - 1)) == ""  # a box without an end
+    assert find_answer(r"\boxed{" * depth + "4" + "}" * (depth - 1)) == ""  # an unclosed box

@@ -50,7 +50,7 @@ def test_a_wrong_answer_earns_nothing_from_terms(weight: float, term: float) -> 
 def test_shaping_never_reorders_right_and_wrong(
     weights: list[float], right: float, wrong: float, terms: list[tuple[float, float]]
 ) -> None:
-    """Whatever the terms say, also where `correct` pays wrong answers in part."""
+    """For any terms, even if `correct` gives wrong answers partial credit."""
     wrong = min(wrong, right * 0.99)
 
     def reward_of(verdict: Score, which: int) -> float:

@@ -5,7 +5,7 @@ from toolrl.rewards.choices import choice_letter
 from toolrl.rewards.code.asserts import called_function, read_asserts
 from toolrl.rewards.code.grading import SuiteOutcome, TestOutcome, UngradableTest, grade_code
 from toolrl.rewards.code.hacks import Hack, find_hacks
-from toolrl.rewards.code.reward import code_reward, suite_of
+from toolrl.rewards.code.reward import code_reward
 from toolrl.rewards.code.suite import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
 from toolrl.rewards.code.values import Comparison, same_output, same_value
 from toolrl.rewards.economy import check_call_cost, partial_value, with_call_cost
@@ -68,7 +68,6 @@ __all__ = [
     "squad_normalise",
     "state_difference",
     "state_reward",
-    "suite_of",
     "tagged_answer",
     "token_f1",
     "verify_math",

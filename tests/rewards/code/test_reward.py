@@ -54,7 +54,7 @@ def score(code: str | None, suite: CodeSuite = CALLS, **settings: Any) -> Score:
 
 
 class Elsewhere:
-    """Any other `Sandbox`."""
+    """A `Sandbox` that is not a `LocalSandbox`."""
 
     sent: ClassVar[list[str]] = []
 

@@ -1,6 +1,6 @@
 """Promises about mathematical answers, kind by kind: rewriting keeps the meaning, and right answers are paid.
 
-Pairs were collected from the tests of Math-Verify, hendrycks/math and PRM800K's grader, and invented.
+The pairs are from the tests of Math-Verify, hendrycks/math and PRM800K's grader, or our own.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def verifier() -> Iterator[MathVerifier]:
 
 
 def value(entry: str) -> str:
-    """A key that equal entries share."""
+    """A key shared by equal entries."""
     if entry.startswith(r"\frac"):
         return str(Fraction(int(entry[6]), int(entry[9])))
     return str(Fraction(entry)) if entry[-1].isdigit() else entry

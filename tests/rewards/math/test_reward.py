@@ -30,7 +30,7 @@ def verifier() -> Iterator[MathVerifier]:
 
 @pytest.fixture
 def own() -> Iterator[MathVerifier]:
-    """A verifier whose workers a test may harm."""
+    """A verifier whose workers a test may kill."""
     verifier = MathVerifier(workers=1, seconds=1.0)
     yield verifier
     verifier.close()
@@ -71,7 +71,7 @@ WRONG = [
     ("4", ["5", "-4", "4i", "4x", "x", "", " ", "four", "not 4", "the answer is 4", "44", "<4", "x<4", r"\ne 4"]),
     # Dumps: several answers, one of which is right.
     ("4", ["3, 4", "1,2,3,4", "3 or 4", r"3 \text{ or } 4", r"\{3,4\}", "3;4", "x=3, x=4", r"4 \pm 1", "3 4"]),
-    # math-verify takes the last formula of these, and finds it right.
+    # math-verify takes the last formula, which is right.
     ("4", ["3=4", "1=2=3=4", "x=3=4", "3=x=4", "5=5=4", "3;=4", r"3 \to 4", r"3 \Rightarrow 4", r"3 \implies x=4"]),
     ("4", [r"3 \\ 4", r"x=3 \\ x=4", "3 | 4", r"3 \equiv 4", r"3 \quad 4", r"3, \boxed{4}", r"\boxed{3}\boxed{4}"]),
     ("4", [r"4\text{ or five}", r"4\text{, perhaps}", r"4\text{i}", "3} 4 {", "4}", r"3} \boxed{4", "$3$ $4$"]),
@@ -119,7 +119,7 @@ def test_harmless_edits_of_a_fraction_stay_right_and_a_changed_one_is_wrong(
 def test_an_answer_that_math_verify_rejects_is_right_only_where_we_read_more(
     verifier: MathVerifier, gold: str, answer: str
 ) -> None:
-    """Parity, over all pairs of the table: what we add are notations, each listed there with its value."""
+    """Compare all pairs of the table: additional notations are listed there with their value."""
     import math_verify
 
     wanted = math_verify.parse(rf"\boxed{{{gold}}}", parsing_timeout=None)
@@ -190,7 +190,7 @@ def test_comparisons_work_and_time_out_off_the_main_thread(own: MathVerifier) ->
 
 
 def signal_when_busy(verifier: MathVerifier, number: signal.Signals, times: int) -> threading.Thread:
-    """Send a signal to each new worker, as soon as it has used CPU time on a request; `times` workers."""
+    """Send a signal to the next `times` workers, each once it is busy with a request."""
 
     def run() -> None:
         done: set[int] = set()
@@ -210,7 +210,7 @@ def test_a_worker_killed_once_during_a_comparison_is_replaced_and_the_verdict_st
     verifier = MathVerifier(workers=1, seconds=1.0)
     thread = signal_when_busy(verifier, signal.SIGKILL, times=1)
     try:
-        assert "took longer" in verify_math(ENDLESS, "4", verifier).reason  # by the second worker
+        assert "took longer" in verify_math(ENDLESS, "4", verifier).reason  # from the second worker
         assert verify_math("4.0", "4", verifier).equal
     finally:
         thread.join()
