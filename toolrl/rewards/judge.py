@@ -37,7 +37,7 @@ _trailing_comma = re.compile(r",(?=\s*[}\]])")
 _escape = re.compile(r"\\(?:([\"\\/bfnrt]|u[0-9a-fA-F]{4})|)")
 _MAX_RESPONSE_BYTES = 100_000
 _MAX_REPLY_CHARACTERS = 4000  # of a reply that is shown to the judge again
-# An unreadable reply does not mean that the server is down: hence the many consecutive failures.
+# An unreadable reply does not mean that the server is down, so many failures in a row are allowed.
 _RETRY_POLICY = RetryPolicy(requests_per_second=None, max_concurrent=16, deadline_seconds=120.0, failures_to_open=64)
 
 

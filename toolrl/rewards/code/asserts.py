@@ -11,7 +11,7 @@ from typing import Any
 from toolrl.errors import TaskError
 from toolrl.rewards.code.runner import PLAIN_TYPES
 from toolrl.rewards.code.suite import AssertTest, CallTest, CodeTest
-from toolrl.rewards.code.syntax import UNKNOWN, UNREADABLE, bound_names, literal
+from toolrl.rewards.code.syntax import DEFINITIONS, UNKNOWN, UNREADABLE, bound_names, literal
 
 
 def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "candidate") -> list[CodeTest]:
@@ -147,7 +147,7 @@ def _is_live(given: ast.expr, nodes: Sequence[ast.AST]) -> bool:
         return True
     if isinstance(given, ast.Call):
         return any(isinstance(node, ast.ClassDef) for node in own)
-    if any(isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) for node in own):
+    if any(isinstance(node, DEFINITIONS) for node in own):
         return True
     builtin = getattr(builtins, name.id, None)
     return callable(builtin) and builtin not in PLAIN_TYPES and name.id not in bound_names(*nodes)

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from toolrl.rewards.code.syntax import UNKNOWN, literal
+from toolrl.rewards.code.syntax import DEFINITIONS, UNKNOWN, literal
 
 TOO_LARGE = (RecursionError, MemoryError, ValueError)  # nested deeply, or an integer with too many digits to be printed
 _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv}
@@ -80,13 +80,13 @@ def _own(node: ast.AST) -> Iterator[ast.AST]:
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and _targets(node) == ["_"]:
         return
     yield node
-    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+    if not isinstance(node, (*DEFINITIONS, ast.Lambda)):
         for child in ast.iter_child_nodes(node):
             yield from _own(child)
 
 
 def _reads(node: ast.AST, names: set[str]) -> bool:
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)):
+    if isinstance(node, (*DEFINITIONS, ast.Lambda)):
         return any(isinstance(part, ast.Name) and part.id in names for part in ast.walk(node))
     return isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load)
 

@@ -11,7 +11,7 @@ import builtins
 import importlib
 from functools import cache
 
-from toolrl.rewards.code.syntax import UNREADABLE, bound_names
+from toolrl.rewards.code.syntax import DEFINITIONS, FUNCTIONS, IMPORTS, UNREADABLE, bound_names
 
 _MODULES = {
     "__future__", "abc", "bisect", "cmath", "collections", "collections.abc", "copy", "dataclasses", "enum",
@@ -51,7 +51,7 @@ def leaves_nothing(code: str, prelude: str = "", *, is_run: bool = False) -> boo
 def _prepares(step: ast.stmt) -> bool:
     call = step.value if isinstance(step, ast.Expr) else None
     limit = isinstance(call, ast.Call) and ast.unparse(call.func) == "sys.setrecursionlimit"
-    return limit or isinstance(step, (ast.Import, ast.ImportFrom))
+    return limit or isinstance(step, IMPORTS)
 
 
 def _is_harmless(body: list[ast.stmt]) -> bool:
@@ -76,7 +76,7 @@ def _has_aliases(nodes: list[ast.AST]) -> bool:
     named: set[ast.AST | None] = set()
     objects: set[str] = set()
     for node in nodes:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)):
+        if isinstance(node, (*DEFINITIONS, *IMPORTS)):
             objects |= {*bound_names(node)}
         if isinstance(node, ast.Call):
             named.add(node.func)
@@ -84,7 +84,7 @@ def _has_aliases(nodes: list[ast.AST]) -> bool:
             named.add(node.value)
         elif isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation is not None:
             named |= set(ast.walk(node.annotation))
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns is not None:
+        elif isinstance(node, FUNCTIONS) and node.returns is not None:
             named |= set(ast.walk(node.returns))
         elif isinstance(node, ast.ClassDef):
             named |= set(node.bases)
@@ -94,7 +94,7 @@ def _has_aliases(nodes: list[ast.AST]) -> bool:
 
 def _runs_harmlessly(body: list[ast.stmt]) -> bool:
     nodes = [node for step in body for node in ast.walk(step)]
-    imported = {*bound_names(*(node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))))}
+    imported = {*bound_names(*(node for node in nodes if isinstance(node, IMPORTS)))}
     bound = {"input", "exit", "quit", "sys"}.union(bound_names(*nodes))
     for node in nodes:
         if isinstance(node, ast.Import) and all(alias.name in _MODULES | {"sys"} for alias in node.names):
@@ -118,11 +118,9 @@ def _runs_harmlessly(body: list[ast.stmt]) -> bool:
 
 def _lasts_unchanged(step: ast.stmt) -> bool:
     """Whether a statement of a module or class creates nothing that can change later."""
-    if not isinstance(step, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and any(
-        isinstance(node, ast.NamedExpr) for node in ast.walk(step)
-    ):
+    if not isinstance(step, DEFINITIONS) and any(isinstance(node, ast.NamedExpr) for node in ast.walk(step)):
         return False
-    if isinstance(step, (ast.FunctionDef, ast.AsyncFunctionDef)):
+    if isinstance(step, FUNCTIONS):
         return all(ast.unparse(one) in _DECORATORS for one in step.decorator_list)
     if isinstance(step, ast.ClassDef):
         known = all(ast.unparse(one).split("(")[0] in _DECORATORS for one in step.decorator_list)
@@ -170,13 +168,9 @@ def _is_local(node: ast.AST, lasting: set[str], bound: set[str]) -> bool:
 
 def _lasting_names(body: list[ast.stmt]) -> list[str]:
     """The names in a module's namespace."""
-    names = []
-    for step in body:
-        if isinstance(step, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.append(step.name)
-        else:
-            names += bound_names(*ast.walk(step))
-    return names
+    return bound_names(
+        *(node for step in body for node in ([step] if isinstance(step, DEFINITIONS) else ast.walk(step)))
+    )
 
 
 @cache

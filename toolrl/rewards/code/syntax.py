@@ -8,6 +8,10 @@ from typing import Any
 UNKNOWN = object()
 """Stands for the value of an expression that is not a literal."""
 
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+DEFINITIONS = (*FUNCTIONS, ast.ClassDef)
+IMPORTS = (ast.Import, ast.ImportFrom)
+
 UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 """Raised for a text that is not Python, or nested too deeply to be parsed."""
 
@@ -31,13 +35,13 @@ def bound_names(*nodes: ast.AST) -> list[str]:
     """The names that these nodes themselves bind."""
     names = []
     for node in nodes:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        if isinstance(node, DEFINITIONS):
             names.append(node.name)
         elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             names.append(node.id)
         elif isinstance(node, ast.arg):
             names.append(node.arg)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+        elif isinstance(node, IMPORTS):
             names += [(alias.asname or alias.name).split(".")[0] for alias in node.names]
         elif isinstance(node, ast.ExceptHandler) and node.name:
             names.append(node.name)

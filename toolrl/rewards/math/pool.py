@@ -42,7 +42,7 @@ class MathVerdict:
 
 
 class WorkerLost(Exception):
-    """A worker ended or does not answer, and not because of the formula."""
+    """A worker ended or stopped answering, for a reason other than the formula."""
 
 
 class MathVerifier:
