@@ -133,7 +133,7 @@ def main() -> str:
             add("json.loads of each line, into pandas", *in_a_process(lines, run))
         add("load, the index being made", *in_a_process("toolrl.view.load(run)", run))
         add("load, the index being there", *in_a_process("toolrl.view.load(run)", run))
-        add("load, into pandas", *in_a_process("toolrl.view.load(run).episodes()", run))
+        add("load, into pandas", *in_a_process("toolrl.view.load(run).to_pandas()", run))
         episodes = load(run)
         for query in QUERIES:
             add(f"`{query}`: {len(episodes.where(query)):,}", clocked(lambda query=query: episodes.where(query), 5))  # type: ignore[misc]

@@ -39,7 +39,7 @@ def test_a_file_does_as_well_as_its_folder(small: Path) -> None:
 
 
 def test_facts_are_counted_from_the_line(small: Path) -> None:
-    row = load(small).where("id == 'b'").episodes().iloc[0]
+    row = load(small).where("id == 'b'").to_pandas().iloc[0]
     assert (row["turns"], row["calls"], row["failed_calls"], row["calls:python"]) == (4, 3, 3, 3)
     assert (row["prompt_tokens"], row["sampled_tokens"], row["observed_tokens"], row["tokens"]) == (3, 7, 9, 16)
     assert (row["seconds"], row["generation_seconds"], row["tool_seconds"]) == (2.0, 0.75, 1.5)
@@ -112,7 +112,7 @@ def test_a_run_on_a_read_only_file_system_is_read(small: Path) -> None:
 
 def test_a_run_that_may_not_be_read_is_one_clear_error(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda *_: False)  # root may read everything
-    with pytest.raises(TaskError, match="no trajectories that can be read at"):
+    with pytest.raises(TaskError, match="no readable trajectories at"):
         load(small)
 
 
@@ -120,9 +120,7 @@ def test_a_broken_line_is_left_out_and_named(small: Path, write: Callable[..., P
     with (small / "trajectories.jsonl").open("ab") as file:
         file.write(b'{"schema_version": 4}\n\xff\xfe\n[1]\n')
     write(episode("f"))
-    with pytest.warns(
-        UserWarning, match="3 lines cannot be read as trajectories and are left out, the first is line 6"
-    ):
+    with pytest.warns(UserWarning, match="3 lines cannot be read as trajectories and are skipped, the first is line 6"):
         found = load(small)
     assert ids(found) == "abcdef"
     assert found[5] == episode("f")
@@ -188,9 +186,7 @@ def test_an_odd_line_never_hides_the_others(small: Path, write: Callable[..., Pa
     with (small / "trajectories.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
     write(episode("f"))
-    with pytest.warns(
-        UserWarning, match="1 lines cannot be read as trajectories and are left out, the first is line 6"
-    ):
+    with pytest.warns(UserWarning, match="1 lines cannot be read as trajectories and are skipped, the first is line 6"):
         found = load(small)
     assert ids(found) == "abcdef"
     assert [trajectory.id for trajectory in found] == list("abcdef"), "what the index lists can be read"
@@ -208,20 +204,20 @@ def test_names_that_a_model_invents_cost_no_columns(small: Path, write: Callable
     write(*(episode(f"e{number}", tools=(f"tool_{number}",)) for number in range(300)))
     found = load(small)
     assert found.table.column_names == columns
-    assert len([name for name in found.episodes() if name.startswith("calls:")]) == 50
-    assert "calls:python" in found.episodes()
+    assert len([name for name in found.to_pandas() if name.startswith("calls:")]) == 50
+    assert "calls:python" in found.to_pandas()
     assert found.where("calls('tool_299') == 1").table["id"].to_pylist() == ["e299"]
 
 
 def test_a_missing_run_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="no trajectories that can be read at"):
+    with pytest.raises(TaskError, match="no readable trajectories at"):
         load(tmp_path)
     with pytest.raises(ConfigError, match="needs a run"):
         load()
 
 
 def test_pass_rates_are_of_a_task_in_its_run_and_mode(small: Path) -> None:
-    frame = load(small).episodes().set_index("id")["pass_rate"]
+    frame = load(small).to_pandas().set_index("id")["pass_rate"]
     assert frame["a"] == frame["b"] == 0.5
     assert frame["c"] == frame["d"] == 1.0  # c has no verdict
     assert frame["e"] == 0.0

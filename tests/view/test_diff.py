@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given, strategies as st
 
 from toolrl import Trajectory
-from toolrl.view.diff import compare, diff_episodes
+from toolrl.view.diff import compare, diff_trajectories
 
 
 @given(st.text("ab c\n", max_size=80), st.text("ab c\n", max_size=80))
@@ -37,7 +37,7 @@ def test_long_texts_are_compared_by_lines_and_are_cut() -> None:
 
 def test_episodes_part_at_their_first_different_token(play: Callable[..., Trajectory]) -> None:
     a, b = play(), play(said="<answer>5</answer>", output="5")
-    found = diff_episodes(a, b)
+    found = diff_trajectories(a, b)
     assert found.first_difference is None  # the texts differ, the tokens do not
     titles = ["system", "user", "turn 1, assistant", "turn 1, tools", "turn 2, assistant"]
     assert [(place.title, place.is_same) for place in found.places] == list(
@@ -48,5 +48,5 @@ def test_episodes_part_at_their_first_different_token(play: Callable[..., Trajec
 def test_a_turn_that_only_one_has_stands_alone(play: Callable[..., Trajectory]) -> None:
     a = play()
     b = play(turns=a.turns[:1])
-    last = diff_episodes(a, b).places[-1]
+    last = diff_trajectories(a, b).places[-1]
     assert (last.title, last.right) == ("turn 2, assistant", None)

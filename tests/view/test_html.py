@@ -13,7 +13,7 @@ import pytest
 
 from toolrl import ToolFailure, Trajectory, read_trajectories
 from toolrl.view import load
-from toolrl.view.html import episode_html, notebook_html, page_html, timing, write_page
+from toolrl.view.html import notebook_html, page_html, timing, trajectory_html, write_page
 
 OURS = """
 article aside code dd details div dl dt fieldset figcaption figure form h4 h5 header i input label legend output p pre
@@ -40,7 +40,7 @@ class Elements(HTMLParser):
 
 
 def test_an_episode_shows_what_happened_and_how_it_was_graded(play: Callable[..., Trajectory]) -> None:
-    html = episode_html(play(failure=ToolFailure.RAISED, output="ZeroDivisionError"), advantage=0.93)
+    html = trajectory_html(play(failure=ToolFailure.RAISED, output="ZeroDivisionError"), advantage=0.93)
     text = "".join(Elements(html).text)
     shown = ("What is 2 + 2?", "print(2 + 2)", "ZeroDivisionError", "raised", "Two and two.", "<answer>4</answer>")
     for part in (*shown, "success", "economy", "0.90", "+0.93", "right", "train", "answer as read"):
@@ -48,13 +48,13 @@ def test_an_episode_shows_what_happened_and_how_it_was_graded(play: Callable[...
 
 
 def test_an_unscored_episode_says_why(play: Callable[..., Trajectory]) -> None:
-    text = "".join(Elements(episode_html(play(reward=None, error="SandboxFault: it died"))).text)
+    text = "".join(Elements(trajectory_html(play(reward=None, error="SandboxFault: it died"))).text)
     assert "unscored" in text
     assert "SandboxFault: it died" in text
 
 
 def test_foreign_text_brings_no_element_and_no_attribute(harmful: Trajectory) -> None:
-    found = Elements(episode_html(harmful, advantage=-1.0))
+    found = Elements(trajectory_html(harmful, advantage=-1.0))
     assert found.tags <= set(OURS.split())
     assert not [name for name in found.attributes if name.startswith("on") or name in ("href", "src", "style")]
     text = "".join(found.text)
@@ -137,7 +137,7 @@ def test_an_old_file_without_thinking_is_shown(play: Callable[..., Trajectory], 
         del turn["thinking"]
     path = tmp_path / "trajectories.jsonl"
     path.write_text(json.dumps(row) + "\n")
-    assert "print(2 + 2)" in "".join(Elements(episode_html(next(read_trajectories(path)))).text)
+    assert "print(2 + 2)" in "".join(Elements(trajectory_html(next(read_trajectories(path)))).text)
 
 
 def test_a_collection_shows_an_episode_with_what_only_its_run_knows(run: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_collection_shows_an_episode_with_what_only_its_run_knows(run: Path) -
     (run / "config.yaml").write_text("model_name_or_path: tiny\n")
     shown = episodes.show("train/s/7/1")
     assert shown.trajectory.id == "train/s/7/1"
-    assert repr(shown) == "EpisodeDisplay('train/s/7/1')"
+    assert repr(shown) == "TrajectoryDisplay('train/s/7/1')"
     html = shown._repr_html_()
     assert "+0.94" in html
     assert "No tokenizer was found" not in html

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from rich.console import Console
 
 from toolrl import Score, Trajectory
-from toolrl.view.terminal import print_episode
+from toolrl.view.terminal import print_trajectory
 
 
 def printed(trajectory: Trajectory, **options: object) -> str:
     console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
-    print_episode(console, trajectory, **options)  # type: ignore[arg-type]
+    print_trajectory(console, trajectory, **options)  # type: ignore[arg-type]
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 

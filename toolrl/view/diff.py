@@ -46,7 +46,7 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodeDiff:
+class TrajectoryDiff:
     """Two episodes side by side.
 
     Attributes:
@@ -58,7 +58,7 @@ class EpisodeDiff:
     first_difference: int | None
 
 
-def diff_episodes(a: Trajectory, b: Trajectory) -> EpisodeDiff:
+def diff_trajectories(a: Trajectory, b: Trajectory) -> TrajectoryDiff:
     """Compare two episodes."""
     left, right = _texts(a), _texts(b)
     names = sorted({*left, *right})
@@ -71,7 +71,7 @@ def diff_episodes(a: Trajectory, b: Trajectory) -> EpisodeDiff:
         ),
         None,
     )
-    return EpisodeDiff(places, first)
+    return TrajectoryDiff(places, first)
 
 
 def compare(title: str, left: str | None, right: str | None) -> Compared:

@@ -77,7 +77,7 @@ def timing(trajectory: Trajectory) -> list[Segment]:
     return segments
 
 
-def episode_html(
+def trajectory_html(
     trajectory: Trajectory,
     *,
     advantage: float | None = None,
@@ -97,7 +97,7 @@ def episode_html(
         links: Makes links to what is left out (`toolrl.view.server`); in a notebook there is nothing to link to.
     """
     return render(
-        "episode_fragment.html",
+        "trajectory_fragment.html",
         trajectory=trajectory,
         turns=[(turn, calls_of(turn, number)) for number, turn in enumerate(trajectory.turns)],
         advantage=advantage,
@@ -111,13 +111,13 @@ def episode_html(
 
 
 def notebook_html(trajectory: Trajectory, **options: Any) -> str:
-    """One episode with its style sheet, for a notebook. `options` are those of `episode_html`."""
+    """One episode with its style sheet, for a notebook. `options` are those of `trajectory_html`."""
     options = {"limits": _NOTEBOOK_TEXTS, **options}
-    return render("notebook.html", body=episode_html(trajectory, **options))
+    return render("notebook.html", body=trajectory_html(trajectory, **options))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class EpisodeDisplay:
+class TrajectoryDisplay:
     """An episode with what only its run knows of it; a notebook shows it.
 
     Attributes:
@@ -131,7 +131,7 @@ class EpisodeDisplay:
     file: Path
 
     def __repr__(self) -> str:
-        return f"EpisodeDisplay({self.trajectory.id!r})"
+        return f"TrajectoryDisplay({self.trajectory.id!r})"
 
     def _repr_html_(self) -> str:
         advantage = self.advantage if self.trajectory.score.value is not None else None
@@ -146,7 +146,7 @@ def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_
         title: Of the page.
         about: A line below the title.
         limit_bytes: Once so many bytes are written, rows no longer open; 0 is no limit.
-        options: Those of `episode_html`, `vocabulary` excepted: each run has its own.
+        options: Those of `trajectory_html`, `vocabulary` excepted: each run has its own.
     """
     rows = trajectories.table.select(["id", "run", "task", "prompt", "success", *COLUMNS]).to_pylist()
     vocabularies = {run: Vocabulary.of_run(file.parent) for run, file in trajectories.files.items()}
@@ -155,7 +155,7 @@ def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_
         if limit_bytes and written > limit_bytes:
             break
         advantage = None if row["reward"] is None else row["advantage"]
-        bodies.append(episode_html(trajectory, advantage=advantage, vocabulary=vocabularies[row["run"]], **options))
+        bodies.append(trajectory_html(trajectory, advantage=advantage, vocabulary=vocabularies[row["run"]], **options))
         written += len(bodies[-1])
     return render(
         "export.html",

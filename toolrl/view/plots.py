@@ -1,6 +1,6 @@
-"""Figures of a collection of episodes: `toolrl.load(run).plot.learning()`.
+"""Figures of trajectories, as in `toolrl.load(run).plot.learning()`; and `curves.png`, drawn while a run trains.
 
-Each method returns a matplotlib `Figure`, which notebooks show and `figure.savefig(path)` writes.
+Each method of `Plots` returns a matplotlib `Figure`, which notebooks show and `figure.savefig(path)` writes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import io
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 
 from toolrl.errors import ConfigError
 from toolrl.evaluation import short_name, wilson_interval
+from toolrl.view.metrics import read_metrics, running_means
 
 if TYPE_CHECKING:
     import pandas
@@ -23,6 +25,17 @@ if TYPE_CHECKING:
     from toolrl.view.collection import Trajectories
 
 _END = "end"
+# Panels of `curves.png`: a title, the metric of an environment (`ENV/name`), and one drawn dashed beside it.
+_CURVES = (
+    ("success", "success", ""),
+    (
+        "share of episodes with a tool call\n(solid: tool needed, dashed: not needed)",
+        "call_share_needed",
+        "call_share_needless",
+    ),
+    ("reward", "reward", ""),
+    ("share of groups without variance", "zero_variance_group_share", ""),
+)
 
 
 class Drawing(Figure):
@@ -40,7 +53,7 @@ class Plots:
     def __init__(self, episodes: Trajectories):
         """Draw these episodes."""
         self._episodes = episodes
-        self._frame = episodes.episodes()
+        self._frame = episodes.to_pandas()
 
     def learning(self, value: str = "success", window: int = 5) -> Figure:
         """A field's mean over training steps, with a band: Wilson's 95 % interval for a share, else the standard error.
@@ -196,6 +209,50 @@ class Plots:
         if frame.empty:
             raise ConfigError(f"no episode of training has a step and {value!r}")
         return frame
+
+
+def plot_curves(metrics_path: Path, image_path: Path) -> bool:
+    """Draw success, tool use, reward and zero-variance groups over training steps.
+
+    Lines are running means, dots are single steps.
+
+    Args:
+        metrics_path: A run's `metrics.jsonl`.
+        image_path: The image, replaced atomically.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    rows = [row for row in read_metrics(metrics_path) if any("/" in name for name in row)]
+    if not rows:
+        return False
+    names = sorted({name for row in rows for name in row})
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    for axis, (title, metric, dashed) in zip(figure.subplots(2, 2).flat, _CURVES, strict=True):
+        for name in names:
+            env, _, found = name.rpartition("/")
+            if env and found == metric:
+                colour = _curve(axis, rows, name, label=env)
+                if f"{env}/{dashed}" in names:
+                    _curve(axis, rows, f"{env}/{dashed}", color=colour, linestyle="--")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step")
+        axis.set_ylim(-0.03, 1.03)
+        axis.grid(alpha=0.3)
+        _legend(axis)
+    partial = image_path.with_suffix(".partial.png")
+    figure.savefig(partial, dpi=110)
+    partial.replace(image_path)
+    return True
+
+
+def _curve(axis: Any, rows: Sequence[dict[str, Any]], name: str, **style: Any) -> Any:
+    """Draw a metric, and return its colour."""
+    rows = [row for row in rows if name in row]
+    steps, values = [row["step"] for row in rows], [row[name] for row in rows]
+    (line,) = axis.plot(steps, running_means(values), **style)
+    axis.plot(steps, values, ".", color=line.get_color(), alpha=0.25, markersize=3)
+    return line.get_color()
 
 
 def _of_evaluations(frame: pandas.DataFrame) -> list[str]:

@@ -26,48 +26,8 @@ import pyarrow.compute as pc
 
 from toolrl.errors import QueryError
 from toolrl.types import StopReason
+from toolrl.view.columns import FIELDS, FUNCTIONS, LOOKED_UP
 
-FIELDS = {
-    "id": "the episode's id",
-    "run": "the run's name",
-    "env": "the environment's id",
-    "task": "the task's id",
-    "prompt": "the user's message, its first characters",
-    "answer": "the answer as the grader read it",
-    "reason": "what the grader says",
-    "reward": "the reward; None if unscored",
-    "success": "whether it succeeded; None if unscored",
-    "advantage": "the reward compared with its group's, as GRPO compares them",
-    "pass_rate": "success of all episodes of the task, in this run and mode",
-    "stop": "why it ended: answer, turns, tokens, seconds, fault; 'limit' is any of turns, tokens, seconds",
-    "error": "kinds of failed calls (timeout, raised ...) and of the fault that ended it; == asks for one of them",
-    "fault": "the infrastructure fault that ended it, in words; empty if none did",
-    "attempts": "1, and 1 more for each retry",
-    "turns": "assistant turns",
-    "calls": "tool calls",
-    "failed_calls": "tool calls that failed",
-    "needs_tool": "whether the task needs a tool, if it says",
-    "kind": "the task's kind, if it says",
-    "prompt_tokens": "tokens of the prompt",
-    "sampled_tokens": "tokens that the policy sampled",
-    "observed_tokens": "tokens that the environment wrote",
-    "tokens": "sampled and observed tokens",
-    "seconds": "wall-clock time",
-    "generation_seconds": "of which generating",
-    "tool_seconds": "of which in tools",
-    "mode": "train, before, after, eval",
-    "step": "the training step",
-    "session": "the session of the run",
-    "group": "the group that it was compared in",
-}
-FUNCTIONS = {
-    "calls": "calls('python'): calls of one tool",
-    "failures": "failures('timeout'): failed calls of one kind",
-    "part": "part('correct'): a part of the score",
-    "usage": "usage('cache_hits'): what its tools have used",
-    "info": "info('model'): anything else that the run recorded",
-}
-_COUNTED = ("calls", "failures")  # absent is none at all
 _LIMITS = [str(stop) for stop in StopReason if stop.truncated]
 _MAX_CHARACTERS, _MAX_NODES = 2_000, 400
 _SHOWN_NAMES = 20
@@ -234,9 +194,9 @@ class _Evaluation:
     def _function(self, name: str, argument: str) -> Value:
         if name == "info":
             return _read_info(self._table["info"], argument)
-        column = self._table[f"{name}_by_name"].combine_chunks()
+        column = self._table[LOOKED_UP[name]].combine_chunks()
         values = pc.map_lookup(column, argument, "last")
-        if name in _COUNTED:
+        if pyarrow.types.is_integer(values.type):  # a count
             return pyarrow.chunked_array([pc.fill_null(values, 0)])
         if self._table.num_rows and values.null_count == len(values):
             known = sorted(pc.unique(column.keys).to_pylist())

@@ -13,8 +13,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from toolrl.view import code
-from toolrl.view.text import excerpt, marked, plain
+from toolrl.view.text import call_parts, excerpt, marked, plain, python
 
 _FOLDER = Path(__file__).parent
 
@@ -39,9 +38,9 @@ def environment() -> Environment:
         "percent": lambda value: "-" if _is_missing(value) else f"{100 * value:.0f}%",
         "duration": duration,
         "short_env": lambda env_id: env_id.rsplit("/", 1)[-1],
-        "python": code.python,
+        "python": python,
     }
-    made.globals |= {"asset": asset, "call_parts": code.call_parts, "url": url}
+    made.globals |= {"asset": asset, "call_parts": call_parts, "url": url}
     return made
 
 

@@ -15,7 +15,7 @@ from toolrl.view.text import plain
 _CHARACTERS = 4_000
 
 
-def print_episode(
+def print_trajectory(
     console: Console, trajectory: Trajectory, *, decode: Callable[[list[int]], str] | None = None
 ) -> None:
     """Print an episode: its conversation and its verdict.

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from toolrl.errors import ConfigError
-from toolrl.view.query import FIELDS, FUNCTIONS
+from toolrl.view.columns import FIELDS, FUNCTIONS
 from toolrl.view.rendering import render, url
 from toolrl.view.server.runs import Run, Runs
 

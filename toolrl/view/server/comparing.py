@@ -12,12 +12,12 @@ from starlette.responses import Response
 
 from toolrl.errors import ConfigError, QueryError
 from toolrl.trajectory import Trajectory
-from toolrl.view.code import call_parts
-from toolrl.view.diff import diff_episodes
+from toolrl.view.diff import diff_trajectories
 from toolrl.view.html import calls_of
 from toolrl.view.server.answers import answer, run_of, runs_of, whole_number
 from toolrl.view.server.pages import PAGE_ROWS, find, rows_of
 from toolrl.view.server.runs import Run
+from toolrl.view.text import call_parts
 
 _CARDS = 64
 _CARD_CHARACTERS = 240
@@ -129,7 +129,7 @@ def diff_page(request: Request) -> Response:
             id = str(found.table["id"][0].as_py())
         sides.append((run, *find(run, id)))
     (run_a, a, row_a), (run_b, b, row_b) = sides
-    diff = diff_episodes(a, b)
+    diff = diff_trajectories(a, b)
     return answer(
         request,
         "diff.html",
@@ -147,7 +147,7 @@ def diff_page(request: Request) -> Response:
 
 def _questions(run: Run, tasks: list[str]) -> dict[tuple[str, str], str]:
     """What some tasks ask, by environment and task."""
-    episodes = run.episodes()
+    episodes = run.trajectories()
     if episodes is None:
         return {}
     table = episodes.table.select(["env", "task", "prompt"])

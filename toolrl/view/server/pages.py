@@ -12,12 +12,12 @@ from starlette.responses import Response
 
 from toolrl.errors import ConfigError, QueryError, UserError
 from toolrl.trajectory import Trajectory
-from toolrl.view.code import argument_text
 from toolrl.view.collection import Trajectories
-from toolrl.view.curves import HEIGHT, WIDTH, panels
-from toolrl.view.html import episode_html
+from toolrl.view.html import trajectory_html
+from toolrl.view.metrics import HEIGHT, WIDTH, panels
 from toolrl.view.server.answers import Links, answer, run_of, runs_of, whole_number
 from toolrl.view.server.runs import Run, Selection
+from toolrl.view.text import argument_text
 from toolrl.view.tokens import token_count, token_sections
 
 PAGE_ROWS = 50
@@ -111,7 +111,7 @@ def episode_page(request: Request) -> Response:
     links = Links(run.name, row["id"], open_tokens="tokens" in request.query_params)
     return answer(
         request,
-        "episode.html",
+        "trajectory.html",
         run=run,
         trajectory=trajectory,
         row=row,
@@ -121,7 +121,7 @@ def episode_page(request: Request) -> Response:
         after=after,
         place=place,
         count=0 if found is None else len(found),
-        body=episode_html(trajectory, advantage=row["advantage"], vocabulary=run.vocabulary, links=links),
+        body=trajectory_html(trajectory, advantage=row["advantage"], vocabulary=run.vocabulary, links=links),
     )
 
 
@@ -179,7 +179,7 @@ def find(run: Run, id: str) -> tuple[Trajectory, dict[str, Any]]:
     Raises:
         ConfigError: There is none.
     """
-    episodes = run.episodes()
+    episodes = run.trajectories()
     row = pc.index(episodes.table["id"], id).as_py() if episodes is not None and id else -1
     if episodes is None or row < 0:
         raise ConfigError(f"{run.name!r} has no episode {id!r}")
@@ -199,7 +199,7 @@ def _about(run: Run) -> dict[str, Any]:
     """The figures of a run."""
     mistake = ""
     try:
-        episodes = run.episodes()
+        episodes = run.trajectories()
     except UserError as error:
         episodes, mistake = None, str(error)
     run.metrics.refresh()
@@ -246,7 +246,7 @@ def _and(where: str, field: str, value: Any) -> str:
 
 
 def _text_at(trajectory: Trajectory, place: str) -> str:
-    """The text at a place of an episode, by the name that `episode_fragment.html` gives it."""
+    """The text at a place of an episode, by the name that `trajectory_fragment.html` gives it."""
     kind, *at = place.split(".", 3)
     try:
         if kind == "prompt":

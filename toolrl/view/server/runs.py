@@ -91,7 +91,7 @@ class Run:
         self._kept: OrderedDict[tuple[str, str], Selection] = OrderedDict()
         self._lock = threading.RLock()
 
-    def episodes(self) -> Trajectories | None:
+    def trajectories(self) -> Trajectories | None:
         """All that have been written so far; None before the first.
 
         Raises:
@@ -115,7 +115,7 @@ class Run:
             ConfigError: There is none.
             QueryError: The query cannot be understood.
         """
-        found = self.episodes()
+        found = self.trajectories()
         if found is not None:
             found = found.masked(pc.and_(pc.equal(found.table["env"], env), pc.equal(found.table["task"], task)))
             found = found.where(where) if where.strip() else found
@@ -129,7 +129,7 @@ class Run:
         Raises:
             QueryError: The query or the order cannot be understood.
         """
-        episodes = self.episodes()
+        episodes = self.trajectories()
         if episodes is None:
             return None
         with self._lock:
@@ -215,7 +215,7 @@ class Runs:
         key = (a.name, a_where, a.version, b.name, b_where, b.version)
         with self._lock:
             if key not in self._compared:
-                left, right = a.episodes(), b.episodes()
+                left, right = a.trajectories(), b.trajectories()
                 if left is None or right is None:
                     raise ConfigError(f"there are no episodes yet in {(a if left is None else b).name!r}")
                 sides = [

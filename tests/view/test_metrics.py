@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from toolrl.view.curves import HEIGHT, WIDTH, panels
-from toolrl.view.metrics import Metrics
+from toolrl.view.metrics import HEIGHT, WIDTH, Metrics, panels
 
 
 def rows(*values: float, name: str = "PythonMath/success") -> list[dict[str, float]]:
