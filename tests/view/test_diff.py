@@ -7,12 +7,12 @@ from collections.abc import Callable
 from hypothesis import given, strategies as st
 
 from toolrl import Trajectory
-from toolrl.view.diff import compare, diff_trajectories
+from toolrl.view.diff import diff_texts, diff_trajectories
 
 
 @given(st.text("ab c\n", max_size=80), st.text("ab c\n", max_size=80))
 def test_each_side_is_its_text_and_what_is_the_same_is_the_same(left: str, right: str) -> None:
-    found = compare("x", left, right)
+    found = diff_texts("x", left, right)
     assert found.left is not None
     assert found.right is not None
     assert "".join(piece.text for piece in found.left) == left
@@ -23,14 +23,14 @@ def test_each_side_is_its_text_and_what_is_the_same_is_the_same(left: str, right
 
 
 def test_words_that_differ_are_marked() -> None:
-    found = compare("x", "the answer is 4", "the answer is 5")
+    found = diff_texts("x", "the answer is 4", "the answer is 5")
     assert [(piece.kind, piece.text) for piece in found.left or ()] == [("same", "the answer is "), ("del", "4")]
     assert [(piece.kind, piece.text) for piece in found.right or ()] == [("same", "the answer is "), ("ins", "5")]
 
 
 def test_long_texts_are_compared_by_lines_and_are_cut() -> None:
     text = "".join(f"line {number} of words\n" for number in range(2_000))
-    found = compare("x", text, text.replace("words", "other", 1))
+    found = diff_texts("x", text, text.replace("words", "other", 1))
     assert found.cut
     assert [piece.kind for piece in found.left or ()] == ["del", "same"]
 
@@ -40,7 +40,7 @@ def test_episodes_part_at_their_first_different_token(play: Callable[..., Trajec
     found = diff_trajectories(a, b)
     assert found.first_difference is None  # the texts differ, the tokens do not
     titles = ["system", "user", "turn 1, assistant", "turn 1, tools", "turn 2, assistant"]
-    assert [(place.title, place.is_same) for place in found.places] == list(
+    assert [(text.title, text.is_same) for text in found.texts] == list(
         zip(titles, [True, True, True, False, False], strict=True)
     )
 
@@ -48,5 +48,5 @@ def test_episodes_part_at_their_first_different_token(play: Callable[..., Trajec
 def test_a_turn_that_only_one_has_stands_alone(play: Callable[..., Trajectory]) -> None:
     a = play()
     b = play(turns=a.turns[:1])
-    last = diff_trajectories(a, b).places[-1]
+    last = diff_trajectories(a, b).texts[-1]
     assert (last.title, last.right) == ("turn 2, assistant", None)

@@ -201,7 +201,7 @@ def test_two_runs_are_compared_on_the_tasks_that_both_have(
         assert re.search(r"tasks in both\s*2\s", page.text)
         assert re.search(r"B better\s*1\s*A better\s*1\s", page.text)
         diff = next(link for link in page.links if link.startswith("/diff"))
-        assert "The completions are alike" in Page(client.get(diff).text).text
+        assert "The completions are identical" in Page(client.get(diff).text).text
         assert "no task was played in both" in client.get("/compare?a=first&b=second&bw=step==77").text
 
 

@@ -1,6 +1,6 @@
-"""Episodes as HTML: one for a notebook, a table of them, and a file to share.
+"""Trajectories as HTML: one for a notebook, a table of them, and a file to share.
 
-Nothing in here needs a script to be read, but for the sorting, filtering and opening of a table's rows.
+All of it is readable without scripts; a table needs its script to sort, filter and open rows.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from toolrl.trajectory import Trajectory, Turn
-from toolrl.types import ToolCall, ToolResult
+from toolrl.trajectory import Trajectory
 from toolrl.view.rendering import content_security_policy, render
 from toolrl.view.text import TextLimits
 from toolrl.view.tokens import Vocabulary, token_count, token_sections
@@ -31,17 +30,8 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class CallView:
-    """A call with what came of it; `result` is None if the episode ended before."""
-
-    call: ToolCall
-    result: ToolResult | None
-    place: str
-
-
-@dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of the timing bar, in thousandths of the episode."""
+    """A segment of the timing bar; `start` and `width` are in thousandths of the episode's time."""
 
     kind: str
     title: str
@@ -50,16 +40,8 @@ class Segment:
     seconds: float
 
 
-def calls_of(turn: Turn, number: int) -> list[CallView]:
-    """The calls of a turn, those without a result included; `number` counts turns from 0."""
-    results = {result.call.id: result for result in turn.results}
-    return [
-        CallView(call, results.get(call.id), f"{number}.{place}") for place, call in enumerate(turn.message.tool_calls)
-    ]
-
-
 def timing(trajectory: Trajectory) -> list[Segment]:
-    """Generation and tools, turn by turn, and what is left of the episode's time."""
+    """Generation and tools, turn by turn, and the rest of the episode's time."""
     spent = [
         (kind, number, seconds)
         for number, turn in enumerate(trajectory.turns, 1)
@@ -86,20 +68,19 @@ def trajectory_html(
     tokens: bool = True,
     links: Any = None,
 ) -> Markup:
-    """One episode, without a style sheet: its outcome, its turns, its tokens.
+    """One trajectory, without a style sheet: its outcome, turns and tokens.
 
     Args:
-        trajectory: The episode.
-        advantage: Its reward compared with its group's, if that is known.
+        trajectory: The trajectory.
+        advantage: Its reward relative to its group's, if known.
         vocabulary: The texts of its tokens; without it their ids are shown.
-        limits: How much of a text is shown.
-        tokens: Whether its tokens are shown.
-        links: Makes links to what is left out (`toolrl.view.server`); in a notebook there is nothing to link to.
+        limits: How much of each text is shown.
+        tokens: Whether to show its tokens.
+        links: Makes links to omitted texts and tokens (`toolrl.view.server`); None in a notebook, which has no server.
     """
     return render(
         "trajectory_fragment.html",
         trajectory=trajectory,
-        turns=[(turn, calls_of(turn, number)) for number, turn in enumerate(trajectory.turns)],
         advantage=advantage,
         timing=timing(trajectory),
         limits=limits,
@@ -111,19 +92,19 @@ def trajectory_html(
 
 
 def notebook_html(trajectory: Trajectory, **options: Any) -> str:
-    """One episode with its style sheet, for a notebook. `options` are those of `trajectory_html`."""
+    """One trajectory with its style sheet, for a notebook; `options` are those of `trajectory_html`."""
     options = {"limits": _NOTEBOOK_TEXTS, **options}
     return render("notebook.html", body=trajectory_html(trajectory, **options))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrajectoryDisplay:
-    """An episode with what only its run knows of it; a notebook shows it.
+    """A trajectory with the facts that only its run knows, to show in a notebook.
 
     Attributes:
-        trajectory: The episode.
-        advantage: Its reward compared with its group's.
-        file: The file that it is from: the texts of its tokens are those of the tokenizer beside it.
+        trajectory: The trajectory.
+        advantage: Its reward relative to its group's.
+        file: The file it is from; the run's tokenizer gives the texts of its tokens.
     """
 
     trajectory: Trajectory
@@ -139,14 +120,14 @@ class TrajectoryDisplay:
 
 
 def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_bytes: int = 0, **options: Any) -> str:
-    """Episodes as one self-contained page: a table that sorts and filters, whose rows open.
+    """Trajectories as one self-contained page: a table that sorts and filters, and whose rows open.
 
     Args:
-        trajectories: The episodes.
-        title: Of the page.
+        trajectories: The trajectories.
+        title: The title of the page.
         about: A line below the title.
-        limit_bytes: Once so many bytes are written, rows no longer open; 0 is no limit.
-        options: Those of `trajectory_html`, `vocabulary` excepted: each run has its own.
+        limit_bytes: Rows beyond this size of the page do not open; 0 for no limit.
+        options: Those of `trajectory_html`, except `vocabulary`: each run has its own.
     """
     rows = trajectories.table.select(["id", "run", "task", "prompt", "success", *COLUMNS]).to_pylist()
     vocabularies = {run: Vocabulary.of_run(file.parent) for run, file in trajectories.files.items()}
@@ -169,9 +150,9 @@ def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_
 
 
 def table_html(trajectories: Trajectories) -> str:
-    """Episodes as a table for a notebook, in a frame of its own that can reach nothing of the notebook.
+    """Trajectories as a table for a notebook, in a sandboxed frame.
 
-    The first 100 are shown; rows open until 300 kB are written, since a notebook keeps what it shows.
+    It has the first 100; only the first 300 kB of rows open, since a notebook stores what it shows.
     """
     shown = trajectories[:_NOTEBOOK_ROWS]
     about = f"the first {len(shown):,} of {len(trajectories):,}" if len(shown) < len(trajectories) else ""
@@ -183,7 +164,7 @@ def write_page(trajectories: Trajectories, path: Path, title: str, about: str = 
     """Write `page_html` to a file, and return its size in bytes.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     page = page_html(trajectories, title, about=about).encode("utf-8", "backslashreplace")
     path.write_bytes(page)
