@@ -130,9 +130,9 @@ def test_the_table_is_filtered_and_sorted(client: TestClient) -> None:
     ("where", "words"),
     [
         ("sucess == 0", "did you mean success"),
-        ("success ==", "cannot read the query"),
-        ("calls(", "cannot read"),
-        ("__import__('os')", "there is no function"),
+        ("success ==", "cannot parse the query"),
+        ("calls(", "cannot parse"),
+        ("__import__('os')", "unknown function"),
     ],
 )
 def test_a_mistake_in_a_query_is_told_in_words(client: TestClient, where: str, words: str) -> None:

@@ -35,7 +35,7 @@ def test_what_would_act_on_a_terminal_is_made_visible(play: Callable[..., Trajec
 def test_a_long_text_is_cut_and_says_so(play: Callable[..., Trajectory]) -> None:
     text = printed(play(output="x" * 1_000_000))
     assert len(text) < 20_000
-    assert "996,000 characters more" in text
+    assert "996,000 more characters" in text
 
 
 def test_tokens_are_shown_one_by_one(play: Callable[..., Trajectory]) -> None:

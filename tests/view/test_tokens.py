@@ -12,7 +12,7 @@ from toolrl.tiny import PATH
 from toolrl.view.tokens import Vocabulary, token_count, token_sections
 
 
-def test_every_token_is_shown_once_with_its_place_and_its_values(play: Callable[..., Trajectory]) -> None:
+def test_every_token_is_shown_once_with_its_position_and_its_values(play: Callable[..., Trajectory]) -> None:
     trajectory = play()
     sections = list(token_sections(trajectory, None, advantage=0.7))
     assert [section.title for section in sections] == [
@@ -20,7 +20,7 @@ def test_every_token_is_shown_once_with_its_place_and_its_values(play: Callable[
     ]  # fmt: skip
     completion = [token for section in sections[1:] for token in section.tokens]
     assert [token.id for token in completion] == trajectory.completion_ids
-    assert [token.place for token in completion] == list(range(len(completion)))
+    assert [token.position for token in completion] == list(range(len(completion)))
     assert [token.logprob is not None for token in completion] == [bool(bit) for bit in trajectory.mask]
     assert [token.advantage for token in completion] == [0.7 if bit else None for bit in trajectory.mask]
 

@@ -1,15 +1,15 @@
-"""A query language over episodes: a Python expression that is read, and never run.
+"""A query language over episodes: a Python expression that is parsed and never executed.
 
     success == 0 and calls('python') > 2 and stop == 'limit'
     0.2 < pass_rate < 0.8
     'heap' in answer and step >= 100
     error == 'timeout' or part('visible') > part('hidden')
 
-There are fields (`FIELDS`), functions of a name (`FUNCTIONS`), numbers, texts, True, False, None and lists of them;
-`and`, `or`, `not`, comparisons and their chains, `in`, arithmetic. Everything is computed on whole columns.
+A query has fields (`FIELDS`), functions of a name (`FUNCTIONS`), numbers, strings, True, False, None and lists of them;
+`and`, `or`, `not`, chained comparisons, `in` and arithmetic. Everything is computed on whole columns.
 
-A field that an episode lacks (the reward of an unscored one) is None. A comparison with it is neither true nor false,
-and such an episode is not found, by `not (...)` neither; `reward is None` finds it.
+A missing value, such as the reward of an unscored episode, is None. As in SQL, a comparison with it is neither true nor
+false: neither `reward < 1` nor `not (reward < 1)` matches that episode, and `reward is None` does.
 """
 
 from __future__ import annotations
@@ -36,43 +36,43 @@ Value = Any  # a column, or a constant
 
 
 class Query:
-    """A query, read and checked. `mask` applies it."""
+    """A query, parsed and checked; `mask` applies it."""
 
     def __init__(self, text: str):
-        """Read a query.
+        """Parse a query.
 
         Raises:
-            QueryError: It cannot be read, or names a field that there is not.
+            QueryError: It cannot be parsed, or names an unknown field.
         """
         self.text = text
         if len(text) > _MAX_CHARACTERS:
-            raise QueryError(f"the query has {len(text)} characters; at most {_MAX_CHARACTERS} are read")
+            raise QueryError(f"the query has {len(text)} characters; the limit is {_MAX_CHARACTERS}")
         try:
             self._root = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
             raise QueryError(
-                f"cannot read the query {text!r}: {reason}. Write, for example: success == 0 and calls('python') > 2"
+                f"cannot parse the query {text!r}: {reason}. Write, for example: success == 0 and calls('python') > 2"
             ) from None
         nodes = list(ast.walk(self._root))
         if len(nodes) > _MAX_NODES:
-            raise QueryError(f"the query has {len(nodes)} parts; at most {_MAX_NODES} are read")
+            raise QueryError(f"the query has {len(nodes)} parts; the limit is {_MAX_NODES}")
         for node in nodes:
             _check(node)
 
     def mask(self, table: pyarrow.Table) -> pyarrow.ChunkedArray:
-        """Which rows fit: booleans (N,) without nulls.
+        """The rows that match: booleans (N,) without nulls.
 
         Raises:
-            QueryError: Values of different kinds are compared, or a field is no condition.
+            QueryError: It compares values of different types, or is not a condition.
         """
         try:
             value = _Evaluation(table).condition(self._root)
             if not _is_column(value):
                 return pyarrow.chunked_array([numpy.full(table.num_rows, bool(_constant(value)))])
             return pc.fill_null(value, False)
-        except (pyarrow.ArrowException, OverflowError) as error:  # numbers that a column cannot hold, and their like
-            raise QueryError(f"{self.text!r} cannot be computed: {error}") from None
+        except (pyarrow.ArrowException, OverflowError) as error:  # such as numbers that a column cannot hold
+            raise QueryError(f"cannot compute {self.text!r}: {error}") from None
 
 
 def _check(node: ast.AST) -> None:
@@ -80,23 +80,23 @@ def _check(node: ast.AST) -> None:
         if node.id not in FIELDS and node.id not in FUNCTIONS:
             close = difflib.get_close_matches(node.id, [*FIELDS, *FUNCTIONS], n=2)
             hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise QueryError(f"there is no field {node.id!r}; {hint}There are {', '.join(FIELDS)}")
+            raise QueryError(f"unknown field {node.id!r}; {hint}the fields are {', '.join(FIELDS)}")
     elif isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
         if name not in FUNCTIONS:
-            raise QueryError(f"there is no function {name!r}; there are {', '.join(FUNCTIONS.values())}")
+            raise QueryError(f"unknown function {name!r}; the functions are {', '.join(FUNCTIONS.values())}")
         given = node.args[0] if len(node.args) == 1 and not node.keywords else None
         if not isinstance(given, ast.Constant) or not isinstance(given.value, str):
             raise QueryError(f"{ast.unparse(node)!r}: a function takes one name in quotes, as in {FUNCTIONS[name]}")
     elif isinstance(node, ast.Constant):
         if not isinstance(node.value, str | int | float | None):
-            raise QueryError(f"{node.value!r} is neither a number nor a text")
+            raise QueryError(f"{node.value!r} is neither a number nor a string")
         if isinstance(node.value, int) and abs(node.value) >= 2**63:
-            raise QueryError("a whole number of a query has at most 63 bits; write a larger one as 1e20")
+            raise QueryError("an integer has at most 63 bits; write a larger one as 1e20")
         if isinstance(node.value, str) and not _is_encodable(node.value):
-            raise QueryError(f"{node.value!r} holds half of a surrogate pair, which no field does")
+            raise QueryError(f"{node.value!r} has a lone surrogate, which no field has")
     elif not isinstance(node, _ALLOWED):
-        raise QueryError(f"{type(node).__name__} cannot stand in a query: {_shown(node)}")
+        raise QueryError(f"{type(node).__name__} is not allowed in a query: {_shown(node)}")
 
 
 def _is_encodable(text: str) -> bool:
@@ -138,7 +138,7 @@ class _Evaluation:
         self._table = table
 
     def condition(self, node: ast.expr) -> Value:
-        """Booleans with nulls, or one for all rows."""
+        """Booleans with nulls, or one boolean for all rows."""
         if isinstance(node, ast.BoolOp):
             combine = pc.and_kleene if isinstance(node.op, ast.And) else pc.or_kleene
             values = [self.condition(part) for part in node.values]
@@ -158,7 +158,7 @@ class _Evaluation:
         value = self.value(node)
         if isinstance(value, bool) or (isinstance(value, _COLUMNS) and pyarrow.types.is_boolean(value.type)):
             return value
-        raise QueryError(f"{ast.unparse(node)!r} is no condition; compare it with something")
+        raise QueryError(f"{ast.unparse(node)!r} is not a condition; compare it with something")
 
     def value(self, node: ast.expr) -> Value:
         """A column, a constant, or a list of constants."""
@@ -181,14 +181,14 @@ class _Evaluation:
         if isinstance(node, ast.List | ast.Tuple | ast.Set):
             values = [self.value(element) for element in node.elts]
             if any(_is_column(value) or isinstance(value, list) for value in values):
-                raise QueryError(f"{ast.unparse(node)!r}: a list holds numbers and texts only")
+                raise QueryError(f"{ast.unparse(node)!r}: a list may hold only numbers and strings")
             return values
         return self.condition(node)
 
     def _number(self, node: ast.expr) -> Value:
         value = self.value(node)
         if _kind(value) != "number":
-            raise QueryError(f"{ast.unparse(node)!r} is no number")
+            raise QueryError(f"{ast.unparse(node)!r} is not a number")
         return pc.cast(value, pyarrow.float64()) if _is_column(value) else pyarrow.scalar(float(_constant(value)))
 
     def _function(self, name: str, argument: str) -> Value:
@@ -201,7 +201,7 @@ class _Evaluation:
         if self._table.num_rows and values.null_count == len(values):
             known = sorted(pc.unique(column.keys).to_pylist())
             shown = ", ".join(known[:_SHOWN_NAMES]) + (" ..." if len(known) > _SHOWN_NAMES else "")
-            raise QueryError(f"no episode has {name}({argument!r}); there are {shown or 'none'}")
+            raise QueryError(f"no episode has {name}({argument!r}); the names are {shown or 'none'}")
         return pyarrow.chunked_array([values])
 
     def _compare(self, left_node: ast.expr, operator: ast.cmpop, right_node: ast.expr) -> Value:
@@ -213,24 +213,24 @@ class _Evaluation:
             return pc.invert(found) if negated else found
         if isinstance(operator, ast.Is | ast.IsNot) or left is None or right is None:
             if not isinstance(operator, ast.Is | ast.IsNot | ast.Eq | ast.NotEq):
-                raise QueryError(f"{text}: None is neither more nor less than anything; write `is None`")
+                raise QueryError(f"{text}: None cannot be ordered; write `is None`")
             column = left if right is None else right
             if (left is not None and right is not None) or not _is_column(column):
-                raise QueryError(f"{text}: `is` asks whether a field is None")
+                raise QueryError(f"{text}: `is` only tests whether a field is None")
             nothing = pc.equal(pc.list_value_length(column), 0) if _kind(column) == "list" else pc.is_null(column)
             return pc.invert(nothing) if negated else nothing
         if not _is_column(left) and not _is_column(right):
-            raise QueryError(f"{text}: compare with a field")
+            raise QueryError(f"{text}: one side of a comparison must be a field")
         if not _is_column(left):
             return self._compare(right_node, _MIRRORED.get(type(operator), operator), left_node)
         if _kind(left) == "list" or (_is_stop(left_node) and right == "limit"):
             if not isinstance(operator, ast.Eq | ast.NotEq):
-                raise QueryError(f"{text}: only == and != make sense")
+                raise QueryError(f"{text}: only == and != apply here")
             if not isinstance(right, str):
-                raise QueryError(f"{text}: a list holds texts, and == asks for one of them")
+                raise QueryError(f"{text}: the field is a list of strings, and == tests for one of them")
             found = _has(left, right) if _kind(left) == "list" else pc.is_in(left, pyarrow.array(_LIMITS))
             return pc.invert(found) if negated else found
-        if "nothing" in (_kind(left), _kind(right)):
+        if "None" in (_kind(left), _kind(right)):
             return pyarrow.chunked_array([pyarrow.nulls(self._table.num_rows, pyarrow.bool_())])
         if _kind(left) != _kind(right):
             raise QueryError(f"{text} cannot be compared: {_kind(left)} and {_kind(right)}")
@@ -239,15 +239,15 @@ class _Evaluation:
     def _contains(self, item: Value, container: Value, text: str) -> Value:
         if isinstance(container, list):
             if not _is_column(item):
-                raise QueryError(f"{text}: a field may be in a list")
+                raise QueryError(f"{text}: only a field can be in a list")
             if _kind(item) == "list" or {_kind(value) for value in container} - {_kind(item)}:
                 raise QueryError(f"{text} cannot be compared: {_kind(item)} and a list of something else")
             wanted = [limit for value in container for limit in (_LIMITS if value == "limit" else [_plain(value)])]
             values = pyarrow.array(wanted, pyarrow.float64() if _kind(item) == "number" else pyarrow.string())
             found = pc.is_in(pc.cast(_plain(item), values.type), values)
             return pc.if_else(pc.is_valid(item), found, None)
-        if not isinstance(item, str) or _kind(container) not in ("text", "list"):
-            raise QueryError(f"{text}: a text may be in a field that is a text, and a field in a list")
+        if not isinstance(item, str) or _kind(container) not in ("string", "list"):
+            raise QueryError(f"{text}: `in` tests for a string in a field, or for a field in a list")
         return _has(container, item) if _kind(container) == "list" else pc.match_substring(container, item)
 
 
@@ -278,14 +278,14 @@ def _kind(value: Value) -> str:
     if isinstance(value, list):
         return "list of constants"
     if value is None:
-        return "nothing"
+        return "None"
     if not _is_column(value) and not isinstance(value, pyarrow.Scalar):
-        return "text" if isinstance(value, str) else "number"
+        return "string" if isinstance(value, str) else "number"
     if pyarrow.types.is_list(value.type):
         return "list"
     if pyarrow.types.is_null(value.type):
-        return "nothing"
-    return "text" if pyarrow.types.is_string(value.type) or pyarrow.types.is_large_string(value.type) else "number"
+        return "None"
+    return "string" if pyarrow.types.is_string(value.type) or pyarrow.types.is_large_string(value.type) else "number"
 
 
 def _plain(value: Value) -> Value:
@@ -300,7 +300,7 @@ def _boolean(value: Value) -> Value:
 
 
 def _has(lists: pyarrow.ChunkedArray, item: Any) -> pyarrow.ChunkedArray:
-    """Which lists hold an item."""
+    """Which lists contain an item."""
     whole = lists.combine_chunks() if isinstance(lists, pyarrow.ChunkedArray) else lists
     parents = pc.list_parent_indices(whole).filter(pc.equal(pc.list_flatten(whole), item))
     found = numpy.zeros(len(whole), bool)

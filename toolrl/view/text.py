@@ -1,8 +1,8 @@
-"""Text that a model, a tool or a web page wrote, as HTML that shows all of it and lets none of it act.
+"""Untrusted text of models, tools and web pages as HTML, all of it visible, none of it active; tool calls as code.
 
-Markup is escaped. What a reader could not see, or what would change how the text around it reads, becomes visible:
-control characters, ANSI escapes, marks that turn the direction of writing, characters without width, lone surrogates.
-The joiners U+200C and U+200D stay as they are: scripts and emoji need them.
+Markup is escaped. Characters that are invisible, or change how the text around them reads, are made visible: control
+characters, ANSI escapes, bidirectional controls, zero-width characters, lone surrogates. The joiners U+200C and U+200D
+stay as they are, since scripts and emoji need them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _NAMES = {
 
 
 def plain(text: str) -> str:
-    """The text with stand-ins for what cannot be seen; not yet escaped."""
+    """The text with stand-ins for invisible characters; not yet escaped."""
     return _SPECIAL.sub(lambda match: "".join(map(_stand_in, match[0])), text)
 
 
 def marked(text: str) -> Markup:
-    """The text as HTML in which the stand-ins of `plain` are told apart from the text."""
+    """The text as HTML; the stand-ins of `plain` are marked up."""
     pieces, end = [], 0
     for match in _SPECIAL.finditer(text):
         pieces.append(escape(text[end : match.start()]))
@@ -65,9 +65,9 @@ class TextLimits:
     """How much of one text is shown.
 
     Attributes:
-        lines: At most so many lines are open.
-        characters: At most so many characters are open.
-        folded: At most so many characters are there in all, the rest being folded away.
+        lines: The most lines shown at first.
+        characters: The most characters shown at first.
+        folded: The most characters in all, those folded away included.
     """
 
     lines: int = 24
@@ -77,13 +77,13 @@ class TextLimits:
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """A text, cut in up to three.
+    """The beginning of a text, in two pieces.
 
     Attributes:
-        head: What is open.
-        rest: What is folded away; empty if the head is all.
-        left_out: Characters after that, which are not there.
-        shown: Characters that are there, from the beginning.
+        head: The piece shown at first.
+        rest: The piece folded away; empty if the head is the whole text.
+        left_out: The number of characters after them, which are omitted.
+        shown: The number of characters in both.
     """
 
     head: str
@@ -93,12 +93,12 @@ class Excerpt:
 
     @property
     def rest_lines(self) -> int:
-        """How many lines are folded away."""
+        """The number of lines folded away."""
         return self.rest.count("\n") + 1
 
 
 def excerpt(text: str, limits: TextLimits) -> Excerpt:
-    """Cut a text, at an end of a line where there are enough; what is only a little too long stays whole."""
+    """Cut a text, at the end of a line if it has many; a text only slightly too long stays whole."""
     lines = text[: limits.characters].split("\n", limits.lines)
     if len(lines) > limits.lines:
         end = sum(len(line) + 1 for line in lines[:-1])
@@ -112,7 +112,7 @@ def excerpt(text: str, limits: TextLimits) -> Excerpt:
 
 # ---- tool calls as code
 
-_HIGHLIGHTED_CHARACTERS = 20_000  # a lexer is a set of regular expressions: not for texts of any length
+_HIGHLIGHTED_CHARACTERS = 20_000  # lexing a long text is slow
 _SHORT = 80
 _CLASSES = (
     (Comment, "c"),
@@ -129,12 +129,12 @@ _CODE_ARGUMENTS = ("code", "command", "script", "sql", "program", "source")
 
 @dataclass(frozen=True, slots=True)
 class CallParts:
-    """A call in the form in which it reads best.
+    """A call, laid out to be read.
 
     Attributes:
-        line: `name(argument=value, ...)`, with an ellipsis for what stands in `blocks`.
-        blocks: Long arguments: name and text.
-        language: "python" if a block is Python.
+        line: `name(argument=value, ...)`; arguments in `blocks` have only their name here.
+        blocks: The name and text of each long argument.
+        language: "python" if a block is Python, else empty.
     """
 
     line: str
@@ -143,7 +143,7 @@ class CallParts:
 
 
 def call_parts(call: ToolCall) -> CallParts:
-    """Lay out a call: short arguments in a line, code and long texts as blocks."""
+    """Lay out a call: short arguments on one line, code and long texts as blocks."""
     short, blocks = [], []
     for name, value in call.arguments.items():
         text = argument_text(value)
@@ -159,12 +159,12 @@ def call_parts(call: ToolCall) -> CallParts:
 
 
 def argument_text(value: Any) -> str:
-    """An argument as text: JSON, unless it is one."""
+    """An argument as text: a string as it is, anything else as JSON."""
     return value if isinstance(value, str) else _json(value)
 
 
 def python(text: str) -> Markup:
-    """Python with its words told apart."""
+    """Python with its syntax highlighted."""
     if len(text) > _HIGHLIGHTED_CHARACTERS:
         return marked(text)
     pieces = []
