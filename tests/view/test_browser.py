@@ -161,7 +161,7 @@ def test_a_group_is_shown_side_by_side(page: Any, serve: Callable[..., str], run
     boxes = [cards.nth(place).bounding_box() for place in range(4)]
     assert len({box["y"] for box in boxes}) == 1
     shot(page, "group")
-    cards.nth(7).get_by_role("link", name="against the first").click()
+    cards.nth(7).get_by_role("link", name="compare with the first").click()
     assert page.locator("ins").count() > 0
     shot(page, "diff")
 
@@ -295,7 +295,7 @@ def test_harmful_text_does_nothing_on_any_page(page: Any, serve: Callable[..., s
     page.wait_for_url("**/group?*")
     provoke(page)
     intact(page)
-    page.get_by_role("link", name="against the first").first.click()
+    page.get_by_role("link", name="compare with the first").first.click()
     provoke(page)
     intact(page)
     page.goto(f"{base}/compare?aw=id=='twin'&bw=id!='twin'")

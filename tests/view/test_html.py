@@ -43,7 +43,7 @@ def test_an_episode_shows_what_happened_and_how_it_was_graded(play: Callable[...
     html = trajectory_html(play(failure=ToolFailure.RAISED, output="ZeroDivisionError"), advantage=0.93)
     text = "".join(Elements(html).text)
     shown = ("What is 2 + 2?", "print(2 + 2)", "ZeroDivisionError", "raised", "Two and two.", "<answer>4</answer>")
-    for part in (*shown, "success", "economy", "0.90", "+0.93", "right", "train", "answer as read"):
+    for part in (*shown, "success", "economy", "0.90", "+0.93", "right", "train", "parsed answer"):
         assert part in text, part
 
 
@@ -73,7 +73,7 @@ def test_a_lone_surrogate_can_be_shown_and_written(play: Callable[..., Trajector
 def test_long_texts_are_folded_and_what_is_left_out_is_counted(play: Callable[..., Trajectory]) -> None:
     html = notebook_html(play(output="line\n" * 1_000_000))
     assert len(html) < 200_000
-    assert re.search(r"[\d,]+ further characters are not shown here", html)
+    assert re.search(r"[\d,]+ more characters are not shown here", html)
 
 
 def test_a_notebook_shows_a_trajectory_without_any_script(play: Callable[..., Trajectory]) -> None:
@@ -116,7 +116,7 @@ def test_rows_open_until_the_limit_of_bytes(run: Path) -> None:
     page = page_html(load(run), "Episodes", limit_bytes=50_000)
     opened = page.count("<template")
     assert 0 < opened < 120
-    assert f"after the first {opened}" in page
+    assert f"Only the first {opened} rows open" in page
 
 
 def test_a_page_to_share_needs_nothing_else_and_allows_nothing_else(run: Path, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_collection_shows_an_episode_with_what_only_its_run_knows(run: Path) -
     assert repr(shown) == "TrajectoryDisplay('train/s/7/1')"
     html = shown._repr_html_()
     assert "+0.94" in html
-    assert "No tokenizer was found" not in html
+    assert "The run has no tokenizer" not in html
     assert episodes.where("step == 7").show(1) == shown
     with pytest.raises(KeyError):
         episodes.show("none")

@@ -70,7 +70,7 @@ def test_a_query_matches_these_episodes(episodes: Trajectories, query: str, ids:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("rewrd > 0", "unknown field 'rewrd'; did you mean reward"),
+        ("rewrd > 0", "unknown field 'rewrd' (did you mean reward"),
         ("reward >", "cannot parse the query"),
         ("", "cannot parse the query"),
         ("reward > 'x'", "cannot be compared: number and string"),

@@ -238,7 +238,7 @@ def test_a_broken_line_is_left_out_and_told(run: Path) -> None:
     with client_of(run) as client:
         text = Page(client.get("/run").text).text
         assert "120 episodes" in text
-        assert "2 broken lines left out" in text
+        assert "2 broken lines skipped" in text
 
 
 @pytest.mark.parametrize("broken", [b"\xff\xfe\x80", b"\\ud83d"])
@@ -267,7 +267,7 @@ def test_a_run_that_has_only_begun_is_shown(tmp_path: Path) -> None:
     with client_of(tmp_path) as client:
         assert "No episodes yet" in client.get("/").text
         assert "No episodes yet" in client.get("/run").text
-        assert "no episodes yet" in client.get("/compare").text
+        assert "has no episodes yet" in client.get("/compare").text
         (tmp_path / "trajectories.jsonl").touch()
         assert "No episodes yet" in client.get("/run").text
 
@@ -302,9 +302,9 @@ def test_where_there_is_no_run_nothing_is_served(tmp_path: Path) -> None:
         make_app([tmp_path], TOKEN)
 
 
-def test_an_unknown_run_is_named_with_those_that_there_are(client: TestClient) -> None:
+def test_an_unknown_run_is_named_together_with_those_that_exist(client: TestClient) -> None:
     reply = client.get("/run?run=none")
-    assert (reply.status_code, "there are first" in reply.text) == (400, True)
+    assert (reply.status_code, "the runs are first" in reply.text) == (400, True)
 
 
 def test_curves_are_drawn_from_the_metrics(client: TestClient) -> None:

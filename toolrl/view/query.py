@@ -79,8 +79,8 @@ def _check(node: ast.AST) -> None:
     if isinstance(node, ast.Name):
         if node.id not in FIELDS and node.id not in FUNCTIONS:
             close = difflib.get_close_matches(node.id, [*FIELDS, *FUNCTIONS], n=2)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise QueryError(f"unknown field {node.id!r}; {hint}the fields are {', '.join(FIELDS)}")
+            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+            raise QueryError(f"unknown field {node.id!r}{hint}; the fields are {', '.join(FIELDS)}")
     elif isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
         if name not in FUNCTIONS:

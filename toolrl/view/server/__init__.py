@@ -1,4 +1,4 @@
-"""`toolrl view`: a local page for runs, on Starlette. Pages are made here; the browser only shows them."""
+"""`toolrl view`: a local page for runs, on Starlette. Pages are rendered here; the browser only displays them."""
 
 from toolrl.view.server.serving import PageServer, make_app
 
