@@ -53,7 +53,7 @@ def test_an_unscored_episode_says_why(play: Callable[..., Trajectory]) -> None:
     assert "SandboxFault: it died" in text
 
 
-def test_foreign_text_brings_no_element_and_no_attribute(harmful: Trajectory) -> None:
+def test_foreign_text_adds_no_element_and_no_attribute(harmful: Trajectory) -> None:
     found = Elements(trajectory_html(harmful, advantage=-1.0))
     assert found.tags <= set(OURS.split())
     assert not [name for name in found.attributes if name.startswith("on") or name in ("href", "src", "style")]
@@ -70,7 +70,7 @@ def test_a_lone_surrogate_can_be_shown_and_written(play: Callable[..., Trajector
     html.encode("utf-8")
 
 
-def test_long_texts_are_folded_and_what_is_left_out_is_counted(play: Callable[..., Trajectory]) -> None:
+def test_long_texts_are_folded_and_omitted_characters_are_counted(play: Callable[..., Trajectory]) -> None:
     html = notebook_html(play(output="line\n" * 1_000_000))
     assert len(html) < 200_000
     assert re.search(r"[\d,]+ more characters are not shown here", html)
@@ -96,7 +96,7 @@ print(early, "<" in shell.display_formatter.format(trajectory)[0]["text/html"])
     assert done.stdout.split() == ["False", "True"]
 
 
-def test_the_timing_bar_is_the_whole_of_the_time(play: Callable[..., Trajectory]) -> None:
+def test_the_timing_bar_covers_the_whole_time(play: Callable[..., Trajectory]) -> None:
     segments = timing(play())
     assert [(s.kind, s.seconds) for s in segments] == [
         ("generation", 1.5), ("tools", 0.25), ("generation", 0.5), ("other", pytest.approx(0.25)),
@@ -104,7 +104,7 @@ def test_the_timing_bar_is_the_whole_of_the_time(play: Callable[..., Trajectory]
     assert sum(segment.width for segment in segments) == pytest.approx(1000)
 
 
-def test_a_collection_shows_as_a_table_whose_size_is_bounded(run: Path, play: Callable[..., Trajectory]) -> None:
+def test_a_collection_is_shown_as_a_table_of_bounded_size(run: Path, play: Callable[..., Trajectory]) -> None:
     html = load(run)._repr_html_()
     assert "120 episodes" in html
     assert "sandbox=" in html
@@ -112,14 +112,14 @@ def test_a_collection_shows_as_a_table_whose_size_is_bounded(run: Path, play: Ca
     assert len(html) < 1_000_000
 
 
-def test_rows_open_until_the_limit_of_bytes(run: Path) -> None:
+def test_rows_open_up_to_the_limit_of_bytes(run: Path) -> None:
     page = page_html(load(run), "Episodes", limit_bytes=50_000)
     opened = page.count("<template")
     assert 0 < opened < 120
     assert f"Only the first {opened} rows open" in page
 
 
-def test_a_page_to_share_needs_nothing_else_and_allows_nothing_else(run: Path, tmp_path: Path) -> None:
+def test_an_exported_page_is_self_contained_and_allows_nothing_else(run: Path, tmp_path: Path) -> None:
     size = write_page(load(run)[:5], tmp_path / "page.html", "first")
     page = (tmp_path / "page.html").read_text("utf-8")
     assert size == len(page.encode())
@@ -140,7 +140,7 @@ def test_an_old_file_without_thinking_is_shown(play: Callable[..., Trajectory], 
     assert "print(2 + 2)" in "".join(Elements(trajectory_html(next(read_trajectories(path)))).text)
 
 
-def test_a_collection_shows_an_episode_with_what_only_its_run_knows(run: Path) -> None:
+def test_a_collection_shows_a_trajectory_with_the_facts_of_its_run(run: Path) -> None:
     episodes = load(run)
     (run / "config.yaml").write_text("model_name_or_path: tiny\n")
     shown = episodes.show("train/s/7/1")

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from tests.view.conftest import append_metrics
 from tests.view.episodes import episode
 from toolrl import ConfigError, load
+from toolrl.view.plots import plot_curves
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def test_the_heat_map_of_evaluations_has_a_column_for_each_run_and_mode(write: C
     assert [label.get_text() for label in axis.get_xticklabels()] == [run.name]
 
 
-def test_what_cannot_be_drawn_is_one_clear_error(run: Path) -> None:
+def test_a_figure_without_data_is_one_clear_error(run: Path) -> None:
     episodes = load(run)
     for draw, message in (
         (lambda: episodes.plot.learning("nothing"), "unknown field 'nothing'"),
@@ -101,3 +103,14 @@ def test_what_cannot_be_drawn_is_one_clear_error(run: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             draw()
+
+
+def test_the_curves_of_a_run_are_an_image_that_is_replaced_once_there_is_something_to_draw(tmp_path: Path) -> None:
+    metrics, image = tmp_path / "metrics.jsonl", tmp_path / "curves.png"
+    assert not plot_curves(metrics, image)
+    metrics.write_text('{"step": 1, "loss": 0.5}\n')
+    assert not plot_curves(metrics, image)
+    append_metrics(tmp_path, range(2, 5))
+    assert plot_curves(metrics, image)
+    assert image.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "metrics.jsonl"]
