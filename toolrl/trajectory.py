@@ -357,27 +357,12 @@ def _json_text(value: Any) -> str:
 # ---- files
 
 
-class TrajectoryWriter:
+class TrajectoryWriter(LineFile):
     """Appends trajectories to a JSONL file. Several threads and processes may append to one file."""
-
-    def __init__(self, path: str | Path):
-        """Open the file for appending; it and its folder are created if necessary."""
-        self.path = Path(path)
-        self._file = LineFile(self.path)
 
     def write(self, trajectory: Trajectory) -> None:
         """Append one trajectory."""
-        self._file.append(json.dumps(hide_within(trajectory.to_row()), ensure_ascii=False))
-
-    def close(self) -> None:
-        """Close the file. Safe to call twice."""
-        self._file.close()
-
-    def __enter__(self) -> TrajectoryWriter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+        self.append(json.dumps(hide_within(trajectory.to_row()), ensure_ascii=False))
 
 
 def read_trajectories(path: str | Path) -> Iterator[Trajectory]:

@@ -8,15 +8,21 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 
 class LineFile:
-    """Appends whole lines. A partial line left by a killed process is removed before the next line is written."""
+    """Appends whole lines. A partial line left by a killed process is removed before the next line is written.
 
-    def __init__(self, path: Path):
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: str | Path):
         """Open the file for appending; it and its folder are created if necessary."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         self._lock = threading.Lock()  # the file's lock excludes other open files, not other threads
         with self._locked():
             self._cut_partial_line()
@@ -34,6 +40,12 @@ class LineFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -24,8 +24,12 @@ _TOKENS = 4_000
 _NOTEBOOK_ROWS = 100
 _NOTEBOOK_BYTES = 300_000
 _NOTEBOOK_TEXTS = TextLimits(folded=20_000)
-COLUMNS = (
-    "env", "reward", "advantage", "pass_rate", "turns", "calls", "tokens", "seconds", "stop", "mode", "step",
+# Columns of a table: title, field, whether it is a number, whether a phone hides it.
+TABLE_COLUMNS = (
+    ("reward", "reward", True, False), ("advantage", "advantage", True, True), ("pass rate", "pass_rate", True, True),
+    ("turns", "turns", True, True), ("calls", "calls", True, False), ("tokens", "tokens", True, True),
+    ("time", "seconds", True, True), ("stop", "stop", False, True), ("mode", "mode", False, True),
+    ("step", "step", True, False),
 )  # fmt: skip
 
 
@@ -119,6 +123,16 @@ class TrajectoryDisplay:
         return notebook_html(self.trajectory, advantage=advantage, vocabulary=Vocabulary.of_run(self.file.parent))
 
 
+def table_rows(trajectories: Trajectories) -> list[dict[str, Any]]:
+    """The rows of a table; unscored trajectories have no advantage."""
+    fields = ["id", "run", "env", "task", "prompt", "success", *(field for _, field, _, _ in TABLE_COLUMNS)]
+    rows: list[dict[str, Any]] = trajectories.table.select(fields).to_pylist()
+    for row in rows:
+        if row["reward"] is None:
+            row["advantage"] = None
+    return rows
+
+
 def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_bytes: int = 0, **options: Any) -> str:
     """Trajectories as one self-contained page: a table that sorts and filters, and whose rows open.
 
@@ -129,14 +143,15 @@ def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_
         limit_bytes: Rows beyond this size of the page do not open; 0 for no limit.
         options: Those of `trajectory_html`, except `vocabulary`: each run has its own.
     """
-    rows = trajectories.table.select(["id", "run", "task", "prompt", "success", *COLUMNS]).to_pylist()
+    rows = table_rows(trajectories)
     vocabularies = {run: Vocabulary.of_run(file.parent) for run, file in trajectories.files.items()}
     bodies, written = [], 0
     for row, trajectory in zip(rows, trajectories, strict=True):
         if limit_bytes and written > limit_bytes:
             break
-        advantage = None if row["reward"] is None else row["advantage"]
-        bodies.append(trajectory_html(trajectory, advantage=advantage, vocabulary=vocabularies[row["run"]], **options))
+        bodies.append(
+            trajectory_html(trajectory, advantage=row["advantage"], vocabulary=vocabularies[row["run"]], **options)
+        )
         written += len(bodies[-1])
     return render(
         "export.html",
@@ -144,6 +159,7 @@ def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_
         about=about,
         rows=rows,
         bodies=bodies,
+        columns=TABLE_COLUMNS,
         several_runs=len({row["run"] for row in rows}) > 1,
         policy=content_security_policy(served=False),
     )

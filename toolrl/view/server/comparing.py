@@ -13,8 +13,9 @@ from starlette.responses import Response
 from toolrl.errors import ConfigError, QueryError
 from toolrl.trajectory import Trajectory
 from toolrl.view.diff import diff_trajectories
+from toolrl.view.html import table_rows
 from toolrl.view.server.answers import answer, run_of, runs_of, whole_number
-from toolrl.view.server.pages import PAGE_ROWS, find, rows_of
+from toolrl.view.server.pages import PAGE_ROWS, find
 from toolrl.view.server.runs import Run
 from toolrl.view.text import call_parts
 
@@ -42,7 +43,7 @@ def group_page(request: Request) -> Response:
     shown = found.sort("step")[start : start + _CARDS]
     facts = shown.table.select(["mode", "group", "step"]).to_pylist()
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row, fact, trajectory in zip(rows_of(shown), facts, shown, strict=True):
+    for row, fact, trajectory in zip(table_rows(shown), facts, shown, strict=True):
         card = {"row": row, "trajectory": trajectory, "lines": _lines(trajectory)}
         groups.setdefault((fact["mode"], fact["step"], fact["group"]), []).append(card)
     for cards in groups.values():

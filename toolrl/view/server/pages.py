@@ -12,8 +12,7 @@ from starlette.responses import Response
 
 from toolrl.errors import ConfigError, QueryError, UserError
 from toolrl.trajectory import Trajectory
-from toolrl.view.collection import Trajectories
-from toolrl.view.html import trajectory_html
+from toolrl.view.html import TABLE_COLUMNS, table_rows, trajectory_html
 from toolrl.view.metrics import HEIGHT, WIDTH, panels
 from toolrl.view.server.answers import Links, answer, run_of, runs_of, whole_number
 from toolrl.view.server.runs import Matches, Run
@@ -24,14 +23,6 @@ PAGE_ROWS = 50
 _PIECE = 200_000
 _TOKENS = 4_000
 _FACET_VALUES = 6
-# Title, field, whether it is a number, whether a phone hides it.
-COLUMNS = (
-    ("reward", "reward", True, False), ("advantage", "advantage", True, True), ("pass rate", "pass_rate", True, True),
-    ("turns", "turns", True, True), ("calls", "calls", True, False), ("tokens", "tokens", True, True),
-    ("time", "seconds", True, True), ("stop", "stop", False, True), ("mode", "mode", False, True),
-    ("step", "step", True, False),
-)  # fmt: skip
-_SHOWN = ("id", "task", "env", "prompt", "success", *(field for _, field, _, _ in COLUMNS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +58,7 @@ def run_page(request: Request) -> Response:
     number = whole_number(request, "page", 1)
     pages = max(1, -(-len(found) // PAGE_ROWS)) if found is not None else 1
     number = max(1, min(number, pages))
-    rows = rows_of(found[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]) if found is not None else []
+    rows = table_rows(found[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]) if found is not None else []
     return answer(
         request,
         "run.html",
@@ -79,7 +70,7 @@ def run_page(request: Request) -> Response:
         mistake=mistake,
         found=0 if found is None else len(found),
         rows=rows,
-        columns=COLUMNS,
+        columns=TABLE_COLUMNS,
         page=number,
         pages=pages,
         facets=_facets(found, where) if found is not None else {},
@@ -183,16 +174,7 @@ def find(run: Run, id: str) -> tuple[Trajectory, dict[str, Any]]:
     row = pc.index(trajectories.table["id"], id).as_py() if trajectories is not None and id else -1
     if trajectories is None or row < 0:
         raise ConfigError(f"{run.name!r} has no episode {id!r}")
-    return trajectories[row], rows_of(trajectories[row : row + 1])[0]
-
-
-def rows_of(trajectories: Trajectories) -> list[dict[str, Any]]:
-    """The rows of a table; unscored ones have no advantage."""
-    rows: list[dict[str, Any]] = trajectories.table.select(list(_SHOWN)).to_pylist()
-    for row in rows:
-        if row["reward"] is None:
-            row["advantage"] = None
-    return rows
+    return trajectories[row], table_rows(trajectories[row : row + 1])[0]
 
 
 def _about(run: Run) -> dict[str, Any]:
