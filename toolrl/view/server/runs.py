@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,7 @@ class Run:
         self._index: TrajectoryIndex | None = None
         self._trajectories: Trajectories | None = None
         self._vocabulary: Vocabulary | None = None
-        self._matches: OrderedDict[tuple[str, str], Matches] = OrderedDict()
+        self._match = lru_cache(_CACHED)(_match)
         self._lock = threading.RLock()
 
     def trajectories(self) -> Trajectories | None:
@@ -105,7 +107,7 @@ class Run:
             changed = self._index.refresh()
             if changed or self._trajectories is None:
                 self._trajectories = Trajectories.of([self._index], names=[self.name])
-                self._matches.clear()
+                self._match.cache_clear()
             return self._trajectories if len(self._trajectories) else None
 
     def of_task(self, env: str, task: str, where: str = "") -> Trajectories:
@@ -137,12 +139,7 @@ class Run:
         if trajectories is None:
             return None
         with self._lock:
-            if (where, sort) not in self._matches:
-                self._matches[where, sort] = _match(trajectories, where, sort)
-                while len(self._matches) > _CACHED:
-                    self._matches.popitem(last=False)
-            self._matches.move_to_end((where, sort))
-            return self._matches[where, sort]
+            return self._match(trajectories, where, sort)
 
     @property
     def broken_lines(self) -> int:
@@ -152,13 +149,7 @@ class Run:
     @property
     def version(self) -> str:
         """A stamp that changes whenever there is something new to show."""
-        sizes = []
-        for path in (self.file, self.folder / "metrics.jsonl"):
-            try:
-                status = path.stat()
-                sizes.append(f"{status.st_ino:x}.{status.st_size:x}")
-            except OSError:
-                sizes.append("0")
+        sizes = [f"{status.st_ino:x}.{status.st_size:x}" for status in self._stats()]
         return "-".join([*sizes, "live" if self.is_live else "still"])
 
     @property
@@ -169,13 +160,15 @@ class Run:
     @property
     def written(self) -> float:
         """The time of the last write, in seconds since the epoch; 0 if there was none."""
-        times = [0.0]
+        return max((status.st_mtime for status in self._stats()), default=0.0)
+
+    def _stats(self) -> list[os.stat_result]:
+        """The status of its files, as far as they exist."""
+        found = []
         for path in (self.file, self.folder / "metrics.jsonl"):
-            try:
-                times.append(path.stat().st_mtime)
-            except OSError:
-                continue
-        return max(times)
+            with contextlib.suppress(OSError):
+                found.append(path.stat())
+        return found
 
     @property
     def vocabulary(self) -> Vocabulary | None:
@@ -201,7 +194,7 @@ class Runs:
         found = [run for path in paths for run in _find(path)]
         names = run_names([path / FILE_NAME if path.is_dir() else path for path in found])
         self.by_name = {name: Run(name, path) for name, path in zip(names, found, strict=True)}
-        self._pairs: OrderedDict[tuple[str, ...], Paired] = OrderedDict()
+        self._pair = lru_cache(_CACHED)(_pair)
         self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> Run:
@@ -216,19 +209,19 @@ class Runs:
             QueryError: A query cannot be understood.
             ConfigError: No task was played in both.
         """
-        key = (a.name, a_where, a.version, b.name, b_where, b.version)
         with self._lock:
-            if key not in self._pairs:
-                left, right = a.trajectories(), b.trajectories()
-                if left is None or right is None:
-                    raise ConfigError(f"{(a if left is None else b).name!r} has no episodes yet")
-                sides = [
-                    side.where(query) if query.strip() else side for side, query in ((left, a_where), (right, b_where))
-                ]
-                self._pairs[key] = sides[0].pair(sides[1])
-                while len(self._pairs) > _CACHED:
-                    self._pairs.popitem(last=False)
-            return self._pairs[key]
+            return self._pair((a, a_where, a.version), (b, b_where, b.version))
+
+
+def _pair(*sides: tuple[Run, str, str]) -> Paired:
+    """Compare two runs, each given with a query and with its version, which only makes the cache miss."""
+    found = []
+    for run, where, _ in sides:
+        trajectories = run.trajectories()
+        if trajectories is None:
+            raise ConfigError(f"{run.name!r} has no episodes yet")
+        found.append(trajectories.where(where) if where.strip() else trajectories)
+    return found[0].pair(found[1])
 
 
 def _find(path: Path) -> list[Path]:
