@@ -220,7 +220,7 @@ class Trajectories(Sequence[Trajectory]):
         for number, turn, about in self._turns():
             for call, result in turn.calls:
                 fields = msgspec.structs.asdict(CallRow.of(call, result))
-                del fields["id"]  # the episode's id is more useful
+                del fields["id"]  # the column is the episode's id
                 tool = fields.pop("name") or "(malformed)"
                 rows.append({**about, "turn": number, "tool": tool, **fields})
         return _frame(rows, [*_ABOUT, "turn", "tool"])

@@ -14,7 +14,7 @@ from toolrl.errors import ConfigError, QueryError, UserError
 from toolrl.trajectory import Trajectory
 from toolrl.view.html import TABLE_COLUMNS, table_rows, trajectory_html
 from toolrl.view.metrics import HEIGHT, WIDTH, panels
-from toolrl.view.server.answers import Links, answer, run_of, runs_of, whole_number
+from toolrl.view.server.responses import Links, respond, run_of, runs_of, whole_number
 from toolrl.view.server.runs import Matches, Run
 from toolrl.view.text import argument_text
 from toolrl.view.tokens import token_count, token_sections
@@ -35,12 +35,12 @@ class Facet:
 
 
 def run_list(request: Request) -> Response:
-    """All runs, each with its current figures."""
+    """All runs, each with its current statistics."""
     runs = runs_of(request)
     version = ".".join(run.version for run in runs.by_name.values())
     if request.query_params.get("known") == version:
         return Response(status_code=304)
-    return answer(request, "runs.html", version=version, runs=[_about(run) for run in runs.by_name.values()])
+    return respond(request, "runs.html", version=version, runs=[_about(run) for run in runs.by_name.values()])
 
 
 def run_page(request: Request) -> Response:
@@ -59,7 +59,7 @@ def run_page(request: Request) -> Response:
     pages = max(1, -(-len(found) // PAGE_ROWS)) if found is not None else 1
     number = max(1, min(number, pages))
     rows = table_rows(found[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]) if found is not None else []
-    return answer(
+    return respond(
         request,
         "run.html",
         run=run,
@@ -86,21 +86,21 @@ def metrics_page(request: Request) -> Response:
     if request.query_params.get("known") == version:
         return Response(status_code=304)
     found = panels(run.metrics.refresh(), further=True)
-    return answer(request, "metrics.html", run=run, version=version, panels=found, size=(WIDTH, HEIGHT))
+    return respond(request, "metrics.html", run=run, version=version, panels=found, size=(WIDTH, HEIGHT))
 
 
 def trajectory_page(request: Request) -> Response:
     """One trajectory, with links to its neighbours in the table that it was opened from."""
     run = run_of(request)
     where, sort = request.query_params.get("where", ""), request.query_params.get("sort", "")
-    trajectory, row = find(run, request.query_params.get("id", ""))
+    trajectory, row = find_trajectory(run, request.query_params.get("id", ""))
     found = run.match(where, sort)
     position = found.position(row["id"]) if found is not None else None
     before = after = None
     if found is not None and position is not None:
         before, after = found.id(position - 1), found.id(position + 1)
     links = Links(run.name, row["id"], open_tokens="tokens" in request.query_params)
-    return answer(
+    return respond(
         request,
         "trajectory.html",
         run=run,
@@ -119,13 +119,13 @@ def trajectory_page(request: Request) -> Response:
 def text_page(request: Request) -> Response:
     """A piece of a text that is too long for its trajectory's page."""
     run = run_of(request)
-    trajectory, row = find(run, request.query_params.get("id", ""))
+    trajectory, row = find_trajectory(run, request.query_params.get("id", ""))
     place = request.query_params.get("place", "")
     text = _text_at(trajectory, place)
     start = whole_number(request, "start", 0)
     end = min(len(text), start + _PIECE)
     links = Links(run.name, row["id"])
-    return answer(
+    return respond(
         request,
         "text.html",
         run=run,
@@ -142,10 +142,10 @@ def text_page(request: Request) -> Response:
 def tokens_page(request: Request) -> Response:
     """A stretch of tokens that are too many for their trajectory's page."""
     run = run_of(request)
-    trajectory, row = find(run, request.query_params.get("id", ""))
+    trajectory, row = find_trajectory(run, request.query_params.get("id", ""))
     start, total = whole_number(request, "start", 0), token_count(trajectory)
     links = Links(run.name, row["id"], open_tokens=True)
-    return answer(
+    return respond(
         request,
         "token_page.html",
         run=run,
@@ -164,7 +164,7 @@ def tokens_page(request: Request) -> Response:
     )
 
 
-def find(run: Run, id: str) -> tuple[Trajectory, dict[str, Any]]:
+def find_trajectory(run: Run, id: str) -> tuple[Trajectory, dict[str, Any]]:
     """A trajectory, and its row of the table.
 
     Raises:
@@ -178,7 +178,7 @@ def find(run: Run, id: str) -> tuple[Trajectory, dict[str, Any]]:
 
 
 def _about(run: Run) -> dict[str, Any]:
-    """The current figures of a run."""
+    """The current statistics of a run."""
     mistake = ""
     try:
         trajectories = run.trajectories()

@@ -14,8 +14,8 @@ from toolrl.errors import ConfigError, QueryError
 from toolrl.trajectory import Trajectory
 from toolrl.view.diff import diff_trajectories
 from toolrl.view.html import table_rows
-from toolrl.view.server.answers import answer, run_of, runs_of, whole_number
-from toolrl.view.server.pages import PAGE_ROWS, find
+from toolrl.view.server.pages import PAGE_ROWS, find_trajectory
+from toolrl.view.server.responses import respond, run_of, runs_of, whole_number
 from toolrl.view.server.runs import Run
 from toolrl.view.text import call_parts
 
@@ -48,7 +48,7 @@ def group_page(request: Request) -> Response:
         groups.setdefault((fact["mode"], fact["step"], fact["group"]), []).append(card)
     for cards in groups.values():
         cards.sort(key=lambda card: (card["row"]["reward"] is None, -(card["row"]["reward"] or 0.0)))
-    return answer(
+    return respond(
         request,
         "group.html",
         run=run,
@@ -99,7 +99,7 @@ def compare_page(request: Request) -> Response:
             losses=("difference", lambda column: int((column < 0).sum())),
         )
         envs = envs.reset_index().to_dict("records")
-    return answer(
+    return respond(
         request,
         "compare.html",
         names=names,
@@ -127,10 +127,10 @@ def diff_page(request: Request) -> Response:
         if not id:
             found = run.of_task(given.get("env", ""), given.get("task", ""), given.get(f"{side}w", ""))
             id = str(found.table["id"][0].as_py())
-        sides.append((run, *find(run, id)))
+        sides.append((run, *find_trajectory(run, id)))
     (run_a, a, row_a), (run_b, b, row_b) = sides
     diff = diff_trajectories(a, b)
-    return answer(
+    return respond(
         request,
         "diff.html",
         a=a,

@@ -16,9 +16,9 @@ from starlette.types import ASGIApp
 
 from toolrl.errors import UserError
 from toolrl.support.serving import Server
-from toolrl.view.server import comparing, pages
+from toolrl.view.server import comparisons, pages
 from toolrl.view.server.access import Access
-from toolrl.view.server.answers import answer
+from toolrl.view.server.responses import respond
 from toolrl.view.server.runs import Runs
 
 _HOST = "127.0.0.1"
@@ -42,9 +42,9 @@ def make_app(paths: Sequence[Path], token: str) -> ASGIApp:
             Route("/episode", pages.trajectory_page),
             Route("/text", pages.text_page),
             Route("/tokens", pages.tokens_page),
-            Route("/group", comparing.group_page),
-            Route("/compare", comparing.compare_page),
-            Route("/diff", comparing.diff_page),
+            Route("/group", comparisons.group_page),
+            Route("/compare", comparisons.compare_page),
+            Route("/diff", comparisons.diff_page),
         ],
         exception_handlers={UserError: _error_page, OSError: _error_page, 404: _not_found},
     )
@@ -53,11 +53,11 @@ def make_app(paths: Sequence[Path], token: str) -> ASGIApp:
 
 
 def _error_page(request: Request, error: Exception) -> Response:
-    return answer(request, "message.html", status=400, title="Cannot show this page", message=str(error))
+    return respond(request, "message.html", status=400, title="Cannot show this page", message=str(error))
 
 
 def _not_found(request: Request, error: Exception) -> Response:
-    return answer(request, "message.html", status=404, title="Page not found", message="")
+    return respond(request, "message.html", status=404, title="Page not found", message="")
 
 
 def _import_for_comparisons() -> None:

@@ -14,7 +14,7 @@ from toolrl.view.rendering import render, url
 from toolrl.view.server.runs import Run, Runs
 
 
-def answer(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+def respond(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
     """Render a page."""
     html = render(
         template,
