@@ -274,7 +274,7 @@ class TurnRow(msgspec.Struct, kw_only=True):
         middle = start + self.sampled_tokens
         end = middle + self.observed_tokens
         calls = [call.read() for call in self.calls()]
-        forced = [place for place, bit in enumerate(row.mask[start:middle]) if not bit]
+        forced = [index for index, bit in enumerate(row.mask[start:middle]) if not bit]
         return Turn(
             Sample(
                 row.completion_ids[start:middle],
