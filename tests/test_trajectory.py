@@ -266,7 +266,7 @@ def test_any_trajectory_is_one_line(path: Path, trajectory: Trajectory) -> None:
     assert list(read_trajectories(path)) == [trajectory]
 
 
-def test_text_that_utf8_cannot_carry_does_not_break_the_file(path: Path) -> None:
+def test_text_that_utf8_cannot_encode_does_not_break_the_file(path: Path) -> None:
     call = ToolCall("\ud800", {"\udfff": "a\ud800"}, "call_1_0", raw="\\ud800")
     turn = Turn(Sample([1], [0.0]), Message("assistant", "\ud800", (call,)), (ToolResult(call, "b"),))
     write(path, make_trajectory(turns=(turn,)))

@@ -1,4 +1,4 @@
-"""`Trajectory`: one finished episode with every token's provenance, its row, and the JSONL file of such rows."""
+"""`Trajectory`: one episode with the provenance of every token, its row, and the JSONL file of such rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Turn:
     """One assistant turn and what came back.
 
     Attributes:
-        sample: The tokens as sampled; none of a `ChatPolicy`.
+        sample: The tokens as sampled; empty if a `ChatPolicy` played.
         message: The same, parsed.
         results: One per tool call.
         observation_ids: (O,) tokens appended after the sample; empty for the last turn.
@@ -83,12 +83,12 @@ class Trajectory:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether a policy with tokens played it, so that it can be trained on."""
+        """Whether a policy that generates tokens played it, so that it can be trained on."""
         return bool(self.prompt_ids)
 
     @property
     def completion_ids(self) -> list[int]:
-        """(C,) samples and observations in order."""
+        """(C,) sampled and observed ids, in order."""
         return [token for turn in self.turns for token in (*turn.sample.token_ids, *turn.observation_ids)]
 
     @property
@@ -115,7 +115,7 @@ class Trajectory:
 
     @property
     def tool_results(self) -> list[ToolResult]:
-        """All calls with their results, in order."""
+        """The results of all calls, in order."""
         return [result for turn in self.turns for result in turn.results]
 
     def to_row(self) -> dict[str, Any]:
@@ -350,7 +350,7 @@ def _decode(text: str, decoder: Any) -> Any:
 
 
 def _json_text(value: Any) -> str:
-    """Readable JSON; a lone surrogate, which UTF-8 cannot carry, stays an escape."""
+    """Readable JSON; a lone surrogate, which UTF-8 cannot encode, stays an escape."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 

@@ -28,7 +28,7 @@ class LineFile:
             self._cut_partial_line()
 
     def append(self, line: str) -> None:
-        """Append one line, given without its end; what UTF-8 cannot carry becomes `?`."""
+        """Append one line, given without its end; what UTF-8 cannot encode becomes `?`."""
         with self._locked():
             self._cut_partial_line()
             rest = memoryview(f"{line}\n".encode("utf-8", "replace"))
