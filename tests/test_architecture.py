@@ -51,7 +51,7 @@ OWNERS = {
     "ddgs": "search.web",
     "jinja2": "chat view",
     "langdetect": "rewards.instructions",
-    "msgspec": "view",
+    "msgspec": "trajectory view",
     "sentence_transformers": "search.corpus",
     "starlette": "sandbox.server search.server support.serving view",
     "trafilatura": "search.web",

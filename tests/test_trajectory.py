@@ -1,4 +1,4 @@
-"""Promises about trajectories: tokens keep their provenance, rows are typed, a file has whole lines only."""
+"""Promises about trajectories: tokens keep their provenance, rows are typed, other readers open the file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BROKEN = ToolCall("", id="call_1_1", error="not JSON", raw="<tool_call>{")
 
 
 def make_trajectory(id: str = "a", **fields: Any) -> Trajectory:
-    """Two turns: two calls with their observation, then an answer."""
+    """Two turns: two calls and their observation, then an answer."""
     results = (
         ToolResult(CALL, "2", None, 0.125, 0),
         ToolResult(BROKEN, "error: not JSON", ToolFailure.MALFORMED, 0.0, 7),
@@ -69,7 +69,7 @@ UNSCORED: dict[str, Any] = {
     "attempts": 3,
     "info": {},
 }
-# What differs between rows in a real file.
+# The variety of rows in a real file.
 VARIANTS: dict[str, dict[str, Any]] = {
     "scored": {},
     "fault": UNSCORED,
@@ -94,7 +94,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 # ---- tokens
 
 
-def test_ids_mask_and_logprobs_have_one_length_and_the_mask_tells_who_wrote_a_token() -> None:
+def test_ids_mask_and_logprobs_have_one_length_and_the_mask_marks_sampled_tokens() -> None:
     trajectory = make_trajectory()
     assert trajectory.completion_ids == [5, 6, 7, 8, 9, 10]
     assert trajectory.mask == [1, 1, 1, 0, 0, 1]
@@ -102,7 +102,7 @@ def test_ids_mask_and_logprobs_have_one_length_and_the_mask_tells_who_wrote_a_to
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=6))
-def test_the_views_agree_for_any_turns(lengths: list[tuple[int, int]]) -> None:
+def test_ids_mask_and_logprobs_agree_for_any_turns(lengths: list[tuple[int, int]]) -> None:
     turns = tuple(
         Turn(Sample([1] * sampled, [-1.0] * sampled), Message("assistant", ""), (), (2,) * observed)
         for sampled, observed in lengths
@@ -113,7 +113,7 @@ def test_the_views_agree_for_any_turns(lengths: list[tuple[int, int]]) -> None:
     assert sum(trajectory.logprobs) == -sum(trajectory.mask)
 
 
-def test_the_conversation_is_put_together_from_the_turns() -> None:
+def test_the_conversation_is_assembled_from_the_turns() -> None:
     messages = make_trajectory().messages
     assert [message.role for message in messages] == ["system", "user", "assistant", "tool", "tool", "assistant"]
     assert (messages[3].content, messages[3].name, messages[3].tool_call_id) == ("2", "python", "call_1_0")
@@ -128,7 +128,7 @@ def through_json(trajectory: Trajectory) -> Trajectory:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_row_gives_the_trajectory_back(variant: str) -> None:
+def test_a_row_restores_the_trajectory(variant: str) -> None:
     trajectory = make_trajectory(**VARIANTS[variant])
     assert through_json(trajectory) == trajectory
 
@@ -179,7 +179,7 @@ def trajectories(draw: st.DrawFn) -> Trajectory:
 
 
 @given(trajectory=trajectories())
-def test_any_row_gives_its_trajectory_back(trajectory: Trajectory) -> None:
+def test_any_row_restores_its_trajectory(trajectory: Trajectory) -> None:
     assert through_json(trajectory) == trajectory
 
 
@@ -266,7 +266,7 @@ def test_any_trajectory_is_one_line(path: Path, trajectory: Trajectory) -> None:
     assert list(read_trajectories(path)) == [trajectory]
 
 
-def test_text_that_utf8_cannot_carry_does_not_break_the_file(path: Path) -> None:
+def test_text_that_utf8_cannot_encode_does_not_break_the_file(path: Path) -> None:
     call = ToolCall("\ud800", {"\udfff": "a\ud800"}, "call_1_0", raw="\\ud800")
     turn = Turn(Sample([1], [0.0]), Message("assistant", "\ud800", (call,)), (ToolResult(call, "b"),))
     write(path, make_trajectory(turns=(turn,)))
@@ -301,7 +301,7 @@ def test_the_file_opens_with_datasets_whatever_comes_first(path: Path, first: st
 def test_the_file_opens_with_datasets_where_calls_and_answers_come_late(path: Path) -> None:
     bare = make_trajectory("bare", turns=(make_trajectory().turns[-1],), score=Score(0.0, reason="x" * 100_000))
     write(path, *(dataclasses.replace(bare, id=f"bare-{number}") for number in range(110)), make_trajectory("late"))
-    assert path.stat().st_size > 10 << 20, "types are taken from the first ten megabytes"
+    assert path.stat().st_size > 10 << 20, "datasets infers types from the first ten megabytes"
     rows = assert_opens_with_datasets(path, 111)
     assert Trajectory.from_row(rows[110]) == make_trajectory("late")
 

@@ -1,4 +1,4 @@
-"""Promises about files of trajectories: whole lines only, whoever writes at the same time or is killed."""
+"""Promises about files of trajectories: whole lines only, even with concurrent or killed writers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ids(path: Path) -> list[str]:
     return [trajectory.id for trajectory in read_trajectories(path)]
 
 
-def test_a_line_that_a_killed_run_left_unfinished_is_not_read_and_is_cut_at_the_next_start(path: Path) -> None:
+def test_an_unfinished_line_of_a_killed_run_is_not_read_and_is_removed_at_the_next_start(path: Path) -> None:
     write(path, make_trajectory("a"), make_trajectory("b"))
     whole = path.read_bytes()
     for torn in (b"{", b'{"id": "c", "task', whole.splitlines()[0], b"x" * 200_000):
@@ -49,7 +49,7 @@ def test_a_line_that_a_killed_run_left_unfinished_is_not_read_and_is_cut_at_the_
     assert path.read_bytes() == b""
 
 
-def test_a_writer_that_goes_on_is_not_spoiled_by_another_that_was_killed(path: Path) -> None:
+def test_a_killed_writer_does_not_break_the_lines_of_another(path: Path) -> None:
     with TrajectoryWriter(path) as writer:
         writer.write(make_trajectory("a"))
         with path.open("ab") as other:
@@ -67,7 +67,7 @@ def test_a_broken_line_in_the_middle_is_named(path: Path, line: bytes) -> None:
         ids(path)
 
 
-def test_a_file_that_is_not_there_is_named(path: Path) -> None:
+def test_a_missing_file_is_named(path: Path) -> None:
     with pytest.raises(TaskError, match=r"no trajectories at '.*trajectories\.jsonl'"):
         ids(path)
 
@@ -85,7 +85,7 @@ LONG = "x" * 20_000
 
 @pytest.fixture
 def short_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system takes a little at a time, as it may: without locks, lines would mix."""
+    """The system writes a little per call, as it may: without locks, lines would mix."""
     write_all = os.write
 
     def write_some(descriptor: int, data: bytes | memoryview) -> int:
@@ -169,5 +169,5 @@ def test_a_killed_writer_leaves_whole_lines_once_the_file_is_opened_again(
         TrajectoryWriter(path).close()
         assert path.read_bytes().endswith(b"\n")
         lines = len(ids(path))
-        assert lines >= kept + lines_before_the_kill, "a trajectory that was written is not lost"
+        assert lines >= kept + lines_before_the_kill, "no written trajectory is lost"
         kept = lines

@@ -103,11 +103,9 @@ def _show_in_notebooks() -> None:
         html_formatter.for_type_by_name("toolrl.trajectory", "Trajectory", _trajectory_html)
 
 
-def _trajectory_html(trajectory: Trajectory) -> str | None:
-    try:
-        from toolrl.view.html import notebook_html
-    except ImportError:  # without the extra `view` a notebook shows the plain form
-        return None
+def _trajectory_html(trajectory: Trajectory) -> str:
+    from toolrl.view.html import notebook_html
+
     return notebook_html(trajectory)
 
 

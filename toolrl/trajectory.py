@@ -1,22 +1,22 @@
-"""`Trajectory`: one episode with every token's provenance, and its row in a JSONL file."""
+"""`Trajectory`: one episode with the provenance of every token, its row, and the JSONL file of such rows."""
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import msgspec
 
 from toolrl.errors import TaskError
+from toolrl.support.line_file import LineFile
 from toolrl.support.secret_values import hide_within
-from toolrl.types import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
+from toolrl.types import Message, Role, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
 
 SCHEMA_VERSION = 4
-# 2 had no `thinking`; up to 3 calls, parts and usage were lists, whose types a reader cannot know while they are empty.
+# 2 had no `thinking`. Up to 3, calls, parts and usage were lists: readers cannot infer the types of an empty one.
 READABLE_VERSIONS = (2, 3, 4)
 
 
@@ -25,10 +25,10 @@ class Turn:
     """One assistant turn and what came back.
 
     Attributes:
-        sample: The tokens as sampled; none of a `ChatPolicy`.
+        sample: The tokens as sampled; empty if a `ChatPolicy` played.
         message: The same, parsed.
         results: One per tool call.
-        observation_ids: (O,) what was appended after the sample; empty for the last turn.
+        observation_ids: (O,) tokens appended after the sample; empty for the last turn.
         generation_seconds: From submission to the last token.
         tool_seconds: From the first call to the last result.
     """
@@ -39,6 +39,12 @@ class Turn:
     observation_ids: tuple[int, ...] = ()
     generation_seconds: float = 0.0
     tool_seconds: float = 0.0
+
+    @property
+    def calls(self) -> list[tuple[ToolCall, ToolResult | None]]:
+        """Each call with its result; None if the episode ended before the call ran."""
+        results = {result.call.id: result for result in self.results}
+        return [(call, results.get(call.id)) for call in self.message.tool_calls]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +57,14 @@ class Trajectory:
         task_id: The task.
         prompt: System and user messages.
         prompt_ids: (P,) the same as tokens; empty if a `ChatPolicy` played, whose samples have no tokens either.
-        turns: What happened.
+        turns: The assistant's turns, in order.
         score: The verdict.
         stop: Why the episode ended.
-        error: The infrastructure fault that ended it; empty if none did.
-        attempts: 1, and 1 more for each retry after a fault.
+        error: The infrastructure fault that ended it; empty if there was none.
+        attempts: 1, plus 1 for each retry after a fault.
         seconds: Wall-clock time of the last attempt.
         info: Facts about the run: step, group, split ...
-        usage: What its tools' resources, its reward and a `ChatPolicy` have used, by name, all attempts together.
+        usage: Amounts used by the tools' resources, the reward and a `ChatPolicy`, by name, over all attempts.
     """
 
     id: str
@@ -77,12 +83,12 @@ class Trajectory:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether a policy with tokens played it, so that it can be trained on."""
+        """Whether a policy that generates tokens played it, so that it can be trained on."""
         return bool(self.prompt_ids)
 
     @property
     def completion_ids(self) -> list[int]:
-        """(C,) samples and observations in order."""
+        """(C,) sampled and observed ids, in order."""
         return [token for turn in self.turns for token in (*turn.sample.token_ids, *turn.observation_ids)]
 
     @property
@@ -109,189 +115,258 @@ class Trajectory:
 
     @property
     def tool_results(self) -> list[ToolResult]:
-        """All calls with their results, in order."""
+        """The results of all calls, in order."""
         return [result for turn in self.turns for result in turn.results]
 
     def to_row(self) -> dict[str, Any]:
-        """The trajectory as JSON values, with the same fields and types in every row.
-
-        What differs from episode to episode (calls, parts, `usage`, `info`) is JSON text: readers take the types of
-        columns from the first rows, where lists may be empty. Without an answer `answered` is false, `answer` empty.
-        """
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "id": self.id,
-            "env_id": self.env_id,
-            "task_id": self.task_id,
-            "reward": None if self.score.value is None else float(self.score.value),
-            "success": self.score.success,
-            "answer": self.score.answer or "",
-            "answered": self.score.answer is not None,
-            "reason": self.score.reason,
-            "parts": _json_text({name: float(value) for name, value in self.score.parts.items()}),
-            "usage": _json_text({name: float(value) for name, value in self.usage.items()}),
-            "stop": str(self.stop),
-            "error": self.error,
-            "attempts": self.attempts,
-            "seconds": round(self.seconds, 4),
-            "info": _json_text(self.info),
-            "prompt": [{"role": message.role, "content": message.content} for message in self.prompt],
-            "turns": [_turn_to_row(turn) for turn in self.turns],
-            "prompt_ids": self.prompt_ids,
-            "completion_ids": self.completion_ids,
-            "mask": self.mask,
-            "logprobs": self.logprobs,
-        }
+        """The trajectory as JSON values, with the same fields and types in every row; see `Row`."""
+        row = Row(
+            schema_version=SCHEMA_VERSION,
+            id=self.id,
+            env_id=self.env_id,
+            task_id=self.task_id,
+            reward=self.score.value,
+            success=self.score.success,
+            answer=self.score.answer or "",
+            answered=self.score.answer is not None,
+            reason=self.score.reason,
+            parts=_json_text({name: float(value) for name, value in self.score.parts.items()}),
+            usage=_json_text({name: float(value) for name, value in self.usage.items()}),
+            stop=self.stop,
+            error=self.error,
+            attempts=self.attempts,
+            seconds=round(self.seconds, 4),
+            info=_json_text(self.info),
+            prompt=[MessageRow(role=message.role, content=message.content) for message in self.prompt],
+            turns=[TurnRow.of(turn) for turn in self.turns],
+            prompt_ids=self.prompt_ids,
+            completion_ids=self.completion_ids,
+            mask=self.mask,
+            logprobs=self.logprobs,
+        )
+        values: dict[str, Any] = msgspec.to_builtins(row)
+        return values
 
     @classmethod
-    def from_row(cls, row: dict[str, Any]) -> Trajectory:
-        """Read what `to_row` wrote.
+    def from_row(cls, values: dict[str, Any]) -> Trajectory:
+        """Read a row that `to_row` wrote.
 
         Raises:
-            ValueError: It was written by another version, or holds a value that no version writes.
-            KeyError: A field is missing.
+            ValueError: It was written by another version, lacks a field, or holds a value that no version writes.
         """
-        if row["schema_version"] not in READABLE_VERSIONS:
-            readable = " and ".join(map(str, READABLE_VERSIONS))
-            raise ValueError(f"schema_version is {row['schema_version']!r}, this version reads {readable}")
-        answer = row["answer"] if row.get("answered", True) else None
+        check_version(values.get("schema_version"))
+        row = msgspec.convert(values, Row[list[int], list[float]])
         turns, start = [], 0
-        for turn in row["turns"]:
-            middle = start + turn["sampled_tokens"]
-            end = middle + turn["observed_tokens"]
-            turns.append(_turn_from_row(turn, row, start, middle, end))
-            start = end
+        for turn in row.turns:
+            turns.append(turn.read(row, start))
+            start += turn.sampled_tokens + turn.observed_tokens
         return cls(
-            id=row["id"],
-            env_id=row["env_id"],
-            task_id=row["task_id"],
-            prompt=tuple(Message(message["role"], message["content"]) for message in row["prompt"]),
-            prompt_ids=list(row["prompt_ids"]),
+            id=row.id,
+            env_id=row.env_id,
+            task_id=row.task_id,
+            prompt=tuple(Message(message.role, message.content) for message in row.prompt),
+            prompt_ids=row.prompt_ids,
             turns=tuple(turns),
-            score=Score(row["reward"], _amounts(row["parts"]), answer, row["reason"]),
-            stop=StopReason(row["stop"]),
-            error=row["error"],
-            attempts=row["attempts"],
-            seconds=row["seconds"],
-            info=json.loads(row["info"]),
-            usage=_amounts(row["usage"]),
+            score=Score(row.reward, amounts(row.parts), row.answer if row.answered else None, row.reason),
+            stop=row.stop,
+            error=row.error,
+            attempts=row.attempts,
+            seconds=row.seconds,
+            info=json.loads(row.info),
+            usage=amounts(row.usage),
         )
 
 
-def _turn_to_row(turn: Turn) -> dict[str, Any]:
-    calls = []
-    results = {result.call.id: result for result in turn.results}
-    for call in turn.message.tool_calls:
-        result = results.get(call.id)
-        calls.append(
-            {
-                "id": call.id,
-                "name": call.name,
-                "arguments": dict(call.arguments),
-                "error": call.error or "",
-                "raw": call.raw,
-                "output": result.content if result else None,  # the episode ended before the call
-                "failure": str(result.failure) if result and result.failure else "",
-                "seconds": round(result.seconds, 4) if result else 0.0,
-                "cut_characters": result.cut_characters if result else 0,
-            }
+# ---- rows
+
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+Ids = TypeVar("Ids")  # list[int], or msgspec.Raw for a reader that skips tokens
+Numbers = TypeVar("Numbers")  # list[float], or msgspec.Raw
+
+
+class AmountRow(msgspec.Struct):
+    """A part of a score, or an amount used, up to version 3."""
+
+    name: str
+    value: float
+
+
+class CallRow(msgspec.Struct, kw_only=True):
+    """A tool call; `output` is None if the episode ended before the call ran. Empty texts stand for None."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any] | str
+    error: str
+    raw: str
+    output: str | None
+    failure: str
+    seconds: float
+    cut_characters: int
+
+    @classmethod
+    def of(cls, call: ToolCall, result: ToolResult | None) -> CallRow:
+        """The row of a call."""
+        return cls(
+            id=call.id,
+            name=call.name,
+            arguments=dict(call.arguments),
+            error=call.error or "",
+            raw=call.raw,
+            output=result.content if result else None,
+            failure=str(result.failure) if result and result.failure else "",
+            seconds=round(result.seconds, 4) if result else 0.0,
+            cut_characters=result.cut_characters if result else 0,
         )
-    return {
-        "content": turn.message.content,
-        "thinking": turn.message.thinking,
-        "tool_calls": _json_text(calls),
-        "finish": turn.sample.finish,
-        "policy_version": turn.sample.policy_version,
-        "sampled_tokens": len(turn.sample.token_ids),
-        "observed_tokens": len(turn.observation_ids),
-        "generation_seconds": round(turn.generation_seconds, 4),
-        "tool_seconds": round(turn.tool_seconds, 4),
-    }
+
+    def read(self) -> tuple[ToolCall, ToolResult | None]:
+        """The call and its result."""
+        arguments = json.loads(self.arguments) if isinstance(self.arguments, str) else self.arguments
+        call = ToolCall(self.name, arguments, self.id, self.error or None, self.raw)
+        if self.output is None:
+            return call, None
+        failure = ToolFailure(self.failure) if self.failure else None
+        return call, ToolResult(call, self.output, failure, self.seconds, self.cut_characters)
 
 
-def _turn_from_row(turn: dict[str, Any], row: dict[str, Any], start: int, middle: int, end: int) -> Turn:
-    calls, results = [], []
-    for entry in _from_text(turn["tool_calls"]):
-        arguments = _from_text(entry["arguments"])
-        call = ToolCall(entry["name"], arguments, entry["id"], entry["error"] or None, entry["raw"])
-        calls.append(call)
-        if entry["output"] is None:
-            continue
-        failure = ToolFailure(entry["failure"]) if entry["failure"] else None
-        results.append(ToolResult(call, entry["output"], failure, entry["seconds"], entry["cut_characters"]))
-    unsampled = [place for place, bit in enumerate(row["mask"][start:middle]) if not bit]
-    sample = Sample(
-        list(row["completion_ids"][start:middle]),
-        list(row["logprobs"][start:middle]),
-        turn["finish"],
-        turn["policy_version"],
-        (unsampled[0], unsampled[-1] + 1) if unsampled else (0, 0),
-    )
-    return Turn(
-        sample,
-        Message("assistant", turn["content"], tuple(calls), thinking=turn.get("thinking", "")),
-        tuple(results),
-        tuple(row["completion_ids"][middle:end]),
-        turn["generation_seconds"],
-        turn["tool_seconds"],
-    )
+class MessageRow(msgspec.Struct, kw_only=True):
+    """A message of the prompt."""
+
+    role: Role
+    content: str
+
+
+class TurnRow(msgspec.Struct, kw_only=True):
+    """A turn; its tokens are a stretch of the trajectory's. `tool_calls` is JSON text: a list of `CallRow`."""
+
+    content: str
+    thinking: str = ""
+    tool_calls: str | list[CallRow]
+    finish: Literal["stop", "length"]
+    policy_version: int
+    sampled_tokens: Count
+    observed_tokens: Count
+    generation_seconds: float
+    tool_seconds: float
+
+    @classmethod
+    def of(cls, turn: Turn) -> TurnRow:
+        """The row of a turn."""
+        calls = [CallRow.of(call, result) for call, result in turn.calls]
+        return cls(
+            content=turn.message.content,
+            thinking=turn.message.thinking,
+            tool_calls=_json_text(msgspec.to_builtins(calls)),
+            finish=turn.sample.finish,
+            policy_version=turn.sample.policy_version,
+            sampled_tokens=len(turn.sample.token_ids),
+            observed_tokens=len(turn.observation_ids),
+            generation_seconds=round(turn.generation_seconds, 4),
+            tool_seconds=round(turn.tool_seconds, 4),
+        )
+
+    def calls(self) -> list[CallRow]:
+        """The calls."""
+        return _decode(self.tool_calls, _CALLS) if isinstance(self.tool_calls, str) else self.tool_calls
+
+    def read(self, row: Row[list[int], list[float]], start: int) -> Turn:
+        """The turn; its tokens begin at `start`."""
+        middle = start + self.sampled_tokens
+        end = middle + self.observed_tokens
+        calls = [call.read() for call in self.calls()]
+        forced = [index for index, bit in enumerate(row.mask[start:middle]) if not bit]
+        return Turn(
+            Sample(
+                row.completion_ids[start:middle],
+                row.logprobs[start:middle],
+                self.finish,
+                self.policy_version,
+                (forced[0], forced[-1] + 1) if forced else (0, 0),
+            ),
+            Message("assistant", self.content, tuple(call for call, _ in calls), thinking=self.thinking),
+            tuple(result for _, result in calls if result is not None),
+            tuple(row.completion_ids[middle:end]),
+            self.generation_seconds,
+            self.tool_seconds,
+        )
+
+
+class Row(msgspec.Struct, Generic[Ids, Numbers], kw_only=True):
+    """A line of a file of trajectories.
+
+    Fields whose content varies between episodes (calls, parts, `usage`, `info`) are JSON text: readers infer the types
+    of columns from the first rows, where lists may be empty. Without an answer `answered` is false and `answer` empty.
+    """
+
+    schema_version: int
+    id: str
+    env_id: str
+    task_id: str
+    reward: float | None
+    success: bool | None
+    answer: str | None
+    answered: bool = True
+    reason: str
+    parts: str | list[AmountRow]
+    usage: str | list[AmountRow]
+    stop: StopReason
+    error: str
+    attempts: Count
+    seconds: float
+    info: str
+    prompt: list[MessageRow]
+    turns: list[TurnRow]
+    prompt_ids: Ids
+    completion_ids: Ids
+    mask: Ids
+    logprobs: Numbers
+
+
+_CALLS = msgspec.json.Decoder(list[CallRow])
+_AMOUNTS = msgspec.json.Decoder(dict[str, float])
+
+
+def check_version(version: object) -> None:
+    """Refuse a schema version that cannot be read.
+
+    Raises:
+        TaskError: It is not one of `READABLE_VERSIONS`.
+    """
+    if version not in READABLE_VERSIONS:
+        readable = " and ".join(map(str, READABLE_VERSIONS))
+        raise TaskError(f"schema_version is {version!r}, this version reads {readable}")
+
+
+def amounts(value: str | list[AmountRow]) -> dict[str, float]:
+    """Parts of a score, or amounts used, by name."""
+    return _decode(value, _AMOUNTS) if isinstance(value, str) else {entry.name: entry.value for entry in value}
+
+
+def _decode(text: str, decoder: Any) -> Any:
+    try:
+        return decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):  # NaN and lone surrogates, which only Python's reader accepts
+        return msgspec.convert(json.loads(text), decoder.type)
 
 
 def _json_text(value: Any) -> str:
-    """Readable JSON; a lone surrogate, which UTF-8 cannot carry, stays an escape."""
+    """Readable JSON; a lone surrogate, which UTF-8 cannot encode, stays an escape."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
-def _from_text(value: Any) -> Any:
-    """What is JSON text, or was not yet in version 3."""
-    return json.loads(value) if isinstance(value, str) else value
+# ---- files
 
 
-def _amounts(value: Any) -> dict[str, float]:
-    found = _from_text(value)
-    return found if isinstance(found, dict) else {entry["name"]: entry["value"] for entry in found}
-
-
-class TrajectoryWriter:
-    """Appends trajectories to a JSONL file, one whole line each.
-
-    Several threads and processes may append to one file. A line that another process, killed while
-    writing, left unfinished is removed before the next one is written.
-    """
-
-    def __init__(self, path: str | Path):
-        """Open the file for appending, creating it and its folder if need be."""
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        self._lock = threading.Lock()  # the file's own lock is between open files, not threads
-        with _locked(self._descriptor):
-            _cut_torn_line(self._descriptor)
+class TrajectoryWriter(LineFile):
+    """Appends trajectories to a JSONL file. Several threads and processes may append to one file."""
 
     def write(self, trajectory: Trajectory) -> None:
         """Append one trajectory."""
-        line = (json.dumps(hide_within(trajectory.to_row()), ensure_ascii=False) + "\n").encode("utf-8", "replace")
-        with self._lock, _locked(self._descriptor):
-            _cut_torn_line(self._descriptor)
-            view = memoryview(line)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-
-    def close(self) -> None:
-        """Close the file. Safe to call twice."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __enter__(self) -> TrajectoryWriter:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+        self.append(json.dumps(hide_within(trajectory.to_row()), ensure_ascii=False))
 
 
 def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
-    """Read a file of trajectories; an unfinished last line (a run is writing, or was killed) is left out.
+    """Read a file of trajectories. An unfinished last line, of a run that is writing or was killed, is skipped.
 
     Raises:
         TaskError: The file is missing, or a line is broken; names file and line.
@@ -305,33 +380,5 @@ def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
                 return
             try:
                 yield Trajectory.from_row(json.loads(line))
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, AttributeError) as error:
                 raise TaskError(f"{path}, line {number}: not a trajectory ({error!r})") from None
-
-
-class _locked:
-    """An exclusive lock on an open file, between processes."""
-
-    def __init__(self, descriptor: int):
-        self._descriptor = descriptor
-
-    def __enter__(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-
-    def __exit__(self, *exception: object) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-
-
-def _cut_torn_line(descriptor: int) -> None:
-    size = end = os.fstat(descriptor).st_size
-    if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
-        return
-    while end > 0:
-        start = max(0, end - 65_536)
-        newline = os.pread(descriptor, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
-    if end < size:
-        os.ftruncate(descriptor, end)

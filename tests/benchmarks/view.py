@@ -1,4 +1,4 @@
-"""Looking at 100,000 episodes of four turns: the index, queries, and the local page, beside `json.loads` of each line.
+"""Viewing 100,000 episodes of four turns: the index, queries and the local page, against `json.loads` of each line.
 
 `EPISODES=1000 python -m tests.benchmarks view` does fewer.
 """
@@ -71,7 +71,7 @@ def clocked(work: Callable[[], object], times: int = 1) -> float:
 
 
 def in_a_process(code: str, run: Path) -> tuple[float, float]:
-    """Seconds of a piece of code in a fresh process, imports not counted, and its highest memory in MiB."""
+    """The seconds a piece of code takes in a fresh process, without imports, and its peak memory in MiB."""
     script = f"""
 import json, resource, time
 import pandas, toolrl.view, pyarrow.compute
@@ -86,7 +86,7 @@ print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_m
 
 
 def page_times(run: Path) -> tuple[list[list[str]], float]:
-    """What `toolrl view` takes for each page, the first time and again; and its highest memory in MiB."""
+    """The time `toolrl view` takes for each page, the first time and repeated, and its peak memory in MiB."""
     command = [sys.executable, "-m", "toolrl", "view", str(run), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -131,9 +131,9 @@ def main() -> str:
         lines = 'pandas.DataFrame([json.loads(line) for line in open(run + "/trajectories.jsonl")])'
         if size < 2 << 30:
             add("json.loads of each line, into pandas", *in_a_process(lines, run))
-        add("load, the index being made", *in_a_process("toolrl.view.load(run)", run))
-        add("load, the index being there", *in_a_process("toolrl.view.load(run)", run))
-        add("load, into pandas", *in_a_process("toolrl.view.load(run).episodes()", run))
+        add("load, building the index", *in_a_process("toolrl.view.load(run)", run))
+        add("load, with a stored index", *in_a_process("toolrl.view.load(run)", run))
+        add("load, into pandas", *in_a_process("toolrl.view.load(run).to_pandas()", run))
         episodes = load(run)
         for query in QUERIES:
             add(f"`{query}`: {len(episodes.where(query)):,}", clocked(lambda query=query: episodes.where(query), 5))  # type: ignore[misc]
@@ -146,7 +146,7 @@ def main() -> str:
         page_title = f"The local page over them (the server at most {highest:,.0f} MiB)"
         return "\n\n".join(
             [
-                table(title, ["what", "time", "highest memory"], rows),
+                table(title, ["what", "time", "peak memory"], rows),
                 table(page_title, ["page", "first", "again"], pages),
             ]
         )

@@ -71,15 +71,6 @@ def test_a_taken_port_is_told(run: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
 
 
-def test_without_its_packages_the_page_says_what_to_install(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delitem(sys.modules, "toolrl.view.lines", raising=False)
-    monkeypatch.setitem(sys.modules, "msgspec", None)
-    assert command("view", str(run), "--no-browser") == 2
-    assert "pip install 'toolrl[view]'" in capsys.readouterr().err
-
-
 def test_export_writes_what_fits_a_query(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "page.html"
     assert command("export", str(run), "--html", str(out), "--where", "success == 1", "--n", "4") == 0

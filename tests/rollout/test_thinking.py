@@ -87,7 +87,7 @@ def test_a_file_keeps_what_was_put_in_and_the_page_names_it(renderer: Renderer, 
     again = Trajectory.from_row(json.loads(json.dumps(trajectory.to_row())))
     assert [turn.sample for turn in again.turns] == [turn.sample for turn in trajectory.turns]
     titles = [section.title for section in token_sections(again, None)]
-    assert titles[1:4] == ["turn 1, sampled", "turn 1, put in to end the thinking", "turn 1, sampled"]
+    assert titles[1:4] == ["turn 1, sampled", "turn 1, inserted to end the thinking", "turn 1, sampled"]
 
 
 def test_thinking_within_its_budget_is_left_alone(renderer: Renderer, make_env: Any) -> None:

@@ -13,7 +13,7 @@ from toolrl import ConfigError, TrajectoryWriter
 from toolrl.support.secret_values import expand, hide, hide_within, is_secret, without_secrets
 from toolrl.trajectory import Trajectory, Turn, read_trajectories
 from toolrl.types import Message, Sample, Score, StopReason, ToolCall
-from toolrl.view.terminal import print_episode
+from toolrl.view.terminal import print_trajectory
 
 SECRETS = {
     "api_key": "nothing-special-1", "apiKey": "nothing-special-2", "X-API-Key": "nothing-special-3",
@@ -96,5 +96,5 @@ def test_a_secret_is_hidden_however_it_is_escaped(tmp_path: Path) -> None:
     [read] = read_trajectories(tmp_path / "t.jsonl")
     assert read.turns[0].message.tool_calls[0].arguments == {"with": "***"}
     console = Console(record=True, file=io.StringIO())
-    print_episode(console, Trajectory("1", "env", "task", (), [], (turn,), Score(1.0), StopReason.ANSWER))
+    print_trajectory(console, Trajectory("1", "env", "task", (), [], (turn,), Score(1.0), StopReason.ANSWER))
     assert '{"with": "***"}' in console.export_text()

@@ -1,4 +1,4 @@
-"""Runs to look at: an ordinary one, and one that means harm."""
+"""Runs to view: an ordinary one, and a hostile one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.view.episodes import EPISODES
 from toolrl import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult, Trajectory, TrajectoryWriter
 from toolrl.trajectory import Turn
 
-# Each would call `owned` in a browser that took it for markup or for a link.
+# Each calls `owned` in a browser that takes it for markup or a link.
 SCRIPTS = (
     "<script>owned(1)</script>",
     "<img src=x onerror=owned(2)>",
@@ -37,7 +37,7 @@ HARMFUL = "\n".join([*SCRIPTS, INVISIBLE, BIDI])
 
 @pytest.fixture(scope="session")
 def play() -> Callable[..., Trajectory]:
-    """Makes an episode: a Python call, its output, an answer."""
+    """Makes a trajectory: a Python call, its output, an answer."""
 
     def make(id: str = "train/s/1/0", **fields: Any) -> Trajectory:
         output, code = fields.pop("output", "4"), fields.pop("code", "print(2 + 2)")
@@ -75,7 +75,7 @@ def play() -> Callable[..., Trajectory]:
 
 @pytest.fixture(scope="session")
 def harmful(play: Callable[..., Trajectory]) -> Trajectory:
-    """An episode whose every text means harm; a lone surrogate is among them."""
+    """A trajectory whose every text is hostile, with a lone surrogate among them."""
     broken = ToolCall("", id=HARMFUL, error=HARMFUL, raw=HARMFUL)
     long = ToolCall(HARMFUL, {HARMFUL: HARMFUL, "code": HARMFUL, "list": [HARMFUL]}, "call_2", raw=HARMFUL)
     turn = Turn(
@@ -101,7 +101,7 @@ def harmful(play: Callable[..., Trajectory]) -> Trajectory:
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Callable[..., Path]:
-    """Writes episodes and metrics as a run's folder."""
+    """Writes trajectories and metrics as a run's folder."""
 
     def write(name: str, trajectories: list[Trajectory], steps: int = 5) -> Path:
         folder = tmp_path / name
@@ -116,7 +116,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def run(write_run: Callable[..., Path], play: Callable[..., Trajectory]) -> Path:
-    """120 episodes of 15 tasks in groups of eight, half of them right, one unscored; and metrics."""
+    """120 episodes of 15 tasks in groups of eight, half of them right, one unscored; with metrics."""
     trajectories = []
     for number in range(120):
         step, member = divmod(number, 8)
@@ -137,7 +137,7 @@ def run(write_run: Callable[..., Path], play: Callable[..., Trajectory]) -> Path
 
 
 def append_metrics(folder: Path, steps: range) -> None:
-    """Rows such as training writes."""
+    """Append rows like those of training."""
     with (folder / "metrics.jsonl").open("a") as file:
         for step in steps:
             row = {"step": step, "loss": 1 / step, "PythonMath/success": min(1.0, step / 10)}
@@ -146,15 +146,15 @@ def append_metrics(folder: Path, steps: range) -> None:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
-    """Appends episodes to a run's folder."""
+    """Appends trajectories to a run's folder."""
 
-    def build(*trajectories: Trajectory, name: str = "small") -> Path:
+    def append(*trajectories: Trajectory, name: str = "small") -> Path:
         with TrajectoryWriter(tmp_path / name / "trajectories.jsonl") as writer:
             for trajectory in trajectories:
                 writer.write(trajectory)
         return tmp_path / name
 
-    return build
+    return append
 
 
 @pytest.fixture

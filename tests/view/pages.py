@@ -1,4 +1,4 @@
-"""What tests of the local page share: a client that has shown its token, and a reader of pages."""
+"""Shared by tests of the local page: an authorised client, and a parser of pages."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ TOKEN = "the-token-of-this-test"
 
 @contextmanager
 def client_of(*runs: Path) -> Iterator[TestClient]:
-    """A client of the page of some runs."""
+    """An authorised client of a page that serves some runs."""
     with TestClient(make_app(runs, TOKEN), base_url="http://127.0.0.1:8000") as client:
         assert client.get(f"/?token={TOKEN}").status_code == 200
         yield client
 
 
 class Page(HTMLParser):
-    """What a browser would find in a page."""
+    """The contents of a page, as a browser would parse it."""
 
     def __init__(self, html: str):
-        """Read a page."""
+        """Parse a page."""
         super().__init__()
         self.tags: set[str] = set()
         self.handlers: list[str] = []

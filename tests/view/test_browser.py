@@ -1,6 +1,6 @@
-"""Promises that only a browser can keep, checked in Debian's Chromium: pages work, and harmful text does nothing.
+"""Promises that only a browser can check, here Debian's Chromium: pages work, and hostile text does nothing.
 
-Screenshots are left in build/screenshots.
+Screenshots are saved in build/screenshots.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def page(chromium: Any) -> Iterator[Any]:
-    """A tab. When the test is over: no error in its console, no request elsewhere, and nothing foreign was run."""
+    """A tab. After the test: no error in its console, no request to other hosts, and no foreign script ran."""
     context = chromium.new_context(viewport=WIDE, color_scheme="light")
     tab = context.new_page()
     found: list[str] = []
@@ -65,7 +65,7 @@ def page(chromium: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
-    """Serves runs; gives the address without the path."""
+    """Serves runs, opens the page, and returns the address without the path."""
     servers = []
 
     def start(page: Any, *runs: Path) -> str:
@@ -81,7 +81,7 @@ def serve() -> Iterator[Callable[..., str]]:
 
 
 def shot(page: Any, name: str, **options: Any) -> None:
-    """Keep a picture."""
+    """Save a screenshot."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=str(SCREENSHOTS / f"{name}.png"), **options)
 
@@ -95,7 +95,7 @@ def background(page: Any, selector: str) -> str:
     return str(page.locator(selector).first.evaluate("element => getComputedStyle(element).backgroundColor"))
 
 
-def test_the_token_leaves_the_address_once_it_was_used(page: Any, serve: Callable[..., str], run: Path) -> None:
+def test_the_token_leaves_the_address_after_its_first_use(page: Any, serve: Callable[..., str], run: Path) -> None:
     base = serve(page, run)
     assert page.url == f"{base}/"
     page.get_by_role("link", name="first").click()
@@ -127,7 +127,7 @@ def test_a_run_is_filtered_and_an_episode_opened_by_keys_alone(page: Any, serve:
     page.wait_for_url("**/run?*where=success*")
 
 
-def test_a_mistake_in_a_query_is_shown_beside_it(page: Any, serve: Callable[..., str], run: Path) -> None:
+def test_a_mistake_in_a_query_is_shown_next_to_it(page: Any, serve: Callable[..., str], run: Path) -> None:
     page.goto(f"{serve(page, run)}/run?run=first")
     page.fill("#where", "sucess == 0")
     page.get_by_role("button", name="Filter").click()
@@ -136,7 +136,7 @@ def test_a_mistake_in_a_query_is_shown_beside_it(page: Any, serve: Callable[...,
     shot(page, "mistake")
 
 
-def test_tokens_change_their_colours_and_tell_their_ids(page: Any, serve: Callable[..., str], run: Path) -> None:
+def test_tokens_change_their_colours_and_show_their_ids(page: Any, serve: Callable[..., str], run: Path) -> None:
     (run / "config.yaml").write_text("model_name_or_path: tiny\n")
     page.goto(f"{serve(page, run)}/episode?id=train/s/1/1")
     page.keyboard.press("o")
@@ -161,7 +161,7 @@ def test_a_group_is_shown_side_by_side(page: Any, serve: Callable[..., str], run
     boxes = [cards.nth(place).bounding_box() for place in range(4)]
     assert len({box["y"] for box in boxes}) == 1
     shot(page, "group")
-    cards.nth(7).get_by_role("link", name="against the first").click()
+    cards.nth(7).get_by_role("link", name="compare with the first").click()
     assert page.locator("ins").count() > 0
     shot(page, "diff")
 
@@ -178,7 +178,7 @@ def test_two_runs_are_compared(
     assert page.locator("tr[data-step] .outcome").first.inner_text() == "A"
 
 
-def test_a_page_follows_a_run_that_goes_on(
+def test_a_page_follows_a_run_that_continues(
     page: Any, serve: Callable[..., str], run: Path, play: Callable[..., Trajectory]
 ) -> None:
     page.goto(f"{serve(page, run)}/run?run=first")
@@ -195,7 +195,7 @@ def test_a_page_follows_a_run_that_goes_on(
     with TrajectoryWriter(run / "trajectories.jsonl") as writer:
         writer.write(play("train/s/100/0", question="Which is newest?"))
     page.get_by_text("Which is newest?").wait_for()
-    page.keyboard.press("Enter")  # the row that had the focus keeps it
+    page.keyboard.press("Enter")  # the focused row keeps the focus
     page.wait_for_url("**/episode?*99%2F2*")
 
 
@@ -237,12 +237,12 @@ def test_a_phone_shows_every_page_without_scrolling_sideways(
     shot(page, f"phone-{path.split('?')[0].strip('/') or 'runs'}")
 
 
-# ---- what means harm
+# ---- hostile text
 
 
 @pytest.fixture
 def hostile(harmful: Trajectory, play: Callable[..., Trajectory], write_run: Callable[..., Path]) -> Path:
-    """A run of episodes that mean harm: in every text, five megabytes long, and in broken UTF-8."""
+    """A run of hostile episodes: in every text, five megabytes long, and in broken UTF-8."""
     long = play("long", output=HARMFUL + "A" * 5_000_000 + HARMFUL, question="long")
     deep = play("deep", output="\u0301" * 2_000 + "\n" * 3_000 + "\u202e" * 500, said=HARMFUL * 20, question="deep")
     twin = dataclasses.replace(harmful, id="twin")
@@ -255,7 +255,7 @@ def hostile(harmful: Trajectory, play: Callable[..., Trajectory], write_run: Cal
 
 
 def provoke(page: Any) -> None:
-    """Open, point at and focus whatever is there, as a reader might."""
+    """Open, point at and focus everything on the page, as a reader might."""
     page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     page.evaluate(
         """() => document.querySelectorAll('main *').forEach(element => {
@@ -269,7 +269,7 @@ def provoke(page: Any) -> None:
 
 
 def intact(page: Any) -> None:
-    """Nothing foreign became an element; the page is still laid out as ours."""
+    """No foreign text became an element, and the layout is still ours."""
     assert page.locator("main :is(img, iframe, base, meta, link, object, animate), main script, [onload]").count() == 0
     assert page.locator("main a:not([href^='/'])").count() == 0
     assert fits(page)
@@ -277,7 +277,7 @@ def intact(page: Any) -> None:
     assert page.locator("main").is_visible()
 
 
-def test_harmful_text_does_nothing_on_any_page(page: Any, serve: Callable[..., str], hostile: Path) -> None:
+def test_hostile_text_does_nothing_on_any_page(page: Any, serve: Callable[..., str], hostile: Path) -> None:
     base = serve(page, hostile)
     intact(page)
     page.get_by_role("link", name="<b>run").click()
@@ -295,7 +295,7 @@ def test_harmful_text_does_nothing_on_any_page(page: Any, serve: Callable[..., s
     page.wait_for_url("**/group?*")
     provoke(page)
     intact(page)
-    page.get_by_role("link", name="against the first").first.click()
+    page.get_by_role("link", name="compare with the first").first.click()
     provoke(page)
     intact(page)
     page.goto(f"{base}/compare?aw=id=='twin'&bw=id!='twin'")
@@ -317,7 +317,7 @@ def test_five_megabytes_are_read_piece_by_piece_on_the_page(
     intact(page)
 
 
-def test_harmful_text_does_nothing_in_a_file_to_share(page: Any, hostile: Path, tmp_path: Path) -> None:
+def test_hostile_text_does_nothing_in_a_file_to_share(page: Any, hostile: Path, tmp_path: Path) -> None:
     write_page(load(hostile), tmp_path / "page.html", HARMFUL, HARMFUL)
     page.goto(f"file://{tmp_path}/page.html")
     rows = page.locator("tr[data-episode]")
@@ -329,8 +329,8 @@ def test_harmful_text_does_nothing_in_a_file_to_share(page: Any, hostile: Path, 
     shot(page, "hostile-export")
 
 
-def test_harmful_text_does_nothing_in_a_notebook(page: Any, harmful: Trajectory, hostile: Path, tmp_path: Path) -> None:
-    # A notebook has no policy of ours: here escaping alone has to hold.
+def test_hostile_text_does_nothing_in_a_notebook(page: Any, harmful: Trajectory, hostile: Path, tmp_path: Path) -> None:
+    # A notebook does not have our policy: escaping alone must hold here.
     body = f"<main>{notebook_html(harmful, advantage=1.0)}{table_html(load(hostile))}</main>"
     (tmp_path / "notebook.html").write_text(f"<!doctype html><meta charset=utf-8>{body}", "utf-8")
     page.goto(f"file://{tmp_path}/notebook.html")
@@ -358,7 +358,7 @@ def test_a_file_to_share_sorts_filters_and_opens(page: Any, run: Path, tmp_path:
     shot(page, "export")
 
 
-# What JupyterLab 4 and its forerunners say about everything in an output (packages/rendermime/style/base.css).
+# The styles of JupyterLab 4 and its predecessors for everything in an output (packages/rendermime/style/base.css).
 NOTEBOOK_STYLES = """
 .host .host-inner dt { font-weight: bold; float: left; width: 20%; clear: left }
 .host .host-inner dd { float: left; width: 80%; margin-left: 40px }
@@ -386,7 +386,7 @@ STYLES_THAT_SHOW = """() => [...document.querySelectorAll(".toolrl *")].map((ele
 })"""
 
 
-def test_a_notebooks_own_styles_change_nothing_of_an_episode(page: Any, play: Callable[..., Trajectory]) -> None:
+def test_the_styles_of_a_notebook_do_not_change_an_episode(page: Any, play: Callable[..., Trajectory]) -> None:
     html = notebook_html(play(failure=ToolFailure.RAISED, error="SandboxFault: gone"), advantage=0.5)
     found = []
     for styles in ("", NOTEBOOK_STYLES):

@@ -1,4 +1,4 @@
-"""Promises of `toolrl.load`: the index follows the file, and the collection shows what the file holds."""
+"""Promises of `toolrl.load`: the index follows the file, and the collection has what the file has."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from tests.view.episodes import EPISODES, episode
-from toolrl import ConfigError, Message, QueryError, TaskError, ToolCall, ToolFailure, load
-from toolrl.view import TrajectoryIndex
+from toolrl import ConfigError, Message, TaskError, ToolCall, ToolFailure, load
+from toolrl.errors import QueryError
+from toolrl.view import Trajectories, TrajectoryIndex
 
 
-def ids(found: object) -> str:
-    return "".join(found.table["id"].to_pylist())  # type: ignore[attr-defined]
+def ids(found: Trajectories) -> str:
+    return "".join(found.table["id"].to_pylist())
 
 
 def test_episodes_come_back_as_they_were_written(small: Path) -> None:
@@ -34,18 +35,18 @@ def test_episodes_come_back_as_they_were_written(small: Path) -> None:
         found.get("nobody")
 
 
-def test_a_file_does_as_well_as_its_folder(small: Path) -> None:
+def test_a_file_can_be_loaded_like_its_folder(small: Path) -> None:
     assert list(load(small / "trajectories.jsonl")) == EPISODES
 
 
 def test_facts_are_counted_from_the_line(small: Path) -> None:
-    row = load(small).where("id == 'b'").episodes().iloc[0]
+    row = load(small).where("id == 'b'").to_pandas().iloc[0]
     assert (row["turns"], row["calls"], row["failed_calls"], row["calls:python"]) == (4, 3, 3, 3)
     assert (row["prompt_tokens"], row["sampled_tokens"], row["observed_tokens"], row["tokens"]) == (3, 7, 9, 16)
     assert (row["seconds"], row["generation_seconds"], row["tool_seconds"]) == (2.0, 0.75, 1.5)
 
 
-def test_what_is_appended_is_read_when_asked_for(small: Path, write: Callable[..., Path]) -> None:
+def test_appended_lines_are_read_by_the_next_refresh(small: Path, write: Callable[..., Path]) -> None:
     index = TrajectoryIndex(small)
     assert not index.refresh()
     write(episode("f", "t9", 1.0, ("translate",)))
@@ -83,7 +84,7 @@ def test_a_file_that_was_replaced_or_cut_is_read_again(write: Callable[..., Path
     assert index.table["id"].to_pylist() == ["u", "v"]
 
 
-def test_the_index_is_kept_and_a_broken_one_is_made_again(small: Path) -> None:
+def test_the_index_is_stored_and_a_broken_one_is_rebuilt(small: Path) -> None:
     TrajectoryIndex(small)
     kept = small / "trajectories.index.arrow"
     assert kept.is_file()
@@ -95,7 +96,7 @@ def test_the_index_is_kept_and_a_broken_one_is_made_again(small: Path) -> None:
     assert list(load(small)) == EPISODES
 
 
-def test_nothing_is_kept_when_it_is_not_wanted(small: Path) -> None:
+def test_no_index_is_stored_where_none_is_wanted(small: Path) -> None:
     load(small, keep_index=False)
     assert [path.name for path in small.iterdir()] == ["trajectories.jsonl"]
 
@@ -110,25 +111,23 @@ def test_a_run_on_a_read_only_file_system_is_read(small: Path) -> None:
     assert (done.stdout, done.returncode) == ("5\n", 0), done.stderr
 
 
-def test_a_run_that_may_not_be_read_is_one_clear_error(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.access", lambda *_: False)  # root may read everything
-    with pytest.raises(TaskError, match="no trajectories that can be read at"):
+def test_a_run_without_read_permission_is_one_clear_error(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # root can read everything
+    with pytest.raises(TaskError, match="no readable trajectories at"):
         load(small)
 
 
-def test_a_broken_line_is_left_out_and_named(small: Path, write: Callable[..., Path]) -> None:
+def test_a_broken_line_is_skipped_and_named(small: Path, write: Callable[..., Path]) -> None:
     with (small / "trajectories.jsonl").open("ab") as file:
         file.write(b'{"schema_version": 4}\n\xff\xfe\n[1]\n')
     write(episode("f"))
-    with pytest.warns(
-        UserWarning, match="3 lines cannot be read as trajectories and are left out, the first is line 6"
-    ):
+    with pytest.warns(UserWarning, match="3 lines cannot be read as trajectories and are skipped, the first is line 6"):
         found = load(small)
     assert ids(found) == "abcdef"
     assert found[5] == episode("f")
 
 
-def test_a_line_with_numbers_that_json_does_not_have_is_read(small: Path) -> None:
+def test_a_line_with_nan_is_read(small: Path) -> None:
     row = {**episode("f").to_row(), "logprobs": [float("nan")]}
     with (small / "trajectories.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
@@ -148,8 +147,8 @@ ODD = {
     "another version": {"schema_version": 99},
     "an id that is a number": {"id": 7},
     "an answer that is a number": {"answer": 42},
-    "a stop that there is not": {"stop": "bored"},
-    "a failure that there is not": {
+    "an unknown stop": {"stop": "bored"},
+    "an unknown failure": {
         "turns": json.loads(
             json.dumps(episode("x", tools=("python",), failure=ToolFailure.TIMEOUT).to_row()["turns"]).replace(
                 "timeout", "bored"
@@ -159,19 +158,19 @@ ODD = {
     "a reward that is text": {"reward": "1"},
     "a reward that is not finite": {"reward": float("inf")},
     "a part that is text": {"parts": '{"a": "b"}'},
-    "parts that are no object": {"parts": "[1]"},
-    "parts that are no JSON": {"parts": "{"},
-    "info that is no object": {"info": "[]"},
+    "parts that are not an object": {"parts": "[1]"},
+    "parts that are not JSON": {"parts": "{"},
+    "info that is not an object": {"info": "[]"},
     "a prompt that is text": {"prompt": "q"},
     "counts beyond any column": {"attempts": 10**30},
-    "tokens that are missing": {"logprobs": []},
-    "tokens that are no list": {"mask": None},
-    "calls nested beyond reading": {"info": "[" * 100_000},
+    "missing tokens": {"logprobs": []},
+    "tokens that are not a list": {"mask": None},
+    "info nested too deeply to read": {"info": "[" * 100_000},
 }
 
 
 @pytest.mark.parametrize("arguments", [{"x": float("nan")}, {"x": "\ud800"}, {"\udfff": float("inf")}])
-def test_arguments_that_only_python_can_write_are_read(
+def test_arguments_that_are_not_valid_json_elsewhere_are_read(
     small: Path, write: Callable[..., Path], arguments: dict[str, Any]
 ) -> None:
     odd = episode("f", tools=("python",))
@@ -183,47 +182,45 @@ def test_arguments_that_only_python_can_write_are_read(
 
 
 @pytest.mark.parametrize("odd", ODD)
-def test_an_odd_line_never_hides_the_others(small: Path, write: Callable[..., Path], odd: str) -> None:
+def test_an_odd_line_does_not_hide_the_others(small: Path, write: Callable[..., Path], odd: str) -> None:
     row = {**episode("x").to_row(), **ODD[odd]}
     with (small / "trajectories.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
     write(episode("f"))
-    with pytest.warns(
-        UserWarning, match="1 lines cannot be read as trajectories and are left out, the first is line 6"
-    ):
+    with pytest.warns(UserWarning, match="1 lines cannot be read as trajectories and are skipped, the first is line 6"):
         found = load(small)
     assert ids(found) == "abcdef"
-    assert [trajectory.id for trajectory in found] == list("abcdef"), "what the index lists can be read"
+    assert [trajectory.id for trajectory in found] == list("abcdef"), "every trajectory in the index can be read"
     assert len(found.calls()) == 5
 
 
 @pytest.mark.parametrize("field", ["step", "group", "kind", "needs_tool"])
-def test_facts_of_another_type_are_left_out_of_the_columns(small: Path, write: Callable[..., Path], field: str) -> None:
+def test_facts_of_another_type_are_null(small: Path, write: Callable[..., Path], field: str) -> None:
     write(episode("f", info={field: 2**70}), episode("g", info={field: [1]}))
     assert load(small).where("id == 'f' or id == 'g'").table[field].to_pylist() == [None, None]
 
 
-def test_names_that_a_model_invents_cost_no_columns(small: Path, write: Callable[..., Path]) -> None:
+def test_names_that_a_model_invents_add_no_columns(small: Path, write: Callable[..., Path]) -> None:
     columns = load(small).table.column_names
     write(*(episode(f"e{number}", tools=(f"tool_{number}",)) for number in range(300)))
     found = load(small)
     assert found.table.column_names == columns
-    assert len([name for name in found.episodes() if name.startswith("calls:")]) == 50
-    assert "calls:python" in found.episodes()
+    assert len([name for name in found.to_pandas() if name.startswith("calls:")]) == 50
+    assert "calls:python" in found.to_pandas()
     assert found.where("calls('tool_299') == 1").table["id"].to_pylist() == ["e299"]
 
 
 def test_a_missing_run_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match="no trajectories that can be read at"):
+    with pytest.raises(TaskError, match="no readable trajectories at"):
         load(tmp_path)
     with pytest.raises(ConfigError, match="needs a run"):
         load()
 
 
 def test_pass_rates_are_of_a_task_in_its_run_and_mode(small: Path) -> None:
-    frame = load(small).episodes().set_index("id")["pass_rate"]
+    frame = load(small).to_pandas().set_index("id")["pass_rate"]
     assert frame["a"] == frame["b"] == 0.5
-    assert frame["c"] == frame["d"] == 1.0  # c has no verdict
+    assert frame["c"] == frame["d"] == 1.0  # c is unscored
     assert frame["e"] == 0.0
 
 
@@ -237,7 +234,7 @@ def test_advantages_are_those_that_trl_computes(write: Callable[..., Path]) -> N
     assert found.table["advantage"].to_pylist() == pytest.approx([*expected.tolist(), 0.0], abs=1e-6)
 
 
-def test_sorting_puts_what_lacks_the_field_last(small: Path) -> None:
+def test_sorting_puts_missing_values_last(small: Path) -> None:
     found = load(small)
     assert ids(found.sort("reward")).endswith("dac")
     assert ids(found.sort("reward", descending=True)) == "adbec"
@@ -245,7 +242,7 @@ def test_sorting_puts_what_lacks_the_field_last(small: Path) -> None:
         found.sort("nothing")
 
 
-def test_a_sample_is_drawn_by_its_seed(small: Path) -> None:
+def test_a_sample_depends_on_the_seed_only(small: Path) -> None:
     found = load(small)
     assert ids(found.sample(3, seed=1)) == ids(found.sample(3, seed=1))
     assert len(found.sample(3)) == 3
@@ -270,7 +267,7 @@ def test_groups_are_the_tasks_of_a_run(small: Path) -> None:
     assert groups["no_variance"].to_dict() == {"t1": False, "t2": True, "t3": True}
 
 
-def test_two_runs_are_told_apart_and_paired(small: Path, write: Callable[..., Path]) -> None:
+def test_two_runs_are_distinguished_and_paired(small: Path, write: Callable[..., Path]) -> None:
     other = write(episode("x", "t1", 1.0), episode("y", "t3", 1.0), episode("z", "new", 1.0), name="other")
     both = load(small, other)
     assert set(both.table["run"].to_pylist()) == {"small", "other"}
@@ -284,10 +281,10 @@ def test_two_runs_are_told_apart_and_paired(small: Path, write: Callable[..., Pa
         load(small).pair(load(other).where("task == 'new'"))
 
 
-def test_runs_of_one_name_are_told_apart(write: Callable[..., Path]) -> None:
+def test_runs_with_the_same_name_are_distinguished(write: Callable[..., Path]) -> None:
     first, second = write(episode("a"), name="one/run"), write(episode("b"), name="two/run")
     assert load(first, second).table["run"].to_pylist() == ["one/run", "two/run"]
 
 
-def test_it_says_in_short_what_it_is(small: Path) -> None:
+def test_the_repr_is_a_summary(small: Path) -> None:
     assert repr(load(small)) == "<Trajectories: 5 episodes of small; success 0.50, 1 unscored>"

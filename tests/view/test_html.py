@@ -13,7 +13,7 @@ import pytest
 
 from toolrl import ToolFailure, Trajectory, read_trajectories
 from toolrl.view import load
-from toolrl.view.html import episode_html, notebook_html, page_html, timing, write_page
+from toolrl.view.html import notebook_html, page_html, timing, trajectory_html, write_page
 
 OURS = """
 article aside code dd details div dl dt fieldset figcaption figure form h4 h5 header i input label legend output p pre
@@ -40,21 +40,21 @@ class Elements(HTMLParser):
 
 
 def test_an_episode_shows_what_happened_and_how_it_was_graded(play: Callable[..., Trajectory]) -> None:
-    html = episode_html(play(failure=ToolFailure.RAISED, output="ZeroDivisionError"), advantage=0.93)
+    html = trajectory_html(play(failure=ToolFailure.RAISED, output="ZeroDivisionError"), advantage=0.93)
     text = "".join(Elements(html).text)
     shown = ("What is 2 + 2?", "print(2 + 2)", "ZeroDivisionError", "raised", "Two and two.", "<answer>4</answer>")
-    for part in (*shown, "success", "economy", "0.90", "+0.93", "right", "train", "answer as read"):
+    for part in (*shown, "success", "economy", "0.90", "+0.93", "right", "train", "parsed answer"):
         assert part in text, part
 
 
 def test_an_unscored_episode_says_why(play: Callable[..., Trajectory]) -> None:
-    text = "".join(Elements(episode_html(play(reward=None, error="SandboxFault: it died"))).text)
+    text = "".join(Elements(trajectory_html(play(reward=None, error="SandboxFault: it died"))).text)
     assert "unscored" in text
     assert "SandboxFault: it died" in text
 
 
-def test_foreign_text_brings_no_element_and_no_attribute(harmful: Trajectory) -> None:
-    found = Elements(episode_html(harmful, advantage=-1.0))
+def test_foreign_text_adds_no_element_and_no_attribute(harmful: Trajectory) -> None:
+    found = Elements(trajectory_html(harmful, advantage=-1.0))
     assert found.tags <= set(OURS.split())
     assert not [name for name in found.attributes if name.startswith("on") or name in ("href", "src", "style")]
     text = "".join(found.text)
@@ -70,10 +70,10 @@ def test_a_lone_surrogate_can_be_shown_and_written(play: Callable[..., Trajector
     html.encode("utf-8")
 
 
-def test_long_texts_are_folded_and_what_is_left_out_is_counted(play: Callable[..., Trajectory]) -> None:
+def test_long_texts_are_folded_and_omitted_characters_are_counted(play: Callable[..., Trajectory]) -> None:
     html = notebook_html(play(output="line\n" * 1_000_000))
     assert len(html) < 200_000
-    assert re.search(r"[\d,]+ further characters are not shown here", html)
+    assert re.search(r"[\d,]+ more characters are not shown here", html)
 
 
 def test_a_notebook_shows_a_trajectory_without_any_script(play: Callable[..., Trajectory]) -> None:
@@ -96,7 +96,7 @@ print(early, "<" in shell.display_formatter.format(trajectory)[0]["text/html"])
     assert done.stdout.split() == ["False", "True"]
 
 
-def test_the_timing_bar_is_the_whole_of_the_time(play: Callable[..., Trajectory]) -> None:
+def test_the_timing_bar_covers_the_whole_time(play: Callable[..., Trajectory]) -> None:
     segments = timing(play())
     assert [(s.kind, s.seconds) for s in segments] == [
         ("generation", 1.5), ("tools", 0.25), ("generation", 0.5), ("other", pytest.approx(0.25)),
@@ -104,7 +104,7 @@ def test_the_timing_bar_is_the_whole_of_the_time(play: Callable[..., Trajectory]
     assert sum(segment.width for segment in segments) == pytest.approx(1000)
 
 
-def test_a_collection_shows_as_a_table_whose_size_is_bounded(run: Path, play: Callable[..., Trajectory]) -> None:
+def test_a_collection_is_shown_as_a_table_of_bounded_size(run: Path, play: Callable[..., Trajectory]) -> None:
     html = load(run)._repr_html_()
     assert "120 episodes" in html
     assert "sandbox=" in html
@@ -112,14 +112,14 @@ def test_a_collection_shows_as_a_table_whose_size_is_bounded(run: Path, play: Ca
     assert len(html) < 1_000_000
 
 
-def test_rows_open_until_the_limit_of_bytes(run: Path) -> None:
+def test_rows_open_up_to_the_limit_of_bytes(run: Path) -> None:
     page = page_html(load(run), "Episodes", limit_bytes=50_000)
     opened = page.count("<template")
     assert 0 < opened < 120
-    assert f"after the first {opened}" in page
+    assert f"Only the first {opened} rows open" in page
 
 
-def test_a_page_to_share_needs_nothing_else_and_allows_nothing_else(run: Path, tmp_path: Path) -> None:
+def test_an_exported_page_is_self_contained_and_allows_nothing_else(run: Path, tmp_path: Path) -> None:
     size = write_page(load(run)[:5], tmp_path / "page.html", "first")
     page = (tmp_path / "page.html").read_text("utf-8")
     assert size == len(page.encode())
@@ -137,18 +137,18 @@ def test_an_old_file_without_thinking_is_shown(play: Callable[..., Trajectory], 
         del turn["thinking"]
     path = tmp_path / "trajectories.jsonl"
     path.write_text(json.dumps(row) + "\n")
-    assert "print(2 + 2)" in "".join(Elements(episode_html(next(read_trajectories(path)))).text)
+    assert "print(2 + 2)" in "".join(Elements(trajectory_html(next(read_trajectories(path)))).text)
 
 
-def test_a_collection_shows_an_episode_with_what_only_its_run_knows(run: Path) -> None:
+def test_a_collection_shows_a_trajectory_with_the_facts_of_its_run(run: Path) -> None:
     episodes = load(run)
     (run / "config.yaml").write_text("model_name_or_path: tiny\n")
     shown = episodes.show("train/s/7/1")
     assert shown.trajectory.id == "train/s/7/1"
-    assert repr(shown) == "EpisodeDisplay('train/s/7/1')"
+    assert repr(shown) == "TrajectoryDisplay('train/s/7/1')"
     html = shown._repr_html_()
     assert "+0.94" in html
-    assert "No tokenizer was found" not in html
+    assert "The run has no tokenizer" not in html
     assert episodes.where("step == 7").show(1) == shown
     with pytest.raises(KeyError):
         episodes.show("none")

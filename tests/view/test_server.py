@@ -1,4 +1,4 @@
-"""Promises of the local page: who may ask, and what is answered."""
+"""Promises of the local page: who has access, and what each page shows."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def client(run: Path) -> Iterator[TestClient]:
         yield client
 
 
-# ---- who may ask
+# ---- access
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/run?run=first", "/episode?id=train/s/1/0", "/nothing", "/?token=", "/?token=wrong"]
 )
-def test_without_the_token_nothing_is_answered(run: Path, path: str) -> None:
+def test_requests_without_the_token_are_refused(run: Path, path: str) -> None:
     client = TestClient(make_app([run], TOKEN), base_url="http://127.0.0.1:8000")
     reply = client.get(path)
     assert reply.status_code == 403
@@ -59,7 +59,7 @@ def test_another_origin_is_refused(client: TestClient, origin: str) -> None:
     assert client.get("/", headers={"Origin": "http://127.0.0.1:8000"}).status_code == 200
 
 
-def test_what_another_site_s_page_loads_is_refused_and_a_link_that_is_followed_is_not(client: TestClient) -> None:
+def test_other_sites_cannot_load_pages_but_may_link_to_them(client: TestClient) -> None:
     loads = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
     assert client.get("/", headers=loads).status_code == 403
     frame = {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}
@@ -74,7 +74,7 @@ def test_nothing_can_be_changed(client: TestClient, method: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/run?run=first", "/nothing", "/episode?id=none", "/?token=wrong"])
-def test_every_answer_keeps_the_browser_strict(client: TestClient, path: str) -> None:
+def test_every_response_has_the_security_headers(client: TestClient, path: str) -> None:
     if "wrong" in path:
         client.cookies.clear()
     headers = client.get(path).headers
@@ -86,10 +86,10 @@ def test_every_answer_keeps_the_browser_strict(client: TestClient, path: str) ->
     assert "access-control-allow-origin" not in headers
 
 
-# ---- what is answered
+# ---- pages
 
 
-def test_pages_bring_no_element_of_foreign_text(harmful: Trajectory, write_run: Callable[..., Path]) -> None:
+def test_foreign_text_adds_no_element_to_any_page(harmful: Trajectory, write_run: Callable[..., Path]) -> None:
     twin = dataclasses.replace(harmful, id=f"2{HARMFUL}")
     with client_of(write_run("harmful", [harmful, twin])) as client:
         table = Page(client.get("/run").text)
@@ -130,24 +130,24 @@ def test_the_table_is_filtered_and_sorted(client: TestClient) -> None:
     ("where", "words"),
     [
         ("sucess == 0", "did you mean success"),
-        ("success ==", "cannot read the query"),
-        ("calls(", "cannot read"),
-        ("__import__('os')", "there is no function"),
+        ("success ==", "cannot parse the query"),
+        ("calls(", "cannot parse"),
+        ("__import__('os')", "unknown function"),
     ],
 )
-def test_a_mistake_in_a_query_is_told_in_words(client: TestClient, where: str, words: str) -> None:
+def test_a_mistake_in_a_query_is_explained(client: TestClient, where: str, words: str) -> None:
     reply = client.get("/run", params={"where": where})
     assert words in Page(reply.text).text
     assert f'value="{where}"'.replace("'", "&#39;") in reply.text
 
 
-def test_a_mistake_in_the_order_or_the_page_is_told_in_words(client: TestClient) -> None:
+def test_a_mistake_in_the_order_or_the_page_is_explained(client: TestClient) -> None:
     assert "cannot sort by" in client.get("/run?sort=nothing").text
     assert "page must be a whole number" in client.get("/run?page=-1").text
     assert "has no episode" in client.get("/episode?id=none").text
 
 
-def test_an_episode_has_the_neighbours_of_its_table(client: TestClient) -> None:
+def test_an_episode_links_to_its_neighbours_in_the_table(client: TestClient) -> None:
     asked = {"id": "train/s/5/1", "where": "success == 1", "sort": "oldest"}
     page = Page(client.get("/episode", params=asked).text)
     assert "id=train%2Fs%2F4%2F7&" in page.relations["prev"]
@@ -156,7 +156,7 @@ def test_an_episode_has_the_neighbours_of_its_table(client: TestClient) -> None:
     assert "21 of 60" in page.text
 
 
-def test_a_deep_link_opens_an_episode_that_the_query_does_not_find(client: TestClient) -> None:
+def test_a_deep_link_opens_an_episode_that_does_not_match_the_query(client: TestClient) -> None:
     page = Page(client.get("/episode", params={"id": "train/s/5/0", "where": "success == 1"}).text)
     assert "What is 5 + 2?" in page.text
     assert "next" not in page.relations
@@ -201,11 +201,11 @@ def test_two_runs_are_compared_on_the_tasks_that_both_have(
         assert re.search(r"tasks in both\s*2\s", page.text)
         assert re.search(r"B better\s*1\s*A better\s*1\s", page.text)
         diff = next(link for link in page.links if link.startswith("/diff"))
-        assert "The completions are alike" in Page(client.get(diff).text).text
+        assert "The completions are identical" in Page(client.get(diff).text).text
         assert "no task was played in both" in client.get("/compare?a=first&b=second&bw=step==77").text
 
 
-def test_two_episodes_part_where_their_tokens_do(
+def test_two_episodes_are_compared_word_by_word(
     play: Callable[..., Trajectory], write_run: Callable[..., Path]
 ) -> None:
     with client_of(write_run("pair", [play("a"), play("b", said="<answer>5</answer>")])) as client:
@@ -217,7 +217,7 @@ def test_two_episodes_part_where_their_tokens_do(
 # ---- runs in every state
 
 
-def test_a_run_that_goes_on_is_followed(run: Path, client: TestClient, play: Callable[..., Trajectory]) -> None:
+def test_a_run_that_continues_is_followed(run: Path, client: TestClient, play: Callable[..., Trajectory]) -> None:
     page = Page(client.get("/run").text)
     assert client.get("/run", params={"known": page.version}).status_code == 304
     with (run / "trajectories.jsonl").open("a") as file:
@@ -232,17 +232,17 @@ def test_a_run_that_goes_on_is_followed(run: Path, client: TestClient, play: Cal
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot be read as trajectories:UserWarning")
-def test_a_broken_line_is_left_out_and_told(run: Path) -> None:
+def test_broken_lines_are_skipped_and_counted(run: Path) -> None:
     with (run / "trajectories.jsonl").open("ab") as file:
         file.write(b'{"id": "\xff\xfe"}\nnot JSON\n')
     with client_of(run) as client:
         text = Page(client.get("/run").text).text
         assert "120 episodes" in text
-        assert "2 broken lines left out" in text
+        assert "2 broken lines skipped" in text
 
 
 @pytest.mark.parametrize("broken", [b"\xff\xfe\x80", b"\\ud83d"])
-def test_broken_characters_are_shown_as_such(
+def test_broken_characters_are_visible(
     play: Callable[..., Trajectory], write_run: Callable[..., Path], broken: bytes
 ) -> None:
     folder = write_run("broken", [play(output="BROKEN", question="a question")])
@@ -262,17 +262,17 @@ def test_a_lone_surrogate_in_a_question_leaves_its_run_readable(
         assert "2 episodes" in Page(client.get("/run").text).text
 
 
-def test_a_run_that_has_only_begun_is_shown(tmp_path: Path) -> None:
+def test_a_run_without_episodes_is_shown(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("max_steps: 80\n")
     with client_of(tmp_path) as client:
         assert "No episodes yet" in client.get("/").text
         assert "No episodes yet" in client.get("/run").text
-        assert "no episodes yet" in client.get("/compare").text
+        assert "has no episodes yet" in client.get("/compare").text
         (tmp_path / "trajectories.jsonl").touch()
         assert "No episodes yet" in client.get("/run").text
 
 
-def test_a_file_of_another_version_is_told_in_words(run: Path) -> None:
+def test_a_file_of_another_version_is_explained(run: Path) -> None:
     path = run / "trajectories.jsonl"
     path.write_text(path.read_text().replace('"schema_version": 4', '"schema_version": 99'))
     with client_of(run) as client:
@@ -297,14 +297,14 @@ def test_a_file_of_trajectories_is_a_run_too(run: Path) -> None:
         assert client.get("/").text.count(">first</a>") == 1
 
 
-def test_where_there_is_no_run_nothing_is_served(tmp_path: Path) -> None:
+def test_a_folder_without_runs_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="there is no run at"):
         make_app([tmp_path], TOKEN)
 
 
-def test_an_unknown_run_is_named_with_those_that_there_are(client: TestClient) -> None:
+def test_an_unknown_run_is_named_together_with_those_that_exist(client: TestClient) -> None:
     reply = client.get("/run?run=none")
-    assert (reply.status_code, "there are first" in reply.text) == (400, True)
+    assert (reply.status_code, "the runs are first" in reply.text) == (400, True)
 
 
 def test_curves_are_drawn_from_the_metrics(client: TestClient) -> None:

@@ -1,4 +1,4 @@
-"""Promises about foreign text: all of it is seen, and none of it acts."""
+"""Promises about untrusted text: all of it is visible, and none of it is active."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANY_TEXT = st.text(st.characters(codec=None), max_size=200)
 
 
 @given(ANY_TEXT)
-def test_marked_text_holds_no_markup_but_ours(text: str) -> None:
+def test_marked_text_has_no_markup_but_ours(text: str) -> None:
     without_ours = re.sub(r'<span class="control" title="[\w +]+">|</span>', "", marked(text))
     assert not re.search(r"[<>\"']", without_ours)
 
@@ -25,7 +25,7 @@ def test_marked_text_reads_as_plain_text_does(text: str) -> None:
 
 
 @given(ANY_TEXT)
-def test_what_is_shown_can_be_written_as_utf_8_and_holds_nothing_that_cannot_be_seen(text: str) -> None:
+def test_plain_text_is_valid_utf_8_and_has_no_invisible_characters(text: str) -> None:
     shown = plain(text)
     shown.encode("utf-8")
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]", shown)
@@ -43,16 +43,16 @@ def test_what_is_shown_can_be_written_as_utf_8_and_holds_nothing_that_cannot_be_
         ("\N{WOMAN}\u200d\N{ROCKET} \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", None),
     ],
 )
-def test_stand_ins_are_for_what_cannot_be_seen_alone(text: str, shown: str | None) -> None:
+def test_only_invisible_characters_get_stand_ins(text: str, shown: str | None) -> None:
     assert plain(text) == (text if shown is None else shown)
 
 
-def test_an_ansi_escape_is_one_mark_and_colours_nothing() -> None:
+def test_an_ansi_escape_is_one_stand_in() -> None:
     assert marked("\x1b[31mred") == '<span class="control" title="terminal escape">\u241b[31m</span>red'
 
 
 @given(st.text("ab\n", max_size=300), st.integers(1, 10), st.integers(1, 60), st.integers(1, 200))
-def test_an_excerpt_is_the_text_in_order_and_counts_what_it_leaves_out(
+def test_an_excerpt_is_the_beginning_of_the_text_and_counts_the_rest(
     text: str, lines: int, characters: int, folded: int
 ) -> None:
     cut = excerpt(text, TextLimits(lines, characters, folded))
@@ -66,6 +66,6 @@ def test_a_text_of_megabytes_is_folded_and_cut() -> None:
     assert (len(cut.head), len(cut.rest), cut.left_out) == (2_400, 97_600, 4_900_000)
 
 
-def test_a_text_that_is_hardly_too_long_is_not_folded() -> None:
+def test_a_text_only_slightly_too_long_is_not_folded() -> None:
     text = "\n".join(map(str, range(26)))
     assert excerpt(text, TextLimits()).head == text

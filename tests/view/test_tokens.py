@@ -1,4 +1,4 @@
-"""Promises about the token view: ids are exact, and what is known of a token is its own."""
+"""Promises about the token view: ids are exact, and each token has its own statistics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toolrl.tiny import PATH
 from toolrl.view.tokens import Vocabulary, token_count, token_sections
 
 
-def test_every_token_is_shown_once_with_its_place_and_its_values(play: Callable[..., Trajectory]) -> None:
+def test_every_token_is_shown_once_with_its_position_and_its_values(play: Callable[..., Trajectory]) -> None:
     trajectory = play()
     sections = list(token_sections(trajectory, None, advantage=0.7))
     assert [section.title for section in sections] == [
@@ -20,7 +20,7 @@ def test_every_token_is_shown_once_with_its_place_and_its_values(play: Callable[
     ]  # fmt: skip
     completion = [token for section in sections[1:] for token in section.tokens]
     assert [token.id for token in completion] == trajectory.completion_ids
-    assert [token.place for token in completion] == list(range(len(completion)))
+    assert [token.position for token in completion] == list(range(len(completion)))
     assert [token.logprob is not None for token in completion] == [bool(bit) for bit in trajectory.mask]
     assert [token.advantage for token in completion] == [0.7 if bit else None for bit in trajectory.mask]
 
@@ -38,7 +38,7 @@ def test_colours_follow_the_values(play: Callable[..., Trajectory]) -> None:
 
 
 @pytest.mark.parametrize("start", range(10))
-def test_pieces_of_the_tokens_are_pieces_of_the_whole(play: Callable[..., Trajectory], start: int) -> None:
+def test_pages_of_the_tokens_add_up_to_the_whole(play: Callable[..., Trajectory], start: int) -> None:
     trajectory = play()
     whole = [(s.title, t) for s in token_sections(trajectory, None) for t in s.tokens]
     assert len(whole) == token_count(trajectory)
@@ -46,7 +46,7 @@ def test_pieces_of_the_tokens_are_pieces_of_the_whole(play: Callable[..., Trajec
     assert piece == whole[start : start + 3]
 
 
-def test_texts_come_from_the_run_s_own_tokenizer(tmp_path: Path) -> None:
+def test_texts_come_from_the_runs_own_tokenizer(tmp_path: Path) -> None:
     assert Vocabulary.of_run(tmp_path) is None
     (tmp_path / "config.yaml").write_text("model_name_or_path: tiny\n")
     vocabulary = Vocabulary.of_run(tmp_path)

@@ -28,7 +28,7 @@ def show(
     """Print episodes of a run."""
     from toolrl.evaluation import terminal
     from toolrl.view import load
-    from toolrl.view.terminal import print_episode
+    from toolrl.view.terminal import print_trajectory
 
     episodes = load(run)
     if id:
@@ -54,7 +54,7 @@ def show(
 
     console = terminal()
     for trajectory in chosen:
-        print_episode(console, trajectory, decode=decode)
+        print_trajectory(console, trajectory, decode=decode)
     if not id and len(found) > len(chosen):
         console.print(f"{len(chosen):,} of {len(found):,} episodes; --n shows more", style="dim")
 

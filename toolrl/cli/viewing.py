@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolrl.errors import ConfigError, MissingExtra
+from toolrl.errors import ConfigError
 
 app = typer.Typer()
 
@@ -21,12 +21,8 @@ def view(
     """Look at runs on a local page: curves, episodes, tokens, groups, comparisons. Ctrl-C ends it."""
     import webbrowser
 
-    try:
-        import toolrl.view.lines  # noqa: F401 - else only a page would say what is missing
-        from toolrl.view.server import PageServer
-    except ImportError as error:
-        raise MissingExtra(error.name or "the local page's server", "view") from None
     from toolrl.cli.ending import expect_end
+    from toolrl.view.server import PageServer
 
     server = PageServer(runs, port)
     wait = expect_end()

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from toolrl.training.curves import plot_curves
 from toolrl.view.metrics import read_metrics
-from toolrl.view.terminal import print_episode
+from toolrl.view.plots import plot_curves
+from toolrl.view.terminal import print_trajectory
 
 
 class MetricsCallback(TrainerCallback):
@@ -120,7 +120,7 @@ class ProgressCallback(TrainerCallback):
         for alarm in self._alarms(logs):
             self._console.print(Text(alarm), style="bold red", soft_wrap=True)
         if self._sample_every and state.global_step % self._sample_every == 0 and self.run and self.run.last_batch:
-            print_episode(self._console, self.run.last_batch[0])
+            print_trajectory(self._console, self.run.last_batch[0])
 
     def _alarms(self, logs: dict[str, Any]) -> Iterator[str]:
         """What is wrong with what was logged, in words."""

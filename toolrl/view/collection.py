@@ -1,4 +1,4 @@
-"""`toolrl.load(run)`: the episodes of one or several runs, to filter, group, compare and open."""
+"""`toolrl.load(run)`: the trajectories of one or several runs, to filter, group, compare and open."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import msgspec
 import numpy
 import pyarrow
 import pyarrow.compute as pc
 
-from toolrl.errors import ConfigError, MissingExtra, QueryError
-from toolrl.trajectory import Trajectory
+from toolrl.errors import ConfigError, QueryError
+from toolrl.trajectory import CallRow, Trajectory, Turn, TurnRow
+from toolrl.view.columns import FIELDS, LOOKED_UP
 from toolrl.view.index import TrajectoryIndex
-from toolrl.view.query import FIELDS, FUNCTIONS, Query
+from toolrl.view.query import Query
 
 if TYPE_CHECKING:
     import pandas
 
-    from toolrl.view.html import EpisodeDisplay
+    from toolrl.view.html import TrajectoryDisplay
     from toolrl.view.plots import Plots
 
-# What TRL's GRPO adds to a group's standard deviation before it divides by it.
+# TRL's GRPO adds it to a group's standard deviation before dividing.
 _EPSILON = 1e-4
-_NAMES = 50
+_NAME_COLUMNS = 50
+_ABOUT = ["id", "run", "env", "task"]
 
 
 def load(*runs: str | Path, keep_index: bool = True) -> Trajectories:
@@ -35,11 +38,10 @@ def load(*runs: str | Path, keep_index: bool = True) -> Trajectories:
 
     Args:
         runs: Folders of runs, or files of trajectories.
-        keep_index: Whether the index of a file is kept beside it.
+        keep_index: Whether to store the index of a file next to it.
 
     Raises:
         TaskError: There are no trajectories, or they were written by a version that cannot be read.
-        MissingExtra: The extra `view` is not installed.
     """
     if not runs:
         raise ConfigError("load() needs a run's folder or a file of trajectories")
@@ -48,7 +50,7 @@ def load(*runs: str | Path, keep_index: bool = True) -> Trajectories:
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
-    """Short, distinct names of runs: of their folders, or with as much of the path before them as it takes."""
+    """Short, distinct names of runs: the folder's name, preceded by as much of its path as needed."""
     shown = [path.parent if path.stem == "trajectories" else path.with_suffix("") for path in map(Path.resolve, paths)]
     for length in range(1, max(len(path.parts) for path in shown) + 1):
         names = ["/".join(path.parts[-length:]) for path in shown]
@@ -62,12 +64,12 @@ class Paired:
     """Two runs on the same tasks.
 
     Attributes:
-        frame: One row a task that both have played: `env`, `task`, `success_a`, `success_b`, `reward_a`, `reward_b`,
-            means over its episodes, and `difference` (b - a) of success.
+        frame: One row per task played in both: `env`, `task`, the means `success_a`, `success_b`, `reward_a` and
+            `reward_b` over its episodes, and `difference`, of success (b - a).
         wins: Tasks on which b succeeds more often.
-        losses: Tasks on which a does.
+        losses: Tasks on which a succeeds more often.
         difference: Mean difference of success, b - a.
-        interval: Its 95 % bootstrap interval over tasks.
+        interval: The 95 % bootstrap interval of that difference, over tasks.
     """
 
     frame: pandas.DataFrame
@@ -85,20 +87,20 @@ class Paired:
 
 
 class Trajectories(Sequence[Trajectory]):
-    """Episodes of one or several runs: their facts are columns in memory, they themselves are read when asked for.
+    """Trajectories of one or several runs. Their facts are columns in memory; a trajectory is read when it is opened.
 
     Attributes:
-        table: An Arrow table, one row an episode, with the fields of a query (`toolrl.view.FIELDS`).
+        table: An Arrow table, one row per trajectory, with the fields of a query (`toolrl.view.FIELDS`).
     """
 
     def __init__(self, table: pyarrow.Table, indexes: Sequence[TrajectoryIndex]):
-        """Wrap a table whose columns `_index` and `_row` say where each episode is; see `load`."""
+        """Wrap a table whose columns `_index` and `_row` locate each trajectory; use `load`."""
         self.table = table
         self._indexes = list(indexes)
 
     @classmethod
     def of(cls, indexes: Sequence[TrajectoryIndex], names: Sequence[str] = ()) -> Trajectories:
-        """All episodes of some indexes; their runs are named after their folders, or as told."""
+        """All trajectories of some indexes; `names` are the runs' names, by default those of their folders."""
         tables = []
         names = names or run_names([index.path for index in indexes])
         for number, (index, name) in enumerate(zip(indexes, names, strict=True)):
@@ -110,7 +112,7 @@ class Trajectories(Sequence[Trajectory]):
         table = table.append_column("pass_rate", _pass_rates(table))
         return cls(table.append_column("advantage", _advantages(table)), indexes)
 
-    # ---- one after the other
+    # ---- a sequence
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -119,133 +121,113 @@ class Trajectories(Sequence[Trajectory]):
         return (self._read(row) for row in range(len(self)))
 
     @overload
-    def __getitem__(self, place: int) -> Trajectory: ...
+    def __getitem__(self, index: int) -> Trajectory: ...
     @overload
-    def __getitem__(self, place: slice) -> Trajectories: ...
-    def __getitem__(self, place: int | slice) -> Trajectory | Trajectories:
-        """An episode by its place, or some of them."""
-        if isinstance(place, slice):
-            return self.take(numpy.arange(len(self))[place])
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"there are {len(self)} episodes, got place {place}")
-        return self._read(place % len(self))
+    def __getitem__(self, index: slice) -> Trajectories: ...
+    def __getitem__(self, index: int | slice) -> Trajectory | Trajectories:
+        """A trajectory, or a slice of them."""
+        if isinstance(index, slice):
+            return self.take(numpy.arange(len(self))[index])
+        return self._read(range(len(self))[index])
 
     def get(self, id: str) -> Trajectory:
-        """An episode by its id.
+        """A trajectory by its id.
 
         Raises:
-            KeyError: There is none.
+            KeyError: No trajectory has this id.
         """
         return self._read(self._row_of(id))
 
     def _row_of(self, id: str) -> int:
         row: int = pc.index(self.table["id"], id).as_py()
         if row < 0:
-            raise KeyError(f"no episode has the id {id!r}")
+            raise KeyError(f"no trajectory has the id {id!r}")
         return row
 
     def _read(self, row: int) -> Trajectory:
         return self._indexes[self.table["_index"][row].as_py()].read(self.table["_row"][row].as_py())
 
     def take(self, rows: Any) -> Trajectories:
-        """Those at some places (N,), in that order."""
+        """The trajectories at some rows (N,), in that order."""
         return Trajectories(self.table.take(pyarrow.array(rows)), self._indexes)
 
-    # ---- some of them
+    # ---- subsets
 
     def where(self, query: str) -> Trajectories:
-        """Those that fit a query; see `toolrl.view.query`.
+        """The trajectories that match a query; see `toolrl.view.query`.
 
         Raises:
-            QueryError: It cannot be understood.
+            QueryError: The query cannot be understood.
         """
         return Trajectories(self.table.filter(Query(query).mask(self.table)), self._indexes)
 
     def masked(self, mask: Any) -> Trajectories:
-        """Those for which a column of booleans (N,) says so."""
+        """The trajectories at which a column of booleans (N,) is true."""
         return Trajectories(self.table.filter(mask), self._indexes)
 
     def sort(self, by: str, *, descending: bool = False) -> Trajectories:
-        """In the order of a field; episodes that lack it come last.
+        """The trajectories ordered by a field; those without a value come last.
 
         Raises:
-            QueryError: There is no such field.
+            QueryError: There is no such field, or it has no order.
         """
         if by not in FIELDS or by == "error":
             raise QueryError(
                 f"cannot sort by {by!r}; there are {', '.join(field for field in FIELDS if field != 'error')}"
             )
         order = "descending" if descending else "ascending"
-        with warnings.catch_warnings():  # nulls come last by default; how to say so changes from version to version
+        with warnings.catch_warnings():  # nulls come last by default; the spelling of that option changed
             warnings.simplefilter("ignore", FutureWarning)
             return self.take(pc.sort_indices(self.table, sort_keys=[(by, order)]))
 
     def sample(self, n: int, seed: int = 0) -> Trajectories:
-        """At most n of them, drawn at random, in their order."""
+        """At most `n` trajectories, drawn at random, in their order."""
         return self.take(sorted(random.Random(seed).sample(range(len(self)), min(n, len(self)))))
 
     # ---- tables
 
-    def episodes(self) -> pandas.DataFrame:
-        """One row an episode, with all fields and, under names such as `calls:python`, what is counted by name.
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per episode, with all fields; counts by name have columns such as `calls:python`.
 
-        The 50 names that occur in most episodes have a column of their own.
+        Only the 50 names that occur in most episodes get a column.
         """
+        import pandas
+
         table = self.table.drop_columns(["_index", "_row", "offset", "length"])
-        for name in FUNCTIONS:
-            if (counts := f"{name}_by_name") in table.column_names:
-                column = table[counts].combine_chunks()
-                table = table.drop_columns([counts])
+        for function, name in LOOKED_UP.items():
+            if pyarrow.types.is_map(table[name].type):
+                column = table[name].combine_chunks()
+                table = table.drop_columns([name])
                 for key in _most_frequent(column.keys):
-                    table = table.append_column(f"{name}:{key}", pc.map_lookup(column, key, "last"))
-        return table.to_pandas(types_mapper=_pandas_type())
+                    table = table.append_column(f"{function}:{key}", pc.map_lookup(column, key, "last"))
+        return table.to_pandas(types_mapper=pandas.ArrowDtype)
 
     def turns(self) -> pandas.DataFrame:
-        """One row a turn: of which episode, its place, text, tokens, seconds, policy version and mean logprob."""
-        rows = [
-            {
-                **about,
-                "turn": number,
-                "content": turn.message.content,
-                "thinking": turn.message.thinking,
-                "calls": len(turn.message.tool_calls),
-                "finish": turn.sample.finish,
-                "sampled_tokens": (sampled := sum(turn.sample.mask)),
-                "observed_tokens": len(turn.observation_ids),
-                "mean_logprob": sum(turn.sample.logprobs) / sampled if sampled else None,
-                "policy_version": turn.sample.policy_version,
-                "generation_seconds": turn.generation_seconds,
-                "tool_seconds": turn.tool_seconds,
-            }
-            for about, trajectory in self._with_facts()
-            for number, turn in enumerate(trajectory.turns, 1)
-        ]
-        return _frame(rows, ["id", "run", "env", "task", "turn"])
+        """One row per turn: the episode, the turn's number, the fields of its row, and the mean logprob."""
+        rows = []
+        for number, turn, about in self._turns():
+            sampled = sum(turn.sample.mask)
+            fields = msgspec.structs.asdict(TurnRow.of(turn))
+            del fields["tool_calls"]
+            mean = sum(turn.sample.logprobs) / sampled if sampled else None
+            more = {"calls": len(turn.calls), "sampled_tokens": sampled, "mean_logprob": mean}
+            rows.append({**about, "turn": number, **fields, **more})
+        return _frame(rows, [*_ABOUT, "turn"])
 
     def calls(self) -> pandas.DataFrame:
-        """One row a tool call: its episode and turn, tool, arguments, output, failure, seconds."""
+        """One row per tool call: the episode, the turn, and the fields of the call's row."""
         rows = []
-        for about, trajectory in self._with_facts():
-            for number, turn in enumerate(trajectory.turns, 1):
-                results = {result.call.id: result for result in turn.results}
-                for call in turn.message.tool_calls:
-                    result = results.get(call.id)
-                    rows.append(
-                        {
-                            **about,
-                            "turn": number,
-                            "tool": call.name or "(malformed)",
-                            "arguments": dict(call.arguments),
-                            "output": result.content if result else None,
-                            "failure": str(result.failure) if result and result.failure else "",
-                            "seconds": result.seconds if result else 0.0,
-                        }
-                    )
-        return _frame(rows, ["id", "run", "env", "task", "turn", "tool"])
+        for number, turn, about in self._turns():
+            for call, result in turn.calls:
+                fields = msgspec.structs.asdict(CallRow.of(call, result))
+                del fields["id"]  # the column is the episode's id
+                tool = fields.pop("name") or "(malformed)"
+                rows.append({**about, "turn": number, "tool": tool, **fields})
+        return _frame(rows, [*_ABOUT, "turn", "tool"])
 
     def groups(self) -> pandas.DataFrame:
-        """One row a task, by run and mode: episodes, pass rate, mean reward, whether all rewards were alike."""
-        frame = self.episodes()
+        """One row per task, run and mode: episodes, pass rate, mean reward, whether all rewards are equal."""
+        frame = self.to_pandas()
         by = frame.groupby(["run", "mode", "env", "task"], dropna=False, sort=False)
         return by.agg(
             episodes=("id", "size"),
@@ -255,14 +237,13 @@ class Trajectories(Sequence[Trajectory]):
         ).reset_index()
 
     def pair(self, other: Trajectories) -> Paired:
-        """Compare with another run on the tasks that both have played.
+        """Compare with other trajectories on the tasks played in both.
 
         Raises:
-            ConfigError: There is no such task.
+            ConfigError: No task was played in both.
         """
         from toolrl.evaluation import bootstrap_interval
 
-        _pandas_type()
         a, b = _means_by_task(self.table).to_pandas(), _means_by_task(other.table).to_pandas()
         frame = a.merge(b, on=["env", "task"], suffixes=("_a", "_b"))
         if frame.empty:
@@ -279,39 +260,41 @@ class Trajectories(Sequence[Trajectory]):
 
     @cached_property
     def plot(self) -> Plots:
-        """Figures of these episodes; see `toolrl.view.plots`."""
+        """Figures of these trajectories; see `toolrl.view.plots`."""
         from toolrl.view.plots import Plots
 
         return Plots(self)
 
     @property
     def files(self) -> dict[str, Path]:
-        """The file of each run that is in it, by the run's name."""
+        """The file of each run, by the run's name."""
         pairs = self.table.select(["run", "_index"]).group_by(["run", "_index"]).aggregate([]).to_pylist()
         return {pair["run"]: self._indexes[pair["_index"]].path for pair in pairs}
 
-    def show(self, place: int | str = 0) -> EpisodeDisplay:
-        """An episode for a notebook, by its place or its id: with its advantage, and the texts of its tokens.
+    def show(self, which: int | str = 0) -> TrajectoryDisplay:
+        """A trajectory for a notebook, by index or id, with its advantage and the texts of its tokens.
 
         Raises:
-            IndexError, KeyError: There is none.
+            IndexError: The index is out of range.
+            KeyError: No trajectory has this id.
         """
-        from toolrl.view.html import EpisodeDisplay
+        from toolrl.view.html import TrajectoryDisplay
 
-        row = self._row_of(place) if isinstance(place, str) else range(len(self))[place]
+        row = self._row_of(which) if isinstance(which, str) else range(len(self))[which]
         run, advantage = self.table["run"][row].as_py(), self.table["advantage"][row].as_py()
-        return EpisodeDisplay(self[row], advantage, self.files[run])
+        return TrajectoryDisplay(self[row], advantage, self.files[run])
 
     def _repr_html_(self) -> str:
-        """A table whose rows open, for a notebook."""
+        """A table for a notebook; its rows open."""
         from toolrl.view.html import table_html
 
         return table_html(self)
 
-    def _with_facts(self) -> Iterator[tuple[dict[str, Any], Trajectory]]:
-        for row, trajectory in enumerate(self):
-            run = self.table["run"][row].as_py()
-            yield {"id": trajectory.id, "run": run, "env": trajectory.env_id, "task": trajectory.task_id}, trajectory
+    def _turns(self) -> Iterator[tuple[int, Turn, dict[str, Any]]]:
+        """Each turn, its number from 1, and the facts about its trajectory."""
+        for about, trajectory in zip(self.table.select(_ABOUT).to_pylist(), self, strict=True):
+            for number, turn in enumerate(trajectory.turns, 1):
+                yield number, turn, about
 
     def __repr__(self) -> str:
         runs = pc.unique(self.table["run"]).to_pylist()
@@ -323,11 +306,11 @@ class Trajectories(Sequence[Trajectory]):
 
 def _most_frequent(names: pyarrow.Array) -> list[str]:
     counts = sorted(pc.value_counts(names).to_pylist(), key=lambda count: (-count["counts"], count["values"]))
-    return sorted(count["values"] for count in counts[:_NAMES])
+    return sorted(count["values"] for count in counts[:_NAME_COLUMNS])
 
 
 def _means_by_task(table: pyarrow.Table) -> pyarrow.Table:
-    """Success and reward of each task, over its scored episodes."""
+    """The mean success and reward of each task, over its scored episodes."""
     table = table.filter(pc.is_valid(table["reward"])).select(["env", "task", "success", "reward"])
     table = table.set_column(2, "success", pc.cast(table["success"], pyarrow.float64()))
     found = table.group_by(["env", "task"], use_threads=False).aggregate([("success", "mean"), ("reward", "mean")])
@@ -335,15 +318,15 @@ def _means_by_task(table: pyarrow.Table) -> pyarrow.Table:
 
 
 def _pass_rates(table: pyarrow.Table) -> pyarrow.Array:
-    """Of each episode's task in its run and mode (N,); null where nothing was scored."""
+    """The pass rate of each row's task in its run and mode (N,); null where nothing was scored."""
     keys = _codes(table, "run", "mode", "env", "task")
     return pyarrow.array(_mean_by(keys, _floats(table["success"])), from_pandas=True)
 
 
 def _advantages(table: pyarrow.Table) -> pyarrow.Array:
-    """(reward - mean) / (standard deviation + 1e-4) within each group (N,): 0 for what is unscored, as TRL has it.
+    """(reward - mean) / (standard deviation + 1e-4) within each group (N,); 0 for unscored episodes, as in TRL.
 
-    A group is what was trained on together; in an evaluation, all episodes of a task.
+    A group was trained on together; in an evaluation, it is all episodes of a task.
     """
     tasks = _codes(table, "run", "mode", "env", "task")
     groups = _codes(table, "run", "session", "mode", "group")
@@ -359,7 +342,7 @@ def _advantages(table: pyarrow.Table) -> pyarrow.Array:
 
 
 def _codes(table: pyarrow.Table, *columns: str) -> Any:
-    """A number for each combination of values (N,)."""
+    """A code for each combination of values (N,)."""
     codes = numpy.zeros(table.num_rows, numpy.int64)
     for name in columns:
         encoded = pc.dictionary_encode(table[name].combine_chunks(), null_encoding="encode")
@@ -381,16 +364,7 @@ def _floats(column: pyarrow.ChunkedArray) -> Any:
     return pc.cast(column, pyarrow.float64()).to_numpy(zero_copy_only=False) if len(column) else numpy.zeros(0)
 
 
-def _pandas_type() -> Any:
-    try:
-        import pandas
-    except ImportError:
-        raise MissingExtra("pandas", "view") from None
-    return pandas.ArrowDtype
-
-
 def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pandas.DataFrame:
-    _pandas_type()
     import pandas
 
     return pandas.DataFrame(rows, columns=None if rows else columns)

@@ -1,4 +1,4 @@
-"""Where two episodes part: the first token that differs, and turn by turn what was written."""
+"""Two trajectories side by side: the first token that differs, and their texts turn by turn."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from toolrl.trajectory import Trajectory, Turn
 
 _CHARACTERS = 20_000
-_WORDS = 800  # matching is quadratic: longer texts are compared by lines
+_WORDS = 800  # matching is quadratic in it: longer texts are compared by lines
 _LINES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of one side: "same", "del" (only on the left) or "ins" (only on the right)."""
+    """A stretch of one side; its kind is "same", "del" (only on the left) or "ins" (only on the right)."""
 
     kind: str
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """What stands at one place of two episodes.
+class TextDiff:
+    """A text of one trajectory, and the one in the same position of another.
 
     Attributes:
-        title: Which place.
-        left: Pieces of the first; None if it has no such place.
+        title: The position, as in "turn 1, tools".
+        left: Pieces of the first text; None if the first trajectory has none.
         right: Pieces of the second.
-        cut: Whether the texts are longer than what was compared.
+        cut: Whether only the beginnings were compared.
     """
 
     title: str
@@ -41,46 +40,40 @@ class Compared:
 
     @property
     def is_same(self) -> bool:
-        """Whether both are there and alike."""
+        """Whether both exist and are equal."""
         return self.left is not None and self.left == self.right
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodeDiff:
-    """Two episodes side by side.
+class TrajectoryDiff:
+    """Two trajectories side by side.
 
     Attributes:
-        places: The prompt's messages, then what each turn wrote and was told.
-        first_difference: Place of the first token of the completion that differs; None if one begins with the other.
+        texts: The prompt's messages, then each turn's message and tool outputs.
+        first_difference: Position of the first different token in the completions; None if one is a prefix of the
+            other.
     """
 
-    places: tuple[Compared, ...]
+    texts: tuple[TextDiff, ...]
     first_difference: int | None
 
 
-def diff_episodes(a: Trajectory, b: Trajectory) -> EpisodeDiff:
-    """Compare two episodes."""
+def diff_trajectories(a: Trajectory, b: Trajectory) -> TrajectoryDiff:
+    """Compare two trajectories."""
     left, right = _texts(a), _texts(b)
     names = sorted({*left, *right})
-    places = tuple(compare(title, left.get((order, title)), right.get((order, title))) for order, title in names)
-    first = next(
-        (
-            place
-            for place, (one, other) in enumerate(zip_longest(a.completion_ids, b.completion_ids))
-            if one != other and None not in (one, other)
-        ),
-        None,
-    )
-    return EpisodeDiff(places, first)
+    texts = tuple(diff_texts(title, left.get((order, title)), right.get((order, title))) for order, title in names)
+    pairs = enumerate(zip(a.completion_ids, b.completion_ids, strict=False))
+    return TrajectoryDiff(texts, next((position for position, (one, other) in pairs if one != other), None))
 
 
-def compare(title: str, left: str | None, right: str | None) -> Compared:
-    """Compare two texts, word by word; long ones line by line."""
+def diff_texts(title: str, left: str | None, right: str | None) -> TextDiff:
+    """Compare two texts word by word, or line by line if they are long."""
     cut = any(text is not None and len(text) > _CHARACTERS for text in (left, right))
     if left is None or right is None:
         only = "del" if right is None else "ins"
         sides = [None if text is None else (Piece(only, text[:_CHARACTERS]),) for text in (left, right)]
-        return Compared(title, sides[0], sides[1], cut)
+        return TextDiff(title, sides[0], sides[1], cut)
     units = [re.findall(r"\s+|\w+|[^\w\s]", text[:_CHARACTERS]) for text in (left, right)]
     if max(map(len, units)) > _WORDS:
         units = [text[:_CHARACTERS].splitlines(keepends=True)[:_LINES] for text in (left, right)]
@@ -90,11 +83,11 @@ def compare(title: str, left: str | None, right: str | None) -> Compared:
         for side, start, end, name in ((0, a_start, a_end, "del"), (1, b_start, b_end, "ins")):
             if end > start:
                 pieces[side].append(Piece("same" if kind == "equal" else name, "".join(units[side][start:end])))
-    return Compared(title, tuple(pieces[0]), tuple(pieces[1]), cut)
+    return TextDiff(title, tuple(pieces[0]), tuple(pieces[1]), cut)
 
 
 def _texts(trajectory: Trajectory) -> dict[tuple[int, str], str]:
-    """Texts by their order and title."""
+    """The texts of a trajectory, by order and title."""
     found = {
         (number, message.role if len(trajectory.prompt) < 3 else f"{message.role} {number + 1}"): message.content
         for number, message in enumerate(trajectory.prompt)

@@ -1,6 +1,6 @@
-"""Episodes as HTML: one for a notebook, a table of them, and a file to share.
+"""Trajectories as HTML: one for a notebook, a table of them, and a file to share.
 
-Nothing in here needs a script to be read, but for the sorting, filtering and opening of a table's rows.
+All of it is readable without scripts; a table needs its script to sort, filter and open rows.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from toolrl.trajectory import Trajectory, Turn
-from toolrl.types import ToolCall, ToolResult
+from toolrl.trajectory import Trajectory
 from toolrl.view.rendering import content_security_policy, render
 from toolrl.view.text import TextLimits
 from toolrl.view.tokens import Vocabulary, token_count, token_sections
@@ -25,23 +24,18 @@ _TOKENS = 4_000
 _NOTEBOOK_ROWS = 100
 _NOTEBOOK_BYTES = 300_000
 _NOTEBOOK_TEXTS = TextLimits(folded=20_000)
-COLUMNS = (
-    "env", "reward", "advantage", "pass_rate", "turns", "calls", "tokens", "seconds", "stop", "mode", "step",
+# Columns of a table: title, field, whether it is a number, whether a phone hides it.
+TABLE_COLUMNS = (
+    ("reward", "reward", True, False), ("advantage", "advantage", True, True), ("pass rate", "pass_rate", True, True),
+    ("turns", "turns", True, True), ("calls", "calls", True, False), ("tokens", "tokens", True, True),
+    ("time", "seconds", True, True), ("stop", "stop", False, True), ("mode", "mode", False, True),
+    ("step", "step", True, False),
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class CallView:
-    """A call with what came of it; `result` is None if the episode ended before."""
-
-    call: ToolCall
-    result: ToolResult | None
-    place: str
-
-
-@dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of the timing bar, in thousandths of the episode."""
+    """A segment of the timing bar; `start` and `width` are in thousandths of the episode's time."""
 
     kind: str
     title: str
@@ -50,16 +44,8 @@ class Segment:
     seconds: float
 
 
-def calls_of(turn: Turn, number: int) -> list[CallView]:
-    """The calls of a turn, those without a result included; `number` counts turns from 0."""
-    results = {result.call.id: result for result in turn.results}
-    return [
-        CallView(call, results.get(call.id), f"{number}.{place}") for place, call in enumerate(turn.message.tool_calls)
-    ]
-
-
 def timing(trajectory: Trajectory) -> list[Segment]:
-    """Generation and tools, turn by turn, and what is left of the episode's time."""
+    """Generation and tools, turn by turn, and the rest of the episode's time."""
     spent = [
         (kind, number, seconds)
         for number, turn in enumerate(trajectory.turns, 1)
@@ -77,7 +63,7 @@ def timing(trajectory: Trajectory) -> list[Segment]:
     return segments
 
 
-def episode_html(
+def trajectory_html(
     trajectory: Trajectory,
     *,
     advantage: float | None = None,
@@ -86,20 +72,19 @@ def episode_html(
     tokens: bool = True,
     links: Any = None,
 ) -> Markup:
-    """One episode, without a style sheet: its outcome, its turns, its tokens.
+    """One trajectory, without a style sheet: its outcome, turns and tokens.
 
     Args:
-        trajectory: The episode.
-        advantage: Its reward compared with its group's, if that is known.
+        trajectory: The trajectory.
+        advantage: Its reward relative to its group's, if known.
         vocabulary: The texts of its tokens; without it their ids are shown.
-        limits: How much of a text is shown.
-        tokens: Whether its tokens are shown.
-        links: Makes links to what is left out (`toolrl.view.server`); in a notebook there is nothing to link to.
+        limits: How much of each text is shown.
+        tokens: Whether to show its tokens.
+        links: Makes links to omitted texts and tokens (`toolrl.view.server`); None in a notebook, which has no server.
     """
     return render(
-        "episode_fragment.html",
+        "trajectory_fragment.html",
         trajectory=trajectory,
-        turns=[(turn, calls_of(turn, number)) for number, turn in enumerate(trajectory.turns)],
         advantage=advantage,
         timing=timing(trajectory),
         limits=limits,
@@ -111,19 +96,19 @@ def episode_html(
 
 
 def notebook_html(trajectory: Trajectory, **options: Any) -> str:
-    """One episode with its style sheet, for a notebook. `options` are those of `episode_html`."""
+    """One trajectory with its style sheet, for a notebook; `options` are those of `trajectory_html`."""
     options = {"limits": _NOTEBOOK_TEXTS, **options}
-    return render("notebook.html", body=episode_html(trajectory, **options))
+    return render("notebook.html", body=trajectory_html(trajectory, **options))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class EpisodeDisplay:
-    """An episode with what only its run knows of it; a notebook shows it.
+class TrajectoryDisplay:
+    """A trajectory with the facts that only its run knows, to show in a notebook.
 
     Attributes:
-        trajectory: The episode.
-        advantage: Its reward compared with its group's.
-        file: The file that it is from: the texts of its tokens are those of the tokenizer beside it.
+        trajectory: The trajectory.
+        advantage: Its reward relative to its group's.
+        file: The file it is from; the run's tokenizer gives the texts of its tokens.
     """
 
     trajectory: Trajectory
@@ -131,31 +116,42 @@ class EpisodeDisplay:
     file: Path
 
     def __repr__(self) -> str:
-        return f"EpisodeDisplay({self.trajectory.id!r})"
+        return f"TrajectoryDisplay({self.trajectory.id!r})"
 
     def _repr_html_(self) -> str:
         advantage = self.advantage if self.trajectory.score.value is not None else None
         return notebook_html(self.trajectory, advantage=advantage, vocabulary=Vocabulary.of_run(self.file.parent))
 
 
+def table_rows(trajectories: Trajectories) -> list[dict[str, Any]]:
+    """The rows of a table; unscored trajectories have no advantage."""
+    fields = ["id", "run", "env", "task", "prompt", "success", *(field for _, field, _, _ in TABLE_COLUMNS)]
+    rows: list[dict[str, Any]] = trajectories.table.select(fields).to_pylist()
+    for row in rows:
+        if row["reward"] is None:
+            row["advantage"] = None
+    return rows
+
+
 def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_bytes: int = 0, **options: Any) -> str:
-    """Episodes as one self-contained page: a table that sorts and filters, whose rows open.
+    """Trajectories as one self-contained page: a table that sorts and filters, and whose rows open.
 
     Args:
-        trajectories: The episodes.
-        title: Of the page.
+        trajectories: The trajectories.
+        title: The title of the page.
         about: A line below the title.
-        limit_bytes: Once so many bytes are written, rows no longer open; 0 is no limit.
-        options: Those of `episode_html`, `vocabulary` excepted: each run has its own.
+        limit_bytes: Rows beyond this size of the page do not open; 0 for no limit.
+        options: Those of `trajectory_html`, except `vocabulary`: each run has its own.
     """
-    rows = trajectories.table.select(["id", "run", "task", "prompt", "success", *COLUMNS]).to_pylist()
+    rows = table_rows(trajectories)
     vocabularies = {run: Vocabulary.of_run(file.parent) for run, file in trajectories.files.items()}
     bodies, written = [], 0
     for row, trajectory in zip(rows, trajectories, strict=True):
         if limit_bytes and written > limit_bytes:
             break
-        advantage = None if row["reward"] is None else row["advantage"]
-        bodies.append(episode_html(trajectory, advantage=advantage, vocabulary=vocabularies[row["run"]], **options))
+        bodies.append(
+            trajectory_html(trajectory, advantage=row["advantage"], vocabulary=vocabularies[row["run"]], **options)
+        )
         written += len(bodies[-1])
     return render(
         "export.html",
@@ -163,15 +159,16 @@ def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_
         about=about,
         rows=rows,
         bodies=bodies,
+        columns=TABLE_COLUMNS,
         several_runs=len({row["run"] for row in rows}) > 1,
         policy=content_security_policy(served=False),
     )
 
 
 def table_html(trajectories: Trajectories) -> str:
-    """Episodes as a table for a notebook, in a frame of its own that can reach nothing of the notebook.
+    """Trajectories as a table for a notebook, in a sandboxed frame.
 
-    The first 100 are shown; rows open until 300 kB are written, since a notebook keeps what it shows.
+    It has the first 100; only the first 300 kB of rows open, since a notebook stores what it shows.
     """
     shown = trajectories[:_NOTEBOOK_ROWS]
     about = f"the first {len(shown):,} of {len(trajectories):,}" if len(shown) < len(trajectories) else ""
@@ -183,7 +180,7 @@ def write_page(trajectories: Trajectories, path: Path, title: str, about: str = 
     """Write `page_html` to a file, and return its size in bytes.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     page = page_html(trajectories, title, about=about).encode("utf-8", "backslashreplace")
     path.write_bytes(page)

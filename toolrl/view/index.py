@@ -1,7 +1,7 @@
-"""An index of a file of trajectories: the facts about each episode in columns, and where its line lies.
+"""An index of a file of trajectories: a few facts about each in columns, and the position of its line.
 
-A line of a file holds thousands of token ids; a question about a run needs a few numbers of each episode. They are read
-once, as the file grows only what is new, and kept in `trajectories.index.arrow` beside it.
+A line holds thousands of token ids; a question about a run needs a few numbers of each episode. Each line is read once,
+and the index is kept in `trajectories.index.arrow` next to the file.
 """
 
 from __future__ import annotations
@@ -17,59 +17,21 @@ from typing import Any
 
 import pyarrow
 
-from toolrl.errors import MissingExtra, TaskError
+from toolrl.errors import TaskError
 from toolrl.trajectory import Trajectory
+from toolrl.view.columns import SCHEMA, read_columns
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 FILE_NAME = "trajectories.jsonl"
 _BATCH = 4_000
-_TEXT_CHARACTERS = 300
 _MARK_BYTES = 512
-_COLUMNS = {
-    "id": pyarrow.string(),
-    "env": pyarrow.string(),
-    "task": pyarrow.string(),
-    "prompt": pyarrow.string(),
-    "answer": pyarrow.string(),
-    "reason": pyarrow.string(),
-    "reward": pyarrow.float64(),
-    "success": pyarrow.bool_(),
-    "stop": pyarrow.string(),
-    "error": pyarrow.list_(pyarrow.string()),
-    "fault": pyarrow.string(),
-    "attempts": pyarrow.int32(),
-    "turns": pyarrow.int32(),
-    "calls": pyarrow.int32(),
-    "failed_calls": pyarrow.int32(),
-    "needs_tool": pyarrow.bool_(),
-    "kind": pyarrow.string(),
-    "prompt_tokens": pyarrow.int32(),
-    "sampled_tokens": pyarrow.int32(),
-    "observed_tokens": pyarrow.int32(),
-    "tokens": pyarrow.int32(),
-    "seconds": pyarrow.float64(),
-    "generation_seconds": pyarrow.float64(),
-    "tool_seconds": pyarrow.float64(),
-    "mode": pyarrow.string(),
-    "step": pyarrow.int64(),
-    "session": pyarrow.string(),
-    "group": pyarrow.string(),
-    "info": pyarrow.string(),
-    # By name, in one column each: a model can invent as many names of tools as it likes.
-    "calls_by_name": pyarrow.map_(pyarrow.string(), pyarrow.int32()),
-    "failures_by_name": pyarrow.map_(pyarrow.string(), pyarrow.int32()),
-    "part_by_name": pyarrow.map_(pyarrow.string(), pyarrow.float64()),
-    "usage_by_name": pyarrow.map_(pyarrow.string(), pyarrow.float64()),
-    "offset": pyarrow.int64(),
-    "length": pyarrow.int64(),
-}
 
 
 def trajectory_file(run: str | Path) -> Path:
-    """The file of trajectories of a run's folder, or the file itself.
+    """The file of trajectories in a run's folder, or the file itself.
 
     Raises:
-        TaskError: There is none.
+        TaskError: There is no such file, or it cannot be read.
     """
     path = Path(run)
     try:
@@ -78,9 +40,7 @@ def trajectory_file(run: str | Path) -> Path:
     except OSError as error:
         raise TaskError(f"cannot read {str(path)!r}: {error.strerror}") from None
     if not found:
-        raise TaskError(
-            f"no trajectories that can be read at {str(file)!r}; name a run's folder or a file of trajectories"
-        )
+        raise TaskError(f"no readable trajectories at {str(file)!r}; name a run's folder or a file of trajectories")
     return file
 
 
@@ -89,52 +49,46 @@ class TrajectoryIndex:
 
     Attributes:
         path: The file.
-        table: One row an episode, in the file's order. Besides the fields of a query it has `offset` and `length` of
-            the line, `info` as JSON, and `calls_by_name`, `failures_by_name`, `part_by_name` and `usage_by_name`.
-        broken: Numbers of the lines that are no trajectories that can be read, which are left out; counted from 1.
+        table: One row per trajectory, in the file's order; `SCHEMA` in `toolrl.view.columns` has the columns.
+        broken: The numbers, from 1, of the lines that cannot be read as trajectories; they are skipped.
     """
 
     def __init__(self, path: str | Path, *, keep: bool = True):
-        """Read the index that is kept, if it fits, and what the file has more.
+        """Load the stored index if it matches the file, and read the lines that it lacks.
 
         Args:
-            path: A file of trajectories.
-            keep: Whether to keep the index beside the file; where that cannot be written, it is not.
+            path: A run's folder, or a file of trajectories.
+            keep: Whether to store the index next to the file; it is not stored where that cannot be written.
 
         Raises:
-            TaskError: The file is missing, or all of a version that cannot be read.
-            MissingExtra: msgspec is not installed.
+            TaskError: The file is missing, or all its lines are of a version that cannot be read.
         """
         self.path = trajectory_file(path)
-        self.table = _table([])
+        self.table = SCHEMA.empty_table()
         self.broken: list[int] = []
         self._keep = keep
         self._other_version = ""
         self._covered = self._lines = self._stored = 0
         self._marks = ("", "")
-        try:
-            import toolrl.view.lines  # noqa: F401 - before anything is read
-        except ImportError:
-            raise MissingExtra("msgspec", "view") from None
         self._restore()
         self.refresh()
 
     def refresh(self) -> bool:
-        """Read what has been appended since; an unfinished last line waits. Returns whether anything has changed.
+        """Read the lines appended since the last call, and return whether anything changed.
 
-        A file that has been replaced or cut is read again from its beginning.
+        An unfinished last line waits for the next call. A file that was replaced or cut is read again from the start.
         """
         with self.path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if self._covered and (size < self._covered or self._marks != _marks(file, self._covered)):
-                self.table, self.broken = _table([]), []
+                self.table, self.broken = SCHEMA.empty_table(), []
                 self._covered = self._lines = self._stored = 0
             if size == self._covered:
                 self._refuse_other_version()
                 return False
             tables, broken = [self.table], len(self.broken)
             for rows in self._read(file):
-                tables.append(_table(rows))
+                tables.append(pyarrow.Table.from_pylist(rows, schema=SCHEMA))
             changed = len(tables) > 1
             if changed:
                 self.table = pyarrow.concat_tables(tables).combine_chunks()
@@ -142,7 +96,7 @@ class TrajectoryIndex:
         self._refuse_other_version()
         if new := self.broken[broken:]:
             warnings.warn(
-                f"{self.path}: {len(new)} lines cannot be read as trajectories and are left out, the first is line "
+                f"{self.path}: {len(new)} lines cannot be read as trajectories and are skipped, the first is line "
                 f"{new[0]}{f' ({self._other_version})' if self._other_version else ''}",
                 stacklevel=2,
             )
@@ -151,24 +105,24 @@ class TrajectoryIndex:
         return changed
 
     def line(self, row: int) -> bytes:
-        """The line of an episode, by its place in `table`."""
+        """The line of a trajectory, by its row in `table`."""
         with self.path.open("rb") as file:
             file.seek(self.table["offset"][row].as_py())
             return file.read(self.table["length"][row].as_py())
 
     def read(self, row: int) -> Trajectory:
-        """The episode itself; bytes that are not UTF-8 are replaced.
+        """The trajectory at a row of `table`; bytes that are not UTF-8 are replaced.
 
         Raises:
-            TaskError: What the index passed over is broken.
+            TaskError: A part of the line that the index skips is broken.
         """
         try:
             return Trajectory.from_row(json.loads(self.line(row).decode("utf-8", "replace")))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, AttributeError) as error:
             raise TaskError(f"{self.path}: {self.table['id'][row].as_py()!r} cannot be read ({error!r})") from None
 
     def _read(self, file: Any) -> Iterator[list[dict[str, Any]]]:
-        """Batches of rows from where the last reading ended."""
+        """Rows in batches, from where the last call stopped."""
         file.seek(self._covered)
         rows: list[dict[str, Any]] = []
         for line in file:
@@ -188,10 +142,8 @@ class TrajectoryIndex:
             yield rows
 
     def _row(self, line: bytes) -> dict[str, Any] | None:
-        from toolrl.view.lines import read_facts
-
         try:
-            return read_facts(line, _TEXT_CHARACTERS)
+            return read_columns(line)
         except TaskError as error:
             self._other_version = self._other_version or f"line {self._lines}: {error}"
             return None
@@ -202,7 +154,7 @@ class TrajectoryIndex:
         if self._other_version and not self.table.num_rows:
             raise TaskError(f"{self.path}, {self._other_version}")
 
-    # ---- what is kept
+    # ---- the stored index
 
     @property
     def _store_path(self) -> Path:
@@ -216,7 +168,7 @@ class TrajectoryIndex:
                 table = pyarrow.ipc.open_file(source).read_all()
             about = json.loads((table.schema.metadata or {})[b"toolrl"])
         except (OSError, KeyError, ValueError, pyarrow.ArrowException):
-            return  # it is made again
+            return  # it is rebuilt
         if about["version"] == INDEX_VERSION:
             self.table, self.broken = table.replace_schema_metadata(None), about["broken"]
             self._covered = self._stored = about["covered"]
@@ -239,20 +191,15 @@ class TrajectoryIndex:
                 writer.write_table(table)
             partial.replace(self._store_path)
             self._stored = self._covered
-        except OSError:  # a folder that cannot be written to, or a full disk
+        except OSError:  # a read-only folder, or a full disk
             self._keep = False
-            with contextlib.suppress(OSError):  # a file system that is mounted read-only
+            with contextlib.suppress(OSError):  # a read-only file system
                 partial.unlink()
 
 
 def _marks(file: Any, covered: int) -> tuple[str, str]:
-    """What the covered part of a file begins and ends with, to tell it from another file."""
+    """Hashes of the first and last bytes of the covered part, to recognise a file that was replaced."""
     found = []
     for start in (0, max(0, covered - _MARK_BYTES)):
         found.append(hashlib.sha256(os.pread(file.fileno(), min(_MARK_BYTES, covered - start), start)).hexdigest()[:16])
     return found[0], found[1]
-
-
-def _table(rows: list[dict[str, Any]]) -> pyarrow.Table:
-    """A table of the columns of an index."""
-    return pyarrow.table({name: pyarrow.array([row[name] for row in rows], type) for name, type in _COLUMNS.items()})

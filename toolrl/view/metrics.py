@@ -1,19 +1,47 @@
-"""A run's `metrics.jsonl`, read on as it grows."""
+"""A run's `metrics.jsonl`, followed as it grows, and its curves as points for an SVG."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+
+from toolrl.view.rendering import number
+
+WINDOW = 5  # steps of a running mean
+WIDTH, HEIGHT = 320, 170
+_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 8, 8, 22
+_POINTS = 400
+_SERIES = 6
+
+# The metrics of an environment (`ENV/name`) that are shown first, and titles for those whose name says too little.
+_FIRST = ("success", "reward", "call_share_needed", "call_share_needless")
+_TITLES = {
+    "call_share_needed": "tool use where a tool is needed",
+    "call_share_needless": "tool use where none is needed",
+    "zero_variance_group_share": "groups without variance",
+    "failed_call_share": "calls that fail",
+}
+_SHARES = ("success", "share", "rate", "reward", "part_")
+_TRAINER = ("loss", "grad_norm", "entropy", "kl", "reward_std", "learning_rate")
+_LARGEST = 1e300
 
 
 class Metrics:
-    """The rows of a metrics file."""
+    """Follows a metrics file.
+
+    Attributes:
+        rows: The rows read so far.
+    """
 
     def __init__(self, path: Path):
-        """Name the file; it need not be there yet."""
+        """Follow a file, which need not exist yet."""
         self._path = path
         self._offset = 0
         self._identity = (0, 0)
@@ -21,7 +49,7 @@ class Metrics:
         self.rows: list[dict[str, Any]] = []
 
     def refresh(self) -> list[dict[str, Any]]:
-        """Read what is new; an unfinished last line waits, a line that is no row is passed over."""
+        """Read what is new. An unfinished last line waits; a line that is not a row is skipped."""
         with self._lock:
             self._read()
             return list(self.rows)
@@ -38,7 +66,7 @@ class Metrics:
                         break
                     self._offset += len(line)
                     self._add(line)
-        except OSError:  # not there, or not ours to read
+        except OSError:  # missing, or not readable
             self._offset, self.rows = 0, []
 
     def _add(self, line: bytes) -> None:
@@ -56,5 +84,124 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All rows of a metrics file; none if it is not there."""
+    """All rows of a metrics file; empty if it does not exist."""
     return Metrics(path).refresh()
+
+
+def running_means(values: Sequence[float], window: int = WINDOW) -> list[float]:
+    """The mean of each value and those before it, `window` in all."""
+    return [fmean(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)]
+
+
+# ---- curves
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One measurement, at a position in the drawing."""
+
+    x: float
+    y: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A line of running means; the measurements themselves are dots."""
+
+    name: str
+    line: str
+    dots: tuple[Dot, ...]
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One drawing.
+
+    Attributes:
+        title: What is measured.
+        series: At most six lines.
+        rules: Heights and labels of the horizontal lines.
+        ticks: Positions and labels on the x axis.
+    """
+
+    title: str
+    series: tuple[Series, ...]
+    rules: tuple[tuple[float, str], ...]
+    ticks: tuple[tuple[float, str], ...]
+
+
+def panels(rows: Sequence[dict[str, Any]], *, further: bool = False) -> list[Panel]:
+    """The panels of a run: the metrics that show whether it learns, or all the others."""
+    names = sorted({name for row in rows for name, value in row.items() if _is_number(value)} - {"step", "time"})
+    # TRL names metrics with a slash too (`completions/mean_length`).
+    environments = {name.split("/")[0] for name in names if name.endswith("/unscored_share")}
+    of_environments: dict[str, list[tuple[str, str]]] = {}
+    of_trainer: dict[str, list[tuple[str, str]]] = {}
+    for name in names:
+        env, _, metric = name.partition("/")
+        if env in environments:
+            of_environments.setdefault(metric, []).append((env, name))
+        else:
+            of_trainer[name] = [("", name)]
+    first = [metric for metric in _FIRST if metric in of_environments]
+    rest = [metric for metric in of_environments if metric not in first]
+    trainer = sorted(of_trainer, key=lambda name: (_TRAINER.index(name) if name in _TRAINER else len(_TRAINER), name))
+    order = [*((metric, of_environments) for metric in (*first, *rest)), *((name, of_trainer) for name in trainer)]
+    count = len(first or _FIRST)
+    return [
+        _panel(rows, _TITLES.get(metric, metric.replace("_", " ")), group[metric])
+        for metric, group in (order[count:] if further else order[:count])
+    ]
+
+
+def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str, str]]) -> Panel:
+    points = {
+        label: [(row["step"], float(row[name])) for row in rows if _is_number(row.get(name))]
+        for label, name in named[:_SERIES]
+    }
+    values = [value for pairs in points.values() for _, value in pairs]
+    steps = [step for pairs in points.values() for step, _ in pairs]
+    low, high = min(values), max(values)
+    if low >= 0 and high <= 1 and any(part in named[0][1] for part in _SHARES):
+        low, high = 0.0, 1.0
+    if low == high:
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    marks = _round_marks(low, high)
+    low, high = min(low, marks[0]), max(high, marks[-1])
+    first, last = min(steps), max(steps)
+
+    def x(step: float) -> float:
+        return round(_LEFT + (WIDTH - _LEFT - _RIGHT) * ((step - first) / (last - first) if last > first else 0.5), 1)
+
+    def y(value: float) -> float:
+        return round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (value - low) / (high - low)), 1)
+
+    series = []
+    for label, pairs in points.items():
+        smooth = running_means([value for _, value in pairs])
+        stride = max(1, math.ceil(len(pairs) / _POINTS))
+        shown = sorted({*range(0, len(pairs), stride), len(pairs) - 1})
+        line = " ".join(f"{x(pairs[place][0])},{y(smooth[place])}" for place in shown)
+        dots = tuple(
+            Dot(x(pairs[place][0]), y(pairs[place][1]), f"step {pairs[place][0]}: {number(pairs[place][1])}")
+            for place in shown
+        )
+        series.append(Series(label, line, dots, number(smooth[-1])))
+    ticks = tuple((x(step), f"{step:,}") for step in sorted({first, (first + last) // 2, last}))
+    return Panel(title, tuple(series), tuple((y(mark), f"{mark:.6g}") for mark in marks), ticks)
+
+
+def _round_marks(low: float, high: float) -> list[float]:
+    """Three to six round numbers from at or below `low` to at or above `high`."""
+    raw = (high - low) / 4
+    size = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * size for factor in (1, 2, 2.5, 5, 10) if factor * size >= raw * 0.999)
+    first = math.floor(low / step + 1e-9)
+    return [place * step for place in range(first, math.ceil(high / step - 1e-9) + 1)]
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value can be drawn; NaN, infinity and numbers beyond the range of floats cannot."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST

@@ -1,6 +1,6 @@
-"""Figures of a collection of episodes: `toolrl.load(run).plot.learning()`.
+"""Figures of trajectories, as in `toolrl.load(run).plot.learning()`; and `curves.png`, drawn while a run trains.
 
-Each method returns a matplotlib `Figure`, which notebooks show and `figure.savefig(path)` writes.
+Each method of `Plots` returns a matplotlib `Figure`, which notebooks show and `figure.savefig(path)` writes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import io
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 
 from toolrl.errors import ConfigError
 from toolrl.evaluation import short_name, wilson_interval
+from toolrl.view.metrics import read_metrics, running_means
 
 if TYPE_CHECKING:
     import pandas
@@ -23,10 +25,21 @@ if TYPE_CHECKING:
     from toolrl.view.collection import Trajectories
 
 _END = "end"
+# Panels of `curves.png`: the title, a metric of environments (`ENV/name`), and another one to draw dashed.
+_CURVES = (
+    ("success", "success", ""),
+    (
+        "share of episodes with a tool call\n(solid: tool needed, dashed: not needed)",
+        "call_share_needed",
+        "call_share_needless",
+    ),
+    ("reward", "reward", ""),
+    ("share of groups without variance", "zero_variance_group_share", ""),
+)
 
 
-class Drawing(Figure):
-    """A figure that a notebook shows, whether or not pyplot was set up there."""
+class NotebookFigure(Figure):
+    """A figure that notebooks show even where pyplot is not set up."""
 
     def _repr_png_(self) -> bytes:
         image = io.BytesIO()
@@ -35,22 +48,22 @@ class Drawing(Figure):
 
 
 class Plots:
-    """What can be drawn of some episodes. Environments are drawn apart, each in its colour."""
+    """Figures of trajectories. Each environment has its own colour."""
 
-    def __init__(self, episodes: Trajectories):
-        """Draw these episodes."""
-        self._episodes = episodes
-        self._frame = episodes.episodes()
+    def __init__(self, trajectories: Trajectories):
+        """Draw these trajectories."""
+        self._trajectories = trajectories
+        self._frame = trajectories.to_pandas()
 
     def learning(self, value: str = "success", window: int = 5) -> Figure:
         """A field's mean over training steps, with a band: Wilson's 95 % interval for a share, else the standard error.
 
         Args:
-            value: A field that is a number or a condition.
-            window: Each point takes in the steps up to so many before it.
+            value: A field that is a number or a boolean.
+            window: The number of steps that each point averages.
 
         Raises:
-            ConfigError: No episode has the field, or a step.
+            ConfigError: No episode of training has a step and a value.
         """
         frame = self._training(value)
         figure, axis = _axis(f"{value} over training", "step", value)
@@ -69,9 +82,9 @@ class Plots:
         return figure
 
     def tool_use(self, window: int = 5) -> Figure:
-        """The share of episodes with a call, over training: solid where a tool is needed, dashed where none is."""
+        """The share of episodes with a tool call over training: solid where a tool is needed, dashed where not."""
         frame = self._training("needs_tool")
-        figure, axis = _axis("share of episodes with a call (dashed: none needed)", "step", "share")
+        figure, axis = _axis("share of episodes with a call (dashed: not needed)", "step", "share")
         for env, rows in frame.groupby("env", sort=True):
             colour = None
             for needed, style in ((True, "-"), (False, "--")):
@@ -88,17 +101,17 @@ class Plots:
         return figure
 
     def parts(self) -> Figure:
-        """Mean of each part of the score, by environment."""
+        """The mean of each part of the score, by environment."""
         names = [name for name in self._frame if name.startswith("part:")]
         if not names:
-            raise ConfigError("no episode has parts of a score")
+            raise ConfigError("no episode has a score with parts")
         means = self._frame.groupby("env")[names].mean().astype(float)
         figure, axis = _axis("parts of the score", "mean", "")
         _bars(axis, [name.removeprefix("part:") for name in names], means)
         return figure
 
     def lengths(self) -> Figure:
-        """How long episodes are: sampled and observed tokens."""
+        """The lengths of episodes, in sampled and observed tokens."""
         figure, axis = _axis("length of episodes", "tokens", "episodes")
         for name in ("sampled_tokens", "observed_tokens"):
             axis.hist(self._frame[name].to_numpy(float), bins=40, alpha=0.6, label=name.replace("_", " "))
@@ -106,8 +119,8 @@ class Plots:
         return figure
 
     def latency(self) -> Figure:
-        """Where the time of episodes goes: in generation, in tools."""
-        figure, axis = _axis("time of episodes", "seconds", "share of episodes that took no longer")
+        """The time that episodes take, in generation and in tools."""
+        figure, axis = _axis("time of episodes", "seconds", "cumulative share of episodes")
         for name in ("generation_seconds", "tool_seconds", "seconds"):
             values = numpy.sort(self._frame[name].to_numpy(float))
             axis.plot(values, numpy.linspace(0, 1, len(values)), label=name.replace("_", " "))
@@ -115,30 +128,30 @@ class Plots:
         return figure
 
     def stops(self) -> Figure:
-        """Why episodes end, by environment."""
+        """The reasons why episodes end, by environment."""
         shares = self._frame.groupby("env")["stop"].value_counts(normalize=True).unstack(fill_value=0.0)
         figure, axis = _axis("why episodes end", "share", "")
         _bars(axis, list(map(str, shares.columns)), shares)
         return figure
 
     def tasks(self, by: str = "task", periods: int = 20, most: int = 40) -> Figure:
-        """Success by task as a heat map, the hardest tasks on top: over training; of evaluations, by run and mode.
+        """A heat map of success by task, hardest on top: over training steps, or by run and mode for evaluations.
 
-        Grey: not played then.
+        Tasks not played in a column are grey.
 
         Args:
-            by: "task"; or "kind", where each task is played too seldom to see anything.
-            periods: Columns of training; steps are put together.
-            most: At most so many tasks: those played most often.
+            by: "task", or "kind" where each task is played too rarely to show anything.
+            periods: The number of columns that the training steps are grouped into.
+            most: The number of tasks shown, those played most often.
 
         Raises:
             ConfigError: No episode was scored, or none has a kind.
         """
         if by not in ("task", "kind"):
-            raise ConfigError(f"tasks can be drawn by 'task' or 'kind', got {by!r}")
+            raise ConfigError(f"by must be 'task' or 'kind', got {by!r}")
         frame = self._frame.dropna(subset=["success", by])
         if frame.empty:
-            raise ConfigError(f"no episode that was scored has a {by}")
+            raise ConfigError(f"no scored episode has a {by}")
         in_training = frame[frame["mode"] == "train"].dropna(subset=["step"])
         if len(in_training):
             frame = in_training
@@ -147,7 +160,7 @@ class Plots:
             columns = edges[numpy.digitize(steps, edges) - 1]
             names, x = [str(edge) for edge in edges[:-1]], "step"
         else:
-            edges, columns = numpy.unique(_of_evaluations(frame), return_inverse=True)
+            edges, columns = numpy.unique(_evaluation_names(frame), return_inverse=True)
             names, x = [str(name) for name in edges], ""
             edges = numpy.arange(len(edges) + 1)
         often = frame[by].value_counts().index[:most]
@@ -165,19 +178,18 @@ class Plots:
         return figure
 
     def flow(self) -> Figure:
-        """Which tool follows which: of the calls of one kind, the share that each other comes after."""
+        """Transitions between tools: how often a call of one is followed by a call of each other."""
         pairs: Counter[tuple[str, str]] = Counter()
-        calls = self._episodes.calls()
+        calls = self._trajectories.calls()
         for _, rows in calls.groupby(["run", "id"], sort=False):
-            said = ["start", *rows["tool"].tolist(), _END]
-            pairs.update(itertools.pairwise(said))
+            pairs.update(itertools.pairwise(["start", *rows["tool"].tolist(), _END]))
         if not pairs:
             raise ConfigError("no episode has a tool call")
         before = ["start", *sorted({first for first, _ in pairs} - {"start"})]
         after = [*sorted({second for _, second in pairs} - {_END}), _END]
         counts = numpy.array([[pairs[first, second] for second in after] for first in before], float)
         shares = counts / counts.sum(axis=1, keepdims=True)
-        figure, axis = _axis("which call follows which", "next", "call")
+        figure, axis = _axis("transitions between tools", "next call", "call")
         axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         axis.set_xticks(range(len(after)), after, rotation=30, ha="right")
         axis.set_yticks(range(len(before)), before)
@@ -189,17 +201,61 @@ class Plots:
         return figure
 
     def _training(self, value: str) -> pandas.DataFrame:
-        """Episodes of training that have a value and a step."""
+        """The episodes of training with a step and this value."""
         if value not in self._frame:
-            raise ConfigError(f"there is no field {value!r} to draw; there are {', '.join(self._frame.columns)}")
+            raise ConfigError(f"unknown field {value!r}; the fields are {', '.join(self._frame.columns)}")
         frame = self._frame[self._frame["mode"] == "train"].dropna(subset=[value, "step"])
         if frame.empty:
             raise ConfigError(f"no episode of training has a step and {value!r}")
         return frame
 
 
-def _of_evaluations(frame: pandas.DataFrame) -> list[str]:
-    """Which run, and where there are several which mode, each episode is of."""
+def plot_curves(metrics_path: Path, image_path: Path) -> bool:
+    """Draw success, tool use, reward and zero-variance groups over training steps.
+
+    Lines are running means, dots are single steps.
+
+    Args:
+        metrics_path: A run's `metrics.jsonl`.
+        image_path: The image, replaced atomically.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    rows = [row for row in read_metrics(metrics_path) if any("/" in name for name in row)]
+    if not rows:
+        return False
+    names = sorted({name for row in rows for name in row})
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    for axis, (title, metric, dashed) in zip(figure.subplots(2, 2).flat, _CURVES, strict=True):
+        for name in names:
+            env, _, found = name.rpartition("/")
+            if env and found == metric:
+                colour = _curve(axis, rows, name, label=env)
+                if f"{env}/{dashed}" in names:
+                    _curve(axis, rows, f"{env}/{dashed}", color=colour, linestyle="--")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step")
+        axis.set_ylim(-0.03, 1.03)
+        axis.grid(alpha=0.3)
+        _legend(axis)
+    partial = image_path.with_suffix(".partial.png")
+    figure.savefig(partial, dpi=110)
+    partial.replace(image_path)
+    return True
+
+
+def _curve(axis: Any, rows: Sequence[dict[str, Any]], name: str, **style: Any) -> Any:
+    """Draw a metric, and return its colour."""
+    rows = [row for row in rows if name in row]
+    steps, values = [row["step"] for row in rows], [row[name] for row in rows]
+    (line,) = axis.plot(steps, running_means(values), **style)
+    axis.plot(steps, values, ".", color=line.get_color(), alpha=0.25, markersize=3)
+    return line.get_color()
+
+
+def _evaluation_names(frame: pandas.DataFrame) -> list[str]:
+    """The run of each episode, its mode, or both if there are several of each (N,)."""
     modes = frame["mode"].fillna("episodes").astype(str)
     runs = frame["run"].astype(str)
     if modes.nunique() > 1:
@@ -215,7 +271,7 @@ def _interval(values: Any) -> tuple[float, float]:
 
 
 def _axis(title: str, x: str, y: str, height: float = 3.6) -> tuple[Figure, Any]:
-    figure = Drawing(figsize=(7, height), layout="constrained")
+    figure = NotebookFigure(figsize=(7, height), layout="constrained")
     axis = figure.subplots()
     axis.set_title(title, fontsize=11)
     axis.set_xlabel(x)
@@ -226,7 +282,7 @@ def _axis(title: str, x: str, y: str, height: float = 3.6) -> tuple[Figure, Any]
 
 
 def _bars(axis: Any, names: Sequence[str], shares: pandas.DataFrame) -> None:
-    """Horizontal bars: a group for each name, a colour for each environment."""
+    """Draw horizontal bars, grouped by name, in a colour for each environment."""
     height = 0.8 / len(shares)
     for place, (env, row) in enumerate(shares.iterrows()):
         where = numpy.arange(len(names)) + (place - (len(shares) - 1) / 2) * height

@@ -1,15 +1,15 @@
-"""A query language over episodes: a Python expression that is read, and never run.
+"""A query language over episodes: a Python expression that is parsed and never executed.
 
     success == 0 and calls('python') > 2 and stop == 'limit'
     0.2 < pass_rate < 0.8
     'heap' in answer and step >= 100
     error == 'timeout' or part('visible') > part('hidden')
 
-There are fields (`FIELDS`), functions of a name (`FUNCTIONS`), numbers, texts, True, False, None and lists of them;
-`and`, `or`, `not`, comparisons and their chains, `in`, arithmetic. Everything is computed on whole columns.
+A query has fields (`FIELDS`), functions of a name (`FUNCTIONS`), numbers, strings, True, False, None and lists of them;
+`and`, `or`, `not`, chained comparisons, `in` and arithmetic. Everything is computed on whole columns.
 
-A field that an episode lacks (the reward of an unscored one) is None. A comparison with it is neither true nor false,
-and such an episode is not found, by `not (...)` neither; `reward is None` finds it.
+A missing value, such as the reward of an unscored episode, is None. As in SQL, a comparison with it is neither true nor
+false: neither `reward < 1` nor `not (reward < 1)` matches that episode, and `reward is None` does.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -26,48 +27,8 @@ import pyarrow.compute as pc
 
 from toolrl.errors import QueryError
 from toolrl.types import StopReason
+from toolrl.view.columns import FIELDS, FUNCTIONS, LOOKED_UP
 
-FIELDS = {
-    "id": "the episode's id",
-    "run": "the run's name",
-    "env": "the environment's id",
-    "task": "the task's id",
-    "prompt": "the user's message, its first characters",
-    "answer": "the answer as the grader read it",
-    "reason": "what the grader says",
-    "reward": "the reward; None if unscored",
-    "success": "whether it succeeded; None if unscored",
-    "advantage": "the reward compared with its group's, as GRPO compares them",
-    "pass_rate": "success of all episodes of the task, in this run and mode",
-    "stop": "why it ended: answer, turns, tokens, seconds, fault; 'limit' is any of turns, tokens, seconds",
-    "error": "kinds of failed calls (timeout, raised ...) and of the fault that ended it; == asks for one of them",
-    "fault": "the infrastructure fault that ended it, in words; empty if none did",
-    "attempts": "1, and 1 more for each retry",
-    "turns": "assistant turns",
-    "calls": "tool calls",
-    "failed_calls": "tool calls that failed",
-    "needs_tool": "whether the task needs a tool, if it says",
-    "kind": "the task's kind, if it says",
-    "prompt_tokens": "tokens of the prompt",
-    "sampled_tokens": "tokens that the policy sampled",
-    "observed_tokens": "tokens that the environment wrote",
-    "tokens": "sampled and observed tokens",
-    "seconds": "wall-clock time",
-    "generation_seconds": "of which generating",
-    "tool_seconds": "of which in tools",
-    "mode": "train, before, after, eval",
-    "step": "the training step",
-    "session": "the session of the run",
-    "group": "the group that it was compared in",
-}
-FUNCTIONS = {
-    "calls": "calls('python'): calls of one tool",
-    "failures": "failures('timeout'): failed calls of one kind",
-    "part": "part('correct'): a part of the score",
-    "usage": "usage('cache_hits'): what its tools have used",
-    "info": "info('model'): anything else that the run recorded",
-}
-_COUNTED = ("calls", "failures")  # absent is none at all
 _LIMITS = [str(stop) for stop in StopReason if stop.truncated]
 _MAX_CHARACTERS, _MAX_NODES = 2_000, 400
 _SHOWN_NAMES = 20
@@ -76,75 +37,67 @@ Value = Any  # a column, or a constant
 
 
 class Query:
-    """A query, read and checked. `mask` applies it."""
+    """A query, parsed and checked; `mask` applies it."""
 
     def __init__(self, text: str):
-        """Read a query.
+        """Parse a query.
 
         Raises:
-            QueryError: It cannot be read, or names a field that there is not.
+            QueryError: It cannot be parsed, or names an unknown field.
         """
         self.text = text
         if len(text) > _MAX_CHARACTERS:
-            raise QueryError(f"the query has {len(text)} characters; at most {_MAX_CHARACTERS} are read")
+            raise QueryError(f"the query has {len(text)} characters; the limit is {_MAX_CHARACTERS}")
         try:
             self._root = ast.parse(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
             raise QueryError(
-                f"cannot read the query {text!r}: {reason}. Write, for example: success == 0 and calls('python') > 2"
+                f"cannot parse the query {text!r}: {reason}. Write, for example: success == 0 and calls('python') > 2"
             ) from None
         nodes = list(ast.walk(self._root))
         if len(nodes) > _MAX_NODES:
-            raise QueryError(f"the query has {len(nodes)} parts; at most {_MAX_NODES} are read")
+            raise QueryError(f"the query has {len(nodes)} parts; the limit is {_MAX_NODES}")
         for node in nodes:
             _check(node)
 
     def mask(self, table: pyarrow.Table) -> pyarrow.ChunkedArray:
-        """Which rows fit: booleans (N,) without nulls.
+        """The rows that match: booleans (N,) without nulls.
 
         Raises:
-            QueryError: Values of different kinds are compared, or a field is no condition.
+            QueryError: It compares values of different types, or is not a condition.
         """
         try:
             value = _Evaluation(table).condition(self._root)
             if not _is_column(value):
                 return pyarrow.chunked_array([numpy.full(table.num_rows, bool(_constant(value)))])
             return pc.fill_null(value, False)
-        except (pyarrow.ArrowException, OverflowError) as error:  # numbers that a column cannot hold, and their like
-            raise QueryError(f"{self.text!r} cannot be computed: {error}") from None
+        except (pyarrow.ArrowException, OverflowError) as error:  # such as numbers that a column cannot hold
+            raise QueryError(f"cannot compute {self.text!r}: {error}") from None
 
 
 def _check(node: ast.AST) -> None:
     if isinstance(node, ast.Name):
         if node.id not in FIELDS and node.id not in FUNCTIONS:
             close = difflib.get_close_matches(node.id, [*FIELDS, *FUNCTIONS], n=2)
-            hint = f"did you mean {' or '.join(close)}? " if close else ""
-            raise QueryError(f"there is no field {node.id!r}; {hint}There are {', '.join(FIELDS)}")
+            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+            raise QueryError(f"unknown field {node.id!r}{hint}; the fields are {', '.join(FIELDS)}")
     elif isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
         if name not in FUNCTIONS:
-            raise QueryError(f"there is no function {name!r}; there are {', '.join(FUNCTIONS.values())}")
+            raise QueryError(f"unknown function {name!r}; the functions are {', '.join(FUNCTIONS.values())}")
         given = node.args[0] if len(node.args) == 1 and not node.keywords else None
         if not isinstance(given, ast.Constant) or not isinstance(given.value, str):
             raise QueryError(f"{ast.unparse(node)!r}: a function takes one name in quotes, as in {FUNCTIONS[name]}")
     elif isinstance(node, ast.Constant):
         if not isinstance(node.value, str | int | float | None):
-            raise QueryError(f"{node.value!r} is neither a number nor a text")
+            raise QueryError(f"{node.value!r} is neither a number nor a string")
         if isinstance(node.value, int) and abs(node.value) >= 2**63:
-            raise QueryError("a whole number of a query has at most 63 bits; write a larger one as 1e20")
-        if isinstance(node.value, str) and not _is_encodable(node.value):
-            raise QueryError(f"{node.value!r} holds half of a surrogate pair, which no field does")
+            raise QueryError("an integer has at most 63 bits; write a larger one as 1e20")
+        if isinstance(node.value, str) and re.search("[\ud800-\udfff]", node.value):
+            raise QueryError(f"{node.value!r} has a lone surrogate, which no field has")
     elif not isinstance(node, _ALLOWED):
-        raise QueryError(f"{type(node).__name__} cannot stand in a query: {_shown(node)}")
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        raise QueryError(f"{type(node).__name__} is not allowed in a query: {_shown(node)}")
 
 
 def _shown(node: ast.AST) -> str:
@@ -178,7 +131,7 @@ class _Evaluation:
         self._table = table
 
     def condition(self, node: ast.expr) -> Value:
-        """Booleans with nulls, or one for all rows."""
+        """Booleans with nulls, or one boolean for all rows."""
         if isinstance(node, ast.BoolOp):
             combine = pc.and_kleene if isinstance(node.op, ast.And) else pc.or_kleene
             values = [self.condition(part) for part in node.values]
@@ -198,7 +151,7 @@ class _Evaluation:
         value = self.value(node)
         if isinstance(value, bool) or (isinstance(value, _COLUMNS) and pyarrow.types.is_boolean(value.type)):
             return value
-        raise QueryError(f"{ast.unparse(node)!r} is no condition; compare it with something")
+        raise QueryError(f"{ast.unparse(node)!r} is not a condition; compare it with something")
 
     def value(self, node: ast.expr) -> Value:
         """A column, a constant, or a list of constants."""
@@ -221,27 +174,27 @@ class _Evaluation:
         if isinstance(node, ast.List | ast.Tuple | ast.Set):
             values = [self.value(element) for element in node.elts]
             if any(_is_column(value) or isinstance(value, list) for value in values):
-                raise QueryError(f"{ast.unparse(node)!r}: a list holds numbers and texts only")
+                raise QueryError(f"{ast.unparse(node)!r}: a list may hold only numbers and strings")
             return values
         return self.condition(node)
 
     def _number(self, node: ast.expr) -> Value:
         value = self.value(node)
         if _kind(value) != "number":
-            raise QueryError(f"{ast.unparse(node)!r} is no number")
+            raise QueryError(f"{ast.unparse(node)!r} is not a number")
         return pc.cast(value, pyarrow.float64()) if _is_column(value) else pyarrow.scalar(float(_constant(value)))
 
     def _function(self, name: str, argument: str) -> Value:
         if name == "info":
             return _read_info(self._table["info"], argument)
-        column = self._table[f"{name}_by_name"].combine_chunks()
+        column = self._table[LOOKED_UP[name]].combine_chunks()
         values = pc.map_lookup(column, argument, "last")
-        if name in _COUNTED:
+        if pyarrow.types.is_integer(values.type):  # a count
             return pyarrow.chunked_array([pc.fill_null(values, 0)])
         if self._table.num_rows and values.null_count == len(values):
             known = sorted(pc.unique(column.keys).to_pylist())
             shown = ", ".join(known[:_SHOWN_NAMES]) + (" ..." if len(known) > _SHOWN_NAMES else "")
-            raise QueryError(f"no episode has {name}({argument!r}); there are {shown or 'none'}")
+            raise QueryError(f"no episode has {name}({argument!r}); the names are {shown or 'none'}")
         return pyarrow.chunked_array([values])
 
     def _compare(self, left_node: ast.expr, operator: ast.cmpop, right_node: ast.expr) -> Value:
@@ -253,24 +206,24 @@ class _Evaluation:
             return pc.invert(found) if negated else found
         if isinstance(operator, ast.Is | ast.IsNot) or left is None or right is None:
             if not isinstance(operator, ast.Is | ast.IsNot | ast.Eq | ast.NotEq):
-                raise QueryError(f"{text}: None is neither more nor less than anything; write `is None`")
+                raise QueryError(f"{text}: None cannot be ordered; write `is None`")
             column = left if right is None else right
             if (left is not None and right is not None) or not _is_column(column):
-                raise QueryError(f"{text}: `is` asks whether a field is None")
+                raise QueryError(f"{text}: `is` only tests whether a field is None")
             nothing = pc.equal(pc.list_value_length(column), 0) if _kind(column) == "list" else pc.is_null(column)
             return pc.invert(nothing) if negated else nothing
         if not _is_column(left) and not _is_column(right):
-            raise QueryError(f"{text}: compare with a field")
+            raise QueryError(f"{text}: one side of a comparison must be a field")
         if not _is_column(left):
             return self._compare(right_node, _MIRRORED.get(type(operator), operator), left_node)
         if _kind(left) == "list" or (_is_stop(left_node) and right == "limit"):
             if not isinstance(operator, ast.Eq | ast.NotEq):
-                raise QueryError(f"{text}: only == and != make sense")
+                raise QueryError(f"{text}: only == and != apply here")
             if not isinstance(right, str):
-                raise QueryError(f"{text}: a list holds texts, and == asks for one of them")
+                raise QueryError(f"{text}: the field is a list of strings, and == tests for one of them")
             found = _has(left, right) if _kind(left) == "list" else pc.is_in(left, pyarrow.array(_LIMITS))
             return pc.invert(found) if negated else found
-        if "nothing" in (_kind(left), _kind(right)):
+        if "None" in (_kind(left), _kind(right)):
             return pyarrow.chunked_array([pyarrow.nulls(self._table.num_rows, pyarrow.bool_())])
         if _kind(left) != _kind(right):
             raise QueryError(f"{text} cannot be compared: {_kind(left)} and {_kind(right)}")
@@ -279,15 +232,15 @@ class _Evaluation:
     def _contains(self, item: Value, container: Value, text: str) -> Value:
         if isinstance(container, list):
             if not _is_column(item):
-                raise QueryError(f"{text}: a field may be in a list")
+                raise QueryError(f"{text}: only a field can be in a list")
             if _kind(item) == "list" or {_kind(value) for value in container} - {_kind(item)}:
                 raise QueryError(f"{text} cannot be compared: {_kind(item)} and a list of something else")
             wanted = [limit for value in container for limit in (_LIMITS if value == "limit" else [_plain(value)])]
             values = pyarrow.array(wanted, pyarrow.float64() if _kind(item) == "number" else pyarrow.string())
             found = pc.is_in(pc.cast(_plain(item), values.type), values)
             return pc.if_else(pc.is_valid(item), found, None)
-        if not isinstance(item, str) or _kind(container) not in ("text", "list"):
-            raise QueryError(f"{text}: a text may be in a field that is a text, and a field in a list")
+        if not isinstance(item, str) or _kind(container) not in ("string", "list"):
+            raise QueryError(f"{text}: `in` tests for a string in a field, or for a field in a list")
         return _has(container, item) if _kind(container) == "list" else pc.match_substring(container, item)
 
 
@@ -318,14 +271,14 @@ def _kind(value: Value) -> str:
     if isinstance(value, list):
         return "list of constants"
     if value is None:
-        return "nothing"
+        return "None"
     if not _is_column(value) and not isinstance(value, pyarrow.Scalar):
-        return "text" if isinstance(value, str) else "number"
+        return "string" if isinstance(value, str) else "number"
     if pyarrow.types.is_list(value.type):
         return "list"
     if pyarrow.types.is_null(value.type):
-        return "nothing"
-    return "text" if pyarrow.types.is_string(value.type) or pyarrow.types.is_large_string(value.type) else "number"
+        return "None"
+    return "string" if pyarrow.types.is_string(value.type) or pyarrow.types.is_large_string(value.type) else "number"
 
 
 def _plain(value: Value) -> Value:
@@ -340,7 +293,7 @@ def _boolean(value: Value) -> Value:
 
 
 def _has(lists: pyarrow.ChunkedArray, item: Any) -> pyarrow.ChunkedArray:
-    """Which lists hold an item."""
+    """Which lists contain an item."""
     whole = lists.combine_chunks() if isinstance(lists, pyarrow.ChunkedArray) else lists
     parents = pc.list_parent_indices(whole).filter(pc.equal(pc.list_flatten(whole), item))
     found = numpy.zeros(len(whole), bool)

@@ -1,4 +1,4 @@
-"""The templates: how they are filled, and the policy that a page of ours gives its browser."""
+"""Rendering of templates, number formats, and the content security policy of our pages."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from toolrl.view import code
-from toolrl.view.text import excerpt, marked, plain
+from toolrl.view.text import call_parts, excerpt, marked, plain, python
 
 _FOLDER = Path(__file__).parent
 
 
 @cache
 def environment() -> Environment:
-    """Templates in which every text is escaped, and what cannot be seen in it is replaced by a stand-in."""
-    made = Environment(
+    """The template environment: every text is escaped, and invisible characters become stand-ins."""
+    templates = Environment(
         loader=FileSystemLoader(_FOLDER / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -30,7 +29,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {
+    templates.filters |= {
         "marked": marked,
         "excerpt": excerpt,
         "number": number,
@@ -39,26 +38,26 @@ def environment() -> Environment:
         "percent": lambda value: "-" if _is_missing(value) else f"{100 * value:.0f}%",
         "duration": duration,
         "short_env": lambda env_id: env_id.rsplit("/", 1)[-1],
-        "python": code.python,
+        "python": python,
     }
-    made.globals |= {"asset": asset, "call_parts": code.call_parts, "url": url}
-    return made
+    templates.globals |= {"asset": asset, "call_parts": call_parts, "url": url}
+    return templates
 
 
 def render(template: str, **values: Any) -> Markup:
-    """Fill a template."""
+    """Render a template."""
     return Markup(environment().get_template(template).render(**values))
 
 
 @cache
 def asset(name: str) -> Markup:
-    """A style sheet or a script of ours, to stand inside a page."""
+    """One of our style sheets or scripts, to embed in a page."""
     return Markup((_FOLDER / "static" / name).read_text("utf-8"))
 
 
 @cache
 def content_security_policy(*, served: bool) -> str:
-    """Nothing but our own style and script, by their hashes; a page that is served may ask its own server."""
+    """A policy that allows our own style and script only, by hash; a served page may also query its server."""
     script, style = (_hash(asset(name)) for name in ("view.js", "view.css"))
     policy = f"default-src 'none'; script-src {script}; style-src {style}; img-src data:; base-uri 'none'"
     return f"{policy}; form-action 'self'; connect-src 'self'; frame-ancestors 'none'" if served else policy
@@ -75,13 +74,13 @@ def _finalize(value: Any) -> Any:
 
 
 def url(path: str, **parameters: Any) -> str:
-    """A link within our pages; parameters that are None or empty are left out."""
+    """A link to one of our pages; parameters that are None or empty are omitted."""
     given = {name: value for name, value in parameters.items() if value not in (None, "")}
     return f"{path}?{urlencode(given, errors='backslashreplace')}" if given else path
 
 
 def number(value: float | None, *, sign: bool = False) -> str:
-    """Three significant digits or so, without an exponent where that can be avoided."""
+    """A number with about three significant digits, and an exponent only if it is very large or small."""
     if value is None or _is_missing(value):
         return "-"
     if value == 0:
@@ -95,7 +94,7 @@ def number(value: float | None, *, sign: bool = False) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Such as 4 ms, 1.25 s, 3 min 20 s."""
+    """A duration, such as 4 ms, 1.25 s or 3 min 20 s."""
     if seconds is None or _is_missing(seconds):
         return "-"
     if seconds < 0.9995:

@@ -1,4 +1,4 @@
-"""An episode in the terminal. What models, tools and pages wrote is text here: no markup, no control characters."""
+"""A trajectory in the terminal. Text of models, tools and pages is shown without markup or control characters."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from toolrl.view.text import plain
 _CHARACTERS = 4_000
 
 
-def print_episode(
+def print_trajectory(
     console: Console, trajectory: Trajectory, *, decode: Callable[[list[int]], str] | None = None
 ) -> None:
-    """Print an episode: its conversation and its verdict.
+    """Print a trajectory: its conversation and its score.
 
     Args:
         console: Where to print.
-        trajectory: The episode.
-        decode: Text of token ids; with it the completion's tokens are printed too, those of the environment dimmed.
+        trajectory: The trajectory.
+        decode: Turns token ids into text. If given, the completion's tokens are printed too, the environment's dimmed.
     """
     score = trajectory.score
     console.rule(Text(plain(f"{trajectory.env_id} {trajectory.task_id}")), style="dim")
@@ -46,7 +46,7 @@ def print_episode(
 def _shown(text: str) -> str:
     text = hide(text)
     left_out = len(text) - _CHARACTERS
-    return plain(text[:_CHARACTERS]) + (f" ... {left_out:,} characters more" if left_out > 0 else "")
+    return plain(text[:_CHARACTERS]) + (f" ... {left_out:,} more characters" if left_out > 0 else "")
 
 
 def _tokens(trajectory: Trajectory, decode: Callable[[list[int]], str]) -> Text:

@@ -1,4 +1,4 @@
-"""The tokens of an episode, each with what is known of it; and the texts of token ids."""
+"""The tokens of a trajectory with their statistics, and the texts of token ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from toolrl.tiny import PATH as TINY
 from toolrl.trajectory import Trajectory
 
-# Surprisal in nats: 0.01 is a sampled probability of 0.99, 0.7 of a half, 4.6 of 0.01.
+# Surprisal in nats: 0.01 is a probability of 0.99, 0.7 of 0.5, 4.6 of 0.01.
 _SURPRISAL_STEPS = (0.01, 0.05, 0.15, 0.35, 0.7, 1.4, 2.8, 4.6)
 _ADVANTAGE_STEPS = (0.1, 0.5, 1.0, 1.5)
 _ENTROPY_WINDOW = 5
@@ -26,13 +26,13 @@ class Vocabulary:
     """Texts of token ids, from a `tokenizer.json`."""
 
     def __init__(self, path: Path):
-        """Read the file."""
+        """Load the file."""
         self._tokenizer = Tokenizer.from_file(str(path))
         self.text: Callable[[int], str] = lru_cache(maxsize=200_000)(self._text)
 
     @classmethod
     def of_run(cls, run: Path) -> Vocabulary | None:
-        """That of the model in a run's folder, or of the model that the run began with; None if there is neither."""
+        """The vocabulary of a run's model, or else of the model it started from; None if neither is found."""
         folder = run if run.is_dir() else run.parent
         checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: _number(path.name))
         candidates = [folder / "model", *reversed(checkpoints)]
@@ -50,11 +50,11 @@ class Vocabulary:
         return None
 
     def name(self, token_id: int) -> str:
-        """The token as the vocabulary spells it; empty if the id is not in it."""
+        """The token as the vocabulary spells it; empty for an unknown id."""
         return self._tokenizer.id_to_token(token_id) or ""
 
     def _text(self, token_id: int) -> str:
-        # A decoder may take the space off the first token: what the second adds is the token's own text.
+        # A decoder may strip the first token's leading space; what the second adds is the token's own text.
         once = self._tokenizer.decode([token_id], skip_special_tokens=False)
         twice = self._tokenizer.decode([token_id, token_id], skip_special_tokens=False)
         return twice[len(once) :] if twice.startswith(once) else once
@@ -62,20 +62,20 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token of the completion, or of the prompt.
+    """One token of the prompt or the completion.
 
     Attributes:
-        place: Its place in the completion (in the prompt), from 0.
+        position: Its position in the prompt or the completion, from 0.
         id: Its id.
-        text: Its text; empty if there is no vocabulary.
+        text: Its text; empty without a vocabulary.
         name: The token as the vocabulary spells it.
         logprob: Natural logarithm of the probability it was sampled with; None if the policy did not sample it.
-        entropy: Mean of -logprob over the five sampled tokens around it: what can be said about the policy's entropy
-            there from one sample. None if the policy did not sample it.
-        advantage: The episode's, for a sampled token.
+        entropy: Mean of -logprob over the five sampled tokens around it, an estimate of the policy's entropy from one
+            sample. None if the policy did not sample it.
+        advantage: The trajectory's advantage, for a sampled token.
     """
 
-    place: int
+    position: int
     id: int
     text: str
     name: str
@@ -85,7 +85,7 @@ class Token:
 
     @property
     def classes(self) -> str:
-        """The colours it has in each view: `s` or `e` (mask), `l0`-`l8`, `h0`-`h8`, `a-4`-`a4`."""
+        """Its CSS classes, one for each colouring: `s` or `e` (mask), `l0`-`l8`, `h0`-`h8`, `a-4`-`a4`."""
         if self.logprob is None:
             return "e"
         found = [f"s l{_step(-self.logprob)}", f"h{_step(self.entropy or 0.0)}"]
@@ -97,7 +97,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class TokenSection:
-    """Tokens that come from one hand: the prompt, a sampled turn, or an observation."""
+    """Tokens of one origin: the prompt, a sampled turn, or an observation."""
 
     title: str
     tokens: tuple[Token, ...]
@@ -110,7 +110,7 @@ def token_sections(
     start: int = 0,
     count: int = 4_000,
 ) -> Iterator[TokenSection]:
-    """The tokens of an episode, prompt first; of all of them only those from `start` on, at most `count`."""
+    """The tokens of a trajectory, prompt first: at most `count`, from `start` on."""
     before = 0
     for title, ids, logprobs in _sections(trajectory):
         first, last = max(0, start - before), min(len(ids), start + count - before)
@@ -119,19 +119,19 @@ def token_sections(
             continue
         offset = 0 if title == "prompt" else before - len(ids) - len(trajectory.prompt_ids)
         tokens = []
-        for place in range(first, last):
-            text, name = (vocabulary.text(ids[place]), vocabulary.name(ids[place])) if vocabulary else ("", "")
+        for index in range(first, last):
+            text, name = (vocabulary.text(ids[index]), vocabulary.name(ids[index])) if vocabulary else ("", "")
             if logprobs is None:
-                tokens.append(Token(offset + place, ids[place], text, name))
+                tokens.append(Token(offset + index, ids[index], text, name))
             else:
-                around = logprobs[max(0, place - _ENTROPY_WINDOW // 2) : place + _ENTROPY_WINDOW // 2 + 1]
+                around = logprobs[max(0, index - _ENTROPY_WINDOW // 2) : index + _ENTROPY_WINDOW // 2 + 1]
                 entropy = -sum(around) / len(around)
-                tokens.append(Token(offset + place, ids[place], text, name, logprobs[place], entropy, advantage))
+                tokens.append(Token(offset + index, ids[index], text, name, logprobs[index], entropy, advantage))
         yield TokenSection(title, tuple(tokens))
 
 
 def token_count(trajectory: Trajectory) -> int:
-    """Of prompt and completion."""
+    """The number of tokens in prompt and completion."""
     return len(trajectory.prompt_ids) + sum(
         len(turn.sample.token_ids) + len(turn.observation_ids) for turn in trajectory.turns
     )
@@ -143,7 +143,7 @@ def _sections(trajectory: Trajectory) -> Iterator[tuple[str, list[int], list[flo
         ids, logprobs, (start, stop) = turn.sample.token_ids, turn.sample.logprobs, turn.sample.forced
         if start < stop:
             yield f"turn {number}, sampled", ids[:start], logprobs[:start]
-            yield f"turn {number}, put in to end the thinking", ids[start:stop], None
+            yield f"turn {number}, inserted to end the thinking", ids[start:stop], None
         yield f"turn {number}, sampled", ids[stop:], logprobs[stop:]
         yield f"turn {number}, observed", list(turn.observation_ids), None
 
@@ -153,7 +153,7 @@ def _step(surprisal: float) -> int:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file is JSON: a checkpoint may be in the middle of being written."""
+    """Whether a file is whole JSON; a checkpoint may still be being written."""
     try:
         json.loads(path.read_bytes())
     except ValueError:

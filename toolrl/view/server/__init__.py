@@ -1,5 +1,5 @@
-"""`toolrl view`: a local page for runs, on Starlette. Pages are made here; the browser only shows them."""
+"""`toolrl view`: a local page for runs, on Starlette. Pages are rendered here; the browser only displays them."""
 
-from toolrl.view.server.serving import PageServer, make_app
+from toolrl.view.server.app import PageServer, make_app
 
 __all__ = ["PageServer", "make_app"]

@@ -1,11 +1,10 @@
-"""Who may ask: only whoever was given the address with its token, from this machine, from our own pages.
+"""Access control: requests must come from this machine, from our own pages, and carry the token of the address.
 
-What is kept out: other users of the machine (the token), other sites in the same browser (the cookie is
-SameSite=Strict, the Origin and Sec-Fetch-Site headers are read), and names that resolve to this machine (the Host
-header; DNS rebinding).
+It keeps out other users of the machine (the token), other sites in the same browser (the cookie is SameSite=Strict, and
+the Origin and Sec-Fetch-Site headers are checked), and DNS rebinding (the Host header is checked).
 
-What is not: cookies know no ports, so another server on 127.0.0.1 that the same browser visits is sent ours as well. It
-does not learn the token from it, but can ask in that browser's name as long as this server runs.
+It does not keep out another server on 127.0.0.1 that the same browser visits: cookies ignore ports, so that server
+receives ours. It cannot learn the token from the cookie, but can send requests with it while this server runs.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _HEADERS = {
 
 
 class Access:
-    """Answers what is not allowed with 403, and gives every answer the headers that keep a browser strict."""
+    """Middleware that refuses other requests with 403, and adds security headers to every response."""
 
     def __init__(self, app: ASGIApp, token: str):
         """Guard an application with a token."""
@@ -45,14 +44,14 @@ class Access:
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
-            return  # no WebSocket is served
+            return  # WebSockets are not served
         port = (scope.get("server") or ("", 0))[1]
         headers = Headers(scope=scope)
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         is_new = hmac.compare_digest(given.encode(), self._token.encode())
         refusal = foreign(headers, _names(port).__contains__, by_link=True)
-        if not refusal and not is_new and not self._knows(headers, port):
-            refusal = "the address lacks its token; open the one that toolrl view printed"
+        if not refusal and not is_new and not self._has_cookie(headers, port):
+            refusal = "the address has no valid token; open the one that toolrl view printed"
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -73,7 +72,7 @@ class Access:
         else:
             await self._app(scope, receive, answer)
 
-    def _knows(self, headers: Headers, port: int) -> bool:
+    def _has_cookie(self, headers: Headers, port: int) -> bool:
         try:
             cookie = SimpleCookie(headers.get("cookie", "")).get(_cookie_name(port))
         except CookieError:
@@ -85,7 +84,7 @@ class Access:
 
 
 def _names(port: int) -> set[str]:
-    """What a browser calls this server."""
+    """The Host headers that a browser sends to this server."""
     return {f"127.0.0.1:{port}", f"localhost:{port}", *(("127.0.0.1", "localhost") if port == 80 else ())}
 
 

@@ -1,4 +1,4 @@
-"""The run list, a run, an episode, and what did not fit on an episode's page."""
+"""Pages that show: the list of runs, a run, a trajectory, its longer texts and its tokens."""
 
 from __future__ import annotations
 
@@ -12,31 +12,22 @@ from starlette.responses import Response
 
 from toolrl.errors import ConfigError, QueryError, UserError
 from toolrl.trajectory import Trajectory
-from toolrl.view.code import argument_text
-from toolrl.view.collection import Trajectories
-from toolrl.view.curves import HEIGHT, WIDTH, panels
-from toolrl.view.html import episode_html
-from toolrl.view.server.answers import Links, answer, run_of, runs_of, whole_number
-from toolrl.view.server.runs import Run, Selection
+from toolrl.view.html import TABLE_COLUMNS, table_rows, trajectory_html
+from toolrl.view.metrics import HEIGHT, WIDTH, panels
+from toolrl.view.server.responses import Links, respond, run_of, runs_of, whole_number
+from toolrl.view.server.runs import Matches, Run
+from toolrl.view.text import argument_text
 from toolrl.view.tokens import token_count, token_sections
 
 PAGE_ROWS = 50
 _PIECE = 200_000
 _TOKENS = 4_000
 _FACET_VALUES = 6
-# Title, field, whether it is a number, whether a phone can do without.
-COLUMNS = (
-    ("reward", "reward", True, False), ("advantage", "advantage", True, True), ("pass rate", "pass_rate", True, True),
-    ("turns", "turns", True, True), ("calls", "calls", True, False), ("tokens", "tokens", True, True),
-    ("time", "seconds", True, True), ("stop", "stop", False, True), ("mode", "mode", False, True),
-    ("step", "step", True, False),
-)  # fmt: skip
-_SHOWN = ("id", "task", "env", "prompt", "success", *(field for _, field, _, _ in COLUMNS))
 
 
 @dataclass(frozen=True, slots=True)
 class Facet:
-    """How often a value occurs, and the query that asks for it."""
+    """A value of a field, its count, and the query that matches it."""
 
     value: str
     count: int
@@ -44,16 +35,16 @@ class Facet:
 
 
 def run_list(request: Request) -> Response:
-    """All runs, each with what it has come to."""
+    """All runs, each with its current statistics."""
     runs = runs_of(request)
     version = ".".join(run.version for run in runs.by_name.values())
     if request.query_params.get("known") == version:
         return Response(status_code=304)
-    return answer(request, "runs.html", version=version, runs=[_about(run) for run in runs.by_name.values()])
+    return respond(request, "runs.html", version=version, runs=[_about(run) for run in runs.by_name.values()])
 
 
 def run_page(request: Request) -> Response:
-    """A run: its curves, and the table of its episodes."""
+    """A run: its curves and the table of its episodes."""
     run = run_of(request)
     version = run.version
     if request.query_params.get("known") == version:
@@ -61,14 +52,14 @@ def run_page(request: Request) -> Response:
     where, sort = request.query_params.get("where", ""), request.query_params.get("sort", "")
     mistake = ""
     try:
-        found = run.select(where, sort)
+        found = run.match(where, sort)
     except QueryError as error:
         found, mistake = None, str(error)
     number = whole_number(request, "page", 1)
     pages = max(1, -(-len(found) // PAGE_ROWS)) if found is not None else 1
     number = max(1, min(number, pages))
-    rows = rows_of(found[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]) if found is not None else []
-    return answer(
+    rows = table_rows(found[(number - 1) * PAGE_ROWS : number * PAGE_ROWS]) if found is not None else []
+    return respond(
         request,
         "run.html",
         run=run,
@@ -79,7 +70,7 @@ def run_page(request: Request) -> Response:
         mistake=mistake,
         found=0 if found is None else len(found),
         rows=rows,
-        columns=COLUMNS,
+        columns=TABLE_COLUMNS,
         page=number,
         pages=pages,
         facets=_facets(found, where) if found is not None else {},
@@ -89,29 +80,29 @@ def run_page(request: Request) -> Response:
 
 
 def metrics_page(request: Request) -> Response:
-    """The curves of a run that its page has no room for."""
+    """The further curves of a run."""
     run = run_of(request)
     version = run.version
     if request.query_params.get("known") == version:
         return Response(status_code=304)
     found = panels(run.metrics.refresh(), further=True)
-    return answer(request, "metrics.html", run=run, version=version, panels=found, size=(WIDTH, HEIGHT))
+    return respond(request, "metrics.html", run=run, version=version, panels=found, size=(WIDTH, HEIGHT))
 
 
-def episode_page(request: Request) -> Response:
-    """One episode, with the one before and the one after in the table that it was opened from."""
+def trajectory_page(request: Request) -> Response:
+    """One trajectory, with links to its neighbours in the table that it was opened from."""
     run = run_of(request)
     where, sort = request.query_params.get("where", ""), request.query_params.get("sort", "")
-    trajectory, row = find(run, request.query_params.get("id", ""))
-    found = run.select(where, sort)
-    place = found.place(row["id"]) if found is not None else None
+    trajectory, row = find_trajectory(run, request.query_params.get("id", ""))
+    found = run.match(where, sort)
+    position = found.position(row["id"]) if found is not None else None
     before = after = None
-    if found is not None and place is not None:
-        before, after = found.id(place - 1), found.id(place + 1)
+    if found is not None and position is not None:
+        before, after = found.id(position - 1), found.id(position + 1)
     links = Links(run.name, row["id"], open_tokens="tokens" in request.query_params)
-    return answer(
+    return respond(
         request,
-        "episode.html",
+        "trajectory.html",
         run=run,
         trajectory=trajectory,
         row=row,
@@ -119,22 +110,22 @@ def episode_page(request: Request) -> Response:
         sort=sort,
         before=before,
         after=after,
-        place=place,
+        position=position,
         count=0 if found is None else len(found),
-        body=episode_html(trajectory, advantage=row["advantage"], vocabulary=run.vocabulary, links=links),
+        body=trajectory_html(trajectory, advantage=row["advantage"], vocabulary=run.vocabulary, links=links),
     )
 
 
 def text_page(request: Request) -> Response:
-    """A piece of a text that is too long for its episode's page."""
+    """A piece of a text that is too long for its trajectory's page."""
     run = run_of(request)
-    trajectory, row = find(run, request.query_params.get("id", ""))
+    trajectory, row = find_trajectory(run, request.query_params.get("id", ""))
     place = request.query_params.get("place", "")
     text = _text_at(trajectory, place)
     start = whole_number(request, "start", 0)
     end = min(len(text), start + _PIECE)
     links = Links(run.name, row["id"])
-    return answer(
+    return respond(
         request,
         "text.html",
         run=run,
@@ -149,12 +140,12 @@ def text_page(request: Request) -> Response:
 
 
 def tokens_page(request: Request) -> Response:
-    """Tokens that are too many for their episode's page."""
+    """A stretch of tokens that are too many for their trajectory's page."""
     run = run_of(request)
-    trajectory, row = find(run, request.query_params.get("id", ""))
+    trajectory, row = find_trajectory(run, request.query_params.get("id", ""))
     start, total = whole_number(request, "start", 0), token_count(trajectory)
     links = Links(run.name, row["id"], open_tokens=True)
-    return answer(
+    return respond(
         request,
         "token_page.html",
         run=run,
@@ -173,35 +164,26 @@ def tokens_page(request: Request) -> Response:
     )
 
 
-def find(run: Run, id: str) -> tuple[Trajectory, dict[str, Any]]:
-    """An episode and its row of the table.
+def find_trajectory(run: Run, id: str) -> tuple[Trajectory, dict[str, Any]]:
+    """A trajectory, and its row of the table.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: No trajectory of the run has this id.
     """
-    episodes = run.episodes()
-    row = pc.index(episodes.table["id"], id).as_py() if episodes is not None and id else -1
-    if episodes is None or row < 0:
+    trajectories = run.trajectories()
+    row = pc.index(trajectories.table["id"], id).as_py() if trajectories is not None and id else -1
+    if trajectories is None or row < 0:
         raise ConfigError(f"{run.name!r} has no episode {id!r}")
-    return episodes[row], rows_of(episodes[row : row + 1])[0]
-
-
-def rows_of(episodes: Trajectories) -> list[dict[str, Any]]:
-    """What a table shows of some episodes; what was not scored has no advantage."""
-    rows: list[dict[str, Any]] = episodes.table.select(list(_SHOWN)).to_pylist()
-    for row in rows:
-        if row["reward"] is None:
-            row["advantage"] = None
-    return rows
+    return trajectories[row], table_rows(trajectories[row : row + 1])[0]
 
 
 def _about(run: Run) -> dict[str, Any]:
-    """The figures of a run."""
+    """The current statistics of a run."""
     mistake = ""
     try:
-        episodes = run.episodes()
+        trajectories = run.trajectories()
     except UserError as error:
-        episodes, mistake = None, str(error)
+        trajectories, mistake = None, str(error)
     run.metrics.refresh()
     about: dict[str, Any] = {
         "mistake": mistake,
@@ -212,11 +194,11 @@ def _about(run: Run) -> dict[str, Any]:
     }
     about["ago"] = time.time() - run.written if run.written else None
     about["broken"] = run.broken_lines
-    about["count"] = 0 if episodes is None else len(episodes)
-    about["unscored"] = 0 if episodes is None else episodes.table["reward"].null_count
+    about["count"] = 0 if trajectories is None else len(trajectories)
+    about["unscored"] = 0 if trajectories is None else trajectories.table["reward"].null_count
     about["modes"], about["success"] = [], {}
-    if episodes is not None:
-        table = episodes.table.select(["mode", "env", "success"])
+    if trajectories is not None:
+        table = trajectories.table.select(["mode", "env", "success"])
         table = table.set_column(2, "success", pc.cast(table["success"], "float64"))
         found = table.group_by(["mode", "env"], use_threads=False).aggregate([("success", "mean"), ("env", "count")])
         for row in found.to_pylist():
@@ -227,7 +209,7 @@ def _about(run: Run) -> dict[str, Any]:
     return about
 
 
-def _facets(found: Selection, where: str) -> dict[str, list[Facet]]:
+def _facets(found: Matches, where: str) -> dict[str, list[Facet]]:
     return {
         field: [Facet(str(value), count, _and(where, field, value)) for value, count in counts[:_FACET_VALUES]]
         for field, counts in found.facets.items()
@@ -246,7 +228,7 @@ def _and(where: str, field: str, value: Any) -> str:
 
 
 def _text_at(trajectory: Trajectory, place: str) -> str:
-    """The text at a place of an episode, by the name that `episode_fragment.html` gives it."""
+    """A text of a trajectory, by the name that `trajectory_fragment.html` gives it."""
     kind, *at = place.split(".", 3)
     try:
         if kind == "prompt":
@@ -258,13 +240,13 @@ def _text_at(trajectory: Trajectory, place: str) -> str:
         turn = trajectory.turns[int(at[0])]
         if kind in ("thinking", "content"):
             return turn.message.thinking if kind == "thinking" else turn.message.content
-        call = turn.message.tool_calls[int(at[1])]
+        call, result = turn.calls[int(at[1])]
         if kind == "raw":
             return call.raw
         if kind == "argument":
             return argument_text(call.arguments[at[2]])
-        if kind == "output":
-            return next(result.content for result in turn.results if result.call.id == call.id)
-    except (IndexError, KeyError, ValueError, StopIteration):
+        if kind == "output" and result is not None:
+            return result.content
+    except (IndexError, KeyError, ValueError):
         pass
-    raise ConfigError(f"the episode has no text at {place!r}")
+    raise ConfigError(f"the episode has no text {place!r}")

@@ -1,11 +1,11 @@
-// The script of every page: tables, keys, theme, what is fetched when it is asked for, live parts.
-// It writes text only as text, and takes HTML only from our own server, parsed by a parser that runs nothing.
+// The script of every page: tables, keys, theme, content loaded on demand, live parts.
+// It inserts text only as text, and HTML only from our own server, parsed by DOMParser, which runs no scripts.
 "use strict";
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const one = (selector, root = document) => root.querySelector(selector);
 
-  // A token in the address is for the first request alone: it must not stay in the history or in a copied link.
+  // The token in the address is for the first request only: it must not stay in the history or in a copied link.
   const address = new URL(location.href);
   if (address.searchParams.has("token")) {
     address.searchParams.delete("token");
@@ -17,7 +17,7 @@
     try {
       if (value) localStorage.setItem("toolrl-theme", value);
       return localStorage.getItem("toolrl-theme");
-    } catch { return value ?? null; }  // a page without an origin keeps nothing
+    } catch { return value ?? null; }  // a page without an origin has no storage
   };
   const setTheme = (theme) => { if (theme) document.documentElement.dataset.theme = theme; };
   setTheme(remembered());
@@ -25,7 +25,7 @@
   const switchTheme = () => { const theme = isDark() ? "light" : "dark"; setTheme(theme); remembered(theme); };
   one(".theme")?.addEventListener("click", switchTheme);
 
-  // ---- a table that sorts, filters and opens on its own
+  // ---- a table that sorts, filters and opens rows in the browser
   const table = one("table.sortable");
   const rows = table ? all("tbody tr", table) : [];
   const close = (row) => { if (row.nextElementSibling?.classList.contains("opened")) row.nextElementSibling.remove(); row.setAttribute("aria-expanded", "false"); };
@@ -73,13 +73,13 @@
     });
   }
 
-  // ---- tokens: the exact id at once, not after the delay of a tooltip
+  // ---- tokens: the exact id at once, without the delay of a tooltip
   document.addEventListener("pointerover", (event) => {
     const token = event.target.closest?.(".run > span");
     if (token) token.closest(".tokens").querySelector(".readout").textContent = token.title;
   });
 
-  // ---- the rest of a long text, fetched when it is asked for
+  // ---- the rest of a long text, fetched on demand
   const fetched = async (url) => {
     const reply = await fetch(url, { credentials: "same-origin" });
     if (reply.status === 304) return null;
@@ -94,7 +94,7 @@
     if (page) link.closest(".rest").replaceWith(...all("#piece > *", page).map((node) => document.adoptNode(node)));
   });
 
-  // ---- what changes while a run goes on
+  // ---- live parts: what changes while a run continues
   for (const part of all("[data-refresh]")) {
     let shown = part.dataset.version;
     const refresh = async () => {
@@ -108,14 +108,14 @@
             part.replaceChildren(...[...fresh.childNodes].map((node) => document.adoptNode(node)));
             if (held) all("a", part).find((link) => link.href === held)?.focus({ preventScroll: true });
           }
-        } catch { /* the server has ended, or is busy: the next time will tell */ }
+        } catch { /* the server has stopped or is busy: try again later */ }
       }
       setTimeout(refresh, 2000);
     };
     setTimeout(refresh, 2000);
   }
 
-  // ---- keys: they move the focus, so that the browser's own keys go on from there
+  // ---- keys: they move the focus, from where the browser's own keys continue
   const steps = () => rows.length ? rows.filter((row) => !row.classList.contains("hidden")) : all("[data-step]");
   const move = (by) => {
     const list = steps();

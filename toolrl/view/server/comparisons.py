@@ -1,4 +1,4 @@
-"""All rollouts of a task side by side, two runs on the same tasks, and two episodes."""
+"""Pages that compare: all rollouts of a task, two runs on the same tasks, two episodes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from starlette.responses import Response
 
 from toolrl.errors import ConfigError, QueryError
 from toolrl.trajectory import Trajectory
-from toolrl.view.code import call_parts
-from toolrl.view.diff import diff_episodes
-from toolrl.view.html import calls_of
-from toolrl.view.server.answers import answer, run_of, runs_of, whole_number
-from toolrl.view.server.pages import PAGE_ROWS, find, rows_of
+from toolrl.view.diff import diff_trajectories
+from toolrl.view.html import table_rows
+from toolrl.view.server.pages import PAGE_ROWS, find_trajectory
+from toolrl.view.server.responses import respond, run_of, runs_of, whole_number
 from toolrl.view.server.runs import Run
+from toolrl.view.text import call_parts
 
 _CARDS = 64
 _CARD_CHARACTERS = 240
@@ -25,17 +25,17 @@ _CARD_TURNS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A line of a card: what was said or called, and what came back."""
+class CardLine:
+    """A line of a card: a message, or a call with its output."""
 
     is_call: bool
     text: str
-    gave: str
+    output: str
     failure: str
 
 
 def group_page(request: Request) -> Response:
-    """All rollouts of a task, those that were trained on together side by side."""
+    """All rollouts of a task, by the group they were trained in."""
     run = run_of(request)
     env, task = request.query_params.get("env", ""), request.query_params.get("task", "")
     found = run.of_task(env, task)
@@ -43,12 +43,12 @@ def group_page(request: Request) -> Response:
     shown = found.sort("step")[start : start + _CARDS]
     facts = shown.table.select(["mode", "group", "step"]).to_pylist()
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row, fact, trajectory in zip(rows_of(shown), facts, shown, strict=True):
+    for row, fact, trajectory in zip(table_rows(shown), facts, shown, strict=True):
         card = {"row": row, "trajectory": trajectory, "lines": _lines(trajectory)}
         groups.setdefault((fact["mode"], fact["step"], fact["group"]), []).append(card)
     for cards in groups.values():
         cards.sort(key=lambda card: (card["row"]["reward"] is None, -(card["row"]["reward"] or 0.0)))
-    return answer(
+    return respond(
         request,
         "group.html",
         run=run,
@@ -64,7 +64,7 @@ def group_page(request: Request) -> Response:
 
 
 def compare_page(request: Request) -> Response:
-    """Two sets of episodes, of two runs or of one, task by task."""
+    """Two sets of episodes, of one run or two, task by task."""
     runs = runs_of(request)
     names = list(runs.by_name)
     given = request.query_params
@@ -99,7 +99,7 @@ def compare_page(request: Request) -> Response:
             losses=("difference", lambda column: int((column < 0).sum())),
         )
         envs = envs.reset_index().to_dict("records")
-    return answer(
+    return respond(
         request,
         "compare.html",
         names=names,
@@ -118,7 +118,7 @@ def compare_page(request: Request) -> Response:
 
 
 def diff_page(request: Request) -> Response:
-    """Two episodes: of the ids that are given, or the first that each side has of a task."""
+    """Two episodes: those with the given ids, or each side's first of a task."""
     runs, given = runs_of(request), request.query_params
     sides = []
     for side in ("a", "b"):
@@ -127,10 +127,10 @@ def diff_page(request: Request) -> Response:
         if not id:
             found = run.of_task(given.get("env", ""), given.get("task", ""), given.get(f"{side}w", ""))
             id = str(found.table["id"][0].as_py())
-        sides.append((run, *find(run, id)))
+        sides.append((run, *find_trajectory(run, id)))
     (run_a, a, row_a), (run_b, b, row_b) = sides
-    diff = diff_episodes(a, b)
-    return answer(
+    diff = diff_trajectories(a, b)
+    return respond(
         request,
         "diff.html",
         a=a,
@@ -146,42 +146,42 @@ def diff_page(request: Request) -> Response:
 
 
 def _questions(run: Run, tasks: list[str]) -> dict[tuple[str, str], str]:
-    """What some tasks ask, by environment and task."""
-    episodes = run.episodes()
-    if episodes is None:
+    """The questions of some tasks, by environment and task."""
+    trajectories = run.trajectories()
+    if trajectories is None:
         return {}
-    table = episodes.table.select(["env", "task", "prompt"])
+    table = trajectories.table.select(["env", "task", "prompt"])
     found = table.filter(pc.is_in(table["task"], pyarrow.array(tasks, pyarrow.string()))).to_pylist()
     return {(row["env"], row["task"]): row["prompt"] for row in found}
 
 
-def _token(run: Run, trajectory: Trajectory, place: int | None) -> dict[str, Any] | None:
-    if place is None:
+def _token(run: Run, trajectory: Trajectory, position: int | None) -> dict[str, Any] | None:
+    if position is None:
         return None
-    token = trajectory.completion_ids[place]
+    token = trajectory.completion_ids[position]
     return {
         "id": token,
         "text": run.vocabulary.text(token) if run.vocabulary else "",
-        "logprob": trajectory.logprobs[place] if trajectory.mask[place] else None,
+        "logprob": trajectory.logprobs[position] if trajectory.mask[position] else None,
     }
 
 
-def _lines(trajectory: Trajectory) -> list[Line]:
+def _lines(trajectory: Trajectory) -> list[CardLine]:
     lines = []
-    for number, turn in enumerate(trajectory.turns[:_CARD_TURNS]):
+    for turn in trajectory.turns[:_CARD_TURNS]:
         if turn.message.content.strip():
-            lines.append(Line(False, _short(turn.message.content), "", ""))
-        for view in calls_of(turn, number):
-            if view.call.error:
-                text = view.call.raw
+            lines.append(CardLine(False, _short(turn.message.content), "", ""))
+        for call, result in turn.calls:
+            if call.error:
+                text = call.raw
             else:
-                parts = call_parts(view.call)
+                parts = call_parts(call)
                 text = "\n".join([parts.line, *(block for _, block in parts.blocks)])
-            gave = view.result.content if view.result else ""
-            failure = str(view.result.failure) if view.result and view.result.failure else ""
-            lines.append(Line(True, _short(text), _short(gave), failure))
+            output = result.content if result else ""
+            failure = str(result.failure) if result and result.failure else ""
+            lines.append(CardLine(True, _short(text), _short(output), failure))
     if len(trajectory.turns) > _CARD_TURNS:
-        lines.append(Line(False, f"... {len(trajectory.turns) - _CARD_TURNS} further turns", "", ""))
+        lines.append(CardLine(False, f"... {len(trajectory.turns) - _CARD_TURNS} more turns", "", ""))
     return lines
 
 

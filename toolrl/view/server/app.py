@@ -1,4 +1,4 @@
-"""The application and its server."""
+"""The application and the server that runs it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from starlette.types import ASGIApp
 
 from toolrl.errors import UserError
 from toolrl.support.serving import Server
-from toolrl.view.server import comparing, pages
+from toolrl.view.server import comparisons, pages
 from toolrl.view.server.access import Access
-from toolrl.view.server.answers import answer
+from toolrl.view.server.responses import respond
 from toolrl.view.server.runs import Runs
 
 _HOST = "127.0.0.1"
 
 
 def make_app(paths: Sequence[Path], token: str) -> ASGIApp:
-    """The application.
+    """Make the application.
 
     Args:
-        paths: Folders of runs, folders that hold such folders, files of trajectories.
-        token: Whoever has it may look.
+        paths: Folders of runs, folders with such folders in them, or files of trajectories.
+        token: The secret that gives access.
 
     Raises:
         TaskError: There is no run at one of the paths.
@@ -39,38 +39,38 @@ def make_app(paths: Sequence[Path], token: str) -> ASGIApp:
             Route("/", pages.run_list),
             Route("/run", pages.run_page),
             Route("/metrics", pages.metrics_page),
-            Route("/episode", pages.episode_page),
+            Route("/episode", pages.trajectory_page),
             Route("/text", pages.text_page),
             Route("/tokens", pages.tokens_page),
-            Route("/group", comparing.group_page),
-            Route("/compare", comparing.compare_page),
-            Route("/diff", comparing.diff_page),
+            Route("/group", comparisons.group_page),
+            Route("/compare", comparisons.compare_page),
+            Route("/diff", comparisons.diff_page),
         ],
-        exception_handlers={UserError: _mistake, OSError: _mistake, 404: _not_found},
+        exception_handlers={UserError: _error_page, OSError: _error_page, 404: _not_found},
     )
     app.state.runs = Runs(paths)
     return Access(app, token)
 
 
-def _mistake(request: Request, error: Exception) -> Response:
-    return answer(request, "message.html", status=400, title="This cannot be shown", message=str(error))
+def _error_page(request: Request, error: Exception) -> Response:
+    return respond(request, "message.html", status=400, title="Cannot show this page", message=str(error))
 
 
 def _not_found(request: Request, error: Exception) -> Response:
-    return answer(request, "message.html", status=404, title="There is no such page", message="")
+    return respond(request, "message.html", status=404, title="Page not found", message="")
 
 
-def _import_the_rest() -> None:
-    """What only comparisons need and takes a second to import, while nobody waits for it."""
+def _import_for_comparisons() -> None:
+    """Import what only comparisons need. It takes a second, best spent while nobody waits."""
     for name in ("pandas", "toolrl.evaluation"):
         import_module(name)
 
 
 class PageServer:
-    """The local page, served on a thread.
+    """Serves the local page on a thread.
 
     Attributes:
-        url: Its address, with the token.
+        url: The address, with the token.
     """
 
     def __init__(self, paths: Sequence[Path], port: int = 0):
@@ -78,7 +78,7 @@ class PageServer:
 
         Args:
             paths: What to show; see `make_app`.
-            port: 0 takes a free one.
+            port: The port; 0 picks a free one.
 
         Raises:
             ConfigError: The port is taken.
@@ -89,14 +89,14 @@ class PageServer:
         self.url = f"{self._server.url}/?token={token}"
 
     def start(self) -> None:
-        """Serve until `stop`; returns when requests are answered.
+        """Start serving, and return once requests are accepted.
 
         Raises:
-            InfrastructureError: The server ended at once.
+            InfrastructureError: The server stopped at once.
         """
         self._server.start()
-        threading.Thread(target=_import_the_rest, name="toolrl-view-imports", daemon=True).start()
+        threading.Thread(target=_import_for_comparisons, name="toolrl-view-imports", daemon=True).start()
 
     def stop(self) -> None:
-        """Answer what has been asked, and end."""
+        """Finish the requests in progress, and stop."""
         self._server.stop()

@@ -1,4 +1,4 @@
-"""Promises about curves: what is drawn is what was logged."""
+"""Promises about metrics: the file is followed, and its values are drawn as logged."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from toolrl.view.curves import HEIGHT, WIDTH, panels
-from toolrl.view.metrics import Metrics
+from toolrl.view.metrics import HEIGHT, WIDTH, Metrics, panels
 
 
 def rows(*values: float, name: str = "PythonMath/success") -> list[dict[str, float]]:
     return [{"step": step, name: value, "PythonMath/unscored_share": 0.0} for step, value in enumerate(values, 1)]
 
 
-def test_dots_lie_where_the_values_are_and_lines_are_running_means() -> None:
+def test_dots_are_at_the_values_and_lines_are_running_means() -> None:
     panel = panels(rows(0.0, 1.0, 1.0))[0]
     (series,) = panel.series
     heights = [dot.y for dot in series.dots]
@@ -35,7 +34,7 @@ def test_every_curve_stays_within_its_drawing(values: tuple[float, ...]) -> None
             assert all(0 <= dot.x <= WIDTH and 0 <= dot.y <= HEIGHT for dot in series.dots)
 
 
-def test_what_a_run_learns_comes_first_and_nothing_is_lost() -> None:
+def test_the_most_important_metrics_come_first_and_none_is_lost() -> None:
     row = {"step": 1, "loss": 1.0, "A/success": 1.0, "B/success": 0.5, "A/turns": 2, "completions/mean_length": 24.0}
     rows = [{**row, "A/unscored_share": 0.0, "B/unscored_share": 0.0, "note": "text", "bad": float("nan")}]
     assert [(panel.title, [s.name for s in panel.series]) for panel in panels(rows)] == [("success", ["A", "B"])]
@@ -50,13 +49,13 @@ def test_a_run_without_environments_shows_what_the_trainer_logs() -> None:
     assert panels(rows, further=True) == []
 
 
-def test_a_thousand_steps_are_thinned_and_keep_their_last() -> None:
+def test_thousands_of_steps_are_thinned_and_the_last_is_kept() -> None:
     (series,) = panels(rows(*[step / 5_000 for step in range(5_000)]))[0].series
     assert len(series.dots) <= 401
     assert series.dots[-1].label.startswith("step 5000:")
 
 
-def test_metrics_are_read_on_and_a_torn_or_broken_line_is_not_a_row(tmp_path: Path) -> None:
+def test_the_file_is_followed_and_a_torn_or_broken_line_is_not_a_row(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     metrics = Metrics(path)
     assert metrics.refresh() == []
@@ -69,7 +68,7 @@ def test_metrics_are_read_on_and_a_torn_or_broken_line_is_not_a_row(tmp_path: Pa
     assert [row["step"] for row in metrics.refresh()] == [7]
 
 
-def test_rows_are_read_once_however_many_ask_at_the_same_time(tmp_path: Path) -> None:
+def test_concurrent_readers_read_each_row_once(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps({"step": step}) + "\n" for step in range(3_000)))
     metrics = Metrics(path)
@@ -79,12 +78,12 @@ def test_rows_are_read_once_however_many_ask_at_the_same_time(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("value", [10**400, float("inf"), 1.7e308, "a", [1], {"a": 1}, None, True])
-def test_what_cannot_be_drawn_is_left_out(value: object) -> None:
+def test_values_that_cannot_be_drawn_are_skipped(value: object) -> None:
     assert [panel.title for panel in panels([{"step": 1, "loss": 1.0, "odd": value}])] == ["loss"]
 
 
 @pytest.mark.parametrize("step", ["true", "1.5", '"1"', "null", str(2**70)])
-def test_a_row_without_a_step_that_can_be_counted_is_passed_over(tmp_path: Path, step: str) -> None:
+def test_a_row_without_a_usable_step_is_skipped(tmp_path: Path, step: str) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": {step}, "loss": 1}}\n{"[" * 5000}\n{{"step": 1, "loss": 1}}\n')
     assert [row["step"] for row in Metrics(path).refresh()] == [1]

@@ -1,4 +1,4 @@
-"""How a page is answered, and the links that pages have in common."""
+"""What pages share: reading a request, rendering the response, and links."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from toolrl.errors import ConfigError
-from toolrl.view.query import FIELDS, FUNCTIONS
+from toolrl.view.columns import FIELDS, FUNCTIONS
 from toolrl.view.rendering import render, url
 from toolrl.view.server.runs import Run, Runs
 
 
-def answer(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
-    """A page of ours."""
+def respond(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+    """Render a page."""
     html = render(
         template,
         fields=FIELDS,
@@ -27,13 +27,13 @@ def answer(request: Request, template: str, *, status: int = 200, **values: Any)
 
 
 def runs_of(request: Request) -> Runs:
-    """The runs that are served."""
+    """The runs being served."""
     runs: Runs = request.app.state.runs
     return runs
 
 
 def run_of(request: Request) -> Run:
-    """The run that an address names; the only one, if it names none.
+    """The run named in a request, or the only run if it names none.
 
     Raises:
         ConfigError: There is no such run.
@@ -44,10 +44,10 @@ def run_of(request: Request) -> Run:
 
 
 def whole_number(request: Request, name: str, default: int, most: int = 10**12) -> int:
-    """A whole number of an address, from 0 on.
+    """A query parameter that is a whole number, 0 or more.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is something else.
     """
     text = request.query_params.get(name, "") or str(default)
     if not (text.isascii() and text.isdigit()) or len(text) > 13:
@@ -57,12 +57,12 @@ def whole_number(request: Request, name: str, default: int, most: int = 10**12) 
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Links from an episode to what is not on its page.
+    """Links from a trajectory's page to the texts and tokens that it omits.
 
     Attributes:
         run: The run's name.
-        id: The episode's.
-        open_tokens: Whether its tokens are open from the start.
+        id: The trajectory's id.
+        open_tokens: Whether its page shows the tokens unfolded.
     """
 
     run: str
@@ -70,9 +70,9 @@ class Links:
     open_tokens: bool = False
 
     def text(self, place: str, start: int) -> str:
-        """A text from a character on."""
+        """A link to a text, from a character on."""
         return url("/text", run=self.run, id=self.id, place=place, start=start)
 
     def tokens(self, start: int = 0) -> str:
-        """Tokens from one on."""
+        """A link to the tokens, from one on."""
         return url("/tokens", run=self.run, id=self.id, start=start)
