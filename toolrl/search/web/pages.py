@@ -21,7 +21,7 @@ from toolrl.search.web.http_get import Deadline, Reply, get
 from toolrl.search.web.page_text import document_of, require_trafilatura
 from toolrl.support.retry import (
     CircuitOpen,
-    Exhausted,
+    RetriesExhausted,
     RetryPolicy,
     ServiceCaller,
     TryAgain,
@@ -172,7 +172,7 @@ class PageReader:
         try:
             seconds = deadline.remaining()
             return self._site(place).call(shown(place.url), attempt, within_seconds=seconds)
-        except Exhausted as failure:
+        except RetriesExhausted as failure:
             raise NotReadable(f"{shown(place.url)} cannot be read now: {failure.reason}") from failure
         except CircuitOpen as failure:
             raise NotReadable(f"{shown(place.url)} cannot be read now: the site has not answered lately") from failure
