@@ -134,14 +134,14 @@ def test_a_file_that_is_no_store_is_refused_and_stays(file):
     file.parent.mkdir()
     file.write_text("precious notes, none of SQLite's" * 50)
     for mode in ("cache", "replay"):
-        with pytest.raises(ConfigError, match="no store of answers"):
+        with pytest.raises(ConfigError, match="is not a disk cache"):
             CachedRetriever(Library(), file, mode)
     assert file.read_text().startswith("precious")
     other = file.with_name("other.sqlite")
     connection = sqlite3.connect(other)
     connection.execute("CREATE TABLE answers (x)")
     connection.close()
-    with pytest.raises(ConfigError, match="no store"):
+    with pytest.raises(ConfigError, match="not a disk cache"):
         CachedRetriever(Library(), other)
 
 

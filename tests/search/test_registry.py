@@ -10,7 +10,16 @@ import sys
 import pytest
 
 from toolrl.errors import ConfigError
-from toolrl.search import BM25Retriever, CachedRetriever, HTTPRetriever, open_retriever, python_docs_retriever
+from toolrl.search import (
+    BM25Retriever,
+    CachedRetriever,
+    Document,
+    HTTPRetriever,
+    Retriever,
+    open_retriever,
+    python_docs_retriever,
+    register_retriever,
+)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,12 +46,29 @@ def test_a_name_opens_a_retriever(corpus, tmp_path):
 
 @pytest.mark.parametrize("name", ["elastic:x", "bm25:", "bm25", "", "google"])
 def test_an_unknown_backend_is_refused_with_those_there_are(name):
-    with pytest.raises(ConfigError, match=r"unknown search backend .*'bm25:CORPUS', 'dense:CORPUS'"):
+    with pytest.raises(ConfigError, match=r"unknown search backend .*; known are 'bm25:CORPUS', 'dense:CORPUS'"):
         open_retriever(name)
 
 
+def test_a_backend_that_others_register_opens_by_name():
+    class Echo(Retriever):
+        def __init__(self, index: str, model: str | None):
+            self.index, self.model = index, model
+
+        def search(self, query: str, k: int) -> list[Document]:
+            return [Document(self.index, str(self.model), query)]
+
+    register_retriever("echo", Echo, "echo:INDEX")
+    assert open_retriever("echo:wiki", model="e5").search("q", 1) == [Document("wiki", "e5", "q")]
+    with pytest.raises(ConfigError, match=r"unknown search backend 'echo'; known are .*'echo:INDEX'"):
+        open_retriever("echo")
+    for name in ("echo", "web", "a:b"):
+        with pytest.raises(ConfigError, match="cannot be registered"):
+            register_retriever(name, Echo)
+
+
 def test_a_model_where_none_is_used_is_refused():
-    with pytest.raises(ConfigError, match="makes no sense"):
+    with pytest.raises(ConfigError, match="does not use a model"):
         open_retriever("bm25:python-docs", model="x")
 
 

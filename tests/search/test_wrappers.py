@@ -204,9 +204,9 @@ def test_failing_results_fail_for_their_share_of_queries_and_always_for_the_same
         assert {isinstance(outcome(wrapped.read, f"d{n}"), tuple) for n in range(30)} == {True, False}
 
 
-def test_a_rate_is_a_share(inner: Readable) -> None:
+def test_a_rate_is_between_0_and_1(inner: Readable) -> None:
     for rate in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ConfigError, match="rate is a share"):
+        with pytest.raises(ConfigError, match="rate must be between 0 and 1"):
             FailingResults(inner, rate)
 
 

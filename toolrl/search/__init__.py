@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from toolrl.search.corpus.sources import Corpus, open_corpus
     from toolrl.search.http import HTTPRetriever
     from toolrl.search.hybrid import HybridRetriever
-    from toolrl.search.registry import open_retriever
+    from toolrl.search.registry import open_retriever, register_retriever
     from toolrl.search.server import RetrievalServer
     from toolrl.search.web.pages import PageReader, PageSettings
     from toolrl.search.web.retriever import WebRetriever
@@ -51,6 +51,7 @@ _LATER = {
     "open_corpus": "corpus.sources",
     "open_retriever": "registry",
     "python_docs_retriever": "corpus.bm25",
+    "register_retriever": "registry",
 }
 
 __all__ = [
@@ -81,6 +82,7 @@ __all__ = [
     "python_docs_retriever",
     "python_documentation",
     "python_symbols",
+    "register_retriever",
 ]
 
 

@@ -69,11 +69,11 @@ def test_the_standard_librarys_documentation_has_a_name():
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["{broken"], "line 1: not JSON"),
-        ([ROWS[0], "", "[1]"], "line 3: not an object with a 'text' but list"),
+        (["{broken"], "line 1: not valid JSON"),
+        ([ROWS[0], "", "[1]"], "line 3: expected a JSON object, got list"),
         ([ROWS[0], {"id": "x"}], "line 2: no text"),
         ([{"id": "x", "text": "  "}], "line 1: no text"),
-        ([{"id": "x", "text": ["a"]}], "line 1: 'text' must be a text, got list"),
+        ([{"id": "x", "text": ["a"]}], "line 1: 'text' must be a string, got list"),
     ],
 )
 def test_a_broken_line_is_named(lines, message, tmp_path):
@@ -90,13 +90,13 @@ def test_sources_that_do_not_exist_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no corpus"):
         open_corpus("missing.jsonl")
     (tmp_path / "c.csv").write_text("a,b")
-    with pytest.raises(ConfigError, match=r"must end with \.jsonl"):
+    with pytest.raises(ConfigError, match=r"must end with \.json"):
         open_corpus(tmp_path / "c.csv")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"no \.txt"):
         open_corpus(tmp_path / "empty")
     (tmp_path / "c.parquet").write_text("no parquet")
-    with pytest.raises(ConfigError, match="cannot read"):
+    with pytest.raises(ConfigError, match="not a Parquet file"):
         list(open_corpus(tmp_path / "c.parquet"))
     (tmp_path / "latin").mkdir()
     (tmp_path / "latin" / "a.txt").write_bytes(b"caf\xe9")

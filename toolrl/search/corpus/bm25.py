@@ -24,7 +24,7 @@ from toolrl.search.corpus.pydocs import python_documentation
 from toolrl.search.corpus.sources import Corpus, DocumentCorpus, open_corpus
 from toolrl.search.corpus.store import DocumentStore, MemoryStore, open_store
 from toolrl.search.corpus.tokens import query_terms
-from toolrl.support.kept import default_cache_dir, kept
+from toolrl.support.build_cache import default_cache_dir, load_or_build
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, past the application's level
 
@@ -65,7 +65,7 @@ class BM25Retriever(Retriever):
         retriever = cls.__new__(cls)
         retriever._set_up(
             store,
-            kept(
+            load_or_build(
                 home,
                 f"bm25-{_key(corpus)}",
                 lambda folder: build_index(store).save(folder, show_progress=False),

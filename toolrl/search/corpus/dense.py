@@ -16,7 +16,7 @@ from toolrl.errors import ConfigError, MissingExtra
 from toolrl.search.base import Document, Retriever, check_k
 from toolrl.search.corpus.sources import Corpus, open_corpus
 from toolrl.search.corpus.store import DocumentStore, batches, open_store
-from toolrl.support.kept import default_cache_dir, kept
+from toolrl.support.build_cache import default_cache_dir, load_or_build
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _INDEX = "vectors.usearch"
@@ -59,7 +59,7 @@ class DenseRetriever(Retriever):
         self._store = open_store(corpus, home)
         digest = hashlib.sha256(f"{_FORMAT}/{self._encoder.fingerprint}/{corpus.fingerprint()}".encode())
         self._identity = f"dense-{digest.hexdigest()[:32]}"
-        self._index = kept(
+        self._index = load_or_build(
             home,
             self._identity,
             lambda folder: _build(self._store, self._encoder, folder / _INDEX),

@@ -14,7 +14,7 @@ import pyarrow as pa
 from toolrl.errors import ConfigError
 from toolrl.search.base import Document, NotReadable
 from toolrl.search.corpus.sources import Corpus
-from toolrl.support.kept import kept
+from toolrl.support.build_cache import load_or_build
 
 _FORMAT = 1
 _DOCUMENTS, _REFERENCES = "documents.arrow", "references.npy"
@@ -130,7 +130,7 @@ def open_store(corpus: Corpus, cache_dir: Path) -> MappedStore:
         ConfigError: The corpus is broken or `cache_dir` cannot be written.
     """
     key = hashlib.sha256(f"{_FORMAT}/{corpus.fingerprint()}".encode()).hexdigest()[:32]
-    return kept(cache_dir, f"documents-{key}", lambda folder: _write(corpus, folder), MappedStore)
+    return load_or_build(cache_dir, f"documents-{key}", lambda folder: _write(corpus, folder), MappedStore)
 
 
 def check(document: Document, name: str) -> None:
