@@ -17,7 +17,7 @@ from toolrl.errors import ConfigError, RetrieverFault
 from toolrl.sandbox.server import HostSettings, SandboxServer
 from toolrl.search import Document, RetrievalServer, Retriever
 from toolrl.support import serving
-from toolrl.support.serving import is_loopback, is_right
+from toolrl.support.serving import is_loopback, key_matches
 
 
 class Echo(Retriever):
@@ -134,8 +134,8 @@ def test_connections_that_only_wait_shut_nobody_out(url: str, monkeypatch: pytes
     ],
 )
 def test_a_connection_that_keeps_us_waiting_is_closed(what: str, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setitem(serving.PATIENCE_SECONDS, what, 0.4)
+    monkeypatch.setattr(serving, "CHECK_SECONDS", 0.05)
+    monkeypatch.setitem(serving.TIMEOUT_SECONDS, what, 0.4)
     with RetrievalServer(Echo()) as server, connected(server.url) as connection:
         connection.sendall(sent)
         started = time.monotonic()
@@ -150,8 +150,8 @@ def test_a_connection_that_keeps_us_waiting_is_closed(what: str, sent: bytes, mo
 
 
 def test_an_answer_that_nobody_takes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setitem(serving.PATIENCE_SECONDS, "answer", 0.4)
+    monkeypatch.setattr(serving, "CHECK_SECONDS", 0.05)
+    monkeypatch.setitem(serving.TIMEOUT_SECONDS, "answer", 0.4)
     echo = Echo()
     echo.size = 30_000
     with RetrievalServer(echo) as server, connected(server.url) as connection:
@@ -247,8 +247,8 @@ def test_names_that_are_this_machines_and_others() -> None:
         "[::]",
     ]
     assert not any(map(is_loopback, others))
-    assert is_right("key", "key")
-    assert not any(is_right(given, "key") for given in ("", "ke", "keyy", "KEY", "\u20ac"))
+    assert key_matches("key", "key")
+    assert not any(key_matches(given, "key") for given in ("", "ke", "keyy", "KEY", "\u20ac"))
 
 
 @pytest.mark.parametrize("host", ["256.1.1.1", "no.such.name.invalid", "203.0.113.7"])
