@@ -214,8 +214,8 @@ def test_what_passes_is_tried_again(trouble, playing):
         ((200, b"<html>", {}), "not JSON"),
         ((200, {"results": []}, {}), "answered 1 queries with None"),
         ((200, {"result": [[], []]}, {}), "answered 1 queries with"),
-        ((200, {"result": [[{"nothing": 1}]]}, {}), "no document"),
-        ((200, {"result": [[3]]}, {}), "no document"),
+        ((200, {"result": [[{"nothing": 1}]]}, {}), "not a document"),
+        ((200, {"result": [[3]]}, {}), "not a document"),
         ((422, {"detail": "topk"}, {}), "answered 422"),
     ],
 )

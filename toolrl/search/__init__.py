@@ -1,4 +1,4 @@
-"""Search: retrievers over a corpus or a service, and a corpus that every machine has."""
+"""Search: retrievers over a corpus, a service or the web, and a corpus that every machine has."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
         SlowResults,
     )
 
-# Imported when they are first used, so that `toolrl.search` imports without numpy.
-_LATER = {
+# Imported on first use, so that importing `toolrl.search` does not import numpy.
+_LAZY = {
     "BM25Retriever": "corpus.bm25",
     "CachedRetriever": "cache",
     "Corpus": "corpus.sources",
@@ -87,6 +87,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(import_module(f"toolrl.search.{_LATER[name]}"), name)
+    if name in _LAZY:
+        return getattr(import_module(f"toolrl.search.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

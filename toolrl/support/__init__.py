@@ -1,1 +1,1 @@
-"""What no subject owns: waiting for the code of others, HTTP servers, rows of files, files that are kept, counting."""
+"""Shared by all rooms: waiting for user code, retries, rate limits, HTTP servers, data files, caches, usage counts."""

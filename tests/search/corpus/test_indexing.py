@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from toolrl.search import Document, python_documentation
-from toolrl.search.corpus.indexing import K1, TITLE_WEIGHT, B, build_index
+from toolrl.search.corpus.bm25 import K1, TITLE_WEIGHT, B, build_index
 from toolrl.search.corpus.tokens import text_terms, title_terms
 
 
@@ -42,5 +42,5 @@ def test_it_is_that_of_bm25s_for_any_documents(texts: list[tuple[str, str]]) -> 
 
 
 def test_it_is_that_of_bm25s_for_real_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolrl.search.corpus.indexing._REMEMBERED", 1000)
+    monkeypatch.setattr("toolrl.search.corpus.bm25._REMEMBERED", 1000)
     assert_equal(python_documentation()[::3])

@@ -35,7 +35,7 @@ class Names:
 
 def addresses(url: str, resolve=socket.getaddrinfo, **settings) -> list[str]:
     guard = AddressGuard(resolve=resolve, **settings)
-    return [str(address) for address in guard.addresses(guard.place(url), 10)]
+    return [str(address) for address in guard.addresses(guard.parse(url), 10)]
 
 
 # Addresses
@@ -168,15 +168,15 @@ def test_what_is_not_the_url_of_a_web_page_is_refused_without_a_lookup(url):
     ],
 )
 def test_urls_are_taken_apart_as_browsers_do(url, origin, target):
-    place = AddressGuard().place(url)
-    assert (place.origin, place.target) == (origin, target)
-    assert place.url == origin + target
+    parsed = AddressGuard().parse(url)
+    assert (parsed.origin, parsed.target) == (origin, target)
+    assert parsed.url == origin + target
 
 
 def test_other_ports_can_be_allowed():
-    assert AddressGuard(allow_ports=[8080]).place("http://site.test:8080/").port == 8080
+    assert AddressGuard(allow_ports=[8080]).parse("http://site.test:8080/").port == 8080
     with pytest.raises(NotReadable, match="port 80 "):
-        AddressGuard(allow_ports=[8080]).place("http://site.test/")
+        AddressGuard(allow_ports=[8080]).parse("http://site.test/")
 
 
 # Names
@@ -206,7 +206,7 @@ def test_that_names_can_be_looked_up_is_not_checked_for_every_mistake():
     guard = AddressGuard(resolve=names)
     for number in range(5):
         with pytest.raises(NotReadable):
-            guard.addresses(guard.place(f"http://nosuch{number}.test/"), 10)
+            guard.addresses(guard.parse(f"http://nosuch{number}.test/"), 10)
     assert names.asked.count("example.com") == 1
 
 
@@ -219,7 +219,7 @@ def test_a_resolver_that_hangs_is_not_waited_for():
 
     guard = AddressGuard(resolve=hang)
     with pytest.raises(RetrieverFault, match="no answer in time"):
-        guard.addresses(guard.place("http://site.test/"), 0.05)
+        guard.addresses(guard.parse("http://site.test/"), 0.05)
     done.set()
 
 
@@ -247,7 +247,7 @@ def test_a_resolver_that_hangs_is_not_waited_for():
 def test_blocked_domains_are_refused_also_through_others(url):
     assert is_blocked(url, blocked(["answers.test"]))
     with pytest.raises(NotReadable):
-        AddressGuard(blocked_domains=["answers.test"]).place(url)
+        AddressGuard(blocked_domains=["answers.test"]).parse(url)
 
 
 @pytest.mark.parametrize(
@@ -278,8 +278,8 @@ def test_no_text_breaks_the_guard(text):
     for url in (text, f"http://{text}", f"http://site.test/{text}", f"http://{text}:80/"):
         is_blocked(url, domains)
         try:
-            place = AddressGuard(blocked_domains=["answers.test"]).place(url)
+            parsed = AddressGuard(blocked_domains=["answers.test"]).parse(url)
         except NotReadable:
             continue
-        assert place.url.isascii()
-        assert not set(place.url) & set(' \r\n\t\\"<>')
+        assert parsed.url.isascii()
+        assert not set(parsed.url) & set(' \r\n\t\\"<>')
