@@ -1,4 +1,4 @@
-"""What the tests of searching share."""
+"""Fixtures of the search tests."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from tests.search.servers import running
 
 @pytest.fixture(autouse=True)
 def runtime_folder(monkeypatch, tmp_path):
-    """Rates of their own for each test."""
+    """Separate rate limits for each test."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""Retrievers by name, and the command line's searches."""
+"""Retrievers by name, and searches on the command line."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_name_opens_a_retriever(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["elastic:x", "bm25:", "bm25", "", "google"])
-def test_an_unknown_backend_is_refused_with_those_there_are(name):
+def test_an_unknown_backend_is_refused_and_the_known_ones_are_named(name):
     with pytest.raises(ConfigError, match=r"unknown search backend .*; known are 'bm25:CORPUS', 'dense:CORPUS'"):
         open_retriever(name)
 
@@ -67,7 +67,7 @@ def test_a_backend_that_others_register_opens_by_name():
             register_retriever(name, Echo)
 
 
-def test_a_model_where_none_is_used_is_refused():
+def test_a_model_for_a_backend_that_uses_none_is_refused():
     with pytest.raises(ConfigError, match="does not use a model"):
         open_retriever("bm25:python-docs", model="x")
 
@@ -105,7 +105,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, message):
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_the_server_serves_until_it_is_told_to_stop(end, corpus, tmp_path, monkeypatch):
+def test_the_server_serves_until_a_signal(end, corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("TOOLRL_CACHE", str(tmp_path / "cache"))
     command = [sys.executable, "-m", "toolrl", "search", "serve", f"bm25:{corpus}", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:

@@ -1,4 +1,4 @@
-"""Services are asked again after a pause, within bounds, and not at all while they are down."""
+"""Requests are retried with backoff, within limits, and not sent at all while a service is down."""
 
 import random
 import threading
@@ -30,7 +30,7 @@ QUICK = RetryPolicy(
 
 
 class Service:
-    """Fails as often as it is told to, then answers."""
+    """Fails a given number of times, then answers."""
 
     def __init__(self, failures: int = 0, retry_after: float | None = None):
         self.failures = failures
@@ -57,7 +57,7 @@ def settings(**changes) -> RetryPolicy:
     return RetryPolicy(**{**fields, **changes})
 
 
-# The whole
+# ServiceCaller
 
 
 def test_a_service_that_recovers_is_asked_again_and_retries_are_counted():
@@ -90,14 +90,14 @@ def test_no_attempt_begins_after_the_deadline():
     assert service.asked == 1
 
 
-def test_a_call_can_have_a_sooner_deadline():
+def test_a_call_can_have_an_earlier_deadline():
     service = Service(failures=99, retry_after=5)
     with pytest.raises(RetriesExhausted):
         ServiceCaller("s", QUICK).call("search", service, within_seconds=1)
     assert service.asked == 1
 
 
-def test_what_a_service_asks_for_is_waited_for_by_all_processes(tmp_path):
+def test_a_pause_that_a_service_asks_for_holds_all_processes(tmp_path):
     caller = ServiceCaller("s", settings(requests_per_second=100.0), folder=tmp_path)
     with pytest.raises(RetriesExhausted):
         caller.call("search", Service(failures=99, retry_after=500))
@@ -107,7 +107,7 @@ def test_what_a_service_asks_for_is_waited_for_by_all_processes(tmp_path):
 
 
 @pytest.mark.parametrize("error", [NotReadable("gone"), RetrieverFault("down"), ZeroDivisionError()])
-def test_other_errors_come_through_at_once(error):
+def test_other_errors_are_raised_at_once(error):
     calls = []
 
     def fail() -> None:
@@ -156,7 +156,7 @@ def test_requests_in_flight_are_bounded():
     assert most == 3
 
 
-def test_a_place_that_does_not_come_free_is_a_fault():
+def test_a_slot_that_does_not_become_free_is_a_fault():
     caller = ServiceCaller("s", settings(max_concurrent=1, deadline_seconds=0))
 
     def ask_within() -> str:
@@ -167,7 +167,7 @@ def test_a_place_that_does_not_come_free_is_a_fault():
     assert caller.call("search", Service()) == "an answer"
 
 
-def test_closing_ends_what_waits():
+def test_closing_ends_waiting_calls():
     caller = ServiceCaller("s", settings(first_delay_seconds=1000, max_delay_seconds=1000, deadline_seconds=10000))
     asked = threading.Event()
 
@@ -196,7 +196,7 @@ def test_closing_ends_what_waits():
         {"requests_per_second": 0},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(change):
+def test_invalid_settings_are_refused(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
         RetryPolicy(**change)
 
@@ -205,7 +205,7 @@ def test_settings_that_make_no_sense_are_refused(change):
 
 
 def pauses(attempt: int, retry_after: float | None = None) -> list[float]:
-    """Pauses of at most 4 seconds after so many attempts."""
+    """Draw pauses of at most 4 seconds after a failed attempt."""
     state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     state.attempt_number = attempt
     state.outcome = tenacity.Future.construct(attempt, TryAgain("down", retry_after), has_exception=True)
@@ -222,7 +222,7 @@ def test_a_pause_is_never_shorter_than_the_service_asked_for() -> None:
     delays = pauses(1, retry_after=10)
     assert min(delays) >= 10
     assert max(delays) <= 11
-    assert len(set(delays)) > 1  # or all clients would come back at the same moment
+    assert len(set(delays)) > 1  # otherwise all clients would return at the same time
 
 
 def test_jitter_leaves_the_seeded_generator_alone() -> None:
@@ -269,7 +269,7 @@ def succeed_once(breaker: CircuitBreaker) -> None:
         pass
 
 
-def test_only_failures_on_end_open_it():
+def test_only_consecutive_failures_open_it():
     breaker = CircuitBreaker("s", failures=2, open_seconds=10, clock=Clock())
     fail_once(breaker)
     succeed_once(breaker)
@@ -313,7 +313,7 @@ def test_a_failure_when_half_open_opens_it_again():
     assert breaker.state == "open"
 
 
-def test_an_attempt_that_is_neither_leaves_it_half_open():
+def test_an_attempt_that_says_nothing_leaves_it_half_open():
     clock = Clock()
     breaker = CircuitBreaker("s", failures=1, open_seconds=10, clock=clock)
     fail_once(breaker)

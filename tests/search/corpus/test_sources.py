@@ -1,4 +1,4 @@
-"""Corpora are read from what people have, and refused in one sentence that names the place."""
+"""Corpora are read from common formats; a broken one is refused in one sentence that names the place."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_data_set_in_the_hubs_format_is_read(tmp_path):
     assert corpus.fingerprint() == open_corpus(f"hf:{tmp_path / 'd'}").fingerprint()
 
 
-def test_the_standard_librarys_documentation_has_a_name():
+def test_the_standard_librarys_documentation_is_a_named_corpus():
     assert any(document.id == "heapq.nlargest" for document in open_corpus("python-docs"))
 
 
@@ -81,7 +81,7 @@ def test_a_broken_line_is_named(lines, message, tmp_path):
         list(open_corpus(write_jsonl(tmp_path / "c.jsonl", lines)))
 
 
-def test_lone_surrogates_become_visible(tmp_path):
+def test_lone_surrogates_are_escaped(tmp_path):
     corpus = open_corpus(write_jsonl(tmp_path / "c.jsonl", ['{"text": "half \\ud83d a pair"}']))
     assert next(iter(corpus)).text == "half \\ud83d a pair"
 
@@ -119,7 +119,7 @@ def test_the_fingerprint_follows_the_content(tmp_path):
     assert open_corpus(tmp_path / "f").fingerprint() != before
 
 
-def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "note.md").write_text("# On figs\n\nSweet.", "utf-8-sig")
     assert list(open_corpus(tmp_path / "docs")) == [Document("note.md", "On figs", "# On figs\n\nSweet.")]

@@ -1,4 +1,4 @@
-"""Stores give documents by position, id and URL, are written whole or not at all, and once."""
+"""Stores return documents by position, id and URL, and are written atomically and once."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_broken_corpus_is_refused_by_name_and_leaves_nothing(documents, messag
 
 @pytest.mark.parametrize("name", ["documents.arrow", "references.npy"])
 @pytest.mark.parametrize("damage", ["truncated", "deleted", "garbage"])
-def test_a_damaged_store_is_made_anew(name, damage, tmp_path):
+def test_a_damaged_store_is_rebuilt(name, damage, tmp_path):
     open_store(DocumentCorpus(DOCUMENTS), tmp_path)
     (folder,) = tmp_path.glob("documents-*")
     if damage == "deleted":

@@ -1,4 +1,4 @@
-"""Readers of pages for tests, to which every name is an address of this machine, and a page for them to read."""
+"""Page readers for tests, for which every name resolves to this machine, and a page for them to read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ARTICLE = (
 
 
 class Names:
-    """Every host is at these addresses, one lookup after the other; the last one stays."""
+    """Resolves every host to these addresses, one per lookup; the last one is repeated."""
 
     def __init__(self, *answers: str):
         self.answers = list(answers)
