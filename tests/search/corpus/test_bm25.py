@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from toolrl.errors import ConfigError
-from toolrl.search import BM25Retriever, Document, Retriever, python_docs_retriever, python_symbols
+from toolrl.search import (
+    BM25Retriever,
+    Document,
+    Retriever,
+    python_docs_retriever,
+    python_documentation,
+    python_symbols,
+)
 from toolrl.search.corpus import bm25
 from toolrl.search.corpus.sources import DocumentCorpus
 
@@ -109,7 +116,7 @@ def test_building_prints_nothing(capfd):
 
 @pytest.mark.parametrize("kind", ["module", "function", "class", "method", "exception", "constant"])
 def test_a_dotted_name_finds_its_own_document_first(kind, python_docs):
-    titles = {document.id: document.title for document in python_docs._store}
+    titles = {document.id: document.title for document in python_documentation()}
     symbols = [symbol for symbol in python_symbols() if symbol.kind == kind]
     missed = [s for s in symbols if python_docs.search(titles[s.document_id], k=1)[0].id != s.document_id]
     assert len(missed) <= 0.01 * len(symbols), missed[:10]

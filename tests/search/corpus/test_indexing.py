@@ -42,5 +42,5 @@ def test_the_weights_are_those_of_bm25s_for_any_documents(texts: list[tuple[str,
 
 
 def test_the_weights_are_those_of_bm25s_for_real_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolrl.search.corpus.bm25._REMEMBERED", 1000)
+    monkeypatch.setattr("toolrl.search.corpus.bm25.MAX_REMEMBERED_CHUNKS", 1000)
     assert_equal(python_documentation()[::3])

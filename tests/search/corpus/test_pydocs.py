@@ -148,7 +148,7 @@ def test_the_corpus_does_not_depend_on_the_callers_environment(tmp_path, monkeyp
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("TOOLRL_TEST_SECRET", "correct-horse")
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    scanned = pydocs._scan()
+    scanned = pydocs.scan_standard_library()
     assert [Document(*row) for row in scanned["documents"]] == list(documents.values())
     text = json.dumps(scanned)
     for leak in ("correct-horse", str(tmp_path), sys.executable, sys.base_prefix + "/lib", " at 0x"):
@@ -157,7 +157,7 @@ def test_the_corpus_does_not_depend_on_the_callers_environment(tmp_path, monkeyp
 
 def test_the_scan_imports_and_prints_nothing_in_this_process(capfd):
     before = set(sys.modules)
-    pydocs._scan()
+    pydocs.scan_standard_library()
     assert set(sys.modules) == before
     assert capfd.readouterr() == ("", "")
 
@@ -172,7 +172,7 @@ def test_an_interpreter_that_cannot_be_started_is_an_infrastructure_fault(proble
         python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(RetrieverFault, match="out of memory" if problem == "fails" else "standard library"):
-        pydocs._scan()
+        pydocs.scan_standard_library()
 
 
 def test_records_are_hashable_and_typed(symbols):

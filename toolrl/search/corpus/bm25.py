@@ -40,8 +40,8 @@ _FORMAT = 2  # increase whenever the terms of a document change
 # The settings an index depends on, besides its documents and bm25s.
 _INDEX_SETTINGS = (_FORMAT, K1, B, TITLE_WEIGHT)
 
-_REMEMBERED = 1 << 20  # chunks whose terms are remembered
-_REMEMBERED_CHARACTERS = 64  # longer ones, such as a Chinese sentence, hardly ever recur
+MAX_REMEMBERED_CHUNKS = 1 << 20  # chunks whose terms are remembered
+_MAX_REMEMBERED_CHARACTERS = 64  # longer ones, such as a Chinese sentence, hardly ever recur
 
 
 class BM25Retriever(Retriever):
@@ -155,8 +155,8 @@ class _TermIds(dict[str, tuple[int, ...]]):
 
     def __missing__(self, chunk: str) -> tuple[int, ...]:
         ids = tuple(self._vocabulary[term] for term in text_terms(chunk))
-        if len(chunk) <= _REMEMBERED_CHARACTERS:
-            if len(self) >= _REMEMBERED:
+        if len(chunk) <= _MAX_REMEMBERED_CHARACTERS:
+            if len(self) >= MAX_REMEMBERED_CHUNKS:
                 self.clear()
             self[chunk] = ids
         return ids

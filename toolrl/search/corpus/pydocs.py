@@ -92,7 +92,7 @@ def python_symbols() -> tuple[Symbol, ...]:
 
 @functools.cache
 def _corpus() -> tuple[tuple[Document, ...], tuple[Symbol, ...]]:
-    scanned = _scan()
+    scanned = scan_standard_library()
     documents = tuple(Document(*fields) for fields in scanned["documents"])
     symbols = tuple(
         Symbol(
@@ -103,7 +103,12 @@ def _corpus() -> tuple[tuple[Document, ...], tuple[Symbol, ...]]:
     return documents, symbols
 
 
-def _scan() -> dict[str, Any]:
+def scan_standard_library() -> dict[str, Any]:
+    """Run `stdlib_scan` in a child interpreter.
+
+    Raises:
+        RetrieverFault: It could not be run.
+    """
     script = Path(__file__).with_name("stdlib_scan.py")
     # Isolated and without site-packages: the corpus depends on neither the caller's modules nor its settings.
     command = [sys.executable, "-I", "-S", "-X", "utf8", "-W", "ignore", str(script)]
