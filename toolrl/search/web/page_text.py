@@ -6,7 +6,6 @@ import codecs
 import re
 from html import unescape
 
-from toolrl.errors import MissingExtra
 from toolrl.search.base import Document, NotReadable
 from toolrl.search.web.addresses import shown
 from toolrl.search.web.http_get import PageResponse
@@ -18,18 +17,6 @@ _COMMENT = re.compile(rb"<!--.*?(?:-->|$)", re.DOTALL)
 _META_CHARSET = re.compile(rb"""<meta(?=[\s/])[^>]*?[\s/"';]charset\s*=\s*["']?\s*([\w.:-]{2,40})""", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"""<\?xml(?=\s)[^>]*?\sencoding\s*=\s*["']\s*([\w.:-]{2,40})""")
 _NOT_AS_DECLARED_INSIDE = {"x-user-defined": "windows-1252"}
-
-
-def require_trafilatura() -> None:
-    """Check that trafilatura is installed.
-
-    Raises:
-        MissingExtra: It is not.
-    """
-    try:
-        import trafilatura  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("trafilatura", "web") from error
 
 
 def document_of(response: PageResponse) -> Document:

@@ -10,7 +10,6 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 from urllib.parse import urljoin
 
@@ -18,7 +17,7 @@ from toolrl.errors import ConfigError, MissingExtra
 from toolrl.search.base import Document, NotReadable
 from toolrl.search.web.addresses import AddressGuard, IPNetwork, ParsedURL, Resolve, shown
 from toolrl.search.web.http_get import Deadline, PageResponse, get
-from toolrl.search.web.page_text import document_of, require_trafilatura
+from toolrl.search.web.page_text import document_of
 from toolrl.support.retry import (
     CircuitOpen,
     RetriesExhausted,
@@ -101,8 +100,12 @@ class PageReader:
             MissingExtra: trafilatura or protego is not installed.
             ConfigError: A blocked domain is not a domain.
         """
-        self._protego = _protego()
-        require_trafilatura()
+        try:
+            import protego
+            import trafilatura  # noqa: F401
+        except ImportError as error:
+            raise MissingExtra(error.name or "trafilatura", "web") from error
+        self._protego = protego.Protego
         self.settings = PageSettings() if settings is None else settings
         self.guard = AddressGuard(
             blocked_domains=blocked_domains,
@@ -213,11 +216,7 @@ class PageReader:
         """
         robots = self.guard.parse(f"{parsed.origin}/robots.txt")
         response = self._follow(robots, deadline, _ROBOTS_BYTES, obey_robots=False)
-        return (
-            self._protego.Protego.parse(response.body.decode("utf-8-sig", "replace"))
-            if response.status == 200
-            else None
-        )
+        return self._protego.parse(response.body.decode("utf-8-sig", "replace")) if response.status == 200 else None
 
 
 def _header_text(value: str) -> str:
@@ -239,11 +238,3 @@ def _explained(status: int) -> str:
     }
     meaning = meanings.get(status) or ("the site has an error" if status >= 500 else "the site did not show it")
     return f"{meaning} (HTTP status {status})"
-
-
-def _protego() -> ModuleType:
-    try:
-        import protego
-    except ImportError as error:
-        raise MissingExtra("protego", "web") from error
-    return protego
