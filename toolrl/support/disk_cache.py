@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tenacity
+
 from toolrl.errors import ConfigError, RetrieverFault
 
 _SCHEMA = """
@@ -53,17 +55,14 @@ class DiskCache:
 
     def _prepare(self) -> None:
         """Set the file up; SQLite does not wait by itself while another process does the same."""
-        deadline = time.monotonic() + _BUSY_SECONDS
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode=WAL")
-                self._connection.execute(_SCHEMA)
-                return
-            except sqlite3.OperationalError as error:
-                is_busy = error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-                if not is_busy or time.monotonic() > deadline:
-                    raise
-            time.sleep(0.02)
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_is_busy),
+            stop=tenacity.stop_after_delay(_BUSY_SECONDS),
+            wait=tenacity.wait_fixed(0.02),
+            reraise=True,
+        )
+        for statement in ("PRAGMA journal_mode=WAL", _SCHEMA):
+            retrying(self._connection.execute, statement)
 
     def backends(self) -> list[str]:
         """The backends whose answers are in the cache."""
@@ -103,3 +102,8 @@ class DiskCache:
                 return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise RetrieverFault(f"the disk cache {str(self._path)!r} failed: {error}") from error
+
+
+def _is_busy(error: BaseException) -> bool:
+    codes = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in codes

@@ -75,7 +75,7 @@ def test_addresses_that_python_calls_special_are_refused(address):
 
 def test_this_machines_own_addresses_are_refused_even_if_public(monkeypatch):
     # The machine may have no public address, so its own one is made to count as public.
-    monkeypatch.setattr("toolrl.search.web.addresses._KINDS_4", [])
+    monkeypatch.setattr("toolrl.search.web.addresses.NOT_PUBLIC_IPV4", [])
     assert why_not_public(ip_address("127.0.0.1")) == "this machine's own"
     assert why_not_public(ip_address("8.8.8.8")) is None
 

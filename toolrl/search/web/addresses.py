@@ -26,7 +26,7 @@ Resolve = Callable[..., Sequence[tuple[Any, ...]]]
 
 # https://www.iana.org/assignments/iana-ipv4-special-registry, multicast, and the address of Azure's host services.
 # Python's own `is_global` has changed between releases.
-_NOT_PUBLIC_4: dict[str, tuple[str, ...]] = {
+_RANGES_IPV4: dict[str, tuple[str, ...]] = {
     "loopback": ("127.0.0.0/8",),
     "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
     "carrier-grade NAT": ("100.64.0.0/10",),
@@ -38,11 +38,11 @@ _NOT_PUBLIC_4: dict[str, tuple[str, ...]] = {
         *("198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4"),
     ),
 }
+NOT_PUBLIC_IPV4 = [(kind, ipaddress.IPv4Network(text)) for kind, texts in _RANGES_IPV4.items() for text in texts]
 # All public addresses are in one block (https://www.iana.org/assignments/ipv6-address-space), which excludes
 # IPv4-mapped ones and NAT64. Not public within it: protocol assignments with Teredo, documentation, 6to4.
 _PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
-_KINDS_4 = [(kind, ipaddress.IPv4Network(text)) for kind, texts in _NOT_PUBLIC_4.items() for text in texts]
 
 # Reserved, of the time for a lookup, for checking whether any name can be looked up.
 _CONTROL_SECONDS = 3.0
@@ -173,7 +173,7 @@ class AddressGuard:
 def why_not_public(address: IPAddress) -> str | None:
     """Say why an address is not on the public internet; None if it is."""
     if isinstance(address, ipaddress.IPv4Address):
-        kind = next((kind for kind, network in _KINDS_4 if address in network), None)
+        kind = next((kind for kind, network in NOT_PUBLIC_IPV4 if address in network), None)
     elif address in _PUBLIC_6 and not any(address in network for network in _NOT_PUBLIC_6):
         kind = None
     else:
