@@ -13,7 +13,7 @@ from rich.text import Text
 
 LINE_SECONDS = 30.0  # between two lines, without a terminal
 
-# Called with how much is done, and of how much, on any thread.
+# Called with the amount done and the total, on any thread.
 Show = Callable[[int, int], None]
 
 

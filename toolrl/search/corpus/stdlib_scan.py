@@ -347,14 +347,10 @@ def _signature(value: Any) -> tuple[Parameters, str] | tuple[None, None]:
     return parameters, _ADDRESS.sub("", str(signature.replace(parameters=replaced)))
 
 
-class _Verbatim:
-    """A default value whose repr is the given text."""
+class _Verbatim(str):
+    """A default value whose repr is the text itself."""
 
-    def __init__(self, text: str):
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
+    __repr__ = str.__str__
 
 
 def _default_text(default: Any) -> str:

@@ -10,7 +10,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urljoin
 
 from toolrl.errors import ConfigError, MissingExtra
@@ -26,6 +26,8 @@ from toolrl.support.retry import (
     TryAgain,
     retry_after_seconds,
 )
+
+T = TypeVar("T")
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -186,12 +188,8 @@ class PageReader:
     def _site(self, parsed: ParsedURL) -> ServiceCaller:
         name = f"pages of site {zlib.crc32(parsed.origin.encode()) % _RATES}"
         with self._lock:
-            caller = self._sites.pop(name, None)
-            if caller is None:
-                caller = ServiceCaller(name, self.settings.retry_policy)
-            self._sites[name] = caller
-            if len(self._sites) > _SITES_REMEMBERED:
-                self._sites.popitem(last=False)
+            caller = self._sites.get(name) or ServiceCaller(name, self.settings.retry_policy)
+            _remember(self._sites, name, caller)
         return caller
 
     def _check_robots(self, parsed: ParsedURL, deadline: Deadline) -> None:
@@ -201,10 +199,7 @@ class PageReader:
         if expires < now:
             rules = self._read_robots(parsed, deadline)
             with self._lock:
-                self._robots.pop(parsed.origin, None)
-                self._robots[parsed.origin] = now + _ROBOTS_SECONDS, rules
-                if len(self._robots) > _SITES_REMEMBERED:
-                    self._robots.popitem(last=False)
+                _remember(self._robots, parsed.origin, (now + _ROBOTS_SECONDS, rules))
         if rules is not None and not rules.can_fetch(parsed.url, self.settings.user_agent.partition("/")[0]):
             raise NotReadable(f"{shown(parsed.url)}: the site's robots.txt does not let programs read this page")
 
@@ -217,6 +212,14 @@ class PageReader:
         robots = self.guard.parse(f"{parsed.origin}/robots.txt")
         response = self._follow(robots, deadline, _ROBOTS_BYTES, obey_robots=False)
         return self._protego.parse(response.body.decode("utf-8-sig", "replace")) if response.status == 200 else None
+
+
+def _remember(cache: OrderedDict[str, T], site: str, value: T) -> None:
+    """Store a value as the newest one; the oldest is dropped when there are too many."""
+    cache[site] = value
+    cache.move_to_end(site)
+    if len(cache) > _SITES_REMEMBERED:
+        cache.popitem(last=False)
 
 
 def _header_text(value: str) -> str:
