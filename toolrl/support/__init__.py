@@ -1,1 +1,1 @@
-"""Shared infrastructure: waiting for user code, retries, rate limits, HTTP servers, data files, caches, usage counts."""
+"""Shared infrastructure: waiting for user code, retries, rate limits, HTTP servers, data files, caches, usage."""

@@ -81,7 +81,7 @@ async def in_thread(function: Callable[[], T]) -> T:
 
     context = contextvars.copy_context()
     try:
-        threading.Thread(target=run, name="toolrl-tool", daemon=True).start()
+        threading.Thread(target=run, name="toolrl-call", daemon=True).start()
     except RuntimeError as error:
         raise InfrastructureError(f"no thread could be started: {error}") from error
     return await future
@@ -177,7 +177,7 @@ def ends_within(seconds: float, function: Callable[[], object]) -> bool:
         finally:
             ended.set()
 
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="toolrl-close", daemon=True).start()
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="toolrl-call", daemon=True).start()
     if not ended.wait(seconds):
         return False
     if raised:

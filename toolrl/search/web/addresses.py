@@ -10,7 +10,6 @@ import errno
 import ipaddress
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from toolrl.errors import ConfigError, RetrieverFault
 from toolrl.search.base import NotReadable
+from toolrl.support.waiting import ends_within
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -304,7 +304,5 @@ def _within(seconds: float, function: Callable[[], Any]) -> Any:
         except (OSError, UnicodeError) as error:
             answers.append(error)
 
-    thread = threading.Thread(target=ask, name="toolrl-resolve", daemon=True)
-    thread.start()
-    thread.join(max(0.0, seconds))
+    ends_within(max(0.0, seconds), ask)
     return answers[0] if answers else None
