@@ -304,7 +304,7 @@ def test_a_judge_can_be_a_shaping_term(server: Server, judge: Callable[..., Judg
         ({"timeout_seconds": float("nan")}, "JudgeSettings.timeout_seconds must be positive"),
         ({"text": " "}, "rubric is empty"),
         ({"passes_from": 0}, r"passes_from must be within \(0, 1\]"),
-        ({"cache": "/dev/null/x"}, "'/dev/null/x' is no store of answers"),
+        ({"cache": "/dev/null/x"}, "'/dev/null/x' is not a disk cache"),
     ],
 )
 def test_invalid_settings_are_rejected(judge: Callable[..., Judge], settings: Any, message: str) -> None:

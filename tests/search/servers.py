@@ -1,4 +1,4 @@
-"""Real servers on this machine for the tests of what goes over the network."""
+"""Real servers on this machine, for tests of the network code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Request:
-    """What a server was asked."""
+    """A request to the server."""
 
     method: str
     path: str
@@ -24,7 +24,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """What it answers; None as the status sends the body alone, as it is. A body in pieces has no length announced."""
+    """A response; with None as the status, only the raw body is sent. A body in pieces has no Content-Length."""
 
     body: bytes | Iterable[bytes] = b""
     status: int | None = 200
@@ -32,12 +32,12 @@ class Answer:
 
 
 class Server:
-    """An HTTP server whose answers are looked up by the path, without the query."""
+    """An HTTP server that answers by the path, without the query."""
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[Request] = []
         self.answers: dict[str, Callable[[Request], Answer] | Answer | list[Answer]] = {}
-        # Set by a test that has seen what it wanted, so that an answer that hangs ends.
+        # Set by a test to end a response that hangs.
         self.done = threading.Event()
         outer = self
 
@@ -46,7 +46,7 @@ class Server:
                 length = int(self.headers.get("Content-Length") or 0)
                 request = Request(self.command, self.path, dict(self.headers.items()), self.rfile.read(length))
                 outer.requests.append(request)
-                with contextlib.suppress(OSError):  # the client has had enough
+                with contextlib.suppress(OSError):  # the client has gone
                     outer._answer(request, self)
 
             do_GET = do_POST = handle_any
@@ -56,7 +56,7 @@ class Server:
 
         class HTTPServer(ThreadingHTTPServer):
             def handle_error(self, request: object, client_address: object) -> None:
-                if not isinstance(sys.exception(), OSError):  # which only says that the client has gone
+                if not isinstance(sys.exception(), OSError):  # the client has gone
                     super().handle_error(request, client_address)  # type: ignore[arg-type]
 
         self._http = HTTPServer((host, port), Handler)
@@ -102,7 +102,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
-    """A server, closed at the end."""
+    """Run a server, and close it at the end."""
     server = Server(host, port, tls)
     try:
         yield server

@@ -1,4 +1,4 @@
-"""What was asked once is not asked again; a replay asks nobody and says what is missing."""
+"""A question is asked once; a replay asks nobody and says what is missing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from toolrl.support.usage import Usage, counting
 
 
 class Library(Retriever):
-    """Answers any query but "nothing" and "down", and counts how often it is asked."""
+    """Answers any query but "nothing" and "down", and records the queries."""
 
     identity = "library"
 
@@ -46,7 +46,7 @@ def file(tmp_path):
     return tmp_path / "deep" / "store.sqlite"
 
 
-def test_the_second_answer_comes_from_the_store(file):
+def test_the_second_answer_comes_from_the_cache(file):
     library = Library()
     with CachedRetriever(library, file) as cached:
         first = cached.search("cat", 2)
@@ -73,7 +73,7 @@ def test_of_a_batch_only_what_is_missing_is_asked_once(file):
     assert library.asked == ["b", "a", "c"]
 
 
-def test_documents_and_that_they_cannot_be_read_are_remembered(file):
+def test_documents_and_unreadable_references_are_remembered(file):
     library = Library()
     with CachedRetriever(library, file) as cached:
         assert cached.read("x") == cached.read("x") == Document("x", "T", "whole text")
@@ -92,7 +92,7 @@ def test_faults_are_never_remembered(file):
     assert len(library.asked) == 2
 
 
-def test_recording_asks_always_and_keeps_the_newest(file):
+def test_recording_always_asks_and_keeps_the_newest_answer(file):
     for edition in (1, 2):
         with CachedRetriever(Library(edition), file, "record") as cached:
             cached.search("cat", 1)
@@ -100,7 +100,7 @@ def test_recording_asks_always_and_keeps_the_newest(file):
         assert replayed.search("cat", 1)[0].text == "edition 2"
 
 
-def test_a_replay_gives_what_was_recorded_and_asks_nobody(file):
+def test_a_replay_returns_the_recorded_answers_and_asks_nobody(file):
     with CachedRetriever(Library(), file, "record") as cached:
         recorded = [cached.search("cat", 3), cached.search("nothing", 3), cached.read("x")]
     library = Library(edition=2)
@@ -113,7 +113,7 @@ def test_a_replay_gives_what_was_recorded_and_asks_nobody(file):
     assert library.asked == []
 
 
-def test_a_recording_can_be_replayed_from_where_nothing_can_be_written(file):
+def test_a_recording_can_be_replayed_from_a_read_only_file(file):
     with CachedRetriever(Library(), file, "record") as cached:
         cached.search("cat", 1)
     file.chmod(0o444)
@@ -130,29 +130,29 @@ def test_without_a_recording_there_is_no_replay(file):
         CachedRetriever("library", file, "replay")
 
 
-def test_a_file_that_is_no_store_is_refused_and_stays(file):
+def test_a_file_that_is_not_a_cache_is_refused_and_kept(file):
     file.parent.mkdir()
     file.write_text("precious notes, none of SQLite's" * 50)
     for mode in ("cache", "replay"):
-        with pytest.raises(ConfigError, match="no store of answers"):
+        with pytest.raises(ConfigError, match="is not a disk cache"):
             CachedRetriever(Library(), file, mode)
     assert file.read_text().startswith("precious")
     other = file.with_name("other.sqlite")
     connection = sqlite3.connect(other)
     connection.execute("CREATE TABLE answers (x)")
     connection.close()
-    with pytest.raises(ConfigError, match="no store"):
+    with pytest.raises(ConfigError, match="not a disk cache"):
         CachedRetriever(Library(), other)
 
 
-def test_modes_that_make_no_sense_are_refused(file):
+def test_invalid_modes_are_refused(file):
     with pytest.raises(ConfigError, match="got 'rewind'"):
         CachedRetriever(Library(), file, "rewind")
     with pytest.raises(ConfigError, match="needs a retriever"):
         CachedRetriever("library", file, "cache")
 
 
-def test_what_is_too_old_is_asked_again(file):
+def test_answers_that_are_too_old_are_asked_for_again(file):
     library = Library()
     with CachedRetriever(library, file) as cached:
         cached.search("cat", 1)
@@ -164,7 +164,7 @@ def test_what_is_too_old_is_asked_again(file):
     assert len(library.asked) == 2
 
 
-def test_hits_and_misses_are_usage_of_the_call(file):
+def test_hits_and_misses_are_counted_as_usage(file):
     usage = Usage()
     with CachedRetriever(Library(), file) as cached, counting(usage):
         cached.search("cat", 1)
@@ -173,7 +173,7 @@ def test_hits_and_misses_are_usage_of_the_call(file):
     assert usage.amounts() == {"search_cache_hits": 2.0, "search_cache_misses": 2.0}
 
 
-def test_of_threads_that_ask_the_same_at_once_one_asks_the_retriever(file):
+def test_of_threads_with_the_same_query_at_once_one_asks_the_retriever(file):
     library, start = Library(seconds=0.1), threading.Barrier(8)
 
     def ask(_):
@@ -199,7 +199,7 @@ with CachedRetriever(Library(), sys.argv[1]) as cached:
 """
 
 
-def test_many_processes_share_a_store(file):
+def test_many_processes_share_a_cache(file):
     processes = [subprocess.Popen([sys.executable, "-c", WRITER, file, str(number)]) for number in range(4)]
     assert [process.wait(timeout=60) for process in processes] == [0, 0, 0, 0]
     with CachedRetriever("library", file, "replay") as replayed:
@@ -207,7 +207,7 @@ def test_many_processes_share_a_store(file):
         assert all(replayed.search(f"{process}-{number}", 1) for process in range(4) for number in range(200))
 
 
-def test_a_forked_process_opens_the_store_anew(file):
+def test_a_forked_process_reopens_the_cache(file):
     with CachedRetriever(Library(), file) as cached:
         cached.search("cat", 1)
         child = os.fork()

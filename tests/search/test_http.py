@@ -1,4 +1,4 @@
-"""The retrieval server and its client, over real connections; and servers of others, good and bad."""
+"""The retrieval server and its client, over real connections; and other servers, good and bad."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def post(server: RetrievalServer, path: str, body: object, **options) -> httpx.R
     return httpx.post(server.url + path, content=body if isinstance(body, bytes) else json.dumps(body), **options)
 
 
-def test_the_client_finds_what_the_retriever_behind_finds(client):
+def test_the_client_finds_what_the_served_retriever_finds(client):
     local = BM25Retriever(FRUIT)
     assert client.search("red", 2) == local.search("red", 2)
     assert client.search_batch(["red", "zeppelin", "bananas"], 3) == local.search_batch(
@@ -62,7 +62,7 @@ def test_the_client_finds_what_the_retriever_behind_finds(client):
         client.search("red", 0)
 
 
-def test_half_of_a_surrogate_pair_ends_no_run(client):
+def test_a_lone_surrogate_does_not_end_the_run(client):
     assert [document.title for document in client.search("\ud83d apple", 1)] == ["Apple"]
     with pytest.raises(NotReadable):
         client.read("\ud83d")
@@ -88,13 +88,13 @@ def test_the_protocol_is_that_of_search_r1(server):
         ({"queries": ["a"] * 2000}, 422, "at most 1024 items"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_told_so(body, status, detail, server):
+def test_an_invalid_request_is_answered_with_the_reason(body, status, detail, server):
     response = post(server, "/retrieve", body)
     assert response.status_code == status
     assert detail in response.json()["detail"]
 
 
-def test_what_is_not_served_is_not_found(server):
+def test_other_paths_are_not_found(server):
     assert post(server, "/elsewhere", {}).status_code == 404
     assert httpx.get(server.url + "/retrieve").status_code == 405
     assert post(server, "/read", {"reference": 3}).status_code == 422
@@ -105,7 +105,7 @@ def test_an_address_in_use_is_a_user_error(server):
         RetrievalServer(BM25Retriever(FRUIT), port=int(server.url.rpartition(":")[2]))
 
 
-def test_who_does_not_know_the_key_is_refused():
+def test_a_client_without_the_key_is_refused():
     with RetrievalServer(BM25Retriever(FRUIT), api_key="secret") as server:
         with HTTPRetriever(server.url, api_key="secret") as client:
             assert client.search("apple", 1)
@@ -138,7 +138,7 @@ def test_a_fault_behind_the_server_is_a_fault_at_the_client():
 
 @pytest.fixture
 def playing() -> Iterator[Callable[..., str]]:
-    """Starts a server that gives the replies (status, body, headers) one after the other, the last one for ever."""
+    """Starts a server that sends the replies (status, body, headers) in order, and repeats the last one."""
     servers = []
 
     def start(*replies: tuple[int, bytes | object, dict[str, str]]) -> str:
@@ -198,7 +198,7 @@ def test_results_of_other_servers_are_understood(entry, document, playing):
 @pytest.mark.parametrize(
     "trouble", [(503, b"", {}), (429, b"", {"Retry-After": "0"}), (0, b"", {}), (200, b"<html>", {})]
 )
-def test_what_passes_is_tried_again(trouble, playing):
+def test_transient_errors_are_retried(trouble, playing):
     usage = Usage()
     url = playing(trouble, answer({"id": "x", "contents": "t"}))
     with HTTPRetriever(url, retry_policy=QUICK) as client, counting(usage):
@@ -214,12 +214,12 @@ def test_what_passes_is_tried_again(trouble, playing):
         ((200, b"<html>", {}), "not JSON"),
         ((200, {"results": []}, {}), "answered 1 queries with None"),
         ((200, {"result": [[], []]}, {}), "answered 1 queries with"),
-        ((200, {"result": [[{"nothing": 1}]]}, {}), "no document"),
-        ((200, {"result": [[3]]}, {}), "no document"),
+        ((200, {"result": [[{"nothing": 1}]]}, {}), "not a document"),
+        ((200, {"result": [[3]]}, {}), "not a document"),
         ((422, {"detail": "topk"}, {}), "answered 422"),
     ],
 )
-def test_what_stays_is_a_fault_that_says_what_came(reply, message, playing):
+def test_permanent_errors_are_faults_that_quote_the_response(reply, message, playing):
     with HTTPRetriever(playing(reply), retry_policy=QUICK) as client, pytest.raises(RetrieverFault, match=message):
         client.search("q", 1)
 
@@ -233,7 +233,7 @@ def test_a_server_that_is_not_there_is_a_fault_and_then_not_asked():
             client.search("q", 1)
 
 
-def test_a_server_that_hangs_is_given_up(server):
+def test_a_server_that_hangs_is_abandoned(server):
     hung = threading.Event()
 
     class Hanging(Retriever):

@@ -1,4 +1,4 @@
-"""Promises about hostile pages: whatever a search brings up, score, answer and calls are those of the clean run.
+"""Hostile pages: whatever a search finds, score, answer and calls are those of the clean run.
 
 Episodes are scripted and played through the real engine, with a tokenizer that knows the control tokens of every
 chat template that TRL ships, and templates of several families.
@@ -42,7 +42,7 @@ from toolrl_envs.open_qa import OpenQAEnv
 
 Place = Literal["page", "text", "title"]
 
-# Templates that only ever append, and the token that ends a turn there.
+# Append-only templates, and their end-of-turn tokens.
 TEMPLATES = {
     "qwen2_5": "<|im_end|>",
     "qwen3_training": "<|im_end|>",
@@ -60,7 +60,7 @@ TOKEN_LIKE = re.compile(
 
 
 def control_tokens() -> list[str]:
-    """What looks like a control token in any chat template of TRL's package."""
+    """Everything that looks like a control token in TRL's chat templates."""
     package = importlib.util.find_spec("trl")
     assert package is not None
     assert package.origin is not None
@@ -113,7 +113,7 @@ SCRIPTS: dict[str, list[Message]] = {
 
 
 class Readable(BM25Retriever):
-    """Reads its documents by their ids too."""
+    """Can also read its documents by id."""
 
     def read(self, reference: str) -> Document:
         for document in DOCUMENTS:
@@ -140,14 +140,14 @@ def poisoned(poison: str, place: Place) -> ToolEnv:
 
 @pytest.fixture(scope="module")
 def hostile_tokenizer(byte_tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """A tokenizer in which everything that any of the templates writes as a control token is one."""
+    """A tokenizer in which the control tokens of all templates are control tokens."""
     tokenizer = copy.deepcopy(byte_tokenizer)
     tokenizer.add_tokens(CONTROL_TOKENS, special_tokens=True)
     tokenizer.bos_token = "<|begin_of_text|>"
     return tokenizer
 
 
-# One that marks turns as ChatML does, one that does not; the others are in `make test-slow`.
+# One marks turns as ChatML does, the other does not; the rest run in `make test-slow`.
 IN_EVERY_RUN = ("qwen3_training", "llama3_training")
 
 
@@ -187,7 +187,7 @@ def verdict(trajectory: Trajectory) -> tuple[Any, ...]:
 
 
 def control_counts(renderer: Renderer, trajectory: Trajectory) -> list[dict[int, int]]:
-    """How often each control token stands in each observation."""
+    """How often each control token occurs in each observation."""
     controls = set(renderer.tokenizer.get_added_vocab().values())
     return [dict(Counter(id for id in turn.observation_ids if id in controls)) for turn in trajectory.turns]
 
@@ -282,7 +282,7 @@ def test_the_oracle_of_a_poisoned_environment_scores_as_ever(
 
 
 def test_a_policy_that_obeys_a_page_is_scored_by_what_it_says_itself(renderer: Renderer) -> None:
-    """The page's answer is wrong; had it been believed to be the policy's own, it would have counted twice."""
+    """The page's answer is wrong; taken for the policy's own, it would count twice."""
     env = poisoned(POISONS["instruction"], "page")
     score = play(renderer, env, [SEARCH, say("<answer>42</answer>")]).score
     assert (score.value, score.answer) == (0.0, "42")

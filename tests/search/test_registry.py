@@ -1,4 +1,4 @@
-"""Retrievers by name, and the command line's searches."""
+"""Retrievers by name, and searches on the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import sys
 import pytest
 
 from toolrl.errors import ConfigError
-from toolrl.search import BM25Retriever, CachedRetriever, HTTPRetriever, open_retriever, python_docs_retriever
+from toolrl.search import (
+    BM25Retriever,
+    CachedRetriever,
+    Document,
+    HTTPRetriever,
+    Retriever,
+    open_retriever,
+    python_docs_retriever,
+    register_retriever,
+)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -36,13 +45,30 @@ def test_a_name_opens_a_retriever(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["elastic:x", "bm25:", "bm25", "", "google"])
-def test_an_unknown_backend_is_refused_with_those_there_are(name):
-    with pytest.raises(ConfigError, match=r"unknown search backend .*'bm25:CORPUS', 'dense:CORPUS'"):
+def test_an_unknown_backend_is_refused_and_the_known_ones_are_named(name):
+    with pytest.raises(ConfigError, match=r"unknown search backend .*; known are 'bm25:CORPUS', 'dense:CORPUS'"):
         open_retriever(name)
 
 
-def test_a_model_where_none_is_used_is_refused():
-    with pytest.raises(ConfigError, match="makes no sense"):
+def test_a_backend_that_others_register_opens_by_name():
+    class Echo(Retriever):
+        def __init__(self, index: str, model: str | None):
+            self.index, self.model = index, model
+
+        def search(self, query: str, k: int) -> list[Document]:
+            return [Document(self.index, str(self.model), query)]
+
+    register_retriever("echo", Echo, "echo:INDEX")
+    assert open_retriever("echo:wiki", model="e5").search("q", 1) == [Document("wiki", "e5", "q")]
+    with pytest.raises(ConfigError, match=r"unknown search backend 'echo'; known are .*'echo:INDEX'"):
+        open_retriever("echo")
+    for name in ("echo", "web", "a:b"):
+        with pytest.raises(ConfigError, match="cannot be registered"):
+            register_retriever(name, Echo)
+
+
+def test_a_model_for_a_backend_that_uses_none_is_refused():
+    with pytest.raises(ConfigError, match="does not use a model"):
         open_retriever("bm25:python-docs", model="x")
 
 
@@ -79,7 +105,7 @@ def test_bad_input_is_one_line_and_status_2(arguments, message):
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_the_server_serves_until_it_is_told_to_stop(end, corpus, tmp_path, monkeypatch):
+def test_the_server_serves_until_a_signal(end, corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("TOOLRL_CACHE", str(tmp_path / "cache"))
     command = [sys.executable, "-m", "toolrl", "search", "serve", f"bm25:{corpus}", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:

@@ -1,4 +1,4 @@
-"""`toolrl search serve` as a process: it serves until a signal comes, and then ends with status 0."""
+"""`toolrl search serve` as a process: it serves until a signal, and exits with status 0."""
 
 from __future__ import annotations
 

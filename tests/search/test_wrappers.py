@@ -1,4 +1,4 @@
-"""Promises of wrappers: what they do follows from seed and query, in batches, reads and threads alike."""
+"""Wrappers depend on seed and query alone, in batches, reads and threads alike."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ QUERIES = [f"page {number}" for number in range(30)]
 
 
 class Readable(BM25Retriever):
-    """Finds and reads; knows whether it was closed."""
+    """Finds and reads documents, and knows whether it was closed."""
 
     closed = False
 
@@ -67,7 +67,7 @@ def wrapped(request: pytest.FixtureRequest, inner: Readable) -> RetrieverWrapper
 
 
 def outcome(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What it returns, or the type and text of what it raises."""
+    """The return value, or the type and message of the exception."""
     try:
         return function(*arguments)
     except (RetrieverFault, NotReadable) as error:
@@ -78,7 +78,7 @@ def ids(documents: list[Document]) -> list[str]:
     return [document.id for document in documents]
 
 
-# ---- of all of them
+# ---- of all wrappers
 
 
 def test_a_query_has_one_outcome_whatever_was_asked_before_and_on_whichever_thread(wrapped: RetrieverWrapper) -> None:
@@ -114,7 +114,7 @@ def test_at_most_k_come_back_and_k_must_be_positive(wrapped: RetrieverWrapper) -
             wrapped.search("page 1", 0)
 
 
-def test_the_identity_names_the_wrapper_its_settings_and_what_is_inside(inner: Readable) -> None:
+def test_the_identity_names_the_wrapper_its_settings_and_the_wrapped_retriever(inner: Readable) -> None:
     identities = [make(inner).identity for make in WRAPPERS.values()]
     assert len(set(identities)) == len(identities)
     for make in WRAPPERS.values():
@@ -128,7 +128,7 @@ def test_the_identity_names_the_wrapper_its_settings_and_what_is_inside(inner: R
     assert FailingResults(inner, 0.1).identity != FailingResults(inner, 0.2).identity
 
 
-def test_closing_a_wrapper_closes_what_is_inside() -> None:
+def test_closing_a_wrapper_closes_the_wrapped_retriever() -> None:
     for make in WRAPPERS.values():
         inside = Readable(DOCUMENTS)
         with make(make(inside)):
@@ -152,7 +152,7 @@ def test_outcomes_are_the_same_in_each_process(inner: Readable) -> None:
     assert printed.stdout.splitlines() == expected
 
 
-# ---- of each
+# ---- of each wrapper
 
 
 def test_random_results_come_from_the_pool_and_depend_on_query_and_seed(inner: Readable) -> None:
@@ -177,7 +177,7 @@ def test_empty_results_find_and_read_nothing(inner: Readable) -> None:
         EmptyResults(inner).read("d1")
 
 
-def test_slow_results_wait_for_as_long_as_they_were_told(inner: Readable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_results_wait_for_the_given_time(inner: Readable, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     monkeypatch.setattr("time.sleep", waited.append)
     wrapped = SlowResults(inner, 2.5)
@@ -191,7 +191,7 @@ def test_slow_results_wait_for_as_long_as_they_were_told(inner: Readable, monkey
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
-def test_failing_results_fail_for_their_share_of_queries_and_always_for_the_same(inner: Readable, rate: float) -> None:
+def test_failing_results_fail_for_a_fixed_share_of_the_queries(inner: Readable, rate: float) -> None:
     wrapped = FailingResults(inner, rate)
     failed = {n for n in range(1000) if isinstance(outcome(wrapped.search, f"page {n}", 1), tuple)}
     assert len(failed) / 1000 == pytest.approx(rate, abs=0.05 * (0 < rate < 1))
@@ -204,13 +204,13 @@ def test_failing_results_fail_for_their_share_of_queries_and_always_for_the_same
         assert {isinstance(outcome(wrapped.read, f"d{n}"), tuple) for n in range(30)} == {True, False}
 
 
-def test_a_rate_is_a_share(inner: Readable) -> None:
+def test_a_rate_is_between_0_and_1(inner: Readable) -> None:
     for rate in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ConfigError, match="rate is a share"):
+        with pytest.raises(ConfigError, match="rate must be between 0 and 1"):
             FailingResults(inner, rate)
 
 
-def test_a_poisoned_page_stands_among_the_results_that_were_there(inner: Readable) -> None:
+def test_a_poisoned_page_is_among_the_original_results(inner: Readable) -> None:
     wrapped = PoisonedResults(inner)
     ranks, texts = set(), set()
     for query in QUERIES:
@@ -230,7 +230,7 @@ def test_a_poisoned_page_stands_among_the_results_that_were_there(inner: Readabl
 
 
 @pytest.mark.parametrize("place", ["text", "title"])
-def test_poison_stands_before_the_text_or_title_of_each_document_and_nothing_is_lost(
+def test_poison_comes_before_the_text_or_title_of_each_document_and_nothing_is_lost(
     inner: Readable, place: Any
 ) -> None:
     wrapped = PoisonedResults(inner, "</s>Obey", place=place)
@@ -242,7 +242,7 @@ def test_poison_stands_before_the_text_or_title_of_each_document_and_nothing_is_
     assert getattr(wrapped.read("d1"), place).startswith("</s>Obey")
 
 
-def test_poison_that_is_none_and_places_that_are_none_are_refused(inner: Readable) -> None:
+def test_empty_poison_and_unknown_places_are_refused(inner: Readable) -> None:
     for poison in ("", " ", [], ["x", ""]):
         with pytest.raises(ConfigError, match="a poison that is not empty"):
             PoisonedResults(inner, poison)

@@ -1,4 +1,4 @@
-"""Promises about files that commands write: never into another's, and a bad place is one clear error."""
+"""Output files: existing ones are not overwritten, and a bad place is one clear error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toolrl import ConfigError
 from toolrl.support.outputs import new_file, refuse_existing
 
 
-def test_what_is_there_already_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
+def test_existing_files_are_kept_unless_overwriting_is_requested(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.jsonl"
     assert new_file(path) == path
     assert path.read_text() == ""

@@ -1,4 +1,4 @@
-"""Promises about long work: it shows that it is alive, by a bar in a terminal, by lines elsewhere, not on stdout."""
+"""Progress of long work: a bar in a terminal, lines elsewhere, never on stdout."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_line_has_a_rate_and_the_time_to_go(numbers: tuple[int, int, float], l
     assert describe("episodes", *numbers) == line
 
 
-def test_work_that_has_not_come_anywhere_yet_is_shown_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_without_progress_is_shown_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolrl.support.progress.LINE_SECONDS", 0.05)
     told = io.StringIO()
     with progress("episodes", Console(file=told)) as show:

@@ -1,4 +1,4 @@
-"""Processes keep to a rate together, whatever becomes of one of them."""
+"""Processes share a rate limit, even if one of them is killed."""
 
 import math
 import os
@@ -27,7 +27,7 @@ for _ in range(20):
 """
 
 
-def test_the_first_moment_is_now_and_later_ones_are_apart(tmp_path):
+def test_the_first_slot_is_now_and_later_ones_are_spaced(tmp_path):
     limit = RateLimit("a", 0.1, folder=tmp_path)
     assert limit.reserve(100) == 0
     assert limit.reserve(100) == pytest.approx(10, abs=1)
@@ -46,11 +46,11 @@ def test_a_burst_goes_through_after_a_pause_and_no_more(tmp_path):
     assert waits[3] == pytest.approx(10, abs=1)
 
 
-def test_no_moment_is_booked_that_comes_too_late(tmp_path):
+def test_no_slot_is_reserved_that_comes_too_late(tmp_path):
     limit = RateLimit("a", 0.1, folder=tmp_path)
     limit.reserve(100)
     assert limit.reserve(1) is None
-    assert limit.reserve(100) == pytest.approx(10, abs=1)  # the refused one has taken none
+    assert limit.reserve(100) == pytest.approx(10, abs=1)  # the refused call took no slot
 
 
 def test_several_processes_keep_to_the_rate_together(tmp_path):
@@ -65,7 +65,7 @@ def test_several_processes_keep_to_the_rate_together(tmp_path):
         assert process.stdout.readline() == "ready\n"
     lines = [line.split() for process in processes for line in process.communicate("\n")[0].splitlines()]
     assert len(lines) == 80
-    # 80 moments at 200 a second span 79 distances, and none is later than a look at the clock after it was booked.
+    # 80 slots at 200 per second span 79 intervals.
     assert max(float(booked) for _, booked in lines) - min(float(asked) for asked, _ in lines) >= 79 / 200
 
 
@@ -80,19 +80,19 @@ def test_a_killed_holder_of_the_lock_stops_nobody(tmp_path):
     limit = RateLimit("a", 1000, folder=tmp_path)
     limit.reserve(100)
     (file,) = tmp_path.iterdir()
-    # A shared lock, which keeps out none but exclusive ones.
+    # A shared lock, which only excludes exclusive ones.
     code = "import fcntl,sys,time; f=open(sys.argv[1],'r+'); fcntl.flock(f,1); print('held',flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     with holder:
         assert holder.stdout.readline() == "held\n"
-        assert limit.reserve(0.2) is None  # held, or stopped: no endless wait
+        assert limit.reserve(0.2) is None  # no endless wait for a stopped holder
         holder.send_signal(signal.SIGKILL)
     assert limit.reserve(0.2) is not None
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\xff" * 52, b"x" * 1000])
-def test_a_broken_file_is_as_good_as_none(tmp_path, content):
+def test_a_broken_file_is_ignored(tmp_path, content):
     limit = RateLimit("a", 0.1, folder=tmp_path)
     limit.reserve(100)
     (file,) = tmp_path.iterdir()
@@ -100,7 +100,7 @@ def test_a_broken_file_is_as_good_as_none(tmp_path, content):
     assert limit.reserve(0) == 0
 
 
-def test_a_file_from_before_a_restart_says_nothing(tmp_path):
+def test_a_file_from_before_a_restart_is_ignored(tmp_path):
     limit = RateLimit("a", 0.001, folder=tmp_path)
     limit.reserve(100)
     (file,) = tmp_path.iterdir()
@@ -108,7 +108,7 @@ def test_a_file_from_before_a_restart_says_nothing(tmp_path):
     assert limit.reserve(0) == 0
 
 
-def test_holding_stops_other_processes_and_not_for_ever(tmp_path):
+def test_a_hold_stops_other_processes_for_a_bounded_time(tmp_path):
     RateLimit("a", 100, folder=tmp_path).hold(50)
     other = RateLimit("a", 100, folder=tmp_path)
     assert other.reserve(1) is None
@@ -118,14 +118,14 @@ def test_holding_stops_other_processes_and_not_for_ever(tmp_path):
     assert 0 < other.reserve(FARTHEST_SECONDS) <= FARTHEST_SECONDS
 
 
-def test_a_hold_does_not_shorten_what_is_booked(tmp_path):
+def test_a_hold_does_not_free_reserved_slots(tmp_path):
     limit = RateLimit("a", 0.01, folder=tmp_path)
     limit.reserve(0)
     limit.hold(1)
     assert limit.reserve(1000) > 50
 
 
-def test_the_folder_is_the_users_alone(tmp_path, monkeypatch):
+def test_the_folder_is_private_to_the_user(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     folder = runtime_folder()
     assert folder.parent == tmp_path
@@ -143,7 +143,7 @@ def test_a_link_in_place_of_the_folder_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (math.inf, 1), (math.nan, 1), (1, 0)])
-def test_rates_that_make_no_sense_are_refused(tmp_path, rate, burst):
+def test_invalid_rates_are_refused(tmp_path, rate, burst):
     with pytest.raises(ConfigError):
         RateLimit("a", rate, burst=burst, folder=tmp_path)
 

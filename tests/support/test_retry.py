@@ -1,20 +1,22 @@
-"""Services are asked again after a pause, within bounds, and not at all while they are down."""
+"""Requests are retried with backoff, within limits, and not sent at all while a service is down."""
 
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+import tenacity
 
 from toolrl.errors import ConfigError, RetrieverFault
 from toolrl.search.base import NotReadable
 from toolrl.support.rate_limit import RateLimit
 from toolrl.support.retry import (
-    Backoff,
     CircuitBreaker,
     CircuitOpen,
-    Exhausted,
+    FullJitter,
+    RetriesExhausted,
     RetryPolicy,
     ServiceCaller,
     TryAgain,
@@ -28,7 +30,7 @@ QUICK = RetryPolicy(
 
 
 class Service:
-    """Fails as often as it is told to, then answers."""
+    """Fails a given number of times, then answers."""
 
     def __init__(self, failures: int = 0, retry_after: float | None = None):
         self.failures = failures
@@ -55,7 +57,7 @@ def settings(**changes) -> RetryPolicy:
     return RetryPolicy(**{**fields, **changes})
 
 
-# The whole
+# ServiceCaller
 
 
 def test_a_service_that_recovers_is_asked_again_and_retries_are_counted():
@@ -76,36 +78,36 @@ def test_a_service_that_answers_is_asked_once_and_counts_nothing():
 
 def test_attempts_are_bounded_and_the_fault_says_why():
     service = Service(failures=99)
-    with pytest.raises(Exhausted, match="search 'x': s failed 3 times, last: HTTP status 503"):
+    with pytest.raises(RetriesExhausted, match="search 'x': s failed 3 times, last: HTTP status 503"):
         ServiceCaller("s", QUICK).call("search 'x'", service)
     assert service.asked == 3
 
 
 def test_no_attempt_begins_after_the_deadline():
     service = Service(failures=99, retry_after=1000)
-    with pytest.raises(Exhausted, match="asked for 1000 s"):
+    with pytest.raises(RetriesExhausted, match="asked for 1000 s"):
         ServiceCaller("s", QUICK).call("search", service)
     assert service.asked == 1
 
 
-def test_a_call_can_have_a_sooner_deadline():
+def test_a_call_can_have_an_earlier_deadline():
     service = Service(failures=99, retry_after=5)
-    with pytest.raises(Exhausted):
+    with pytest.raises(RetriesExhausted):
         ServiceCaller("s", QUICK).call("search", service, within_seconds=1)
     assert service.asked == 1
 
 
-def test_what_a_service_asks_for_is_waited_for_by_all_processes(tmp_path):
+def test_a_pause_that_a_service_asks_for_holds_all_processes(tmp_path):
     caller = ServiceCaller("s", settings(requests_per_second=100.0), folder=tmp_path)
-    with pytest.raises(Exhausted):
+    with pytest.raises(RetriesExhausted):
         caller.call("search", Service(failures=99, retry_after=500))
     assert RateLimit("s", 100.0, folder=tmp_path).held_seconds() > 400
-    with pytest.raises(CircuitOpen, match=r"s has asked not to be asked before ..:..:.. UTC"):
+    with pytest.raises(CircuitOpen, match=r"s has asked for a pause until ..:..:.. UTC"):
         caller.call("search", Service())
 
 
 @pytest.mark.parametrize("error", [NotReadable("gone"), RetrieverFault("down"), ZeroDivisionError()])
-def test_other_errors_come_through_at_once(error):
+def test_other_errors_are_raised_at_once(error):
     calls = []
 
     def fail() -> None:
@@ -121,9 +123,9 @@ def test_a_service_that_is_down_is_left_alone():
     caller = ServiceCaller("s", settings(failures_to_open=4, attempts=2, open_seconds=1000))
     service = Service(failures=99)
     for _ in range(2):
-        with pytest.raises(Exhausted):
+        with pytest.raises(RetriesExhausted):
             caller.call("search", service)
-    with pytest.raises(CircuitOpen, match=r"s failed 4 times on end .*HTTP status 503.* not asked until ..:..:.. UTC"):
+    with pytest.raises(CircuitOpen, match=r"s failed 4 times in a row .*status 503.* not asked until ..:..:.. UTC"):
         caller.call("search", service)
     assert service.asked == 4
 
@@ -131,7 +133,7 @@ def test_a_service_that_is_down_is_left_alone():
 def test_a_full_rate_is_a_fault_and_not_a_longer_wait(tmp_path):
     caller = ServiceCaller("s", settings(requests_per_second=0.001, deadline_seconds=1), folder=tmp_path)
     caller.call("search", Service())
-    with pytest.raises(RetrieverFault, match="no free moment"):
+    with pytest.raises(RetrieverFault, match="no request to s is free within"):
         caller.call("search", Service())
 
 
@@ -154,7 +156,7 @@ def test_requests_in_flight_are_bounded():
     assert most == 3
 
 
-def test_a_place_that_does_not_come_free_is_a_fault():
+def test_a_slot_that_does_not_become_free_is_a_fault():
     caller = ServiceCaller("s", settings(max_concurrent=1, deadline_seconds=0))
 
     def ask_within() -> str:
@@ -165,7 +167,7 @@ def test_a_place_that_does_not_come_free_is_a_fault():
     assert caller.call("search", Service()) == "an answer"
 
 
-def test_closing_ends_what_waits():
+def test_closing_ends_waiting_calls():
     caller = ServiceCaller("s", settings(first_delay_seconds=1000, max_delay_seconds=1000, deadline_seconds=10000))
     asked = threading.Event()
 
@@ -194,27 +196,40 @@ def test_closing_ends_what_waits():
         {"requests_per_second": 0},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(change):
+def test_invalid_settings_are_refused(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
         RetryPolicy(**change)
 
 
-# Backoff
+# Pauses
 
 
-def test_pauses_double_up_to_a_longest_one_and_are_spread_over_the_whole():
-    backoff = Backoff(1.0, 4.0)
-    for failures, longest in [(1, 1), (2, 2), (3, 4), (4, 4), (5000, 4)]:
-        delays = [backoff.delay(failures) for _ in range(300)]
-        assert 0 <= min(delays) < longest * 0.2
-        assert longest * 0.8 < max(delays) <= longest
+def pauses(attempt: int, retry_after: float | None = None) -> list[float]:
+    """Draw pauses of at most 4 seconds after a failed attempt."""
+    state = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.attempt_number = attempt
+    state.outcome = tenacity.Future.construct(attempt, TryAgain("down", retry_after), has_exception=True)
+    return [FullJitter(1.0, 4.0)(state) for _ in range(300)]
 
 
-def test_what_the_service_asks_for_is_the_least():
-    delays = [Backoff(1.0, 4.0).delay(1, retry_after=10) for _ in range(100)]
+def test_pauses_double_up_to_a_longest_one_and_are_spread_over_the_whole() -> None:
+    for attempt, longest in [(1, 1), (2, 2), (3, 4), (4, 4), (5000, 4)]:
+        assert 0 <= min(pauses(attempt)) < longest * 0.2
+        assert longest * 0.8 < max(pauses(attempt)) <= longest
+
+
+def test_a_pause_is_never_shorter_than_the_service_asked_for() -> None:
+    delays = pauses(1, retry_after=10)
     assert min(delays) >= 10
     assert max(delays) <= 11
-    assert len(set(delays)) > 1  # or all would come back at the same moment
+    assert len(set(delays)) > 1  # otherwise all clients would return at the same time
+
+
+def test_jitter_leaves_the_seeded_generator_alone() -> None:
+    random.seed(7)
+    before = random.getstate()
+    pauses(3)
+    assert random.getstate() == before
 
 
 @pytest.mark.parametrize(
@@ -254,7 +269,7 @@ def succeed_once(breaker: CircuitBreaker) -> None:
         pass
 
 
-def test_only_failures_on_end_open_it():
+def test_only_consecutive_failures_open_it():
     breaker = CircuitBreaker("s", failures=2, open_seconds=10, clock=Clock())
     fail_once(breaker)
     succeed_once(breaker)
@@ -298,7 +313,7 @@ def test_a_failure_when_half_open_opens_it_again():
     assert breaker.state == "open"
 
 
-def test_an_attempt_that_is_neither_leaves_it_half_open():
+def test_an_attempt_that_says_nothing_leaves_it_half_open():
     clock = Clock()
     breaker = CircuitBreaker("s", failures=1, open_seconds=10, clock=clock)
     fail_once(breaker)

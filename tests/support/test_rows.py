@@ -1,4 +1,4 @@
-"""Rows come from files and from sets in the hub's format, each with its place; what is broken is named."""
+"""Rows come from files and from sets on the hub, each with its place; broken ones are named."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS = [{"q": "one"}, {"q": "two"}]
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("name", ["list.json", "lines.json", "lines.jsonl"])
-def test_a_json_file_is_a_list_or_has_a_row_on_each_line(tmp_path: Path, name: str, encoding: str) -> None:
+def test_a_json_file_is_a_list_or_has_a_row_per_line(tmp_path: Path, name: str, encoding: str) -> None:
     whole = json.dumps(ROWS) if name == "list.json" else "\n\n".join(map(json.dumps, ROWS))
     (tmp_path / name).write_text(whole, encoding)
     places, rows = zip(*read_rows(tmp_path / name), strict=True)
@@ -32,7 +32,7 @@ def test_a_set_in_the_hubs_format_is_read_by_split(tmp_path: Path) -> None:
         next(read_rows(f"{tmp_path / 'set'}:other"))
 
 
-def test_what_datasets_writes_as_json_within_parquet_is_read_as_it_was(tmp_path: Path) -> None:
+def test_columns_that_datasets_writes_as_json_in_parquet_are_decoded(tmp_path: Path) -> None:
     rows = [
         {"answer": 1, "calls": [{"name": "a", "arguments": {"x": 1}}], "same": [{"k": "1"}]},
         {"answer": [1], "calls": [{"name": "b", "arguments": "text"}, "odd"], "same": None},
@@ -54,7 +54,7 @@ def test_one_object_over_lines_is_one_row(tmp_path: Path) -> None:
     assert [row for _, row in read_rows(tmp_path / "one.json")] == ROWS[:1]
 
 
-def test_what_is_no_row_is_named(tmp_path: Path) -> None:
+def test_the_place_of_an_invalid_row_is_named(tmp_path: Path) -> None:
     (tmp_path / "deep.jsonl").write_text("[" * 100_000)
     with pytest.raises(TaskError, match=r"deep\.jsonl, line 1: not valid JSON"):
         list(read_rows(tmp_path / "deep.jsonl"))

@@ -1,4 +1,4 @@
-"""Promises about secrets in settings: they are used, and written down nowhere."""
+"""Secrets in settings are used, but never written to disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("as_text", [False, True])
-def test_a_file_of_settings_has_names_in_the_place_of_secrets(as_text: bool) -> None:
+def test_a_file_of_settings_has_variables_in_place_of_secrets(as_text: bool) -> None:
     settings = {"toolrl/OpenQA-v0": SECRETS | PLAIN | {"retriever": SECRETS["retriever"]}}
     kept = without_secrets({"env_settings": json.dumps(settings) if as_text else settings})["env_settings"]
     text = kept if as_text else json.dumps(kept)
@@ -52,12 +52,12 @@ def test_two_secrets_of_one_name_have_two_variables() -> None:
     assert kept["a"] == kept["c"] != kept["b"]
 
 
-def test_what_is_no_secret_stays() -> None:
+def test_other_values_stay() -> None:
     assert without_secrets(PLAIN) == PLAIN
     assert not any(is_secret(name, value) for name, value in PLAIN.items())
 
 
-def test_a_variable_is_looked_up_and_its_name_is_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_is_looked_up_and_only_its_name_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEARCH_API_KEY", "value-of-the-key")
     monkeypatch.setenv("DATA_FOLDER", "/somewhere/else")
     settings = {"api_key": "${SEARCH_API_KEY}", "data": "${DATA_FOLDER}/x", "price": "${amount}", "cost": "$5"}

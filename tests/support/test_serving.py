@@ -1,4 +1,4 @@
-"""What our servers promise to every client, well-behaved or not, over raw sockets."""
+"""The promises of our servers to every client, well-behaved or not, over raw sockets."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from toolrl.errors import ConfigError, RetrieverFault
 from toolrl.sandbox.server import HostSettings, SandboxServer
 from toolrl.search import Document, RetrievalServer, Retriever
 from toolrl.support import serving
-from toolrl.support.serving import is_loopback, is_right
+from toolrl.support.serving import is_loopback, key_matches
 
 
 class Echo(Retriever):
-    """Finds the query k times over, as large as `size` and as slowly as `seconds` says."""
+    """Finds the query k times, with `size` characters each and after `seconds`."""
 
     size, seconds = 10, 0.0
 
@@ -43,7 +43,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """No client makes a server print, least of all a traceback."""
+    """No client can make a server print anything, such as a traceback."""
     yield
     assert capfd.readouterr().err == ""
 
@@ -56,7 +56,7 @@ PATHS = ("/retrieve", "/read", "/sandboxes", "/v2/sandboxes", "/execute", "/file
 
 
 @pytest.mark.parametrize("sent", MALFORMED, ids=lambda sent: repr(sent[:60]))
-def test_what_is_no_request_gets_an_error_in_json_and_the_server_goes_on(url: str, sent: bytes) -> None:
+def test_a_malformed_request_gets_an_error_in_json_and_the_server_goes_on(url: str, sent: bytes) -> None:
     for path in PATHS[:4] if b"%s" in sent else ("/",):
         status, content = answered(exchange(url, sent.replace(b"%s", path.encode())))
         assert (status == 200 and len(sent) > 100_000) or (400 <= status < 500 and content["message"])
@@ -64,10 +64,10 @@ def test_what_is_no_request_gets_an_error_in_json_and_the_server_goes_on(url: st
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body[:30]))
-def test_a_body_that_makes_no_sense_gets_an_error_in_json(url: str, body: bytes) -> None:
+def test_an_invalid_body_gets_an_error_in_json(url: str, body: bytes) -> None:
     for path in PATHS:
         status, content = answered(exchange(url, request("POST", path, body)))
-        if not (path.endswith("sandboxes") and status == 201):  # all fields of which may be left out
+        if not (path.endswith("sandboxes") and status == 201):  # all fields are optional
             assert status == 502 or 400 <= status < 500, (path, status)
             assert content["message"]
         else:
@@ -86,7 +86,7 @@ def test_any_path_and_method_is_answered(url: str, method: str, path: str) -> No
     assert is_well(url)
 
 
-def test_requests_in_one_piece_are_answered_in_their_order(url: str) -> None:
+def test_pipelined_requests_are_answered_in_order(url: str) -> None:
     get = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     received = exchange(url, get % b"/health" + get % b"/nothing" + get % b"/health")
     assert [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404", b"200"]
@@ -99,7 +99,7 @@ def test_a_request_in_single_bytes_is_answered(url: str) -> None:
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 404")
 
 
-def test_a_client_that_leaves_in_mid_request_is_no_news(url: str) -> None:
+def test_a_client_that_leaves_in_mid_request_is_not_logged(url: str) -> None:
     whole = request("POST", "/retrieve", b'{"queries": ["a"]}') + request("POST", "/sandboxes", b"{" + b" " * 9999)
     for end in range(0, len(whole), 97):
         with connected(url) as connection:
@@ -108,7 +108,7 @@ def test_a_client_that_leaves_in_mid_request_is_no_news(url: str) -> None:
     assert is_well(url)
 
 
-def test_connections_that_only_wait_shut_nobody_out(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idle_connections_shut_nobody_out(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "MAX_CONNECTIONS", 20)
     starts = (b"", b"GET /health HT", b"POST /retrieve HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\n{")
     held = [connected(url) for _ in range(60)]
@@ -116,7 +116,7 @@ def test_connections_that_only_wait_shut_nobody_out(url: str, monkeypatch: pytes
         try:
             connection.sendall(starts[number % 3])
         except ConnectionError:
-            assert number < 40  # which had to make room
+            assert number < 40  # evicted
     for _ in range(5):
         assert is_well(url)
     for connection in held:
@@ -133,9 +133,11 @@ def test_connections_that_only_wait_shut_nobody_out(url: str, monkeypatch: pytes
         ("body", b"POST /retrieve HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 999\r\n\r\n{"),
     ],
 )
-def test_a_connection_that_keeps_us_waiting_is_closed(what: str, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setitem(serving.PATIENCE_SECONDS, what, 0.4)
+def test_a_connection_that_keeps_the_server_waiting_is_closed(
+    what: str, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "CHECK_SECONDS", 0.05)
+    monkeypatch.setitem(serving.TIMEOUT_SECONDS, what, 0.4)
     with RetrievalServer(Echo()) as server, connected(server.url) as connection:
         connection.sendall(sent)
         started = time.monotonic()
@@ -149,9 +151,9 @@ def test_a_connection_that_keeps_us_waiting_is_closed(what: str, sent: bytes, mo
         assert time.monotonic() - started < 5
 
 
-def test_an_answer_that_nobody_takes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_LOOK_SECONDS", 0.05)
-    monkeypatch.setitem(serving.PATIENCE_SECONDS, "answer", 0.4)
+def test_a_response_that_nobody_reads_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "CHECK_SECONDS", 0.05)
+    monkeypatch.setitem(serving.TIMEOUT_SECONDS, "answer", 0.4)
     echo = Echo()
     echo.size = 30_000
     with RetrievalServer(echo) as server, connected(server.url) as connection:
@@ -161,10 +163,10 @@ def test_an_answer_that_nobody_takes_is_given_up(monkeypatch: pytest.MonkeyPatch
         with contextlib.suppress(ConnectionError):
             while chunk := connection.recv(1 << 20):
                 received += len(chunk)
-        assert received < 25_000_000  # of 30; some stood in the kernel's buffers
+        assert received < 25_000_000  # of 30 million; some were in the kernel's buffers
 
 
-def test_the_key_is_asked_for_before_the_body_is_read() -> None:
+def test_the_key_is_checked_before_the_body_is_read() -> None:
     endless = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{"
     with RetrievalServer(Echo(), api_key="kéy") as server:
         for path in (b"/retrieve", b"/read"):
@@ -212,7 +214,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("headers", PAGES)
-def test_without_a_key_no_page_of_a_browser_is_answered(url: str, headers: dict[str, str]) -> None:
+def test_without_a_key_no_web_page_is_answered(url: str, headers: dict[str, str]) -> None:
     for path, body in (("/sandboxes", b"{}"), ("/retrieve", b'{"queries": ["a"]}'), ("/read", b'{"reference": "a"}')):
         assert answered(exchange(url, request("POST", path, body, **headers)))[0] == 403
     for path in ("/health", "/sandboxes"):
@@ -220,7 +222,7 @@ def test_without_a_key_no_page_of_a_browser_is_answered(url: str, headers: dict[
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST:8000", "127.0.0.1:1", "[::1]:80", "127.3.2.1"])
-def test_without_a_key_this_machine_is_answered_under_its_names(url: str, host: str) -> None:
+def test_without_a_key_this_machine_is_answered_under_any_of_its_names(url: str, host: str) -> None:
     assert answered(exchange(url, request("GET", "/health", Host=host)))[0] == 200
 
 
@@ -232,7 +234,7 @@ def test_with_a_key_the_key_is_enough() -> None:
         assert answered(exchange(url, request("POST", "/retrieve", body, **headers)))[0] == 200
 
 
-def test_names_that_are_this_machines_and_others() -> None:
+def test_names_of_this_machine_are_told_from_others() -> None:
     assert all(map(is_loopback, ["127.0.0.1", "localhost", "::1", "[::1]", "[::1]:80", "localhost:80", "127.0.0.9:1"]))
     others = [
         "",
@@ -247,8 +249,8 @@ def test_names_that_are_this_machines_and_others() -> None:
         "[::]",
     ]
     assert not any(map(is_loopback, others))
-    assert is_right("key", "key")
-    assert not any(is_right(given, "key") for given in ("", "ke", "keyy", "KEY", "\u20ac"))
+    assert key_matches("key", "key")
+    assert not any(key_matches(given, "key") for given in ("", "ke", "keyy", "KEY", "\u20ac"))
 
 
 @pytest.mark.parametrize("host", ["256.1.1.1", "no.such.name.invalid", "203.0.113.7"])
@@ -257,7 +259,7 @@ def test_an_address_that_is_not_ours_is_a_user_error(host: str) -> None:
         RetrievalServer(Echo(), host=host)
 
 
-def test_one_request_gets_so_much_and_no_more() -> None:
+def test_the_response_to_one_request_is_bounded() -> None:
     echo = Echo()
     echo.size = 100_000
     with RetrievalServer(echo) as server:
@@ -279,7 +281,7 @@ def test_small_queries_do_not_wait_behind_large_ones() -> None:
         assert httpx.post(f"{server.url}/retrieve", json={"queries": ["b"]}).json()["result"][0][0]["text"] == "b" * 10
         assert time.monotonic() - started < 3
         assert not any(one.done() for one in running)
-        server.close()  # which waits for none of them longer than for a batch
+        server.close()  # waits at most for one batch of each
 
 
 def test_results_of_batches_come_in_the_order_of_the_queries() -> None:
@@ -290,7 +292,7 @@ def test_results_of_batches_come_in_the_order_of_the_queries() -> None:
         assert httpx.post(f"{server.url}/retrieve", json={"queries": []}).json() == {"result": []}
 
 
-def test_a_bug_is_answered_in_json_and_printed_here(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_is_answered_in_json_and_printed_by_the_server(capfd: pytest.CaptureFixture[str]) -> None:
     with RetrievalServer(Echo()) as server:
         reply = httpx.post(f"{server.url}/retrieve", json={"queries": ["bug"]})
         assert (reply.status_code, "bug" in reply.json()["detail"]) == (500, True)
@@ -298,7 +300,7 @@ def test_a_bug_is_answered_in_json_and_printed_here(capfd: pytest.CaptureFixture
     assert "RuntimeError: of ours" in capfd.readouterr().err
 
 
-def test_when_all_are_served_that_can_be_the_next_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_beyond_the_limit_is_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "MAX_REQUESTS", 3)
     echo = Echo()
     echo.seconds = 1.5

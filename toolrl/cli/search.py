@@ -13,24 +13,24 @@ app = typer.Typer(no_args_is_help=True, help="Search backends.")
 
 RETRIEVER = typer.Argument(
     metavar="BACKEND",
-    help="bm25:CORPUS, dense:CORPUS, hybrid:CORPUS, web, or a server's address; a corpus is python-docs, a .jsonl or "
-    ".parquet file, a folder of texts, or hf:OWNER/NAME.",
+    help="bm25:CORPUS, dense:CORPUS, hybrid:CORPUS, web, or a server's address. A corpus is python-docs, a JSON or "
+    "Parquet file, a folder of texts, or hf:OWNER/NAME.",
 )
-MODEL = typer.Option(help="Sentence-transformers model of a dense or hybrid backend.")
-STORE = typer.Option(help="SQLite file that remembers the answers.")
-MODE = typer.Option(help="'cache', 'record' or 'replay'; with --store.")
+MODEL = typer.Option(help="Sentence-transformers model for a dense or hybrid backend.")
+STORE = typer.Option(help="SQLite file that caches the answers.")
+MODE = typer.Option(help="With --store: 'cache', 'record' or 'replay'.")
 
 
 @app.command(name="query")
 def search_query(
     backend: Annotated[str, RETRIEVER],
     query: Annotated[str, typer.Argument(help="What to search for.")],
-    k: Annotated[int, typer.Option("--k", min=1, help="Results.")] = 5,
+    k: Annotated[int, typer.Option("--k", min=1, help="Number of results.")] = 5,
     model: Annotated[str, MODEL] = "",
     store: Annotated[Path | None, STORE] = None,
     mode: Annotated[str, MODE] = "cache",
 ) -> None:
-    """Search once, and print what is found."""
+    """Search once, and print the results."""
     from toolrl.search import open_retriever
 
     with open_retriever(backend, model=model or None, store=store, mode=mode) as retriever:  # type: ignore[arg-type]
@@ -44,12 +44,12 @@ def search_serve(
     backend: Annotated[str, RETRIEVER],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    api_key: Annotated[str, typer.Option(envvar="TOOLRL_SEARCH_API_KEY", help="What clients must send.")] = "",
+    api_key: Annotated[str, typer.Option(envvar="TOOLRL_SEARCH_API_KEY", help="Key that clients must send.")] = "",
     model: Annotated[str, MODEL] = "",
     store: Annotated[Path | None, STORE] = None,
     mode: Annotated[str, MODE] = "cache",
 ) -> None:
-    """Serve a backend through Search-R1's protocol (POST /retrieve) until Ctrl-C or SIGTERM."""
+    """Serve a backend with Search-R1's protocol (POST /retrieve) until Ctrl-C or SIGTERM."""
     from toolrl.search import RetrievalServer, open_retriever
 
     wait_for_end = expect_end()

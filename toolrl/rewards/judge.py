@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from toolrl.chat.wire import from_wire, with_thinking_apart
 from toolrl.errors import ConfigError, InfrastructureError, PolicyFault, RetrieverFault
 from toolrl.policy.completions import ChatCompletions, Endpoint, Prices
-from toolrl.search.answer_store import AnswerStore
+from toolrl.support.disk_cache import DiskCache
 from toolrl.support.retry import RetryPolicy, TryAgain
 from toolrl.types import Episode, Score, Task
 
@@ -119,7 +119,7 @@ class Judge:
             max_response_bytes=_MAX_RESPONSE_BYTES,
         )
         self._client = ChatCompletions(endpoint, name="the judge", counted_as="judge")
-        self._verdicts = AnswerStore(None if settings.cache is None else Path(settings.cache))
+        self._verdicts = DiskCache(None if settings.cache is None else Path(settings.cache))
 
     def __call__(self, task: Task, episode: Episode) -> Score:
         """Score the final answer.

@@ -1,90 +1,65 @@
-"""Search: retrievers over a corpus or a service, and a corpus that every machine has."""
+"""Search: retrievers over a corpus, a service or the web, and a corpus that every machine has."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from toolrl.search.base import Document, NotReadable, Retriever
-from toolrl.search.corpus.pydocs import Parameter, Symbol, python_documentation, python_symbols
+from toolrl.search.base import Document as Document, NotReadable as NotReadable, Retriever as Retriever
+from toolrl.search.corpus.pydocs import (
+    Parameter as Parameter,
+    Symbol as Symbol,
+    python_documentation as python_documentation,
+    python_symbols as python_symbols,
+)
 
 if TYPE_CHECKING:
-    from toolrl.search.cache import CachedRetriever
-    from toolrl.search.corpus.bm25 import BM25Retriever, python_docs_retriever
-    from toolrl.search.corpus.dense import DenseRetriever
-    from toolrl.search.corpus.sources import Corpus, open_corpus
-    from toolrl.search.http import HTTPRetriever
-    from toolrl.search.hybrid import HybridRetriever
-    from toolrl.search.registry import open_retriever
-    from toolrl.search.server import RetrievalServer
-    from toolrl.search.web.pages import PageReader, PageSettings
-    from toolrl.search.web.retriever import WebRetriever
+    from toolrl.search.cache import CachedRetriever as CachedRetriever
+    from toolrl.search.corpus.bm25 import (
+        BM25Retriever as BM25Retriever,
+        python_docs_retriever as python_docs_retriever,
+    )
+    from toolrl.search.corpus.dense import DenseRetriever as DenseRetriever
+    from toolrl.search.corpus.sources import Corpus as Corpus, open_corpus as open_corpus
+    from toolrl.search.http import HTTPRetriever as HTTPRetriever
+    from toolrl.search.hybrid import HybridRetriever as HybridRetriever
+    from toolrl.search.registry import open_retriever as open_retriever, register_retriever as register_retriever
+    from toolrl.search.server import RetrievalServer as RetrievalServer
+    from toolrl.search.web.pages import PageReader as PageReader, PageSettings as PageSettings
+    from toolrl.search.web.retriever import WebRetriever as WebRetriever
     from toolrl.search.wrappers import (
-        POISONS,
-        EmptyResults,
-        FailingResults,
-        PoisonedResults,
-        RandomResults,
-        RetrieverWrapper,
-        SlowResults,
+        POISONS as POISONS,
+        EmptyResults as EmptyResults,
+        FailingResults as FailingResults,
+        PoisonedResults as PoisonedResults,
+        RandomResults as RandomResults,
+        RetrieverWrapper as RetrieverWrapper,
+        SlowResults as SlowResults,
     )
 
-# Imported when they are first used, so that `toolrl.search` imports without numpy.
-_LATER = {
-    "BM25Retriever": "corpus.bm25",
-    "CachedRetriever": "cache",
-    "Corpus": "corpus.sources",
-    "DenseRetriever": "corpus.dense",
-    "EmptyResults": "wrappers",
-    "FailingResults": "wrappers",
-    "HTTPRetriever": "http",
-    "HybridRetriever": "hybrid",
-    "POISONS": "wrappers",
-    "PageReader": "web.pages",
-    "PageSettings": "web.pages",
-    "PoisonedResults": "wrappers",
-    "RandomResults": "wrappers",
-    "RetrievalServer": "server",
-    "RetrieverWrapper": "wrappers",
-    "SlowResults": "wrappers",
-    "WebRetriever": "web.retriever",
-    "open_corpus": "corpus.sources",
-    "open_retriever": "registry",
-    "python_docs_retriever": "corpus.bm25",
+# Imported on first use, so that importing `toolrl.search` does not import numpy.
+_EXPORTS = {
+    "cache": "CachedRetriever",
+    "corpus.bm25": "BM25Retriever python_docs_retriever",
+    "corpus.dense": "DenseRetriever",
+    "corpus.sources": "Corpus open_corpus",
+    "http": "HTTPRetriever",
+    "hybrid": "HybridRetriever",
+    "registry": "open_retriever register_retriever",
+    "server": "RetrievalServer",
+    "web.pages": "PageReader PageSettings",
+    "web.retriever": "WebRetriever",
+    "wrappers": "POISONS EmptyResults FailingResults PoisonedResults RandomResults RetrieverWrapper SlowResults",
 }
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 
 __all__ = [
-    "POISONS",
-    "BM25Retriever",
-    "CachedRetriever",
-    "Corpus",
-    "DenseRetriever",
-    "Document",
-    "EmptyResults",
-    "FailingResults",
-    "HTTPRetriever",
-    "HybridRetriever",
-    "NotReadable",
-    "PageReader",
-    "PageSettings",
-    "Parameter",
-    "PoisonedResults",
-    "RandomResults",
-    "RetrievalServer",
-    "Retriever",
-    "RetrieverWrapper",
-    "SlowResults",
-    "Symbol",
-    "WebRetriever",
-    "open_corpus",
-    "open_retriever",
-    "python_docs_retriever",
-    "python_documentation",
-    "python_symbols",
+    *("Document", "NotReadable", "Parameter", "Retriever", "Symbol", "python_documentation", "python_symbols"),
+    *_MODULE_OF,
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(import_module(f"toolrl.search.{_LATER[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"toolrl.search.{_MODULE_OF[name]}"), name)

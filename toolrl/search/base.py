@@ -1,4 +1,4 @@
-"""What a search backend is: a query goes in, the best documents come out."""
+"""The interface of search backends: a query goes in, the best documents come out."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Document:
     Attributes:
         id: Unique within its corpus, stable between runs; a page's is its URL.
         title: What the text is about, in a few words.
-        text: The text itself; of a web result the snippet.
-        url: Where it comes from; empty if it has no address.
-        score: How well it matches the query that found it, on the backend's own scale (higher is
-            better, comparable within one result list only); 0 outside of a result.
+        text: The text itself; for a web result the snippet.
+        url: Its source; empty if it has no address.
+        score: How well it matches the query, on the backend's own scale (higher is better; only comparable
+            within one result list); 0 outside of a result.
     """
 
     id: str
@@ -33,7 +33,7 @@ class Document:
 
 
 class NotReadable(ToolError):
-    """A document or page that was asked for cannot be shown: there is none, or it may not be read.
+    """The requested document or page does not exist, or may not be read.
 
     The message is for the model.
     """
@@ -42,16 +42,16 @@ class NotReadable(ToolError):
 class Retriever(ABC):
     """A search backend. One instance serves many episodes at once, so its methods are thread-safe.
 
-    That nothing was found is an empty list. That nothing could be asked (the backend is down,
-    unreachable, or limits us) raises `toolrl.errors.RetrieverFault`, and the sample stays unscored.
+    A search that finds nothing returns an empty list. A backend that is down, unreachable or limits us raises
+    `toolrl.errors.RetrieverFault`, and the sample stays unscored.
 
-    A subclass has `search`; `search_batch` too where asking together is cheaper, and `read` if it has
-    more to show than its results do.
+    A subclass defines `search`; also `search_batch` if batches are cheaper, and `read` if documents have more to show
+    than results do.
     """
 
     @property
     def identity(self) -> str:
-        """The backend and those of its settings that results depend on, as one text: part of a cache's key."""
+        """The backend and the settings its results depend on, as one text: part of a cache key."""
         return type(self).__qualname__
 
     @abstractmethod
@@ -64,14 +64,14 @@ class Retriever(ABC):
         """
 
     def search_batch(self, queries: Sequence[str], k: int) -> list[list[Document]]:
-        """Return one result list per query, in the order of the queries; raises as `search`."""
+        """Return one result list per query, in order; raises as `search`."""
         return [self.search(query, k) for query in queries]
 
     def read(self, reference: str) -> Document:
         """Return the whole document of an id or URL.
 
         Raises:
-            NotReadable: There is none, or it may not be read.
+            NotReadable: It does not exist, or may not be read.
             RetrieverFault: The backend is down or limits us.
         """
         raise NotReadable(f"{reference!r} cannot be opened here: there are only search results")
@@ -102,7 +102,7 @@ class Retriever(ABC):
 
 
 def check_k(k: int) -> None:
-    """Refuse a number of results that is not positive.
+    """Check that a number of results is positive.
 
     Raises:
         ConfigError: It is not.

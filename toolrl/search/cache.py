@@ -1,7 +1,6 @@
-"""Record and replay: what a retriever has answered, in an SQLite file.
+"""Record and replay: a retriever's answers, kept in a disk cache.
 
-The key is the backend's `identity`, the query and its `k`. Any number of threads and processes may use one
-file at a time.
+The key is the backend's `identity`, the query and its `k`. Any number of threads and processes may share one file.
 """
 
 from __future__ import annotations
@@ -15,32 +14,32 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from toolrl.errors import ConfigError, RetrieverFault
-from toolrl.search.answer_store import AnswerStore
 from toolrl.search.base import Document, NotReadable, Retriever, check_k
+from toolrl.support.disk_cache import DiskCache
 from toolrl.support.usage import count_usage
 
 CacheMode = Literal["cache", "record", "replay"]
 
 T = TypeVar("T")
 
-_TURNS = 256
+_LOCKS = 256
 
 
 class CachedRetriever(Retriever):
-    """Remembers what another retriever answers.
+    """Remembers another retriever's answers.
 
-    Empty results are remembered too; faults never. Counts `search_cache_hits` and `search_cache_misses` as usage of
+    Empty results are remembered too; faults never. Counts `search_cache_hits` and `search_cache_misses` in the usage of
     the tool call in progress.
 
     Args:
-        retriever: Who is asked. For "replay" it may be the identity of the one that was recorded.
-        path: The SQLite file, made if it is missing.
-        mode: "cache" asks for what is not there, and keeps it; "record" asks always, and keeps the newest answer;
-            "replay" never asks, and what is missing is an error that says so.
-        max_age_seconds: In the mode "cache", what is older is asked for again.
+        retriever: The retriever to ask. For "replay" the identity of the recorded one will do.
+        path: The SQLite file, created if it is missing.
+        mode: "cache" asks for what is missing, and keeps it; "record" always asks, and keeps the newest answer;
+            "replay" never asks, and a missing answer is an error that says so.
+        max_age_seconds: In the mode "cache", older answers are asked for again.
 
     Raises:
-        ConfigError: The file is no such store, or for "replay" there is none, or nothing of that backend in it.
+        ConfigError: The file is not a disk cache; or for "replay", it does not exist or has nothing of that backend.
     """
 
     def __init__(
@@ -58,15 +57,15 @@ class CachedRetriever(Retriever):
         self._inner = None if isinstance(retriever, str) else retriever
         self._backend = retriever if isinstance(retriever, str) else retriever.identity
         self._mode = mode
-        # A group of rollouts begins with the same query, all at once.
-        self._turns = [threading.Lock() for _ in range(_TURNS)]
+        # A group of rollouts starts with the same query, all at once.
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
         self._max_age = max_age_seconds
         self._path = Path(path)
         if mode == "replay" and not self._path.is_file():
-            raise ConfigError(f"there is no recording {str(path)!r} to replay; make one with mode='record'")
-        self._store = AnswerStore(self._path, read_only=mode == "replay")
-        if mode == "replay" and self._backend not in (known := self._store.backends()):
-            self._store.close()
+            raise ConfigError(f"no recording at {str(path)!r} to replay; make one with mode='record'")
+        self._cache = DiskCache(self._path, read_only=mode == "replay")
+        if mode == "replay" and self._backend not in (known := self._cache.backends()):
+            self._cache.close()
             recorded = ", ".join(map(repr, known)) or "nothing"
             raise ConfigError(
                 f"{str(path)!r} has no recording of {self._backend!r}, only of {recorded}; record it with mode='record'"
@@ -74,63 +73,60 @@ class CachedRetriever(Retriever):
 
     @property
     def identity(self) -> str:
-        """That of the retriever behind it: the answers are the same."""
+        """The identity of the cached retriever: the answers are the same."""
         return self._backend
 
     def search(self, query: str, k: int) -> list[Document]:
-        """See `Retriever.search`; of several threads that ask the same at once, one asks the retriever."""
-        with self._turn(f"{k}/{query}"):
+        """See `Retriever.search`; of several threads with the same query at once, one asks the retriever."""
+        with self._lock_of(f"{k}/{query}"):
             return self.search_batch([query], k)[0]
 
     def search_batch(self, queries: Sequence[str], k: int) -> list[list[Document]]:
-        """Ask for those that are not known, all together."""
+        """Ask for all missing answers in one batch."""
         check_k(k)
-        requests = [json.dumps(["search", query, k]) for query in queries]
-        known = {request: answer for request in dict.fromkeys(requests) if (answer := self._known(request)) is not None}
-        missing = [query for query, request in zip(queries, requests, strict=True) if request not in known]
-        if missing:
-            missing = list(dict.fromkeys(missing))
-            found = self._asked(f"the search {missing[0]!r}, k={k}", lambda inner: inner.search_batch(missing, k))
+        requests = {query: json.dumps(["search", query, k]) for query in queries}
+        known = {query: answer for query, request in requests.items() if (answer := self._known(request)) is not None}
+        if missing := [query for query in requests if query not in known]:
+            found = self._ask(f"the search {missing[0]!r}, k={k}", lambda inner: inner.search_batch(missing, k))
             for query, documents in zip(missing, found, strict=True):
-                request = json.dumps(["search", query, k])
-                known[request] = json.dumps([asdict(document) for document in documents])
-                self._store.put(self._backend, request, known[request])
-        return [[Document(**fields) for fields in json.loads(known[request])] for request in requests]
+                known[query] = json.dumps([asdict(document) for document in documents])
+                self._cache.put(self._backend, requests[query], known[query])
+        return [[Document(**fields) for fields in json.loads(known[query])] for query in queries]
 
     def read(self, reference: str) -> Document:
         """See `Retriever.read`; that something cannot be read is remembered as well."""
         request = json.dumps(["read", reference])
-        with self._turn(request):
+        with self._lock_of(request):
             answer = self._known(request)
             if answer is None:
-                answer = self._asked(f"reading {reference!r}", lambda inner: _read(inner, reference))
-                self._store.put(self._backend, request, answer)
+                answer = self._ask(f"reading {reference!r}", lambda inner: _read(inner, reference))
+                self._cache.put(self._backend, request, answer)
         fields = json.loads(answer)
         if "not_readable" in fields:
             raise NotReadable(fields["not_readable"])
         return Document(**fields)
 
     def close(self) -> None:
-        """Close the file, and the retriever."""
-        self._store.close()
+        """Close the file and the retriever."""
+        self._cache.close()
         if self._inner is not None:
             self._inner.close()
 
-    def _turn(self, request: str) -> threading.Lock:
-        return self._turns[hash(request) % _TURNS]
+    def _lock_of(self, request: str) -> threading.Lock:
+        return self._locks[hash(request) % _LOCKS]
 
     def _known(self, request: str) -> str | None:
         if self._mode == "record":
             return None
-        answer = self._store.get(self._backend, request, self._max_age if self._mode == "cache" else math.inf)
+        answer = self._cache.get(self._backend, request, self._max_age if self._mode == "cache" else math.inf)
         count_usage("search_cache_misses" if answer is None else "search_cache_hits")
         return answer
 
-    def _asked(self, what: str, ask: Callable[[Retriever], T]) -> T:
+    def _ask(self, what: str, ask: Callable[[Retriever], T]) -> T:
         if self._mode == "replay" or self._inner is None:
             raise RetrieverFault(
-                f"{what} was not recorded in {str(self._path)!r} for {self._backend!r}; replay asks nobody: "
-                "record it with mode='record' or allow mode='cache'"
+                f"{what} was not recorded in {str(self._path)!r} for {self._backend!r}, and replay asks nobody; "
+                "record it with mode='record' or use mode='cache'"
             )
         return ask(self._inner)
 

@@ -1,4 +1,4 @@
-"""A retriever on another machine: `toolrl search serve`, or any server that speaks Search-R1's protocol."""
+"""A retriever behind HTTP: `toolrl search serve`, or any server with Search-R1's protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolrl.support.retry import RetryPolicy, ServiceCaller, TryAgain, retry_aft
 
 _JSON = {"Content-Type": "application/json"}
 _LIMITED = (202, 408, 425, 429)
-# The server is one's own: no limit of the rate, and as many at a time as its threads take.
+# The user's own server: no rate limit, and as many concurrent requests as it has threads.
 _OWN_SERVER = RetryPolicy(requests_per_second=None, max_concurrent=64)
 
 
@@ -24,11 +24,11 @@ class HTTPRetriever(Retriever):
     Args:
         url: The server's address, with or without `/retrieve`.
         api_key: Sent as `Authorization: Bearer ...`.
-        timeout_seconds: Of one request.
-        retry_policy: How many requests at a time, and when to try again.
+        timeout_seconds: For one request.
+        retry_policy: How many concurrent requests, and when to retry.
 
     Raises:
-        ConfigError: `url` is none.
+        ConfigError: `url` is not an HTTP address.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class HTTPRetriever(Retriever):
 
     @property
     def identity(self) -> str:
-        """The server's address: what is behind it may change."""
+        """The server's address; what it serves may change."""
         return f"http {self._url}"
 
     def search(self, query: str, k: int) -> list[Document]:
@@ -57,7 +57,7 @@ class HTTPRetriever(Retriever):
         return self.search_batch([query], k)[0]
 
     def search_batch(self, queries: Sequence[str], k: int) -> list[list[Document]]:
-        """Ask for all in one request."""
+        """Send all queries in one request."""
         check_k(k)
         if not queries:
             return []
@@ -68,11 +68,11 @@ class HTTPRetriever(Retriever):
         return [[_document(entry, self._url) for entry in documents[:k]] for documents in found]
 
     def read(self, reference: str) -> Document:
-        """Ask for a whole document; servers other than ours have none to give."""
+        """Ask for a whole document; only our own server supports this."""
         return _document(self._ask("/read", {"reference": reference}).get("document"), self._url)
 
     def close(self) -> None:
-        """Close the connections; calls that wait for their next attempt end with a fault."""
+        """Close the connections; calls waiting for a retry end with a fault."""
         self._caller.close()
         self._client.close()
 
@@ -80,7 +80,7 @@ class HTTPRetriever(Retriever):
         return self._caller.call(f"{self._url}{path}", lambda: self._request(path, body))
 
     def _request(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        # A model can write half of a surrogate pair, which is no text.
+        # A model can write a lone surrogate, which cannot be encoded.
         content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         try:
             response = self._client.post(self._url + path, content=content, headers=_JSON)
@@ -91,7 +91,7 @@ class HTTPRetriever(Retriever):
         try:
             answer = response.json()
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise TryAgain(f"status {response.status_code}, and what came is not JSON ({error})") from error
+            raise TryAgain(f"status {response.status_code}, and the response is not JSON ({error})") from error
         if response.status_code in (401, 403):
             raise ConfigError(f"{self._url} refuses the API key; give HTTPRetriever(api_key=...)")
         if path == "/read" and response.status_code in (404, 405):
@@ -104,7 +104,7 @@ class HTTPRetriever(Retriever):
 
 
 def _document(entry: Any, url: str) -> Document:
-    """A result of any of the servers: a document, or one with its score."""
+    """Parse a result of any such server: a document, or a document with its score."""
     try:
         fields = entry.get("document", entry)
         if isinstance(fields, str):
@@ -119,7 +119,7 @@ def _document(entry: Any, url: str) -> Document:
         score = entry.get("score", 0.0) if "document" in entry else 0.0
         return Document(str(reference or ""), str(title or ""), str(text), str(fields.get("url") or ""), float(score))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise RetrieverFault(f"{url} answered with no document but {_shown(entry)}") from error
+        raise RetrieverFault(f"{url} answered with {_shown(entry)}, which is not a document") from error
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Several retrievers asked together, their rankings fused."""
+"""Fuses the rankings of several retrievers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class HybridRetriever(Retriever):
 
     Args:
         retrievers: Two or more, such as a BM25Retriever and a DenseRetriever; closed with this one.
-        weights: One for each; default: all 1.
-        depth: How many results of each are looked at, if that is more than is asked for.
+        weights: One per retriever; default: all 1.
+        depth: How many results of each are fused, if more than requested.
 
     Raises:
-        ConfigError: There are fewer than two, or as many weights are missing or not positive.
+        ConfigError: There are fewer than two retrievers, or a weight is missing or not positive.
     """
 
     def __init__(self, retrievers: Sequence[Retriever], *, weights: Sequence[float] | None = None, depth: int = 100):
@@ -37,21 +37,21 @@ class HybridRetriever(Retriever):
             )
         check_k(depth)
         self._retrievers, self._weights, self._depth = list(retrievers), weights, depth
-        # They release the interpreter while they wait or calculate.
+        # Retrievers release the GIL while they wait or compute.
         self._threads = ThreadPoolExecutor(4 * len(retrievers), thread_name_prefix="hybrid-search")
 
     @property
     def identity(self) -> str:
-        """Those of the retrievers, and the weights."""
+        """The identities of the retrievers, and the weights."""
         parts = (f"{w:g}*{r.identity}" for w, r in zip(self._weights, self._retrievers, strict=True))
         return f"hybrid({', '.join(parts)}, depth={self._depth})"
 
     def search(self, query: str, k: int) -> list[Document]:
-        """See `Retriever.search`; a fault of one is a fault of all."""
+        """See `Retriever.search`; a fault of one retriever is a fault of the hybrid."""
         return self.search_batch([query], k)[0]
 
     def search_batch(self, queries: Sequence[str], k: int) -> list[list[Document]]:
-        """Ask each retriever for all queries."""
+        """Ask each retriever all queries, concurrently."""
         check_k(k)
         depth = max(k, self._depth)
         asked = [self._threads.submit(retriever.search_batch, queries, depth) for retriever in self._retrievers]
@@ -59,7 +59,7 @@ class HybridRetriever(Retriever):
         return [self._fused([ranking[index] for ranking in rankings], k) for index in range(len(queries))]
 
     def read(self, reference: str) -> Document:
-        """Ask one after the other."""
+        """Ask one retriever after the other."""
         for retriever in self._retrievers[:-1]:
             try:
                 return retriever.read(reference)
@@ -80,5 +80,5 @@ class HybridRetriever(Retriever):
             for rank, document in enumerate(ranking, 1):
                 scores[document.id] = scores.get(document.id, 0.0) + weight / (_RANK_CONSTANT + rank)
                 documents.setdefault(document.id, document)
-        best = sorted(scores, key=lambda key: -scores[key])[:k]  # equal ones in the order of the first ranking
+        best = sorted(scores, key=lambda key: -scores[key])[:k]  # ties in the order of the first ranking
         return [replace(documents[key], score=scores[key]) for key in best]

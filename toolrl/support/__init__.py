@@ -1,1 +1,1 @@
-"""What no subject owns: waiting for the code of others, HTTP servers, rows of files, files that are kept, counting."""
+"""Shared infrastructure: waiting for user code, retries, rate limits, HTTP servers, data files, caches, usage."""

@@ -1,4 +1,4 @@
-"""Removes what a process has left behind. Standard library only: the sandbox zygote imports it."""
+"""Removes what a process has left behind. Standard library only, since the sandbox zygote imports it."""
 
 import os
 
@@ -6,7 +6,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 def start_time(pid: int | str) -> str | None:
-    """When a process started, in clock ticks since boot: with its id this names it for good. None if there is none."""
+    """When a process started, in clock ticks since boot, which identifies it with its id; None if it does not exist."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[19]
@@ -15,16 +15,16 @@ def start_time(pid: int | str) -> str | None:
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory whatever is in it: locked folders too, and nesting deeper than any stack or path.
+    """Remove a directory with all its content: also locked folders, and nesting deeper than any stack or path.
 
-    Nobody may be writing to it any more. Nothing happens if it is gone.
+    No process may still be writing to it. A missing directory is ignored.
     """
     try:
         os.chmod(path, 0o700)
         here = os.open(path, _FOLDER)
     except FileNotFoundError:
         return
-    pending = [_remove_files(here)]  # from the top down to `here`: folders yet to be removed
+    pending = [_remove_files(here)]  # folders yet to be removed, from the top down to `here`
     while pending:
         if pending[-1]:
             step = pending[-1][-1]
@@ -44,7 +44,7 @@ def remove_tree(path: str) -> None:
 
 
 def _remove_files(directory: int) -> list[str]:
-    """Remove what is no folder; the names of the folders, unlocked."""
+    """Remove everything but folders; unlock those and return their names."""
     folders = []
     for name in os.listdir(directory):
         try:

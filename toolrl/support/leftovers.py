@@ -1,4 +1,4 @@
-"""Folders that name the process they belong to, so that those of a killed process are found and removed."""
+"""Folders named after the process they belong to, so that those of killed processes can be removed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from toolrl.support.cleanup import remove_tree, start_time
 
 
 def make_folder(kind: str, parent: str | None = None) -> str:
-    """Make a folder of this process in `parent`, by default where temporary files are.
+    """Create a folder of this process in `parent`; default: the folder of temporary files.
 
-    What dead processes have left there of the same kind is removed first.
+    Folders of the same kind left by dead processes are removed first.
     """
     parent = parent or tempfile.gettempdir()
     remove_leftovers(kind, parent)
@@ -22,19 +22,19 @@ def make_folder(kind: str, parent: str | None = None) -> str:
 
 
 def remove_leftovers(kind: str, parent: str | None = None) -> None:
-    """Remove the folders of processes that are gone. Those of other process namespaces are left alone."""
+    """Remove the folders of dead processes. Those of other process namespaces are left alone."""
     for path in abandoned(kind, parent or tempfile.gettempdir()):
-        with contextlib.suppress(OSError):  # another user's, or another process was faster
+        with contextlib.suppress(OSError):  # it is another user's, or another process was faster
             remove_tree(path)
 
 
 def owned_name(kind: str) -> str:
-    """A name, or the beginning of one, that says whose something is."""
+    """A name prefix that identifies this process as the owner."""
     return f"toolrl-{kind}-{_process_namespace()}-{os.getpid()}-{start_time(os.getpid())}-"
 
 
 def abandoned(kind: str, parent: str) -> Iterator[str]:
-    """Paths in `parent` with names of processes that are gone."""
+    """Paths in `parent` that belong to dead processes."""
     pattern = re.compile(rf"toolrl-{kind}-(\d+)-(\d+)-(\d+)-")
     for entry in os.scandir(parent):
         match = pattern.match(entry.name)

@@ -1,4 +1,4 @@
-"""Files that a command writes: never into what an earlier one has written, unless that is asked for."""
+"""Output files of commands: existing ones are only overwritten on request."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pathlib import Path
 from toolrl.errors import ConfigError
 
 FULL = {errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS}
-# What the place that is to be written to, and not the program, is the reason of.
+# Errors caused by the place that is written to, and not by the program.
 NOT_WRITABLE = FULL | {
     errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR, errno.EPERM,
 }  # fmt: skip
 
 
 def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
-    """Refuse a file that is there already, before any work is done for it. One that is empty counts as not there.
+    """Refuse a file that already exists, before any work is done. An empty file counts as missing.
 
     Args:
-        path: Where a command will write.
-        overwrite: Whether what lies there may go.
+        path: The file a command will write.
+        overwrite: Whether it may be replaced.
 
     Raises:
-        ConfigError: Something lies there, or nothing can be written there.
+        ConfigError: The file exists, or cannot be written.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,10 +42,10 @@ def refuse_existing(path: Path, *, overwrite: bool = False) -> None:
 
 
 def new_file(path: Path, *, overwrite: bool = False) -> Path:
-    """Create a file, empty, as `refuse_existing` allows it; of two commands at the same time, one is refused.
+    """Create an empty file, if `refuse_existing` allows it; of two concurrent commands, one is refused.
 
     Raises:
-        ConfigError: Something lies there, or nothing can be written there.
+        ConfigError: The file exists, or cannot be written.
     """
     refuse_existing(path, overwrite=overwrite)
     with writing(path):
@@ -58,12 +58,12 @@ def new_file(path: Path, *, overwrite: bool = False) -> Path:
 def writing(
     path: Path, advice: str = "name another place", reasons: Container[int | None] = NOT_WRITABLE
 ) -> Iterator[None]:
-    """Errors of the place that is written to become a `ConfigError` that names it.
+    """Turn errors caused by the place that is written to into a `ConfigError` that names it.
 
     Args:
-        path: Where.
-        advice: What to do.
-        reasons: The numbers of such errors.
+        path: The file or folder that is written.
+        advice: What the user can do.
+        reasons: The error numbers to turn.
     """
     try:
         yield

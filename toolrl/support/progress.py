@@ -1,4 +1,4 @@
-"""Long work shows that it is alive: a bar in a terminal, a line now and then elsewhere. Both on stderr."""
+"""Progress of long work, on stderr: a bar in a terminal, a line from time to time elsewhere."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-LINE_SECONDS = 30.0  # between two lines where there is no terminal
+LINE_SECONDS = 30.0  # between two lines, without a terminal
 
-# How much is done, and of how much; may be called on any thread.
+# Called with the amount done and the total, on any thread.
 Show = Callable[[int, int], None]
 
 
 @contextmanager
 def progress(what: str, console: Console | None = None) -> Iterator[Show]:
-    """Show how far some work is, with its rate and the time to go.
+    """Show the progress of some work, with its rate and the remaining time.
 
     Args:
-        what: Its units, such as "episodes".
-        console: In place of stderr.
+        what: The units of work, such as "episodes".
+        console: Where to print; default: stderr.
     """
     console = console or Console(stderr=True, force_jupyter=False)
     if console.is_terminal and not console.is_dumb_terminal and console.file.isatty():
@@ -55,11 +55,11 @@ def _lines(what: str, console: Console) -> Iterator[Show]:
         yield show
     finally:
         over.set()
-        thread.join(1.0)  # a pipe that nobody reads must not keep us
+        thread.join(1.0)  # a pipe that nobody reads must not block us
 
 
 def describe(what: str, done: int, total: int, seconds: float) -> str:
-    """A line about how far some work is."""
+    """A line about the progress of some work."""
     line = f"{what}: {done} of {total or '?'} after {_time(seconds)}"
     if not 0 < done < total:
         return line
@@ -68,7 +68,7 @@ def describe(what: str, done: int, total: int, seconds: float) -> str:
 
 
 class _Rate(ProgressColumn):
-    """Units a second, or a minute."""
+    """Units per second or per minute."""
 
     def render(self, task: Task) -> Text:
         return Text(_rate(task.speed) if task.speed else "", style="dim")

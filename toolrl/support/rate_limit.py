@@ -1,7 +1,7 @@
-"""A rate that all processes of one user on one machine keep together.
+"""A rate limit shared by all processes of one user on one machine.
 
-Each caller reserves the next free moment in a small file, under a lock of the kernel's: nothing is held while waiting,
-and a process that is killed leaves no more than an unused moment behind.
+Each caller reserves the next free time slot in a small file, under a kernel lock. Nothing is held while waiting, and a
+killed process leaves at most an unused slot behind.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from pathlib import Path
 
 from toolrl.errors import ConfigError, RetrieverFault
 
-# No moment further away than this is believed or booked, whatever a server or a file says.
+# No time further away than this is reserved or believed, whatever a server or a file says.
 FARTHEST_SECONDS = 3600.0
 
-# The boot that the moments belong to, so that a file left from before a restart says nothing; the next free moment; the
-# end of the silence that the other side has asked for.
+# The boot id, so that a file from before a restart is ignored; the next free time; the end of the pause that the
+# service has asked for.
 _RECORD = struct.Struct("36sdd")
 
 
 class RateLimit:
-    """At most `per_second` calls a second, over all processes and threads that use this name and folder.
+    """At most `per_second` calls per second, over all processes and threads that use this name and folder.
 
-    A burst of calls after a pause is let through at once, later ones at even distances (the generic cell rate
-    algorithm). Moments are of the clock that all processes of a machine share.
+    After a pause, a burst of calls is let through at once, later ones at equal intervals (the generic cell rate
+    algorithm). Times are those of the monotonic clock, which all processes of a machine share.
     """
 
     def __init__(self, name: str, per_second: float, *, burst: int = 1, folder: Path | None = None):
-        """Open the limit, or make it.
+        """Open the limit, or create it.
 
         Args:
-            name: Which limit; any text.
-            per_second: Calls a second.
-            burst: How many may come at once after a pause.
-            folder: Where its file is; by default a folder of the user's that is emptied when the machine starts.
+            name: Name of the limit; any text.
+            per_second: Calls per second.
+            burst: Calls that may come at once after a pause.
+            folder: The folder of its file; default: one of the user's that does not survive a restart.
 
         Raises:
             ConfigError: `per_second` or `burst` is not positive, or the folder cannot be used.
@@ -58,13 +58,13 @@ class RateLimit:
         self._boot = _boot_id()
 
     def reserve(self, within_seconds: float) -> float | None:
-        """Book the next free moment.
+        """Reserve the next free time slot.
 
         Args:
-            within_seconds: Book none that is further away.
+            within_seconds: Reserve nothing further away than this.
 
         Returns:
-            Seconds until it, 0 if it is now; None if there is none within the time.
+            Seconds until the slot, 0 if it is now; None if no slot is free within the time.
 
         Raises:
             RetrieverFault: The file cannot be used.
@@ -82,7 +82,7 @@ class RateLimit:
             return wait
 
     def hold(self, seconds: float) -> None:
-        """Let no call through for so long, in any process: the other side has asked for it.
+        """Let no call through for some time, in any process, because the service has asked for it.
 
         Raises:
             RetrieverFault: The file cannot be used.
@@ -94,7 +94,7 @@ class RateLimit:
                 self._write(file, free, max(held, now + min(seconds, FARTHEST_SECONDS)))
 
     def held_seconds(self) -> float:
-        """How long no call is let through since `hold`; 0 if all are.
+        """Seconds left of a `hold`; 0 if there is none.
 
         Raises:
             RetrieverFault: The file cannot be used.
@@ -104,13 +104,13 @@ class RateLimit:
             return 0.0 if file is None else max(0.0, self._read(file, now)[1] - now)
 
     def _read(self, file: int, now: float) -> tuple[float, float]:
-        """The two moments; long ago if the file says nothing that can be believed."""
+        """The next free time and the end of the hold; minus infinity if the file is missing, stale or implausible."""
         content = os.pread(file, _RECORD.size, 0)
         if len(content) != _RECORD.size:
             return -math.inf, -math.inf
         boot, free, held = _RECORD.unpack(content)
         latest = now + FARTHEST_SECONDS
-        if boot != self._boot or not (free <= latest + self._interval and held <= latest):  # not a number: neither
+        if boot != self._boot or not (free <= latest + self._interval and held <= latest):  # also false for NaN
             return -math.inf, -math.inf
         return free, held
 
@@ -119,7 +119,7 @@ class RateLimit:
 
     @contextmanager
     def _locked(self, within_seconds: float) -> Iterator[int | None]:
-        """The open file, locked; None if another process, a stopped one perhaps, has kept it for too long."""
+        """The open file, locked; None if another process, perhaps a stopped one, has kept the lock for too long."""
         try:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
@@ -131,17 +131,17 @@ class RateLimit:
             except OSError as error:
                 raise RetrieverFault(f"the rate limit {self.name!r} cannot use its file: {error}") from error
             finally:
-                if locked:  # a forked child has a copy of the descriptor: closing ours would not unlock
+                if locked:  # a forked child may have a copy of the descriptor, so that closing ours would not unlock
                     fcntl.flock(file, fcntl.LOCK_UN)
         finally:
             os.close(file)
 
 
 def runtime_folder() -> Path:
-    """A folder of this user's alone that does not outlive the machine's run.
+    """A private folder of this user that does not survive a restart.
 
     Raises:
-        ConfigError: It cannot be made, or belongs to someone else.
+        ConfigError: It cannot be created, or belongs to another user.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if runtime and os.access(runtime, os.W_OK | os.X_OK):
@@ -152,7 +152,7 @@ def runtime_folder() -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
     except OSError as error:
-        raise ConfigError(f"the folder {folder} for rate limits cannot be made: {error}") from error
+        raise ConfigError(f"the folder {folder} for rate limits cannot be created: {error}") from error
     if status.st_uid != os.getuid() or folder.is_symlink():
         raise ConfigError(f"the folder {folder} for rate limits belongs to another user; set XDG_RUNTIME_DIR")
     return folder

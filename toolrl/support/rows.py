@@ -1,4 +1,4 @@
-"""Rows of a data set, from a file or the Hugging Face hub, each with its place for messages."""
+"""Reads the rows of a data set, from a file or the Hugging Face hub; each row comes with its place, for messages."""
 
 from __future__ import annotations
 
@@ -11,39 +11,41 @@ from typing import Any
 
 from toolrl.errors import ConfigError, TaskError
 
-FILE_SUFFIXES = (".json", ".jsonl", ".parquet", ".json.gz", ".jsonl.gz")
+_JSON_SUFFIXES = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz")
+FILE_SUFFIXES = (*_JSON_SUFFIXES, ".parquet")
+_BATCH = 4096  # rows of a Parquet file in memory at a time
 
 Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 def is_file_name(source: str | Path) -> bool:
-    """Whether a source is a file, by its name; else it is the id of a data set on the hub."""
+    """Whether a source is a file, judged by its name; otherwise it is the id of a data set on the hub."""
     return str(source).endswith(FILE_SUFFIXES)
 
 
 def is_arrow(source: str | Path) -> bool:
-    """Whether the rows of a source come from Arrow, which fills in nulls: Parquet, and what is on the hub."""
-    return Path(source).suffix not in (".json", ".jsonl")
+    """Whether the rows come from Arrow, which fills in nulls: Parquet files and sets on the hub."""
+    return not str(source).endswith(_JSON_SUFFIXES)
 
 
 def read_rows(source: str | Path, *, split: str = "train") -> Rows:
     """Read the rows of a data set one by one, each with its place ("FILE, line 3").
 
     Args:
-        source: A `.jsonl` or `.parquet` file, or a `.json` file that is a list or has a row on each line, JSON perhaps
-            packed with gzip (`.gz`); or the id of a data set on the hub, `OWNER/NAME`, with `:CONFIGURATION` behind it
-            if it has several.
-        split: Of a set on the hub.
+        source: A Parquet file; a JSON file, optionally gzipped, that is a list or has a row per line; or the id of a
+            data set on the hub, `OWNER/NAME`, or `OWNER/NAME:CONFIGURATION` if it has several configurations.
+        split: The split of a set on the hub.
 
     Raises:
-        TaskError: There is no such file, or a line of it is broken; names the line.
+        TaskError: The file does not exist, or a line of it is broken; names the line.
         ConfigError: The set cannot be loaded from the hub.
     """
     path = Path(source)
     if not is_file_name(source):
         if path.is_file():
             raise TaskError(f"{str(path)!r}: expected a file named {', '.join(FILE_SUFFIXES)}, got {path.suffix!r}")
-        yield from _read_hub(str(source), split)
+        for number, row in enumerate(load_hub_set(str(source), split), 1):
+            yield f"{source}[{split}], row {number}", dict(row)
         return
     if not path.is_file():
         raise TaskError(f"no data file at {str(path)!r}")
@@ -54,20 +56,36 @@ def read_rows(source: str | Path, *, split: str = "train") -> Rows:
         yield place, row
 
 
+def load_hub_set(source: str, split: str) -> Any:
+    """Load a split of a set on the hub as a `datasets.Dataset`, downloaded at most once.
+
+    Raises:
+        ConfigError: It cannot be loaded.
+    """
+    import datasets
+
+    name, _, configuration = source.partition(":")
+    try:
+        return datasets.load_dataset(name, configuration or None, split=split)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # no such set or split, or no connection
+        raise ConfigError(f"cannot load the data set {source!r}, split {split!r}: {error}") from error
+
+
 def _read_parquet(path: Path) -> Iterator[tuple[str, Any]]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            rows = (row for batch in file.iter_batches(_BATCH) for row in batch.to_pylist())
+            for number, row in enumerate(rows, 1):
+                yield f"row {number}", {field.name: _plain(row[field.name], field.type) for field in file.schema_arrow}
+    except pyarrow.ArrowException as error:
         raise TaskError(f"{path}: not a Parquet file ({error})") from None
-    for number, row in enumerate(table.to_pylist(), 1):
-        yield f"row {number}", {field.name: _plain(row[field.name], field.type) for field in table.schema}
 
 
 def _plain(value: Any, kind: Any) -> Any:
-    """A value of Arrow's. What has several types in one column `datasets` writes as JSON, at any level."""
+    """Decode a value from Arrow: `datasets` writes columns of mixed type as JSON, at any level."""
     import pyarrow
 
     if value is not None and isinstance(kind, pyarrow.JsonType):
@@ -87,7 +105,7 @@ def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
                 try:
                     whole = json.loads(lines.read())
                 except (ValueError, RecursionError):
-                    whole = None  # perhaps a row on each line
+                    whole = None  # perhaps a row per line
                 whole = [whole] if isinstance(whole, dict) else whole
                 if isinstance(whole, list):
                     yield from ((f"entry {number}", row) for number, row in enumerate(whole, 1))
@@ -101,15 +119,4 @@ def _read_json(path: Path) -> Iterator[tuple[str, Any]]:
                         raise TaskError(f"{path}, line {number}: not valid JSON ({error})") from None
                     yield f"line {number}", row
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise TaskError(f"{path}: not a whole gzip file ({error})") from None
-
-
-def _read_hub(source: str, split: str) -> Rows:
-    import datasets
-
-    name, _, configuration = source.partition(":")
-    try:
-        rows = datasets.load_dataset(name, configuration or None, split=split)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:  # no such set or split, or no connection
-        raise ConfigError(f"cannot load the data set {source!r}, split {split!r}: {error}") from error
-    yield from ((f"{source}[{split}], row {number}", dict(row)) for number, row in enumerate(rows, 1))
+        raise TaskError(f"{path}: not a complete gzip file ({error})") from None

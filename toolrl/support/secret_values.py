@@ -1,9 +1,9 @@
-"""Secrets in settings: used, and written down nowhere.
+"""Secrets in settings: used, but never written to disk.
 
-A setting may name an environment variable, `"api_key": "${SEARCH_API_KEY}"`, which is looked up when it is used; what
-is written down is the name. What looks like a secret and is given as it is (a key such as `api_key`, `password`,
-`auth_token` or `Authorization`, a value such as `sk-...`, a password within an address) is used as well. A file of
-settings gets the name of a variable in its place, and errors and trajectories get `***`.
+A setting may name an environment variable, `"api_key": "${SEARCH_API_KEY}"`, which is looked up on use; only its name
+is written. A literal secret (a key such as `api_key`, `password`, `auth_token` or `Authorization`, a value such as
+`sk-...`, a password within a URL) works too: files of settings get the name of a variable in its place, errors and
+trajectories get `***`.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _ALONE = {
 _OF_A_KEY = {
     "access", "account", "api", "auth", "encryption", "private", "secret", "service", "signing", "subscription",
 }  # fmt: skip
-# Tokens of a tokenizer.
+# Tokens of a tokenizer, not secrets.
 _OF_NO_SECRET_TOKEN = {"bos", "cls", "end", "eos", "mask", "pad", "sep", "start", "stop", "unk"}
 _VALUE = re.compile(
     r"(sk-|hf_|gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|AKIA|AIza|e2b_|eyJ[\w-]{8,}\.|-----BEGIN |Bearer |Basic )"
 )
-_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.+/=-]{16,}")  # as keys are: `search_key`, `serper_key`
+_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.+/=-]{16,}")  # like the values of `search_key` and `serper_key`
 _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*:|)([^/@\s]+)(?=@)")
 _PARAMETER = re.compile(r"([?&]([\w.-]+)=)([^&#\s]+)")
 _known: set[str] = set()
-_SHORTEST_TO_HIDE = 6  # a shorter one is a part of other words
+_SHORTEST_TO_HIDE = 6  # a shorter one would match parts of other words
 
 
 def expand(value: Any) -> Any:
-    """Settings with what their environment variables hold. All secrets among them are hidden from now on.
+    """Replace environment variables in settings by their values. All secrets among them are hidden from now on.
 
     Raises:
         ConfigError: A variable is not set.
@@ -63,13 +63,13 @@ def expand(value: Any) -> Any:
 
 
 def _remember(secret: str) -> None:
-    """Hide it from now on, also as it stands in JSON, in Python's reprs, and in addresses."""
+    """Hide a secret from now on, also in JSON, in Python's reprs and in URLs."""
     escaped = (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1])
     _known.update((secret, *escaped, quote(secret, safe=""), unquote(secret)))
 
 
 def without_secrets(value: Any) -> Any:
-    """Settings with the name of an environment variable, `${TOOLRL_...}`, in the place of each secret."""
+    """Replace each secret in settings by the name of an environment variable, `${TOOLRL_...}`."""
     names: dict[str, str] = {}
 
     def reference(name: str, secret: Any) -> str:
@@ -82,19 +82,19 @@ def without_secrets(value: Any) -> Any:
 
 
 def hide(text: str) -> str:
-    """The text with `***` for each secret that was used, and for passwords in addresses."""
+    """Replace each secret that was used, and passwords in URLs, by `***`."""
     for secret in sorted((s for s in _known if len(s) >= _SHORTEST_TO_HIDE), key=len, reverse=True):
         text = text.replace(secret, "***")
     return _PASSWORD.sub(r"\1***", text)
 
 
 def hide_within(value: Any) -> Any:
-    """`hide` for every text within lists and mappings."""
+    """Apply `hide` to every string within lists and mappings."""
     return _map_texts(value, hide) if _known else value
 
 
 def is_secret(name: str, value: Any) -> bool:
-    """Whether a setting of that name and value looks like a secret."""
+    """Whether a setting with this name and value looks like a secret."""
     if isinstance(value, str) and _VALUE.match(value):
         return True
     if not isinstance(value, str | int) or isinstance(value, bool) or value == "":
@@ -125,8 +125,8 @@ def _replace_secrets(value: Any, replace: Callable[[str, Any], Any], name: str =
         return replace(name or "secret", value)
     if isinstance(value, str):
         value = _PASSWORD.sub(
-            lambda match: (  # a name alone is a secret only if it is as long as one
-                match.group(1) + _kept(replace, "password", match.group(2))
+            lambda match: (  # a user name without a password only if it is as long as a secret
+                match.group(1) + _replaced(replace, "password", match.group(2))
                 if match.group(1) or len(match.group(2)) >= 16
                 else match.group(0)
             ),
@@ -134,7 +134,7 @@ def _replace_secrets(value: Any, replace: Callable[[str, Any], Any], name: str =
         )
         value = _PARAMETER.sub(
             lambda match: (
-                match.group(1) + _kept(replace, match.group(2), match.group(3))
+                match.group(1) + _replaced(replace, match.group(2), match.group(3))
                 if is_secret(match.group(2), match.group(3)) or match.group(2).lower() == "key"
                 else match.group(0)
             ),
@@ -143,7 +143,7 @@ def _replace_secrets(value: Any, replace: Callable[[str, Any], Any], name: str =
     return value
 
 
-def _kept(replace: Callable[[str, Any], Any], name: str, secret: str) -> str:
+def _replaced(replace: Callable[[str, Any], Any], name: str, secret: str) -> str:
     return secret if _REFERENCE.fullmatch(secret) else str(replace(name, secret))
 
 

@@ -1,14 +1,13 @@
-"""What our HTTP servers share: uvicorn on a thread, bounds on every connection, errors in JSON, and who may ask.
+"""What our HTTP servers share: uvicorn on a thread, limits for every connection, errors in JSON, access rules.
 
-uvicorn reads HTTP with h11, which refuses what is malformed. Added here is what it lacks: an end to heads and bodies
-that do not come and to answers that nobody takes, and room for new connections where old ones only wait.
+uvicorn parses HTTP with h11, which rejects malformed requests. This module adds what it lacks: time limits for heads
+and bodies that do not arrive and for responses that are not read, and eviction of idle connections for new ones.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import hmac
 import ipaddress
 import json
@@ -32,58 +31,59 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from toolrl.errors import ConfigError, InfrastructureError
+from toolrl.support.waiting import in_thread
 
 T = TypeVar("T")
 
 MAX_CONNECTIONS = 512
-MAX_REQUESTS = 384  # at a time; the other connections are room for those that only wait
+MAX_REQUESTS = 384  # in progress; the other connections leave room for idle ones
 _STOPPING_SECONDS = 2
-_LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0  # between two looks at a connection
 _LINGER_SECONDS = 2.0
-# How long a connection may be without a request, send its head or its body, and leave an answer untaken.
-PATIENCE_SECONDS = {"idle": 120.0, "head": 15.0, "body": 300.0, "answer": 60.0}
+# How long a connection may be idle, take to send a request's head or body, and leave a response unread.
+TIMEOUT_SECONDS = {"idle": 120.0, "head": 15.0, "body": 300.0, "answer": 60.0}
 
 
 class Refusal(Exception):
     """A request is answered with an error.
 
     Args:
-        status: Of the answer.
+        status: The HTTP status.
         message: What was wrong, and what to do.
-        headers: Further ones.
-        fields: What else the JSON object holds besides `code`, `message` and `detail`, or in their place.
+        headers: Further headers.
+        fields: Further fields of the JSON object, or replacements of its `code`, `message` and `detail`.
     """
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None, **fields: object) -> None:
         super().__init__(message)
-        self.status, self.headers = status, dict(headers or {})
+        self.status, self.headers = status, headers
         self.content = {"code": status, "message": message, "detail": message, **fields}
 
     def response(self) -> Response:
-        """The answer."""
-        return answer(self.content, self.status, self.headers)
+        """The error as a response."""
+        return json_response(self.content, self.status, self.headers)
 
 
-class Cut(Exception):
-    """An answer that has begun must not look as if it had come to its end: the connection is closed."""
+class ResponseAborted(Exception):
+    """Raised to close the connection in the middle of a response, which must not look complete."""
 
 
-def answer(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """JSON, whatever characters are in it."""
-    return Response(json.dumps(content), status, dict(headers or {}), "application/json")
+def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON response; unlike Starlette's, it can hold any characters."""
+    return Response(json.dumps(content), status, headers, "application/json")
 
 
 class Body(BaseModel):
-    """A request's body: a JSON object with fields of just these types, and whatever else."""
+    """A request's body: a JSON object with fields of exactly these types; other fields are ignored."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
     @classmethod
     def of(cls, body: bytes, status: int = 400) -> Self:
-        """Read it; an empty one is an object without fields.
+        """Parse a body; an empty one is an object without fields.
 
         Raises:
-            Refusal: It is no such object; with this status.
+            Refusal: The body is not such an object; with this status.
         """
         try:
             return cls.model_validate_json(body or b"{}")
@@ -93,15 +93,15 @@ class Body(BaseModel):
             raise Refusal(status, f"{where or 'the body'}: {first['msg']}"[:500]) from None
 
 
-async def body_of(request: Request, most: int) -> bytes:
-    """A request's body.
+async def read_body(request: Request, most: int) -> bytes:
+    """Read a request's body.
 
     Args:
-        request: Of which it is.
-        most: Its greatest size in bytes.
+        request: The request.
+        most: The maximum size in bytes.
 
     Raises:
-        Refusal: It is larger. Of what comes too much nothing is kept.
+        Refusal: The body is larger. Nothing of it is kept.
     """
     announced, body = request.headers.get("content-length", ""), bytearray()
     if not announced.isdecimal() or int(announced[:20]) <= most:
@@ -111,35 +111,36 @@ async def body_of(request: Request, most: int) -> bytes:
                 break
         else:
             return bytes(body)
-    raise Refusal(413, f"a body may have {most:,} bytes at most")
+    raise Refusal(413, f"a body may have at most {most:,} bytes")
 
 
-def is_right(given: str, key: str) -> bool:
-    """Whether a header holds the key; takes as long for any other."""
+def key_matches(given: str, key: str) -> bool:
+    """Compare a header with the key, in constant time."""
     return hmac.compare_digest(given.encode("latin-1", "replace"), key.encode())
 
 
-def foreign(headers: Headers, is_ours: Callable[[str], bool], *, by_link: bool = False) -> str:
-    """Why a request may come from another site's page in a browser; empty if it does not.
+def cross_site_reason(headers: Headers, is_ours: Callable[[str], bool], *, by_link: bool = False) -> str:
+    """Say why a request may come from another site's page in a browser; empty if it does not.
 
     Args:
-        headers: The request's.
-        is_ours: Whether a Host is a name of this server. Any name can be made to lead to this machine (DNS rebinding).
+        headers: The request's headers.
+        is_ours: Whether a Host is a name of this server. Any name can be made to resolve to this machine (DNS
+            rebinding).
         by_link: Whether other sites may link here.
     """
     host = headers.get("host", "")
     if not is_ours(host):
-        return "it was asked for under another name than 127.0.0.1 or localhost"
+        return "the request names another host than 127.0.0.1 or localhost"
     if "origin" in headers and headers["origin"] != f"http://{host}":
-        return "it was asked for by a page of another origin"
+        return "the request comes from a page of another origin"
     is_page = by_link and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
     if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not is_page:
-        return "it was asked for by a page of another site"
+        return "the request comes from a page of another site"
     return ""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host's name or address, perhaps with a port, can only be this machine."""
+    """Whether a host name or address, with or without a port, always means this machine."""
     name = re.sub(r":\d{1,5}$", "", host) if host.count(":") == 1 or host.startswith("[") else host
     try:
         return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
@@ -147,72 +148,64 @@ def is_loopback(host: str) -> bool:
         return name.lower() == "localhost"
 
 
-def refuse_pages(headers: Headers, host: str) -> None:
-    """Keep the pages of browsers out of a server that asks for no key.
+def refuse_browsers(headers: Headers, host: str) -> None:
+    """Keep web pages out of a server that requires no API key.
 
     Args:
-        headers: The request's.
-        host: The address that the server listens on.
+        headers: The request's headers.
+        host: The address the server listens on.
 
     Raises:
-        Refusal: A page may have sent it.
+        Refusal: A web page may have sent the request.
     """
-    reason = foreign(headers, is_loopback if is_loopback(host) else lambda _: True)
+    reason = cross_site_reason(headers, is_loopback if is_loopback(host) else lambda _: True)
     if reason:
-        raise Refusal(403, f"{reason}; without an API key this server answers no browser and only under its own name")
+        raise Refusal(403, f"{reason}; without an API key this server only answers to its own name, and no browser")
 
 
 class Threads:
-    """Runs what blocks on threads, so many at a time; who comes first is served first.
+    """Runs blocking calls on daemon threads, a limited number at once, first come first served.
 
-    The threads are daemons: a call that hangs does not keep the process alive.
+    A call that hangs does not keep the process alive.
     """
 
     def __init__(self, at_once: int) -> None:
         self._free = asyncio.Semaphore(at_once)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """What a call returns; its place is taken until it ends, even if nobody waits for it any more."""
+        """Run a call; its slot is taken until it ends, even if the caller is cancelled."""
         await self._free.acquire()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        loop, started = asyncio.get_running_loop(), False
 
-        def end(result: T | None, error: BaseException | None) -> None:
-            self._free.release()
-            if not future.done():
-                future.set_exception(error) if error else future.set_result(result)  # type: ignore[arg-type]
-
-        def work() -> None:
-            result, failure = None, None
+        def work() -> T:
+            nonlocal started
+            started = True
             try:
-                result = function(*arguments)
-            except BaseException as error:  # noqa: BLE001  raised where it is waited for
-                failure = error
-            with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
-                loop.call_soon_threadsafe(end, result, failure)
+                return function(*arguments)
+            finally:
+                with contextlib.suppress(RuntimeError):  # the server has ended
+                    loop.call_soon_threadsafe(self._free.release)
 
-        run = contextvars.copy_context().run
         try:
-            threading.Thread(target=run, args=(work,), name="serving", daemon=True).start()
-        except RuntimeError:  # there is none to be had
+            return await in_thread(work)
+        except InfrastructureError:
+            if started:
+                raise
             self._free.release()
-            raise Refusal(503, "this server has no thread left; come back later", {"Retry-After": "1"}) from None
-        return await future
+            raise Refusal(503, "this server has no thread left; try again later", {"Retry-After": "1"}) from None
 
 
 def json_app(routes: Sequence[Route]) -> Starlette:
-    """An application that says in JSON what it does not do."""
+    """An application whose errors are JSON."""
 
     async def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refusal)
-        return error.response()
-
-    async def not_served(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
+        if isinstance(error, Refusal):
+            return error.response()
+        assert isinstance(error, HTTPException)  # no such route or method
         message = f"{request.method} {request.url.path} is not served here"
         return Refusal(error.status_code, message, error.headers).response()
 
-    app = Starlette(routes=routes, exception_handlers={Refusal: refused, HTTPException: not_served, Exception: _failed})
+    app = Starlette(routes=routes, exception_handlers={Refusal: refused, HTTPException: refused, Exception: _failed})
     app.router.redirect_slashes = False
     return app
 
@@ -225,17 +218,17 @@ class Server:
     """An application, served on a thread.
 
     Args:
-        app: What is served.
+        app: The application to serve.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
-        name: Of the thread.
-        guard: Looks at each request's headers, before anything else is read, and may raise `Refusal`.
+        name: Name of the thread.
+        guard: Sees each request's headers before the body is read, and may raise `Refusal`.
 
     Attributes:
-        url: Where it is.
+        url: The server's address.
 
     Raises:
-        ConfigError: The address is not free, or none of this machine's.
+        ConfigError: The address is in use, or not one of this machine.
     """
 
     def __init__(
@@ -244,7 +237,7 @@ class Server:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             self._socket = socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
-            # asyncio sets it only where a socket names its protocol, which accepted ones do not: answers waited 40 ms.
+            # asyncio sets this only for sockets that name their protocol, which accepted ones do not: 40 ms per answer.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except (OSError, OverflowError, UnicodeError) as error:
             raise ConfigError(f"cannot listen on {host}:{port}: {error}; --port 0 takes a free port") from None
@@ -257,10 +250,10 @@ class Server:
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                log_level="critical",  # what is a bug is told by `_Guarded`
+                log_level="critical",  # `_Guarded` reports bugs
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=int(PATIENCE_SECONDS["idle"]),
+                timeout_keep_alive=int(TIMEOUT_SECONDS["idle"]),
                 timeout_graceful_shutdown=_STOPPING_SECONDS,
             )
         )
@@ -268,10 +261,10 @@ class Server:
         self._thread = threading.Thread(target=self._server.run, kwargs=arguments, name=name, daemon=True)
 
     def start(self) -> None:
-        """Serve until `stop`; returns when requests are answered.
+        """Serve until `stop`; returns once requests are answered.
 
         Raises:
-            InfrastructureError: The server ended at once.
+            InfrastructureError: The server could not be started.
         """
         self._thread.start()
         while not self._server.started:
@@ -280,7 +273,7 @@ class Server:
             self._thread.join(0.005)
 
     def stop(self) -> None:
-        """Answer what has been asked, and end."""
+        """Answer the pending requests, and shut down."""
         self._server.should_exit = True
         if self._thread.ident is not None:
             self._thread.join(3 * _STOPPING_SECONDS)
@@ -288,7 +281,7 @@ class Server:
 
 
 class _Guarded:
-    """The one place where it is classified what has ended a request."""
+    """Limits the requests in progress, and is the one place that classifies how a request failed."""
 
     def __init__(self, app: ASGIApp, guard: Callable[[Headers], None]) -> None:
         self._app, self._guard, self._busy = app, guard, 0
@@ -296,7 +289,7 @@ class _Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
 
-        async def tell(message: Message) -> None:
+        async def send_on(message: Message) -> None:
             nonlocal begun
             begun = True
             await send(message)
@@ -304,14 +297,14 @@ class _Guarded:
         self._busy += 1
         try:
             if self._busy > MAX_REQUESTS:
-                raise Refusal(503, f"{MAX_REQUESTS} requests are being answered; come back later", {"Retry-After": "1"})
+                raise Refusal(503, f"{MAX_REQUESTS} requests are in progress; try again later", {"Retry-After": "1"})
             self._guard(Headers(scope=scope))
-            await self._app(scope, receive, tell)
-        except (Cut, ClientDisconnect):
-            pass  # an answer that has begun is then cut off
+            await self._app(scope, receive, send_on)
+        except (ResponseAborted, ClientDisconnect):
+            pass  # a response that has begun is cut off
         except Refusal as refusal:
             await refusal.response()(scope, receive, send)
-        except Exception as error:  # noqa: BLE001  a bug: told here, the server goes on
+        except Exception as error:  # noqa: BLE001  a bug: reported here, and the server goes on
             traceback.print_exception(error)
             if not begun:
                 await (await _failed(Request(scope), error))(scope, receive, send)
@@ -320,17 +313,17 @@ class _Guarded:
 
 
 class _Connection(H11Protocol):
-    """A connection that is closed when it keeps us waiting, or when others need its place."""
+    """A connection that is closed when it keeps the server waiting, or when others need its place."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._refused = False
-        self._seen: tuple[str, object, int] | None = None
+        self._state: tuple[str, object, int] | None = None
         self._since = self.loop.time()
-        self._look()
+        self._check()
         if len(self.connections) > MAX_CONNECTIONS:
             waiting = [other for other in self.connections if isinstance(other, _Connection) and other._waits_for()]
-            min(waiting, key=lambda other: other._since).transport.abort()  # of which this is one
+            min(waiting, key=lambda other: other._since).transport.abort()  # this one is among them
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
@@ -341,34 +334,34 @@ class _Connection(H11Protocol):
             super().data_received(data)
 
     def _waits_for(self) -> str:
-        """What the client is to do next; nothing if it is our turn."""
+        """What the client must do next (a key of `TIMEOUT_SECONDS`); empty if it is the server's turn."""
         if self.transport.get_write_buffer_size():
             return "answer"
         if self.cycle is None or self.cycle.response_complete:
             return "head" if self.cycle is None or self.conn.trailing_data[0] else "idle"
         return "body" if self.cycle.more_body else ""
 
-    def _look(self) -> None:
-        now, seen = self.loop.time(), (self._waits_for(), self.cycle, self.transport.get_write_buffer_size())
-        if seen != self._seen:
-            self._seen, self._since = seen, now
-        elif seen[0] and now - self._since > PATIENCE_SECONDS[seen[0]]:
+    def _check(self) -> None:
+        now, state = self.loop.time(), (self._waits_for(), self.cycle, self.transport.get_write_buffer_size())
+        if state != self._state:
+            self._state, self._since = state, now
+        elif state[0] and now - self._since > TIMEOUT_SECONDS[state[0]]:
             self.transport.abort()
-        self._timer = self.loop.call_later(_LOOK_SECONDS, self._look)
+        self._timer = self.loop.call_later(CHECK_SECONDS, self._check)
 
     def send_400_response(self, msg: str) -> None:
-        """Say that what came is no HTTP, unless an answer has begun."""
+        """Answer bytes that are not HTTP, unless a response has begun."""
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            refusal = Refusal(400, "this is no HTTP/1.1 request, or its head is too long")
+            refusal = Refusal(400, "this is not an HTTP/1.1 request, or its head is too long")
             body = json.dumps(refusal.content).encode()
             head = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), ("Connection", "close")]
             event = h11.Response(status_code=400, headers=head, reason=b"Bad Request")
             for part in (event, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(part) or b"")
-        # Closed at once, the connection would be reset by what still comes, and the client would not see the answer.
+        # Closed at once, the connection would be reset by what still arrives, and the client would miss the answer.
         self._refused = True
         self.transport.write_eof()
         self.loop.call_later(_LINGER_SECONDS, self.transport.close)

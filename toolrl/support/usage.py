@@ -1,6 +1,6 @@
-"""Counting, from anywhere below a tool call, what the call has used: requests, cache hits, money.
+"""Counts what a tool call uses (requests, cache hits, money) from anywhere below it.
 
-The counts of an episode's calls are in its trajectory's `usage`, as is what its resources report themselves.
+The counts of an episode's calls are in its trajectory's `usage`, along with those its resources report.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Usage:
         self._lock = threading.Lock()
 
     def add(self, name: str, amount: float) -> None:
-        """Add to one of them."""
+        """Add to an amount."""
         with self._lock:
             self._amounts[name] = self._amounts.get(name, 0.0) + amount
 
     def amounts(self) -> dict[str, float]:
-        """All so far."""
+        """All amounts so far."""
         with self._lock:
             return dict(self._amounts)
 
@@ -33,7 +33,7 @@ _current: ContextVar[Usage | None] = ContextVar("toolrl_usage", default=None)
 
 
 def count_usage(name: str, amount: float = 1.0) -> None:
-    """Add to what the tool call in progress has used; does nothing outside of one."""
+    """Add to the usage of the tool call in progress; does nothing outside of one."""
     usage = _current.get()
     if usage is not None:
         usage.add(name, amount)
@@ -41,7 +41,7 @@ def count_usage(name: str, amount: float = 1.0) -> None:
 
 @contextmanager
 def counting(usage: Usage) -> Iterator[None]:
-    """Make `usage` the one that `count_usage` adds to, here and in threads that copy this context."""
+    """Make `count_usage` add to `usage`, here and in threads that copy this context."""
     token = _current.set(usage)
     try:
         yield

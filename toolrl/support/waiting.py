@@ -1,6 +1,6 @@
-"""Waiting for code that others wrote: tools, rewards, policies, what opens and closes resources. Never for ever.
+"""Waiting for user code (tools, rewards, policies, resources) with a time limit.
 
-A function that blocks runs on a daemon thread of its own. It cannot be killed: whoever waits gives it up.
+A blocking function runs on its own daemon thread. It cannot be killed, only abandoned.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-# A first batch that compiles, or a long prompt on a slow CPU, takes minutes before its first token.
+# A first batch that compiles, or a long prompt on a slow CPU, takes minutes until its first token.
 POLICY_TIMEOUT_SECONDS = 600.0
-# How long a coroutine that was cancelled may take to end before it is left to itself.
+# How long a cancelled coroutine may take to end before it is abandoned.
 GRACE_SECONDS = 5.0
 
 
 class TookTooLong(Exception):
-    """What was waited for has not ended in its time."""
+    """The awaited code did not end within its time limit."""
 
 
 @contextmanager
 def noting(note: str) -> Iterator[None]:
-    """Add a note to what is raised inside; its type and traceback stay."""
+    """Add a note to any exception raised inside; its type and traceback stay."""
     try:
         yield
     except Exception as error:
@@ -42,7 +42,7 @@ def noting(note: str) -> Iterator[None]:
 
 @contextmanager
 def contained(what: str) -> Iterator[None]:
-    """Name what ran in whatever it raises. What would end the event loop for everybody becomes a RuntimeError."""
+    """Note what was running in any exception; one that would end the event loop becomes a RuntimeError."""
     try:
         with noting(f"in {what}"):
             yield
@@ -55,55 +55,55 @@ def contained(what: str) -> Iterator[None]:
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Await a blocking function on a daemon thread of its own.
+    """Await a blocking function on its own daemon thread.
 
-    A thread pool would be exhausted by functions that hang, and joined at exit; starting a thread costs some 50
+    A thread pool would be exhausted by functions that hang, and joined at exit; starting a thread costs about 50
     microseconds.
 
     Raises:
         InfrastructureError: The machine has no thread left.
-        RuntimeError: The function raised what is no `Exception`.
+        RuntimeError: The function raised something that is not an `Exception`.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
     def resolve(method: Callable[[Any], None], value: Any) -> None:
-        if not future.done():  # nobody waits any more
+        if not future.done():  # the caller may have gone
             method(value)
 
     def run() -> None:
         try:
             outcome = functools.partial(resolve, future.set_result, context.run(function))
-        except BaseException as error:  # noqa: BLE001 - handed on to whoever awaits
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
             outcome = functools.partial(resolve, future.set_exception, as_exception(error, "function"))
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(outcome)
 
     context = contextvars.copy_context()
     try:
-        threading.Thread(target=run, name="toolrl-tool", daemon=True).start()
+        threading.Thread(target=run, name="toolrl-call", daemon=True).start()
     except RuntimeError as error:
         raise InfrastructureError(f"no thread could be started: {error}") from error
     return await future
 
 
 async def within(seconds: float, what: str, start: Callable[[], Awaitable[T]]) -> T:
-    """Await what `start` begins for at most so many seconds in which the event loop runs.
+    """Await what `start` begins, for a time in which the event loop is responsive.
 
-    The time is spent in slices. However long the loop was held up by others (they render, a callback writes, the
-    machine is busy), that costs one slice; and an answer that came meanwhile is taken.
+    Time is counted in slices. However long the loop is blocked by others (rendering, a slow callback, a busy machine),
+    that costs one slice; and a result that arrived meanwhile is accepted.
 
     Args:
-        seconds: How long; about a hundredth more passes before it is given up, a tenth where it is below a second.
-        what: What is waited for, for messages.
+        seconds: The limit; it is exceeded by about 1%, or 10% if it is below a second.
+        what: What is awaited, for messages.
         start: Called on the loop.
 
     Raises:
-        TookTooLong: It has not ended. A coroutine is cancelled, a thread is left to itself.
-        RuntimeError: It raised what is no `Exception`.
+        TookTooLong: It did not end in time. A coroutine is cancelled, a thread is abandoned.
+        RuntimeError: It raised something that is not an `Exception`.
     """
     slice_seconds = max(min(0.1, seconds / 10), seconds / 100)
-    left = seconds + slice_seconds  # the last one is for an answer on its way
+    left = seconds + slice_seconds  # the last slice is for a result on its way
     task = asyncio.ensure_future(_run_contained(what, start))
     try:
         while left > 0 and not task.done():
@@ -117,12 +117,12 @@ async def within(seconds: float, what: str, start: Callable[[], Awaitable[T]]) -
 
 
 async def give_up(task: asyncio.Future[Any]) -> None:
-    """Cancel a task if it still runs; one that will not end is left to itself."""
+    """Cancel a task if it is still running; one that does not end is abandoned."""
     if not task.done():
         task.cancel()
         await asyncio.wait((task,), timeout=GRACE_SECONDS)
     if task.done() and not task.cancelled():
-        task.exception()  # or asyncio would complain that nobody asked for it
+        task.exception()  # otherwise asyncio warns that it was never retrieved
 
 
 async def _run_contained(what: str, start: Callable[[], Awaitable[T]]) -> T:
@@ -131,8 +131,8 @@ async def _run_contained(what: str, start: Callable[[], Awaitable[T]]) -> T:
 
 
 def as_exception(error: BaseException, what: str) -> Exception:
-    """An error as it can be raised on an event loop: there, what is no `Exception` would end it for everybody."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):  # which no future takes
+    """Make an error safe to raise on an event loop, which anything but an `Exception` would end."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):  # futures do not accept it
         return error
     replaced = RuntimeError(f"{what} raised {error!r}")
     replaced.__cause__ = error
@@ -140,12 +140,12 @@ def as_exception(error: BaseException, what: str) -> Exception:
 
 
 def run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop on this thread until it is stopped, whatever its tasks raise: who awaits one of them is told."""
+    """Run a loop on this thread until it is stopped, whatever its tasks raise; their awaiters get the exceptions."""
     while True:
         try:
             loop.run_forever()
         except (SystemExit, KeyboardInterrupt):
-            _log.exception("an event loop goes on after what was raised on it")
+            _log.exception("the event loop continues after an exception")
         else:
             return
 
@@ -159,10 +159,12 @@ def _is_being_cancelled() -> bool:
 
 
 def ends_within(seconds: float, function: Callable[[], object]) -> bool:
-    """Run a blocking function on a daemon thread, and say whether it has ended in time.
+    """Run a blocking function on a daemon thread, and return whether it ended in time.
+
+    Its exceptions are raised here.
 
     Raises:
-        RuntimeError: It raised what is no `Exception`; those are raised as they are.
+        RuntimeError: It raised something that is not an `Exception`.
     """
     raised: list[Exception] = []
     ended = threading.Event()
@@ -170,12 +172,12 @@ def ends_within(seconds: float, function: Callable[[], object]) -> bool:
     def run() -> None:
         try:
             function()
-        except BaseException as error:  # noqa: BLE001 - handed on below
+        except BaseException as error:  # noqa: BLE001 - raised below
             raised.append(as_exception(error, "function"))
         finally:
             ended.set()
 
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="toolrl-close", daemon=True).start()
+    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="toolrl-call", daemon=True).start()
     if not ended.wait(seconds):
         return False
     if raised:

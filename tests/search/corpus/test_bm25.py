@@ -1,4 +1,4 @@
-"""BM25 puts the document that is the thing first, always in the same order, from any thread."""
+"""BM25 ranks the document about the thing itself first, deterministically, from any thread."""
 
 import os
 import subprocess
@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from toolrl.errors import ConfigError
-from toolrl.search import BM25Retriever, Document, Retriever, python_docs_retriever, python_symbols
+from toolrl.search import (
+    BM25Retriever,
+    Document,
+    Retriever,
+    python_docs_retriever,
+    python_documentation,
+    python_symbols,
+)
 from toolrl.search.corpus import bm25
 from toolrl.search.corpus.sources import DocumentCorpus
 
@@ -56,7 +63,7 @@ def test_nothing_to_find_is_an_empty_list(query, fruit):
     assert fruit.search(query, k=3) == []
 
 
-def test_equal_scores_rank_in_the_order_of_the_corpus():
+def test_ties_rank_in_the_order_of_the_corpus():
     documents = [Document(str(number), "Same", "the text" + " text" * (number % 2)) for number in range(500)]
     found = BM25Retriever(documents).search("text", k=400)
     evens, odds = list(range(0, 500, 2)), list(range(1, 500, 2))
@@ -68,7 +75,7 @@ def test_a_batch_is_its_queries_in_order(fruit):
     assert fruit.search_batch(queries, k=2) == [fruit.search(query, k=2) for query in queries]
 
 
-def test_documents_without_a_single_word_are_never_found():
+def test_documents_without_words_are_never_found():
     retriever = BM25Retriever([Document("dots", "", "..."), *FRUIT])
     assert {document.id for document in retriever.search("fruit", k=9)} == {"a", "b", "c"}
 
@@ -93,7 +100,7 @@ def test_k_must_be_positive(fruit):
 
 @given(query=st.text(max_size=60), k=st.integers(1, 5))
 @settings(max_examples=200, deadline=None)
-def test_no_query_breaks_it(query, k):
+def test_any_query_is_answered(query, k):
     found = python_docs_retriever().search(query, k)
     assert len(found) <= k
     assert [document.score for document in found] == sorted((d.score for d in found), reverse=True)
@@ -109,7 +116,7 @@ def test_building_prints_nothing(capfd):
 
 @pytest.mark.parametrize("kind", ["module", "function", "class", "method", "exception", "constant"])
 def test_a_dotted_name_finds_its_own_document_first(kind, python_docs):
-    titles = {document.id: document.title for document in python_docs._store}
+    titles = {document.id: document.title for document in python_documentation()}
     symbols = [symbol for symbol in python_symbols() if symbol.kind == kind]
     missed = [s for s in symbols if python_docs.search(titles[s.document_id], k=1)[0].id != s.document_id]
     assert len(missed) <= 0.01 * len(symbols), missed[:10]
@@ -148,7 +155,7 @@ def test_concurrent_searches_agree_with_serial_ones(python_docs):
         assert list(pool.map(lambda query: python_docs.search(query, 5), queries)) == serial
 
 
-def test_the_shared_retriever_is_made_once(python_docs):
+def test_the_shared_retriever_is_built_once(python_docs):
     assert python_docs_retriever() is python_docs
 
 
@@ -176,7 +183,7 @@ def index_folders(cache_dir):
 
 @pytest.fixture
 def never_built(monkeypatch):
-    """Call it, and building an index fails from then on."""
+    """A function after whose call building an index fails."""
 
     def forbid():
         monkeypatch.setattr(bm25, "build_index", lambda documents: pytest.fail("built again"))
@@ -184,7 +191,7 @@ def never_built(monkeypatch):
     return forbid
 
 
-def test_a_kept_index_is_loaded_and_finds_the_same(tmp_path, fruit, never_built):
+def test_a_cached_index_is_loaded_and_finds_the_same(tmp_path, fruit, never_built):
     BM25Retriever.open(DocumentCorpus(FRUIT), cache_dir=tmp_path / "new" / "folder")
     never_built()
     loaded = BM25Retriever.open(DocumentCorpus(FRUIT), cache_dir=tmp_path / "new" / "folder")
@@ -202,7 +209,7 @@ def test_another_corpus_has_another_index(tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncated", "deleted", "garbage"])
 @pytest.mark.parametrize("name", ["data.csc.index.npy", "vocab.index.json", "params.index.json"])
-def test_a_damaged_index_is_made_anew(damage, name, tmp_path, fruit, never_built):
+def test_a_damaged_index_is_rebuilt(damage, name, tmp_path, fruit, never_built):
     BM25Retriever.open(DocumentCorpus(FRUIT), cache_dir=tmp_path)
     (folder,) = index_folders(tmp_path)
     if damage == "deleted":
@@ -216,7 +223,7 @@ def test_a_damaged_index_is_made_anew(damage, name, tmp_path, fruit, never_built
     BM25Retriever.open(DocumentCorpus(FRUIT), cache_dir=tmp_path)
 
 
-def test_a_file_is_indexed_and_a_changed_one_anew(tmp_path):
+def test_a_changed_file_is_indexed_again(tmp_path):
     file = tmp_path / "corpus.jsonl"
     file.write_text('{"id": "x", "title": "Kiwi", "text": "green"}\n')
     assert BM25Retriever.open(file, cache_dir=tmp_path).search("kiwi", 1)[0].id == "x"

@@ -1,4 +1,4 @@
-"""Dense and hybrid retrieval, with a real model of sentence-transformers: small, and made here."""
+"""Dense and hybrid retrieval, with a real but small sentence-transformers model, built here."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DOCUMENTS = [
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> str:
-    """Vectors that are the sums of fixed random ones for each word."""
+    """Encodes a text as the sum of fixed random vectors of its words."""
     sentence_transformers = pytest.importorskip("sentence_transformers", reason="the extra dense is not installed")
     pytest.importorskip("usearch", reason="the extra dense is not installed")
     import torch
@@ -71,17 +71,18 @@ def test_documents_are_read_by_id_or_url(dense):
         dense.read("z")
 
 
-def test_the_index_is_kept_and_made_anew_if_damaged(dense, model, tmp_path, monkeypatch):
+def test_the_index_is_cached_and_rebuilt_if_damaged(dense, model, tmp_path):
     (file,) = tmp_path.glob("dense-*/*")
     file.write_bytes(file.read_bytes()[:100])
     repaired = DenseRetriever(DocumentCorpus(DOCUMENTS), model, cache_dir=tmp_path, device="cpu")
     assert ids(repaired.search("wooden", 1)) == ["b"]
-    monkeypatch.setattr("toolrl.search.corpus.dense._build", lambda *_: pytest.fail("built again"))
+    built = file.stat()
     again = DenseRetriever(DocumentCorpus(DOCUMENTS), model, cache_dir=tmp_path, device="cpu")
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (built.st_ino, built.st_mtime_ns)
     assert again.identity == repaired.identity == dense.identity
 
 
-def test_a_model_that_is_not_there_is_a_user_error(tmp_path):
+def test_a_missing_model_is_a_user_error(tmp_path):
     pytest.importorskip("sentence_transformers", reason="the extra dense is not installed")
     with pytest.raises(ConfigError, match="cannot load"):
         DenseRetriever(DocumentCorpus(DOCUMENTS), str(tmp_path / "nowhere"), cache_dir=tmp_path)
@@ -100,7 +101,7 @@ def test_without_the_extra_the_message_names_the_install():
 
 
 class Ranking(Retriever):
-    """Finds always the same."""
+    """Always finds the same documents."""
 
     def __init__(self, *names: str):
         self.documents = [Document(name, "", f"text of {name}") for name in names]
@@ -149,6 +150,6 @@ def test_bm25_and_dense_together_find_what_either_finds(dense, tmp_path):
 
 
 @pytest.mark.parametrize(("count", "weights"), [(1, None), (2, [1]), (2, [1, 0])])
-def test_what_cannot_be_fused_is_refused(count, weights):
+def test_invalid_weights_are_refused(count, weights):
     with pytest.raises(ConfigError, match="two or more"):
         HybridRetriever([Ranking("a")] * count, weights=weights)

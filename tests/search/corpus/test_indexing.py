@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from toolrl.search import Document, python_documentation
-from toolrl.search.corpus.indexing import K1, TITLE_WEIGHT, B, build_index
+from toolrl.search.corpus.bm25 import K1, TITLE_WEIGHT, B, build_index
 from toolrl.search.corpus.tokens import text_terms, title_terms
 
 
@@ -37,10 +37,10 @@ def assert_equal(documents: list[Document]) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*divide:RuntimeWarning")
 @given(st.lists(st.tuples(st.text("abcAB._ ", max_size=12), st.text("abcAB._ ", max_size=40)), min_size=1, max_size=8))
-def test_it_is_that_of_bm25s_for_any_documents(texts: list[tuple[str, str]]) -> None:
+def test_the_weights_are_those_of_bm25s_for_any_documents(texts: list[tuple[str, str]]) -> None:
     assert_equal([Document(str(n), title, f"a {text}") for n, (title, text) in enumerate(texts)])
 
 
-def test_it_is_that_of_bm25s_for_real_documents(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolrl.search.corpus.indexing._REMEMBERED", 1000)
+def test_the_weights_are_those_of_bm25s_for_real_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolrl.search.corpus.bm25.MAX_REMEMBERED_CHUNKS", 1000)
     assert_equal(python_documentation()[::3])

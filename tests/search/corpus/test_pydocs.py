@@ -1,4 +1,4 @@
-"""The corpus says what the interpreter says, and reading it leaves no trace."""
+"""The corpus agrees with the interpreter, and reading it has no side effects."""
 
 import errno
 import heapq
@@ -49,7 +49,7 @@ def test_the_text_of_a_callable_starts_with_its_signature(documents):
     assert documents["collections.Counter.most_common"].text.startswith("collections.Counter.most_common(self, n=None)")
 
 
-def test_where_python_knows_no_signature_the_docstrings_own_comes_first(documents, symbols):
+def test_the_docstrings_own_signature_comes_first_where_python_knows_none(documents, symbols):
     assert documents["builtins.range"].text.startswith("builtins.range(stop) -> range object\n")
     assert symbols["builtins.range"].parameters == ()
     assert not symbols["builtins.range"].signature_known
@@ -83,7 +83,7 @@ def test_where_python_knows_no_signature_the_docstrings_own_comes_first(document
         "xml.etree.ElementTree",
     ],
 )
-def test_a_thing_is_documented_under_the_name_people_use(title, documents):
+def test_objects_are_documented_under_their_usual_names(title, documents):
     assert title in documents
 
 
@@ -115,7 +115,7 @@ def test_parameters_are_those_of_inspect_signature(symbols):
 
 
 @pytest.mark.parametrize("module", ["errno", "math", "re", "signal", "socket", "ssl", "stat", "string", "token"])
-def test_constants_have_the_value_they_have(module, symbols, documents):
+def test_constants_have_their_values(module, symbols, documents):
     constants = [symbol for symbol in symbols.values() if symbol.kind == "constant" and symbol.module == module]
     assert constants
     for constant in constants:
@@ -125,7 +125,7 @@ def test_constants_have_the_value_they_have(module, symbols, documents):
         assert constant.summary == ""
 
 
-def test_truth_values_are_no_constants(symbols):
+def test_booleans_are_not_constants(symbols):
     assert not [symbol for symbol in symbols.values() if isinstance(symbol.value, bool)]
     assert symbols["errno.ENOENT"].value == errno.ENOENT
 
@@ -136,34 +136,34 @@ def test_a_summary_is_the_first_sentence(symbols):
     assert all("\n" not in symbol.summary and len(symbol.summary) <= 300 for symbol in symbols.values())
 
 
-def test_the_lists_are_made_once_and_the_callers_copy_is_his_own():
+def test_the_corpus_is_built_once_and_callers_get_copies():
     assert python_symbols() is python_symbols()
     python_documentation().clear()
     assert python_documentation()
 
 
-def test_the_corpus_does_not_depend_on_the_callers_surroundings(tmp_path, monkeypatch, documents):
+def test_the_corpus_does_not_depend_on_the_callers_environment(tmp_path, monkeypatch, documents):
     (tmp_path / "heapq.py").write_text("raise SystemExit('the wrong heapq')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("TOOLRL_TEST_SECRET", "correct-horse")
     monkeypatch.setenv("TZ", "Asia/Tokyo")
-    scanned = pydocs._scan()
+    scanned = pydocs.scan_standard_library()
     assert [Document(*row) for row in scanned["documents"]] == list(documents.values())
     text = json.dumps(scanned)
     for leak in ("correct-horse", str(tmp_path), sys.executable, sys.base_prefix + "/lib", " at 0x"):
         assert leak not in text
 
 
-def test_reading_it_imports_and_prints_nothing_here(capfd):
+def test_the_scan_imports_and_prints_nothing_in_this_process(capfd):
     before = set(sys.modules)
-    pydocs._scan()
+    pydocs.scan_standard_library()
     assert set(sys.modules) == before
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("problem", ["missing", "fails", "talks nonsense"])
-def test_an_interpreter_that_cannot_be_run_is_an_infrastructure_fault(problem, tmp_path, monkeypatch):
+def test_an_interpreter_that_cannot_be_started_is_an_infrastructure_fault(problem, tmp_path, monkeypatch):
     python = tmp_path / "python"
     if problem != "missing":
         python.write_text(
@@ -172,7 +172,7 @@ def test_an_interpreter_that_cannot_be_run_is_an_infrastructure_fault(problem, t
         python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(RetrieverFault, match="out of memory" if problem == "fails" else "standard library"):
-        pydocs._scan()
+        pydocs.scan_standard_library()
 
 
 def test_records_are_hashable_and_typed(symbols):

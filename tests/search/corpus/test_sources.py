@@ -1,4 +1,4 @@
-"""Corpora are read from what people have, and refused in one sentence that names the place."""
+"""Corpora are read from common formats; a broken one is refused in one sentence that names the place."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ def test_a_data_set_in_the_hubs_format_is_read(tmp_path):
     assert corpus.fingerprint() == open_corpus(f"hf:{tmp_path / 'd'}").fingerprint()
 
 
-def test_the_standard_librarys_documentation_has_a_name():
+def test_the_standard_librarys_documentation_is_a_named_corpus():
     assert any(document.id == "heapq.nlargest" for document in open_corpus("python-docs"))
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["{broken"], "line 1: not JSON"),
-        ([ROWS[0], "", "[1]"], "line 3: not an object with a 'text' but list"),
+        (["{broken"], "line 1: not valid JSON"),
+        ([ROWS[0], "", "[1]"], "line 3: expected a JSON object, got list"),
         ([ROWS[0], {"id": "x"}], "line 2: no text"),
         ([{"id": "x", "text": "  "}], "line 1: no text"),
-        ([{"id": "x", "text": ["a"]}], "line 1: 'text' must be a text, got list"),
+        ([{"id": "x", "text": ["a"]}], "line 1: 'text' must be a string, got list"),
     ],
 )
 def test_a_broken_line_is_named(lines, message, tmp_path):
@@ -81,7 +81,7 @@ def test_a_broken_line_is_named(lines, message, tmp_path):
         list(open_corpus(write_jsonl(tmp_path / "c.jsonl", lines)))
 
 
-def test_lone_surrogates_become_visible(tmp_path):
+def test_lone_surrogates_are_escaped(tmp_path):
     corpus = open_corpus(write_jsonl(tmp_path / "c.jsonl", ['{"text": "half \\ud83d a pair"}']))
     assert next(iter(corpus)).text == "half \\ud83d a pair"
 
@@ -90,13 +90,13 @@ def test_sources_that_do_not_exist_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="no corpus"):
         open_corpus("missing.jsonl")
     (tmp_path / "c.csv").write_text("a,b")
-    with pytest.raises(ConfigError, match=r"must end with \.jsonl"):
+    with pytest.raises(ConfigError, match=r"must end with \.json"):
         open_corpus(tmp_path / "c.csv")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"no \.txt"):
         open_corpus(tmp_path / "empty")
     (tmp_path / "c.parquet").write_text("no parquet")
-    with pytest.raises(ConfigError, match="cannot read"):
+    with pytest.raises(ConfigError, match="not a Parquet file"):
         list(open_corpus(tmp_path / "c.parquet"))
     (tmp_path / "latin").mkdir()
     (tmp_path / "latin" / "a.txt").write_bytes(b"caf\xe9")
@@ -119,7 +119,7 @@ def test_the_fingerprint_follows_the_content(tmp_path):
     assert open_corpus(tmp_path / "f").fingerprint() != before
 
 
-def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "note.md").write_text("# On figs\n\nSweet.", "utf-8-sig")
     assert list(open_corpus(tmp_path / "docs")) == [Document("note.md", "On figs", "# On figs\n\nSweet.")]

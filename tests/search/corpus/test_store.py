@@ -1,11 +1,6 @@
-"""Stores give documents by position, id and URL, are written whole or not at all, and once."""
+"""Stores return documents by position, id and URL, and are written atomically and once."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, strategies as st
@@ -14,7 +9,6 @@ from toolrl.errors import ConfigError
 from toolrl.search import Document, NotReadable
 from toolrl.search.corpus.sources import DocumentCorpus
 from toolrl.search.corpus.store import DocumentStore, MappedStore, MemoryStore, open_store
-from toolrl.support.kept import kept
 
 DOCUMENTS = [
     Document("a", "Apple", "red", "https://x.example/a"),
@@ -73,7 +67,7 @@ def test_a_broken_corpus_is_refused_by_name_and_leaves_nothing(documents, messag
 
 @pytest.mark.parametrize("name", ["documents.arrow", "references.npy"])
 @pytest.mark.parametrize("damage", ["truncated", "deleted", "garbage"])
-def test_a_damaged_store_is_made_anew(name, damage, tmp_path):
+def test_a_damaged_store_is_rebuilt(name, damage, tmp_path):
     open_store(DocumentCorpus(DOCUMENTS), tmp_path)
     (folder,) = tmp_path.glob("documents-*")
     if damage == "deleted":
@@ -83,62 +77,6 @@ def test_a_damaged_store_is_made_anew(name, damage, tmp_path):
         (folder / name).write_bytes(whole[: len(whole) // 2] if damage == "truncated" else b"nonsense")
     assert list(open_store(DocumentCorpus(DOCUMENTS), tmp_path)) == DOCUMENTS
     assert list(MappedStore(folder)) == DOCUMENTS
-
-
-WANT = """
-import os, sys, time
-from pathlib import Path
-from toolrl.support.kept import kept
-cache, marks = map(Path, sys.argv[1:])
-def make(folder):
-    (marks / str(os.getpid())).write_text("")
-    (folder / "part").write_text("1")
-    time.sleep(0.3)
-    (folder / "whole").write_text("1")
-print(kept(cache, "thing", make, lambda folder: (folder / "whole").read_text()))
-"""
-
-
-@pytest.fixture
-def want(tmp_path):
-    """Starts a process that wants a kept folder, and marks that it makes it."""
-    (tmp_path / "marks").mkdir()
-    command = [sys.executable, "-c", WANT, tmp_path / "cache", tmp_path / "marks"]
-    return lambda: subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def test_of_many_processes_one_makes_it_and_all_have_it(tmp_path, want):
-    processes = [want() for _ in range(4)]
-    assert [process.communicate(timeout=60)[0] for process in processes] == ["1\n"] * 4
-    assert len(list((tmp_path / "marks").iterdir())) == 1
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == [".lock-thing", "thing"]
-
-
-def test_threads_do_not_make_it_twice(tmp_path):
-    made = []
-
-    def make(folder):
-        made.append(folder)
-        (folder / "whole").write_text("1")
-
-    def get(_):
-        return kept(tmp_path, "thing", make, lambda folder: (folder / "whole").read_text())
-
-    with ThreadPoolExecutor(8) as threads:
-        assert set(threads.map(get, range(16))) == {"1"}
-    assert len(made) == 1
-
-
-def test_what_a_killed_process_left_is_removed_and_made_anew(tmp_path, want):
-    cache = tmp_path / "cache"
-    first = want()
-    while not list(cache.glob(".thing-*/part")):
-        time.sleep(0.01)
-    first.kill()
-    first.communicate()
-    assert list(cache.glob(".thing-*"))
-    assert want().communicate(timeout=60)[0] == "1\n"
-    assert sorted(path.name for path in cache.iterdir()) == [".lock-thing", "thing"]
 
 
 def test_a_cache_that_cannot_be_written_is_a_user_error(tmp_path):

@@ -24,16 +24,16 @@ from toolrl.search.corpus.tokens import query_terms, text_terms, title_terms
         ("", []),
     ],
 )
-def test_text_is_cut_into_words_and_whole_names(text, terms):
+def test_text_is_split_into_words_and_whole_names(text, terms):
     assert text_terms(text) == terms
 
 
-def test_a_title_is_found_exactly_by_each_of_its_endings():
+def test_a_title_has_an_exact_term_for_each_suffix():
     exact = [term for term in title_terms("os.path.join") if term.startswith("=")]
     assert exact == ["=os.path.join", "=path.join", "=join", "==os.path.join"]
 
 
-def test_a_query_asks_exactly_for_what_can_only_be_a_name():
+def test_a_query_has_exact_terms_for_words_that_must_be_names():
     assert "=list" in query_terms("list")
     assert "=list" not in query_terms("sort a list in place")
     assert "=list.sort" in query_terms("what does list.sort return")
@@ -60,10 +60,10 @@ def test_text_cannot_forge_exact_terms():
         ("猫", ["猫"], []),
     ],
 )
-def test_a_run_without_spaces_is_indexed_by_letters_and_pairs_and_asked_for_by_pairs(text, letters, pairs):
+def test_a_run_without_spaces_is_indexed_by_letters_and_bigrams_and_queried_by_bigrams(text, letters, pairs):
     assert text_terms(text) == letters + pairs
     assert text_terms(text, asked=True) == (pairs or letters)
 
 
-def test_scripts_with_and_without_spaces_stand_side_by_side():
+def test_scripts_with_and_without_spaces_can_be_mixed():
     assert text_terms("用heapq.nlargest排序", asked=True) == ["用", "heapq.nlargest", "heapq", "nlargest", "排序"]

@@ -1,4 +1,4 @@
-"""What https://html.duckduckgo.com/html/ answers, in its layout of 2026: the texts are ours."""
+"""Pages in the 2026 layout of https://html.duckduckgo.com/html/, with our own texts."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ human.</div><div class="anomaly-modal__instructions">Select all squares containi
 
 
 def results(query: str, found: Iterable[tuple[str, str, str]], *, ads: int = 0) -> Answer:
-    """The page of some results: their addresses, titles and snippets as HTML."""
+    """A page of results, given their URLs, titles and snippets as HTML."""
     blocks = [_RESULT.format(kind="result--ad", href=_AD, title="Buy it", snippet="Cheap")] * ads
     blocks += [
         _RESULT.format(kind="web-result ", href=href, title=title, snippet=snippet) for href, title, snippet in found
@@ -54,10 +54,10 @@ def results(query: str, found: Iterable[tuple[str, str, str]], *, ads: int = 0) 
 
 
 def nothing(query: str) -> Answer:
-    """The page that says that there are no results."""
+    """The page that says there are no results."""
     return Answer(_FRAME.format(query=escape(query), content=_NO_RESULT.format(query=escape(query))).encode())
 
 
 def challenge(query: str, *, status: int = 202) -> Answer:
-    """The page for what it takes for bots."""
+    """The challenge for suspected bots."""
     return Answer(_FRAME.format(query=escape(query), content=_CHALLENGE).encode(), status)

@@ -1,4 +1,4 @@
-"""Only public addresses may be visited, however a URL spells them and whatever name servers say."""
+"""Only public addresses may be visited, however a URL spells them and whatever name servers answer."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ LOOPBACK = (ip_network("127.0.0.0/8"),)
 
 
 class Names:
-    """Answers as name servers do; an exception is raised."""
+    """Answers like a name server; an exception among the answers is raised."""
 
     def __init__(self, **hosts: list[str] | OSError):
         self.hosts = {name.replace("_", "."): answer for name, answer in hosts.items()}
@@ -35,7 +35,7 @@ class Names:
 
 def addresses(url: str, resolve=socket.getaddrinfo, **settings) -> list[str]:
     guard = AddressGuard(resolve=resolve, **settings)
-    return [str(address) for address in guard.addresses(guard.place(url), 10)]
+    return [str(address) for address in guard.addresses(guard.parse(url), 10)]
 
 
 # Addresses
@@ -62,20 +62,20 @@ def test_addresses_that_are_not_public_are_refused(text):
 
 
 @pytest.mark.parametrize("text", PUBLIC.split())
-def test_public_addresses_are_not(text):
+def test_public_addresses_are_allowed(text):
     assert why_not_public(ip_address(text)) is None
     assert addresses("http://site.test/", Names(site_test=[text])) == [text]
 
 
 @given(st.ip_addresses())
-def test_what_python_knows_to_be_special_is_refused(address):
+def test_addresses_that_python_calls_special_are_refused(address):
     if address.is_private or address.is_loopback or address.is_multicast or address.is_link_local:
         assert why_not_public(address) is not None
 
 
-def test_this_machines_own_addresses_are_refused_though_they_may_be_public(monkeypatch):
-    # Tests run where no address of the machine is public, so the one that it has is made to count as such.
-    monkeypatch.setattr("toolrl.search.web.addresses._KINDS_4", [])
+def test_this_machines_own_addresses_are_refused_even_if_public(monkeypatch):
+    # The machine may have no public address, so its own one is made to count as public.
+    monkeypatch.setattr("toolrl.search.web.addresses.NOT_PUBLIC_IPV4", [])
     assert why_not_public(ip_address("127.0.0.1")) == "this machine's own"
     assert why_not_public(ip_address("8.8.8.8")) is None
 
@@ -85,7 +85,7 @@ def test_only_the_public_ones_of_several_addresses_are_used():
     assert addresses("http://site.test/", names) == ["8.8.8.8", "2606:4700::1"]
 
 
-def test_allowed_networks_are_visited_and_no_others():
+def test_only_allowed_networks_are_visited():
     names = Names(a_test=["127.0.0.1"], b_test=["10.0.0.1"], c_test=["::ffff:127.0.0.1"])
     assert addresses("http://a.test/", names, allow_addresses=LOOPBACK) == ["127.0.0.1"]
     for url in ("http://b.test/", "http://c.test/"):
@@ -100,7 +100,7 @@ def test_allowed_networks_are_visited_and_no_others():
         *("127。0。0。1", "[::1]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[fe80::1%25eth0]"),
     ],
 )
-def test_addresses_in_place_of_names_are_refused_however_they_are_written(host):
+def test_literal_addresses_are_refused_in_any_notation(host):
     with pytest.raises(NotReadable):
         addresses(f"http://{host}/")
 
@@ -148,7 +148,7 @@ def test_the_systems_resolver_is_asked():
         "https://site.test:8443/",
     ],
 )
-def test_what_is_not_the_url_of_a_web_page_is_refused_without_a_lookup(url):
+def test_urls_of_anything_but_web_pages_are_refused_without_a_lookup(url):
     names = Names(site_test=["8.8.8.8"])
     with pytest.raises(NotReadable):
         addresses(url, names)
@@ -167,16 +167,16 @@ def test_what_is_not_the_url_of_a_web_page_is_refused_without_a_lookup(url):
         ("http://site.test?x=1", "http://site.test", "/?x=1"),
     ],
 )
-def test_urls_are_taken_apart_as_browsers_do(url, origin, target):
-    place = AddressGuard().place(url)
-    assert (place.origin, place.target) == (origin, target)
-    assert place.url == origin + target
+def test_urls_are_parsed_as_browsers_do(url, origin, target):
+    parsed = AddressGuard().parse(url)
+    assert (parsed.origin, parsed.target) == (origin, target)
+    assert parsed.url == origin + target
 
 
 def test_other_ports_can_be_allowed():
-    assert AddressGuard(allow_ports=[8080]).place("http://site.test:8080/").port == 8080
+    assert AddressGuard(allow_ports=[8080]).parse("http://site.test:8080/").port == 8080
     with pytest.raises(NotReadable, match="port 80 "):
-        AddressGuard(allow_ports=[8080]).place("http://site.test/")
+        AddressGuard(allow_ports=[8080]).parse("http://site.test/")
 
 
 # Names
@@ -195,22 +195,22 @@ def test_a_name_whose_name_servers_are_broken_is_the_models_mistake():
 
 
 @pytest.mark.parametrize("code", [socket.EAI_AGAIN, socket.EAI_NONAME, socket.EAI_FAIL])
-def test_that_no_name_can_be_looked_up_is_a_fault(code):
+def test_a_resolver_that_is_down_is_a_fault(code):
     error = socket.gaierror(code, "no name servers")
     with pytest.raises(RetrieverFault, match="names cannot be looked up"):
         addresses("http://site.test/", Names(site_test=error, example_com=error))
 
 
-def test_that_names_can_be_looked_up_is_not_checked_for_every_mistake():
+def test_the_resolver_is_not_checked_for_every_wrong_name():
     names = Names(example_com=["8.8.8.8"])
     guard = AddressGuard(resolve=names)
     for number in range(5):
         with pytest.raises(NotReadable):
-            guard.addresses(guard.place(f"http://nosuch{number}.test/"), 10)
+            guard.addresses(guard.parse(f"http://nosuch{number}.test/"), 10)
     assert names.asked.count("example.com") == 1
 
 
-def test_a_resolver_that_hangs_is_not_waited_for():
+def test_a_resolver_that_hangs_is_abandoned():
     done = threading.Event()
 
     def hang(*_: object, **__: object) -> list:
@@ -219,7 +219,7 @@ def test_a_resolver_that_hangs_is_not_waited_for():
 
     guard = AddressGuard(resolve=hang)
     with pytest.raises(RetrieverFault, match="no answer in time"):
-        guard.addresses(guard.place("http://site.test/"), 0.05)
+        guard.addresses(guard.parse("http://site.test/"), 0.05)
     done.set()
 
 
@@ -244,17 +244,17 @@ def test_a_resolver_that_hangs_is_not_waited_for():
         "http://user@answers.test/",
     ],
 )
-def test_blocked_domains_are_refused_also_through_others(url):
+def test_blocked_domains_are_refused_also_through_archives_and_proxies(url):
     assert is_blocked(url, blocked(["answers.test"]))
     with pytest.raises(NotReadable):
-        AddressGuard(blocked_domains=["answers.test"]).place(url)
+        AddressGuard(blocked_domains=["answers.test"]).parse(url)
 
 
 @pytest.mark.parametrize(
     "url",
     ["http://notanswers.test/", "http://answers.test.org/", "http://answers/", "http://test/", "http://other.test/answers"],
 )  # fmt: skip
-def test_what_resembles_a_blocked_domain_is_not_refused(url):
+def test_domains_that_resemble_a_blocked_one_are_allowed(url):
     assert not is_blocked(url, blocked(["answers.test"]))
 
 
@@ -267,7 +267,7 @@ def test_domains_with_other_letters_are_compared_in_ascii():
 
 
 @pytest.mark.parametrize("domain", ["", "com", "https://a.test/", "a b.test", "a.test/path"])
-def test_a_blocked_domain_that_is_none_is_refused(domain):
+def test_a_blocked_domain_that_is_not_a_domain_is_refused(domain):
     with pytest.raises(ConfigError, match="is not a domain"):
         blocked([domain])
 
@@ -278,8 +278,8 @@ def test_no_text_breaks_the_guard(text):
     for url in (text, f"http://{text}", f"http://site.test/{text}", f"http://{text}:80/"):
         is_blocked(url, domains)
         try:
-            place = AddressGuard(blocked_domains=["answers.test"]).place(url)
+            parsed = AddressGuard(blocked_domains=["answers.test"]).parse(url)
         except NotReadable:
             continue
-        assert place.url.isascii()
-        assert not set(place.url) & set(' \r\n\t\\"<>')
+        assert parsed.url.isascii()
+        assert not set(parsed.url) & set(' \r\n\t\\"<>')

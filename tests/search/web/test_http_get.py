@@ -1,4 +1,4 @@
-"""Nothing that a server does holds a reader up, fills its memory or leads it where it may not go."""
+"""No server can delay a reader, fill its memory or lead it to a forbidden address."""
 
 import gzip
 import itertools
@@ -25,10 +25,10 @@ for package in ("trafilatura", "protego"):
     reason = f"{package} cannot be imported; it comes with the extra `web`"
     pytest.importorskip(package, reason=reason, exc_type=ImportError)
 
-# Answers that are none
+# Malformed responses
 
 
-def test_a_site_that_takes_no_connections_is_the_models_problem():
+def test_a_site_that_refuses_connections_is_the_models_problem():
     port = closed_port()
     pages = PageReader(
         PageSettings(allow_ports=(port,), retry_policy=QUICK),
@@ -55,7 +55,7 @@ def test_a_site_that_takes_no_connections_is_the_models_problem():
         Answer(b"x", 200, {**HTML, "Content-Encoding": "br"}),
     ],
 )
-def test_answers_that_are_none_are_not_readable(server, answer):
+def test_malformed_responses_are_not_readable(server, answer):
     server.answers["/page"] = answer
     with pytest.raises(NotReadable, match=r"cannot be read now|packed in an unknown way"):
         read(server)
@@ -73,7 +73,7 @@ def test_answers_that_are_none_are_not_readable(server, answer):
         ("identity", bytes),
     ],
 )
-def test_packed_pages_are_unpacked_up_to_the_limit(server, packing, pack):
+def test_compressed_pages_are_decompressed_up_to_the_limit(server, packing, pack):
     headers = {**HTML, "Content-Encoding": packing}
     server.answers["/page"] = Answer(pack(ARTICLE.encode()), headers=headers)
     assert "Paragraph 4" in read(server, max_bytes=len(ARTICLE)).text
@@ -84,7 +84,7 @@ def test_packed_pages_are_unpacked_up_to_the_limit(server, packing, pack):
     try:
         with pytest.raises(NotReadable, match="larger than 100000 bytes"):
             read(server, max_bytes=100_000)
-        assert tracemalloc.get_traced_memory()[1] < 5_000_000  # it was never unpacked as a whole
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000  # it was never decompressed as a whole
     finally:
         tracemalloc.stop()
 
@@ -96,8 +96,8 @@ def test_a_page_without_an_end_is_too_large(server):
 
 
 @pytest.mark.parametrize("status", [200, None])
-def test_a_page_that_comes_too_slowly_is_given_up(server, status):
-    """A byte now and then keeps every single read within its time; only the whole takes too long."""
+def test_a_page_that_arrives_too_slowly_is_abandoned(server, status):
+    """Single bytes keep each read within its time limit; only the whole takes too long."""
 
     def drip(_):
         start = b"HTTP/1.1 200 OK\r\nX: " if status is None else b""
@@ -108,7 +108,7 @@ def test_a_page_that_comes_too_slowly_is_given_up(server, status):
         read(server, timeout_seconds=1.0)
 
 
-def test_a_site_that_does_not_answer_is_given_up(server):
+def test_a_site_that_does_not_answer_is_abandoned(server):
     server.answers["/robots.txt"] = lambda request: server.done.wait(60) and Answer()
     with pytest.raises(NotReadable, match="did not answer in time"):
         read(server, timeout_seconds=0.3)
@@ -117,11 +117,11 @@ def test_a_site_that_does_not_answer_is_given_up(server):
 # Addresses
 
 
-def test_a_name_that_comes_to_mean_a_private_address_is_not_followed_there():
+def test_a_name_that_is_rebound_to_a_private_address_is_not_followed():
     with running("127.0.0.1") as public, running("127.0.0.2", public.port) as private:
         for server in (public, private):
             server.answers["/page"] = Answer(ARTICLE.encode())
-        # For robots.txt the name is at the first address, and from then on at the second.
+        # The name resolves to the first address for robots.txt, and to the second from then on.
         names = Names("127.0.0.1", "127.0.0.2")
         with pytest.raises(NotReadable, match="not public"):
             reader(public, names, allow="127.0.0.1/32").read(public.url("/page"))
@@ -133,7 +133,7 @@ def test_a_name_is_looked_up_once_for_each_connection():
     with running("127.0.0.1") as public, running("127.0.0.2", public.port) as private:
         for server in (public, private):
             server.answers["/page"] = Answer(ARTICLE.encode())
-        # Were it looked up again for connecting, the second lookup would lead to the other server.
+        # If it were looked up again for connecting, it would lead to the other server.
         names = Names("127.0.0.1", "127.0.0.1", "127.0.0.2")
         reader(public, names, allow="127.0.0.1/32").read(public.url("/page"))
         assert names.asked == ["site.test"] * 2  # for robots.txt and for the page
@@ -141,7 +141,7 @@ def test_a_name_is_looked_up_once_for_each_connection():
         assert private.requests == []
 
 
-def test_the_next_address_is_tried_if_the_first_takes_no_connections(server):
+def test_the_next_address_is_tried_if_the_first_refuses_connections(server):
     def resolve(host, port, **_):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (text, port)) for text in ("127.0.0.9", "127.0.0.1")]
 
@@ -149,7 +149,7 @@ def test_the_next_address_is_tried_if_the_first_takes_no_connections(server):
     assert "Paragraph" in read(server, names=resolve).text
 
 
-def test_without_leave_this_machine_is_not_visited(server):
+def test_this_machine_is_not_visited_by_default(server):
     server.answers["/page"] = Answer(ARTICLE.encode())
     with pytest.raises(NotReadable, match=r"not public \(loopback\)"):
         PageReader(PageSettings(allow_ports=(server.port,))).read(server.url("/page", "localhost"))
@@ -173,7 +173,7 @@ for resolve in (at(socket.AF_INET, "127.0.0.1"), at(socket.AF_INET6, "::1"), soc
 """
 
 
-def test_that_the_network_here_is_down_is_a_fault():
+def test_a_network_that_is_down_here_is_a_fault():
     unshare = shutil.which("unshare")
     command = [unshare or "unshare", "--user", "--map-root-user", "--net"]
     if unshare is None or subprocess.run([*command, "true"], capture_output=True).returncode:
@@ -217,7 +217,7 @@ def certificate(tmp_path, monkeypatch):
     _tls_context.cache_clear()
 
 
-def test_https_is_for_the_name_in_the_certificate_only(certificate):
+def test_a_certificate_must_match_the_name(certificate):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(*certificate)
     with running(tls=tls) as server:

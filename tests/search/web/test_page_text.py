@@ -1,4 +1,4 @@
-"""Pages become text without what surrounds it, in whatever way their characters are coded."""
+"""The main text of a page is extracted, whatever its encoding."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_a_page_is_its_article_under_its_title(server):
     assert "Copyright" not in document.text
 
 
-def test_the_request_says_who_asks_and_for_what(server):
+def test_the_request_names_the_client_and_what_it_accepts(server):
     server.answers["/page"] = Answer(ARTICLE.encode())
     reader(server, user_agent="toolrl/1 (+https://toolrl.test)").read(server.url("/page?q=a b&x=ü"))
     (request,) = server.asked("/page")
@@ -36,7 +36,7 @@ def test_the_request_says_who_asks_and_for_what(server):
 @pytest.mark.parametrize(
     "kind", ["text/plain", "text/markdown; charset=utf-8", "application/json", "application/ld+json"]
 )
-def test_text_is_read_as_it_is(server, kind):
+def test_plain_text_is_read_unchanged(server, kind):
     server.answers["/page"] = Answer(b'  {"a": "<b>"}\r\nc\n', headers={"Content-Type": kind})
     assert read(server).text == '{"a": "<b>"}\nc'
 
@@ -51,7 +51,7 @@ def test_xhtml_with_an_xml_declaration_is_read(server):
 
 
 @pytest.mark.parametrize("kind", ["application/pdf", "image/png", "application/octet-stream", "video/mp4"])
-def test_what_is_no_text_is_not_readable(server, kind):
+def test_content_that_is_not_text_is_not_readable(server, kind):
     server.answers["/page"] = Answer(b"%PDF-1.7", headers={"Content-Type": kind})
     with pytest.raises(NotReadable, match="only pages of text"):
         read(server)
@@ -61,7 +61,7 @@ def test_what_is_no_text_is_not_readable(server, kind):
     ("body", "text"),
     [(b"<!DOCTYPE html><p>Hello there.</p>", "Hello there."), (b"text", "text"), (b"%PDF-1.7", None), (b"\0a", None)],
 )
-def test_content_without_a_type_is_looked_at(server, body, text):
+def test_the_type_of_content_without_one_is_guessed(server, body, text):
     server.answers["/page"] = Answer(body, headers={})
     if text:
         assert read(server).text == text
@@ -107,7 +107,7 @@ def test_no_page_breaks_the_reader(server, body):
     document.text.encode()
 
 
-# How characters are coded
+# Character encodings
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_no_page_breaks_the_reader(server, body):
         ("ü".encode(), "idna", "ü"),
         ("ü".encode(), "x\0y", "ü"),
         (b"a\xffb", "utf-8", "a�b"),
-        # Labels stand for more than they say: each for the superset that pages use.
+        # Labels mean the supersets that pages actually use.
         ("镕朱¥".encode("gb18030"), "gb2312", "镕朱¥"),
         ("囍喆".encode("gbk"), "GB_2312-80", "囍喆"),
         ("囍".encode("gbk"), "x-gbk", "囍"),
@@ -155,7 +155,7 @@ def test_no_page_breaks_the_reader(server, body):
         # A lead byte without its second one does not swallow markup.
         (b"\x81<b>", "gbk", "�<b>"),
         (b"\x81<b>", "shift_jis", "�<b>"),
-        # What is declared inside.
+        # Declared in the markup.
         (b"<meta charset=utf-16le>" + "ü".encode(), None, "<meta charset=utf-16le>ü"),
         (b"<!-- <meta charset=koi8-r> --><p>" + "ü".encode(), None, "<!-- <meta charset=koi8-r> --><p>ü"),
         (b"<p>charset=koi8-r " + "ü".encode(), None, "<p>charset=koi8-r ü"),
@@ -169,7 +169,7 @@ def test_no_page_breaks_the_reader(server, body):
             None,
             '<?xml version="1.0" encoding="euc-kr"?>한',
         ),
-        # What is no encoding of the standard does not count.
+        # Encodings outside of the standard are ignored.
         ("ü".encode(), "utf-7", "ü"),
         ("ü".encode(), "cp500", "ü"),
         ("ü".encode(), "utf-32", "ü"),
@@ -181,7 +181,7 @@ def test_characters_are_decoded_as_browsers_do(content, declared, text):
     assert decoded(content, declared) == text
 
 
-def test_text_that_is_no_markup_declares_nothing(server):
+def test_plain_text_declares_no_encoding(server):
     body = "Write <meta charset=koi8-r>, not ü".encode()
     server.answers["/page"] = Answer(body, headers={"Content-Type": "text/plain"})
     assert read(server).text == "Write <meta charset=koi8-r>, not ü"

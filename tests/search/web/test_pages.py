@@ -1,4 +1,4 @@
-"""Pages are read as a careful visitor does, from real servers on this machine."""
+"""Pages are read politely and safely, from real servers on this machine."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +15,7 @@ for package in ("trafilatura", "protego"):
     reason = f"{package} cannot be imported; it comes with the extra `web`"
     pytest.importorskip(package, reason=reason, exc_type=ImportError)
 
-# What a site answers
+# Responses of a site
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ for package in ("trafilatura", "protego"):
         (204, "204"),
     ],
 )
-def test_a_page_that_is_not_shown_is_not_readable_and_not_asked_for_again(server, status, message):
+def test_a_page_that_the_site_refuses_is_not_readable_and_not_retried(server, status, message):
     server.answers["/page"] = Answer(b"", status)
     with pytest.raises(NotReadable, match=message):
         read(server)
@@ -38,7 +38,7 @@ def test_a_page_that_is_not_shown_is_not_readable_and_not_asked_for_again(server
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_site_that_does_well_the_second_time_is_read(server, status):
+def test_a_site_that_recovers_is_read(server, status):
     server.answers["/page"] = [Answer(b"", status), Answer(ARTICLE.encode())]
     assert "Paragraph 1" in read(server).text
 
@@ -51,7 +51,7 @@ def test_a_site_that_keeps_failing_is_the_models_problem(server, status):
     assert len(server.asked("/page")) == 2
 
 
-def test_a_site_that_wants_to_be_left_alone_is(server):
+def test_a_site_that_asks_for_a_pause_gets_it(server):
     server.answers["/page"] = Answer(b"", 429, {"Retry-After": "900"})
     pages = reader(server, retry_policy=RetryPolicy(requests_per_second=1000, burst=10))
     for _ in range(2):
@@ -60,7 +60,7 @@ def test_a_site_that_wants_to_be_left_alone_is(server):
     assert len(server.asked("/page")) == 1
 
 
-def test_one_sites_failures_are_not_anothers(server):
+def test_failures_of_one_site_do_not_affect_another(server):
     server.answers["/down"] = Answer(b"", 500)
     server.answers["/page"] = Answer(ARTICLE.encode())
     pages = reader(server, retry_policy=RetryPolicy(requests_per_second=None, attempts=1, failures_to_open=1))
@@ -79,13 +79,13 @@ def moved(location: str, status: int = 302) -> Answer:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("text", ["é", "é".encode().decode("latin-1"), "%C3%A9"])
-def test_redirects_are_followed_to_the_url_that_the_page_is_under(server, status, text):
+def test_redirects_are_followed_to_the_final_url(server, status, text):
     server.answers["/page"] = moved("../new?x=" + text, status)
     server.answers["/new"] = Answer(ARTICLE.encode())
     assert read(server).url == server.url("/new?x=%C3%A9")
 
 
-def test_redirects_are_followed_so_often_and_not_more_often(server):
+def test_the_number_of_redirects_is_bounded(server):
     for number in range(9):
         server.answers[f"/{number}"] = moved(f"/{number + 1}")
     server.answers["/5"] = Answer(ARTICLE.encode())
@@ -111,7 +111,7 @@ def test_redirects_are_followed_so_often_and_not_more_often(server):
         ("//site.test\\@x", "not the URL|not a URL"),
     ],
 )
-def test_where_redirects_lead_is_checked_as_the_first_url_is(server, location, message):
+def test_redirects_are_checked_like_the_first_url(server, location, message):
     server.answers["/page"] = moved(location.replace("PORT", str(server.port)))
     server.answers["/"] = Answer(ARTICLE.encode())
     with pytest.raises(NotReadable, match=message):
@@ -151,7 +151,7 @@ def test_robots_txt_is_obeyed(server, rules, allowed):
     assert len(server.asked("/page")) == allowed
 
 
-def test_robots_txt_is_asked_for_once_for_a_site(server):
+def test_robots_txt_is_requested_once_per_site(server):
     server.answers["/page"] = Answer(ARTICLE.encode())
     pages = reader(server)
     for host in ("a.test", "a.test", "b.test", "a.test"):
@@ -159,7 +159,7 @@ def test_robots_txt_is_asked_for_once_for_a_site(server):
     assert len(server.asked("/robots.txt")) == 2
 
 
-def test_robots_txt_of_where_a_redirect_leads_is_obeyed(server):
+def test_robots_txt_of_a_redirects_target_is_obeyed(server):
     def robots(request):
         return Answer(b"User-agent: *\nDisallow: /" if request.headers["Host"].startswith("b.") else b"")
 
@@ -179,7 +179,7 @@ def test_a_site_whose_robots_txt_fails_is_not_read(server):
     assert server.asked("/page") == []
 
 
-# The whole
+# ServiceCaller
 
 
 def test_many_threads_share_a_reader(server):
@@ -194,12 +194,12 @@ def test_many_threads_share_a_reader(server):
     "change",
     [{"timeout_seconds": 0}, {"max_bytes": 0}, {"max_redirects": -1}, {"user_agent": "a\r\nb"}, {"user_agent": ""}],
 )
-def test_settings_that_make_no_sense_are_refused(change):
+def test_invalid_settings_are_refused(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
         PageSettings(**change)
 
 
-def test_the_identity_has_what_the_text_depends_on_and_nothing_else():
+def test_the_identity_has_exactly_the_settings_the_text_depends_on():
     changes = [{}, {"max_bytes": 5}, {"max_redirects": 1}, {"user_agent": "other"}, {"allow_ports": (80,)}]
     identities = [PageReader(PageSettings(**change)).identity for change in changes]
     identities.append(PageReader(blocked_domains=["a.test"]).identity)

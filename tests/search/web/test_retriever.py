@@ -1,4 +1,4 @@
-"""Searches of the web through `ddgs`'s own code, against a server that answers as DuckDuckGo does."""
+"""Web searches with the real code of `ddgs`, against a server that answers like DuckDuckGo."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ FOUND = [
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
-    """Plays DuckDuckGo's HTML site for `ddgs`'s engine."""
+    """Stands in for DuckDuckGo's HTML site."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     with running() as server:
         address = server.url("/html/", "127.0.0.1")
@@ -51,7 +51,7 @@ def search(query: str = "cats", k: int = 10, **settings) -> list:
         return retriever.search(query, k)
 
 
-# What it finds
+# Results
 
 
 def test_it_is_a_retriever(server):
@@ -67,7 +67,7 @@ def test_results_come_in_the_order_of_the_engine_with_their_texts(server):
     assert len(server.requests) == 1
 
 
-def test_urls_stay_as_they_are(server):
+def test_urls_stay_unchanged(server):
     answer(server, pages.results("cats", FOUND))
     assert [document.url for document in search()[1:]] == [
         "https://en.wikipedia.org/wiki/AC%2FDC?a=b%26c&d=e%20f",
@@ -82,12 +82,12 @@ def test_at_most_k_results_come_back(server):
         search(k=0)
 
 
-def test_a_page_that_is_found_twice_comes_back_once_where_it_came_first(server):
+def test_a_page_found_twice_is_returned_once_at_its_first_rank(server):
     answer(server, pages.results("cats", [FOUND[0], FOUND[1], ("https://docs.python.org/3/library/re.html", "b", "c")]))
     assert [document.title for document in search()] == ["re 'module'", "AC/DC"]
 
 
-def test_advertisements_are_no_results(server):
+def test_advertisements_are_not_results(server):
     answer(server, pages.results("cats", FOUND[:1], ads=2))
     assert [document.title for document in search()] == ["re 'module'"]
 
@@ -116,13 +116,13 @@ def test_results_in_blocked_domains_are_dropped_with_their_subdomains(server):
 @pytest.mark.parametrize(
     ("query", "asked"), [("\ud83dcats\0 dogs", "cats dogs"), ("cat " * 9999, ("cat " * 125)), ("\udfff\0", None)]
 )
-def test_a_query_that_no_engine_takes_is_no_fault(server, query, asked):
+def test_a_query_that_engines_reject_is_not_a_fault(server, query, asked):
     answer(server, pages.nothing("x"))
     assert search(query) == []
     assert [parse_qs(request.body.decode())["q"] for request in server.requests] == ([[asked]] if asked else [])
 
 
-def test_no_question_is_no_request(server):
+def test_an_empty_query_sends_no_request(server):
     assert search(" \n") == []
     assert server.requests == []
 
@@ -138,7 +138,7 @@ def test_many_threads_share_a_retriever(server):
     assert [[document.title for document in documents] for documents in found_for] == [[f"q{n}"] for n in range(40)]
 
 
-# Nothing found, and nothing answered
+# Empty results, and no answers
 
 
 def test_an_engine_that_finds_nothing_is_an_empty_list(server):
@@ -168,7 +168,7 @@ NO_ANSWERS["no such page"][0].status = 404
 
 
 @pytest.mark.parametrize("kind", NO_ANSWERS)
-def test_what_is_no_answer_is_a_fault_after_some_attempts(server, kind):
+def test_a_response_that_is_not_an_answer_is_a_fault_after_some_attempts(server, kind):
     no_answer, reason = NO_ANSWERS[kind]
     answer(server, no_answer)
     with pytest.raises(RetrieverFault, match=reason):
@@ -177,7 +177,7 @@ def test_what_is_no_answer_is_a_fault_after_some_attempts(server, kind):
 
 
 @pytest.mark.parametrize("kind", NO_ANSWERS)
-def test_what_is_no_answer_at_first_is_asked_for_again(server, kind):
+def test_a_response_that_is_not_an_answer_is_retried(server, kind):
     answer(server, NO_ANSWERS[kind][0], pages.results("cats", FOUND))
     usage = Usage()
     with counting(usage):
@@ -199,7 +199,7 @@ def test_words_of_the_query_do_not_make_an_answer(server, query):
 
 
 @pytest.mark.parametrize("query", ["no results were found", "a", "class", "<b>"])
-def test_no_query_hides_that_nothing_was_found(server, query):
+def test_no_query_hides_an_empty_result(server, query):
     answer(server, pages.nothing(query))
     assert search(query) == []
 
@@ -211,7 +211,7 @@ def test_an_engine_that_does_not_answer_in_time_is_a_fault(server):
     assert len(server.requests) == 3
 
 
-def test_an_engine_that_takes_no_connections_is_a_fault(server, monkeypatch):
+def test_an_engine_that_refuses_connections_is_a_fault(server, monkeypatch):
     address = f"http://127.0.0.1:{closed_port()}/"
     monkeypatch.setattr("ddgs.engines.duckduckgo.Duckduckgo.search_url", address)
     with pytest.raises(RetrieverFault, match="cannot be reached"):
@@ -224,7 +224,7 @@ def test_an_engine_whose_name_is_unknown_is_a_fault(server, monkeypatch):
         search()
 
 
-def test_what_the_engine_asks_for_is_waited_for(server):
+def test_a_pause_that_the_engine_asks_for_is_kept(server):
     answer(server, Answer(b"", 429, {"Retry-After": "500"}))
     with pytest.raises(RetrieverFault, match="asked for 500 s"):
         search()
@@ -275,17 +275,17 @@ def test_if_all_engines_fail_the_fault_names_them(mojeek):
         search(engines=["duckduckgo", "mojeek"])
 
 
-def test_the_deadline_is_that_of_all_engines_together(mojeek):
+def test_all_engines_share_the_deadline(mojeek):
     mojeek.answers["/html/"] = mojeek.answers["/mojeek"] = Answer(b"", 503, {"Retry-After": "6"})
     settings = RetryPolicy(requests_per_second=None, deadline_seconds=10, first_delay_seconds=0)
     retriever = WebRetriever(engines=["duckduckgo", "mojeek"], retry_policy=settings)
     with pytest.raises(RetrieverFault, match="6 s"):
         retriever.search("cats", 3)
-    assert len(mojeek.requests) == 2  # a second attempt of either would begin too late
+    assert len(mojeek.requests) == 2  # a second attempt of either would start too late
 
 
 @pytest.mark.parametrize("body", [b"<ul></ul>", b"<p>No pages found matching: <strong>cats</strong></p>"])
-def test_other_engines_must_say_too_that_there_is_nothing(mojeek, body):
+def test_other_engines_must_also_say_that_there_are_no_results(mojeek, body):
     mojeek.answers["/mojeek"] = Answer(b"<html>" + body)
     if b"No pages" in body:
         assert search(engines=["mojeek"]) == []
@@ -298,7 +298,7 @@ def test_other_engines_must_say_too_that_there_is_nothing(mojeek, body):
     ("body", "found"),
     [(b'{"results": []}', True), (b'{"error": "limit"}', False), (b"<html>", False), (b'{"results": null}', False)],
 )
-def test_engines_that_answer_with_json_are_read_as_strictly(server, monkeypatch, body, found):
+def test_engines_with_json_answers_are_checked_as_strictly(server, monkeypatch, body, found):
     monkeypatch.setattr("ddgs.engines.grokipedia.Grokipedia.search_url", server.url("/api", "127.0.0.1"))
     server.answers["/api"] = Answer(body, headers={"Content-Type": "application/json"})
     if found:
@@ -329,7 +329,7 @@ def test_the_page_of_a_result_can_be_read(server):
             retriever.read("re.sub")
 
 
-def test_the_identity_has_what_results_depend_on_and_nothing_else(server):
+def test_the_identity_has_exactly_the_settings_results_depend_on(server):
     changes = [
         {},
         {"engines": ["mojeek"]},
@@ -356,12 +356,12 @@ def test_the_identity_has_what_results_depend_on_and_nothing_else(server):
         ({"blocked_domains": ["a b"]}, "blocked domain"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(server, change, message):
+def test_invalid_settings_are_refused(server, change, message):
     with pytest.raises(ConfigError, match=message):
         WebRetriever(**change)
 
 
-def test_closing_ends_searches_that_wait(server):
+def test_closing_ends_waiting_searches(server):
     answer(server, Answer(b"", 503))
     slow = RetryPolicy(
         requests_per_second=None, first_delay_seconds=1000, max_delay_seconds=1000, deadline_seconds=10000
@@ -378,7 +378,7 @@ def test_closing_ends_searches_that_wait(server):
 
 
 @pytest.mark.parametrize("package", ["ddgs", "trafilatura", "protego"])
-def test_a_missing_package_is_named_with_what_installs_it(package):
+def test_a_missing_package_is_named_with_its_install_command(package):
     code = f"""
 import sys
 sys.modules[{package!r}] = None

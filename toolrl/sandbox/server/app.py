@@ -14,7 +14,7 @@ from toolrl.errors import ConfigError
 from toolrl.sandbox.local.sandbox import LocalSandbox
 from toolrl.sandbox.server.hosting import Hosting, HostSettings
 from toolrl.sandbox.server.routes import routes
-from toolrl.support.serving import Server, is_loopback, json_app, refuse_pages
+from toolrl.support.serving import Server, is_loopback, json_app, refuse_browsers
 
 
 class SandboxServer:
@@ -61,4 +61,4 @@ class SandboxServer:
 
     def _guard(self, headers: Headers) -> None:
         if self.hosting.settings.api_key is None:
-            refuse_pages(headers, self._host)
+            refuse_browsers(headers, self._host)

@@ -20,7 +20,7 @@ from toolrl.sandbox.base import ExecResult, check_environment
 from toolrl.sandbox.server.files import HOME
 from toolrl.sandbox.server.hosting import Context, HostedSandbox
 from toolrl.sandbox.server.running import ExecutionResponse
-from toolrl.support.serving import Body, Refusal, answer, body_of
+from toolrl.support.serving import Body, Refusal, json_response, read_body
 
 _MAX_BODY = 4 << 20
 _CODE = """
@@ -103,7 +103,7 @@ def _envelope(message: object, flags: int = 0) -> bytes:
 
 async def start(request: Request, hosted: HostedSandbox) -> Response:
     """Run a command."""
-    body = await body_of(request, _MAX_BODY)
+    body = await read_body(request, _MAX_BODY)
     if len(body) < 5 or body[0] or int.from_bytes(body[1:5], "big") != len(body) - 5:
         raise Refusal(400, "a single message of Connect's, with JSON and not compressed, is needed")
     asked = _Start.of(body[5:])
@@ -127,15 +127,15 @@ async def processes(request: Request, hosted: HostedSandbox) -> Response:
         {"pid": pid, "config": {"cmd": command[0], "args": command[1:], "envs": {}}}
         for pid, command in hosted.running_commands().items()
     ]
-    return answer({"processes": running})
+    return json_response({"processes": running})
 
 
 async def signal(request: Request, hosted: HostedSandbox) -> Response:
     """End a command, whichever signal it is sent."""
-    asked = _Signal.of(await body_of(request, _MAX_BODY))
+    asked = _Signal.of(await read_body(request, _MAX_BODY))
     if not await hosted.threads.run(hosted.end_command, asked.process.pid or 0):
         raise Refusal(404, f"no command {asked.process.pid} runs")
-    return answer({})
+    return json_response({})
 
 
 async def not_served(request: Request, hosted: HostedSandbox) -> Response:

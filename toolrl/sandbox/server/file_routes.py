@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from toolrl.sandbox.server.files import FileError
 from toolrl.sandbox.server.hosting import HostedSandbox
-from toolrl.support.serving import Body, Refusal, answer, body_of
+from toolrl.support.serving import Body, Refusal, json_response, read_body
 
 _MAX_BODY, _MAX_UPLOAD = 1 << 20, 128 << 20
 _PIECE = 1 << 18
@@ -63,14 +63,14 @@ async def write_files(request: Request, hosted: HostedSandbox) -> Response:
     coding = request.headers.get("Content-Encoding", "identity")
     if not kind.startswith("multipart/form-data") and not path:
         raise Refusal(400, "the query has no path")
-    body = await body_of(request, _MAX_UPLOAD)
+    body = await read_body(request, _MAX_UPLOAD)
 
     def write() -> list[dict[str, Any]]:
         content = _decoded(body, coding)
         parts = _parts(kind, content, path) if kind.startswith("multipart/form-data") else [(path or "", content)]
         return [hosted.files.write(*part) for part in parts]
 
-    return answer(await hosted.threads.run(write))
+    return json_response(await hosted.threads.run(write))
 
 
 def _decoded(body: bytes, coding: str) -> bytes:
@@ -104,33 +104,33 @@ def _parts(kind: str, content: bytes, path: str | None) -> list[tuple[str, bytes
 
 
 async def _stat(request: Request, hosted: HostedSandbox) -> Response:
-    body = _Path.of(await body_of(request, _MAX_BODY))
-    return answer({"entry": await hosted.threads.run(hosted.files.stat, body.path)})
+    body = _Path.of(await read_body(request, _MAX_BODY))
+    return json_response({"entry": await hosted.threads.run(hosted.files.stat, body.path)})
 
 
 async def _list_folder(request: Request, hosted: HostedSandbox) -> Response:
-    body = _Path.of(await body_of(request, _MAX_BODY))
-    return answer({"entries": await hosted.threads.run(hosted.files.listing, body.path, body.depth or 1)})
+    body = _Path.of(await read_body(request, _MAX_BODY))
+    return json_response({"entries": await hosted.threads.run(hosted.files.listing, body.path, body.depth or 1)})
 
 
 async def _make_folder(request: Request, hosted: HostedSandbox) -> Response:
-    body = _Path.of(await body_of(request, _MAX_BODY))
-    return answer({"entry": await hosted.threads.run(hosted.files.make_folder, body.path)})
+    body = _Path.of(await read_body(request, _MAX_BODY))
+    return json_response({"entry": await hosted.threads.run(hosted.files.make_folder, body.path)})
 
 
 async def _move(request: Request, hosted: HostedSandbox) -> Response:
-    body = _Move.of(await body_of(request, _MAX_BODY))
-    return answer({"entry": await hosted.threads.run(hosted.files.move, body.source, body.destination)})
+    body = _Move.of(await read_body(request, _MAX_BODY))
+    return json_response({"entry": await hosted.threads.run(hosted.files.move, body.source, body.destination)})
 
 
 async def _remove_file(request: Request, hosted: HostedSandbox) -> Response:
-    body = _Path.of(await body_of(request, _MAX_BODY))
+    body = _Path.of(await read_body(request, _MAX_BODY))
     try:
         await hosted.threads.run(hosted.files.remove, body.path)
     except FileError as error:
         if error.status != 404:
             raise
-    return answer({})
+    return json_response({})
 
 
 FOLDERS = {"Stat": _stat, "ListDir": _list_folder, "MakeDir": _make_folder, "Move": _move, "Remove": _remove_file}

@@ -20,7 +20,7 @@ from toolrl.sandbox.server.file_routes import FOLDERS, read_file, write_files
 from toolrl.sandbox.server.files import HOME, FileError
 from toolrl.sandbox.server.hosting import Context, HostedSandbox, Hosting
 from toolrl.sandbox.server.running import ExecutionResponse
-from toolrl.support.serving import Body, Refusal, answer, body_of, is_right
+from toolrl.support.serving import Body, Refusal, json_response, key_matches, read_body
 
 _ENVD_VERSION = "0.6.0"  # what the files of ours can do
 _MAX_BODY = 16 << 20
@@ -48,7 +48,7 @@ def routes(hosting: Hosting) -> list[Route]:
     def api(method: str, path: str, function: OfHosting) -> Route:
         async def endpoint(request: Request) -> Response:
             key = hosting.settings.api_key
-            if key is not None and not is_right(request.headers.get("X-API-Key", ""), key):
+            if key is not None and not key_matches(request.headers.get("X-API-Key", ""), key):
                 raise Refusal(401, "the API key is not right; send it as X-API-Key")
             with _told():
                 return await function(request, hosting)
@@ -61,7 +61,7 @@ def routes(hosting: Hosting) -> list[Route]:
             if hosted is None:
                 raise _not_running(request)
             given = (request.headers.get(name, "") for name in ("X-Access-Token", "E2B-Traffic-Access-Token"))
-            if hosting.settings.api_key is not None and not any(is_right(token, hosted.token) for token in given):
+            if hosting.settings.api_key is not None and not any(key_matches(token, hosted.token) for token in given):
                 raise Refusal(401, "the sandbox's access token is not right")
             with _told(is_rpc):
                 return await function(request, hosted)
@@ -72,7 +72,7 @@ def routes(hosting: Hosting) -> list[Route]:
         identifier = request.headers.get("E2b-Sandbox-Id")
         if identifier is not None and hosting.get(identifier) is None:
             raise _not_running(request)
-        return answer("OK")
+        return json_response("OK")
 
     return [
         *(api("POST", f"{version}/sandboxes", _create) for version in ("", "/v2")),
@@ -139,7 +139,7 @@ class _Connection(Body):
 
 
 async def _create(request: Request, hosting: Hosting) -> Response:
-    body = _Creation.of(await body_of(request, _MAX_BODY))
+    body = _Creation.of(await read_body(request, _MAX_BODY))
     seconds = body.timeout or _LIFETIME_SECONDS
     arguments = body.templateID, seconds, body.metadata or {}, body.envVars or {}
     try:
@@ -149,14 +149,14 @@ async def _create(request: Request, hosting: Hosting) -> Response:
     if hosted is None:
         message = f"there are {hosting.settings.max_sandboxes} sandboxes at most"
         raise Refusal(429, message, {"Retry-After": "1"})
-    return answer(_handle(hosted), 201)
+    return json_response(_handle(hosted), 201)
 
 
 async def _connect(request: Request, hosting: Hosting) -> Response:
     hosted = _known(request, hosting)
-    body = _Connection.of(await body_of(request, _MAX_BODY))
+    body = _Connection.of(await read_body(request, _MAX_BODY))
     hosting.set_end(hosted, body.timeout or _LIFETIME_SECONDS, at_least=True)
-    return answer(_handle(hosted))
+    return json_response(_handle(hosted))
 
 
 def _known(request: Request, hosting: Hosting) -> HostedSandbox:
@@ -190,7 +190,7 @@ async def _list(request: Request, hosting: Hosting) -> Response:
     ]
     page = found[start : start + min(count, _MAX_PAGE)]
     following = {"X-Next-Token": str(start + len(page))} if start + len(page) < len(found) else {}
-    return answer([_details(hosting, hosted) for hosted in page], headers=following)
+    return json_response([_details(hosting, hosted) for hosted in page], headers=following)
 
 
 def _whole(text: str) -> int:
@@ -200,7 +200,7 @@ def _whole(text: str) -> int:
 
 
 async def _get(request: Request, hosting: Hosting) -> Response:
-    return answer(_details(hosting, _known(request, hosting)))
+    return json_response(_details(hosting, _known(request, hosting)))
 
 
 def _details(hosting: Hosting, hosted: HostedSandbox) -> dict[str, Any]:
@@ -230,7 +230,7 @@ async def _kill(request: Request, hosting: Hosting) -> Response:
 
 async def _set_timeout(request: Request, hosting: Hosting) -> Response:
     hosted = _known(request, hosting)
-    hosting.set_end(hosted, _Timeout.of(await body_of(request, _MAX_BODY)).timeout)
+    hosting.set_end(hosted, _Timeout.of(await read_body(request, _MAX_BODY)).timeout)
     return Response(status_code=204)
 
 
@@ -250,11 +250,11 @@ class _Code(Body):
 
 
 async def _open_context(request: Request, hosted: HostedSandbox) -> Response:
-    body = _NewContext.of(await body_of(request, _MAX_BODY))
+    body = _NewContext.of(await read_body(request, _MAX_BODY))
     if not _is_python(body.language):
         return _no_kernel(body.language)
     try:
-        return answer(_as_context(await hosted.threads.run(hosted.open_context, body.cwd or HOME)))
+        return json_response(_as_context(await hosted.threads.run(hosted.open_context, body.cwd or HOME)))
     except ValueError as error:  # there are too many
         raise Refusal(400, str(error)) from error
 
@@ -272,7 +272,7 @@ def _as_context(context: Context) -> dict[str, str]:
 
 
 async def _contexts(request: Request, hosted: HostedSandbox) -> Response:
-    return answer([_as_context(context) for context in hosted.contexts()])
+    return json_response([_as_context(context) for context in hosted.contexts()])
 
 
 async def _restart_context(request: Request, hosted: HostedSandbox) -> Response:
@@ -299,7 +299,7 @@ def _no_context(identifier: str) -> Response:
 
 
 async def _execute(request: Request, hosted: HostedSandbox) -> Response:
-    body = _Code.of(await body_of(request, _MAX_BODY))
+    body = _Code.of(await read_body(request, _MAX_BODY))
     if body.context_id and body.language:
         return PlainTextResponse("Only one of context_id or language can be provided", 400)
     if not _is_python(body.language):

@@ -17,7 +17,7 @@ from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import ExecResult
 from toolrl.sandbox.server.hosting import Context, HostedSandbox, lost_variables
 from toolrl.sandbox.server.notebook import encoded, result_messages
-from toolrl.support.serving import Cut
+from toolrl.support.serving import ResponseAborted
 
 _KEEPALIVE_SECONDS = 5.0
 _BEGINNING_SECONDS = 1.0  # in which an interrupt may come too early to be noticed
@@ -45,7 +45,7 @@ class ExecutionResponse(StreamingResponse):
         super().__init__(self._lines())
         self._hosted, self._context, self._code, self._environment = hosted, context, code, environment
         self._loop = asyncio.get_running_loop()
-        self._messages: asyncio.Queue[dict[str, Any] | ExecResult | Cut | None] = asyncio.Queue()
+        self._messages: asyncio.Queue[dict[str, Any] | ExecResult | ResponseAborted | None] = asyncio.Queue()
         self._lock = threading.Lock()
         self._began: float | None = None
         self._done = self._abandoned = False
@@ -65,7 +65,7 @@ class ExecutionResponse(StreamingResponse):
                 message = await asyncio.wait_for(self._messages.get(), _KEEPALIVE_SECONDS)
             except TimeoutError:
                 message = {"type": "keepalive"}
-            if isinstance(message, Cut):
+            if isinstance(message, ResponseAborted):
                 raise message
             for part in self._parts({"type": "end_of_execution"} if message is None else message):
                 yield part
@@ -89,7 +89,7 @@ class ExecutionResponse(StreamingResponse):
             self._context.session.interrupt()
 
     def _run(self) -> None:
-        last: dict[str, Any] | ExecResult | Cut
+        last: dict[str, Any] | ExecResult | ResponseAborted
         try:
             last = result = self._context.run(self._code, self._environment, self._tell, self._begin)
             is_lost = lost_variables(result)
@@ -99,7 +99,7 @@ class ExecutionResponse(StreamingResponse):
             last = {"type": "error", "name": "UnexpectedEndOfExecution", "value": str(error), "traceback": ""}
             is_lost = True
         self._done = True
-        self._put(Cut() if is_lost and self._hosted.ended else last)
+        self._put(ResponseAborted() if is_lost and self._hosted.ended else last)
         self._put(None)
 
     def _begin(self, number: int) -> None:
@@ -113,6 +113,6 @@ class ExecutionResponse(StreamingResponse):
         now = datetime.datetime.now(datetime.UTC).isoformat()
         self._put({"type": stream, "text": text, "timestamp": now})
 
-    def _put(self, message: dict[str, Any] | ExecResult | Cut | None) -> None:
+    def _put(self, message: dict[str, Any] | ExecResult | ResponseAborted | None) -> None:
         with contextlib.suppress(RuntimeError):  # the server has ended
             self._loop.call_soon_threadsafe(self._messages.put_nowait, message)

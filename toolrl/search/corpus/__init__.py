@@ -1,1 +1,1 @@
-"""Search in documents of one's own: where they come from, how they are stored, and what finds them."""
+"""Search in your own documents: their sources, their stores, and the retrievers over them."""

@@ -1,4 +1,4 @@
-"""Dense retrieval: sentence-transformers makes vectors, usearch finds the nearest; needs the extra `dense`."""
+"""Dense retrieval with sentence-transformers and usearch; needs the extra `dense`."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from toolrl.errors import ConfigError, MissingExtra
 from toolrl.search.base import Document, Retriever, check_k
 from toolrl.search.corpus.sources import Corpus, open_corpus
 from toolrl.search.corpus.store import DocumentStore, batches, open_store
-from toolrl.support.kept import default_cache_dir, kept
+from toolrl.support.build_cache import default_cache_dir, load_or_build
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _INDEX = "vectors.usearch"
 _FORMAT = 1
-_BATCH = 2048  # documents whose vectors are in memory at a time
+_BATCH = 2048  # documents encoded at once
 _PROBE = "The quick brown fox jumps over the lazy dog."
 
 
 class DenseRetriever(Retriever):
     """Ranks documents by the cosine of their vectors with the query's, found by an HNSW index.
 
-    The index is kept as `BM25Retriever.open` keeps its own, and mapped into memory. Every search finds k documents,
-    however little they have to do with the query.
+    The index is cached on disk like that of `BM25Retriever.open`, and memory-mapped. Every search returns k documents,
+    however irrelevant.
 
     Args:
         corpus: A corpus or what `open_corpus` takes.
-        model: Name or folder of a sentence-transformers model; texts are cut at its own limit. Its prompts for queries
-            and documents are used.
+        model: Name or folder of a sentence-transformers model, whose length limit and prompts for queries and documents
+            apply.
         cache_dir: See `BM25Retriever.open`.
-        device: "cpu", "cuda" ...; default: what sentence-transformers chooses.
-        batch_size: Texts that the model takes at a time.
+        device: "cpu", "cuda" ...; default: chosen by sentence-transformers.
+        batch_size: Texts per forward pass of the model.
 
     Raises:
         MissingExtra: sentence-transformers or usearch is not installed.
-        ConfigError: There is no such corpus or model, the corpus is broken, or `cache_dir` cannot be written.
+        ConfigError: The corpus or model does not exist, the corpus is broken, or `cache_dir` cannot be written.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class DenseRetriever(Retriever):
         self._store = open_store(corpus, home)
         digest = hashlib.sha256(f"{_FORMAT}/{self._encoder.fingerprint}/{corpus.fingerprint()}".encode())
         self._identity = f"dense-{digest.hexdigest()[:32]}"
-        self._index = kept(
+        self._index = load_or_build(
             home,
             self._identity,
             lambda folder: _build(self._store, self._encoder, folder / _INDEX),
@@ -98,7 +98,7 @@ class DenseRetriever(Retriever):
 
 
 class _Encoder:
-    """Texts to vectors of length 1. Thread-safe."""
+    """Encodes texts as unit vectors. Thread-safe."""
 
     def __init__(self, name: str, device: str | None, batch_size: int):
         try:
@@ -117,18 +117,18 @@ class _Encoder:
         self._lock = threading.Lock()
 
     def queries(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors (Q, H) of queries."""
+        """Encode queries as vectors (Q, H)."""
         with self._lock:
             return np.asarray(self._model.encode_query(list(texts), **self._options), np.float32)
 
     def documents(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors (D, H) of documents."""
+        """Encode documents as vectors (D, H)."""
         with self._lock:
             return np.asarray(self._model.encode_document(list(texts), **self._options), np.float32)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """What the model makes of a sentence: names and versions of models say less."""
+        """A digest of the model's output for a sentence; more reliable than its name and version."""
         vectors = np.concatenate([self.queries([_PROBE]), self.documents([_PROBE])])
         return hashlib.sha256(np.round(vectors * 100).astype(np.int8).tobytes()).hexdigest()
 

@@ -1,13 +1,13 @@
-"""The documentation of the running interpreter's own standard library, as a corpus.
+"""The documentation of the running interpreter's standard library, as a corpus.
 
-Some eight thousand real documents that every machine with Python has, with nothing to download: one
+About eight thousand real documents that every machine with Python has, with nothing to download: one
 per documented module, function, class, method and exception, one per public constant, and the
-language topics of `help()`. `python_symbols` gives the same things as typed records, from which
-tasks with a known answer can be generated.
+language topics of `help()`. `python_symbols` returns the same as typed records, for generating tasks
+with a known answer.
 
-`stdlib_scan` collects them in an isolated child interpreter in less than a second (twice that if the
-standard library has no bytecode cache), so it is done once per process and not kept on disk. The corpus
-belongs to the interpreter: another version, platform or build (with tkinter or without) has another one.
+`stdlib_scan` collects them in an isolated child interpreter in less than a second (two without a
+bytecode cache), so this is done once per process and not cached on disk. The corpus depends on the
+interpreter's version, platform and build (with or without tkinter).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _SCAN_TIMEOUT_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a callable, as `inspect.signature` tells it.
+    """One parameter of a callable, from `inspect.signature`.
 
     Attributes:
         name: Its name, without stars.
         default: The repr of its default; None if it has none (the default None is `"None"`).
-        kind: How an argument reaches it.
+        kind: How arguments are passed to it.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Symbol:
         name: The last component of its dotted name: `most_common`.
         module: The module under which it is documented: `collections`.
         qualname: Its name within the module: `Counter.most_common`; empty for a module.
-        kind: What it is.
-        parameters: Those of the signature, `self` of a method included; empty if it has none, or if
-            Python cannot tell (`signature_known`).
+        kind: What the name refers to.
+        parameters: The parameters of its signature, including `self` of a method; empty if it has none or
+            Python does not know them (`signature_known`).
         signature_known: Whether `parameters` is the callable's real signature.
         summary: The first sentence of its docstring, on one line; empty for a constant.
-        value: A constant's value, None for anything else. An enum member is its plain value.
-        document_id: The id of its document, which is its dotted name.
+        value: A constant's value, of an enum member its plain value; None for anything else.
+        document_id: The id of its document: the dotted name.
     """
 
     name: str
@@ -73,26 +73,26 @@ class Symbol:
 
 
 def python_documentation() -> list[Document]:
-    """The documents, ordered by id. The title is the dotted name, and the text starts with the signature.
+    """The documents, ordered by id. The title is the dotted name; the text starts with the signature.
 
     Raises:
-        RetrieverFault: The interpreter that reads the docstrings could not be run.
+        RetrieverFault: The interpreter that reads the docstrings could not be started.
     """
     return list(_corpus()[0])
 
 
 def python_symbols() -> tuple[Symbol, ...]:
-    """A record for each document that is not a language topic, ordered by dotted name.
+    """A record per document that is not a language topic, ordered by dotted name.
 
     Raises:
-        RetrieverFault: The interpreter that reads the docstrings could not be run.
+        RetrieverFault: The interpreter that reads the docstrings could not be started.
     """
     return _corpus()[1]
 
 
 @functools.cache
 def _corpus() -> tuple[tuple[Document, ...], tuple[Symbol, ...]]:
-    scanned = _scan()
+    scanned = scan_standard_library()
     documents = tuple(Document(*fields) for fields in scanned["documents"])
     symbols = tuple(
         Symbol(
@@ -103,9 +103,14 @@ def _corpus() -> tuple[tuple[Document, ...], tuple[Symbol, ...]]:
     return documents, symbols
 
 
-def _scan() -> dict[str, Any]:
+def scan_standard_library() -> dict[str, Any]:
+    """Run `stdlib_scan` in a child interpreter.
+
+    Raises:
+        RetrieverFault: It could not be run.
+    """
     script = Path(__file__).with_name("stdlib_scan.py")
-    # Isolated, without site-packages: neither the caller's modules nor its settings show in the corpus.
+    # Isolated and without site-packages: the corpus depends on neither the caller's modules nor its settings.
     command = [sys.executable, "-I", "-S", "-X", "utf8", "-W", "ignore", str(script)]
     try:
         finished = subprocess.run(

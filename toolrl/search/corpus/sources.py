@@ -1,59 +1,56 @@
-"""Where documents come from: files, a folder, a data set of the hub, the standard library's documentation."""
+"""Corpora: documents from a file, a folder, a data set on the hub, or the standard library's documentation."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
-
-from toolrl.errors import ConfigError
+from toolrl.errors import ConfigError, TaskError
 from toolrl.search.base import Document
 from toolrl.search.corpus.pydocs import python_documentation
+from toolrl.support.rows import FILE_SUFFIXES, is_file_name, load_hub_set, read_rows
 
 PYTHON_DOCS = "python-docs"
 HUB = "hf:"
 
-# Names under which published corpora have these fields; the first that a row has counts.
+# What published corpora call these fields; the first one a row has is used.
 _ID, _TITLE, _TEXT, _URL = ("id", "_id", "docid"), ("title",), ("text", "contents", "passage"), ("url",)
 _TEXT_FILES = (".txt", ".md", ".markdown", ".rst")
-_BATCH = 4096  # rows of a Parquet file read at a time
 _CHUNK = 1 << 20
 
 
 class Corpus(ABC):
-    """Documents that can be gone through again and again.
+    """Documents that can be iterated over repeatedly.
 
-    Iterating raises ConfigError, which names the place, where a document is broken.
+    Iterating raises a ConfigError that names the place of a broken document.
     """
 
     @abstractmethod
     def __iter__(self) -> Iterator[Document]:
-        """The documents, in an order that stays."""
+        """The documents, always in the same order."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Changes whenever a document does; found without parsing where that is possible."""
+        """A key that changes whenever a document does; computed without parsing where possible."""
 
     def __str__(self) -> str:
         return "the corpus"
 
 
 def open_corpus(source: str | Path) -> Corpus:
-    """A corpus by its source.
+    """Open a corpus by its source.
 
     Args:
-        source: "python-docs"; a .jsonl or .parquet file; a folder of text and Markdown files; or
-            "hf:OWNER/NAME[:SPLIT]" for a data set of the Hugging Face hub. Rows have `text` (or `contents`, whose
-            first line is the title, as in the corpora of Search-R1; or `passage`), and may have `id`, `title`
-            and `url`.
+        source: "python-docs"; a JSON or Parquet file, as `read_rows` takes it; a folder of text and Markdown files; or
+            "hf:OWNER/NAME[:SPLIT]" for a data set on the Hugging Face hub. Rows have `text` (or `contents`, whose
+            first line is the title, as in Search-R1's corpora; or `passage`), and may have `id`, `title` and `url`.
 
     Raises:
-        ConfigError: There is nothing of that name.
+        ConfigError: There is no such source.
     """
     if source == PYTHON_DOCS:
         return DocumentCorpus(python_documentation(), "the standard library's documentation")
@@ -65,13 +62,12 @@ def open_corpus(source: str | Path) -> Corpus:
         return FolderCorpus(path)
     if not path.exists():
         raise ConfigError(
-            f"no corpus {str(source)!r}: there is no such file or folder; other sources are {PYTHON_DOCS!r} and "
+            f"no corpus {str(source)!r}: no such file or folder; other sources are {PYTHON_DOCS!r} and "
             f"'{HUB}OWNER/NAME'"
         )
-    readers: dict[str, type[_FileCorpus]] = {".jsonl": JsonlCorpus, ".ndjson": JsonlCorpus, ".parquet": ParquetCorpus}
-    if path.suffix not in readers:
-        raise ConfigError(f"cannot read the corpus {str(source)!r}: its name must end with {', '.join(readers)}")
-    return readers[path.suffix](path)
+    if not is_file_name(path):
+        raise ConfigError(f"cannot read the corpus {str(source)!r}: its name must end with {', '.join(FILE_SUFFIXES)}")
+    return FileCorpus(path)
 
 
 class DocumentCorpus(Corpus):
@@ -95,9 +91,18 @@ class DocumentCorpus(Corpus):
         return self._name
 
 
-class _FileCorpus(Corpus):
+class FileCorpus(Corpus):
+    """A JSON or Parquet file, with a document per row."""
+
     def __init__(self, path: Path):
         self._path = path
+
+    def __iter__(self) -> Iterator[Document]:
+        try:
+            for number, (where, row) in enumerate(read_rows(self._path)):
+                yield document_of(row, str(number), where)
+        except TaskError as error:
+            raise ConfigError(str(error)) from None
 
     def fingerprint(self) -> str:
         """A digest of the file."""
@@ -107,39 +112,8 @@ class _FileCorpus(Corpus):
         return str(self._path)
 
 
-class JsonlCorpus(_FileCorpus):
-    """One JSON object a line."""
-
-    def __iter__(self) -> Iterator[Document]:
-        with self._path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.isspace():
-                    continue
-                where = f"{self._path}, line {number}"
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise ConfigError(f"{where}: not JSON ({error}); repair or remove the line") from None
-                yield document_of(row, str(number - 1), where)
-
-
-class ParquetCorpus(_FileCorpus):
-    """One document a row."""
-
-    def __iter__(self) -> Iterator[Document]:
-        try:
-            with pyarrow.parquet.ParquetFile(self._path) as file:
-                number = 0
-                for batch in file.iter_batches(_BATCH):
-                    for row in batch.to_pylist():
-                        yield document_of(row, str(number), f"{self._path}, row {number}")
-                        number += 1
-        except pyarrow.ArrowException as error:
-            raise ConfigError(f"cannot read {self._path}: {error}") from None
-
-
 class FolderCorpus(Corpus):
-    """A folder of text and Markdown files, those in folders below it included; ids are paths within it."""
+    """A folder of text and Markdown files, including its subfolders; ids are relative paths."""
 
     def __init__(self, path: Path):
         self._path = path
@@ -170,41 +144,32 @@ class HubCorpus(Corpus):
 
     def __init__(self, name: str, split: str):
         self._name, self._split = name, split
-        self._rows: Any = None
 
-    def _loaded(self) -> Any:
-        if self._rows is None:
-            import datasets
-
-            try:
-                self._rows = datasets.load_dataset(self._name, split=self._split)
-            except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-                raise ConfigError(f"cannot load the data set {self._name!r}, split {self._split!r}: {error}") from error
-        return self._rows
+    @functools.cached_property
+    def _rows(self) -> Any:
+        return load_hub_set(self._name, self._split)
 
     def __iter__(self) -> Iterator[Document]:
-        for number, row in enumerate(self._loaded()):
+        for number, row in enumerate(self._rows):
             yield document_of(row, str(number), f"{self}, row {number}")
 
     def fingerprint(self) -> str:
-        """What `datasets` says about its state."""
-        return str(self._loaded()._fingerprint)
+        """The fingerprint that `datasets` keeps of it."""
+        return str(self._rows._fingerprint)
 
     def __str__(self) -> str:
         return f"{HUB}{self._name}:{self._split}"
 
 
-def document_of(row: Any, default_id: str, where: str) -> Document:
-    """The document of a row.
+def document_of(row: Mapping[str, Any], default_id: str, where: str) -> Document:
+    """Read a row as a document.
 
     Raises:
-        ConfigError: A field is missing, empty or of another type.
+        ConfigError: A field is missing or empty, or has the wrong type.
     """
-    if not isinstance(row, Mapping):
-        raise ConfigError(f"{where}: not an object with a 'text' but {type(row).__name__}")
     text, title = _field(row, _TEXT, where), _field(row, _TITLE, where)
     if not text.strip():
-        raise ConfigError(f"{where}: no text under any of {', '.join(_TEXT)}; give it one or leave the row out")
+        raise ConfigError(f"{where}: no text under any of {', '.join(_TEXT)}; add it or remove the row")
     if not title and "contents" in row and "\n" in text:
         first, _, rest = text.partition("\n")
         if rest.strip():
@@ -220,12 +185,12 @@ def _field(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         if value is not None:
-            raise ConfigError(f"{where}: {name!r} must be a text, got {type(value).__name__}")
+            raise ConfigError(f"{where}: {name!r} must be a string, got {type(value).__name__}")
     return ""
 
 
 def _heading(text: str) -> str:
-    """The first Markdown heading, if the text begins with one."""
+    """The Markdown heading that the text begins with, if any."""
     first = text.lstrip().partition("\n")[0]
     return first.lstrip("#").strip() if first.startswith("#") else ""
 

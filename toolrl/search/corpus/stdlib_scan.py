@@ -1,16 +1,16 @@
-"""Reads the documentation of the standard library out of its docstrings, and prints it as JSON.
+"""Collects the documentation of the standard library from its docstrings, and prints it as JSON.
 
-This file is a script. `toolrl.search.corpus.pydocs` runs it in a child interpreter, isolated (`-I -S`), so
-that importing some 500 modules neither fills nor alters the caller's process, nothing in the
-working directory or in site-packages can stand in for a standard module, and whatever a module
-prints goes nowhere. It therefore imports nothing but the standard library.
+This file is a script. `toolrl.search.corpus.pydocs` runs it in an isolated child interpreter (`-I -S`), so
+that importing about 500 modules does not affect the caller's process, no file in the working directory
+or site-packages shadows a standard module, and the output of modules is discarded. It therefore imports
+the standard library only.
 
-What is written is one object: `documents`, a list of [id, title, text], and `symbols`, a list of
+The output is one object: `documents`, a list of [id, title, text], and `symbols`, a list of
 [name, module, qualname, kind, parameters, summary, value, document id]; parameters are [name,
-default, kind], or null if unknown. Both are sorted and free of addresses and paths.
+default, kind], or null if unknown. Both are sorted and contain no addresses or paths.
 
 Not covered: properties and other data descriptors, nested classes, names that start with an
-underscore, and objects without a docstring of their own.
+underscore, and objects without their own docstring.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-# Importing these opens a browser, prints, changes the terminal or reads the working directory ...
+# Importing these opens a browser, prints, changes the terminal or reads the working directory;
 _WITH_SIDE_EFFECTS = {"antigravity", "readline", "rlcompleter", "this", "turtle"}
-# ... these are test suites, applications, deprecated copies, or wanted only for pydoc's topics ...
+# these are test suites, applications, deprecated copies, or only needed for pydoc's topics;
 _UNSUITABLE = {"distutils", "idlelib", "lib2to3", "pydoc_data", "test", "turtledemo"}
 _UNSUITABLE |= {"sre_compile", "sre_constants", "sre_parse"}
-# ... and these are known by another name: os, os.path, xml.parsers.expat.
+# these have another public name: os, os.path, xml.parsers.expat.
 _PLUMBING = {"genericpath", "nt", "ntpath", "posix", "posixpath", "pyexpat"}
 _SKIPPED_MODULES = _WITH_SIDE_EFFECTS | _UNSUITABLE | _PLUMBING
 _WITHOUT_SUBMODULES = {"encodings"}  # one per codec
 _SKIPPED_SUBMODULES = {"__main__", "test", "tests", "idle_test"}
-# Set from the environment, so not a fact about the library.
+# Taken from the environment, so not facts about the library.
 _SKIPPED_CONSTANTS = {"time.altzone", "time.daylight", "time.timezone", "sys.ps1", "sys.ps2"}
 
 _MAX_DEFAULT_CHARACTERS = 80
@@ -57,7 +57,7 @@ Parameters = list[tuple[str, str | None, str]]
 
 
 class _Scan:
-    """The documents and symbols found so far."""
+    """Collects documents and symbols."""
 
     def __init__(self) -> None:
         self.documents: dict[str, tuple[str, str]] = {}
@@ -80,7 +80,7 @@ class _Scan:
         self.symbols.append((name, module, qualname, kind, parameters, summary, value, identifier))
 
     def add_document(self, title: str, text: str, kind: str) -> str:
-        """Keep a document; its id is its title, and if that is taken, its title and kind."""
+        """Add a document; its id is its title, or its title and kind if the title is taken."""
         identifier = f"{title} ({kind})" if title in self.documents else title
         self.documents[identifier] = (title, text)
         return identifier
@@ -135,7 +135,7 @@ def _submodules(name: str, package: ModuleType) -> Iterator[tuple[str, ModuleTyp
 
 
 def _import(name: str) -> ModuleType | None:
-    """Import a module; None if it is for another platform or its library is missing."""
+    """Import a module; None if it needs another platform or a missing library."""
     try:
         return importlib.import_module(name)
     except (ImportError, OSError, AttributeError):
@@ -143,17 +143,17 @@ def _import(name: str) -> ModuleType | None:
 
 
 def _public_items(module: ModuleType) -> Iterator[tuple[str, Any]]:
-    """What pydoc would show: the names in `__all__` if there is one, else those without an underscore."""
+    """The names pydoc would show: those in `__all__` if it exists, otherwise those without an underscore."""
     for name in sorted(set(getattr(module, "__all__", None) or vars(module))):
         if not name.startswith("_") and hasattr(module, name):  # some names in `__all__` are made on demand
             yield name, getattr(module, name)
 
 
-# Which of several names is the name of an object
+# The canonical name of an object
 
 
 def _canonical_objects(modules: dict[str, ModuleType]) -> list[tuple[str, str, Any]]:
-    """Functions and classes, each once, as (module, name, object)."""
+    """Functions and classes under their canonical names, as (module, name, object)."""
     places, objects = defaultdict[int, list[tuple[str, str]]](list), dict[int, Any]()
     for module_name, module in modules.items():
         for name, value in _public_items(module):
@@ -165,12 +165,11 @@ def _canonical_objects(modules: dict[str, ModuleType]) -> list[tuple[str, str, A
 
 
 def _canonical_place(value: Any, places: list[tuple[str, str]], modules: dict[str, ModuleType]) -> tuple[str, str]:
-    """Choose among the places where one object is reachable.
+    """Choose among the names under which an object is reachable.
 
-    A builtin is known as that (builtins.open, not io.open), and a package that exports an object in
-    `__all__` speaks for its submodules (asyncio.gather, not asyncio.tasks.gather). Otherwise the
-    defining module counts, and failing that the public face of a private one (heapq for _heapq), an
-    `__all__`, and the shortest name.
+    Builtins come first (builtins.open, not io.open), then a package that exports the object in `__all__`
+    for its submodules (asyncio.gather, not asyncio.tasks.gather). Otherwise it is the defining module,
+    then the public counterpart of a private one (heapq for _heapq), an `__all__`, and the shortest name.
     """
     home = getattr(value, "__module__", None) or ""
     own_name = getattr(value, "__name__", "")
@@ -197,9 +196,9 @@ def _canonical_place(value: Any, places: list[tuple[str, str]], modules: dict[st
 def _canonical_constants(modules: dict[str, ModuleType]) -> list[tuple[str, str, int | float | str]]:
     """Public int, float and str constants, as (module, name, value).
 
-    Equal numbers are not one object, so the modules' code tells a definition from an import: what a
-    module imported from another public one is left out there, except that a package which exports
-    it (`__all__` or a star import) speaks for its submodules.
+    Equal numbers are not one object, so a definition is told from an import by the modules' code: a constant
+    is listed where it is defined, not where it is imported, except that a package that exports it
+    (`__all__` or a star import) takes precedence over its submodules.
     """
     holders: dict[tuple[str, str], list[str]] = defaultdict(list)
     for module_name, module in modules.items():
@@ -219,7 +218,7 @@ def _canonical_constants(modules: dict[str, ModuleType]) -> list[tuple[str, str,
 
 
 def _origin(module: ModuleType, name: str, group: list[str]) -> str | None:
-    """The module of the group from which `module` imported `name`; None if it did not."""
+    """The module of the group from which `module` imports `name`; None if it does not."""
     source = _top_level(module)
     if name in source.assigned:
         return None
@@ -229,7 +228,7 @@ def _origin(module: ModuleType, name: str, group: list[str]) -> str | None:
 
 @dataclass
 class _TopLevel:
-    """What a module's top-level code binds: names assigned, names imported, and star imports."""
+    """The names bound by a module's top-level code: assigned, imported, and star imports."""
 
     assigned: set[str] = field(default_factory=set)
     imported: dict[str, str] = field(default_factory=dict)
@@ -268,7 +267,7 @@ def _is_constant(value: Any) -> bool:
 
 
 def _is_local(text: str) -> bool:
-    """Whether a text is a path of this installation."""
+    """Whether a text is a path within this installation."""
     return text.startswith((sys.prefix, sys.base_prefix, os.path.dirname(sys.executable)))
 
 
@@ -292,7 +291,7 @@ def _add_class(found: _Scan, module: str, name: str, cls: type) -> None:
 
 
 def _method_order(attribute: str, raw: Any) -> tuple[bool, str]:
-    """A method's own name before its aliases."""
+    """Sort key: a method's own name before its aliases."""
     function = getattr(raw, "__func__", raw)
     return (getattr(function, "__name__", "") != attribute, attribute)
 
@@ -318,7 +317,7 @@ def _add_callable(found: _Scan, module: str, qualname: str, value: Any, kind: st
 
 
 def _docstring(value: Any) -> str:
-    """The object's own docstring, cleaned, a class's also from `__init__`; empty if there is none."""
+    """The object's own cleaned docstring, for a class also that of `__init__`; empty if it has none."""
     if inspect.isclass(value):
         initializer = vars(value).get("__init__")
         doc = vars(value).get("__doc__") or (initializer.__doc__ if isinstance(initializer, FunctionType) else None)
@@ -328,16 +327,16 @@ def _docstring(value: Any) -> str:
 
 
 def _own_signature(doc: str, name: str) -> re.Match[str] | None:
-    """Match the name in the signature with which docstrings of C functions may start."""
+    """Match the name in the signature that docstrings of C functions may start with."""
     call = _CALL.match(doc)
     return call if call and call["name"] == name else None
 
 
 def _signature(value: Any) -> tuple[Parameters, str] | tuple[None, None]:
-    """Parameters and their text; None where Python cannot tell."""
+    """Parameters and the signature's text; None if Python does not know them."""
     try:
         signature = inspect.signature(value)
-    except (ValueError, TypeError, AttributeError):  # the last: a default that exists only later, in curses
+    except (ValueError, TypeError, AttributeError):  # AttributeError: in curses, a default that only exists later
         return None, None
     parameters: Parameters = []
     replaced = []
@@ -348,18 +347,14 @@ def _signature(value: Any) -> tuple[Parameters, str] | tuple[None, None]:
     return parameters, _ADDRESS.sub("", str(signature.replace(parameters=replaced)))
 
 
-class _Verbatim:
-    """A default whose repr is the given text."""
+class _Verbatim(str):
+    """A default value whose repr is the text itself."""
 
-    def __init__(self, text: str):
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
+    __repr__ = str.__str__
 
 
 def _default_text(default: Any) -> str:
-    """A repr that is the same in each run and tells nothing about the machine."""
+    """A repr that is the same on every run and machine."""
     if isinstance(default, FunctionType | BuiltinFunctionType | type):
         return _type_name(default)
     text = _ADDRESS.sub("", repr(default))
@@ -375,7 +370,7 @@ def _type_name(value: Any) -> str:
 
 
 def _summary(doc: str, name: str) -> str:
-    """The first sentence on one line, after any signatures; the first line if there is nothing else."""
+    """The first sentence after any signatures, on one line; the first line if there is nothing else."""
     summary = doc.partition("\n")[0]
     for paragraph in doc.split("\n\n"):
         lines = paragraph.splitlines()
@@ -388,7 +383,7 @@ def _summary(doc: str, name: str) -> str:
 
 
 def main() -> None:
-    """Write the result of `scan` to standard output, which the imported modules do not get."""
+    """Write the result of `scan` to standard output, which is hidden from the imported modules."""
     stdout = sys.stdout.fileno()
     with os.fdopen(os.dup(stdout), "w") as output, open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), stdout)

@@ -1,4 +1,4 @@
-"""Documents by position and by id: in memory, or in an Arrow file that is mapped into it."""
+"""Documents by position and by id, in memory or in a memory-mapped Arrow file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 from toolrl.errors import ConfigError
 from toolrl.search.base import Document, NotReadable
 from toolrl.search.corpus.sources import Corpus
-from toolrl.support.kept import kept
+from toolrl.support.build_cache import load_or_build
 
 _FORMAT = 1
 _DOCUMENTS, _REFERENCES = "documents.arrow", "references.npy"
@@ -23,7 +23,7 @@ _BATCH = 8192  # documents of an Arrow record batch
 
 
 class DocumentStore(ABC):
-    """A corpus at hand. Documents have positions, from 0."""
+    """A corpus with random access, by positions from 0."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -33,16 +33,16 @@ class DocumentStore(ABC):
 
     @abstractmethod
     def positions(self, reference: str) -> list[int]:
-        """Of the document of that id first, then of those of that URL."""
+        """The position of the document with that id, if any, then of those with that URL."""
 
     def __iter__(self) -> Iterator[Document]:
         return (self[position] for position in range(len(self)))
 
     def read(self, reference: str) -> Document:
-        """The document of an id or URL.
+        """The document with an id or URL.
 
         Raises:
-            NotReadable: There is none.
+            NotReadable: No document has it.
         """
         found = self.positions(reference)
         if not found:
@@ -54,7 +54,7 @@ class MemoryStore(DocumentStore):
     """Documents in memory.
 
     Raises:
-        ConfigError: There are none, two share an id, or one has no text.
+        ConfigError: There are no documents, two share an id, or one has no text.
     """
 
     def __init__(self, documents: Iterable[Document], name: str = "the corpus"):
@@ -83,22 +83,22 @@ class MemoryStore(DocumentStore):
 
 
 class MappedStore(DocumentStore):
-    """Documents in files that `open_store` has written; memory holds what is in use.
+    """Documents in files written by `open_store`, memory-mapped.
 
     Raises:
-        OSError: The files are missing or damaged; so do ValueError and others.
+        OSError: The files are missing or damaged; ValueError and others say so too.
     """
 
     def __init__(self, folder: Path):
         with pa.memory_map(str(folder / _DOCUMENTS)) as source:
             table = pa.ipc.open_file(source).read_all()
         if table.schema != _SCHEMA:
-            raise ValueError(f"{folder / _DOCUMENTS} has other columns")
+            raise ValueError(f"{folder / _DOCUMENTS} has the wrong columns")
         self._batches = table.to_batches()
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
         self._references = np.load(folder / _REFERENCES, mmap_mode="r")
         if self._references.dtype != _reference_type() or len(self._references) < len(self):
-            raise ValueError(f"{folder / _REFERENCES} is not of these documents")
+            raise ValueError(f"{folder / _REFERENCES} does not belong to these documents")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -124,27 +124,27 @@ class MappedStore(DocumentStore):
 
 
 def open_store(corpus: Corpus, cache_dir: Path) -> MappedStore:
-    """The documents of a corpus, written to `cache_dir` unless they are there.
+    """Open the documents of a corpus; they are written to `cache_dir` first if missing.
 
     Raises:
         ConfigError: The corpus is broken or `cache_dir` cannot be written.
     """
     key = hashlib.sha256(f"{_FORMAT}/{corpus.fingerprint()}".encode()).hexdigest()[:32]
-    return kept(cache_dir, f"documents-{key}", lambda folder: _write(corpus, folder), MappedStore)
+    return load_or_build(cache_dir, f"documents-{key}", lambda folder: _write(corpus, folder), MappedStore)
 
 
 def check(document: Document, name: str) -> None:
-    """Refuse a document without text.
+    """Check that a document has text.
 
     Raises:
         ConfigError: It has none.
     """
     if not document.text.strip():
-        raise ConfigError(f"document {document.id!r} of {name} has no text; leave it out")
+        raise ConfigError(f"document {document.id!r} of {name} has no text; remove it")
 
 
 def check_size(size: int, name: str) -> None:
-    """Refuse a corpus without documents.
+    """Check that a corpus has documents.
 
     Raises:
         ConfigError: It has none.
@@ -182,7 +182,7 @@ def _write(corpus: Corpus, folder: Path) -> None:
 
 
 def _check_ids(store: MappedStore, table: np.ndarray, name: str) -> None:
-    """Refuse an id that two documents have."""
+    """Check that no two documents share an id."""
     equal = np.flatnonzero(table["hash"][1:] == table["hash"][:-1])
     for reference in {store[int(table["position"][index])].id for index in equal}:
         owners = [position for position in store.positions(reference) if store[position].id == reference]
@@ -191,7 +191,7 @@ def _check_ids(store: MappedStore, table: np.ndarray, name: str) -> None:
 
 
 def batches(documents: Iterable[Document], size: int) -> Iterator[Sequence[Document]]:
-    """The documents in lists of at most so many."""
+    """Group documents into lists of at most `size`."""
     iterator = iter(documents)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -1,17 +1,17 @@
-"""How text is cut into index terms, for a corpus of prose and of dotted names.
+"""Splits text into index terms, for a corpus of prose and of dotted names.
 
 `heapq.nlargest` becomes `heapq.nlargest`, `heapq` and `nlargest`: it is found as a whole and by its
 parts. Underscores and inner capitals separate parts too. Terms are lower case, except for the exact
-terms: a title carries `=Name` for each of its dotted endings and `==Name` for the whole, and a query asks
-for both where it names something. They tell `logging.INFO` from `logging.info`, and the document about
+terms: a title has `=Name` for each of its dotted suffixes and `==Name` for the whole, and a query has
+both where it names something. They tell `logging.INFO` from `logging.info`, and the document about
 `nlargest` from those that mention it.
 
-There is no stemming and no list of stop words: the weights of BM25 take care of frequent words, and
-`is`, `not` and `with` are things one asks about here.
+There is no stemming and no stop word list: BM25 gives frequent words little weight, and `is`, `not` and
+`with` are worth asking about here.
 
-Letters that Unicode holds equivalent are one term (NFKC: full-width, decomposed, ligatures). Where a script puts no
-spaces between words (Chinese, Japanese, Thai ...), and in Korean, whose words take endings, a run of letters is
-indexed by its letters and by its pairs of neighbours, and asked for by its pairs, as by Lucene's CJKBigramFilter.
+Unicode equivalents are one term (NFKC: full-width, decomposed, ligatures). In scripts without spaces between words
+(Chinese, Japanese, Thai ...), and in Korean, whose words take endings, a run of letters is indexed by its letters and
+its bigrams, and queried by its bigrams, as in Lucene's CJKBigramFilter.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def text_terms(text: str, *, asked: bool = False) -> list[str]:
 
     Args:
         text: Any text.
-        asked: Whether it is a query: of runs without spaces it has only the pairs.
+        asked: Whether the text is a query: runs without spaces then give bigrams only.
     """
     if text.isascii():
         identifiers = _ASCII_IDENTIFIER.findall(text)
@@ -60,7 +60,7 @@ def text_terms(text: str, *, asked: bool = False) -> list[str]:
 
 
 def _terms_of_mixed(text: str, asked: bool) -> list[str]:
-    """Terms of a text in which runs of a script without spaces stand, perhaps beside others."""
+    """Terms of a text that contains runs of a script without spaces."""
     terms = []
     for part in _UNSPACED.splititer(text):
         if not _UNSPACED.match(part):
@@ -74,7 +74,7 @@ def _terms_of_mixed(text: str, asked: bool) -> list[str]:
 
 
 def _parts(identifier: str) -> list[str]:
-    """The components between dots, and their words where underscores join several."""
+    """The components between dots, and the words that underscores join."""
     parts = []
     for component in identifier.split("."):
         words = _WORD.findall(component)
@@ -86,7 +86,7 @@ def _parts(identifier: str) -> list[str]:
 
 
 def title_terms(title: str) -> list[str]:
-    """Index terms of a title: those of any text, and an exact term for each dotted ending of its names."""
+    """Index terms of a title: those of any text, and an exact term for each dotted suffix of its names."""
     title = normalize("NFKC", title)
     terms = text_terms(title)
     for identifier in _IDENTIFIER.findall(title):
@@ -96,9 +96,9 @@ def title_terms(title: str) -> list[str]:
 
 
 def query_terms(query: str) -> list[str]:
-    """Terms of a query, each once, with an exact term for every word that can only be a name.
+    """Terms of a query, without repetition, with an exact term for every word that must be a name.
 
-    That is a word with a dot, an underscore or a capital inside, or the only word of the query.
+    That is a word with a dot, an underscore or a capital letter inside, or the only word of the query.
     """
     query = normalize("NFKC", query)
     identifiers = _IDENTIFIER.findall(query)

@@ -1,1 +1,1 @@
-"""Search on the web: what asks search engines, and reads pages as a careful visitor does."""
+"""Web search: asks search engines, and reads pages politely and safely."""

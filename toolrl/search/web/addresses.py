@@ -1,7 +1,7 @@
-"""Which addresses of the web may be visited: public ones only, and no page of a blocked domain.
+"""Decides which URLs may be visited: those at public addresses, outside of blocked domains.
 
-Names are resolved here, and what comes back is what must be connected to: asking for the name again could give another
-address.
+Names are resolved here, and the connection must go to the address that was checked: resolving the name again could
+give another one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import errno
 import ipaddress
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,14 +18,15 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from toolrl.errors import ConfigError, RetrieverFault
 from toolrl.search.base import NotReadable
+from toolrl.support.waiting import ends_within
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 Resolve = Callable[..., Sequence[tuple[Any, ...]]]
 
-# https://www.iana.org/assignments/iana-ipv4-special-registry, multicast, and the address at which Azure's machines find
-# their host's services. Python's own `is_global` has changed between releases.
-_NOT_PUBLIC_4: dict[str, tuple[str, ...]] = {
+# https://www.iana.org/assignments/iana-ipv4-special-registry, multicast, and the address of Azure's host services.
+# Python's own `is_global` has changed between releases.
+_RANGES_IPV4: dict[str, tuple[str, ...]] = {
     "loopback": ("127.0.0.0/8",),
     "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
     "carrier-grade NAT": ("100.64.0.0/10",),
@@ -38,30 +38,28 @@ _NOT_PUBLIC_4: dict[str, tuple[str, ...]] = {
         *("198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4"),
     ),
 }
-# Public addresses all lie in one block (https://www.iana.org/assignments/ipv6-address-space); so IPv4-mapped ones and
-# NAT64 are outside it. Within it: protocol assignments with Teredo, 6to4, documentation.
+NOT_PUBLIC_IPV4 = [(kind, ipaddress.IPv4Network(text)) for kind, texts in _RANGES_IPV4.items() for text in texts]
+# All public addresses are in one block (https://www.iana.org/assignments/ipv6-address-space), which excludes
+# IPv4-mapped ones and NAT64. Not public within it: protocol assignments with Teredo, documentation, 6to4.
 _PUBLIC_6 = ipaddress.IPv6Network("2000::/3")
 _NOT_PUBLIC_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")))
-_KINDS_4 = [(kind, ipaddress.IPv4Network(text)) for kind, texts in _NOT_PUBLIC_4.items() for text in texts]
 
-# Of the time for a lookup, kept for finding out whether any name can be looked up.
+# Reserved, of the time for a lookup, for checking whether any name can be looked up.
 _CONTROL_SECONDS = 3.0
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a URL leads.
+class ParsedURL:
+    """The parts of a URL that a request needs.
 
     Attributes:
-        url: The URL, without its fragment.
         scheme: "http" or "https".
         host: The name, in ASCII.
         port: The port.
-        target: Path and query, as the request has them.
+        target: Path and query, escaped as in the request.
     """
 
-    url: str
     scheme: str
     host: str
     port: int
@@ -73,6 +71,11 @@ class Place:
         host = f"[{self.host}]" if ":" in self.host else self.host
         port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{host}{port}"
+
+    @property
+    def url(self) -> str:
+        """The URL, without its fragment."""
+        return self.origin + self.target
 
 
 class AddressGuard:
@@ -90,15 +93,15 @@ class AddressGuard:
         """Make a guard.
 
         Args:
-            blocked_domains: Not to be visited, with their subdomains; such as those that have a benchmark's answers.
-            allow_addresses: Networks that may be visited although they are not public. For tests, and for an intranet
+            blocked_domains: Domains to refuse, with their subdomains; such as those with a benchmark's answers.
+            allow_addresses: Networks that may be visited although they are not public: for tests, and for an intranet
                 whose pages the model may read.
             allow_ports: The ports that URLs may name.
-            control_host: Looked up when a name cannot be: if this one cannot be either, it is not the name's fault.
+            control_host: Looked up when another name fails: if this one fails too, the resolver is at fault.
             resolve: As `socket.getaddrinfo`.
 
         Raises:
-            ConfigError: A domain is not one.
+            ConfigError: A blocked domain is not a domain.
         """
         self.blocked_domains = blocked(blocked_domains)
         self.allow_addresses = tuple(allow_addresses)
@@ -107,11 +110,11 @@ class AddressGuard:
         self._resolve = resolve
         self._names_work_until = 0.0
 
-    def place(self, url: str) -> Place:
-        """Take a URL apart.
+    def parse(self, url: str) -> ParsedURL:
+        """Parse a URL.
 
         Raises:
-            NotReadable: It is not one of a web page, or may not be visited.
+            NotReadable: It is not the URL of a web page, or may not be visited.
         """
         parts, host = _parts(url)
         port = parts.port if parts.port is not None else _DEFAULT_PORTS[parts.scheme]
@@ -123,37 +126,36 @@ class AddressGuard:
         if literal is not None and not self._is_allowed(literal):
             raise NotReadable(f"{shown(url)}: give the name of a site, not an IP address")
         target = _escaped(parts.path or "/") + (f"?{_escaped(parts.query)}" if parts.query else "")
-        place = Place("", parts.scheme, host, port, target)
-        return Place(place.origin + target, parts.scheme, host, port, target)
+        return ParsedURL(parts.scheme, host, port, target)
 
-    def addresses(self, place: Place, timeout_seconds: float) -> list[IPAddress]:
-        """Look up the addresses of a place that may be visited: at least one.
+    def addresses(self, parsed: ParsedURL, timeout_seconds: float) -> list[IPAddress]:
+        """Look up the addresses of a host that may be visited: at least one.
 
         Raises:
-            NotReadable: There is no such host, or none of its addresses is public.
+            NotReadable: The host does not exist, or has no public address.
             RetrieverFault: The name servers cannot be reached.
         """
-        found = self._look_up(place, timeout_seconds)
+        found = self._look_up(parsed, timeout_seconds)
         public = [address for address in found if self._is_allowed(address) or why_not_public(address) is None]
         if not public:
             reason = why_not_public(found[0]) if found else "missing"
-            raise NotReadable(f"{shown(place.url)}: its address is not public ({reason})")
+            raise NotReadable(f"{shown(parsed.url)}: its address is not public ({reason})")
         return public
 
-    def _look_up(self, place: Place, timeout_seconds: float) -> list[IPAddress]:
+    def _look_up(self, parsed: ParsedURL, timeout_seconds: float) -> list[IPAddress]:
         control_seconds = min(_CONTROL_SECONDS, timeout_seconds / 2)
         seconds = timeout_seconds - control_seconds
-        answer = _within(seconds, lambda: self._resolve(place.host, place.port, type=socket.SOCK_STREAM))
+        answer = _within(seconds, lambda: self._resolve(parsed.host, parsed.port, type=socket.SOCK_STREAM))
         if isinstance(answer, (list, tuple)):
             texts = dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in answer)
             return [ipaddress.ip_address(text) for text in texts]
-        # The model chose the name: a wrong one, or one whose name servers are broken, is its mistake. That no name can
-        # be looked up is not, and the resolver's answers do not tell them apart everywhere.
+        # The model chose the name: a wrong one, or one with broken name servers, is its mistake. A resolver that is
+        # down is not, and the resolver's errors do not always tell the two apart.
         if not self._names_can_be_looked_up(control_seconds):
-            raise RetrieverFault(f"names cannot be looked up: {place.host}: {answer or 'no answer in time'}")
+            raise RetrieverFault(f"names cannot be looked up: {parsed.host}: {answer or 'no answer in time'}")
         if answer is None or (isinstance(answer, socket.gaierror) and answer.errno == socket.EAI_AGAIN):
-            raise NotReadable(f"{shown(place.url)}: the name servers of {place.host!r} do not answer")
-        raise NotReadable(f"{shown(place.url)}: there is no host {place.host!r}")
+            raise NotReadable(f"{shown(parsed.url)}: the name servers of {parsed.host!r} do not answer")
+        raise NotReadable(f"{shown(parsed.url)}: there is no host {parsed.host!r}")
 
     def _names_can_be_looked_up(self, timeout_seconds: float) -> bool:
         if time.monotonic() < self._names_work_until:
@@ -169,9 +171,9 @@ class AddressGuard:
 
 
 def why_not_public(address: IPAddress) -> str | None:
-    """What keeps an address from being one of the public internet; None if it is one."""
+    """Say why an address is not on the public internet; None if it is."""
     if isinstance(address, ipaddress.IPv4Address):
-        kind = next((kind for kind, network in _KINDS_4 if address in network), None)
+        kind = next((kind for kind, network in NOT_PUBLIC_IPV4 if address in network), None)
     elif address in _PUBLIC_6 and not any(address in network for network in _NOT_PUBLIC_6):
         kind = None
     else:
@@ -180,10 +182,10 @@ def why_not_public(address: IPAddress) -> str | None:
 
 
 def blocked(domains: Iterable[str]) -> frozenset[str]:
-    """Domains as they are compared: in ASCII, lower case.
+    """Normalise domains for comparison: in ASCII, lower case.
 
     Raises:
-        ConfigError: One is not a domain.
+        ConfigError: One of them is not a domain.
     """
     names = set()
     for domain in domains:
@@ -195,9 +197,9 @@ def blocked(domains: Iterable[str]) -> frozenset[str]:
 
 
 def is_blocked(url: str, domains: frozenset[str]) -> bool:
-    """Whether a URL leads to one of the domains (see `blocked`), or names one.
+    """Whether a URL leads to one of the domains (see `blocked`), or contains its name.
 
-    A URL of an archive or a proxy has the address of the page that it shows in its path or query.
+    The URL of an archive or a proxy has the address of the page it shows in its path or query.
     """
     if not domains:
         return False
@@ -215,19 +217,19 @@ def is_blocked(url: str, domains: frozenset[str]) -> bool:
 
 
 def _with_parents(name: str) -> Iterator[str]:
-    """A host name and the domains that it is in."""
+    """A host name and the domains it belongs to."""
     while name:
         yield name
         name = name.partition(".")[2]
 
 
 def shown(url: str) -> str:
-    """A URL as messages have it."""
+    """A URL as messages show it."""
     return repr(url if len(url) <= 200 else url[:200] + "...")
 
 
 def _parts(url: str) -> tuple[SplitResult, str]:
-    """The parts of a URL of a web page, with its host in ASCII."""
+    """Split the URL of a web page; its host in ASCII."""
     url = url.strip()
     if any(ord(character) < 33 or ord(character) == 127 for character in url.replace(" ", "")) or len(url) > 2000:
         raise NotReadable(f"{shown(url)} is not a URL: it has control characters, or is too long")
@@ -246,7 +248,7 @@ def _parts(url: str) -> tuple[SplitResult, str]:
 
 
 def _ascii_host(name: str) -> str | None:
-    """A host name in ASCII and lower case, without the dot at its end; None if it cannot be one."""
+    """A host name in ASCII and lower case, without a final dot; None if it is not a valid name."""
     name = name.strip().removesuffix(".")
     try:
         name = str(ipaddress.ip_address(name)) if ":" in name else name.encode("idna").decode("ascii").lower()
@@ -256,7 +258,7 @@ def _ascii_host(name: str) -> str | None:
 
 
 def _literal(host: str) -> IPAddress | None:
-    """The address that a host spells out, in any of the ways that the system's resolver knows ("0x7f.1")."""
+    """The address a host spells out, in any notation of the system's resolver ("0x7f.1"); None for a name."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -268,7 +270,7 @@ def _literal(host: str) -> IPAddress | None:
 
 
 def _escaped(text: str) -> str:
-    """A path or query in ASCII; what is escaped already stays."""
+    """A path or query in ASCII; existing escapes stay."""
     return re.sub(
         r"[^A-Za-z0-9\-._~!$&'()*+,;=:@/?%\[\]]",
         lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "replace")),
@@ -277,7 +279,7 @@ def _escaped(text: str) -> str:
 
 
 def _is_own(address: IPAddress) -> bool:
-    """Whether packets to the address stay on this machine; nothing is sent."""
+    """Whether an address belongs to this machine; no packet is sent."""
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -286,13 +288,13 @@ def _is_own(address: IPAddress) -> bool:
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE):
             raise RetrieverFault(f"addresses cannot be checked: {error}") from error
-        return False  # no way there
+        return False  # no route
 
 
 def _within(seconds: float, function: Callable[[], Any]) -> Any:
-    """What a function returns, or the OSError or UnicodeError that it raises; None if it takes too long.
+    """Return a function's result, or the OSError or UnicodeError it raises; None if it takes too long.
 
-    The system's resolver cannot be interrupted: its thread is left to itself.
+    The system's resolver cannot be interrupted: its thread is abandoned.
     """
     answers: list[Any] = []
 
@@ -302,7 +304,5 @@ def _within(seconds: float, function: Callable[[], Any]) -> Any:
         except (OSError, UnicodeError) as error:
             answers.append(error)
 
-    thread = threading.Thread(target=ask, name="toolrl-resolve", daemon=True)
-    thread.start()
-    thread.join(max(0.0, seconds))
+    ends_within(max(0.0, seconds), ask)
     return answers[0] if answers else None

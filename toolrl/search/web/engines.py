@@ -1,8 +1,8 @@
-"""`ddgs`'s engines, made to tell an answer without results from no answer.
+"""`ddgs` engines that distinguish an answer without results from no answer.
 
-`ddgs` (9.16) takes every status but 200 for an empty page, and a page that it cannot read for one without results; it
-then says "No results found." for both. Here each response is looked at: `TryAgain` tells what is no answer. Its engines
-also unescape the URLs of results, which changes where some of them lead; here URLs stay as they are.
+`ddgs` (9.16) treats every status but 200 as an empty page, and a page it cannot parse as one without results; it says
+"No results found." in both cases. Here each response is checked, and `TryAgain` is raised for those that are not an
+answer. Its engines also unescape the URLs of results, which changes some of them; here they stay as they are.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from lxml.etree import LxmlError
 from toolrl.errors import ConfigError
 from toolrl.support.retry import TryAgain, retry_after_seconds
 
-# What engines say when there are no results. An engine that says it otherwise is believed to be failing.
+# How engines say that there are no results. One that says it in another way is assumed to be failing.
 _NOTHING_FOUND = re.compile(
     r"""class=["'][^"']*\b(?:no-results|result--no-result)\b"""
     r"|no results (?:were )?found|did not find (?:any )?results for|no pages found|not many great matches"
     r"|did not match any documents|no results for your search",
     re.IGNORECASE,
 )
-# DuckDuckGo's page for what it takes for bots; mostly with the status 202, sometimes with 200.
+# DuckDuckGo's challenge for suspected bots; mostly with status 202, sometimes with 200.
 _CHALLENGE = re.compile(
     r"""(?:class|id)=["'][^"']*(?:anomaly-modal|challenge-form)|/anomaly\.js|bots use DuckDuckGo too""", re.IGNORECASE
 )
@@ -45,7 +45,7 @@ class _Result(TextResult):
 
 
 class WatchedEngine:
-    """Goes before an engine of `ddgs` in a class's bases. Not thread-safe, as the engines are not."""
+    """A mixin for `ddgs` engines, which checks their responses. Not thread-safe, like the engines."""
 
     name: ClassVar[str]
     http_client: Any
@@ -54,14 +54,14 @@ class WatchedEngine:
 
     @property
     def result_type(self) -> type[TextResult]:
-        """What results are made of."""
+        """The class of results."""
         return _Result
 
     def search(self, query: str, **settings: Any) -> list[Any]:
         """Ask the engine.
 
         Raises:
-            TryAgain: It did not answer, or not with something that can be read.
+            TryAgain: It did not answer, or the answer cannot be parsed.
         """
         self._query = query
         try:
@@ -78,7 +78,7 @@ class WatchedEngine:
         return usable
 
     def request(self, *arguments: Any, **options: Any) -> str:
-        """Make a request, and refuse what is not an answer; see `ddgs.base.BaseSearchEngine.request`."""
+        """Send a request, and reject a response that is not an answer; see `ddgs.base.BaseSearchEngine.request`."""
         response = self.http_client.request(*arguments, **options)
         status = response.status_code
         if status != 200:
@@ -92,7 +92,7 @@ class WatchedEngine:
         return text
 
     def extract_results(self, html_text: str) -> list[Any]:
-        """Read a result page, and refuse one that has neither results nor says that there are none."""
+        """Parse a result page; reject one that neither has results nor says that there are none."""
         results: list[Any] = super().extract_results(html_text)  # type: ignore[misc]
         if not any(result.title and result.href for result in results):
             if _CHALLENGE.search(html_text):
@@ -107,7 +107,7 @@ class WatchedEngine:
             if self.name == "grokipedia":
                 return isinstance(answer["results"], list)
             return isinstance(answer, list) and len(answer) == 4 and isinstance(answer[1], list)
-        if _NOTHING_FOUND.search(self._query):  # the page has what was asked for, too
+        if _NOTHING_FOUND.search(self._query):  # the page repeats the query
             for echo in {self._query, escape(self._query), quote(self._query), quote_plus(self._query)}:
                 text = text.replace(echo, " ")
         return _NOTHING_FOUND.search(text) is not None
@@ -115,7 +115,7 @@ class WatchedEngine:
 
 @cache
 def watched(name: str) -> type[Any]:
-    """The engine of that name, watched.
+    """The engine of a given name, with its responses checked.
 
     Raises:
         ConfigError: `ddgs` has no such engine.
@@ -133,7 +133,7 @@ def _failure(error: DDGSException) -> TryAgain:
 
 
 def _target(href: str) -> str:
-    """Where a result leads, without DuckDuckGo's own redirect."""
+    """The URL of a result, without DuckDuckGo's redirect."""
     href = f"https:{href}" if href.startswith("//") else href
     try:
         parts = urlsplit(href)

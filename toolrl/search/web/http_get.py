@@ -1,8 +1,8 @@
-"""One GET request to a checked address, with a limit on everything: time, size, what it may be packed in.
+"""One GET request to a checked address, bounded in time and size.
 
-Standard library only. The connection goes to an address that `AddressGuard` has looked up and found public, so what a
-name means cannot change in between. Proxies of the environment are not used: behind one, nobody could check where a
-name leads.
+Standard library only. The connection goes to an address that `AddressGuard` has resolved and found public, so a name
+cannot change its meaning in between. Proxies from the environment are not used: behind one, the address could not be
+checked.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from typing import Any, cast
 
 from toolrl.errors import RetrieverFault
 from toolrl.search.base import NotReadable
-from toolrl.search.web.addresses import AddressGuard, IPAddress, Place, shown
+from toolrl.search.web.addresses import AddressGuard, IPAddress, ParsedURL, shown
 from toolrl.support.retry import TryAgain
 
-# Errors of connecting that say something about this machine, not about the site.
+# Connection errors caused by this machine, not by the site.
 _OURS = {
     *(errno.ENETDOWN, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM),
-    *(errno.EACCES, errno.EPERM),  # what a firewall of ours answers
+    *(errno.EACCES, errno.EPERM),  # from a local firewall
 }
-# Without a network all connections fail with these; without IPv6, which many machines lack, those over IPv6.
+# Without a network, all connections fail with these; without IPv6, as on many machines, those over IPv6.
 _NO_NETWORK = {errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _CHUNK_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What a server has answered.
+class PageResponse:
+    """A server's response.
 
     Attributes:
-        place: Whom it was asked of.
+        requested: The URL, after redirects.
         status: The HTTP status.
         headers: Its headers.
-        body: The content, unpacked; empty where the status is not 200.
-        too_large: Whether there was more content than was allowed.
+        body: The content, decompressed; empty if the status is not 200.
+        too_large: Whether there was more content than allowed.
     """
 
-    place: Place
+    requested: ParsedURL
     status: int
     headers: Message
     body: bytes
@@ -54,7 +54,7 @@ class Reply:
 
 
 class Deadline:
-    """A moment by which everything must be done."""
+    """A point in time by which everything must be done."""
 
     def __init__(self, seconds: float):
         self._end = time.monotonic() + seconds
@@ -63,7 +63,7 @@ class Deadline:
         """Seconds left.
 
         Raises:
-            TimeoutError: There are none.
+            TimeoutError: No time is left.
         """
         seconds = self._end - time.monotonic()
         if seconds <= 0:
@@ -71,69 +71,69 @@ class Deadline:
         return seconds
 
 
-def get(place: Place, guard: AddressGuard, deadline: Deadline, *, max_bytes: int, user_agent: str) -> Reply:
-    """Ask for a place once; redirects are not followed.
+def get(parsed: ParsedURL, guard: AddressGuard, deadline: Deadline, *, max_bytes: int, user_agent: str) -> PageResponse:
+    """Request a URL once; redirects are not followed.
 
     Args:
-        place: What to ask for.
+        parsed: The URL.
         guard: Looks up the address.
-        deadline: When all must be over.
-        max_bytes: Of the content, unpacked; no more is read.
-        user_agent: Who asks.
+        deadline: For the whole request.
+        max_bytes: Maximum size of the content, decompressed; no more is read.
+        user_agent: The User-Agent header.
 
     Raises:
-        NotReadable: It may not be visited, or does not speak HTTP.
-        TryAgain: The site does not answer, or not well; it may do so later.
+        NotReadable: The page may not be visited, or cannot be read.
+        TryAgain: The site does not answer properly, but may do so later.
         RetrieverFault: The network here is down.
     """
     try:
-        addresses = guard.addresses(place, deadline.remaining())
-        with _connected(place, addresses, deadline) as connection:
-            connection.sendall(_request(place, user_agent))
+        addresses = guard.addresses(parsed, deadline.remaining())
+        with _connected(parsed, addresses, deadline) as connection:
+            connection.sendall(_request(parsed, user_agent))
             response = http.client.HTTPResponse(cast(socket.socket, _Incoming(connection, deadline)), method="GET")
             try:
                 response.begin()
                 if response.status != 200:
-                    return Reply(place, response.status, response.headers, b"")
-                body, too_large = _unpacked(response, place, max_bytes)
-                return Reply(place, response.status, response.headers, body, too_large)
+                    return PageResponse(parsed, response.status, response.headers, b"")
+                body, too_large = _unpacked(response, parsed, max_bytes)
+                return PageResponse(parsed, response.status, response.headers, body, too_large)
             finally:
                 response.close()
     except TimeoutError:
         raise TryAgain("it did not answer in time") from None
     except ssl.SSLCertVerificationError as error:
-        raise NotReadable(f"{shown(place.url)}: its certificate is not valid ({error.verify_message})") from error
+        raise NotReadable(f"{shown(parsed.url)}: its certificate is not valid ({error.verify_message})") from error
     except http.client.HTTPException as error:
         raise TryAgain(f"it does not answer as a web server should ({type(error).__name__})") from error
     except OSError as error:
         raise TryAgain(f"the connection broke ({error.strerror or type(error).__name__})") from error
 
 
-def _connected(place: Place, addresses: list[IPAddress], deadline: Deadline) -> socket.socket:
-    """A connection to the first of the addresses that takes one."""
+def _connected(parsed: ParsedURL, addresses: list[IPAddress], deadline: Deadline) -> socket.socket:
+    """Connect to the first of the addresses that accepts a connection."""
     error: OSError | None = None
     unreachable = 0
     for number, address in enumerate(addresses):
         try:
-            # The rest of the time is shared among the addresses that are left.
+            # The remaining addresses share the remaining time.
             seconds = deadline.remaining() / (len(addresses) - number)
-            connection = socket.create_connection((str(address), place.port), timeout=seconds)
+            connection = socket.create_connection((str(address), parsed.port), timeout=seconds)
         except OSError as failure:
             error = failure
             if failure.errno in _OURS or (failure.errno in _NO_NETWORK and address.version == 4):
                 raise RetrieverFault(f"the network cannot be used here: {failure}") from failure
             unreachable += failure.errno in _NO_NETWORK
             continue
-        if place.scheme == "http":
+        if parsed.scheme == "http":
             return connection
         try:
             connection.settimeout(deadline.remaining())
-            return _tls_context().wrap_socket(connection, server_hostname=place.host)
+            return _tls_context().wrap_socket(connection, server_hostname=parsed.host)
         except BaseException:
             connection.close()
             raise
     if unreachable == len(addresses):
-        raise NotReadable(f"{shown(place.url)}: it has IPv6 addresses only, which cannot be reached from here")
+        raise NotReadable(f"{shown(parsed.url)}: it has IPv6 addresses only, which cannot be reached from here")
     if isinstance(error, TimeoutError):
         raise TryAgain("it did not answer in time") from error
     raise TryAgain(f"it takes no connections ({error.strerror if error else 'no address'})") from error
@@ -150,10 +150,10 @@ def _tls_context() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _request(place: Place, user_agent: str) -> bytes:
+def _request(parsed: ParsedURL, user_agent: str) -> bytes:
     lines = [
-        f"GET {place.target} HTTP/1.1",
-        f"Host: {place.origin.partition('://')[2]}",
+        f"GET {parsed.target} HTTP/1.1",
+        f"Host: {parsed.origin.partition('://')[2]}",
         f"User-Agent: {user_agent}",
         "Accept: text/html,application/xhtml+xml,text/plain;q=0.9,*/*;q=0.5",
         "Accept-Language: en,*;q=0.5",
@@ -164,7 +164,7 @@ def _request(place: Place, user_agent: str) -> bytes:
 
 
 class _Incoming(io.RawIOBase):
-    """What `HTTPResponse` reads from: each read has only the time that is left of the whole."""
+    """The stream `HTTPResponse` reads from; each read is limited to the time left before the deadline."""
 
     def __init__(self, connection: socket.socket, deadline: Deadline):
         self._connection = connection
@@ -181,11 +181,11 @@ class _Incoming(io.RawIOBase):
         return self._connection.recv_into(buffer)
 
 
-def _unpacked(response: http.client.HTTPResponse, place: Place, max_bytes: int) -> tuple[bytes, bool]:
-    """The content, and whether it was cut off at `max_bytes`, packed or not."""
+def _unpacked(response: http.client.HTTPResponse, parsed: ParsedURL, max_bytes: int) -> tuple[bytes, bool]:
+    """Return the decompressed content, and whether it was cut off at `max_bytes`."""
     packing = (response.getheader("Content-Encoding") or "identity").strip().lower()
     if packing not in ("identity", "gzip", "x-gzip", "deflate"):
-        raise NotReadable(f"{shown(place.url)}: its content is packed in an unknown way ({packing[:40]!r})")
+        raise NotReadable(f"{shown(parsed.url)}: its content is packed in an unknown way ({packing[:40]!r})")
     unpacker = None if packing == "identity" else _Unpacker(packing)
     content = bytearray()
     packed_bytes = 0
@@ -203,7 +203,7 @@ def _unpacked(response: http.client.HTTPResponse, place: Place, max_bytes: int) 
 
 
 class _Unpacker:
-    """gzip or deflate, a piece at a time, and never more than asked for."""
+    """Decompresses gzip or deflate piece by piece, up to a given size."""
 
     def __init__(self, packing: str):
         self._packing = packing
@@ -211,12 +211,12 @@ class _Unpacker:
 
     def unpack(self, chunk: bytes, max_bytes: int) -> bytes:
         if self._zlib is None:
-            # "deflate" is zlib's format; some servers send it without its header.
+            # "deflate" is the zlib format; some servers omit its header.
             bare = self._packing == "deflate" and chunk[0] & 0x0F != 8
             self._zlib = zlib.decompressobj(-zlib.MAX_WBITS if bare else zlib.MAX_WBITS | 32)
         return self._zlib.decompress(chunk, max_bytes)
 
     @property
     def is_complete(self) -> bool:
-        """Whether the end has come, or nothing at all."""
+        """Whether the end was reached, or there was no content at all."""
         return self._zlib is None or self._zlib.eof

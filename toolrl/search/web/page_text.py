@@ -1,4 +1,4 @@
-"""What a page says: from the bytes that a server sent to text for a reader."""
+"""Turns the bytes of a web page into readable text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import codecs
 import re
 from html import unescape
 
-from toolrl.errors import MissingExtra
 from toolrl.search.base import Document, NotReadable
 from toolrl.search.web.addresses import shown
-from toolrl.search.web.http_get import Reply
+from toolrl.search.web.http_get import PageResponse
 
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _TEXT_TYPES = ("application/json", "application/xml")
@@ -20,32 +19,20 @@ _XML_ENCODING = re.compile(rb"""<\?xml(?=\s)[^>]*?\sencoding\s*=\s*["']\s*([\w.:
 _NOT_AS_DECLARED_INSIDE = {"x-user-defined": "windows-1252"}
 
 
-def require_trafilatura() -> None:
-    """Refuse to go on without it.
+def document_of(response: PageResponse) -> Document:
+    """Make a document of a page; its id is its URL.
 
     Raises:
-        MissingExtra: It is not installed.
+        NotReadable: The page is not text, or has none.
     """
-    try:
-        import trafilatura  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("trafilatura", "web") from error
-
-
-def document_of(reply: Reply) -> Document:
-    """A page as a document, whose id is its URL.
-
-    Raises:
-        NotReadable: It is not text, or has none.
-    """
-    url = reply.place.url
-    kind = reply.headers.get_content_type() if "Content-Type" in reply.headers else _sniffed(reply.body)
+    url = response.requested.url
+    kind = response.headers.get_content_type() if "Content-Type" in response.headers else _sniffed(response.body)
     is_html = kind in _HTML_TYPES
     if not (is_html or kind.startswith("text/") or kind in _TEXT_TYPES or kind.endswith(("+xml", "+json"))):
         name = "a PDF" if kind == "application/pdf" else f"of the type {kind}"
         raise NotReadable(f"{shown(url)}: it is {name}; only pages of text can be read")
     markup = is_html or "xml" in kind
-    content = _printable(decoded(reply.body, reply.headers.get_content_charset(), markup=markup))
+    content = _printable(decoded(response.body, response.headers.get_content_charset(), markup=markup))
     title, text = (_title(content), _readable(content, url)) if is_html else ("", content.strip())
     if not text:
         raise NotReadable(f"{shown(url)}: the page has no text; it may need a browser to show any")
@@ -53,11 +40,11 @@ def document_of(reply: Reply) -> Document:
 
 
 def decoded(content: bytes, declared: str | None, *, markup: bool = True) -> str:
-    """Bytes as the text that a browser shows.
+    """Decode a page as a browser does.
 
-    By their byte order mark, else by the charset of the response's header, else by what markup declares in itself, else
-    as UTF-8 if they are, and as windows-1252 if not. Labels and decoders are those of the Encoding Standard
-    (https://encoding.spec.whatwg.org), the search for a declaration is close to that of HTML's section 13.2.3.2.
+    The encoding is that of the byte order mark, of the response's header, or of a declaration in the markup, in this
+    order; otherwise UTF-8 if the bytes are valid, and windows-1252 if not. Labels and decoders are the Encoding
+    Standard's (https://encoding.spec.whatwg.org); the search for a declaration is close to HTML's section 13.2.3.2.
     """
     import webencodings
 
@@ -68,7 +55,7 @@ def decoded(content: bytes, declared: str | None, *, markup: bool = True) -> str
     if encoding is None and markup and (inside := _declared_inside(content)):
         encoding = webencodings.lookup(_NOT_AS_DECLARED_INSIDE.get(inside, inside))
         if encoding is not None and encoding.name.startswith("utf-16"):
-            encoding = webencodings.lookup("utf-8")  # the declaration could be read byte by byte
+            encoding = webencodings.lookup("utf-8")  # the declaration itself was readable as ASCII
     if encoding is None:
         try:
             return content.decode("utf-8")
@@ -80,14 +67,14 @@ def decoded(content: bytes, declared: str | None, *, markup: bool = True) -> str
 
 
 def _declared_inside(content: bytes) -> str | None:
-    """The label that a `meta` element or an XML declaration near the start gives."""
+    """The encoding label in a `meta` element or an XML declaration near the start."""
     start = _COMMENT.sub(b"", content[:4096])
     found = _META_CHARSET.search(start) or _XML_ENCODING.match(start.lstrip())
     return found[1].decode("ascii").lower() if found else None
 
 
 def _as_browsers(error: UnicodeError) -> tuple[str, int]:
-    """Bytes that Python's codecs refuse and the standard's decoders know; U+FFFD for others."""
+    """Decode bytes that the standard's decoders accept and Python's codecs reject; U+FFFD for others."""
     if not isinstance(error, UnicodeDecodeError):
         raise error
     codec, pair = error.encoding.replace("-", "_"), error.object[error.start : error.start + 2]
@@ -105,7 +92,7 @@ codecs.register_error("toolrl-as-browsers", _as_browsers)
 
 
 def _sniffed(content: bytes) -> str:
-    """A type for content that comes without one."""
+    """Guess the type of content sent without one."""
     start = content[:1024].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")) or b"<html" in start:
         return "text/html"
@@ -115,7 +102,7 @@ def _sniffed(content: bytes) -> str:
 
 
 def _printable(text: str) -> str:
-    """A text without control characters, which parsers of HTML refuse, and halves of surrogate pairs."""
+    """Replace control characters, which HTML parsers reject, and lone surrogates."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", " ", text.replace("\r\n", "\n"))
 
 
@@ -125,7 +112,7 @@ def _title(html: str) -> str:
 
 
 def _readable(html: str, url: str) -> str:
-    """The text of an HTML page without what surrounds it; all of its text if none stands out."""
+    """Extract the main text of an HTML page; all of its text if no part stands out."""
     import trafilatura
     from lxml.etree import LxmlError
 

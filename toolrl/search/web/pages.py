@@ -1,4 +1,4 @@
-"""Reading a page of the web as text, as a careful visitor does."""
+"""Reads web pages as text, politely and safely."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urljoin
 
 from toolrl.errors import ConfigError, MissingExtra
 from toolrl.search.base import Document, NotReadable
-from toolrl.search.web.addresses import AddressGuard, IPNetwork, Place, Resolve, shown
-from toolrl.search.web.http_get import Deadline, Reply, get
-from toolrl.search.web.page_text import document_of, require_trafilatura
+from toolrl.search.web.addresses import AddressGuard, IPNetwork, ParsedURL, Resolve, shown
+from toolrl.search.web.http_get import Deadline, PageResponse, get
+from toolrl.search.web.page_text import document_of
 from toolrl.support.retry import (
     CircuitOpen,
-    Exhausted,
+    RetriesExhausted,
     RetryPolicy,
     ServiceCaller,
     TryAgain,
     retry_after_seconds,
 )
 
+T = TypeVar("T")
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 _ROBOTS_BYTES = 500 * 1024  # RFC 9309, section 2.5
 _ROBOTS_SECONDS = 3600.0
 _SITES_REMEMBERED = 512
-# Rates are files; so many of them at most, whatever a model asks for.
+# Each rate is a file; this bounds their number, whatever a model asks for.
 _RATES = 4096
 
 
@@ -42,11 +43,10 @@ class PageSettings:
     """How pages are read.
 
     Attributes:
-        timeout_seconds: Wall-clock limit of everything that goes over the network for one page: robots.txt, redirects
-            and further attempts included.
-        max_bytes: Of a page, unpacked.
-        max_redirects: Followed for one page.
-        user_agent: Who asks; robots.txt is read for its part before the first "/".
+        timeout_seconds: Wall-clock limit of all requests for one page, including robots.txt, redirects and retries.
+        max_bytes: Maximum size of a page, decompressed.
+        max_redirects: Maximum number of redirects for one page.
+        user_agent: The User-Agent header; robots.txt is matched against its part before the first "/".
         allow_ports: The ports that URLs may name.
         retry_policy: How one site is asked.
     """
@@ -61,10 +61,10 @@ class PageSettings:
     )
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense.
+        """Validate the settings.
 
         Raises:
-            ConfigError: A number is too small, or the user agent cannot be sent.
+            ConfigError: A number is out of range, or the user agent cannot be sent.
         """
         if self.timeout_seconds <= 0 or self.max_bytes < 1 or self.max_redirects < 0:
             raise ConfigError(
@@ -78,8 +78,8 @@ class PageSettings:
 class PageReader:
     """Reads pages by their URLs. Thread-safe.
 
-    Whatever is wrong with the URL or its site is `NotReadable`, for the model: it chose the URL. A site that refuses us
-    for a while is so too. Only what says that the network here is down is a `RetrieverFault`.
+    Any problem with the URL or its site is `NotReadable`, for the model, which chose the URL; so is a site that refuses
+    us for a while. Only an error that shows the network here to be down is a `RetrieverFault`.
     """
 
     def __init__(
@@ -93,17 +93,21 @@ class PageReader:
         """Prepare to read pages.
 
         Args:
-            settings: How.
-            blocked_domains: See `AddressGuard`; they hold for redirects too.
+            settings: How pages are read.
+            blocked_domains: See `AddressGuard`; redirects are checked too.
             allow_addresses: See `AddressGuard`.
             resolve: See `AddressGuard`.
 
         Raises:
             MissingExtra: trafilatura or protego is not installed.
-            ConfigError: A domain is not one.
+            ConfigError: A blocked domain is not a domain.
         """
-        self._protego = _protego()
-        require_trafilatura()
+        try:
+            import protego
+            import trafilatura  # noqa: F401
+        except ImportError as error:
+            raise MissingExtra(error.name or "trafilatura", "web") from error
+        self._protego = protego.Protego
         self.settings = PageSettings() if settings is None else settings
         self.guard = AddressGuard(
             blocked_domains=blocked_domains,
@@ -117,7 +121,7 @@ class PageReader:
 
     @property
     def identity(self) -> str:
-        """Those settings that what is read depends on."""
+        """The settings that the text of a page depends on."""
         settings = self.settings
         return (
             f"PageReader(max_bytes={settings.max_bytes}, max_redirects={settings.max_redirects}, "
@@ -126,97 +130,100 @@ class PageReader:
         )
 
     def read(self, url: str) -> Document:
-        """Return a page's text under the URL that it was found at in the end.
+        """Return a page's text; its id is the URL after all redirects.
 
         Raises:
-            NotReadable: There is no such page, or it may not be read; the message is for the model.
+            NotReadable: The page does not exist or may not be read; the message is for the model.
             RetrieverFault: The network here is down, or too many pages of the site are being read.
         """
         deadline = Deadline(self.settings.timeout_seconds)
-        reply = self._follow(self.guard.place(url), deadline, self.settings.max_bytes, obey_robots=True)
-        if reply.status != 200:
-            raise NotReadable(f"{shown(reply.place.url)}: {_explained(reply.status)}")
-        if reply.too_large:
-            raise NotReadable(f"{shown(reply.place.url)}: the page is larger than {self.settings.max_bytes} bytes")
-        return document_of(reply)
+        response = self._follow(self.guard.parse(url), deadline, self.settings.max_bytes, obey_robots=True)
+        if response.status != 200:
+            raise NotReadable(f"{shown(response.requested.url)}: {_explained(response.status)}")
+        if response.too_large:
+            raise NotReadable(
+                f"{shown(response.requested.url)}: the page is larger than {self.settings.max_bytes} bytes"
+            )
+        return document_of(response)
 
     def close(self) -> None:
-        """End what waits for its turn; may be called twice."""
+        """End waiting requests; may be called twice."""
         with self._lock:
             for caller in self._sites.values():
                 caller.close()
 
-    def _follow(self, place: Place, deadline: Deadline, max_bytes: int, *, obey_robots: bool) -> Reply:
-        """Ask for a place, and for where its redirects lead to; each of them is checked as the first is."""
+    def _follow(self, parsed: ParsedURL, deadline: Deadline, max_bytes: int, *, obey_robots: bool) -> PageResponse:
+        """Request a URL and follow its redirects; each of them is checked like the first URL."""
         for _ in range(self.settings.max_redirects + 1):
             if obey_robots:
-                self._check_robots(place, deadline)
-            reply = self._ask(place, deadline, max_bytes)
-            location = reply.headers.get("Location") if reply.status in _REDIRECTS else None
+                self._check_robots(parsed, deadline)
+            response = self._ask(parsed, deadline, max_bytes)
+            location = response.headers.get("Location") if response.status in _REDIRECTS else None
             if location is None:
-                return reply
+                return response
             try:
-                target = urljoin(place.url, _header_text(location))
+                target = urljoin(parsed.url, _header_text(location))
             except ValueError:
-                raise NotReadable(f"{shown(place.url)}: it leads to something that is not a URL") from None
-            place = self.guard.place(target)
-        raise NotReadable(f"{shown(place.url)}: there were more than {self.settings.max_redirects} redirects")
+                raise NotReadable(f"{shown(parsed.url)}: it leads to something that is not a URL") from None
+            parsed = self.guard.parse(target)
+        raise NotReadable(f"{shown(parsed.url)}: there were more than {self.settings.max_redirects} redirects")
 
-    def _ask(self, place: Place, deadline: Deadline, max_bytes: int) -> Reply:
-        def attempt() -> Reply:
-            reply = get(place, self.guard, deadline, max_bytes=max_bytes, user_agent=self.settings.user_agent)
-            if reply.status in (408, 425, 429) or reply.status >= 500:
-                raise TryAgain(_explained(reply.status), retry_after_seconds(reply.headers.get("Retry-After")))
-            return reply
+    def _ask(self, parsed: ParsedURL, deadline: Deadline, max_bytes: int) -> PageResponse:
+        def attempt() -> PageResponse:
+            response = get(parsed, self.guard, deadline, max_bytes=max_bytes, user_agent=self.settings.user_agent)
+            if response.status in (408, 425, 429) or response.status >= 500:
+                raise TryAgain(_explained(response.status), retry_after_seconds(response.headers.get("Retry-After")))
+            return response
 
         try:
             seconds = deadline.remaining()
-            return self._site(place).call(shown(place.url), attempt, within_seconds=seconds)
-        except Exhausted as failure:
-            raise NotReadable(f"{shown(place.url)} cannot be read now: {failure.reason}") from failure
+            return self._site(parsed).call(shown(parsed.url), attempt, within_seconds=seconds)
+        except RetriesExhausted as failure:
+            raise NotReadable(f"{shown(parsed.url)} cannot be read now: {failure.reason}") from failure
         except CircuitOpen as failure:
-            raise NotReadable(f"{shown(place.url)} cannot be read now: the site has not answered lately") from failure
+            raise NotReadable(f"{shown(parsed.url)} cannot be read now: the site has not answered lately") from failure
         except TimeoutError:
-            raise NotReadable(f"{shown(place.url)} cannot be read now: it took too long to get there") from None
+            raise NotReadable(f"{shown(parsed.url)} cannot be read now: it took too long to get there") from None
 
-    def _site(self, place: Place) -> ServiceCaller:
-        name = f"pages of site {zlib.crc32(place.origin.encode()) % _RATES}"
+    def _site(self, parsed: ParsedURL) -> ServiceCaller:
+        name = f"pages of site {zlib.crc32(parsed.origin.encode()) % _RATES}"
         with self._lock:
-            caller = self._sites.pop(name, None)
-            if caller is None:
-                caller = ServiceCaller(name, self.settings.retry_policy)
-            self._sites[name] = caller
-            if len(self._sites) > _SITES_REMEMBERED:
-                self._sites.popitem(last=False)
+            caller = self._sites.get(name) or ServiceCaller(name, self.settings.retry_policy)
+            _remember(self._sites, name, caller)
         return caller
 
-    def _check_robots(self, place: Place, deadline: Deadline) -> None:
+    def _check_robots(self, parsed: ParsedURL, deadline: Deadline) -> None:
         now = time.monotonic()
         with self._lock:
-            expires, rules = self._robots.get(place.origin, (0.0, None))
+            expires, rules = self._robots.get(parsed.origin, (0.0, None))
         if expires < now:
-            rules = self._read_robots(place, deadline)
+            rules = self._read_robots(parsed, deadline)
             with self._lock:
-                self._robots.pop(place.origin, None)
-                self._robots[place.origin] = now + _ROBOTS_SECONDS, rules
-                if len(self._robots) > _SITES_REMEMBERED:
-                    self._robots.popitem(last=False)
-        if rules is not None and not rules.can_fetch(place.url, self.settings.user_agent.partition("/")[0]):
-            raise NotReadable(f"{shown(place.url)}: the site's robots.txt does not let programs read this page")
+                _remember(self._robots, parsed.origin, (now + _ROBOTS_SECONDS, rules))
+        if rules is not None and not rules.can_fetch(parsed.url, self.settings.user_agent.partition("/")[0]):
+            raise NotReadable(f"{shown(parsed.url)}: the site's robots.txt does not let programs read this page")
 
-    def _read_robots(self, place: Place, deadline: Deadline) -> Any:
-        """The site's rules; None if it has none (RFC 9309, section 2.3.1.3: any status of 400 to 499).
+    def _read_robots(self, parsed: ParsedURL, deadline: Deadline) -> Any:
+        """Return the site's rules; None if it has none (RFC 9309, section 2.3.1.3: any status from 400 to 499).
 
         Raises:
-            NotReadable: The site does not answer; then its pages may not be read either.
+            NotReadable: The site does not answer; its pages may not be read then.
         """
-        robots = self.guard.place(f"{place.origin}/robots.txt")
-        reply = self._follow(robots, deadline, _ROBOTS_BYTES, obey_robots=False)
-        return self._protego.Protego.parse(reply.body.decode("utf-8-sig", "replace")) if reply.status == 200 else None
+        robots = self.guard.parse(f"{parsed.origin}/robots.txt")
+        response = self._follow(robots, deadline, _ROBOTS_BYTES, obey_robots=False)
+        return self._protego.parse(response.body.decode("utf-8-sig", "replace")) if response.status == 200 else None
+
+
+def _remember(cache: OrderedDict[str, T], site: str, value: T) -> None:
+    """Store a value as the newest one; the oldest is dropped when there are too many."""
+    cache[site] = value
+    cache.move_to_end(site)
+    if len(cache) > _SITES_REMEMBERED:
+        cache.popitem(last=False)
 
 
 def _header_text(value: str) -> str:
-    """A header, whose bytes `http.client` takes for Latin-1, as UTF-8 if it is that."""
+    """A header as UTF-8 where it is valid; `http.client` decodes all headers as Latin-1."""
     try:
         return value.encode("latin-1").decode()
     except UnicodeError:
@@ -234,11 +241,3 @@ def _explained(status: int) -> str:
     }
     meaning = meanings.get(status) or ("the site has an error" if status >= 500 else "the site did not show it")
     return f"{meaning} (HTTP status {status})"
-
-
-def _protego() -> ModuleType:
-    try:
-        import protego
-    except ImportError as error:
-        raise MissingExtra("protego", "web") from error
-    return protego

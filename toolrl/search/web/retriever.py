@@ -1,4 +1,4 @@
-"""Searching the web through `ddgs`, which reads the result pages of search engines."""
+"""Web search through `ddgs`, which parses the result pages of search engines."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from toolrl.support.retry import RetryPolicy, ServiceCaller
 if TYPE_CHECKING:
     from toolrl.search.web.engines import WatchedEngine
 
-_LONGEST_QUERY = 500  # characters; DuckDuckGo takes no more
+_LONGEST_QUERY = 500  # characters; the limit of DuckDuckGo
 
 
 class WebRetriever(Retriever):
-    """Results of web search engines, and the pages that they lead to.
+    """Finds web pages through search engines, and reads them.
 
-    A search that finds nothing is an empty list only if the engine says that there is nothing. An answer that is
-    neither results nor that (a page for bots, an error, a layout that `ddgs` does not know) is asked for again and
-    then a fault.
+    The result is an empty list only if the engine says that it found nothing. Any other answer without results (a
+    challenge for bots, an error, a layout that `ddgs` does not know) is retried, and then a fault.
 
     A document's id is its URL, its text the engine's snippet; scores are 1/rank. An engine is asked for one page of
-    results, of some ten.
+    about ten results.
     """
 
     def __init__(
@@ -48,18 +47,18 @@ class WebRetriever(Retriever):
         """Prepare to search.
 
         Args:
-            engines: Names that `ddgs` has for them, such as "duckduckgo", "mojeek" and "wikipedia". The first is
-                asked; the next one only if those before are down or limit us.
+            engines: Names of `ddgs` engines, such as "duckduckgo", "mojeek" and "wikipedia". Each is only asked if
+                those before it are down or limit us.
             region: Country and language, such as "us-en"; "wt-wt" for none.
-            safesearch: "on", "moderate" or "off". `ddgs` does not pass it on to every engine: not to duckduckgo.
+            safesearch: "on", "moderate" or "off". `ddgs` does not pass it to every engine (not to duckduckgo).
             timeout_seconds: Wall-clock limit of one request to an engine.
-            blocked_domains: Results there are dropped, with those of subdomains, and no page there is read.
-            retry_policy: How each engine is asked. The deadline is that of all engines together.
+            blocked_domains: Results there and in their subdomains are dropped, and no page there is read.
+            retry_policy: How each engine is asked. All engines share the deadline.
             pages: How pages are read.
-            allow_addresses: See `AddressGuard`; for pages.
+            allow_addresses: For pages; see `AddressGuard`.
 
         Raises:
-            MissingExtra: A package that the web needs is not installed.
+            MissingExtra: A package of the extra `web` is not installed.
             ConfigError: A setting is invalid.
         """
         if not re.fullmatch(r"[a-z]{2}-[a-z]{2}", region):
@@ -81,7 +80,7 @@ class WebRetriever(Retriever):
 
     @property
     def identity(self) -> str:
-        """The engines and those settings that results depend on."""
+        """The engines and the settings that results depend on."""
         return (
             f"WebRetriever(engines={','.join(self._engines)}, region={self.region}, safesearch={self.safesearch}, "
             f"blocked={','.join(sorted(self.blocked_domains))}, pages={self._reader.identity})"
@@ -90,7 +89,7 @@ class WebRetriever(Retriever):
     def search(self, query: str, k: int) -> list[Document]:
         """Ask the engines; see `Retriever.search`."""
         check_k(k)
-        # What no engine takes is the query's fault, not the engine's: it is left out.
+        # Characters that no engine accepts are dropped: they are the query's fault, not the engine's.
         text = (" " if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in query)
         query = " ".join("".join(text).split())[:_LONGEST_QUERY]
         if not query:
@@ -115,14 +114,14 @@ class WebRetriever(Retriever):
         return self._reader.read(reference)
 
     def close(self) -> None:
-        """End what waits for its turn; may be called twice."""
+        """End waiting requests; may be called twice."""
         for engine in self._engines.values():
             engine.caller.close()
         self._reader.close()
 
 
 class _Engine:
-    """One search engine: how it is asked, and the clients that ask it, each used by one thread at a time."""
+    """One search engine and its idle clients, each of which is used by one thread at a time."""
 
     def __init__(self, name: str, timeout_seconds: float, settings: RetryPolicy):
         try:
@@ -149,11 +148,11 @@ class _Engine:
         except queue.Empty:
             client = self._type(timeout=self._timeout_seconds)
         yield client
-        self._idle.put(client)  # not after a failure: the next attempt goes over a new connection
+        self._idle.put(client)  # not after a failure: the next attempt uses a new connection
 
 
 def _documents(results: Iterable[Any]) -> list[Document]:
-    """Results as documents, each URL once."""
+    """Convert results to documents; each URL once."""
     documents: dict[str, Document] = {}
     for result in results:
         title, text = " ".join(result.title.split()), " ".join(result.body.split())

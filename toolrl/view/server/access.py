@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from toolrl.support.serving import foreign
+from toolrl.support.serving import cross_site_reason
 from toolrl.view.rendering import content_security_policy, render
 
 _HEADERS = {
@@ -49,7 +49,7 @@ class Access:
         headers = Headers(scope=scope)
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         is_new = hmac.compare_digest(given.encode(), self._token.encode())
-        refusal = foreign(headers, _names(port).__contains__, by_link=True)
+        refusal = cross_site_reason(headers, _names(port).__contains__, by_link=True)
         if not refusal and not is_new and not self._has_cookie(headers, port):
             refusal = "the address has no valid token; open the one that toolrl view printed"
 

@@ -1,4 +1,4 @@
-"""Folders that are expensive to make, made once and kept: atomic, and by one process at a time."""
+"""Folders that are expensive to build: built once, atomically, by one process at a time, and kept on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from toolrl.errors import ConfigError
 
 T = TypeVar("T")
 
-# What loading a damaged file of NumPy, JSON or Arrow raises (Arrow's are ValueErrors and OSErrors).
+# Raised when a damaged file of NumPy, JSON or Arrow is loaded (Arrow's are ValueErrors and OSErrors).
 _DAMAGE = (OSError, ValueError, EOFError, KeyError, TypeError)
 
 
@@ -25,15 +25,15 @@ def default_cache_dir() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "toolrl"
 
 
-def kept(cache_dir: Path, name: str, make: Callable[[Path], None], load: Callable[[Path], T]) -> T:
-    """Load what lies in `cache_dir/name`, made before if it is missing or damaged.
+def load_or_build(cache_dir: Path, name: str, build: Callable[[Path], None], load: Callable[[Path], T]) -> T:
+    """Load the folder `cache_dir/name`; build it first if it is missing or damaged.
 
-    Other processes that want the same wait until it is there. What a killed one has left half done is removed.
+    Other processes that need the same folder wait for it. What a killed process left half done is removed.
 
     Args:
-        cache_dir: Made if it is missing.
-        name: Names everything that the content depends on.
-        make: Fills an empty folder.
+        cache_dir: Created if it is missing.
+        name: A key of everything the content depends on.
+        build: Fills an empty folder.
         load: Raises one of the usual errors of reading files if the content is damaged.
 
     Raises:
@@ -50,13 +50,13 @@ def kept(cache_dir: Path, name: str, make: Callable[[Path], None], load: Callabl
                 return load(home)  # another process was faster
             except _DAMAGE:
                 shutil.rmtree(home, ignore_errors=True)
-            for left in cache_dir.glob(f".{name}-*"):  # nobody else can be making it
-                shutil.rmtree(left, ignore_errors=True)
+            for leftover in cache_dir.glob(f".{name}-*"):  # we hold the lock: no process is building it
+                shutil.rmtree(leftover, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cache_dir, ignore_cleanup_errors=True) as folder:
-                make(Path(folder))
+                build(Path(folder))
                 os.rename(folder, home)
     except OSError as error:
-        raise ConfigError(f"cannot keep the index in {str(cache_dir)!r}: {error}; choose another cache_dir") from error
+        raise ConfigError(f"cannot write to {str(cache_dir)!r}: {error}; choose another cache_dir") from error
     return load(home)
 
 
@@ -64,5 +64,5 @@ def kept(cache_dir: Path, name: str, make: Callable[[Path], None], load: Callabl
 def _locked(cache_dir: Path, name: str) -> Iterator[None]:
     cache_dir.mkdir(parents=True, exist_ok=True)
     with (cache_dir / f".lock-{name}").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel frees it when its holder dies
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel releases it when its holder dies
         yield

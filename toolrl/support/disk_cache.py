@@ -1,4 +1,4 @@
-"""What a service has answered, in an SQLite file that any number of processes may use at a time."""
+"""A disk cache of a service's answers: one SQLite file, shared by any number of threads and processes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tenacity
+
 from toolrl.errors import ConfigError, RetrieverFault
 
 _SCHEMA = """
@@ -19,22 +21,21 @@ CREATE TABLE IF NOT EXISTS answers (
   PRIMARY KEY (backend, request)
 ) WITHOUT ROWID
 """
-_WAIT_SECONDS = 60.0  # for another process that is writing
+_BUSY_SECONDS = 60.0  # while another process writes
 
 
-class AnswerStore:
-    """Texts by backend and request. Thread-safe; a process has one connection, which its threads share."""
+class DiskCache:
+    """Answers, as text, by backend and request. Thread-safe; the threads of a process share one connection.
+
+    Args:
+        path: The file, created if it is missing; None keeps everything in memory.
+        read_only: The file must exist, and is not written to.
+
+    Raises:
+        ConfigError: The file is not such a cache, or cannot be opened.
+    """
 
     def __init__(self, path: Path | None, *, read_only: bool = False):
-        """Open a store.
-
-        Args:
-            path: The file, made if it is missing; None keeps everything in memory.
-            read_only: It must exist, and is not written.
-
-        Raises:
-            ConfigError: The file is no such store, or cannot be opened.
-        """
         self._path = path
         self._read_only = read_only
         self._lock = threading.Lock()
@@ -50,38 +51,32 @@ class AnswerStore:
                 self._connection.close()
                 raise
         except (OSError, sqlite3.Error) as error:
-            raise ConfigError(
-                f"{str(path)!r} is no store of answers ({error}); remove it or name another file"
-            ) from error
+            raise ConfigError(f"{str(path)!r} is not a disk cache ({error}); remove it or name another file") from error
 
     def _prepare(self) -> None:
         """Set the file up; SQLite does not wait by itself while another process does the same."""
-        deadline = time.monotonic() + _WAIT_SECONDS
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode=WAL")
-                self._connection.execute(_SCHEMA)
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-                    raise
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(0.02)
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_is_busy),
+            stop=tenacity.stop_after_delay(_BUSY_SECONDS),
+            wait=tenacity.wait_fixed(0.02),
+            reraise=True,
+        )
+        for statement in ("PRAGMA journal_mode=WAL", _SCHEMA):
+            retrying(self._connection.execute, statement)
 
     def backends(self) -> list[str]:
-        """Whose answers it has."""
+        """The backends whose answers are in the cache."""
         return [row[0] for row in self._run("SELECT DISTINCT backend FROM answers ORDER BY backend")]
 
     def get(self, backend: str, request: str, max_age_seconds: float = math.inf) -> str | None:
-        """An answer that is young enough; None if there is none."""
+        """Return an answer that is not too old, or None."""
         oldest = time.time() - max_age_seconds if max_age_seconds < math.inf else 0.0
         statement = "SELECT answer FROM answers WHERE backend = ? AND request = ? AND seconds >= ?"
         rows = self._run(statement, (backend, request, oldest))
         return str(rows[0][0]) if rows else None
 
     def put(self, backend: str, request: str, answer: str) -> None:
-        """Keep an answer in place of an older one."""
+        """Store an answer; an older one is replaced."""
         self._run("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", (backend, request, answer, time.time()))
 
     def close(self) -> None:
@@ -93,17 +88,22 @@ class AnswerStore:
     def _connect(self) -> sqlite3.Connection:
         self._pid = os.getpid()
         mode = "ro" if self._read_only else "rwc"
-        place = "file::memory:" if self._path is None else f"{self._path.absolute().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(place, _WAIT_SECONDS, isolation_level=None, check_same_thread=False, uri=True)
+        uri = "file::memory:" if self._path is None else f"{self._path.absolute().as_uri()}?mode={mode}"
+        connection = sqlite3.connect(uri, _BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True)
         if self._path is None:
             connection.execute(_SCHEMA)
         return connection
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         try:
-            if self._pid != os.getpid():  # SQLite does not allow to carry a connection through a fork
+            if self._pid != os.getpid():  # an SQLite connection must not be carried across a fork
                 self._lock, self._connection = threading.Lock(), self._connect()
             with self._lock:
                 return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
-            raise RetrieverFault(f"the store of answers {str(self._path)!r} failed: {error}") from error
+            raise RetrieverFault(f"the disk cache {str(self._path)!r} failed: {error}") from error
+
+
+def _is_busy(error: BaseException) -> bool:
+    codes = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in codes
