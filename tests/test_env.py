@@ -29,8 +29,9 @@ from toolrl import (
     say,
     tool,
 )
-from toolrl.env import MAX_TEXT_CHARACTERS, run_sync
+from toolrl.env import MAX_TEXT_CHARACTERS
 from toolrl.rewards import answer_reward
+from toolrl.support.event_loop import run_sync
 
 TASKS = TaskSet(Task(f"t{number}", f"Double {number}.", str(2 * number)) for number in range(10))
 UNANSWERED = "<answer>?</answer>"

@@ -24,8 +24,8 @@ from toolrl import (
     say,
     tool,
 )
-from toolrl.env import run_sync
 from toolrl.episode import EpisodeSession, Reward, Step
+from toolrl.support.event_loop import run_sync
 from toolrl.tools import Toolbox
 from toolrl.tools.resources import ResourceScope
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
 import operator
-import os
 import re
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import gymnasium
 
@@ -22,14 +16,13 @@ from toolrl.episode import EpisodeSession, Reward, check_parts, check_solution
 from toolrl.errors import ConfigError, TaskError
 from toolrl.gym.registry import creator_of, import_module_of, settings_of, unknown
 from toolrl.gym.spaces import UnicodeText
-from toolrl.support.waiting import noting, run_loop
+from toolrl.support.event_loop import run_sync
+from toolrl.support.waiting import noting
 from toolrl.tasks import TaskSet
 from toolrl.tools.definition import Tool
 from toolrl.tools.dispatch import Toolbox, cut_text
 from toolrl.tools.resources import ResourceScope
-from toolrl.types import Limits, Message, Score, StopReason, Task, ToolCall
-
-T = TypeVar("T")
+from toolrl.types import Limits, Message, StopReason, Task, ToolCall
 
 MAX_TEXT_CHARACTERS = 100_000
 _log = logging.getLogger(__name__)
@@ -201,7 +194,7 @@ class ToolEnv(gymnasium.Env[str, str]):
             text = "\n".join(message.content for message in step.messages)
             return cut_text(text, MAX_TEXT_CHARACTERS - 100)[0], 0.0, False, False, info
         score = run_sync(session.score(step.stop))
-        info |= {"stop": str(step.stop), "score": score_to_dict(score)}
+        info |= {"stop": str(step.stop), "score": asdict(score)}
         self._end_session()
         return "", score.value or 0.0, step.stop is StopReason.ANSWER, step.stop.truncated, info
 
@@ -285,107 +278,4 @@ def say(text: str) -> Message:
     return Message("assistant", text)
 
 
-def score_to_dict(score: Score) -> dict[str, Any]:
-    """A score as plain JSON values."""
-    return {
-        "value": None if score.value is None else float(score.value),
-        "parts": {name: float(value) for name, value in score.parts.items()},
-        "answer": score.answer,
-        "reason": score.reason,
-    }
-
-
-_loops: dict[int, tuple[asyncio.AbstractEventLoop, threading.Thread]] = {}
-_loops_lock = threading.Lock()
-
-# The event loop is taken for dead if a callback, or an async tool or reward that blocks, holds it for so long.
-BLOCKED_SECONDS = 300.0
-# After Ctrl-C: how long the loop may stand still, and how long coroutines have to close what they opened.
-_SIGN_OF_LIFE_SECONDS, _CLOSING_SECONDS = 5.0, 60.0
-
-
-def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end from synchronous code, also where an event loop runs already (notebooks).
-
-    One background loop per process: a forked child, as in Gymnasium's `AsyncVectorEnv`, starts its own. Ctrl-C cancels
-    the coroutine, and waits a while for it to close what it has opened; a second one does not wait.
-
-    Raises:
-        RuntimeError: Called from a coroutine on that loop (an async tool, say), where it would wait for itself; or the
-            loop stood still for `BLOCKED_SECONDS`, and the message shows where; or the coroutine raised what is no
-            `Exception`.
-    """
-    loop, thread = _background_loop()
-    if asyncio._get_running_loop() is loop:
-        coroutine.close()
-        raise RuntimeError("an async tool or reward cannot step an environment; make it a plain function")
-    tasks: list[asyncio.Task[T]] = []
-    finished, alive = threading.Event(), threading.Event()
-
-    def start() -> None:
-        tasks.append(loop.create_task(coroutine))
-        tasks[0].add_done_callback(lambda task: finished.set())
-
-    def stop() -> None:
-        if tasks:
-            tasks[0].cancel()
-        else:  # interrupted before it was started
-            coroutine.close()
-            finished.set()
-
-    def wait(seconds: float, blocked_seconds: float) -> None:
-        """Wait for the end; raises if the loop shows no sign of life for so long."""
-        blocked, look = 0.0, min(1.0, blocked_seconds / 5)
-        loop.call_soon_threadsafe(alive.set)
-        while not finished.wait(look) and seconds > 0:
-            seconds -= look
-            if alive.is_set():
-                blocked = 0.0
-                alive.clear()
-                loop.call_soon_threadsafe(alive.set)
-            else:
-                blocked += look
-                if blocked >= blocked_seconds:
-                    raise _stands_still(loop, thread, blocked)
-
-    try:
-        loop.call_soon_threadsafe(start)
-        wait(math.inf, BLOCKED_SECONDS)
-    except BaseException:
-        # On Ctrl-C the coroutine must have closed what it opened before this thread goes on.
-        if not finished.is_set() and _loops.get(os.getpid()) == (loop, thread):
-            loop.call_soon_threadsafe(stop)
-            with suppress(RuntimeError):
-                wait(_CLOSING_SECONDS, _SIGN_OF_LIFE_SECONDS)
-        raise
-    try:
-        return tasks[0].result()
-    except (SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
-        raise RuntimeError(f"a coroutine raised {error!r}") from error
-
-
-def _background_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-    with _loops_lock:
-        if os.getpid() not in _loops:
-            _loops.clear()
-            loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=run_loop, args=(loop,), name="toolrl-env", daemon=True)
-            thread.start()
-            _loops[os.getpid()] = loop, thread
-        return _loops[os.getpid()]
-
-
-def _stands_still(loop: asyncio.AbstractEventLoop, thread: threading.Thread, seconds: float) -> RuntimeError:
-    """The error for a loop that is held; it is given up, and the next coroutine gets a new one."""
-    with _loops_lock:
-        if _loops.get(os.getpid()) == (loop, thread):
-            _loops.clear()
-    frame = sys._current_frames().get(thread.ident or 0)
-    where = "".join(traceback.format_stack(frame)) if frame is not None else "its thread has ended\n"
-    return RuntimeError(
-        f"episodes have stood still for {seconds:g} seconds: something that should not block does. A callback must end "
-        f"soon; a tool or reward that blocks must be a plain function, not async. It is here:\n{where}"
-    )
-
-
-__all__ = ["ToolEnv", "call", "make", "run_sync", "say", "score_to_dict"]
+__all__ = ["ToolEnv", "call", "make", "say"]

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolrl.chat.renderer import Renderer
-from toolrl.env import ToolEnv, run_sync
+from toolrl.env import ToolEnv
 from toolrl.episode import EpisodeSession
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.policy.base import ChatPolicy, Policy
 from toolrl.policy.watch import Watch
+from toolrl.support.event_loop import run_sync
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS, contained
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory, Turn

@@ -29,10 +29,10 @@ from toolrl import (
     tool,
 )
 from toolrl.audit.player import play_all
-from toolrl.env import run_sync
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.evaluation.regrade import regrade
 from toolrl.policy import ScriptedChatPolicy
+from toolrl.support.event_loop import run_sync
 from toolrl.tools.resources import ResourceScope, per_run
 
 PATIENCE = 20.0  # of what hangs: reached only if the promise is broken
@@ -321,7 +321,7 @@ def blocks(release: threading.Event) -> dict[str, Any]:
 def test_what_holds_the_event_loop_ends_the_run_with_the_line_where_it_does(
     release: threading.Event, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolrl.env.BLOCKED_SECONDS", 0.3)
+    monkeypatch.setattr("toolrl.support.event_loop.BLOCKED_SECONDS", 0.3)
     start = time.monotonic()
     with pytest.raises(RuntimeError, match=r"stood still for 0\.[3-9]\d* seconds(.|\n)*in the_culprit"):
         blocks(release)[part]()
@@ -332,7 +332,7 @@ def test_what_holds_the_event_loop_ends_the_run_with_the_line_where_it_does(
 def test_ctrl_c_gets_through_while_the_event_loop_is_held(
     release: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolrl.env._SIGN_OF_LIFE_SECONDS", 0.3)
+    monkeypatch.setattr("toolrl.support.event_loop.BLOCKED_SECONDS_AFTER_INTERRUPT", 0.3)
     threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident or 0, signal.SIGINT)).start()
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

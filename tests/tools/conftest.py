@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from toolrl import Task, Tool, ToolCall, ToolResult
-from toolrl.env import run_sync
+from toolrl.support.event_loop import run_sync
 from toolrl.tools import Toolbox
 from toolrl.tools.resources import ResourceScope
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from toolrl import ConfigError, InfrastructureError, ToolCall, ToolError, ToolFailure, ToolResult, tool
-from toolrl.env import run_sync
+from toolrl.support.event_loop import run_sync
 from toolrl.support.waiting import in_thread
 from toolrl.tools import Toolbox, dispatch
 from toolrl.tools.dispatch import cut_text

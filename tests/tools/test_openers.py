@@ -25,7 +25,7 @@ from toolrl import (
     say,
 )
 from toolrl.audit.player import play_all
-from toolrl.env import run_sync
+from toolrl.support.event_loop import run_sync
 
 LOG: list[str] = []
 

@@ -9,10 +9,10 @@ from typing import Literal
 import pytest
 
 from toolrl import Task, Tool, ToolCall, ToolFailure
-from toolrl.env import run_sync
 from toolrl.errors import InfrastructureError
 from toolrl.sandbox import ExecResult, LocalSandbox, SandboxLimits
 from toolrl.sandbox.base import ExecError
+from toolrl.support.event_loop import run_sync
 from toolrl.tools import Toolbox, dispatch, python_tool
 from toolrl.tools.python import format_result
 from toolrl.tools.resources import ResourceScope

@@ -20,7 +20,7 @@ from toolrl import (
     per_run,
     tool,
 )
-from toolrl.env import run_sync
+from toolrl.support.event_loop import run_sync
 from toolrl.tools import Toolbox, dispatch
 from toolrl.tools.resources import Resource, ResourceScope
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from toolrl import ConfigError, RetrieverFault, Task, ToolCall, ToolEnv, ToolFailure, ToolResult, call
-from toolrl.env import run_sync
 from toolrl.search import CachedRetriever, Document, NotReadable, Retriever
+from toolrl.support.event_loop import run_sync
 from toolrl.tools import Toolbox, open_tool, search_tool
 from toolrl.tools.resources import ResourceScope
 from toolrl.tools.search import cut_into_parts, format_documents

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
-from toolrl.env import ToolEnv, run_sync
+from toolrl.env import ToolEnv
 from toolrl.episode import EpisodeSession
 from toolrl.errors import InfrastructureError
+from toolrl.support.event_loop import run_sync
 from toolrl.types import Message, Score, StopReason, Task, ToolResult
 
 Turn = str | Message
