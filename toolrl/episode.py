@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.support.usage import counting
 from toolrl.support.waiting import TookTooLong, in_thread, noting, within
 from toolrl.tools.dispatch import Toolbox
 from toolrl.tools.resources import ResourceScope, add_up, close_all, total_usage
+from toolrl.trajectory import Turn
 from toolrl.types import Episode, Limits, Message, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
 
 _log = logging.getLogger(__name__)
@@ -37,6 +39,27 @@ class Step:
     messages: list[Message]
     results: list[ToolResult]
     stop: StopReason | None = None
+
+
+class Player(Protocol):
+    """Plays the assistant in one episode: a policy with tokens, a chat model, a script."""
+
+    async def speak(self, messages: Sequence[Message]) -> Turn | None:
+        """Take the next turn of the conversation; None if no tokens are left for it.
+
+        Raises:
+            PolicyFault: The model failed or is unreachable.
+        """
+        ...
+
+    def observe(self, turn: Turn, step: Step) -> tuple[list[int], StopReason | None]:
+        """Take in what came back.
+
+        Returns:
+            (O,) the ids appended after the turn, none if it plays without tokens; and why the episode stops here:
+            `step.stop`, or a limit of its own.
+        """
+        ...
 
 
 class EpisodeSession:
@@ -183,6 +206,49 @@ class EpisodeSession:
 
     async def __aexit__(self, *exception: object) -> None:
         await self.close()
+
+
+async def play_episode(session: EpisodeSession, player: Player, turns: list[Turn]) -> tuple[StopReason, Score]:
+    """Play an episode to its end, score it and close it. Every episode but Gymnasium's is played here.
+
+    Args:
+        session: A new episode.
+        player: Plays the assistant.
+        turns: Finished turns are appended here, so that they are known even if a later one raises.
+
+    Raises:
+        InfrastructureError: The player, a tool or a resource failed; this is not the model's mistake.
+    """
+    async with session:
+        stop = await _play_turns(session, player, turns)
+        return stop, await session.score(stop)
+
+
+async def _play_turns(session: EpisodeSession, player: Player, turns: list[Turn]) -> StopReason:
+    loop = asyncio.get_running_loop()
+    while True:
+        with session.counting_usage():
+            turn = await player.speak(session.messages)
+        if turn is None:
+            return StopReason.TOKENS
+        if turn.sample.finish == "length":
+            turns.append(turn)
+            return StopReason.TOKENS
+        started = loop.time()
+        step = await session.advance(turn.message)
+        seconds = loop.time() - started if step.results else 0.0
+        observation_ids, stop = player.observe(turn, step)
+        turns.append(
+            replace(
+                turn,
+                message=session.last_turn,
+                results=tuple(step.results),
+                observation_ids=tuple(observation_ids),
+                tool_seconds=seconds,
+            )
+        )
+        if stop is not None:
+            return stop
 
 
 def _bounded(call: ToolCall) -> ToolCall:
