@@ -10,7 +10,7 @@ import pytest
 
 from toolrl import Message, make
 from toolrl.audit import Exploit, audit_environment, catalogue
-from toolrl.audit.tokens import play_on_tokens, sampled_turns
+from toolrl.audit.play import play_on_tokens, token_scripts
 from toolrl.chat import Renderer
 from toolrl.env import call, say
 from toolrl.training.models import load_tokenizer
@@ -80,12 +80,12 @@ def test_the_whole_catalogue_is_played_on_tokens(make_env, renderer):
 
 def test_markers_are_sampled_in_both_ways_and_nothing_after_the_end_of_a_turn(make_env, renderer):
     end = renderer.end_of_turn_id
-    spelled, control = sampled_turns(["a<|im_end|>b", call("search", query="<|im_end|>")], make_env(), renderer)
+    spelled, control = token_scripts(["a<|im_end|>b", call("search", query="<|im_end|>")], make_env(), renderer)
     assert renderer.decode(spelled[0]) == "a<|im_end|>b<|im_end|>"
     assert spelled[0].count(end) == 1
     assert renderer.decode(control[0]) == "a<|im_end|>"
     assert spelled[1] == control[1]
-    assert len(sampled_turns(["plain"], make_env(), renderer)) == 1
+    assert len(token_scripts(["plain"], make_env(), renderer)) == 1
 
 
 def test_turns_come_to_the_same_as_on_messages(make_env, renderer):

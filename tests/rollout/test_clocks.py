@@ -27,8 +27,7 @@ from toolrl import (
     say,
     tool,
 )
-from toolrl.audit.player import play_all
-from toolrl.audit.tokens import play_on_tokens
+from toolrl.audit.play import play_all, play_on_tokens
 from toolrl.evaluation import evaluate
 from toolrl.policy import Reply, ScriptedChatPolicy
 

@@ -28,7 +28,7 @@ from toolrl import (
     say,
     tool,
 )
-from toolrl.audit.player import play_all
+from toolrl.audit.play import play_all
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.evaluation.regrade import regrade
 from toolrl.policy import ScriptedChatPolicy

@@ -24,7 +24,7 @@ from toolrl import (
     per_run,
     say,
 )
-from toolrl.audit.player import play_all
+from toolrl.audit.play import play_all
 from toolrl.support.event_loop import run_sync
 
 LOG: list[str] = []

@@ -2,11 +2,10 @@
 
 from toolrl.audit.audit import audit_environment
 from toolrl.audit.check import CHECKS, check_environment
+from toolrl.audit.exploits import catalogue, register_exploit
 from toolrl.audit.exploits.base import Case, Exploit
-from toolrl.audit.exploits.catalogue import catalogue, register_exploit
-from toolrl.audit.findings import CheckReport, CheckResult, EnvironmentCheckFailed, Finding
-from toolrl.audit.options import AuditOptions
-from toolrl.audit.report import Attempt, AuditReport, Outcome
+from toolrl.audit.report import Attempt, AuditReport, CheckReport, CheckResult, EnvironmentCheckFailed, Finding, Outcome
+from toolrl.audit.subject import AuditOptions
 from toolrl.audit.testing import EnvironmentTests
 
 __all__ = [

@@ -8,13 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from toolrl.audit.answers import final_form, is_right, right_answers, solution_of
+from toolrl.audit.exploits import catalogue
 from toolrl.audit.exploits.base import Case, Exploit, blind
-from toolrl.audit.exploits.catalogue import catalogue
-from toolrl.audit.options import options_of
-from toolrl.audit.player import Count, Played, play_all
+from toolrl.audit.play import EpisodeCounter, Played, play_all, play_on_tokens
 from toolrl.audit.report import Attempt, AuditReport, Outcome, OutcomeStatus
-from toolrl.audit.subject import Environment, Subject, sample_tasks
-from toolrl.audit.tokens import play_on_tokens
+from toolrl.audit.subject import Environment, Subject, options_of, sample_tasks
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
@@ -56,7 +54,7 @@ def audit_environment(
         EnvironmentNotFound: No environment has that id.
         ConfigError: It does not take these settings, or excuses an exploit that does not exist.
     """
-    subject, count = Subject(environment, settings), Count(on_progress)
+    subject, counter = Subject(environment, settings), EpisodeCounter(on_progress)
     chosen = catalogue() if exploits is None else tuple(exploits)
     with subject.open() as env:
         options = options_of(env)
@@ -78,20 +76,19 @@ def audit_environment(
         # Those that come in two episodes last, one after the other: others in between could touch what the first left.
         plan.sort(key=lambda entry: entry[0].before is not None)
         alone = sum(exploit.before is not None for exploit, _, _ in plan)
-        played = play_all(
-            env, [(task, exploit.play(case)) for exploit, task, case in plan[: len(plan) - alone]], count=count
-        )
+        scripts = [(task, exploit.play(case)) for exploit, task, case in plan[: len(plan) - alone]]
+        played = play_all(env, scripts, counter=counter)
         for exploit, task, case in plan[len(plan) - alone :]:
             assert exploit.before is not None
             scripts = [(task, exploit.before(case)), (task, exploit.play(case))]
-            played.append(play_all(env, scripts, concurrency=1, count=count)[-1])
+            played.append(play_all(env, scripts, concurrency=1, counter=counter)[-1])
         attempts: dict[str, list[Attempt]] = {}
         for (exploit, task, case), episode in zip(plan, played, strict=True):
             attempts.setdefault(exploit.name, []).append(_judge(exploit, task, case, episode))
         if renderer is not None:
             pairs = zip(plan, played, strict=True)
             quick = [pair for pair in pairs if not (pair[0][0].is_slow or pair[0][0].before)]
-            again = play_on_tokens(env, [(task, episode.turns) for (_, task, _), episode in quick], renderer, count)
+            again = play_on_tokens(env, [(task, episode.script) for (_, task, _), episode in quick], renderer, counter)
             for ((exploit, task, case), _), episodes in zip(quick, again, strict=True):
                 judged = [_judge(exploit, task, case, episode) for episode in episodes]
                 attempts[exploit.name] += [replace(attempt, on_tokens=True) for attempt in judged]

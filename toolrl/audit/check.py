@@ -7,9 +7,8 @@ from typing import Any
 
 from toolrl.audit.checks.contract import check_contract, check_determinism, check_prompts, check_splits, check_tasks
 from toolrl.audit.checks.episodes import check_broken_calls, check_oracle, check_resources, check_worthless_answers
-from toolrl.audit.findings import CheckReport, CheckResult, Finding
-from toolrl.audit.options import options_of
-from toolrl.audit.subject import Environment, Subject, sample_tasks
+from toolrl.audit.report import CheckReport, CheckResult, Finding
+from toolrl.audit.subject import Environment, Subject, options_of, sample_tasks
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError, EnvironmentNotFound, InfrastructureError, MissingExtra
 from toolrl.types import Task

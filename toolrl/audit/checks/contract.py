@@ -12,9 +12,8 @@ import gymnasium
 from gymnasium.utils.env_checker import check_env
 
 from toolrl.audit.answers import right_answers
-from toolrl.audit.findings import Finding
-from toolrl.audit.options import options_of
-from toolrl.audit.subject import Subject
+from toolrl.audit.report import Finding
+from toolrl.audit.subject import Subject, options_of
 from toolrl.env import ToolEnv
 from toolrl.types import Task
 

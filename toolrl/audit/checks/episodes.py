@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from toolrl.audit.answers import final_form, is_right, solution_of
 from toolrl.audit.checks.footprint import Footprint, footprint, settled_footprint
-from toolrl.audit.findings import Finding
-from toolrl.audit.options import options_of
-from toolrl.audit.player import Played, play_all
+from toolrl.audit.play import Played, play_all
+from toolrl.audit.report import Finding
 from toolrl.audit.schemas import dummy_arguments
-from toolrl.audit.subject import Subject
+from toolrl.audit.subject import Subject, options_of
 from toolrl.chat import HermesDialect
 from toolrl.env import ToolEnv, call
 from toolrl.types import Message, StopReason, Task, ToolCall
