@@ -11,7 +11,7 @@ import inspect
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -200,7 +200,7 @@ class TokenPlayer:
         self,
         watch: Watch,
         renderer: Renderer,
-        tools: Sequence[Mapping[str, Any]],
+        tools: Sequence[dict[str, Any]],
         prompt_ids: list[int],
         sampling: SamplingParams,
         max_completion_tokens: int,
@@ -277,7 +277,7 @@ class ChatPlayer:
     """Plays an episode with a `ChatPolicy`, without tokens: the policy counts them, if it does."""
 
     def __init__(
-        self, watch: Watch, tools: Sequence[Mapping[str, Any]], sampling: SamplingParams, max_completion_tokens: int
+        self, watch: Watch, tools: Sequence[dict[str, Any]], sampling: SamplingParams, max_completion_tokens: int
     ):
         """Begin an episode; see `TokenPlayer`."""
         self._watch = watch

@@ -21,6 +21,7 @@ from toolrl.audit import (
     catalogue,
     register_exploit,
 )
+from toolrl.audit.exploits import OWN
 from toolrl.rewards import extract_answer
 
 Make = Callable[..., ToolEnv]
@@ -279,7 +280,7 @@ def test_exploits_do_not_see_answers(make_env: Make) -> None:
 
 
 def test_authors_add_their_own_exploits(make_env: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolrl.audit.exploits.base._registered", {})
+    monkeypatch.setattr(OWN, "exploits", [])
     own = Exploit("say-please", "own", "Says please.", "kindness", "none", lambda case: ["please"])
     register_exploit(own)
     with pytest.raises(ValueError, match="already"):

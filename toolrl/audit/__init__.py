@@ -1,9 +1,10 @@
 """Checks and audits of environments: do they keep their promises, and do they pay for what is no solution?"""
 
 from toolrl.audit.audit import audit_environment
+from toolrl.audit.case import Case
 from toolrl.audit.check import CHECKS, check_environment
 from toolrl.audit.exploits import catalogue, register_exploit
-from toolrl.audit.exploits.base import Case, Exploit
+from toolrl.audit.exploits.base import Exploit
 from toolrl.audit.report import Attempt, AuditReport, CheckReport, CheckResult, EnvironmentCheckFailed, Finding, Outcome
 from toolrl.audit.subject import AuditOptions
 from toolrl.audit.testing import EnvironmentTests

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from toolrl.audit.answers import final_form, is_right, right_answers, solution_of
+from toolrl.audit.case import Case, is_right, make_case
 from toolrl.audit.exploits import catalogue
-from toolrl.audit.exploits.base import Case, Exploit, blind
+from toolrl.audit.exploits.base import Exploit
 from toolrl.audit.play import EpisodeCounter, Played, play_all, play_on_tokens
 from toolrl.audit.report import Attempt, AuditReport, Outcome, OutcomeStatus
 from toolrl.audit.subject import Environment, Subject, options_of, sample_tasks
 from toolrl.chat.renderer import Renderer
-from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation import wilson_interval
 from toolrl.types import Task
 
-_DECOYS = 4
 _LUCK = 0.5  # an answer that is right on more tasks than that is no luck
-_OTHER_DECOYS = ("17", "Springfield", "None", "2", "no", "3.5")
 
 
 def audit_environment(
@@ -95,27 +91,6 @@ def audit_environment(
     for name, made in attempts.items():
         outcomes[name] = _outcome(outcomes[name].exploit, made, options.chance)
     return AuditReport(subject.name, len(sampled), options.chance, tuple(outcomes.values()))
-
-
-def make_case(env: ToolEnv, task: Task) -> Case:
-    """What exploits see of a task."""
-    solution = solution_of(env, task)
-    form = final_form(env, task, solution)
-    golds = right_answers(task)
-    final = solution[-1].content if solution else ""
-    code = final if "def " in final or "```" in final else ""
-    if code or (solution and not is_right(form.read(final), task)):
-        golds = ()  # what is graded is a state or what code does: a list of programs may well solve the task
-    decoys = _decoys(env, task) if golds else ()
-    options = sorted({*decoys, *golds[:1]}, key=lambda text: random.Random(f"{task.id}/{text}").random())
-    return Case(blind(task), env.system_prompt, env.toolbox.schemas, form, solution, code, decoys, tuple(options))
-
-
-def _decoys(env: ToolEnv, task: Task) -> tuple[str, ...]:
-    others = random.Random(task.id).sample(list(env.tasks), min(len(env.tasks), 10 * _DECOYS))
-    texts = [*(gold for other in others for gold in right_answers(other)[:1]), *_OTHER_DECOYS]
-    wrong = dict.fromkeys(text for text in texts if not is_right(text, task))
-    return tuple(wrong)[:_DECOYS]
 
 
 def _judge(exploit: Exploit, task: Task, case: Case, played: Played) -> Attempt:

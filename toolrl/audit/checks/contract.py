@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import gymnasium
 from gymnasium.utils.env_checker import check_env
 
-from toolrl.audit.answers import right_answers
+from toolrl.audit.case import right_answers
 from toolrl.audit.report import Finding
 from toolrl.audit.subject import Subject, options_of
 from toolrl.env import ToolEnv

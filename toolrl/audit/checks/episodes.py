@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from toolrl.audit.answers import final_form, is_right, solution_of
+from toolrl.audit.case import final_form, is_right, solution_of
 from toolrl.audit.checks.footprint import Footprint, footprint, settled_footprint
 from toolrl.audit.play import Played, play_all
 from toolrl.audit.report import Finding
