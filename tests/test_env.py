@@ -15,7 +15,6 @@ from gymnasium.vector import SyncVectorEnv
 from toolrl import (
     ConfigError,
     Episode,
-    HermesDialect,
     InfrastructureError,
     Limits,
     Score,
@@ -29,6 +28,7 @@ from toolrl import (
     say,
     tool,
 )
+from toolrl.chat import HermesDialect
 from toolrl.env import MAX_TEXT_CHARACTERS
 from toolrl.rewards import answer_reward
 from toolrl.support.event_loop import run_sync

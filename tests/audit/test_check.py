@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import pytest
 
-import toolrl
 from tests.audit.conftest import capital_tasks, search, sum_tasks
 from toolrl import ConfigError, Episode, Task, TaskSet, ToolEnv, per_episode, say, tool
 from toolrl.audit import AuditOptions, CheckReport, EnvironmentCheckFailed, EnvironmentTests, check_environment
+from toolrl.errors import EnvironmentNotFound
 from toolrl.rewards import answer_reward
 
 Make = Callable[..., ToolEnv]
@@ -186,7 +186,7 @@ def test_a_failing_report_raises_and_has_a_json_form(make_env: Make) -> None:
 def test_wrong_use_is_told_at_once(make_env: Make) -> None:
     with pytest.raises(ConfigError, match="no check is named"):
         check_environment(make_env(), only=["speed"])
-    with pytest.raises(toolrl.EnvironmentNotFound):
+    with pytest.raises(EnvironmentNotFound):
         check_environment("toolrl/Nothing-v0")
     with pytest.raises(ConfigError, match="made already"):
         check_environment(make_env(), settings={"size": 1})

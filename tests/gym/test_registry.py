@@ -13,9 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 import toolrl
-from toolrl import ConfigError, EnvironmentNotFound, Task, TaskError, TaskSet, ToolEnv, say
+from toolrl import ConfigError, Task, TaskError, TaskSet, ToolEnv, say
 from toolrl.audit import check_environment
 from toolrl.cli import app
+from toolrl.errors import EnvironmentNotFound
 from toolrl.gym.registry import environment_ids
 from toolrl.training.arguments import ToolrlArguments
 

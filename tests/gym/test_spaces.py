@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from hypothesis import given, strategies as st
 
-from toolrl import UnicodeText
+from toolrl.gym.spaces import UnicodeText
 
 TEXTS = ("", "a\n\tb\x00", "naïve Ж שלום 漢字 한국어", "e\u0301 👩\u200d🚀 \U0010ffff")
 ECHO = "toolrl-tests/Echo-v0"

@@ -16,12 +16,12 @@ from toolrl import (
     RolloutRequest,
     Sample,
     SamplingParams,
-    ScriptedPolicy,
     Task,
     ToolEnv,
     Trajectory,
     tool,
 )
+from toolrl.policy import ScriptedPolicy
 
 
 @pytest.fixture(scope="session")

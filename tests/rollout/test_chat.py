@@ -20,7 +20,6 @@ from toolrl import (
     RolloutEngine,
     RolloutRequest,
     SamplingParams,
-    ScriptedPolicy,
     StopReason,
     ToolEnv,
     ToolFailure,
@@ -31,7 +30,7 @@ from toolrl import (
     say,
 )
 from toolrl.errors import ConfigError
-from toolrl.policy import Endpoint, OpenAIPolicy, Prices, Reply, ScriptedChatPolicy
+from toolrl.policy import Endpoint, OpenAIPolicy, Prices, Reply, ScriptedChatPolicy, ScriptedPolicy
 from toolrl.support.usage import count_usage
 
 QUICK = RetryPolicy(requests_per_second=None, first_delay_seconds=0.0, attempts=2)

@@ -17,13 +17,13 @@ from toolrl import (
     RolloutEngine,
     RolloutRequest,
     Sample,
-    ScriptedPolicy,
     Task,
     TaskError,
     Trajectory,
     call,
     say,
 )
+from toolrl.policy import ScriptedPolicy
 from toolrl.view.tokens import token_sections
 
 BUDGET = 20

@@ -7,18 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from toolrl import (
-    Message,
-    Renderer,
-    RolloutEngine,
-    RolloutRequest,
-    ScriptedPolicy,
-    StopReason,
-    ToolCall,
-    ToolFailure,
-    call,
-    say,
-)
+from toolrl import Message, Renderer, RolloutEngine, RolloutRequest, StopReason, ToolCall, ToolFailure, call, say
+from toolrl.policy import ScriptedPolicy
 
 
 def test_tokens_are_the_prompt_and_then_only_appended_to(make_player: Any, make_env: Any, play: Any) -> None:

@@ -5,7 +5,8 @@ from typing import Any, Literal, Optional
 
 import pytest
 
-from toolrl import Tool, ToolDefinitionError, ToolError, per_episode, per_run, tool
+from toolrl import Tool, ToolError, per_episode, per_run, tool
+from toolrl.errors import ToolDefinitionError
 
 
 class Database:

@@ -12,19 +12,9 @@ from typing import Any
 
 import pytest
 
-from toolrl import (
-    InfrastructureError,
-    Limits,
-    Score,
-    Task,
-    ToolDefinitionError,
-    ToolEnv,
-    call,
-    per_episode,
-    per_run,
-    say,
-)
+from toolrl import InfrastructureError, Limits, Score, Task, ToolEnv, call, per_episode, per_run, say
 from toolrl.audit.play import play_all
+from toolrl.errors import ToolDefinitionError
 from toolrl.support.event_loop import run_sync
 
 LOG: list[str] = []

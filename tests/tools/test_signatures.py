@@ -18,7 +18,8 @@ import pytest
 import typing_extensions
 
 from tests.tools.conftest import CallTool
-from toolrl import ConfigError, Task, ToolDefinitionError, ToolEnv, ToolError, per_episode, tool
+from toolrl import ConfigError, Task, ToolEnv, ToolError, per_episode, tool
+from toolrl.errors import ToolDefinitionError
 from toolrl.tools import Toolbox
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from tests.view.episodes import EPISODES, episode
-from toolrl import ConfigError, Message, QueryError, TaskError, ToolCall, ToolFailure, load
+from toolrl import ConfigError, Message, TaskError, ToolCall, ToolFailure, load
+from toolrl.errors import QueryError
 from toolrl.view import TrajectoryIndex
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from toolrl import QueryError, load
+from toolrl import load
+from toolrl.errors import QueryError
 from toolrl.view import FIELDS, Query, Trajectories
 
 
