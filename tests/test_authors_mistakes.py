@@ -47,7 +47,7 @@ def test_limits_that_are_no_numbers_are_refused(limits: dict[str, Any]) -> None:
 )
 def test_an_oracle_that_gives_no_messages_is_told_what_to_give(given: Any) -> None:
     env = ToolEnv(tasks=TASKS, reward=right, oracle=lambda task: given)
-    with pytest.raises(ConfigError, match=r"an oracle gives a list of assistant messages, as call\(...\) and say"):
+    with pytest.raises(ConfigError, match=r"an oracle must return a list of assistant messages, as call\(...\) and say"):
         evaluate({"e": env}, None, None, tasks=1)
 
 
@@ -60,7 +60,7 @@ def test_an_oracle_may_give_its_messages_one_by_one() -> None:
 def test_an_action_that_is_no_text_is_refused(action: Any) -> None:
     env = ToolEnv(tasks=TASKS, reward=right)
     env.reset()
-    with pytest.raises(ConfigError, match="an action is the text of an assistant's turn, got"):
+    with pytest.raises(ConfigError, match="an action is the text of an assistant turn, got"):
         env.step(action)
     assert env.step("x")[1] == 1.0
 
@@ -79,5 +79,5 @@ def test_a_verdict_that_is_no_number_is_a_bug_that_names_the_reward(verdict: Any
 
 @pytest.mark.parametrize("given", [None, 5, ToolEnv, ["toolrl/PythonMath-v0"]])
 def test_an_id_that_is_no_text_is_refused(given: Any) -> None:
-    with pytest.raises(ConfigError, match="an environment is made by its id, such as 'toolrl/PythonMath-v0', got"):
+    with pytest.raises(ConfigError, match="an environment's id is text such as 'toolrl/PythonMath-v0', got"):
         toolrl.make(given)

@@ -200,7 +200,7 @@ def test_what_are_no_tasks_is_said(given: Any, message: str) -> None:
 
 def test_a_function_that_reads_rows_must_return_a_task(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "tasks.jsonl", row())
-    with pytest.raises(TaskError, match="line 1: the function that reads rows must return a Task, got dict"):
+    with pytest.raises(TaskError, match="line 1: to_task must return a Task, got dict"):
         TaskSet.read(path, lambda row, index: row)  # type: ignore[arg-type, return-value]
 
 

@@ -116,9 +116,9 @@ def test_messages_have_the_form_that_chat_templates_expect() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, "p"), "id must be text that is not empty, got 0 \\(int\\); write Task\\(str"),
-        (("", "p"), "id must be text that is not empty, got '' \\(str\\)"),
-        ((None, "p"), "id must be text that is not empty, got None"),
+        ((0, "p"), "id must be non-empty text, got 0 \\(int\\); write Task\\(str"),
+        (("", "p"), "id must be non-empty text, got '' \\(str\\)"),
+        ((None, "p"), "id must be non-empty text, got None"),
         (("t", None), "the prompt must be text, got None"),
         (("t", 5), "the prompt must be text, got 5 \\(int\\)"),
         (("t", b"p"), "the prompt must be text"),
@@ -126,7 +126,7 @@ def test_messages_have_the_form_that_chat_templates_expect() -> None:
         (("t", {"role": "user"}), "the prompt must be text.*it is one user message"),
         (("t", "p", "a", None), "metadata must be a mapping"),
         (("t", "p", "a", [("a", 1)]), "metadata must be a mapping"),
-        (("t", "p", "a", {1: "one"}), "metadata must be a mapping whose keys are texts"),
+        (("t", "p", "a", {1: "one"}), "metadata must be a mapping with text keys"),
         (("t", "p\ud800"), "the prompt of task 't' has a lone surrogate at 1"),
         (("t\udfff", "p"), "the id of task .* has a lone surrogate"),
     ],

@@ -29,14 +29,12 @@ _log = logging.getLogger(__name__)
 
 
 class ToolEnv(gymnasium.Env[str, str]):
-    """A multi-turn environment: the action is the text of an assistant turn, the observation what comes back.
+    """A multi-turn environment: an action is the text of an assistant turn, an observation what comes back.
 
-    The first observation is the task's prompt, later ones are the tools' results. A turn without a
-    tool call is the final answer: the episode terminates and is scored. At the limits of turns it is
-    truncated and scored.
+    The first observation is the task's prompt, later ones are tool results. A turn without a tool call is the final
+    answer: the episode terminates and is scored. At the limit of turns it is truncated and scored.
 
-    Below the Gymnasium face, `open_episode` gives the same episode with typed messages; any number
-    of them can be in flight at the same time.
+    `open_episode` gives the same episode with typed messages; any number of them can be in flight at the same time.
 
     Attributes:
         tasks: The task set.
@@ -60,10 +58,10 @@ class ToolEnv(gymnasium.Env[str, str]):
         render_mode: str | None = None,
         split: str | None = None,
     ):
-        """Put an environment together.
+        """Create an environment.
 
         Args:
-            tasks: What can be asked; rows too, see `TaskSet`.
+            tasks: Tasks, or rows; see `TaskSet`.
             reward: `(task, episode) -> Score | float`, sync or async; None means unscorable. See
                 `toolrl.rewards`.
             tools: Tools, or plain typed functions.
@@ -71,12 +69,12 @@ class ToolEnv(gymnasium.Env[str, str]):
             limits: Bounds of an episode.
             oracle: `task -> assistant messages` that solve it; used by checks, demonstrations and
                 `toolrl eval --policy oracle`.
-            dialect: How the Gymnasium face reads tool calls in actions; Hermes by default.
+            dialect: How `step` reads tool calls in actions; Hermes by default.
             template_options: Variables of the chat template for every episode, such as `{"enable_thinking": False}`;
                 a task's own take precedence.
             render_mode: "ansi" makes `render()` return the conversation as text.
-            split: "train" or "test" keeps only those of `tasks`; every fifth is held out for "test", by a hash of its
-                prompt. None keeps all, as for an environment that has splits of its own.
+            split: "train" or "test" keeps only those of `tasks`; about a fifth is held out for "test", by a hash of the
+                prompt. None keeps all, for environments that have splits of their own.
         """
         check_parts(reward, oracle, system_prompt, limits)
         self.tasks = tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
@@ -98,22 +96,22 @@ class ToolEnv(gymnasium.Env[str, str]):
             self.keep_split(split)
 
     def keep_split(self, split: str) -> None:
-        """Keep the tasks of one split only: "train" or "test", every fifth by a hash of its prompt.
+        """Keep only the tasks of one split, "train" or "test"; see `TaskSet.of_split`.
 
         Raises:
-            ConfigError: There is no such split.
+            ConfigError: The split is neither.
             TaskError: No task is left.
         """
         self.tasks, self._undivided = self.tasks.of_split(split), len(self.tasks)
 
-    # ---- the engine's face
+    # ---- for the rollout engine
 
     def open_episode(self, task: Task, env_id: str = "") -> EpisodeSession:
-        """Start an episode of its own; close it when done.
+        """Start an episode; close it when done.
 
         Args:
-            task: What is asked.
-            env_id: What notes on errors call the environment; by default the id it was made with, else its class.
+            task: The task.
+            env_id: Names the environment in notes on errors; by default the id it was made with, else its class.
         """
         env_id = env_id or (self.spec.id if self.spec else type(self).__name__)
         return EpisodeSession(
@@ -124,21 +122,21 @@ class ToolEnv(gymnasium.Env[str, str]):
         """Assistant messages that solve the task, the last one with the answer.
 
         Raises:
-            ConfigError: The environment has no oracle, or it gives something else.
+            ConfigError: The environment has no oracle, or the oracle returns something else.
         """
         if self._oracle is None:
             raise ConfigError(f"{type(self).__name__} has no oracle; pass oracle= to ToolEnv")
         with noting(f"in the oracle of {type(self).__name__}, task {task.id!r}"):
             return check_solution(self._oracle(task), task)
 
-    # ---- Gymnasium's face
+    # ---- for Gymnasium
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Start an episode: the task from `options["task"]` (a `Task`, an id or an index), else a random one.
+        """Start an episode with the task from `options["task"]` (a `Task`, an id or an index), else a random one.
 
         Raises:
-            ConfigError: An option is unknown, or its value is of another type.
-            TaskError: No task has that id or index.
+            ConfigError: An option is unknown, or its value has the wrong type.
+            TaskError: No task has this id or index.
         """
         super().reset(seed=seed)
         self._end_session()
@@ -157,7 +155,7 @@ class ToolEnv(gymnasium.Env[str, str]):
 
     @property
     def task(self) -> Task | None:
-        """What the episode in progress asks; None between episodes."""
+        """The task of the episode in progress; None between episodes."""
         return None if self._session is None else self._session.task
 
     def _task_at(self, index: Any) -> Task:
@@ -172,18 +170,16 @@ class ToolEnv(gymnasium.Env[str, str]):
         """Take one assistant turn, in the environment's dialect.
 
         Returns:
-            Observation (the tools' results, one per line; empty at the end), reward (0 until the
-            end), terminated, truncated, and info: `tool_calls`, `failures`, and at the end `stop`
-            and `score`. An unscorable episode has reward 0 and `info["score"]["value"]` None.
+            Observation (tool results, one per line; empty at the end), reward (0 until the end), terminated,
+            truncated, and info: `tool_calls`, `failures`, and at the end `stop` and `score`. An unscored episode has
+            reward 0 and `info["score"]["value"]` None.
 
         Raises:
-            ConfigError: The action is no text.
-            InfrastructureError: A tool failed through no fault of the model's.
+            ConfigError: The action is not text.
+            InfrastructureError: A tool failed, and the model did not cause it.
         """
         if not isinstance(action, str):
-            raise ConfigError(
-                f"an action is the text of an assistant's turn, got {action!r:.80}; see env.dialect.format"
-            )
+            raise ConfigError(f"an action is the text of an assistant turn, got {action!r:.80}; see env.dialect.format")
         if self._session is None:
             raise gymnasium.error.ResetNeeded("call reset() before step(); an episode also ends with its last step")
         session = self._session
@@ -199,7 +195,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         return "", score.value or 0.0, step.stop is StopReason.ANSWER, step.stop.truncated, info
 
     def render(self) -> str | None:
-        """The conversation so far, or the last one if it is over, as text, if `render_mode` is "ansi"."""
+        """Return the current or last conversation as text if `render_mode` is "ansi"."""
         if self.render_mode != "ansi":
             return None
         return "\n".join(f"{message.role}: {self._rendered(message)}" for message in self._conversation)
@@ -207,11 +203,11 @@ class ToolEnv(gymnasium.Env[str, str]):
     def _rendered(self, message: Message) -> str:
         try:
             return self.dialect.format(message) if message.tool_calls else message.content
-        except ConfigError:  # it was read, and the dialect has no way to write it
+        except ConfigError:  # the dialect can read this call but not write it
             return "\n".join(dict.fromkeys([message.content, *(call.raw for call in message.tool_calls)])).strip()
 
     def close(self) -> None:
-        """Close the current episode and the resources that all episodes share."""
+        """Close the current episode and the resources shared by all episodes."""
         self._end_session()
         self._run_scope.close()
 
@@ -222,22 +218,22 @@ class ToolEnv(gymnasium.Env[str, str]):
 
 
 def make(env_id: str, **settings: Any) -> ToolEnv:
-    """`gymnasium.make(env_id, **settings).unwrapped`, with an error that names near matches.
+    """Make a registered environment, as `gymnasium.make(env_id, **settings).unwrapped` does.
 
     Args:
-        env_id: As registered; `my_envs:mine/Shopping-v0` imports the module `my_envs` first, which registers it.
-        settings: Of the environment. Where it takes no `split`, its tasks are divided, see `ToolEnv`.
+        env_id: As registered; `my_envs:mine/Shopping-v0` first imports the module `my_envs`, which registers it.
+        settings: Passed to the environment. If it takes no `split`, its tasks are divided; see `ToolEnv`.
 
     Raises:
-        EnvironmentNotFound: No environment has that id.
+        EnvironmentNotFound: No environment has this id; the message suggests close matches.
         ConfigError: It is not a toolrl environment, or does not take these settings.
         TaskError: It has too few tasks for the split.
     """
     if not isinstance(env_id, str):
-        raise ConfigError(f"an environment is made by its id, such as 'toolrl/PythonMath-v0', got {env_id!r:.80}")
+        raise ConfigError(f"an environment's id is text such as 'toolrl/PythonMath-v0', got {env_id!r:.80}")
     creator = creator_of(env_id)
     if creator is None and import_module_of(env_id) in gymnasium.registry:
-        raise ConfigError(f"{env_id} is registered without an entry_point; name its class there")
+        raise ConfigError(f"{env_id} is registered without an entry_point; set it to the class")
     try:
         env = _create(env_id, settings)
     except gymnasium.error.Error as error:
@@ -258,7 +254,7 @@ def make(env_id: str, **settings: Any) -> ToolEnv:
         raise ConfigError(f"{env_id} is a {type(env).__name__}, not a toolrl.ToolEnv")
     if env._undivided:
         _log.warning(
-            "%s has no splits of its own: every fifth task is held out for 'test', and %r has %d of %d",
+            "%s has no splits of its own: about a fifth of its tasks is held out for 'test', and %r has %d of %d",
             env_id, settings.get("split"), len(env.tasks), env._undivided,
         )  # fmt: skip
     return env
@@ -274,7 +270,7 @@ def call(tool_name: str, /, **arguments: Any) -> Message:
 
 
 def say(text: str) -> Message:
-    """An assistant message without a call, that is, a final answer; for oracles and tests."""
+    """An assistant message without a tool call, that is, a final answer; for oracles and tests."""
     return Message("assistant", text)
 
 

@@ -35,10 +35,10 @@ class RolloutRequest:
 
     Attributes:
         env: The environment; any number of requests may share it.
-        task: What to ask.
-        env_id: The name it is recorded under.
+        task: The task.
+        env_id: The name under which it is recorded.
         id: Unique within a run.
-        policy: Plays this episode in place of the engine's policy.
+        policy: Plays this episode instead of the engine's policy.
         info: Recorded with the trajectory.
     """
 
@@ -66,24 +66,24 @@ class RolloutEngine:
         policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS,
         on_trajectory: Callable[[Trajectory], None] | None = None,
     ):
-        """Put an engine together.
+        """Create an engine.
 
         Args:
             policy: Generates turns.
             renderer: Turns messages into tokens and back; a `ChatPolicy` needs none.
-            sampling: How to draw; `max_tokens` bounds a turn together with the environment's limits.
-            max_completion_tokens: Bounds sampled and observed tokens of an episode together with the
-                environment's limits: the trainer pads every episode of a batch to the longest.
-            concurrency: Episodes in flight; the others wait for their start.
+            sampling: How to sample; the environment's limits also bound `max_tokens`.
+            max_completion_tokens: Bounds the sampled and observed tokens of an episode, as the environment's limits
+                do: the trainer pads every episode of a batch to the longest.
+            concurrency: Maximum number of episodes in flight.
             retries: Further attempts at an episode that an infrastructure fault ended.
-            backoff_seconds: Wait before the first retry; doubled for each further one, with jitter.
-            policy_timeout_seconds: A policy that was asked and does nothing for so long, for whomever, is taken for
-                dead: a fault. What it does is told by its answers and, if it `ShowsProgress`, by that. How long one
-                answer takes, or waits in a queue, does not matter.
-            on_trajectory: Called with each trajectory as it finishes, on the engine's thread, where all wait for it.
+            backoff_seconds: Delay before the first retry; doubled for each further one, with jitter.
+            policy_timeout_seconds: A policy that does nothing for any episode for this long while it is asked is a
+                fault. Answers count as activity, and so does progress if it `ShowsProgress`; how long one answer takes
+                or waits in a queue does not matter.
+            on_trajectory: Called with each trajectory as it finishes, on the engine's event loop, which it blocks.
 
         Raises:
-            ConfigError: `policy_timeout_seconds` is no number of seconds, or `on_trajectory` is async.
+            ConfigError: `policy_timeout_seconds` is not positive, or `on_trajectory` is async.
         """
         if inspect.iscoroutinefunction(on_trajectory):
             raise ConfigError(f"on_trajectory must be a plain function, got {on_trajectory!r}")
@@ -104,8 +104,8 @@ class RolloutEngine:
     def run(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
         """Play all episodes and return their trajectories in the order of the requests.
 
-        An exception that is not an `InfrastructureError` is a bug in a tool, a reward or toolrl: it
-        stops the run and is raised, after all episodes have closed what they opened.
+        An exception that is not an `InfrastructureError` is a bug in a tool, a reward or toolrl: it stops the run and
+        is raised once all episodes have closed what they opened.
         """
         with ExitStack() as stack:
             for policy in {id(p): p for p in (self.policy, *(r.policy for r in requests if r.policy))}.values():
@@ -132,7 +132,7 @@ class RolloutEngine:
         except BaseExceptionGroup as failures:
             failure = failures.exceptions[0]
         if failure is not None:
-            raise failure  # out here, so that it keeps its own cause and context
+            raise failure  # outside the handler, to keep its own cause and context
         return [task.result() for task in tasks]
 
     async def _play_with_retries(self, request: RolloutRequest) -> Trajectory:
@@ -213,9 +213,9 @@ class TokenPlayer:
             renderer: With the template's variables of this episode.
             tools: JSON schemas.
             prompt_ids: (P,) the system and user messages as tokens.
-            sampling: How to draw one turn.
+            sampling: How to sample one turn.
             max_completion_tokens: Bounds sampled and observed tokens together.
-            thinking_tokens: Bounds the thinking of one turn, which is then ended for the model; 0 for no bound.
+            thinking_tokens: Bounds the thinking in one turn, which is then ended for the model; 0 for no bound.
         """
         self.prompt_ids = prompt_ids
         self._watch = watch
@@ -242,7 +242,7 @@ class TokenPlayer:
         return Turn(sample, message, generation_seconds=seconds)
 
     def observe(self, turn: Turn, step: Step) -> tuple[list[int], StopReason | None]:
-        """Append the tool messages; the episode stops where they leave no room for another token."""
+        """Append the tool messages; the episode stops if they leave no room for another token."""
         if not step.results:
             return [], step.stop
         observation = self._renderer.observation_ids(step.messages, after=turn.sample.token_ids[-1])  # (O,)
@@ -274,7 +274,7 @@ class TokenPlayer:
 
 
 class ChatPlayer:
-    """Plays an episode with a `ChatPolicy`, without tokens: the policy counts them, if it does."""
+    """Plays an episode with a `ChatPolicy`: without token ids, and with the policy's own token counts, if any."""
 
     def __init__(
         self, watch: Watch, tools: Sequence[dict[str, Any]], sampling: SamplingParams, max_completion_tokens: int

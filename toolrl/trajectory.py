@@ -1,4 +1,4 @@
-"""`Trajectory`: one episode with every token's provenance, and its row in a JSONL file."""
+"""`Trajectory`: one episode with the provenance of every token, and its row in a JSONL file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toolrl.support.secret_values import hide_within
 from toolrl.types import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
 
 SCHEMA_VERSION = 4
-# 2 had no `thinking`; up to 3 calls, parts and usage were lists, whose types a reader cannot know while they are empty.
+# 2 has no `thinking`; up to 3, calls, parts and usage are lists, which readers cannot type while they are empty.
 READABLE_VERSIONS = (2, 3, 4)
 
 
@@ -25,10 +25,10 @@ class Turn:
     """One assistant turn and what came back.
 
     Attributes:
-        sample: The tokens as sampled; none of a `ChatPolicy`.
+        sample: The tokens as sampled; empty if a `ChatPolicy` played.
         message: The same, parsed.
         results: One per tool call.
-        observation_ids: (O,) what was appended after the sample; empty for the last turn.
+        observation_ids: (O,) ids appended after the sample; empty for the last turn.
         generation_seconds: From submission to the last token.
         tool_seconds: From the first call to the last result.
     """
@@ -54,11 +54,11 @@ class Trajectory:
         turns: What happened.
         score: The verdict.
         stop: Why the episode ended.
-        error: The infrastructure fault that ended it; empty if none did.
-        attempts: 1, and 1 more for each retry after a fault.
+        error: The infrastructure fault that ended it, if any.
+        attempts: How often it was played: 1, plus 1 for each retry after a fault.
         seconds: Wall-clock time of the last attempt.
         info: Facts about the run: step, group, split ...
-        usage: What its tools' resources, its reward and a `ChatPolicy` have used, by name, all attempts together.
+        usage: What its tools' resources, its reward and its `ChatPolicy` used, by name, over all attempts.
     """
 
     id: str
@@ -77,12 +77,12 @@ class Trajectory:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether a policy with tokens played it, so that it can be trained on."""
+        """Whether a policy that generates tokens played it, so that it can be trained on."""
         return bool(self.prompt_ids)
 
     @property
     def completion_ids(self) -> list[int]:
-        """(C,) samples and observations in order."""
+        """(C,) sampled and observed ids, in order."""
         return [token for turn in self.turns for token in (*turn.sample.token_ids, *turn.observation_ids)]
 
     @property
@@ -109,14 +109,14 @@ class Trajectory:
 
     @property
     def tool_results(self) -> list[ToolResult]:
-        """All calls with their results, in order."""
+        """The results of all calls, in order."""
         return [result for turn in self.turns for result in turn.results]
 
     def to_row(self) -> dict[str, Any]:
         """The trajectory as JSON values, with the same fields and types in every row.
 
-        What differs from episode to episode (calls, parts, `usage`, `info`) is JSON text: readers take the types of
-        columns from the first rows, where lists may be empty. Without an answer `answered` is false, `answer` empty.
+        Fields whose structure varies (calls, parts, `usage`, `info`) are JSON text: readers infer the types of columns
+        from the first rows, where lists may be empty. Without an answer, `answered` is false and `answer` empty.
         """
         return {
             "schema_version": SCHEMA_VERSION,
@@ -145,10 +145,10 @@ class Trajectory:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Trajectory:
-        """Read what `to_row` wrote.
+        """Read a row that `to_row` wrote.
 
         Raises:
-            ValueError: It was written by another version, or holds a value that no version writes.
+            ValueError: Its schema version is not supported, or it has an invalid value.
             KeyError: A field is missing.
         """
         if row["schema_version"] not in READABLE_VERSIONS:
@@ -238,12 +238,12 @@ def _turn_from_row(turn: dict[str, Any], row: dict[str, Any], start: int, middle
 
 
 def _json_text(value: Any) -> str:
-    """Readable JSON; a lone surrogate, which UTF-8 cannot carry, stays an escape."""
+    """Write readable JSON; a lone surrogate, which UTF-8 cannot encode, stays an escape."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def _from_text(value: Any) -> Any:
-    """What is JSON text, or was not yet in version 3."""
+    """Decode JSON text; up to version 3 the value was not text."""
     return json.loads(value) if isinstance(value, str) else value
 
 
@@ -255,16 +255,16 @@ def _amounts(value: Any) -> dict[str, float]:
 class TrajectoryWriter:
     """Appends trajectories to a JSONL file, one whole line each.
 
-    Several threads and processes may append to one file. A line that another process, killed while
-    writing, left unfinished is removed before the next one is written.
+    Several threads and processes may append to the same file. An unfinished line, left by a process that was killed
+    while writing, is removed before the next one is written.
     """
 
     def __init__(self, path: str | Path):
-        """Open the file for appending, creating it and its folder if need be."""
+        """Open the file for appending, creating it and its folder if necessary."""
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        self._lock = threading.Lock()  # the file's own lock is between open files, not threads
+        self._lock = threading.Lock()  # flock works between open files, not between threads
         with _locked(self._descriptor):
             _cut_torn_line(self._descriptor)
 
@@ -291,10 +291,10 @@ class TrajectoryWriter:
 
 
 def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
-    """Read a file of trajectories; an unfinished last line (a run is writing, or was killed) is left out.
+    """Read a file of trajectories, skipping an unfinished last line (the run is writing, or was killed).
 
     Raises:
-        TaskError: The file is missing, or a line is broken; names file and line.
+        TaskError: The file is missing, or a line is broken; the message names the file and the line.
     """
     path = Path(path)
     if not path.is_file():

@@ -254,5 +254,5 @@ def test_a_task_keeps_its_side_when_others_are_added_and_equal_prompts_are_on_on
 def test_tasks_that_all_ask_the_same_cannot_be_divided() -> None:
     same = TaskSet(Task(str(n), "the same", n) for n in range(5))
     assert len(same.of_split("train")) == 5
-    with pytest.raises(TaskError, match="no task is left for split='test': all of 5 ask the same"):
+    with pytest.raises(TaskError, match="no task is left for split='test': all 5 have the same prompt"):
         same.of_split("test")
