@@ -47,7 +47,7 @@ def test_limits_that_are_no_numbers_are_refused(limits: dict[str, Any]) -> None:
 )
 def test_an_oracle_that_gives_no_messages_is_told_what_to_give(given: Any) -> None:
     env = ToolEnv(tasks=TASKS, reward=right, oracle=lambda task: given)
-    with pytest.raises(ConfigError, match=r"an oracle must return a list of assistant messages, as call\(...\) and say"):
+    with pytest.raises(ConfigError, match=r"an oracle must return a list of assistant messages, as call\(...\) and"):
         evaluate({"e": env}, None, None, tasks=1)
 
 

@@ -119,7 +119,7 @@ print(engine.run([RolloutRequest(env, env.tasks[0])])[0].score.reason)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert "has not ended within 0.1 seconds" in ran.stdout
-    assert "Door.close() has not ended within 0.1 seconds (environment 'ToolEnv', task 't')" in ran.stderr
+    assert "Door.close() has not returned within 0.1 seconds (environment 'ToolEnv', task 't')" in ran.stderr
 
 
 @pytest.mark.parametrize("error", ENDINGS, ids=repr)
@@ -255,7 +255,7 @@ def test_a_close_that_never_ends_is_left_to_itself_and_the_others_are_closed(
     [trajectory] = play(env, call("use"), say("4"))
     assert (trajectory.score.value, closed) == (1.0, ["stuck", "first"])
     assert trajectory.usage == {"first": 1.0}
-    assert "Door.close() has not ended within 0.1 seconds (environment 'quiz', task 'sum')" in caplog.text
+    assert "Door.close() has not returned within 0.1 seconds (environment 'quiz', task 'sum')" in caplog.text
     env.close()
     assert closed[2:] == ["shared too", "shared"]
 

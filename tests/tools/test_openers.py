@@ -313,13 +313,13 @@ def test_a_lock_is_not_held_and_a_temporary_folder_is_removed() -> None:
         (lambda: per_episode("path.sqlite"), "got 'path.sqlite'"),
         (
             lambda: per_run(lambda task: task),
-            "is called without arguments, and its function wants task",
+            "calls its function without arguments, but it needs task",
         ),
         (
             lambda: per_episode(lambda task, other: task),
-            "episode's task at most, and its function wants task, other",
+            "at most the episode's task, but it needs task, other",
         ),
-        (lambda: per_episode(lambda *, folder: folder), "its function wants folder"),
+        (lambda: per_episode(lambda *, folder: folder), "but it needs folder"),
     ],
 )
 def test_what_cannot_open_a_resource_is_refused_where_it_is_declared(declare: Any, message: str) -> None:

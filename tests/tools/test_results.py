@@ -184,18 +184,18 @@ def circular() -> list[Any]:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (generator, "a generator, which holds nothing yet; return a list or a text"),
-        (async_generator, "a async_generator, which holds nothing yet; return a list"),
-        (lambda: iter([1]), "a list_iterator, which holds nothing yet"),
-        (lambda: map(str, [1]), "a map, which holds nothing yet"),
-        (lambda: io.BytesIO(b"x"), "a _io.BytesIO, which holds nothing yet"),
-        (lambda: Bare, "which is no data"),
-        (lambda: len, "<built-in function len>, which is no data"),
-        (lambda: math, "which is no data"),
-        (Bare, r"a tests\.tools\.test_results\.Bare, which has no words of its own; .* a __str__"),
-        (lambda: re.match("a", "a"), "a re.Match, which has no words of its own"),
-        (object, "a object, which has no words of its own"),
-        (lambda: Record("a", Bare()), r"Bare, which has no words of its own"),
+        (generator, "a generator, which has not been read; return a list or text"),
+        (async_generator, "a async_generator, which has not been read; return a list"),
+        (lambda: iter([1]), "a list_iterator, which has not been read"),
+        (lambda: map(str, [1]), "a map, which has not been read"),
+        (lambda: io.BytesIO(b"x"), "a _io.BytesIO, which has not been read"),
+        (lambda: Bare, "which is not data"),
+        (lambda: len, "<built-in function len>, which is not data"),
+        (lambda: math, "which is not data"),
+        (Bare, r"a tests\.tools\.test_results\.Bare, which has no readable text; .* a __str__"),
+        (lambda: re.match("a", "a"), "a re.Match, which has no readable text"),
+        (object, "a object, which has no readable text"),
+        (lambda: Record("a", Bare()), r"Bare, which has no readable text"),
         (lambda: picture("PIL"), r"a picture \(PIL\.Image\.Image\), which the model cannot see"),
         (lambda: picture("figure"), r"a picture \(matplotlib\.figure\.Figure\), which the model cannot see"),
         (lambda: picture("axes"), r"a picture \(matplotlib\.axes\._axes\.Axes\)"),
@@ -213,7 +213,7 @@ def test_what_has_no_words_is_an_error_that_names_the_tool(
 
 def test_an_awaitable_inside_of_a_result_is_refused(call_tool: CallTool) -> None:
     coroutine = later()
-    with pytest.raises(TypeError, match="tool 'look' returned a coroutine within its result; await it"):
+    with pytest.raises(TypeError, match="tool 'look' returned a coroutine inside its result; await it"):
         call_tool(returning([coroutine]))
     coroutine.close()
 

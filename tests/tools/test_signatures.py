@@ -111,7 +111,7 @@ def plain(item: str, count: int = 2) -> str:
     [
         (Cart, r"'Cart' is a class, and a tool is a function: .* default is per_episode\(Cart\)"),
         (Cart().add, r"'add' is a method of a Cart, and all episodes would share .* per_episode\(Cart\), or per_run"),
-        (Cart(), r"'Cart' is a Cart that can be called, and all episodes would share that object"),
+        (Cart(), r"'Cart' is a callable Cart, and all episodes would share that object"),
         (functools.partial(Cart().add, item="x"), r"'add' is a method of a Cart"),
         (Cart.add, r"'add' is a method without its object \('self'\)"),
         ([].append, r"'append' is a method of a list"),
