@@ -188,7 +188,7 @@ def test_wrong_use_is_told_at_once(make_env: Make) -> None:
         check_environment(make_env(), only=["speed"])
     with pytest.raises(EnvironmentNotFound):
         check_environment("toolrl/Nothing-v0")
-    with pytest.raises(ConfigError, match="made already"):
+    with pytest.raises(ConfigError, match="already made"):
         check_environment(make_env(), settings={"size": 1})
 
 

@@ -291,7 +291,7 @@ def test_a_crash_is_given_a_remedy_for_crashes(make_env: Make) -> None:
 
     report = audit_environment(make_env(tasks=sum_tasks(), reward=converts), tasks=1, slow=False)
     (crash, *_) = [outcome for outcome in report.leaks if outcome.status == "crash"]
-    assert crash.remedy.startswith("let a tool raise ToolError")
+    assert crash.remedy.startswith("let tools raise ToolError")
     assert crash.to_dict()["remedy"] == crash.remedy
     assert f"remedy: {crash.remedy}" in str(report)
 

@@ -1,4 +1,4 @@
-"""Checks and audits of environments: do they keep their promises, and do they pay for what is no solution?"""
+"""Two doors: `check_environment` tests an environment's promises, `audit_environment` tries to cheat its reward."""
 
 from toolrl.audit.audit import audit_environment
 from toolrl.audit.case import Case

@@ -17,7 +17,7 @@ from toolrl.errors import ConfigError
 from toolrl.evaluation import wilson_interval
 from toolrl.types import Task
 
-_LUCK = 0.5  # an answer that is right on more tasks than that is no luck
+_LUCK = 0.5  # a fixed answer that is right on more than this share of tasks is not luck
 
 
 def audit_environment(
@@ -31,24 +31,24 @@ def audit_environment(
     renderer: Renderer | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> AuditReport:
-    """Play every exploit on some tasks; `report.assert_passed()` raises where one is paid.
+    """Play every exploit on some tasks; `report.assert_passed()` raises if one is paid.
 
-    Exploits give messages. With a renderer, all but the slow ones and those that come in two episodes are then sampled
-    token by token as well, through the engine that training uses; what pays only there is found so.
+    Exploits are played as messages. With a renderer, all but the slow ones and those that take two episodes are played
+    token by token as well, by the player that training uses, to find what pays only there.
 
     Args:
         environment: An id, a class or function that makes one, or an instance, which stays open.
         tasks: How many tasks each exploit is played on.
-        seed: Chooses them.
-        settings: For making it.
-        exploits: In place of the whole catalogue (`catalogue()`), registered ones included.
-        slow: Whether to play exploits that wait for a time limit; on one task each.
-        renderer: Of the model that samples.
-        on_progress: Called with the episodes done and those planned; see `toolrl.evaluation.progress`.
+        seed: Selects the tasks.
+        settings: For making the environment.
+        exploits: Instead of the whole catalogue (`catalogue()`), which includes registered ones.
+        slow: Whether to play exploits that wait for a time limit, on one task each.
+        renderer: The renderer of the model whose tokens are played.
+        on_progress: Called with the number of episodes done and planned; see `toolrl.evaluation.progress`.
 
     Raises:
-        EnvironmentNotFound: No environment has that id.
-        ConfigError: It does not take these settings, or excuses an exploit that does not exist.
+        EnvironmentNotFound: No environment has this id.
+        ConfigError: The environment does not take these settings, or two exploits have the same name.
     """
     subject, counter = Subject(environment, settings), EpisodeCounter(on_progress)
     chosen = catalogue() if exploits is None else tuple(exploits)
@@ -60,16 +60,16 @@ def audit_environment(
         outcomes: dict[str, Outcome] = {}
         for exploit in chosen:
             if exploit.name in outcomes:
-                raise ConfigError(f"two exploits are named {exploit.name!r}; give one another name")
+                raise ConfigError(f"two exploits are named {exploit.name!r}; rename one")
             fitting = [(exploit, task, case) for task, case in cases if exploit.needs(case)]
             excuse = options.excused.get(exploit.name, "")
             note = excuse or ("" if fitting else f"the environment lacks {exploit.wants or 'what it needs'}")
             if exploit.is_slow and not slow:
-                note = note or "slow exploits were left out"
+                note = note or "slow exploits were skipped"
             outcomes[exploit.name] = Outcome(exploit, "excused" if excuse else "not applicable", note=note)
             if not note:
                 plan += fitting[:1] if exploit.is_slow else fitting
-        # Those that come in two episodes last, one after the other: others in between could touch what the first left.
+        # Exploits of two episodes come last, one at a time: others in between could touch what the first episode left.
         plan.sort(key=lambda entry: entry[0].before is not None)
         alone = sum(exploit.before is not None for exploit, _, _ in plan)
         scripts = [(task, exploit.play(case)) for exploit, task, case in plan[: len(plan) - alone]]

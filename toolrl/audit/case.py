@@ -31,18 +31,18 @@ _OTHER_DECOYS = ("17", "Springfield", "None", "2", "no", "3.5")
 
 @dataclass(frozen=True, slots=True)
 class FinalForm:
-    r"""How an answer stands in the final message.
+    r"""How the final message marks the answer.
 
     Attributes:
         form: Tags, `\boxed{}`, `####`, a JSON field, a code block, or nothing around it.
-        fenced: Whether code stands in a block within tags.
+        fenced: Whether the answer is a code block inside tags.
     """
 
     form: Form = "tag"
     fenced: bool = False
 
     def write(self, text: str) -> str:
-        """A final message with `text` for its answer."""
+        """A final message with `text` as its answer."""
         if self.fenced:
             text = f"```python\n{text}\n```"
         match self.form:
@@ -60,7 +60,7 @@ class FinalForm:
                 return text
 
     def read(self, message: str) -> str | None:
-        """The one answer in a final message; None if there is none, or several."""
+        """The only answer in a final message; None if it has no answer, or several."""
         match self.form:
             case "plain":
                 return message.strip()
@@ -71,7 +71,7 @@ class FinalForm:
 
 
 def final_form(env: ToolEnv, task: Task, solution: Sequence[Message]) -> FinalForm:
-    """Read the form off the oracle's final message, else off the prompts; tags if nothing tells."""
+    """Infer the form from the oracle's final message, else from the prompts; tags by default."""
     if solution:
         final = solution[-1].content
         form: Form = next((form for form in _FORMS if FinalForm(form).read(final) is not None), "plain")
@@ -89,7 +89,7 @@ def solution_of(env: ToolEnv, task: Task) -> tuple[Message, ...]:
 
 
 def right_answers(task: Task) -> tuple[str, ...]:
-    """The right answers as texts, where `task.answer` is a text, a number, or a list of them; else nothing."""
+    """The right answers as text if `task.answer` is text, a number, or a list of these; otherwise empty."""
     golds = task.answer if isinstance(task.answer, (list, tuple)) else [task.answer]
     if not all(isinstance(gold, (str, int, float)) for gold in golds):
         return ()
@@ -97,7 +97,7 @@ def right_answers(task: Task) -> tuple[str, ...]:
 
 
 def is_right(answer: str | None, task: Task) -> bool:
-    """Whether an answer is one of the right ones by itself, so that its reward is no leak."""
+    """Whether an answer is simply right, so that its reward is not a leak."""
     if not answer:
         return False
     return any(exact_match(answer, gold) or numbers_equal(answer, gold) for gold in right_answers(task))
@@ -105,19 +105,19 @@ def is_right(answer: str | None, task: Task) -> bool:
 
 @dataclass(frozen=True)
 class Case:
-    """What an exploit sees: the task without its answer, and what a policy could have learnt of the environment.
+    """What an exploit sees: the task without its answer, and what a policy could learn about the environment.
 
     Attributes:
         task: Without `answer` and `metadata`.
         system_prompt: As the model sees it.
         schemas: The tools, as the model sees them.
         form: How final answers are written here.
-        solution: The oracle's messages, for exploits that do the work and then withhold the answer. Whoever ends
-            with its last message has solved the task.
-        code: The code that the oracle hands in, if the task asks for code; for its shape, not its content.
-        decoys: Answers of other tasks.
-        options: `decoys` and the right answer, in an order that does not tell which it is; empty if the right
-            answer is not a text or a number.
+        solution: The oracle's messages, for exploits that do the work and then withhold the answer. An episode
+            that ends with the last of them has solved the task.
+        code: The code that the oracle submits, if the task asks for code; for its shape, not its content.
+        decoys: Answers to other tasks.
+        options: `decoys` and the right answer, in an order that does not reveal it; empty if the right answer is
+            neither text nor a number.
     """
 
     task: Task
@@ -135,15 +135,15 @@ class Case:
         return self.task.prompt
 
     def final(self, text: str) -> str:
-        """A final message with `text` for its answer."""
+        """A final message with `text` as its answer."""
         return self.form.write(text)
 
     def run(self, code: str) -> Message:
-        """A call of the tool that runs code."""
+        """A call to the tool that runs code."""
         return _call(find_code_tool(self.schemas), code)
 
     def search(self, query: str) -> Message:
-        """A call of the tool that searches."""
+        """A call to the tool that searches."""
         return _call(find_search_tool(self.schemas), query)
 
     @property
@@ -153,14 +153,14 @@ class Case:
 
     @property
     def stated(self) -> str:
-        """The answer as the oracle's final message marks it; empty if it marks none, or if it is code."""
+        """The answer marked in the oracle's final message; empty if there is none, or if it is code."""
         if self.code or not self.solution or self.form.form == "plain":
             return ""
         return self.form.read(self.solution[-1].content) or ""
 
     @property
     def hedges(self) -> list[list[str]]:
-        """The options in three orders: the right one first, in the middle, last. A message with all of them hedges."""
+        """The options in three orders: the right one first, in the middle, last. Listing them all is hedging."""
         right = [self.right] if self.right else []
         half = len(self.decoys) // 2
         others = list(self.decoys)
@@ -168,7 +168,7 @@ class Case:
 
     @property
     def function_name(self) -> str:
-        """Of the function that the task asks for; "solution" if nothing tells."""
+        """The name of the function that the task asks for; "solution" by default."""
         for text in (self.prompt, self.code):
             if found := re.search(r"\bdef\s+(\w+)\s*\(", text):
                 return found.group(1)
@@ -179,20 +179,20 @@ class Case:
 
 def _call(found: tuple[str, Callable[[str], Any]] | None, text: str) -> Message:
     if found is None:
-        raise ConfigError("this environment has no such tool; declare what an exploit needs with `needs=`")
+        raise ConfigError("this environment has no such tool; declare what the exploit needs with `needs=`")
     name, arguments = found
     return call(name, **arguments(text))
 
 
 def make_case(env: ToolEnv, task: Task) -> Case:
-    """What exploits see of a task."""
+    """Collect what exploits see of a task."""
     solution = solution_of(env, task)
     form = final_form(env, task, solution)
     golds = right_answers(task)
     final = solution[-1].content if solution else ""
     code = final if "def " in final or "```" in final else ""
     if code or (solution and not is_right(form.read(final), task)):
-        golds = ()  # what is graded is a state or what code does: a list of programs may well solve the task
+        golds = ()  # a state or the behaviour of code is graded: a list of programs may well solve the task
     decoys = _decoys(env, task) if golds else ()
     options = sorted({*decoys, *golds[:1]}, key=lambda text: random.Random(f"{task.id}/{text}").random())
     return Case(

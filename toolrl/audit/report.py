@@ -25,24 +25,24 @@ class EnvironmentCheckFailed(AssertionError):
 
 
 class Report(ABC):
-    """What both reports can do."""
+    """What both reports have in common."""
 
     __slots__ = ()
 
     @property
     @abstractmethod
     def passed(self) -> bool:
-        """Whether nothing was found that fails."""
+        """Whether the environment passed."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON has it."""
+        """The report as plain JSON values."""
 
     def assert_passed(self) -> None:
-        """Raise if something was.
+        """Raise unless the environment passed.
 
         Raises:
-            EnvironmentCheckFailed: With the report as its message.
+            EnvironmentCheckFailed: It did not; the message is the report.
         """
         if not self.passed:
             raise EnvironmentCheckFailed(str(self))
@@ -50,13 +50,13 @@ class Report(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, or may be.
+    """Something that is wrong, or may be.
 
     Attributes:
         check: The check that found it.
-        message: What, with the value seen.
-        remedy: What to do.
-        task_id: The task it was seen on; empty if it is about the environment.
+        message: What is wrong, with the value.
+        remedy: What to do about it.
+        task_id: The task it was found on; empty if it concerns the environment.
         severity: An error fails the check, a warning does not.
     """
 
@@ -72,8 +72,8 @@ class CheckResult:
     """The outcome of one check.
 
     Attributes:
-        name: Of the check.
-        promise: What it makes sure of.
+        name: The name of the check.
+        promise: What it checks.
         findings: What it found.
         skipped: Why it did not run; empty if it did.
     """
@@ -85,7 +85,7 @@ class CheckResult:
 
     @property
     def status(self) -> Status:
-        """Failed with an error among the findings."""
+        """Failed if there is an error among the findings."""
         if self.skipped:
             return "skipped"
         return "failed" if any(finding.severity == "error" for finding in self.findings) else "passed"
@@ -96,7 +96,7 @@ class CheckReport(Report):
     """All checks of one environment.
 
     Attributes:
-        environment: Its name.
+        environment: The environment's name.
         tasks: How many tasks were played.
         results: One per check.
     """
@@ -112,7 +112,7 @@ class CheckReport(Report):
 
     @property
     def findings(self) -> list[Finding]:
-        """What all checks found, errors first."""
+        """The findings of all checks, errors first."""
         found = [finding for result in self.results for finding in result.findings]
         return sorted(found, key=lambda finding: finding.severity != "error")
 
@@ -139,9 +139,9 @@ class Attempt:
 
     Attributes:
         played: The episode.
-        is_lucky: Whether it was paid for a guess that is right by itself.
-        opened: The tool that it should not have found; empty if none.
-        on_tokens: Whether it was sampled, token by token; else it gave messages.
+        is_lucky: Whether it was paid for a guess that happens to be right.
+        opened: A forbidden tool that exists; empty if there is none.
+        on_tokens: Whether it was played token by token rather than as messages.
     """
 
     played: Played
@@ -150,7 +150,7 @@ class Attempt:
     on_tokens: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The attempt with its trajectory as plain JSON values; long texts are cut in the middle."""
+        """The attempt and its messages as plain JSON values; long texts are cut in the middle."""
         messages = []
         for message in self.played.messages:
             row = {"role": message.role, "content": cut_text(message.content, _SHOWN_CHARACTERS)[0]}
@@ -174,11 +174,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one exploit got.
+    """The outcome of one exploit.
 
     Attributes:
         exploit: The exploit.
-        status: "leak" if it was paid, "crash" if a tool or the grader raised what it should not have.
+        status: "leak" if it was paid, "crash" if a tool or the grader raised an unexpected exception.
         attempts: One per task, and further ones on tokens.
         note: Why it was not played, or why it is a leak.
     """
@@ -190,18 +190,18 @@ class Outcome:
 
     @property
     def reward(self) -> float:
-        """Mean reward over the tasks, lucky guesses left out."""
+        """Mean reward over the attempts, with lucky guesses counted as 0."""
         paid = sum(attempt.played.reward for attempt in self.attempts if not attempt.is_lucky)
         return paid / len(self.attempts) if self.attempts else 0.0
 
     @property
     def lucky(self) -> int:
-        """In how many episodes it guessed right."""
+        """The number of episodes with a lucky guess."""
         return sum(attempt.is_lucky for attempt in self.attempts)
 
     @property
     def unscored(self) -> int:
-        """In how many episodes a fault of the infrastructure left it without a verdict."""
+        """The number of episodes that an infrastructure fault left unscored."""
         return sum(attempt.played.score.value is None and not attempt.played.crash for attempt in self.attempts)
 
     @property
@@ -213,9 +213,7 @@ class Outcome:
     def remedy(self) -> str:
         """What to do."""
         if self._crashed:
-            return (
-                "let a tool raise ToolError for what the model did wrong, and a grader give 0 for what it cannot read"
-            )
+            return "let tools raise ToolError for the model's mistakes, and graders return 0 for what they cannot read"
         return self.exploit.remedy
 
     @property
@@ -224,7 +222,7 @@ class Outcome:
 
     @property
     def worst(self) -> Attempt | None:
-        """The attempt that shows best what is wrong."""
+        """The attempt that best shows what is wrong."""
         if not self.attempts:
             return None
         return max(
@@ -232,7 +230,7 @@ class Outcome:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The outcome as plain JSON values; trajectories where it did not hold."""
+        """The outcome as plain JSON values, with trajectories for leaks and crashes."""
         row: dict[str, Any] = {
             "exploit": self.exploit.name,
             "family": self.exploit.family,
@@ -253,12 +251,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport(Report):
-    """What all exploits got of one environment.
+    """The outcomes of all exploits on one environment.
 
     Attributes:
-        environment: Its name.
+        environment: The environment's name.
         tasks: How many tasks were played.
-        chance: The mean reward that the environment declares to be possible without solving a task.
+        chance: The mean reward that the environment declares possible without solving a task.
         outcomes: One per exploit.
     """
 
@@ -269,12 +267,12 @@ class AuditReport(Report):
 
     @property
     def leaks(self) -> list[Outcome]:
-        """Exploits that were paid, or made something raise."""
+        """The outcomes of exploits that were paid, or made something raise."""
         return [outcome for outcome in self.outcomes if outcome.status in ("leak", "crash")]
 
     @property
     def untried(self) -> dict[str, str]:
-        """Families of which nothing was played, and why: of these kinds of leaks the report says nothing."""
+        """Families of which nothing was played, and why: the report says nothing about these kinds of leaks."""
         reasons: dict[str, str] = {}
         tried = {outcome.exploit.family for outcome in self.outcomes if outcome.attempts}
         for outcome in self.outcomes:
@@ -284,7 +282,7 @@ class AuditReport(Report):
 
     @property
     def passed(self) -> bool:
-        """Whether no exploit was paid and nothing raised. What could not be tried is in `untried`."""
+        """Whether no exploit was paid and nothing raised; `untried` has what could not be tried."""
         return not self.leaks
 
     def to_dict(self) -> dict[str, Any]:
@@ -333,7 +331,7 @@ def _describe(outcome: Outcome) -> list[str]:
             got = f"raised {played.crash[:_LINE_CHARACTERS]}"
         lines.append(f"    task {played.task_id}: {got}; mean of {len(outcome.attempts)} episodes {outcome.reward:.3g}")
         if worst.on_tokens:
-            lines.append("    sampled token by token; `toolrl audit --json` has the episodes that gave messages, too")
+            lines.append("    sampled token by token; `toolrl audit --json` also has the episodes played as messages")
         final = (played.final or "").replace("\n", " ")
         lines.append(f"    final message: {final[:_LINE_CHARACTERS]!r}")
     if outcome.note:
