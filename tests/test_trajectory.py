@@ -69,7 +69,7 @@ UNSCORED: dict[str, Any] = {
     "attempts": 3,
     "info": {},
 }
-# What differs between rows in a real file.
+# Fields that differ between the rows of a real file.
 VARIANTS: dict[str, dict[str, Any]] = {
     "scored": {},
     "fault": UNSCORED,
@@ -94,7 +94,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 # ---- tokens
 
 
-def test_ids_mask_and_logprobs_have_one_length_and_the_mask_tells_who_wrote_a_token() -> None:
+def test_ids_mask_and_logprobs_have_the_same_length_and_the_mask_says_who_wrote_a_token() -> None:
     trajectory = make_trajectory()
     assert trajectory.completion_ids == [5, 6, 7, 8, 9, 10]
     assert trajectory.mask == [1, 1, 1, 0, 0, 1]
@@ -266,7 +266,7 @@ def test_any_trajectory_is_one_line(path: Path, trajectory: Trajectory) -> None:
     assert list(read_trajectories(path)) == [trajectory]
 
 
-def test_text_that_utf8_cannot_carry_does_not_break_the_file(path: Path) -> None:
+def test_text_that_utf8_cannot_encode_does_not_break_the_file(path: Path) -> None:
     call = ToolCall("\ud800", {"\udfff": "a\ud800"}, "call_1_0", raw="\\ud800")
     turn = Turn(Sample([1], [0.0]), Message("assistant", "\ud800", (call,)), (ToolResult(call, "b"),))
     write(path, make_trajectory(turns=(turn,)))

@@ -1,4 +1,4 @@
-"""Promises about files of trajectories: whole lines only, whoever writes at the same time or is killed."""
+"""Promises about files of trajectories: whole lines only, even if several processes write or one is killed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_line_that_a_killed_run_left_unfinished_is_not_read_and_is_cut_at_the_
     assert path.read_bytes() == b""
 
 
-def test_a_writer_that_goes_on_is_not_spoiled_by_another_that_was_killed(path: Path) -> None:
+def test_a_writer_is_not_affected_by_another_that_was_killed(path: Path) -> None:
     with TrajectoryWriter(path) as writer:
         writer.write(make_trajectory("a"))
         with path.open("ab") as other:
@@ -85,7 +85,7 @@ LONG = "x" * 20_000
 
 @pytest.fixture
 def short_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system takes a little at a time, as it may: without locks, lines would mix."""
+    """The system writes a little at a time, as it may: without locks, lines would mix."""
     write_all = os.write
 
     def write_some(descriptor: int, data: bytes | memoryview) -> int:

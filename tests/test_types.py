@@ -71,7 +71,7 @@ def test_a_score_that_is_not_finite_is_refused(number: float) -> None:
     with pytest.raises(ValueError, match=r"Score\.parts\['speed'\] must be finite"):
         Score(1.0, {"speed": number})
     with pytest.raises(ValueError, match=r"Score\.value must be finite"):
-        Score(number, {"value": 1.0})  # a part of that name hides nothing
+        Score(number, {"value": 1.0})  # a part named "value" hides nothing
 
 
 def test_success_is_the_part_named_correct_or_else_the_sign_of_the_value() -> None:
@@ -131,7 +131,9 @@ def test_messages_have_the_form_that_chat_templates_expect() -> None:
         (("t\udfff", "p"), "the id of task .* has a lone surrogate"),
     ],
 )
-def test_a_task_of_wrong_types_is_refused_where_it_is_made(arguments: tuple[Any, ...], message: str) -> None:
+def test_a_task_with_a_field_of_the_wrong_type_is_refused_when_it_is_made(
+    arguments: tuple[Any, ...], message: str
+) -> None:
     with pytest.raises(TaskError, match=message):
         Task(*arguments)
 
@@ -149,7 +151,9 @@ def test_a_task_of_wrong_types_is_refused_where_it_is_made(arguments: tuple[Any,
         ({"value": 1.0, "parts": {"a": "b"}}, r"Score.parts\['a'\] must be a number, got 'b'"),
     ],
 )
-def test_a_score_of_wrong_types_is_refused_where_it_is_made(fields: dict[str, Any], message: str) -> None:
+def test_a_score_with_a_field_of_the_wrong_type_is_refused_when_it_is_made(
+    fields: dict[str, Any], message: str
+) -> None:
     with pytest.raises(TypeError, match=message):
         Score(**fields)
 

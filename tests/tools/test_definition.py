@@ -10,7 +10,7 @@ from toolrl.errors import ToolDefinitionError
 
 
 class Database:
-    """No type that JSON could express."""
+    """A type that JSON cannot express."""
 
 
 @tool

@@ -1,4 +1,4 @@
-"""Promises about openers in every form: awaited, entered, closed and left, in the right place, on every path."""
+"""Promises about openers of every form: awaited, entered, closed and exited in the right place, on every path."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def log() -> list[str]:
 
 
 class Store:
-    """The resource; says what happens to it."""
+    """The resource; logs what happens to it."""
 
     words = "ready"
 
@@ -79,7 +79,7 @@ class AsyncManager:
 
 
 class Manages(Closes):
-    """Ready as it is, and a context manager that closes."""
+    """Open from the start, and a context manager that closes."""
 
     def __enter__(self) -> Store:
         raise AssertionError("it has a close, and need not be entered")
@@ -258,7 +258,7 @@ def test_an_opener_that_fails_is_raised_as_it_is_and_tried_again() -> None:
     assert LOG == ["closed"]
 
 
-def test_a_failure_on_leaving_is_raised() -> None:
+def test_a_failure_on_exit_is_raised() -> None:
     async def fails() -> AsyncIterator[Store]:
         yield Store()
         raise ValueError("cannot leave")

@@ -1,4 +1,4 @@
-"""Promises about what a tool returns: the model gets words, or the author an error that names the tool."""
+"""Promises about results: the model gets readable text, or the author an error that names the tool."""
 
 from __future__ import annotations
 
@@ -141,9 +141,9 @@ def sqlite_row() -> sqlite3.Row:
         (Worded(), "in my own words"),
         ([Worded()], '["in my own words"]'),
     ],
-    ids=lambda value: type(value).__name__,  # what texts show of objects differs between processes
+    ids=lambda value: type(value).__name__,  # the repr of some objects differs between processes
 )
-def test_whatever_has_words_is_written_in_them(call_tool: CallTool, output: Any, text: str) -> None:
+def test_readable_values_are_written_as_text(call_tool: CallTool, output: Any, text: str) -> None:
     assert call_tool(returning(output)).content == text
 
 
@@ -203,7 +203,7 @@ def circular() -> list[Any]:
         (lambda: {1: "a", "1": "b"}, "a dict with two keys that are both written '1'"),
     ],
 )
-def test_what_has_no_words_is_an_error_that_names_the_tool(
+def test_unreadable_values_are_errors_that_name_the_tool(
     call_tool: CallTool, make: Any, message: str, nested: bool
 ) -> None:
     output = {"inside": [make()]} if nested else make()
@@ -211,7 +211,7 @@ def test_what_has_no_words_is_an_error_that_names_the_tool(
         call_tool(returning(output))
 
 
-def test_an_awaitable_inside_of_a_result_is_refused(call_tool: CallTool) -> None:
+def test_an_awaitable_inside_a_result_is_refused(call_tool: CallTool) -> None:
     coroutine = later()
     with pytest.raises(TypeError, match="tool 'look' returned a coroutine inside its result; await it"):
         call_tool(returning([coroutine]))
@@ -234,7 +234,7 @@ def test_an_async_tools_result_is_written_the_same_way(call_tool: CallTool, asyn
 # ---- what may be the model's choice is never an error
 
 
-def test_huge_integers_are_written_or_told(call_tool: CallTool) -> None:
+def test_huge_integers_are_written_or_described(call_tool: CallTool) -> None:
     @tool(max_output_characters=200_000)
     def power(exponent: int) -> Any:
         """Compute a power of ten.
@@ -255,7 +255,7 @@ def test_nesting_of_any_depth_is_cut(call_tool: CallTool) -> None:
         nested = [nested]
     content = call_tool(returning(nested)).content
     assert content == "[" * MAX_DEPTH + '"..."' + "]" * MAX_DEPTH
-    while nested:  # or freeing it would recurse
+    while nested:  # freeing it whole would recurse
         nested = nested.pop()
 
 
@@ -295,5 +295,5 @@ def test_a_set_reads_the_same_in_every_process() -> None:
     assert len(outputs) == 1
 
 
-def test_text_stays_as_it_is_whatever_stands_in_it() -> None:
+def test_text_is_never_changed() -> None:
     assert as_text("<object at 0x7f00deadbeef>") == "<object at 0x7f00deadbeef>"
