@@ -14,7 +14,7 @@ from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.support.usage import counting
 from toolrl.support.waiting import TookTooLong, in_thread, noting, within
 from toolrl.tools.dispatch import Toolbox
-from toolrl.tools.resources import ResourceScope, add_up, close_all, total_usage
+from toolrl.tools.resources import ResourceScope, add_up, close_all
 from toolrl.trajectory import Turn
 from toolrl.types import Episode, Limits, Message, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
 
@@ -196,7 +196,7 @@ class EpisodeSession:
             try:
                 closed = close_all(opened, self._where)
             finally:
-                self._used = add_up((self._used, total_usage(closed)))
+                self._used = add_up((self._used, *(getattr(resource, "usage", {}) for resource in closed)))
 
         with noting(f"in {self._where}"):
             await in_thread(close)

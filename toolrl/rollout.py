@@ -189,54 +189,42 @@ class RolloutEngine:
         return TokenPlayer(watch, renderer, tools, self._prompts[key], sampling, room, thinking)
 
 
+@dataclass
 class TokenPlayer:
     """Plays an episode with a policy that generates tokens, which are appended and never re-encoded.
 
     Attributes:
+        watch: Asks the policy.
+        renderer: With the template's variables of this episode.
+        tools: JSON schemas.
         prompt_ids: (P,) the system and user messages as tokens.
+        sampling: How to sample one turn.
+        room: Tokens left for the episode, sampled and observed ones together.
+        thinking_tokens: Bounds the thinking in one turn, which is then ended for the model; 0 for no bound.
     """
 
-    def __init__(
-        self,
-        watch: Watch,
-        renderer: Renderer,
-        tools: Sequence[dict[str, Any]],
-        prompt_ids: list[int],
-        sampling: SamplingParams,
-        max_completion_tokens: int,
-        thinking_tokens: int = 0,
-    ):
-        """Begin an episode.
+    watch: Watch
+    renderer: Renderer
+    tools: Sequence[dict[str, Any]]
+    prompt_ids: list[int]
+    sampling: SamplingParams
+    room: int
+    thinking_tokens: int = 0
 
-        Args:
-            watch: The policy.
-            renderer: With the template's variables of this episode.
-            tools: JSON schemas.
-            prompt_ids: (P,) the system and user messages as tokens.
-            sampling: How to sample one turn.
-            max_completion_tokens: Bounds sampled and observed tokens together.
-            thinking_tokens: Bounds the thinking in one turn, which is then ended for the model; 0 for no bound.
-        """
-        self.prompt_ids = prompt_ids
-        self._watch = watch
-        self._renderer = renderer
-        self._tools = tools
-        self._ids = list(prompt_ids)  # (P + C,) grows by appending only
-        self._sampling = sampling
-        self._room = max_completion_tokens
-        self._thinking_tokens = thinking_tokens
+    def __post_init__(self) -> None:
+        self._ids = list(self.prompt_ids)  # (P + C,) grows by appending only
         self._after_tools = False
 
     async def speak(self, messages: Sequence[Message]) -> Turn | None:
         """Sample a turn; None if no token is left for one."""
-        if self._room <= 0:
+        if self.room <= 0:
             return None
-        sampling = replace(self._sampling, max_tokens=min(self._sampling.max_tokens, self._room))
+        sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, self.room))
         loop = asyncio.get_running_loop()
         started = loop.time()
         sample = await self._sample(sampling)
         seconds = loop.time() - started
-        message = self._renderer.parse(sample.token_ids, self._tools, after_tools=self._after_tools)
+        message = self.renderer.parse(sample.token_ids, self.tools, after_tools=self._after_tools)
         self._append(sample.token_ids)
         self._after_tools = True
         return Turn(sample, message, generation_seconds=seconds)
@@ -245,57 +233,64 @@ class TokenPlayer:
         """Append the tool messages; the episode stops if they leave no room for another token."""
         if not step.results:
             return [], step.stop
-        observation = self._renderer.observation_ids(step.messages, after=turn.sample.token_ids[-1])  # (O,)
-        stop = step.stop or (StopReason.TOKENS if len(observation) >= self._room else None)
+        observation = self.renderer.observation_ids(step.messages, after=turn.sample.token_ids[-1])  # (O,)
+        stop = step.stop or (StopReason.TOKENS if len(observation) >= self.room else None)
         if stop is not None:
-            observation = _cut(observation, self._room, self._renderer)
+            observation = _cut(observation, self.room, self.renderer)
         self._append(observation)
         return observation, stop
 
     def _append(self, token_ids: Sequence[int]) -> None:
         self._ids += token_ids
-        self._room -= len(token_ids)
+        self.room -= len(token_ids)
 
     async def _sample(self, sampling: SamplingParams) -> Sample:
         """A turn. If it is still thinking after `thinking_tokens`, its thinking is ended and the turn goes on."""
-        thinking = self._thinking_tokens
+        thinking = self.thinking_tokens
         if not 0 < thinking < sampling.max_tokens:
-            return await self._watch.sample(self._ids, sampling)
-        first = await self._watch.sample(self._ids, replace(sampling, max_tokens=thinking))
-        end = self._renderer.end_of_thinking_ids(first.token_ids, after_tools=self._after_tools)
+            return await self.watch.sample(self._ids, sampling)
+        first = await self.watch.sample(self._ids, replace(sampling, max_tokens=thinking))
+        end = self.renderer.end_of_thinking_ids(first.token_ids, after_tools=self._after_tools)
         begun = [*first.token_ids, *end]
         room = sampling.max_tokens - len(begun)
         if first.finish == "stop" or len(first.token_ids) < thinking or room < 1:
             return first
-        rest = await self._watch.sample([*self._ids, *begun], replace(sampling, max_tokens=room))
+        rest = await self.watch.sample([*self._ids, *begun], replace(sampling, max_tokens=room))
         logprobs = [*first.logprobs, *([0.0] * len(end)), *rest.logprobs]  # (T,)
         forced = (len(first.token_ids), len(begun)) if end else (0, 0)
         return Sample([*begun, *rest.token_ids], logprobs, rest.finish, rest.policy_version, forced)
 
 
+@dataclass
 class ChatPlayer:
-    """Plays an episode with a `ChatPolicy`: without token ids, and with the policy's own token counts, if any."""
+    """Plays an episode with a `ChatPolicy`: without token ids, and with the policy's own token counts, if any.
 
-    def __init__(
-        self, watch: Watch, tools: Sequence[dict[str, Any]], sampling: SamplingParams, max_completion_tokens: int
-    ):
-        """Begin an episode; see `TokenPlayer`."""
-        self._watch = watch
-        self._tools = tools
-        self._sampling = sampling
-        self._room = self._max_completion_tokens = max_completion_tokens
+    Attributes:
+        watch: Asks the policy.
+        tools: JSON schemas.
+        sampling: How to sample one turn.
+        max_completion_tokens: Bounds the tokens that the policy counts after the prompt.
+    """
+
+    watch: Watch
+    tools: Sequence[dict[str, Any]]
+    sampling: SamplingParams
+    max_completion_tokens: int
+
+    def __post_init__(self) -> None:
+        self._room = self.max_completion_tokens
         self._prompt_tokens: int | None = None
 
     async def speak(self, messages: Sequence[Message]) -> Turn | None:
         """Ask for a message; None if no token is left for one."""
         if self._room <= 0:
             return None
-        sampling = replace(self._sampling, max_tokens=min(self._sampling.max_tokens, self._room))
-        reply = await self._watch.reply(messages, self._tools, sampling)
+        sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, self._room))
+        reply = await self.watch.reply(messages, self.tools, sampling)
         if reply.input_tokens is not None and reply.output_tokens is not None:
             if self._prompt_tokens is None:
                 self._prompt_tokens = reply.input_tokens
-            self._room = self._max_completion_tokens - (reply.input_tokens + reply.output_tokens - self._prompt_tokens)
+            self._room = self.max_completion_tokens - (reply.input_tokens + reply.output_tokens - self._prompt_tokens)
         return Turn(Sample([], [], reply.finish), reply.message, generation_seconds=reply.seconds)
 
     def observe(self, turn: Turn, step: Step) -> tuple[list[int], StopReason | None]:

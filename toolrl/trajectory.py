@@ -7,6 +7,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,12 +124,12 @@ class Trajectory:
             "id": self.id,
             "env_id": self.env_id,
             "task_id": self.task_id,
-            "reward": None if self.score.value is None else float(self.score.value),
+            "reward": self.score.value,
             "success": self.score.success,
             "answer": self.score.answer or "",
             "answered": self.score.answer is not None,
             "reason": self.score.reason,
-            "parts": _json_text({name: float(value) for name, value in self.score.parts.items()}),
+            "parts": _json_text(dict(self.score.parts)),
             "usage": _json_text({name: float(value) for name, value in self.usage.items()}),
             "stop": str(self.stop),
             "error": self.error,
@@ -309,17 +310,14 @@ def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
                 raise TaskError(f"{path}, line {number}: not a trajectory ({error!r})") from None
 
 
-class _locked:
-    """An exclusive lock on an open file, between processes."""
-
-    def __init__(self, descriptor: int):
-        self._descriptor = descriptor
-
-    def __enter__(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-
-    def __exit__(self, *exception: object) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+@contextmanager
+def _locked(descriptor: int) -> Iterator[None]:
+    """Hold an exclusive lock on an open file, between processes."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _cut_torn_line(descriptor: int) -> None:

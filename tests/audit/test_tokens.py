@@ -80,7 +80,7 @@ def test_the_whole_catalogue_is_played_on_tokens(make_env: Make, renderer: Rende
     assert len(played) > len(catalogue()) / 2
 
 
-def test_markers_are_sampled_in_both_ways_and_nothing_after_the_end_of_a_turn(
+def test_markers_are_sampled_both_ways_and_nothing_follows_the_end_of_a_turn(
     make_env: Make, renderer: Renderer
 ) -> None:
     end = renderer.end_of_turn_id

@@ -55,27 +55,20 @@ class Played:
         return self.messages[-1].content if self.stop is StopReason.ANSWER else None
 
 
+@dataclass
 class EpisodeCounter:
-    """Counts episodes, played and planned."""
+    """Counts episodes, done and planned, and reports both numbers at each change."""
 
-    def __init__(self, on_progress: Callable[[int, int], None] | None = None):
-        """Report both numbers at each change."""
-        self._on_progress = on_progress
-        self._done = self._total = 0
+    on_progress: Callable[[int, int], None] | None = None
+    done: int = 0
+    planned: int = 0
 
-    def expect(self, count: int) -> None:
-        """Plan further episodes."""
-        self._total += count
-        self._report()
-
-    def add_one(self) -> None:
-        """Count one as played."""
-        self._done += 1
-        self._report()
-
-    def _report(self) -> None:
-        if self._on_progress is not None:
-            self._on_progress(self._done, self._total)
+    def add(self, *, done: int = 0, planned: int = 0) -> None:
+        """Count further episodes."""
+        self.done += done
+        self.planned += planned
+        if self.on_progress is not None:
+            self.on_progress(self.done, self.planned)
 
 
 class ScriptPlayer:
@@ -122,7 +115,11 @@ def play_all(
 ) -> list[Played]:
     """Play scripts as messages, several at a time; the results are in the order of the scripts."""
     players = [ScriptPlayer(env, script) for _, script in scripts]
-    episodes = [(task, lambda _, player=player: player) for (task, _), player in zip(scripts, players, strict=True)]
+
+    def player(index: int, session: EpisodeSession) -> Player:
+        return players[index]
+
+    episodes = [(task, partial(player, index)) for index, (task, _) in enumerate(scripts)]
     played = _play_all(env, episodes, concurrency, counter)
     return [replace(one, script=tuple(player.taken)) for one, player in zip(played, players, strict=True)]
 
@@ -185,7 +182,7 @@ def _play_all(
     counter: EpisodeCounter | None,
 ) -> list[Played]:
     counter = counter or EpisodeCounter()
-    counter.expect(len(episodes))
+    counter.add(planned=len(episodes))
 
     async def run() -> list[Played]:
         slots = asyncio.Semaphore(concurrency)
@@ -193,7 +190,7 @@ def _play_all(
         async def play(task: Task, player: Callable[[EpisodeSession], Player]) -> Played:
             async with slots:
                 played = await _play(env.open_episode(task), player)
-            counter.add_one()
+            counter.add(done=1)
             return played
 
         return list(await asyncio.gather(*(play(*episode) for episode in episodes)))

@@ -158,11 +158,6 @@ class ResourceScope:
         return list(reversed(opened.values()))
 
 
-def total_usage(values: Iterable[Any]) -> dict[str, float]:
-    """The total usage that resources report."""
-    return add_up(getattr(value, "usage", {}) for value in values)
-
-
 def add_up(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """The sum of the numbers for each name."""
     totals: dict[str, float] = {}
