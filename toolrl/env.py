@@ -91,7 +91,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._run_scope = ResourceScope()
         self._session: EpisodeSession | None = None
         self._conversation: Sequence[Message] = ()
-        self._undivided = 0
+        self._tasks_before_split = 0
         if split is not None:
             self.keep_split(split)
 
@@ -102,7 +102,7 @@ class ToolEnv(gymnasium.Env[str, str]):
             ConfigError: The split is neither.
             TaskError: No task is left.
         """
-        self.tasks, self._undivided = self.tasks.of_split(split), len(self.tasks)
+        self.tasks, self._tasks_before_split = self.tasks.of_split(split), len(self.tasks)
 
     # ---- for the rollout engine
 
@@ -252,10 +252,10 @@ def make(env_id: str, **settings: Any) -> ToolEnv:
             env.keep_split(settings["split"])
     if not isinstance(env, ToolEnv):
         raise ConfigError(f"{env_id} is a {type(env).__name__}, not a toolrl.ToolEnv")
-    if env._undivided:
+    if env._tasks_before_split:
         _log.warning(
             "%s has no splits of its own: about a fifth of its tasks is held out for 'test', and %r has %d of %d",
-            env_id, settings.get("split"), len(env.tasks), env._undivided,
+            env_id, settings.get("split"), len(env.tasks), env._tasks_before_split,
         )  # fmt: skip
     return env
 

@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 
 MAX_NESTING = 100  # of a call's arguments; Python's JSON encoder fails at about 1,000
 
-Verdict = Score | float | None
-Reward = Callable[[Task, Episode], Verdict | Awaitable[Verdict]]
+RewardValue = Score | float | None
+Reward = Callable[[Task, Episode], RewardValue | Awaitable[RewardValue]]
 
 
 @dataclass(frozen=True, slots=True)

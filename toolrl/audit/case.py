@@ -147,12 +147,12 @@ class Case:
         return _call(find_search_tool(self.schemas), query)
 
     @property
-    def right(self) -> str:
+    def right_answer(self) -> str:
         """The right answer among the options; empty if there are none."""
         return next((option for option in self.options if option not in self.decoys), "")
 
     @property
-    def stated(self) -> str:
+    def stated_answer(self) -> str:
         """The answer marked in the oracle's final message; empty if there is none, or if it is code."""
         if self.code or not self.solution or self.form.form == "plain":
             return ""
@@ -161,7 +161,7 @@ class Case:
     @property
     def hedges(self) -> list[list[str]]:
         """The options in three orders: the right one first, in the middle, last. Listing them all is hedging."""
-        right = [self.right] if self.right else []
+        right = [self.right_answer] if self.right_answer else []
         half = len(self.decoys) // 2
         others = list(self.decoys)
         return [right + others, others[:half] + right + others[half:], others + right] if right else []

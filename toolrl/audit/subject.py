@@ -21,7 +21,7 @@ class Subject:
 
     Attributes:
         name: Its name in reports.
-        can_be_made: Whether it can be made again, which an instance cannot.
+        can_be_made_again: Whether it can be made again, which an instance cannot.
     """
 
     def __init__(self, environment: Environment, settings: Mapping[str, Any] | None = None):
@@ -32,8 +32,8 @@ class Subject:
         """
         self._environment = environment
         self._settings = dict(settings or {})
-        self.can_be_made = not isinstance(environment, ToolEnv)
-        if not self.can_be_made and self._settings:
+        self.can_be_made_again = not isinstance(environment, ToolEnv)
+        if not self.can_be_made_again and self._settings:
             raise ConfigError("settings go with an id or a class, and this environment is already made")
         if not (isinstance(environment, str) or callable(environment) or isinstance(environment, ToolEnv)):
             raise ConfigError(f"expected an environment's id, class or instance, got {environment!r}")

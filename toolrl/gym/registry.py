@@ -38,7 +38,7 @@ def load_plugins() -> None:
 def environment_ids() -> list[str]:
     """Registered ids that may belong to a `ToolEnv`; Gymnasium's own and classes of other types are excluded."""
     load_plugins()
-    return sorted(env_id for env_id, spec in gymnasium.registry.items() if _may_be_ours(spec))
+    return sorted(env_id for env_id, spec in gymnasium.registry.items() if _may_be_tool_env(spec))
 
 
 def import_module_of(env_id: str) -> str:
@@ -107,7 +107,7 @@ def settings_of(creator: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def _may_be_ours(spec: EnvSpec) -> bool:
+def _may_be_tool_env(spec: EnvSpec) -> bool:
     entry_point: Any = spec.entry_point
     module = entry_point_name(spec)
     if not module or module.startswith(("gymnasium.", "shimmy")):

@@ -19,7 +19,7 @@ T = TypeVar("T")
 _loops: dict[int, tuple[asyncio.AbstractEventLoop, threading.Thread]] = {}
 _loops_lock = threading.Lock()
 
-# The loop is taken for dead if a callback, or an async tool or reward that blocks, holds it this long.
+# The loop is considered dead if a callback, or an async tool or reward that blocks, holds it this long.
 BLOCKED_SECONDS = 300.0
 # The same after Ctrl-C, and the time that coroutines then have to close what they opened.
 BLOCKED_SECONDS_AFTER_INTERRUPT = 5.0

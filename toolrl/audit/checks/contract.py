@@ -57,7 +57,7 @@ def check_determinism(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> 
             yield Finding(
                 "determinism", f"all of {len(_SEEDS)} seeds give the same task", "let reset choose the task by its seed"
             )
-    if subject.can_be_made:
+    if subject.can_be_made_again:
         with subject.open() as again:
             if len(again.tasks) != len(env.tasks):
                 message = f"made twice with the same settings, it has {len(env.tasks)} tasks, then {len(again.tasks)}"
