@@ -1,4 +1,4 @@
-"""What tests of several folders share: the hypothesis profile, a small tokenizer, TRL's chat templates."""
+"""Shared by tests of several folders: the hypothesis profile, a small tokenizer, TRL's chat templates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# The same examples in every run, and no limit on the time of one: a busy machine is no failure.
+# The same examples in every run, and no time limit: a busy machine is not a failure.
 settings.register_profile("toolrl", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("toolrl")
 
@@ -24,15 +24,15 @@ settings.load_profile("toolrl")
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
 
-# Merges are learned from this: some of them run through the texts of control tokens.
+# Merges are learned from this; some of them cross the boundaries of control tokens.
 CORPUS = ["system user assistant tool <|im_start|> <|im_end|> <tool_call> </tool_call> im_end arguments name the"] * 4
 
-# Folders of long tests. Begun last, one of them would run alone while the other workers have nothing left to do.
+# Folders with long tests, which would run alone at the end if they started last.
 LONG = ("notebooks", "training", "audit", "policy", "tiny")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put long tests first; `--no-loadscope-reorder` lets them stay there."""
+    """Put long tests first; `--no-loadscope-reorder` keeps them there."""
     order = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.relative_to(Path(__file__).parent).parts[0], len(order)))
 
@@ -65,7 +65,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def trl_template() -> Callable[[str], str]:
-    """Reads a chat template that TRL ships, by its name without `.jinja`, without importing TRL."""
+    """Read a chat template that TRL ships, by its name without `.jinja`, without importing TRL."""
     package = importlib.util.find_spec("trl")
     assert package is not None
     assert package.origin is not None

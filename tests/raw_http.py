@@ -78,7 +78,7 @@ def exchange(url: str, sent: bytes, timeout: float = 10.0) -> bytes:
 
 
 def answered(received: bytes) -> tuple[int, Any]:
-    """Status and JSON of a single answer."""
+    """Status and JSON of a single response."""
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 "), received[:200]
     assert b"application/json" in head, received[:400]

@@ -1,4 +1,4 @@
-"""Promises about what authors get wrong besides tasks and tools: one error, where it is given, with what to write."""
+"""Promises about authors' mistakes outside tasks and tools: one error, at the source, that says what to write."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def right(task: Task, episode: Any) -> float:
         ({"split": "dev"}, "split must be 'train' or 'test'"),
     ],
 )
-def test_parts_of_wrong_types_are_refused_where_the_environment_is_made(parts: dict[str, Any], message: str) -> None:
+def test_parts_of_the_wrong_type_are_refused_when_the_environment_is_made(parts: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ToolEnv(**{"tasks": TASKS, "reward": right, **parts})
 
 
 @pytest.mark.parametrize("limits", [{"turns": "3"}, {"turns": 2.5}, {"tool_calls": None}, {"reward_seconds": "60"}])
-def test_limits_that_are_no_numbers_are_refused(limits: dict[str, Any]) -> None:
+def test_limits_that_are_not_numbers_are_refused(limits: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"Limits\.{next(iter(limits))} must be a (whole )?number, got"):
         Limits(**limits)
 
@@ -47,7 +47,7 @@ def test_limits_that_are_no_numbers_are_refused(limits: dict[str, Any]) -> None:
 )
 def test_an_oracle_that_gives_no_messages_is_told_what_to_give(given: Any) -> None:
     env = ToolEnv(tasks=TASKS, reward=right, oracle=lambda task: given)
-    with pytest.raises(ConfigError, match=r"an oracle gives a list of assistant messages, as call\(...\) and say"):
+    with pytest.raises(ConfigError, match=r"an oracle must return a list of assistant messages, as call\(...\) and"):
         evaluate({"e": env}, None, None, tasks=1)
 
 
@@ -57,16 +57,16 @@ def test_an_oracle_may_give_its_messages_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("action", [5, None, say("x"), call("f"), ["x"]], ids=lambda action: type(action).__name__)
-def test_an_action_that_is_no_text_is_refused(action: Any) -> None:
+def test_an_action_that_is_not_text_is_refused(action: Any) -> None:
     env = ToolEnv(tasks=TASKS, reward=right)
     env.reset()
-    with pytest.raises(ConfigError, match="an action is the text of an assistant's turn, got"):
+    with pytest.raises(ConfigError, match="an action is the text of an assistant turn, got"):
         env.step(action)
     assert env.step("x")[1] == 1.0
 
 
 @pytest.mark.parametrize("verdict", ["good", {"value": 1.0}, (1.0, "why"), b"1"])
-def test_a_verdict_that_is_no_number_is_a_bug_that_names_the_reward(verdict: Any) -> None:
+def test_a_reward_that_is_not_a_number_is_a_bug_that_names_it(verdict: Any) -> None:
     def judge(task: Task, episode: Any) -> Any:
         return verdict
 
@@ -78,6 +78,6 @@ def test_a_verdict_that_is_no_number_is_a_bug_that_names_the_reward(verdict: Any
 
 
 @pytest.mark.parametrize("given", [None, 5, ToolEnv, ["toolrl/PythonMath-v0"]])
-def test_an_id_that_is_no_text_is_refused(given: Any) -> None:
-    with pytest.raises(ConfigError, match="an environment is made by its id, such as 'toolrl/PythonMath-v0', got"):
+def test_an_id_that_is_not_text_is_refused(given: Any) -> None:
+    with pytest.raises(ConfigError, match="an environment's id is text such as 'toolrl/PythonMath-v0', got"):
         toolrl.make(given)

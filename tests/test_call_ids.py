@@ -1,4 +1,4 @@
-"""Promises about the ids of calls: results are told apart by them, in every path."""
+"""Promises about call ids: every path matches results to calls by them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def says(*texts: str, id: str = "same") -> Message:
     return Message("assistant", "", tuple(ToolCall("echo", {"text": text}, id=id) for text in texts))
 
 
-def test_no_two_calls_of_an_episode_have_one_id_and_each_result_has_its_calls() -> None:
+def test_call_ids_are_unique_in_an_episode_and_each_result_has_its_calls_id() -> None:
     messages = play(says("a", "b"), says("c"), says("d", id=""), says("e", id="call_3_0"))
     calls = [call for message in messages for call in message.tool_calls]
     told = {message.tool_call_id: message.content for message in messages if message.role == "tool"}
@@ -49,7 +49,7 @@ def test_no_two_calls_of_an_episode_have_one_id_and_each_result_has_its_calls() 
     assert calls[0].id == "same"
 
 
-# As some templates do, it looks results up by the ids of their calls.
+# Some templates look up results by the ids of their calls.
 BY_ID = """
 {%- for message in messages %}{% if message.role != "tool" %}
 {{- "<|im_start|>" + message.role + "\n" + message.content }}

@@ -1,4 +1,4 @@
-"""Promises about `ToolEnv`: Gymnasium's face, the limits, and what is closed when."""
+"""Promises about `ToolEnv`: the Gymnasium interface, limits, and when resources are closed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from gymnasium.vector import SyncVectorEnv
 from toolrl import (
     ConfigError,
     Episode,
-    HermesDialect,
     InfrastructureError,
     Limits,
     Score,
@@ -29,8 +28,10 @@ from toolrl import (
     say,
     tool,
 )
-from toolrl.env import MAX_TEXT_CHARACTERS, run_sync
+from toolrl.chat import HermesDialect
+from toolrl.env import MAX_TEXT_CHARACTERS
 from toolrl.rewards import answer_reward
+from toolrl.support.event_loop import run_sync
 
 TASKS = TaskSet(Task(f"t{number}", f"Double {number}.", str(2 * number)) for number in range(10))
 UNANSWERED = "<answer>?</answer>"
@@ -227,16 +228,16 @@ def fail_to_grade(task: Task, episode: Episode) -> float:
 
 
 @pytest.mark.parametrize("reward", [lambda task, episode: None, fail_to_grade], ids=["None", "fault"])
-def test_an_episode_that_cannot_be_scored_says_so_and_is_no_zero(reward: Any) -> None:
+def test_an_unscored_episode_says_so_and_is_not_zero(reward: Any) -> None:
     env = make_env(reward=reward)
     env.reset(seed=0)
     _, value, terminated, _, info = env.step(UNANSWERED)
-    assert (value, terminated) == (0.0, True)  # Gymnasium's reward has no None
+    assert (value, terminated) == (0.0, True)  # Gymnasium's reward cannot be None
     assert info["score"]["value"] is None
     env.close()
 
 
-def test_a_fault_in_a_tool_travels_up_and_the_next_episode_starts_clean(env: ToolEnv) -> None:
+def test_a_fault_in_a_tool_propagates_and_the_next_episode_starts_clean(env: ToolEnv) -> None:
     env.reset(options={"task": "t4"})
     with pytest.raises(InfrastructureError, match="backend down"):
         env.step(turn(call("double", x=1), call("break_down")))
@@ -273,7 +274,7 @@ def test_a_reset_closes_the_episode_it_interrupts(env: ToolEnv) -> None:
 # ---- render
 
 
-def test_render_shows_the_conversation_also_when_it_is_over() -> None:
+def test_render_shows_the_conversation_even_after_it_has_ended() -> None:
     env = make_env(render_mode="ansi")
     assert env.render() == ""
     env.reset(options={"task": "t4"})
@@ -306,10 +307,10 @@ def test_without_a_render_mode_nothing_is_rendered(env: ToolEnv) -> None:
     assert env.render() is None
 
 
-# ---- the engine's face
+# ---- for the rollout engine
 
 
-def test_episodes_opened_side_by_side_do_not_mix(env: ToolEnv) -> None:
+def test_concurrent_episodes_do_not_mix(env: ToolEnv) -> None:
     async def play() -> list[float | None]:
         async with env.open_episode(TASKS[1]) as first, env.open_episode(TASKS[2]) as second:
             await asyncio.gather(first.advance(call("double", x=1)), second.advance(call("double", x=2)))

@@ -24,8 +24,8 @@ from toolrl import (
     say,
     tool,
 )
-from toolrl.env import run_sync
 from toolrl.episode import EpisodeSession, Reward, Step
+from toolrl.support.event_loop import run_sync
 from toolrl.tools import Toolbox
 from toolrl.tools.resources import ResourceScope
 
@@ -33,7 +33,7 @@ TASK = Task("t", "Go.", "42")
 
 
 class Log(list[str]):
-    """A resource that tells what happened to it."""
+    """A resource that logs what happens to it."""
 
     def close(self) -> None:
         self.append("closed")
@@ -81,7 +81,7 @@ def session_with(reward: Reward = lambda task, episode: 1.0, **limits: Any) -> E
 
 
 def remembering(seen: list[Episode]) -> Reward:
-    """A reward that keeps what it was shown."""
+    """A reward that records the episodes it sees."""
 
     def reward(task: Task, episode: Episode) -> float:
         seen.append(episode)
@@ -137,7 +137,7 @@ def test_each_result_carries_the_id_of_its_call_unique_in_the_episode() -> None:
 
 @pytest.mark.parametrize("depth", [1, 99, 100, 500, 5000])
 @pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}])
-def test_arguments_nested_beyond_writing_are_a_malformed_call(depth: int, wrap: Callable[[Any], Any]) -> None:
+def test_arguments_nested_too_deeply_are_a_malformed_call(depth: int, wrap: Callable[[Any], Any]) -> None:
     nested: Any = "x"
     for _ in range(depth):
         nested = wrap(nested)
@@ -160,7 +160,7 @@ def test_further_calls_than_allowed_are_refused_and_counted(logs: list[Log]) -> 
     assert seen[0].tool_calls == 4
 
 
-def test_the_last_turn_that_is_allowed_truncates_unless_it_answers() -> None:
+def test_the_last_allowed_turn_truncates_unless_it_answers() -> None:
     steps, _ = run_sync(play(session_with(turns=2), [calls("a"), calls("b")]))
     assert [step.stop for step in steps] == [None, StopReason.TURNS]
     assert steps[1].results[0].content == "noted b"
@@ -253,7 +253,7 @@ def test_a_reward_that_tries_to_end_the_program_is_a_bug_too() -> None:
         run_sync(play(session_with(reward), [say("x")]))
 
 
-def test_a_bug_in_a_reward_travels_up(logs: list[Log]) -> None:
+def test_a_bug_in_a_reward_propagates(logs: list[Log]) -> None:
     def reward(task: Task, episode: Episode) -> float:
         return 1 / 0
 

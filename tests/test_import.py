@@ -27,23 +27,19 @@ def test_importing_toolrl_envs_imports_nothing_heavy() -> None:
     assert run_python(f"import sys, toolrl_envs; print(sorted({heavy} & set(sys.modules)))") == "[]"
 
 
-def test_every_public_name_can_be_imported_and_is_defined_where_the_table_says() -> None:
-    for name, module in toolrl._MODULE_OF.items():
-        value = getattr(toolrl, name)
-        assert getattr(value, "__module__", module).startswith((module, "typing")), name
-
-
-def test_type_checkers_see_the_same_names_as_the_interpreter() -> None:
+def test_every_public_name_can_be_imported_and_type_checkers_see_the_same_names_from_the_same_modules() -> None:
     tree = ast.parse(inspect.getsource(toolrl))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {
-        (alias.name, node.module)
+        alias.name: node.module
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
         if alias.asname == alias.name
     }
-    assert seen == set(toolrl._MODULE_OF.items())
+    assert {*seen, "__version__"} == set(toolrl.__all__)
+    for name, module in seen.items():
+        assert getattr(toolrl, name).__module__.startswith(str(module)), name
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -8,7 +8,8 @@ import gymnasium
 import pytest
 
 import toolrl
-from toolrl import ConfigError, EnvironmentNotFound, ToolEnv
+from toolrl import ConfigError, ToolEnv
+from toolrl.errors import EnvironmentNotFound
 from toolrl_envs import ENTRY_POINTS
 
 

@@ -1,4 +1,4 @@
-"""Promises about task sets: what they read, what they refuse and in which words, and how they divide."""
+"""Promises about task sets: what they read, what they reject and how, and how they split."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 # ---- as sequences
 
 
-def test_two_tasks_of_one_id_are_refused() -> None:
+def test_two_tasks_with_the_same_id_are_refused() -> None:
     with pytest.raises(TaskError, match="two tasks have the id 'b'"):
         TaskSet([Task("a", "p"), Task("b", "p"), Task("b", "q")])
 
@@ -155,7 +155,7 @@ def test_a_generated_task_depends_on_the_seed_and_its_index_only() -> None:
     assert TaskSet.generate(make, 3, seed=2)[0] != short[0]
 
 
-# ---- from what people have at hand
+# ---- from rows and frames
 
 
 def test_rows_are_tasks_whatever_holds_them() -> None:
@@ -193,19 +193,19 @@ def test_a_row_without_an_id_has_its_place_and_a_prompt_may_be_one_user_message(
         ([], "at least one task"),
     ],
 )
-def test_what_are_no_tasks_is_said(given: Any, message: str) -> None:
+def test_what_is_not_a_set_of_tasks_is_named(given: Any, message: str) -> None:
     with pytest.raises(TaskError, match=message):
         TaskSet(given)
 
 
 def test_a_function_that_reads_rows_must_return_a_task(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "tasks.jsonl", row())
-    with pytest.raises(TaskError, match="line 1: the function that reads rows must return a Task, got dict"):
+    with pytest.raises(TaskError, match="line 1: to_task must return a Task, got dict"):
         TaskSet.read(path, lambda row, index: row)  # type: ignore[arg-type, return-value]
 
 
 @pytest.mark.parametrize("count", [0, -1])
-def test_none_or_fewer_cannot_be_taken(count: int) -> None:
+def test_fewer_than_one_task_cannot_be_taken(count: int) -> None:
     with pytest.raises(TaskError, match="at least one task must be taken"):
         tasks(3).take(count)
 

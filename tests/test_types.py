@@ -71,7 +71,7 @@ def test_a_score_that_is_not_finite_is_refused(number: float) -> None:
     with pytest.raises(ValueError, match=r"Score\.parts\['speed'\] must be finite"):
         Score(1.0, {"speed": number})
     with pytest.raises(ValueError, match=r"Score\.value must be finite"):
-        Score(number, {"value": 1.0})  # a part of that name hides nothing
+        Score(number, {"value": 1.0})  # a part named "value" hides nothing
 
 
 def test_success_is_the_part_named_correct_or_else_the_sign_of_the_value() -> None:
@@ -116,9 +116,9 @@ def test_messages_have_the_form_that_chat_templates_expect() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, "p"), "id must be text that is not empty, got 0 \\(int\\); write Task\\(str"),
-        (("", "p"), "id must be text that is not empty, got '' \\(str\\)"),
-        ((None, "p"), "id must be text that is not empty, got None"),
+        ((0, "p"), "id must be non-empty text, got 0 \\(int\\); write Task\\(str"),
+        (("", "p"), "id must be non-empty text, got '' \\(str\\)"),
+        ((None, "p"), "id must be non-empty text, got None"),
         (("t", None), "the prompt must be text, got None"),
         (("t", 5), "the prompt must be text, got 5 \\(int\\)"),
         (("t", b"p"), "the prompt must be text"),
@@ -126,12 +126,14 @@ def test_messages_have_the_form_that_chat_templates_expect() -> None:
         (("t", {"role": "user"}), "the prompt must be text.*it is one user message"),
         (("t", "p", "a", None), "metadata must be a mapping"),
         (("t", "p", "a", [("a", 1)]), "metadata must be a mapping"),
-        (("t", "p", "a", {1: "one"}), "metadata must be a mapping whose keys are texts"),
+        (("t", "p", "a", {1: "one"}), "metadata must be a mapping with text keys"),
         (("t", "p\ud800"), "the prompt of task 't' has a lone surrogate at 1"),
         (("t\udfff", "p"), "the id of task .* has a lone surrogate"),
     ],
 )
-def test_a_task_of_wrong_types_is_refused_where_it_is_made(arguments: tuple[Any, ...], message: str) -> None:
+def test_a_task_with_a_field_of_the_wrong_type_is_refused_when_it_is_made(
+    arguments: tuple[Any, ...], message: str
+) -> None:
     with pytest.raises(TaskError, match=message):
         Task(*arguments)
 
@@ -149,7 +151,9 @@ def test_a_task_of_wrong_types_is_refused_where_it_is_made(arguments: tuple[Any,
         ({"value": 1.0, "parts": {"a": "b"}}, r"Score.parts\['a'\] must be a number, got 'b'"),
     ],
 )
-def test_a_score_of_wrong_types_is_refused_where_it_is_made(fields: dict[str, Any], message: str) -> None:
+def test_a_score_with_a_field_of_the_wrong_type_is_refused_when_it_is_made(
+    fields: dict[str, Any], message: str
+) -> None:
     with pytest.raises(TypeError, match=message):
         Score(**fields)
 

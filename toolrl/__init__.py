@@ -1,8 +1,7 @@
 """Reinforcement learning for language models that use tools.
 
-Public names are imported when they are first used: `import toolrl` is fast and never imports torch.
-To add one, name it in `_EXPORTS` for the interpreter and below `TYPE_CHECKING` for type checkers; a
-test compares the two.
+Public names are imported on first use: `import toolrl` is fast and never imports torch. To add one, name it in
+`_EXPORTS` for the interpreter and under `TYPE_CHECKING` for type checkers; a test compares the two.
 """
 
 from __future__ import annotations
@@ -12,31 +11,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolrl.chat import HermesDialect as HermesDialect, Renderer as Renderer
+    from toolrl.chat import Renderer as Renderer
     from toolrl.env import ToolEnv as ToolEnv, call as call, make as make, say as say
     from toolrl.errors import (
         ConfigError as ConfigError,
-        EnvironmentNotFound as EnvironmentNotFound,
         InfrastructureError as InfrastructureError,
         MissingExtra as MissingExtra,
         PolicyFault as PolicyFault,
-        QueryError as QueryError,
         RetrieverFault as RetrieverFault,
         SandboxFault as SandboxFault,
         TaskError as TaskError,
-        TemplateError as TemplateError,
-        ToolDefinitionError as ToolDefinitionError,
         ToolError as ToolError,
         ToolrlError as ToolrlError,
-        UserError as UserError,
     )
-    from toolrl.gym.spaces import UnicodeText as UnicodeText
-    from toolrl.policy import Policy as Policy, ScriptedPolicy as ScriptedPolicy
     from toolrl.rollout import RolloutEngine as RolloutEngine, RolloutRequest as RolloutRequest
     from toolrl.support.retry import RetryPolicy as RetryPolicy
     from toolrl.support.rows import is_file_name as is_file_name, read_rows as read_rows
     from toolrl.tasks import TaskSet as TaskSet, of_split as of_split
-    from toolrl.tools import Tool as Tool, per_episode as per_episode, per_run as per_run, tool as tool
+    from toolrl.tools.definition import Tool as Tool, tool as tool
+    from toolrl.tools.resources import per_episode as per_episode, per_run as per_run
     from toolrl.trajectory import (
         Trajectory as Trajectory,
         TrajectoryWriter as TrajectoryWriter,
@@ -46,7 +39,6 @@ if TYPE_CHECKING:
         Episode as Episode,
         Limits as Limits,
         Message as Message,
-        Role as Role,
         Sample as Sample,
         SamplingParams as SamplingParams,
         Score as Score,
@@ -56,26 +48,25 @@ if TYPE_CHECKING:
         ToolFailure as ToolFailure,
         ToolResult as ToolResult,
     )
-    from toolrl.view import Trajectories as Trajectories, load as load
+    from toolrl.view import load as load
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "toolrl.chat": "HermesDialect Renderer",
+    "toolrl.chat": "Renderer",
     "toolrl.env": "ToolEnv call make say",
-    "toolrl.errors": "ConfigError EnvironmentNotFound InfrastructureError MissingExtra PolicyFault QueryError "
-    "RetrieverFault SandboxFault TaskError TemplateError ToolDefinitionError ToolError ToolrlError UserError",
-    "toolrl.policy": "Policy ScriptedPolicy",
+    "toolrl.errors": "ConfigError InfrastructureError MissingExtra PolicyFault RetrieverFault SandboxFault TaskError "
+    "ToolError ToolrlError",
     "toolrl.rollout": "RolloutEngine RolloutRequest",
     "toolrl.support.retry": "RetryPolicy",
     "toolrl.support.rows": "is_file_name read_rows",
-    "toolrl.gym.spaces": "UnicodeText",
     "toolrl.tasks": "TaskSet of_split",
-    "toolrl.tools": "Tool per_episode per_run tool",
+    "toolrl.tools.definition": "Tool tool",
+    "toolrl.tools.resources": "per_episode per_run",
     "toolrl.trajectory": "Trajectory TrajectoryWriter read_trajectories",
-    "toolrl.types": "Episode Limits Message Role Sample SamplingParams Score StopReason Task ToolCall ToolFailure "
+    "toolrl.types": "Episode Limits Message Sample SamplingParams Score StopReason Task ToolCall ToolFailure "
     "ToolResult",
-    "toolrl.view": "Trajectories load",
+    "toolrl.view": "load",
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names.split()}
 

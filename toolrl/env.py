@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
 import operator
-import os
 import re
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import gymnasium
 
@@ -22,28 +16,25 @@ from toolrl.episode import EpisodeSession, Reward, check_parts, check_solution
 from toolrl.errors import ConfigError, TaskError
 from toolrl.gym.registry import creator_of, import_module_of, settings_of, unknown
 from toolrl.gym.spaces import UnicodeText
-from toolrl.support.waiting import noting, run_loop
+from toolrl.support.event_loop import run_sync
+from toolrl.support.waiting import noting
 from toolrl.tasks import TaskSet
 from toolrl.tools.definition import Tool
 from toolrl.tools.dispatch import Toolbox, cut_text
 from toolrl.tools.resources import ResourceScope
-from toolrl.types import Limits, Message, Score, StopReason, Task, ToolCall
-
-T = TypeVar("T")
+from toolrl.types import Limits, Message, StopReason, Task, ToolCall
 
 MAX_TEXT_CHARACTERS = 100_000
 _log = logging.getLogger(__name__)
 
 
 class ToolEnv(gymnasium.Env[str, str]):
-    """A multi-turn environment: the action is the text of an assistant turn, the observation what comes back.
+    """A multi-turn environment: an action is the text of an assistant turn, an observation what comes back.
 
-    The first observation is the task's prompt, later ones are the tools' results. A turn without a
-    tool call is the final answer: the episode terminates and is scored. At the limits of turns it is
-    truncated and scored.
+    The first observation is the task's prompt, later ones are tool results. A turn without a tool call is the final
+    answer: the episode terminates and is scored. At the limit of turns it is truncated and scored.
 
-    Below the Gymnasium face, `open_episode` gives the same episode with typed messages; any number
-    of them can be in flight at the same time.
+    `open_episode` gives the same episode with typed messages; any number of them can be in flight at the same time.
 
     Attributes:
         tasks: The task set.
@@ -67,10 +58,10 @@ class ToolEnv(gymnasium.Env[str, str]):
         render_mode: str | None = None,
         split: str | None = None,
     ):
-        """Put an environment together.
+        """Create an environment.
 
         Args:
-            tasks: What can be asked; rows too, see `TaskSet`.
+            tasks: Tasks, or rows; see `TaskSet`.
             reward: `(task, episode) -> Score | float`, sync or async; None means unscorable. See
                 `toolrl.rewards`.
             tools: Tools, or plain typed functions.
@@ -78,12 +69,12 @@ class ToolEnv(gymnasium.Env[str, str]):
             limits: Bounds of an episode.
             oracle: `task -> assistant messages` that solve it; used by checks, demonstrations and
                 `toolrl eval --policy oracle`.
-            dialect: How the Gymnasium face reads tool calls in actions; Hermes by default.
+            dialect: How `step` reads tool calls in actions; Hermes by default.
             template_options: Variables of the chat template for every episode, such as `{"enable_thinking": False}`;
                 a task's own take precedence.
             render_mode: "ansi" makes `render()` return the conversation as text.
-            split: "train" or "test" keeps only those of `tasks`; every fifth is held out for "test", by a hash of its
-                prompt. None keeps all, as for an environment that has splits of its own.
+            split: "train" or "test" keeps only those of `tasks`; about a fifth is held out for "test", by a hash of the
+                prompt. None keeps all, for environments that have splits of their own.
         """
         check_parts(reward, oracle, system_prompt, limits)
         self.tasks = tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
@@ -100,27 +91,27 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._run_scope = ResourceScope()
         self._session: EpisodeSession | None = None
         self._conversation: Sequence[Message] = ()
-        self._undivided = 0
+        self._tasks_before_split = 0
         if split is not None:
             self.keep_split(split)
 
     def keep_split(self, split: str) -> None:
-        """Keep the tasks of one split only: "train" or "test", every fifth by a hash of its prompt.
+        """Keep only the tasks of one split, "train" or "test"; see `TaskSet.of_split`.
 
         Raises:
-            ConfigError: There is no such split.
+            ConfigError: The split is neither.
             TaskError: No task is left.
         """
-        self.tasks, self._undivided = self.tasks.of_split(split), len(self.tasks)
+        self.tasks, self._tasks_before_split = self.tasks.of_split(split), len(self.tasks)
 
-    # ---- the engine's face
+    # ---- for the rollout engine
 
     def open_episode(self, task: Task, env_id: str = "") -> EpisodeSession:
-        """Start an episode of its own; close it when done.
+        """Start an episode; close it when done.
 
         Args:
-            task: What is asked.
-            env_id: What notes on errors call the environment; by default the id it was made with, else its class.
+            task: The task.
+            env_id: Names the environment in notes on errors; by default the id it was made with, else its class.
         """
         env_id = env_id or (self.spec.id if self.spec else type(self).__name__)
         return EpisodeSession(
@@ -131,21 +122,21 @@ class ToolEnv(gymnasium.Env[str, str]):
         """Assistant messages that solve the task, the last one with the answer.
 
         Raises:
-            ConfigError: The environment has no oracle, or it gives something else.
+            ConfigError: The environment has no oracle, or the oracle returns something else.
         """
         if self._oracle is None:
             raise ConfigError(f"{type(self).__name__} has no oracle; pass oracle= to ToolEnv")
         with noting(f"in the oracle of {type(self).__name__}, task {task.id!r}"):
             return check_solution(self._oracle(task), task)
 
-    # ---- Gymnasium's face
+    # ---- for Gymnasium
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Start an episode: the task from `options["task"]` (a `Task`, an id or an index), else a random one.
+        """Start an episode with the task from `options["task"]` (a `Task`, an id or an index), else a random one.
 
         Raises:
-            ConfigError: An option is unknown, or its value is of another type.
-            TaskError: No task has that id or index.
+            ConfigError: An option is unknown, or its value has the wrong type.
+            TaskError: No task has this id or index.
         """
         super().reset(seed=seed)
         self._end_session()
@@ -164,7 +155,7 @@ class ToolEnv(gymnasium.Env[str, str]):
 
     @property
     def task(self) -> Task | None:
-        """What the episode in progress asks; None between episodes."""
+        """The task of the episode in progress; None between episodes."""
         return None if self._session is None else self._session.task
 
     def _task_at(self, index: Any) -> Task:
@@ -179,18 +170,16 @@ class ToolEnv(gymnasium.Env[str, str]):
         """Take one assistant turn, in the environment's dialect.
 
         Returns:
-            Observation (the tools' results, one per line; empty at the end), reward (0 until the
-            end), terminated, truncated, and info: `tool_calls`, `failures`, and at the end `stop`
-            and `score`. An unscorable episode has reward 0 and `info["score"]["value"]` None.
+            Observation (tool results, one per line; empty at the end), reward (0 until the end), terminated,
+            truncated, and info: `tool_calls`, `failures`, and at the end `stop` and `score`. An unscored episode has
+            reward 0 and `info["score"]["value"]` None.
 
         Raises:
-            ConfigError: The action is no text.
-            InfrastructureError: A tool failed through no fault of the model's.
+            ConfigError: The action is not text.
+            InfrastructureError: A tool failed, and the model did not cause it.
         """
         if not isinstance(action, str):
-            raise ConfigError(
-                f"an action is the text of an assistant's turn, got {action!r:.80}; see env.dialect.format"
-            )
+            raise ConfigError(f"an action is the text of an assistant turn, got {action!r:.80}; see env.dialect.format")
         if self._session is None:
             raise gymnasium.error.ResetNeeded("call reset() before step(); an episode also ends with its last step")
         session = self._session
@@ -201,12 +190,12 @@ class ToolEnv(gymnasium.Env[str, str]):
             text = "\n".join(message.content for message in step.messages)
             return cut_text(text, MAX_TEXT_CHARACTERS - 100)[0], 0.0, False, False, info
         score = run_sync(session.score(step.stop))
-        info |= {"stop": str(step.stop), "score": score_to_dict(score)}
+        info |= {"stop": str(step.stop), "score": asdict(score)}
         self._end_session()
         return "", score.value or 0.0, step.stop is StopReason.ANSWER, step.stop.truncated, info
 
     def render(self) -> str | None:
-        """The conversation so far, or the last one if it is over, as text, if `render_mode` is "ansi"."""
+        """Return the current or last conversation as text if `render_mode` is "ansi"."""
         if self.render_mode != "ansi":
             return None
         return "\n".join(f"{message.role}: {self._rendered(message)}" for message in self._conversation)
@@ -214,11 +203,11 @@ class ToolEnv(gymnasium.Env[str, str]):
     def _rendered(self, message: Message) -> str:
         try:
             return self.dialect.format(message) if message.tool_calls else message.content
-        except ConfigError:  # it was read, and the dialect has no way to write it
+        except ConfigError:  # the dialect can read this call but not write it
             return "\n".join(dict.fromkeys([message.content, *(call.raw for call in message.tool_calls)])).strip()
 
     def close(self) -> None:
-        """Close the current episode and the resources that all episodes share."""
+        """Close the current episode and the resources shared by all episodes."""
         self._end_session()
         self._run_scope.close()
 
@@ -229,22 +218,22 @@ class ToolEnv(gymnasium.Env[str, str]):
 
 
 def make(env_id: str, **settings: Any) -> ToolEnv:
-    """`gymnasium.make(env_id, **settings).unwrapped`, with an error that names near matches.
+    """Make a registered environment, as `gymnasium.make(env_id, **settings).unwrapped` does.
 
     Args:
-        env_id: As registered; `my_envs:mine/Shopping-v0` imports the module `my_envs` first, which registers it.
-        settings: Of the environment. Where it takes no `split`, its tasks are divided, see `ToolEnv`.
+        env_id: As registered; `my_envs:mine/Shopping-v0` first imports the module `my_envs`, which registers it.
+        settings: Passed to the environment. If it takes no `split`, its tasks are divided; see `ToolEnv`.
 
     Raises:
-        EnvironmentNotFound: No environment has that id.
+        EnvironmentNotFound: No environment has this id; the message suggests close matches.
         ConfigError: It is not a toolrl environment, or does not take these settings.
         TaskError: It has too few tasks for the split.
     """
     if not isinstance(env_id, str):
-        raise ConfigError(f"an environment is made by its id, such as 'toolrl/PythonMath-v0', got {env_id!r:.80}")
+        raise ConfigError(f"an environment's id is text such as 'toolrl/PythonMath-v0', got {env_id!r:.80}")
     creator = creator_of(env_id)
     if creator is None and import_module_of(env_id) in gymnasium.registry:
-        raise ConfigError(f"{env_id} is registered without an entry_point; name its class there")
+        raise ConfigError(f"{env_id} is registered without an entry_point; set it to the class")
     try:
         env = _create(env_id, settings)
     except gymnasium.error.Error as error:
@@ -263,10 +252,10 @@ def make(env_id: str, **settings: Any) -> ToolEnv:
             env.keep_split(settings["split"])
     if not isinstance(env, ToolEnv):
         raise ConfigError(f"{env_id} is a {type(env).__name__}, not a toolrl.ToolEnv")
-    if env._undivided:
+    if env._tasks_before_split:
         _log.warning(
-            "%s has no splits of its own: every fifth task is held out for 'test', and %r has %d of %d",
-            env_id, settings.get("split"), len(env.tasks), env._undivided,
+            "%s has no splits of its own: about a fifth of its tasks is held out for 'test', and %r has %d of %d",
+            env_id, settings.get("split"), len(env.tasks), env._tasks_before_split,
         )  # fmt: skip
     return env
 
@@ -281,111 +270,8 @@ def call(tool_name: str, /, **arguments: Any) -> Message:
 
 
 def say(text: str) -> Message:
-    """An assistant message without a call, that is, a final answer; for oracles and tests."""
+    """An assistant message without a tool call, that is, a final answer; for oracles and tests."""
     return Message("assistant", text)
 
 
-def score_to_dict(score: Score) -> dict[str, Any]:
-    """A score as plain JSON values."""
-    return {
-        "value": None if score.value is None else float(score.value),
-        "parts": {name: float(value) for name, value in score.parts.items()},
-        "answer": score.answer,
-        "reason": score.reason,
-    }
-
-
-_loops: dict[int, tuple[asyncio.AbstractEventLoop, threading.Thread]] = {}
-_loops_lock = threading.Lock()
-
-# The event loop is taken for dead if a callback, or an async tool or reward that blocks, holds it for so long.
-BLOCKED_SECONDS = 300.0
-# After Ctrl-C: how long the loop may stand still, and how long coroutines have to close what they opened.
-_SIGN_OF_LIFE_SECONDS, _CLOSING_SECONDS = 5.0, 60.0
-
-
-def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end from synchronous code, also where an event loop runs already (notebooks).
-
-    One background loop per process: a forked child, as in Gymnasium's `AsyncVectorEnv`, starts its own. Ctrl-C cancels
-    the coroutine, and waits a while for it to close what it has opened; a second one does not wait.
-
-    Raises:
-        RuntimeError: Called from a coroutine on that loop (an async tool, say), where it would wait for itself; or the
-            loop stood still for `BLOCKED_SECONDS`, and the message shows where; or the coroutine raised what is no
-            `Exception`.
-    """
-    loop, thread = _background_loop()
-    if asyncio._get_running_loop() is loop:
-        coroutine.close()
-        raise RuntimeError("an async tool or reward cannot step an environment; make it a plain function")
-    tasks: list[asyncio.Task[T]] = []
-    finished, alive = threading.Event(), threading.Event()
-
-    def start() -> None:
-        tasks.append(loop.create_task(coroutine))
-        tasks[0].add_done_callback(lambda task: finished.set())
-
-    def stop() -> None:
-        if tasks:
-            tasks[0].cancel()
-        else:  # interrupted before it was started
-            coroutine.close()
-            finished.set()
-
-    def wait(seconds: float, blocked_seconds: float) -> None:
-        """Wait for the end; raises if the loop shows no sign of life for so long."""
-        blocked, look = 0.0, min(1.0, blocked_seconds / 5)
-        loop.call_soon_threadsafe(alive.set)
-        while not finished.wait(look) and seconds > 0:
-            seconds -= look
-            if alive.is_set():
-                blocked = 0.0
-                alive.clear()
-                loop.call_soon_threadsafe(alive.set)
-            else:
-                blocked += look
-                if blocked >= blocked_seconds:
-                    raise _stands_still(loop, thread, blocked)
-
-    try:
-        loop.call_soon_threadsafe(start)
-        wait(math.inf, BLOCKED_SECONDS)
-    except BaseException:
-        # On Ctrl-C the coroutine must have closed what it opened before this thread goes on.
-        if not finished.is_set() and _loops.get(os.getpid()) == (loop, thread):
-            loop.call_soon_threadsafe(stop)
-            with suppress(RuntimeError):
-                wait(_CLOSING_SECONDS, _SIGN_OF_LIFE_SECONDS)
-        raise
-    try:
-        return tasks[0].result()
-    except (SystemExit, KeyboardInterrupt, asyncio.CancelledError) as error:
-        raise RuntimeError(f"a coroutine raised {error!r}") from error
-
-
-def _background_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-    with _loops_lock:
-        if os.getpid() not in _loops:
-            _loops.clear()
-            loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=run_loop, args=(loop,), name="toolrl-env", daemon=True)
-            thread.start()
-            _loops[os.getpid()] = loop, thread
-        return _loops[os.getpid()]
-
-
-def _stands_still(loop: asyncio.AbstractEventLoop, thread: threading.Thread, seconds: float) -> RuntimeError:
-    """The error for a loop that is held; it is given up, and the next coroutine gets a new one."""
-    with _loops_lock:
-        if _loops.get(os.getpid()) == (loop, thread):
-            _loops.clear()
-    frame = sys._current_frames().get(thread.ident or 0)
-    where = "".join(traceback.format_stack(frame)) if frame is not None else "its thread has ended\n"
-    return RuntimeError(
-        f"episodes have stood still for {seconds:g} seconds: something that should not block does. A callback must end "
-        f"soon; a tool or reward that blocks must be a plain function, not async. It is here:\n{where}"
-    )
-
-
-__all__ = ["ToolEnv", "call", "make", "run_sync", "say", "score_to_dict"]
+__all__ = ["ToolEnv", "call", "make", "say"]

@@ -1,37 +1,39 @@
-"""One episode: the state machine below both faces of an environment, Gymnasium's and the engine's."""
+"""One episode: the state machine behind Gymnasium's `step`, and the loop that plays a whole episode."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.support.usage import counting
 from toolrl.support.waiting import TookTooLong, in_thread, noting, within
 from toolrl.tools.dispatch import Toolbox
-from toolrl.tools.resources import ResourceScope, add_up, close_all, total_usage
+from toolrl.tools.resources import ResourceScope, add_up, close_all
+from toolrl.trajectory import Turn
 from toolrl.types import Episode, Limits, Message, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
 
 _log = logging.getLogger(__name__)
 
-MAX_NESTING = 100  # of a call's arguments; Python's own writer of JSON ends at some 1,000
+MAX_NESTING = 100  # of a call's arguments; Python's JSON encoder fails at about 1,000
 
-Verdict = Score | float | None
-Reward = Callable[[Task, Episode], Verdict | Awaitable[Verdict]]
+RewardValue = Score | float | None
+Reward = Callable[[Task, Episode], RewardValue | Awaitable[RewardValue]]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What happened after one assistant message.
+    """The outcome of one assistant message.
 
     Attributes:
-        messages: One tool message per call, for the model; empty after an answer.
+        messages: One tool message per call; empty after an answer.
         results: The calls' results, in order.
-        stop: Why the episode is over; None while it goes on.
+        stop: Why the episode ended; None if it continues.
     """
 
     messages: list[Message]
@@ -39,8 +41,29 @@ class Step:
     stop: StopReason | None = None
 
 
+class Player(Protocol):
+    """Plays the assistant in one episode: a policy with tokens, a chat model, a script."""
+
+    async def speak(self, messages: Sequence[Message]) -> Turn | None:
+        """Take the next turn of the conversation; None if no tokens are left for it.
+
+        Raises:
+            PolicyFault: The model failed or is unreachable.
+        """
+        ...
+
+    def observe(self, turn: Turn, step: Step) -> tuple[list[int], StopReason | None]:
+        """Take in what came back.
+
+        Returns:
+            (O,) the ids appended after the turn, none if it plays without tokens; and why the episode stops here:
+            `step.stop`, or a limit of its own.
+        """
+        ...
+
+
 class EpisodeSession:
-    """One task being worked on. Use it as an async context manager, or call `close`.
+    """One task in progress. Use it as an async context manager, or call `close`.
 
     Attributes:
         task: The task.
@@ -61,7 +84,7 @@ class EpisodeSession:
     ):
         """Set up the conversation; resources open when a call first needs them.
 
-        What a tool, the reward or a resource raises gets a note that names it, `env_id` and the task.
+        Exceptions raised by a tool, a resource or the reward get a note that names it, `env_id` and the task.
         """
         self.task = task
         self._where = f"environment {env_id!r}, task {task.id!r}"
@@ -80,7 +103,7 @@ class EpisodeSession:
         """Take the model's next message: run its calls in order, or end the episode with its answer.
 
         Raises:
-            InfrastructureError: A tool failed through no fault of the model's.
+            InfrastructureError: A tool failed, and the model did not cause it.
         """
         self.turns += 1
         calls = tuple(
@@ -99,20 +122,20 @@ class EpisodeSession:
 
     @property
     def usage(self) -> dict[str, float]:
-        """What its calls and its reward have used, its resources once they are closed; see `toolrl.tools.resources`."""
+        """Usage by its calls, its reward and its closed resources, by name; see `toolrl.tools.resources`."""
         return add_up((self._used, self._scope.usage.amounts()))
 
     def counting_usage(self) -> AbstractContextManager[None]:
-        """What is counted inside, by `toolrl.support.usage.count_usage`, is this episode's."""
+        """Attribute what `toolrl.support.usage.count_usage` counts inside to this episode."""
         return counting(self._scope.usage)
 
     @property
     def last_turn(self) -> Message:
-        """The last assistant message, its calls numbered."""
+        """The last assistant message, with unique ids for its calls."""
         return next(message for message in reversed(self.messages) if message.role == "assistant")
 
     def _unused_id(self, id: str) -> str:
-        """The id, with a number if an earlier call of the episode has it: results are told apart by it."""
+        """Return the id, numbered if an earlier call of the episode has it: results are matched to calls by id."""
         unused, number = id, 1
         while unused in self._ids:
             number += 1
@@ -131,10 +154,10 @@ class EpisodeSession:
         return result
 
     async def score(self, stop: StopReason) -> Score:
-        """Ask the reward function for its verdict; called once, while resources are still open.
+        """Call the reward function, once, while resources are still open.
 
-        A fault of the infrastructure gives an unscored `Score`, never a zero; so does a reward that has not ended
-        within `Limits.reward_seconds`.
+        An infrastructure fault gives an unscored `Score`, never a zero; so does a reward that does not finish within
+        `Limits.reward_seconds`.
         """
         if stop is StopReason.FAULT:
             return Score(None, reason="the episode ended in an infrastructure fault")
@@ -157,15 +180,15 @@ class EpisodeSession:
         except InfrastructureError as error:
             return Score(None, reason=f"the grader failed: {error}")
         except TookTooLong as error:
-            # Not a retry: it would hang again. Nor a zero: how long a reward takes is not the model's doing.
+            # No retry, since it would hang again; no zero, since the model did not cause it.
             reason = f"{error} ({self._where})"
-            _log.warning("%s; the episode is unscored. Limits(reward_seconds=) is the limit", reason)
+            _log.warning("%s; the episode is unscored. Limits(reward_seconds=) sets the limit", reason)
             return Score(None, reason=reason)
 
     async def close(self) -> None:
         """Close the episode's resources."""
-        opened = self._scope.retire()  # nothing, the second time
-        if not opened:  # a thread costs more than all else here
+        opened = self._scope.retire()  # empty the second time
+        if not opened:  # a thread would cost more than everything else here
             return
 
         def close() -> None:
@@ -173,7 +196,7 @@ class EpisodeSession:
             try:
                 closed = close_all(opened, self._where)
             finally:
-                self._used = add_up((self._used, total_usage(closed)))
+                self._used = add_up((self._used, *(getattr(resource, "usage", {}) for resource in closed)))
 
         with noting(f"in {self._where}"):
             await in_thread(close)
@@ -185,8 +208,51 @@ class EpisodeSession:
         await self.close()
 
 
+async def play_episode(session: EpisodeSession, player: Player, turns: list[Turn]) -> tuple[StopReason, Score]:
+    """Play an episode to its end, score it and close it. Every episode but Gymnasium's is played here.
+
+    Args:
+        session: A new episode.
+        player: Plays the assistant.
+        turns: Finished turns are appended here, so that they are known even if a later one raises.
+
+    Raises:
+        InfrastructureError: The player, a tool or a resource failed; this is not the model's mistake.
+    """
+    async with session:
+        stop = await _play_turns(session, player, turns)
+        return stop, await session.score(stop)
+
+
+async def _play_turns(session: EpisodeSession, player: Player, turns: list[Turn]) -> StopReason:
+    loop = asyncio.get_running_loop()
+    while True:
+        with session.counting_usage():
+            turn = await player.speak(session.messages)
+        if turn is None:
+            return StopReason.TOKENS
+        if turn.sample.finish == "length":
+            turns.append(turn)
+            return StopReason.TOKENS
+        started = loop.time()
+        step = await session.advance(turn.message)
+        seconds = loop.time() - started if step.results else 0.0
+        observation_ids, stop = player.observe(turn, step)
+        turns.append(
+            replace(
+                turn,
+                message=session.last_turn,
+                results=tuple(step.results),
+                observation_ids=tuple(observation_ids),
+                tool_seconds=seconds,
+            )
+        )
+        if stop is not None:
+            return stop
+
+
 def _bounded(call: ToolCall) -> ToolCall:
-    """The call; a malformed one if its arguments are nested so deep that they could hardly be written or shown."""
+    """Mark a call as malformed if its arguments are nested too deeply to be serialised."""
     level: list[Any] = list(call.arguments.values())
     for _ in range(MAX_NESTING):
         level = [
@@ -202,10 +268,10 @@ def _bounded(call: ToolCall) -> ToolCall:
 
 
 def check_parts(reward: Any, oracle: Any, system_prompt: Any, limits: Any) -> None:
-    """Refuse parts of an environment that would fail in the middle of a run.
+    """Reject parts of an environment that would fail in the middle of a run.
 
     Raises:
-        ConfigError: One has another type, or a function takes other arguments.
+        ConfigError: A part has the wrong type, or a function takes the wrong arguments.
     """
     wanted = (("reward", reward, "a task and an episode", 2), ("oracle", oracle, "a task", 1))
     for name, function, given, count in wanted:
@@ -226,16 +292,16 @@ def check_parts(reward: Any, oracle: Any, system_prompt: Any, limits: Any) -> No
 
 
 def check_solution(messages: Any, task: Task) -> list[Message]:
-    """What an oracle gives.
+    """Return an oracle's messages as a list.
 
     Raises:
-        ConfigError: It is no list of assistant messages.
+        ConfigError: They are not a list of assistant messages.
     """
     listed = isinstance(messages, Iterable) and not isinstance(messages, (str, Mapping))
     solution: list[Any] = list(messages) if listed else []
     if not solution or not all(isinstance(message, Message) and message.role == "assistant" for message in solution):
         raise ConfigError(
-            "an oracle gives a list of assistant messages, as call(...) and say(...) make them, got "
+            "an oracle must return a list of assistant messages, as call(...) and say(...) make them, got "
             f"{(solution or messages)!r:.80} for task {task.id!r}"
         )
     return solution

@@ -10,12 +10,12 @@
     │   ├── TemplateError         a chat template is missing or unusable        (also a ValueError)
     │   └── MissingExtra          an optional dependency is not installed       (also an ImportError)
     ├── ToolError                 the model's mistake; the message goes back to the model
-    └── InfrastructureError       ours or the world's fault; retried, then the sample is unscored
+    └── InfrastructureError       not caused by the model; retried, then the sample is unscored
         ├── SandboxFault          a sandbox died or could not be started
-        ├── RetrieverFault        a search backend is down or limits us
+        ├── RetrieverFault        a search backend is down or rate-limits us
         └── PolicyFault           the generator failed or is unreachable
 
-An exception of any other type is a bug and travels up with its traceback.
+An exception of any other type is a bug and propagates with its traceback.
 """
 
 
@@ -24,7 +24,7 @@ class ToolrlError(Exception):
 
 
 class UserError(ToolrlError):
-    """The caller's input is wrong; the message says what, the value, and what to do."""
+    """The caller's input is wrong; the message says what, gives the value, and says what to do."""
 
 
 class ConfigError(UserError, ValueError):
@@ -32,7 +32,7 @@ class ConfigError(UserError, ValueError):
 
 
 class EnvironmentNotFound(UserError, LookupError):
-    """No environment is registered under the id asked for."""
+    """No environment is registered under this id."""
 
 
 class TaskError(UserError, ValueError):
@@ -52,18 +52,18 @@ class QueryError(UserError, ValueError):
 
 
 class MissingExtra(UserError, ImportError):
-    """An optional dependency is not installed; the message names the `pip install` that adds it."""
+    """An optional dependency is not installed; the message has the `pip install` command that adds it."""
 
     def __init__(self, package: str, extra: str):
         super().__init__(f"{package} is not installed. Run: pip install 'toolrl[{extra}]'")
 
 
 class ToolError(ToolrlError):
-    """Raised by a tool for a mistake of the model's; it becomes the observation.
+    """Raised by a tool for a mistake by the model; it becomes the observation.
 
     Attributes:
-        observation: What the model is told: `error: MESSAGE`, or the `output` given in its place.
-        timed_out: Whether the mistake was to take too long.
+        observation: The text the model sees: `error: MESSAGE`, or `output` if given.
+        timed_out: Whether the mistake was taking too long.
     """
 
     def __init__(self, message: str, *, output: str | None = None, timed_out: bool = False):
@@ -73,7 +73,7 @@ class ToolError(ToolrlError):
 
 
 class InfrastructureError(ToolrlError, RuntimeError):
-    """A fault that is not the model's: retried within bounds, then recorded; never a reward of zero."""
+    """A fault not caused by the model: retried within bounds, then recorded; never a reward of zero."""
 
 
 class SandboxFault(InfrastructureError):
@@ -81,7 +81,7 @@ class SandboxFault(InfrastructureError):
 
 
 class RetrieverFault(InfrastructureError):
-    """A search backend is down, unreachable or limits us."""
+    """A search backend is down, unreachable or rate-limits us."""
 
 
 class PolicyFault(InfrastructureError):

@@ -1,4 +1,4 @@
-"""Task sets: sized, seedable, splittable sequences of tasks, generated or read from data."""
+"""Task sets: immutable sequences of tasks, generated or read from data, that can be shuffled and split by seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TaskSet(Sequence[Task]):
             tasks: Tasks, or rows as `task_from_row` reads them: a list of dicts, a `datasets.Dataset`, a pandas frame.
 
         Raises:
-            TaskError: There are none, two share an id, or something is neither a task nor a row.
+            TaskError: The set is empty, two tasks share an id, or an item is neither a task nor a row.
         """
         self._tasks = tuple(_collect(tasks))
         self._by_id = {task.id: task for task in self._tasks}
@@ -54,10 +54,10 @@ class TaskSet(Sequence[Task]):
         return f"TaskSet({len(self)} tasks, {self._tasks[0].id!r} ...)"
 
     def by_id(self, task_id: str) -> Task:
-        """Return the task with that id.
+        """Return the task with this id.
 
         Raises:
-            TaskError: There is none.
+            TaskError: No task has this id.
         """
         try:
             return self._by_id[task_id]
@@ -65,13 +65,13 @@ class TaskSet(Sequence[Task]):
             raise TaskError(f"no task has the id {task_id!r}; the first is {self._tasks[0].id!r}") from None
 
     def shuffled(self, seed: int) -> TaskSet:
-        """The same tasks in an order fixed by `seed`."""
+        """Return the same tasks in an order determined by `seed`."""
         tasks = list(self._tasks)
         random.Random(seed).shuffle(tasks)
         return TaskSet(tasks)
 
     def take(self, count: int) -> TaskSet:
-        """The first `count` tasks, or all if there are fewer.
+        """Return the first `count` tasks, or all if there are fewer.
 
         Raises:
             TaskError: `count` is below 1.
@@ -81,7 +81,11 @@ class TaskSet(Sequence[Task]):
         return TaskSet(self._tasks[:count])
 
     def split(self, test_fraction: float, seed: int = 0) -> tuple[TaskSet, TaskSet]:
-        """Divide into two disjoint sets (train, test), by a shuffle fixed by `seed`."""
+        """Divide into two disjoint sets (train, test) by a shuffle determined by `seed`.
+
+        Raises:
+            TaskError: One of the two would be empty.
+        """
         tasks = self.shuffled(seed)
         cut = len(tasks) - round(len(tasks) * test_fraction)
         if not 0 < cut < len(tasks):
@@ -89,48 +93,47 @@ class TaskSet(Sequence[Task]):
         return tasks[:cut], tasks[cut:]
 
     def of_split(self, split: str) -> TaskSet:
-        """The tasks of "train" or of "test": every fifth is held out, by a hash of its prompt.
+        """Return the tasks of "train" or "test": about a fifth is held out, by a hash of the prompt.
 
         Raises:
-            ConfigError: There is no such split.
+            ConfigError: The split is neither.
             TaskError: No task is left for it.
         """
         chosen = list(of_split(self._tasks, lambda task: task.prompt, split))
         if not chosen:
-            raise TaskError(f"no task is left for split={split!r}: all of {len(self)} ask the same; give further ones")
+            raise TaskError(f"no task is left for split={split!r}: all {len(self)} have the same prompt; add others")
         return TaskSet(chosen)
 
     @classmethod
     def generate(cls, make: Callable[[random.Random, int], Task], size: int, seed: int) -> TaskSet:
-        """Generate tasks: `make(rng, index)` is called with a generator fixed by `seed` and the index."""
+        """Generate tasks with `make(rng, index)`, where `rng` is seeded by `seed` and the index."""
         return cls(make(random.Random(f"{seed}/{index}"), index) for index in range(size))
 
     @classmethod
     def read(cls, source: str | Path, to_task: RowToTask | None = None, *, split: str = "train") -> TaskSet:
-        """Read a file or a data set on the Hugging Face hub.
+        """Read a file or a data set from the Hugging Face hub.
 
         Args:
             source: See `toolrl.support.rows.read_rows`.
-            to_task: Turns a row and its index into a task; the default reads the fields `id`
-                (optional), `prompt`, `answer`; the others become metadata.
-            split: Of a set on the hub.
+            to_task: Turns a row and its index into a task; `task_from_row` by default.
+            split: Which split of a data set on the hub.
 
         Raises:
-            TaskError: There is no such file, or a row is broken; names the line.
-            ConfigError: The set cannot be loaded from the hub.
+            TaskError: The file does not exist, or a row is broken; the message names the line.
+            ConfigError: The data set cannot be loaded from the hub.
         """
         rows = enumerate(read_rows(source, split=split))
         return cls(_to_task(row, index, to_task or task_from_row, place) for index, (place, row) in rows)
 
 
 def of_split(items: Iterable[T], text: Callable[[T], str], split: str) -> Iterator[T]:
-    """Those items that belong to a split, where a file or an environment has only one set of them.
+    """Yield the items of one split, for files and environments that have no splits of their own.
 
-    Every fifth is held out for "test", by a hash of its text: whatever else is added, a task keeps its side, and two
-    that ask the same are on one side. Of a few that are all on one side, one text is moved to the other.
+    About a fifth is held out for "test", by a hash of the text: an item stays on its side whatever is added, and items
+    with the same text are on the same side. If a few items all fall on one side, one text is moved to the other.
 
     Raises:
-        ConfigError: There is no such split.
+        ConfigError: The split is neither "train" nor "test".
     """
     if split not in ("train", "test"):
         raise ConfigError(f"split must be 'train' or 'test', got {split!r}")
@@ -157,15 +160,15 @@ def _in_test(text: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """What two texts that ask the same have in common."""
+    """Normalise case and white space, so that the same question in two spellings is one text."""
     return " ".join(text.casefold().split())
 
 
 def task_from_row(row: Mapping[str, Any], index: int) -> Task:
     """Read a row with the fields `prompt`, `answer` and optionally `id` and `TASK_FIELDS`; others become metadata.
 
-    A prompt may be a list with one user message, as in TRL's conversational data sets. A column that has the name of a
-    typed field and values of another type is metadata too.
+    A prompt may be a list with one user message, as in TRL's conversational data sets. A column with the name of a
+    typed field but values of another type becomes metadata too.
     """
     row = {name: plain_scalar(value) for name, value in row.items()}
     typed = {name: row.pop(name) for name in TASK_FIELDS if name in row and fits_task_field(name, row[name])}
@@ -176,10 +179,10 @@ def task_from_row(row: Mapping[str, Any], index: int) -> Task:
 
 
 def _collect(tasks: Any) -> Iterator[Task]:
-    """Tasks as they are, rows read."""
-    if hasattr(tasks, "itertuples"):  # a pandas frame: its items are its columns
+    """Yield tasks unchanged, and rows as tasks."""
+    if hasattr(tasks, "itertuples"):  # a pandas frame, which iterates over its columns
         tasks = tasks.to_dict("records")
-    for method in ("to_dicts", "to_pylist"):  # a frame of polars, a table of Arrow's
+    for method in ("to_dicts", "to_pylist"):  # polars frames and Arrow tables
         if hasattr(tasks, method):
             tasks = getattr(tasks, method)()
     if isinstance(tasks, (str, Path)):
@@ -187,7 +190,7 @@ def _collect(tasks: Any) -> Iterator[Task]:
     if isinstance(tasks, Mapping):
         names = ", ".join(map(repr, list(tasks)[:5]))
         raise TaskError(
-            f"tasks must be a list of tasks or rows, got a mapping of {names}; choose one, or list its rows"
+            f"tasks must be a list of tasks or rows, got a mapping of {names}; choose one of them, or list its rows"
         )
     if not isinstance(tasks, Iterable):
         raise TaskError(f"tasks must be tasks or rows, got a single {type(tasks).__name__}: {tasks!r:.80}")
@@ -211,5 +214,5 @@ def _to_task(row: Mapping[str, Any], index: int, to_task: Callable[[Any, int], T
     except TaskError as error:
         raise TaskError(f"{place}: {error}") from None
     if not isinstance(task, Task):
-        raise TaskError(f"{place}: the function that reads rows must return a Task, got {type(task).__name__}")
+        raise TaskError(f"{place}: to_task must return a Task, got {type(task).__name__}")
     return task

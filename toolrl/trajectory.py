@@ -369,7 +369,7 @@ def read_trajectories(path: str | Path) -> Iterator[Trajectory]:
     """Read a file of trajectories. An unfinished last line, of a run that is writing or was killed, is skipped.
 
     Raises:
-        TaskError: The file is missing, or a line is broken; names file and line.
+        TaskError: The file is missing, or a line is broken; the message names the file and the line.
     """
     path = Path(path)
     if not path.is_file():

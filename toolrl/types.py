@@ -1,8 +1,8 @@
 """The records that travel through an episode, in the order in which they appear.
 
-A `Task` is rendered into tokens, a policy answers with a `Sample`, the sample is parsed into an
-assistant `Message` with its `ToolCall`s, tools answer with `ToolResult`s, and a reward function
-turns the `Episode` into a `Score`. All are immutable; arrays are plain lists of Python numbers.
+A `Task` is rendered into tokens, a policy answers with a `Sample`, the sample is parsed into an assistant `Message`
+with its `ToolCall`s, tools answer with `ToolResult`s, and a reward function turns the `Episode` into a `Score`. All
+are immutable; arrays are plain lists of Python numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from toolrl.errors import TaskError
 Role = Literal["system", "user", "assistant", "tool"]
 
 
-# The typed fields of a task: their types, and the words for them in errors.
+# The typed fields of a task, with their types and how errors describe them.
 TASK_FIELDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "kind": ((str,), "text"),
     "needs_tool": ((bool, NoneType), "True, False or None"),
@@ -30,12 +30,12 @@ TASK_FIELDS: Mapping[str, tuple[tuple[type, ...], str]] = {
 
 
 def plain_scalar(value: Any) -> Any:
-    """A NumPy scalar, or an array without dimensions, as Python's number; anything else unchanged."""
+    """Convert a NumPy scalar or zero-dimensional array to a Python number; return anything else unchanged."""
     return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def fits_task_field(name: str, value: object) -> bool:
-    """Whether a value has the type of a typed field of `Task`."""
+    """Whether a value has the type of this field of `Task`."""
     types = TASK_FIELDS[name][0]
     return isinstance(value, types) and (bool in types or not isinstance(value, bool))
 
@@ -47,17 +47,17 @@ class Task:
     Attributes:
         id: Unique within its task set, stable between runs.
         prompt: The user's message.
-        answer: What the verifier compares with; JSON-serialisable. Never rendered.
-        metadata: The author's own, such as the oracle's solution. Never rendered. Entries named in
+        answer: What the grader compares with; JSON-serialisable. Never rendered.
+        metadata: The author's own data, such as the oracle's solution. Never rendered. Entries named in
             `toolrl.evaluation.FACTS` are recorded with each episode.
-        kind: The group of tasks it belongs to; reports and plots split by it.
-        needs_tool: Whether it is out of reach without a tool; None if unknown.
+        kind: The group of tasks it belongs to; reports and plots are broken down by it.
+        needs_tool: Whether it cannot be solved without a tool; None if unknown.
         difficulty: A number, or a name such as "hard".
-        thinking_tokens: Budget for thinking; takes precedence over `Limits.thinking_tokens`.
+        thinking_tokens: Thinking budget of a turn; takes precedence over `Limits.thinking_tokens`.
         template_options: Variables of the chat template for this task; take precedence over the environment's.
 
     Raises:
-        TaskError: A field has another type, or the prompt cannot be written as UTF-8.
+        TaskError: A field has the wrong type, or the id or prompt cannot be encoded as UTF-8.
     """
 
     id: str
@@ -82,34 +82,34 @@ class Task:
         id: Any = self.id
         prompt: Any = self.prompt
         if not isinstance(id, str) or not id:
-            raise TaskError(f"a task's id must be text that is not empty, got {_shown(id)}; write Task(str(...), ...)")
+            raise TaskError(f"a task's id must be non-empty text, got {_shown(id)}; write Task(str(...), ...)")
         if not isinstance(prompt, str):
             remedy = ""
             if isinstance(prompt, (Mapping, Sequence)):
-                remedy = "; it is one user message: a system message is the environment's system_prompt="
+                remedy = "; it is one user message, and a system message goes into the environment's system_prompt="
             raise TaskError(f"the prompt must be text, got {_shown(prompt)} (task {id!r}){remedy}")
         if not isinstance(self.metadata, Mapping) or not all(isinstance(key, str) for key in self.metadata):
             raise TaskError(
-                f"metadata must be a mapping whose keys are texts, got {_shown(self.metadata)} (task {self.id!r})"
+                f"metadata must be a mapping with text keys, got {_shown(self.metadata)} (task {self.id!r})"
             )
         for name, text in (("id", self.id), ("prompt", self.prompt)):
             try:
                 text.encode()
             except UnicodeEncodeError as error:
                 raise TaskError(
-                    f"the {name} of task {self.id!r} has a lone surrogate at {error.start}, which is no text"
+                    f"the {name} of task {self.id!r} has a lone surrogate at {error.start}, which cannot be encoded"
                 ) from None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call as the model wrote it; a malformed one is a value with `error` set, not an exception.
+    """A tool call as the model wrote it; a malformed one is a value with `error` set, not an exception.
 
     Attributes:
-        name: The tool's name; empty where the text does not say.
+        name: The tool's name; empty if the text does not say.
         arguments: The arguments, decoded from JSON.
         id: Unique within the episode.
-        error: What is wrong with the text of the call, in words for the model; None if it parsed.
+        error: What is wrong with the text of the call, for the model to read; None if it parsed.
         raw: The text of the call as sampled.
     """
 
@@ -121,7 +121,7 @@ class ToolCall:
 
 
 class ToolFailure(StrEnum):
-    """Why a tool call did not give a result. All of these are the model's to learn from."""
+    """Why a tool call gave no result. All of these are mistakes that the model can learn from."""
 
     MALFORMED = "malformed"
     UNKNOWN_TOOL = "unknown_tool"
@@ -133,14 +133,14 @@ class ToolFailure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What the model is told about one call.
+    """The result of one call.
 
     Attributes:
         call: The call this answers.
-        content: The observation, already cut to the tool's limit.
+        content: The observation that the model sees, already cut to the tool's limit.
         failure: None when the tool returned normally.
         seconds: Wall-clock time of the call.
-        cut_characters: How many characters of output were left out; 0 if none.
+        cut_characters: Characters of output that were left out.
     """
 
     call: ToolCall
@@ -156,11 +156,11 @@ class Message:
 
     Attributes:
         role: Who speaks.
-        content: The text. For an assistant message: what stands outside its thinking and its tool calls.
-        tool_calls: Calls of an assistant message, malformed ones included.
+        content: The text. For an assistant message: everything but its thinking and its tool calls.
+        tool_calls: For an assistant message: its calls, malformed ones included.
         name: For a tool message: the tool's name.
         tool_call_id: For a tool message: the id of the call it answers.
-        thinking: For an assistant message: what it thought before it spoke, where its dialect tells the two apart.
+        thinking: For an assistant message: its reasoning, where its dialect marks it.
     """
 
     role: Role
@@ -191,9 +191,9 @@ class SamplingParams:
     """How a policy draws tokens.
 
     Attributes:
-        temperature: 0 is greedy. Training samples from the untruncated distribution (no top-p/top-k),
-            since truncation biases the importance ratio.
-        max_tokens: At most so many tokens in one sample.
+        temperature: 0 is greedy. There is no top-p or top-k: truncating the distribution would bias the
+            importance ratio in training.
+        max_tokens: Maximum length of one sample.
     """
 
     temperature: float = 1.0
@@ -207,10 +207,10 @@ class Sample:
     Attributes:
         token_ids: (T,) sampled ids, including the end-of-turn token where there is one.
         logprobs: (T,) natural log-probability of each id under the sampling distribution.
-        finish: "stop" if the model ended its turn, "length" if it was cut.
-        policy_version: Count of weight updates of the model that sampled it.
-        forced: (start, stop) of tokens within that were not sampled but put in, to end its thinking; their logprobs are
-            0. Nothing was if the two are equal.
+        finish: "stop" if the model ended its turn, "length" if it was cut off.
+        policy_version: How many weight updates the model had when it sampled.
+        forced: (start, stop) of the tokens that were inserted to end its thinking rather than sampled; their logprobs
+            are 0. Empty if the two are equal.
     """
 
     token_ids: list[int]
@@ -224,9 +224,7 @@ class Sample:
             raise ValueError(f"{len(self.token_ids)} token ids but {len(self.logprobs)} logprobs in one sample")
         start, stop = self.forced
         if not 0 <= start <= stop <= len(self.token_ids):
-            raise ValueError(
-                f"forced={self.forced!r} does not lie within the {len(self.token_ids)} tokens of the sample"
-            )
+            raise ValueError(f"forced={self.forced!r} is not within the {len(self.token_ids)} tokens of the sample")
 
     @property
     def mask(self) -> list[int]:
@@ -241,16 +239,16 @@ class Limits:
 
     Attributes:
         turns: Assistant turns.
-        tool_calls: Tool calls; further ones are refused with an observation.
+        tool_calls: Tool calls; further ones are refused, and the model is told so.
         completion_tokens: Sampled and observed tokens after the prompt.
         turn_tokens: Sampled tokens in one turn.
-        thinking_tokens: Of these for thinking, which is then ended for the model; 0 for no limit of its own. A task's
-            own `thinking_tokens` takes precedence. Policies behind chat APIs have budgets of their own.
-        reward_seconds: How long the reward function may take. Past it the episode is unscored, with a warning.
+        thinking_tokens: Of these, tokens for thinking, which is then ended for the model; 0 for no separate limit.
+            `Task.thinking_tokens` takes precedence. Policies behind chat APIs have budgets of their own.
+        reward_seconds: Time limit of the reward function. Past it the episode is unscored, with a warning.
 
-    Tokens, turns and calls bound the model. A tool's time is bounded by the tool's own `timeout_seconds`, and a policy
-    that no longer answers is a fault (`RolloutEngine(policy_timeout_seconds=)`): how long either takes is never held
-    against the model.
+    Tokens, turns and calls bound the model. A tool's time is bounded by its own `timeout_seconds`, and a policy that
+    stops answering is a fault (`RolloutEngine(policy_timeout_seconds=)`): the model never pays for time it did not
+    spend.
     """
 
     turns: int = 8
@@ -275,7 +273,7 @@ class Limits:
 
 
 class StopReason(StrEnum):
-    """Why an episode ended. `ANSWER` terminates it, `FAULT` leaves it unscored, the rest truncate it."""
+    """Why an episode ended. `ANSWER` terminates it, `FAULT` leaves it unscored, the others truncate it."""
 
     ANSWER = "answer"
     TURNS = "turns"
@@ -284,7 +282,7 @@ class StopReason(StrEnum):
 
     @property
     def truncated(self) -> bool:
-        """Whether a limit, not the model, ended the episode."""
+        """Whether a limit ended the episode, not the model."""
         return self in (StopReason.TURNS, StopReason.TOKENS)
 
 
@@ -292,15 +290,14 @@ class StopReason(StrEnum):
 class Episode:
     """What a reward function may look at: the final answer and the environment's state.
 
-    There is no transcript here on purpose: text that a tool returned, or that the model wrote
-    before its final message, must not be able to pass for an answer.
+    There is no transcript, on purpose: text that a tool returned, or that the model wrote before its final message,
+    must not be able to pass for an answer.
 
     Attributes:
         answer: Text of the final assistant message; None if the episode ended without one.
         tool_results: Every call with its result, in order.
         stop: Why the episode ended.
-        state: Resources by parameter name (a sandbox, a database ...), still open; those that no
-            call has needed are absent.
+        state: Open resources (a sandbox, a database ...) by parameter name; those that no call needed are absent.
     """
 
     answer: str | None
@@ -310,7 +307,7 @@ class Episode:
 
     @property
     def tool_calls(self) -> int:
-        """Number of calls the model attempted, failed ones included."""
+        """Number of calls that the model attempted, failed ones included."""
         return len(self.tool_results)
 
 
@@ -319,14 +316,14 @@ class Score:
     """The verdict on an episode.
 
     Attributes:
-        value: The reward; None means that the episode could not be scored, which is not zero.
-        parts: Named components, for people and metrics. `correct` (0 or 1) is read as success.
-        answer: The answer as extracted from the final message.
-        reason: One line that says why.
+        value: The reward; None if the episode could not be scored, which is not the same as zero.
+        parts: Named components, for people and metrics. `correct` (0 or 1) counts as success.
+        answer: The answer extracted from the final message.
+        reason: Why, in one line.
 
     Raises:
         ValueError: A number is not finite.
-        TypeError: A field has another type. Numbers of NumPy and the like become floats.
+        TypeError: A field has the wrong type. NumPy numbers and the like become floats.
     """
 
     value: float | None
@@ -338,7 +335,7 @@ class Score:
         if self.value is not None:
             object.__setattr__(self, "value", _finite("Score.value", self.value))
         if not isinstance(self.parts, Mapping) or not all(isinstance(name, str) for name in self.parts):
-            raise TypeError(f"Score.parts must map names, which are texts, to numbers, got {_shown(self.parts)}")
+            raise TypeError(f"Score.parts must map names to numbers, got {_shown(self.parts)}")
         parts = {name: _finite(f"Score.parts[{name!r}]", number) for name, number in self.parts.items()}
         object.__setattr__(self, "parts", parts)
         if not (self.answer is None or isinstance(self.answer, str)):
@@ -355,7 +352,7 @@ class Score:
 
 
 def _finite(name: str, number: Any) -> float:
-    """A number as a float; whatever calls itself one may be given, but no text."""
+    """Convert a number to a float; anything with `__float__` will do, but not text."""
     try:
         if isinstance(number, (str, bytes)):
             raise TypeError
@@ -372,11 +369,11 @@ def _finite(name: str, number: Any) -> float:
 
 
 def _shown(value: Any) -> str:
-    """A value of the wrong type in an error: what it is, and its beginning."""
+    """Show a value of the wrong type in an error: its beginning and its type."""
     if value is None:
         return "None"
     try:
         text = repr(value)
-    except ValueError:  # an integer of more digits than Python writes
+    except ValueError:  # an integer with more digits than Python prints
         text = "a huge number"
     return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"

@@ -1,4 +1,4 @@
-"""A small honest environment, and what breaks it: each leak is one argument."""
+"""A small honest environment, and arguments that break it: one per leak."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def solve(task: Task) -> Sequence[Message]:
 
 @pytest.fixture
 def make_env() -> Callable[..., ToolEnv]:
-    """Makes the honest environment, but for what is given."""
+    """Makes the honest environment, with some arguments replaced."""
 
     def make(**changes: Any) -> ToolEnv:
         settings = {

@@ -1,4 +1,4 @@
-"""Promises of the check: an environment that breaks one of its own fails, with a finding that says what to do."""
+"""Promises of the check: an environment that breaks a promise fails, with a finding that says what to do."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, ClassVar
 
 import pytest
 
-import toolrl
 from tests.audit.conftest import capital_tasks, search, sum_tasks
 from toolrl import ConfigError, Episode, Task, TaskSet, ToolEnv, per_episode, say, tool
 from toolrl.audit import AuditOptions, CheckReport, EnvironmentCheckFailed, EnvironmentTests, check_environment
+from toolrl.errors import EnvironmentNotFound
 from toolrl.rewards import answer_reward
 
 Make = Callable[..., ToolEnv]
 
 
 class Poller:
-    """A resource with a thread that nobody ends."""
+    """A resource with a thread that is never stopped."""
 
     over = threading.Event()
 
@@ -71,7 +71,7 @@ def test_duplicate_ids_are_found(make_env: Make) -> None:
 
     tasks = [Task("same", f"What is {n}?", str(n + 100)) for n in range(4)]
     assert "tasks" in failed(check_environment(make_env(tasks=Careless(tasks), tools=[])))
-    # A TaskSet refuses them itself; that is a finding too.
+    # A TaskSet rejects them itself, which is a finding too.
     report = check_environment(lambda: make_env(tasks=tasks))
     assert failed(report) == {"construction"}
     assert "'same'" in str(report)
@@ -183,12 +183,12 @@ def test_a_failing_report_raises_and_has_a_json_form(make_env: Make) -> None:
     assert {check["name"] for check in row["checks"] if check["status"] == "failed"} == {"oracle"}
 
 
-def test_wrong_use_is_told_at_once(make_env: Make) -> None:
+def test_wrong_use_is_reported_at_once(make_env: Make) -> None:
     with pytest.raises(ConfigError, match="no check is named"):
         check_environment(make_env(), only=["speed"])
-    with pytest.raises(toolrl.EnvironmentNotFound):
+    with pytest.raises(EnvironmentNotFound):
         check_environment("toolrl/Nothing-v0")
-    with pytest.raises(ConfigError, match="made already"):
+    with pytest.raises(ConfigError, match="already made"):
         check_environment(make_env(), settings={"size": 1})
 
 
@@ -198,7 +198,7 @@ class Capitals(ToolEnv):
 
 
 class TestEnvironmentTests(EnvironmentTests):
-    """The ready-made class, used as an author would."""
+    """The ready-made class, as an author uses it."""
 
     environment = Capitals
 
@@ -215,7 +215,7 @@ def test_the_ready_made_class_fails_where_the_environment_does() -> None:
     Kind().test_the_same_seed_gives_the_same_episode()
 
 
-def test_a_pool_that_stops_growing_is_not_held_against_it(make_env: Make) -> None:
+def test_a_pool_that_stops_growing_is_not_a_leak(make_env: Make) -> None:
     pool: list[Any] = []
 
     @tool

@@ -1,4 +1,4 @@
-"""Promises of the audit about leaks that need more than one message: tools that tell, near misses, memory, shells."""
+"""Promises of the audit: tools that reveal answers, near misses, memory across episodes, and shells are found."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def last_number(text: str) -> float:
         (compares(str, lambda a, b: str(b) in a.split()), {"sum-that-begins-with-it"}),
     ],
 )
-def test_a_number_beside_the_right_one_that_is_paid_is_found(reward: Any, found_by: set[str], make_env: Make) -> None:
+def test_a_paid_number_near_the_right_one_is_found(reward: Any, found_by: set[str], make_env: Make) -> None:
     report = audit_environment(make_env(tasks=sum_tasks(), reward=reward), exploits=NEARBY.exploits, tasks=4)
     assert found_by <= names(report), str(report)
 
@@ -82,7 +82,7 @@ def test_a_number_beside_the_right_one_that_is_paid_is_found(reward: Any, found_
         (lambda a, b: sorted(a.lower()) == sorted(b.lower()), {"letters-swapped", "letters-sorted"}),
     ],
 )
-def test_a_text_near_the_right_one_that_is_paid_is_found(
+def test_a_paid_text_near_the_right_one_is_found(
     same: Callable[[str, str], bool], found_by: set[str], make_env: Make
 ) -> None:
     report = audit_environment(make_env(reward=compares(str, same)), exploits=NEARBY.exploits, tasks=4)
@@ -90,7 +90,7 @@ def test_a_text_near_the_right_one_that_is_paid_is_found(
 
 
 @pytest.mark.parametrize("separator", [", ", "; ", "\n", " and ", "json"])
-def test_a_list_with_more_in_it_that_is_paid_is_found(separator: str, make_env: Make) -> None:
+def test_a_paid_list_with_extra_items_is_found(separator: str, make_env: Make) -> None:
     import json
 
     def write(items: list[str]) -> str:
@@ -109,7 +109,7 @@ def test_a_list_with_more_in_it_that_is_paid_is_found(separator: str, make_env: 
     loose = make_env(reward=lambda t, e: float(set(t.answer) <= read(told(e))), **settings)
     assert "list-with-more" in names(audit_environment(loose, exploits=NEARBY.exploits, tasks=3))
 
-    def overlap(t: Task, e: Episode) -> float:  # partial credit, honestly given
+    def overlap(t: Task, e: Episode) -> float:  # honest partial credit
         given = read(told(e))
         return len(given & set(t.answer)) / len(given | set(t.answer))
 
@@ -117,7 +117,7 @@ def test_a_list_with_more_in_it_that_is_paid_is_found(separator: str, make_env: 
         audit_environment(make_env(reward=honest, **settings), exploits=NEARBY.exploits, tasks=3).assert_passed()
 
 
-# ---- tools that tell
+# ---- tools that reveal answers
 
 
 def checker(tells: Callable[[str, str], str], fails: bool) -> Any:
@@ -148,14 +148,14 @@ def checker(tells: Callable[[str, str], str], fails: bool) -> Any:
         lambda guess, secret: f"{secret!r} != {guess!r}" if len(guess) > 100 else "no",
     ],
 )
-def test_a_tool_whose_errors_or_results_tell_the_answer_is_found(
+def test_a_tool_whose_errors_or_results_reveal_the_answer_is_found(
     tells: Callable[[str, str], str], fails: bool, make_env: Make
 ) -> None:
     report = audit_environment(make_env(tools=[checker(tells, fails)]), exploits=TOOLS.exploits)
     assert any(name.startswith("told-") for name in names(report)), str(report)
 
 
-def test_a_tool_that_names_all_it_knows_in_an_error_tells_nothing(make_env: Make) -> None:
+def test_a_tool_whose_error_names_every_answer_reveals_none(make_env: Make) -> None:
     known = checker(lambda guess, secret: f"no such city; there are {', '.join(sorted(CAPITALS.values()))}", True)
     audit_environment(make_env(tools=[search, known]), exploits=TOOLS.exploits).assert_passed()
 
@@ -197,7 +197,7 @@ def test_notes_that_one_episode_leaves_with_a_tool_are_found_by_the_next(lifetim
 
 
 @pytest.mark.parametrize("lifetime", [per_run, per_episode])
-def test_what_one_episode_leaves_in_a_sandbox_is_found_by_the_next(lifetime: Any, make_env: Make) -> None:
+def test_notes_that_outlive_a_sandboxes_episode_are_found(lifetime: Any, make_env: Make) -> None:
     def open_sandbox() -> Sandbox:
         return LocalSandbox(LIMITS)
 
@@ -241,7 +241,7 @@ def test_a_grader_that_compares_within_the_sandbox_is_found(make_env: Make) -> N
     env.close()
 
 
-def test_a_shell_is_attacked_as_what_runs_code_is(make_env: Make) -> None:
+def test_a_shell_is_attacked_as_a_code_tool(make_env: Make) -> None:
     def open_sandbox(task: Task) -> Sandbox:
         sandbox = LocalSandbox(LIMITS)
         sandbox.write_file("answer.json", f'{{"answer": {task.answer}}}'.encode())
@@ -291,7 +291,7 @@ def test_a_crash_is_given_a_remedy_for_crashes(make_env: Make) -> None:
 
     report = audit_environment(make_env(tasks=sum_tasks(), reward=converts), tasks=1, slow=False)
     (crash, *_) = [outcome for outcome in report.leaks if outcome.status == "crash"]
-    assert crash.remedy.startswith("let a tool raise ToolError")
+    assert crash.remedy.startswith("let tools raise ToolError")
     assert crash.to_dict()["remedy"] == crash.remedy
     assert f"remedy: {crash.remedy}" in str(report)
 

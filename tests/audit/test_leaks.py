@@ -1,4 +1,4 @@
-"""Promises of the audit: a leak that is planted is found, by name; an honest environment passes."""
+"""Promises of the audit: a planted leak is found by name, and an honest environment passes."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from toolrl.audit import (
     catalogue,
     register_exploit,
 )
+from toolrl.audit.exploits import OWN
 from toolrl.rewards import tagged_answer
 
 Make = Callable[..., ToolEnv]
@@ -101,7 +102,7 @@ def believes_verdicts(task: Task, episode: Episode) -> float:
 
 
 def reads_the_echo(task: Task, episode: Episode) -> float:
-    """The errors that the model provoked are searched, and the last message is ignored."""
+    """Searches the errors that the model provoked, and ignores the last message."""
     return float(any(task.answer in result.content for result in episode.tool_results if result.failure))
 
 
@@ -223,7 +224,7 @@ def test_a_grader_or_tool_that_raises_on_hostile_text_fails_the_audit(make_env: 
 # ---- luck
 
 
-def test_a_guess_that_is_right_by_luck_is_no_leak(make_env: Make) -> None:
+def test_a_lucky_guess_is_not_a_leak(make_env: Make) -> None:
     tasks = [Task(str(n), f"Which digit follows digit number {n}?", str(n % 5)) for n in range(10)]
     report = audit_environment(make_env(tasks=tasks), tasks=10)
     report.assert_passed()
@@ -279,7 +280,7 @@ def test_exploits_do_not_see_answers(make_env: Make) -> None:
 
 
 def test_authors_add_their_own_exploits(make_env: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toolrl.audit.exploits.base._registered", {})
+    monkeypatch.setattr(OWN, "exploits", [])
     own = Exploit("say-please", "own", "Says please.", "kindness", "none", lambda case: ["please"])
     register_exploit(own)
     with pytest.raises(ValueError, match="already"):

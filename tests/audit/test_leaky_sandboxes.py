@@ -21,7 +21,7 @@ LIMITS = SandboxLimits(seconds=2.0)
 
 
 def python_tool(prepare: Callable[[Sandbox, Task], object]) -> Any:
-    """A python tool whose sandbox is prepared with what it should not have."""
+    """A python tool whose sandbox contains what it should not."""
 
     def open_sandbox(task: Task) -> Sandbox:
         sandbox = LocalSandbox(LIMITS)
@@ -112,7 +112,7 @@ def submitted(episode: Episode) -> str:
 
 
 def asserts(task: Task, episode: Episode) -> float:
-    """One process, the candidate's own ==, and the absence of an error for a verdict."""
+    """One process, the candidate's own ==, and no error is the verdict."""
     tests = "\n".join(f"assert double({n}) == {2 * n}" for n in INPUTS)
     return float(run_tests(f"{submitted(episode)}\n{tests}").error is None)
 
@@ -123,7 +123,7 @@ def prints(task: Task, episode: Episode) -> float:
 
 
 def holds_the_expected(task: Task, episode: Episode) -> float:
-    """Expected values stand in the frame of the caller."""
+    """Expected values are in the caller's frame."""
     loop = f"    for n in {INPUTS}:\n        expected = 2 * n\n        assert repr(double(n)) == repr(expected)"
     return float(run_tests(f"{submitted(episode)}\ndef check():\n{loop}\ncheck()").error is None)
 
@@ -133,13 +133,13 @@ def shows_all_tests(task: Task, episode: Episode) -> float:
 
 
 def exit_status(task: Task, episode: Episode) -> float:
-    """The status of a process, which its code chooses."""
+    """The exit status of a process, which its code chooses."""
     result = run_tests(f"{submitted(episode)}\nassert repr(double(7)) == '14'")
     return float(result.error is None or result.error.name == "SystemExit")
 
 
 def from_the_outside(task: Task, episode: Episode) -> float:
-    """Inputs go in, a text comes out, and the parent compares."""
+    """Inputs go in, text comes out, and the parent compares."""
     with LocalSandbox(LIMITS) as sandbox:
         for n in INPUTS:
             sandbox.reset()
@@ -184,7 +184,7 @@ def test_a_grader_that_compares_outside_pays_no_code_exploit(make_env: Make) -> 
     assert {outcome.status for outcome in report.outcomes if not outcome.exploit.is_slow} == {"held"}
 
 
-def test_a_list_of_programs_that_has_the_right_one_is_not_held_against_a_grader_of_code(make_env: Make) -> None:
+def test_a_grader_of_code_may_accept_a_list_of_programs_that_includes_the_right_one(make_env: Make) -> None:
     tasks = [Task("double", PROMPT, "def double(n):\n    return 2 * n")]
     env = code_env(make_env, unfenced(from_the_outside))
     env.tasks = type(env.tasks)(tasks)

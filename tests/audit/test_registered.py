@@ -1,4 +1,4 @@
-"""Every registered environment passes its check and its audit, on a small sample; `toolrl audit` does it in full."""
+"""Every registered environment passes its check and its audit, on a small sample; `make audit` runs them in full."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from contextlib import AbstractContextManager
 from statistics import median
 
 from tests.benchmarks.common import make_env, make_tokenizer, table, turns
-from toolrl import Renderer, RolloutEngine, RolloutRequest, Sample, SamplingParams, ScriptedPolicy
-from toolrl.policy import TransformersPolicy
+from toolrl import Renderer, RolloutEngine, RolloutRequest, Sample, SamplingParams
+from toolrl.policy import ScriptedPolicy, TransformersPolicy
 from toolrl.tiny.make import make_model
 
 PAIRS = 7

@@ -13,7 +13,8 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.common import CALLS, EPISODES, make_env, make_tokenizer, make_trl_trainer, table, turns
-from toolrl import Renderer, RolloutEngine, RolloutRequest, SamplingParams, ScriptedPolicy
+from toolrl import Renderer, RolloutEngine, RolloutRequest, SamplingParams
+from toolrl.policy import ScriptedPolicy
 
 TOOL_SECONDS = 0.1
 REPEATS = 5  # of ours; theirs takes long, and varies by less than a percent

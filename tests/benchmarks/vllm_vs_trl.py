@@ -20,8 +20,8 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.common import CALLS, EPISODES, make_env, make_tokenizer, make_trl_trainer, table, turns
-from toolrl import Renderer, RolloutEngine, RolloutRequest, Sample, SamplingParams, ScriptedPolicy
-from toolrl.policy import VLLMPolicy
+from toolrl import Renderer, RolloutEngine, RolloutRequest, Sample, SamplingParams
+from toolrl.policy import ScriptedPolicy, VLLMPolicy
 from toolrl.policy.vllm.policy import CPU_CACHE_BYTES, sampling_parameters
 from toolrl.tiny.make import make_model
 

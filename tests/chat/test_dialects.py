@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from toolrl import HermesDialect, Message, ToolCall
+from toolrl import Message, ToolCall
+from toolrl.chat import HermesDialect
 from toolrl.chat.dialects.foreign import find_mark
 
 HERMES = HermesDialect()

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from toolrl import HermesDialect, Message, Renderer, TemplateError, call, say
+from toolrl import Message, Renderer, call, say
+from toolrl.chat import HermesDialect
+from toolrl.errors import TemplateError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

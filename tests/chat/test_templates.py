@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from tests.chat.families import REWRITING, TEMPLATES, WITH_TOOLS, WITHOUT_TOOLS, options_of, tokenizer_of
-from toolrl import Message, Renderer, TemplateError, ToolCall
+from toolrl import Message, Renderer, ToolCall
+from toolrl.errors import TemplateError
 
 CASES = [(name, index) for name in WITH_TOOLS for index in range(len(options_of(name)))]
 TABLE = Path(__file__).parents[2] / "docs" / "templates.md"

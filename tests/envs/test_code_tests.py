@@ -14,7 +14,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from toolrl import ConfigError, HermesDialect, Task, TaskError, ToolEnv
+from toolrl import ConfigError, Task, TaskError, ToolEnv
+from toolrl.chat import HermesDialect
 from toolrl.rewards import AssertTest, CallTest, CodeSuite, StdioTest
 from toolrl_envs.code_tests import CodeTestsEnv
 from toolrl_envs.code_tests.formats import read_problem

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import toolrl
-from toolrl import ConfigError, HermesDialect, Task, TaskError, ToolEnv, call
+from toolrl import ConfigError, Task, TaskError, ToolEnv, call
+from toolrl.chat import HermesDialect
 from toolrl_envs.data_files.problems import KINDS, PACKAGE_KINDS
 from toolrl_envs.data_files.tasks import files_of
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 import toolrl
-from toolrl import ConfigError, HermesDialect, StopReason, Task, ToolEnv, ToolError, call
-from toolrl.env import run_sync
+from toolrl import ConfigError, StopReason, Task, ToolEnv, ToolError, call
+from toolrl.chat import HermesDialect
 from toolrl.rewards import read_state, state_difference
+from toolrl.support.event_loop import run_sync
 from toolrl_envs.database.company import changed, company, open_store
 from toolrl_envs.database.env import goal
 from toolrl_envs.database.query import MAX_ROWS, run_query

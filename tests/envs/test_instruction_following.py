@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from toolrl import ConfigError, HermesDialect, MissingExtra, TaskError, call
+from toolrl import ConfigError, MissingExtra, TaskError, call
+from toolrl.chat import HermesDialect
 from toolrl.rewards.instructions import instruction_kinds, make_instruction
 from toolrl_envs.instruction_following import InstructionFollowingEnv
 from toolrl_envs.instruction_following.requests import ABOUT_LANGUAGE, KINDS, NEARLY_FREE

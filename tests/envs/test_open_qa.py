@@ -13,7 +13,8 @@ import pyarrow.parquet
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from toolrl import ConfigError, HermesDialect, Renderer, TaskError
+from toolrl import ConfigError, Renderer, TaskError
+from toolrl.chat import HermesDialect
 from toolrl.evaluation import evaluate
 from toolrl.search import BM25Retriever, Document
 from toolrl_envs.open_qa import OpenQAEnv

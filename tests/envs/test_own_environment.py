@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toolrl import HermesDialect, ToolEnv
+from toolrl import ToolEnv
+from toolrl.chat import HermesDialect
 
 README = Path(__file__).parents[2] / "README.md"
 MAX_LINES = 40

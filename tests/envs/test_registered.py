@@ -12,7 +12,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import toolrl
-from toolrl import HermesDialect, Task, ToolEnv
+from toolrl import Task, ToolEnv
+from toolrl.chat import HermesDialect
 from toolrl_envs import ENTRY_POINTS
 
 SIZE = 60

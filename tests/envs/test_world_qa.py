@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from toolrl import ConfigError, HermesDialect, Renderer, TaskError, call
+from toolrl import ConfigError, Renderer, TaskError, call
+from toolrl.chat import HermesDialect
 from toolrl.evaluation import evaluate
 from toolrl_envs.world_qa import WorldQAEnv
 from toolrl_envs.world_qa.env import same_answer

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
-from toolrl import Message, Renderer, Sample, ScriptedPolicy, Task, ToolCall, ToolEnv, ToolFailure, call, say
+from toolrl import Message, Renderer, Sample, Task, ToolCall, ToolEnv, ToolFailure, call, say
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.evaluation import before_after_table, bootstrap_interval, evaluate, report_table, summarise, wilson_interval
 from toolrl.evaluation.evaluate import task_info
+from toolrl.policy import ScriptedPolicy
 from toolrl.trajectory import Trajectory, Turn
 from toolrl.types import Score, StopReason, ToolResult
 

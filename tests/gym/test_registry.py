@@ -1,4 +1,4 @@
-"""Promises about anybody's environment by its id: made, divided, listed, trained and evaluated as ours are."""
+"""Promises about third-party environments by id: made, split, listed, trained and evaluated as ours are."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 import toolrl
-from toolrl import ConfigError, EnvironmentNotFound, Task, TaskError, TaskSet, ToolEnv, say
+from toolrl import ConfigError, Task, TaskError, TaskSet, ToolEnv, say
 from toolrl.audit import check_environment
 from toolrl.cli import app
+from toolrl.errors import EnvironmentNotFound
 from toolrl.gym.registry import environment_ids
 from toolrl.training.arguments import ToolrlArguments
 
@@ -58,7 +59,7 @@ _count = itertools.count()
 
 @pytest.fixture
 def authors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a module, not imported yet, that registers environments under a namespace of the same name."""
+    """The name of a module that registers environments in a namespace of the same name, not yet imported."""
     name = f"authors_{next(_count)}"
     (tmp_path / f"{name}.py").write_text(f"NAMESPACE = {name!r}\n{AUTHORS}")
     monkeypatch.syspath_prepend(tmp_path)
@@ -128,7 +129,7 @@ def test_a_mistake_inside_a_module_keeps_its_traceback(tmp_path: Path, monkeypat
         toolrl.make("imports_what_is_missing:ns/X-v0")
 
 
-def test_everybodys_environments_are_listed_and_gymnasiums_are_not(authors: str) -> None:
+def test_third_party_environments_are_listed_and_gymnasiums_are_not(authors: str) -> None:
     assert f"{authors}/Plain-v0" not in environment_ids()
     output = CliRunner().invoke(app, ["envs", authors], catch_exceptions=False).output
     assert f"{authors}/Plain-v0  {authors}:Plain\n" in output
@@ -137,7 +138,7 @@ def test_everybodys_environments_are_listed_and_gymnasiums_are_not(authors: str)
     assert "CartPole" not in output
 
 
-def test_a_plugin_that_fails_hides_nobody_elses_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_that_fails_hides_no_other_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.metadata
 
     from toolrl.gym.registry import load_plugins
@@ -146,11 +147,11 @@ def test_a_plugin_that_fails_hides_nobody_elses_environments(monkeypatch: pytest
     module = importlib.metadata.EntryPoint("module", "toolrl_envs", "gymnasium.envs")
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [broken, module])
     load_plugins.cache_clear()
-    with pytest.warns(UserWarning, match="the environments of 'no_such_plugin:register' are left out"):
+    with pytest.warns(UserWarning, match="the environments of 'no_such_plugin:register' are skipped"):
         assert "toolrl/PythonMath-v0" in environment_ids()
 
 
-def test_an_id_with_its_module_is_known_to_every_command(authors: str, tmp_path: Path) -> None:
+def test_every_command_accepts_an_id_with_its_module(authors: str, tmp_path: Path) -> None:
     env_id, out = f"{authors}:{authors}/Forwards-v0", tmp_path / "played.jsonl"
 
     def run(*arguments: object) -> str:
@@ -182,7 +183,7 @@ def test_envs_of_training_take_modules_and_weights(entries: list[str], weights: 
 
 
 @pytest.mark.parametrize("weight", ["0", "-1", "inf", "nan", "1e999"])
-def test_a_weight_that_is_no_share_is_refused(weight: str) -> None:
+def test_an_invalid_weight_is_refused(weight: str) -> None:
     with pytest.raises(ConfigError, match=r"the weight must be a positive number"):
         ToolrlArguments(envs=[f"ns/A-v0:{weight}"]).weighted_envs()
 
@@ -250,8 +251,8 @@ def test_a_task_keeps_its_side_when_others_are_added_and_equal_prompts_are_on_on
     assert {f"again-{id}" for id in test if "-" not in id} == {id for id in test if "-" in id}
 
 
-def test_tasks_that_all_ask_the_same_cannot_be_divided() -> None:
+def test_tasks_with_the_same_prompt_cannot_be_split() -> None:
     same = TaskSet(Task(str(n), "the same", n) for n in range(5))
     assert len(same.of_split("train")) == 5
-    with pytest.raises(TaskError, match="no task is left for split='test': all of 5 ask the same"):
+    with pytest.raises(TaskError, match="no task is left for split='test': all 5 have the same prompt"):
         same.of_split("test")

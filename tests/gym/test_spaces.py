@@ -13,7 +13,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from hypothesis import given, strategies as st
 
-from toolrl import UnicodeText
+from toolrl.gym.spaces import UnicodeText
 
 TEXTS = ("", "a\n\tb\x00", "naïve Ж שלום 漢字 한국어", "e\u0301 👩\u200d🚀 \U0010ffff")
 ECHO = "toolrl-tests/Echo-v0"
@@ -37,7 +37,7 @@ class EchoEnv(gym.Env[str, str]):
 
 
 class LongEnv(EchoEnv):
-    """Breaks its own promise: the observation does not fit its space."""
+    """Observes text that is not in its observation space."""
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         return "x" * 65, 0.0, False, False, {}
@@ -66,12 +66,12 @@ def test_every_text_up_to_the_length_is_contained(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["x" * 21, "\ud800", "ok\udfff", b"bytes", None, 3, ["x"]])
-def test_what_is_too_long_or_no_text_is_not_contained(value: object) -> None:
+def test_what_is_too_long_or_not_text_is_not_contained(value: object) -> None:
     assert value not in UnicodeText(20)
 
 
 @pytest.mark.parametrize("max_length", [0, -1, 2.5, "9", True, None])
-def test_a_length_that_is_no_positive_integer_is_refused(max_length: Any) -> None:
+def test_a_length_that_is_not_a_positive_integer_is_refused(max_length: Any) -> None:
     with pytest.raises(ValueError, match=r"max_length must be a positive integer, got"):
         UnicodeText(max_length)
 
@@ -195,7 +195,7 @@ def test_texts_nest_in_other_spaces_in_shared_memory() -> None:
         envs.close()
 
 
-def test_without_a_copy_shared_memory_shows_the_present() -> None:
+def test_without_a_copy_shared_memory_is_a_live_view() -> None:
     envs = AsyncVectorEnv([EchoEnv, EchoEnv], copy=False)
     try:
         texts: Any = envs.reset(seed=0)[0]
@@ -208,8 +208,8 @@ def test_without_a_copy_shared_memory_shows_the_present() -> None:
         envs.close()
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # how Gymnasium passes on a worker's traceback
-def test_a_text_that_overflows_shared_memory_is_an_error_and_no_overwritten_neighbour() -> None:
+@pytest.mark.filterwarnings("ignore::UserWarning")  # how Gymnasium reports a worker's traceback
+def test_a_text_that_overflows_shared_memory_is_an_error_and_overwrites_nothing() -> None:
     envs = AsyncVectorEnv([EchoEnv, LongEnv])
     try:
         envs.reset(seed=0)

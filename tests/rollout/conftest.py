@@ -9,6 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from toolrl import (
+    Episode,
     Limits,
     Message,
     Renderer,
@@ -16,12 +17,12 @@ from toolrl import (
     RolloutRequest,
     Sample,
     SamplingParams,
-    ScriptedPolicy,
     Task,
     ToolEnv,
     Trajectory,
     tool,
 )
+from toolrl.policy import ScriptedPolicy
 
 
 @pytest.fixture(scope="session")
@@ -29,15 +30,15 @@ def renderer(byte_tokenizer: PreTrainedTokenizerFast, trl_template: Callable[[st
     return Renderer(byte_tokenizer, chat_template=trl_template("qwen2_5"))
 
 
-class Player(ScriptedPolicy):
-    """Says its turns and records what it is asked to continue; each logprob is -0.5.
+class RecordingPolicy(ScriptedPolicy):
+    """Plays turns and records its prompts; each logprob is -0.5.
 
     Attributes:
-        prompts: What was submitted.
-        contexts: "entered", then "left" or "broken": how `generating` went.
+        prompts: The submitted prompts.
+        contexts: "entered", then "left" or "broken": the course of `generating`.
     """
 
-    def __init__(self, turns: list[list[int]], instead: Callable[[int], Future[Sample] | None] | None):
+    def __init__(self, turns: list[list[int]], instead: Callable[[int], Future[Sample] | None] | None) -> None:
         super().__init__(turns)
         self.prompts: list[list[int]] = []
         self.contexts: list[str] = []
@@ -65,11 +66,15 @@ class Player(ScriptedPolicy):
 
 
 @pytest.fixture
-def make_player(renderer: Renderer) -> Callable[..., Player]:
-    """A policy that plays messages, or ready token ids; `instead` of its n-th turn (from 1) may do something else."""
+def make_player(renderer: Renderer) -> Callable[..., RecordingPolicy]:
+    """A policy that plays messages or token ids; `instead(n)` may replace its n-th turn, from 1."""
 
-    def make(*turns: Message | list[int], instead: Callable[[int], Future[Sample] | None] | None = None) -> Player:
-        return Player([renderer.assistant_ids(turn) if isinstance(turn, Message) else turn for turn in turns], instead)
+    def make(
+        *turns: Message | list[int], instead: Callable[[int], Future[Sample] | None] | None = None
+    ) -> RecordingPolicy:
+        return RecordingPolicy(
+            [renderer.assistant_ids(turn) if isinstance(turn, Message) else turn for turn in turns], instead
+        )
 
     return make
 
@@ -84,15 +89,19 @@ def lookup(key: str) -> str:
     return f"the value of {key}"
 
 
+def exact(task: Task, episode: Episode) -> float:
+    return float(episode.answer == task.answer)
+
+
 @pytest.fixture
 def make_env() -> Callable[..., ToolEnv]:
-    """An environment of one task, whose answer is 4, with `lookup` and other tools, and limits by keyword."""
+    """An environment with one task, whose answer is 4, `lookup` and other tools, and limits by keyword."""
 
-    def make(*tools: Any, **limits: Any) -> ToolEnv:
+    def make(*tools: Any, reward: Callable[[Task, Episode], float] = exact, **limits: Any) -> ToolEnv:
         return ToolEnv(
             tasks=[Task("sum", "What is 2 + 2?", "4")],
             tools=[lookup, *tools],
-            reward=lambda task, episode: float(episode.answer == task.answer),
+            reward=reward,
             limits=Limits(**limits),
         )
 
@@ -101,9 +110,9 @@ def make_env() -> Callable[..., ToolEnv]:
 
 @pytest.fixture
 def play(renderer: Renderer) -> Callable[..., list[Trajectory]]:
-    """Plays the task of an environment some times; settings of the engine by keyword."""
+    """Plays the task of an environment, several times if asked; keywords are settings of the engine."""
 
-    def play(policy: Player, env: ToolEnv, episodes: int = 1, **settings: Any) -> list[Trajectory]:
+    def play(policy: RecordingPolicy, env: ToolEnv, episodes: int = 1, **settings: Any) -> list[Trajectory]:
         settings = {"sampling": SamplingParams(max_tokens=4096), "backoff_seconds": 0, **settings}
         requests = [RolloutRequest(env, env.tasks[0], id=str(index)) for index in range(episodes)]
         return RolloutEngine(policy, renderer, **settings).run(requests)

@@ -1,4 +1,4 @@
-"""Promises about episodes that a chat policy plays: no token is made up, limits hold, costs are in the trajectory."""
+"""Promises about episodes that a chat policy plays: no tokens are invented, limits hold, costs are recorded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from toolrl import (
     RolloutEngine,
     RolloutRequest,
     SamplingParams,
-    ScriptedPolicy,
     StopReason,
     ToolEnv,
     ToolFailure,
@@ -31,7 +30,7 @@ from toolrl import (
     say,
 )
 from toolrl.errors import ConfigError
-from toolrl.policy import Endpoint, OpenAIPolicy, Prices, Reply, ScriptedChatPolicy
+from toolrl.policy import Endpoint, OpenAIPolicy, Prices, Reply, ScriptedChatPolicy, ScriptedPolicy
 from toolrl.support.usage import count_usage
 
 QUICK = RetryPolicy(requests_per_second=None, first_delay_seconds=0.0, attempts=2)
@@ -84,7 +83,7 @@ def test_an_episode_is_played_and_recorded_without_tokens(
     assert not read.has_tokens
 
 
-def test_what_a_failed_attempt_has_cost_is_counted_too(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
+def test_the_cost_of_failed_attempts_is_counted(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
     turn, down = says(None, ("lookup", '{"key": "a"}'), usage=(50, 20, 0)), Answer(status=500)
     with serving(turn, down, down, says("4", usage=(40, 5, 0))) as server:
         trajectory = play_chat(openai(server.url), make_env(), retries=1)
@@ -106,7 +105,7 @@ def test_a_wrong_key_stops_the_run(play_chat: Play, make_env: Callable[..., Tool
 
 
 class Counting:
-    """Says calls, and counts tokens as a server would: 10 of each turn, 10 of each observation."""
+    """Makes calls, and counts tokens as a server would: 10 per turn, 10 per observation."""
 
     def __init__(self, seconds: float = 0.0):
         self.asked: list[int] = []
@@ -144,11 +143,11 @@ class Delay(threading.Event):
         return True
 
 
-def test_a_queue_before_a_chat_api_and_a_slow_model_there_end_no_episode(make_env: Callable[..., ToolEnv]) -> None:
+def test_a_queue_or_a_slow_model_behind_a_chat_api_ends_no_episode(make_env: Callable[..., ToolEnv]) -> None:
     env, one_at_a_time = make_env(), dataclasses.replace(QUICK, max_concurrent=1, deadline_seconds=0.5)
     with serving(dataclasses.replace(says("4"), gate=Delay())) as server:
         policy = OpenAIPolicy(Endpoint("m", server.url, retry_policy=one_at_a_time))
-        # The last one waits for 1.4 seconds, and nobody has an answer within the engine's patience.
+        # The last one waits for 1.4 seconds, and no answer comes within the engine's timeout.
         engine = RolloutEngine(policy, None, retries=0, policy_timeout_seconds=0.1)
         trajectories = engine.run([RolloutRequest(env, env.tasks[0])] * 8)
         policy.close()
@@ -156,7 +155,7 @@ def test_a_queue_before_a_chat_api_and_a_slow_model_there_end_no_episode(make_en
     assert server.most_at_once == 1
 
 
-def test_a_cut_turn_is_no_answer(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
+def test_a_cut_turn_is_not_an_answer(play_chat: Play, make_env: Callable[..., ToolEnv]) -> None:
     with serving(says("4", finish="length")) as server:
         trajectory = play_chat(openai(server.url), make_env())
     assert (trajectory.stop, trajectory.score.value) == (StopReason.TOKENS, 0.0)
@@ -168,7 +167,7 @@ def test_a_policy_with_tokens_needs_a_renderer(make_env: Callable[..., ToolEnv],
     requests = [RolloutRequest(env, env.tasks[0])]
     with pytest.raises(ConfigError, match="needs a renderer"):
         RolloutEngine(ScriptedPolicy([[1]]), None).run(requests)
-    # Both kinds play side by side.
+    # Both kinds play in the same run.
     chat = RolloutRequest(env, env.tasks[0], policy=ScriptedChatPolicy([say("4")]))
     first, second = RolloutEngine(ScriptedPolicy([renderer.assistant_ids(say("4"))]), renderer).run([*requests, chat])
     assert (first.has_tokens, second.has_tokens) == (True, False)

@@ -1,4 +1,4 @@
-"""Promises about time: tokens, turns and calls bound the model; whatever is slow around it is never held against it."""
+"""Promises about time: tokens, turns and calls bound the model; it never pays for what is slow around it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ from toolrl import (
     say,
     tool,
 )
-from toolrl.audit.player import play_all
-from toolrl.audit.tokens import play_on_tokens
+from toolrl.audit.play import play_all, play_on_tokens
 from toolrl.evaluation import evaluate
 from toolrl.policy import Reply, ScriptedChatPolicy
 
-PATIENCE = 20.0  # of what hangs: reached only if the promise is broken
+PATIENCE = 20.0  # seconds that hanging code waits; reached only if the promise is broken
 SLOW = 0.6  # longer than any limit below
 
 
 class Late:
-    """Gives each turn of another policy after a while. `progress` counts, if it is asked to show that it works."""
+    """Delays each turn of another policy."""
 
     def __init__(self, policy: Any, seconds: float):
         self._policy, self._seconds = policy, seconds
@@ -61,14 +60,14 @@ class Late:
 
 
 class Busy(Late):
-    """Shows that it works, though nobody has an answer yet."""
+    """Shows progress before it answers."""
 
     def progress(self) -> float:
         return time.monotonic()
 
 
 class Queued(Late):
-    """One turn after the other."""
+    """Answers one turn at a time."""
 
     def __init__(self, policy: Any, seconds: float):
         super().__init__(policy, seconds)
@@ -118,7 +117,7 @@ def test_a_slow_sampler_ends_no_episode(make_player: Any, make_env: Any, play: A
     assert solved(play(Late(make_player(*TURNS), SLOW), make_env(quick))[0])
 
 
-def test_a_policy_that_answers_somebody_is_alive_for_all_who_wait_in_its_queue(
+def test_a_policy_that_answers_any_episode_is_alive_for_all_in_its_queue(
     make_player: Any, make_env: Any, play: Any
 ) -> None:
     policy = Queued(make_player(say("4")), 0.1)
@@ -137,7 +136,7 @@ def test_a_policy_that_shows_progress_is_alive_before_its_first_answer(
 
 
 @pytest.mark.parametrize("shown", [lambda: float("nan"), lambda: -time.monotonic()])
-def test_what_does_not_grow_is_no_progress(make_player: Any, make_env: Any, play: Any, shown: Any) -> None:
+def test_a_number_that_does_not_grow_is_not_progress(make_player: Any, make_env: Any, play: Any, shown: Any) -> None:
     policy = Busy(make_player(say("4")), SLOW)
     policy.progress = shown  # type: ignore[method-assign]
     [trajectory] = play(policy, make_env(), policy_timeout_seconds=0.2, retries=0)
@@ -199,7 +198,7 @@ def test_a_chat_policy_has_the_same_clocks(make_env: Any, seconds: float, limit:
     assert trajectory.stop == stop
 
 
-def test_a_timeout_of_a_policy_must_be_one(make_player: Any, renderer: Renderer) -> None:
+def test_a_policy_timeout_must_be_positive(make_player: Any, renderer: Renderer) -> None:
     with pytest.raises(ValueError, match="policy_timeout_seconds must be positive, got 0"):
         RolloutEngine(make_player(), renderer, policy_timeout_seconds=0)
 
@@ -228,14 +227,12 @@ def slow_reward(task: Any, episode: Any) -> float:
 
 
 def environment(make_env: Callable[..., ToolEnv], part: str) -> ToolEnv:
-    env = make_env(use if part == "opening" else quick)
-    if part == "reward":
-        env._reward = slow_reward
-    return env
+    settings = {"reward": slow_reward} if part == "reward" else {}
+    return make_env(use if part == "opening" else quick, **settings)
 
 
 @pytest.mark.parametrize("part", ["renderer", "opening", "reward", "callback"])
-def test_whatever_is_slow_around_the_model_costs_it_nothing(
+def test_the_model_does_not_pay_for_slowness_elsewhere(
     make_env: Any, make_player: Any, renderer: Renderer, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if part == "renderer":
@@ -255,10 +252,10 @@ def test_whatever_is_slow_around_the_model_costs_it_nothing(
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_an_answer_that_came_while_the_loop_was_busy_is_no_timeout(
+def test_an_answer_that_came_while_the_loop_was_busy_is_not_a_timeout(
     make_player: Any, make_env: Any, renderer: Renderer, asynchronous: bool
 ) -> None:
-    """Other episodes render, parse and write on the loop: here one callback does, for longer than the tool's limit."""
+    """Other episodes use the loop too: here a callback blocks it for longer than the tool's limit."""
     begun = threading.Event()
 
     @tool(timeout_seconds=0.3)
@@ -272,7 +269,7 @@ def test_an_answer_that_came_while_the_loop_was_busy_is_no_timeout(
     async def work_too() -> str:
         """Work."""
         begun.set()
-        for _ in range(5):  # several turns of the loop
+        for _ in range(5):  # several iterations of the loop
             await asyncio.sleep(0.02)
         return "done"
 
@@ -298,19 +295,19 @@ def test_a_tools_time_bounds_the_tool_and_the_episode_goes_on(
 
     @tool(timeout_seconds=0.1)
     def hang() -> str:
-        """Wait for ever."""
+        """Wait forever."""
         released.wait(PATIENCE)
         return ""
 
     @tool(timeout_seconds=0.1)
     async def hang_politely() -> str:
-        """Wait for ever."""
+        """Wait forever."""
         await asyncio.Event().wait()
         return ""
 
     @tool(timeout_seconds=0.1)
     async def refuse_to_end() -> str:
-        """Wait for ever, whatever anybody says."""
+        """Wait forever, ignoring cancellation."""
         while not released.is_set():
             try:
                 await asyncio.sleep(0.05)
@@ -343,7 +340,7 @@ def test_the_audit_and_gymnasium_count_no_time_of_others(make_env: Any, renderer
     [[on_tokens]] = play_on_tokens(env, [(env.tasks[0], turns)], renderer)
     assert (played.stop, played.reward, on_tokens.stop, on_tokens.reward) == (StopReason.ANSWER, 1.0) * 2
     env.reset(seed=0)
-    time.sleep(SLOW)  # between two steps somebody samples
+    time.sleep(SLOW)  # sampling happens between two steps
     assert env.step(env.dialect.format(turns[0]))[4]["failures"] == []
     assert env.step("4")[1:3] == (1.0, True)
     env.close()

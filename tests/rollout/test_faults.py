@@ -1,4 +1,4 @@
-"""Promises about what goes wrong: faults are retried, bugs are raised, and everything that was opened is closed."""
+"""Promises about failures: faults are retried, bugs are raised, and everything that was opened is closed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from toolrl import Renderer, RolloutEngine, RolloutRequest, StopReason, call, per_episode, say, tool
 from toolrl.errors import InfrastructureError, PolicyFault
 
-PATIENCE = 20.0  # of tools that wait for each other: reached only if the promise is broken
+PATIENCE = 20.0  # seconds that tools wait for each other; reached only if the promise is broken
 
 
 class Doors:
-    """Counts those that are opened and closed."""
+    """Counts doors that are opened and closed."""
 
     def __init__(self) -> None:
         self.opened = self.closed = 0
@@ -36,7 +36,7 @@ def doors() -> Doors:
 
 @pytest.fixture
 def make_knock(doors: Doors) -> Callable[..., Any]:
-    """A tool that has a door open while it does something."""
+    """A tool that holds a door open while it acts."""
 
     def make(action: Callable[[str], None]) -> Any:
         @tool
@@ -152,7 +152,7 @@ def test_ctrl_c_closes_what_the_episodes_opened(
 
 
 class Meter:
-    """Says what it has used once it is closed."""
+    """Reports its usage once it is closed."""
 
     def __init__(self) -> None:
         self.usage: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Promises about what never ends, or would end the program: everybody else goes on, or hears why not."""
+"""Promises about code that never returns, or would end the program: other episodes go on, or the error says why not."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from toolrl import (
     say,
     tool,
 )
-from toolrl.audit.player import play_all
-from toolrl.env import run_sync
+from toolrl.audit.play import play_all
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.evaluation.regrade import regrade
 from toolrl.policy import ScriptedChatPolicy
+from toolrl.support.event_loop import run_sync
 from toolrl.tools.resources import ResourceScope, per_run
 
-PATIENCE = 20.0  # of what hangs: reached only if the promise is broken
+PATIENCE = 20.0  # seconds that hanging code waits; reached only if the promise is broken
 ENDINGS = [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), GeneratorExit()]
 
 
@@ -56,7 +56,7 @@ def play(env: ToolEnv, *turns: Any, episodes: int = 1, **settings: Any) -> Any:
 
 
 def paths(env: ToolEnv, *turns: Any) -> dict[str, Callable[[], Any]]:
-    """Every way in which an episode is played."""
+    """The ways to play an episode."""
 
     def step() -> Any:
         env.reset(seed=0)
@@ -119,12 +119,12 @@ print(engine.run([RolloutRequest(env, env.tasks[0])])[0].score.reason)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert "has not ended within 0.1 seconds" in ran.stdout
-    assert "Door.close() has not ended within 0.1 seconds (environment 'ToolEnv', task 't')" in ran.stderr
+    assert "Door.close() has not returned within 0.1 seconds (environment 'ToolEnv', task 't')" in ran.stderr
 
 
 @pytest.mark.parametrize("error", ENDINGS, ids=repr)
 @pytest.mark.parametrize("part", ["reward", "async reward", "tool", "async tool", "opener", "closer", "callback"])
-def test_what_would_end_the_program_is_an_error_with_its_traceback_and_everybody_hears_of_it(
+def test_what_would_end_the_program_is_an_error_with_its_traceback_for_every_episode(
     error: BaseException, part: str
 ) -> None:
     def the_culprit(*_: Any, **__: Any) -> Any:
@@ -169,7 +169,7 @@ def test_what_would_end_the_program_is_an_error_with_its_traceback_and_everybody
             "callback": "on_trajectory, with",
         }
         assert named.get(part, "") in text
-    assert play(quiz(lambda *_: 1.0))[0].score.value == 1.0  # the loop is none the worse for it
+    assert play(quiz(lambda *_: 1.0))[0].score.value == 1.0  # the loop still works
 
 
 @pytest.mark.parametrize("path", ["engine", "step"])
@@ -210,7 +210,7 @@ def test_a_callback_that_raises_is_named_with_its_episode() -> None:
     assert "in on_trajectory, with episode '0'" in caught.value.__notes__
 
 
-def test_an_async_callback_is_refused_since_nobody_would_await_it() -> None:
+def test_an_async_callback_is_refused() -> None:
     async def announce(trajectory: Any) -> None: ...
 
     with pytest.raises(ConfigError, match=r"on_trajectory must be a plain function, got <function .*announce"):
@@ -221,7 +221,7 @@ def test_an_async_callback_is_refused_since_nobody_would_await_it() -> None:
 
 
 class Door:
-    """Counts its closings, and may hang in one."""
+    """Counts its calls of `close`, and may hang in one."""
 
     def __init__(self, closed: list[str], name: str, wait: Callable[[], Any] = lambda: None):
         self._closed, self._name, self._wait = closed, name, wait
@@ -255,7 +255,7 @@ def test_a_close_that_never_ends_is_left_to_itself_and_the_others_are_closed(
     [trajectory] = play(env, call("use"), say("4"))
     assert (trajectory.score.value, closed) == (1.0, ["stuck", "first"])
     assert trajectory.usage == {"first": 1.0}
-    assert "Door.close() has not ended within 0.1 seconds (environment 'quiz', task 'sum')" in caplog.text
+    assert "Door.close() has not returned within 0.1 seconds (environment 'quiz', task 'sum')" in caplog.text
     env.close()
     assert closed[2:] == ["shared too", "shared"]
 
@@ -295,7 +295,7 @@ def test_ctrl_c_in_a_close_closes_the_others_first() -> None:
 
 
 def blocks(release: threading.Event) -> dict[str, Any]:
-    """What holds the event loop, by what it is."""
+    """Parts that block the event loop, by name."""
 
     async def reward(task: Task, episode: Any) -> float:
         the_culprit()
@@ -321,7 +321,7 @@ def blocks(release: threading.Event) -> dict[str, Any]:
 def test_what_holds_the_event_loop_ends_the_run_with_the_line_where_it_does(
     release: threading.Event, part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolrl.env.BLOCKED_SECONDS", 0.3)
+    monkeypatch.setattr("toolrl.support.event_loop.BLOCKED_SECONDS", 0.3)
     start = time.monotonic()
     with pytest.raises(RuntimeError, match=r"stood still for 0\.[3-9]\d* seconds(.|\n)*in the_culprit"):
         blocks(release)[part]()
@@ -332,7 +332,7 @@ def test_what_holds_the_event_loop_ends_the_run_with_the_line_where_it_does(
 def test_ctrl_c_gets_through_while_the_event_loop_is_held(
     release: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolrl.env._SIGN_OF_LIFE_SECONDS", 0.3)
+    monkeypatch.setattr("toolrl.support.event_loop.BLOCKED_SECONDS_AFTER_INTERRUPT", 0.3)
     threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident or 0, signal.SIGINT)).start()
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
@@ -369,7 +369,7 @@ def test_ctrl_c_gets_through_while_anything_hangs(release: threading.Event, part
     assert time.monotonic() - start < PATIENCE / 2
 
 
-def test_a_task_that_raises_what_ends_programs_leaves_the_loop_running(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_task_that_raises_system_exit_leaves_the_loop_running(caplog: pytest.LogCaptureFixture) -> None:
     async def end() -> None:
         raise SystemExit(3)
 
@@ -385,7 +385,7 @@ def test_a_task_that_raises_what_ends_programs_leaves_the_loop_running(caplog: p
         assert run_sync(spawn()) == "SystemExit(3)"
 
 
-def test_a_run_on_tokens_hangs_no_longer_than_one_of_messages(
+def test_a_run_on_tokens_hangs_no_longer_than_one_on_messages(
     renderer: Renderer, make_player: Any, release: threading.Event
 ) -> None:
     def hang(task: Task, episode: Any) -> float:

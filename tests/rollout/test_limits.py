@@ -1,4 +1,4 @@
-"""Promises about limits: each ends an episode for its own reason, and what was cut can be told from what was said."""
+"""Promises about limits: each ends an episode for its own reason, and a cut turn is recognisable."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_turn_is_cut_at_the_limit_of_its_tokens(
     assert (trajectory.turns[0].sample.finish, trajectory.score.value) == ("length", 0.0)
 
 
-def test_an_episode_cut_at_any_number_of_tokens_keeps_to_it_and_ends_on_no_end_of_turn(
+def test_an_episode_cut_at_any_limit_of_tokens_keeps_to_it_and_does_not_end_on_an_end_of_turn(
     renderer: Renderer, make_player: Any, make_env: Any, play: Any
 ) -> None:
     policy = make_player(call("lookup", key="a"), say("4"))
@@ -44,7 +44,7 @@ def test_an_episode_cut_at_any_number_of_tokens_keeps_to_it_and_ends_on_no_end_o
         (cut,) = play(policy, make_env(completion_tokens=limit))
         assert (cut.stop, cut.score.value) == (StopReason.TOKENS, 0.0)
         assert cut.completion_ids == whole.completion_ids[: len(cut.completion_ids)]
-        # What ends on an end of turn would pass for complete: one token more behind the turn, one less elsewhere.
+        # Ending on an end-of-turn token would look complete: one token more after the turn, one less elsewhere.
         assert cut.completion_ids[-1] != renderer.end_of_turn_id
         ends_turn = whole.completion_ids[limit - 1] == renderer.end_of_turn_id
         assert len(cut.completion_ids) - limit == (0 if not ends_turn else 1 if limit == first_turn else -1)

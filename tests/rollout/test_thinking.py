@@ -1,4 +1,4 @@
-"""Promises of a budget for thinking: it is ended for the model, and what was put in is never trained on."""
+"""Promises about a thinking budget: thinking is ended for the model, and inserted tokens are never trained on."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from transformers import PreTrainedTokenizerFast
 from toolrl import (
     ConfigError,
     Limits,
+    Message,
     Renderer,
     RolloutEngine,
     RolloutRequest,
     Sample,
-    ScriptedPolicy,
     Task,
     TaskError,
     Trajectory,
     call,
     say,
 )
+from toolrl.policy import ScriptedPolicy
 from toolrl.view.tokens import token_sections
 
 BUDGET = 20
 LIMITS = Limits(turn_tokens=400, completion_tokens=4000, thinking_tokens=BUDGET)
 
 
-# In the first the model opens its thinking itself, in the second the prompt does.
+# In the first template the model opens its thinking, in the second the prompt does.
 @pytest.fixture(params=["qwen3_training", "qwen3_6_training"])
 def renderer(
     request: pytest.FixtureRequest, byte_tokenizer: PreTrainedTokenizerFast, trl_template: Callable[[str], str]
@@ -38,23 +39,27 @@ def renderer(
     return Renderer(byte_tokenizer, chat_template=trl_template(request.param))
 
 
+def prompt_opens_thinking(renderer: Renderer) -> bool:
+    return renderer.decode(renderer.prompt_ids([Message("user", "?")])).endswith("<think>\n")
+
+
 def test_both_ways_to_open_the_thinking_are_tried(request: pytest.FixtureRequest, renderer: Renderer) -> None:
-    assert bool(renderer._opened) is ("qwen3_6" in request.node.name)
+    assert prompt_opens_thinking(renderer) is ("qwen3_6" in request.node.name)
 
 
 def thinker(renderer: Renderer, thoughts: str) -> ScriptedPolicy:
-    """Thinks before each of two turns, as long as nobody stops it; says what fits once the thinking is over."""
+    """Thinks before each of two turns until it is stopped, then says the turn."""
     turns = [renderer.assistant_ids(message) for message in (call("lookup", key="a"), say("4"))]
-    empty = ("<think>\n\n</think>\n\n", "\n</think>\n\n")  # what stands there for no thinking
+    empty = ("<think>\n\n</think>\n\n", "\n</think>\n\n")  # how no thinking is written
     plain = [renderer.decode(turn).removeprefix(empty[0]).removeprefix(empty[1]) for turn in turns]
 
     def turn(ids: list[int]) -> list[int]:
         text = renderer.decode(ids)
         said = text[text.rfind("<|im_start|>assistant") :]
         if "</think>" in said:
-            return renderer._encode(plain["<tool_response>" in text])
+            return renderer.text_ids(plain["<tool_response>" in text], control=True)
         opening = "" if "<think>" in said else "<think>\n"
-        return renderer._encode(f"{opening}{thoughts}")
+        return renderer.text_ids(f"{opening}{thoughts}", control=True)
 
     return ScriptedPolicy(turn)
 
@@ -66,7 +71,7 @@ def play(renderer: Renderer, env: Any, thoughts: str, thinking_tokens: int | Non
     return trajectory
 
 
-def test_thinking_that_goes_on_is_ended_and_the_turn_goes_on(renderer: Renderer, make_env: Any) -> None:
+def test_thinking_beyond_the_budget_is_ended_and_the_turn_continues(renderer: Renderer, make_env: Any) -> None:
     trajectory = play(renderer, make_env(), "and so on, " * 100)
     assert trajectory.score.success
     assert [result.failure for result in trajectory.tool_results] == [None]
@@ -82,7 +87,7 @@ def test_thinking_that_goes_on_is_ended_and_the_turn_goes_on(renderer: Renderer,
     assert len(trajectory.logprobs) == len(trajectory.mask) == len(trajectory.completion_ids)
 
 
-def test_a_file_keeps_what_was_put_in_and_the_page_names_it(renderer: Renderer, make_env: Any) -> None:
+def test_a_file_keeps_inserted_tokens_and_the_page_marks_them(renderer: Renderer, make_env: Any) -> None:
     trajectory = play(renderer, make_env(), "and so on, " * 100)
     again = Trajectory.from_row(json.loads(json.dumps(trajectory.to_row())))
     assert [turn.sample for turn in again.turns] == [turn.sample for turn in trajectory.turns]
@@ -94,17 +99,17 @@ def test_thinking_within_its_budget_is_left_alone(renderer: Renderer, make_env: 
     closed = "short</think>\n\n4<|im_end|>"
     env = make_env()
     env.limits = replace(LIMITS, thinking_tokens=60)
-    opening = "" if renderer._opened else "<think>\n"
-    policy = ScriptedPolicy([renderer._encode(f"{opening}{closed}")])
+    opening = "" if prompt_opens_thinking(renderer) else "<think>\n"
+    policy = ScriptedPolicy([renderer.text_ids(f"{opening}{closed}", control=True)])
     (trajectory,) = RolloutEngine(policy, renderer).run([RolloutRequest(env, env.tasks[0])])
     assert (trajectory.turns[0].sample.forced, trajectory.turns[0].message.thinking) == ((0, 0), "short")
 
 
-def test_a_turn_that_is_long_without_thinking_is_whole(renderer: Renderer, make_env: Any) -> None:
+def test_a_long_turn_without_thinking_is_left_alone(renderer: Renderer, make_env: Any) -> None:
     env = make_env()
     env.limits = LIMITS
-    opening = "</think>\n\n" if renderer._opened else ""
-    whole = renderer._encode(f"{opening}{'words ' * 30}<|im_end|>")
+    opening = "</think>\n\n" if prompt_opens_thinking(renderer) else ""
+    whole = renderer.text_ids(f"{opening}{'words ' * 30}<|im_end|>", control=True)
     prompts: list[int] = []
 
     def turn(ids: list[int]) -> list[int]:
@@ -117,7 +122,7 @@ def test_a_turn_that_is_long_without_thinking_is_whole(renderer: Renderer, make_
     assert len(prompts) == 2
 
 
-def test_a_task_has_the_last_word(renderer: Renderer, make_env: Any) -> None:
+def test_a_tasks_own_budget_takes_precedence(renderer: Renderer, make_env: Any) -> None:
     unbounded = play(renderer, make_env(), "and so on, " * 100, thinking_tokens=0)
     assert unbounded.turns[0].sample.forced == (0, 0)
     assert unbounded.stop == "tokens"
@@ -142,6 +147,6 @@ def test_a_budget_is_a_number_of_tokens() -> None:
             Task("t", "p", thinking_tokens=wrong)  # type: ignore[arg-type]
 
 
-def test_what_was_put_in_lies_within_the_sample() -> None:
-    with pytest.raises(ValueError, match="does not lie within the 2 tokens"):
+def test_inserted_tokens_must_be_within_the_sample() -> None:
+    with pytest.raises(ValueError, match="is not within the 2 tokens"):
         Sample([1, 2], [0.0, 0.0], forced=(1, 3))

@@ -1,4 +1,4 @@
-"""Promises about waiting: an episode waits for its own model and tools, and for nobody else's."""
+"""Promises about waiting: an episode waits only for its own model and tools."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from toolrl import Renderer, RolloutEngine, RolloutRequest, Trajectory, call, say
 
-PATIENCE = 20.0  # of tools that wait for each other: reached only if the promise is broken
+PATIENCE = 20.0  # seconds that tools wait for each other; reached only if the promise is broken
 
 
 def test_results_come_in_the_order_of_the_requests_and_each_is_announced_once(

@@ -24,7 +24,6 @@ from toolrl import (
     Renderer,
     RolloutEngine,
     RolloutRequest,
-    ScriptedPolicy,
     StopReason,
     Task,
     ToolCall,
@@ -34,6 +33,7 @@ from toolrl import (
     say,
 )
 from toolrl.evaluation import evaluate
+from toolrl.policy import ScriptedPolicy
 from toolrl.rewards import answer_reward
 from toolrl.search import BM25Retriever, Document, NotReadable, Retriever
 from toolrl.search.wrappers import POISONS, PoisonedResults

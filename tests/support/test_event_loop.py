@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from toolrl import Task, ToolEnv
-from toolrl.env import run_sync
 from toolrl.rewards import answer_reward
+from toolrl.support.event_loop import run_sync
 
 
 async def identity(value: int) -> int:

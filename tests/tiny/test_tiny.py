@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from toolrl import ConfigError, HermesDialect, Renderer, call, make
+from toolrl import ConfigError, Renderer, call, make
+from toolrl.chat import HermesDialect
 from toolrl.tiny import PATH, warm
 from toolrl.tiny.demonstrations import CHANGING, NEEDED, NEEDLESS, Demonstrator, break_call, demonstrate
 from toolrl.tiny.fitting import IGNORED, Renaming, Row, as_row, batches, fit, orthogonal, predictions, share_exact

@@ -1,4 +1,4 @@
-"""Calls of a tool as the model makes them, without an environment around."""
+"""Tool calls as the model makes them, without an environment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from toolrl import Task, Tool, ToolCall, ToolResult
-from toolrl.env import run_sync
+from toolrl.support.event_loop import run_sync
 from toolrl.tools import Toolbox
 from toolrl.tools.resources import ResourceScope
 
@@ -25,7 +25,7 @@ def scope() -> Iterator[ResourceScope]:
 
 @pytest.fixture
 def call_tool(scope: ResourceScope) -> CallTool:
-    """Calls a tool, or what a plain function becomes, with arguments, in one episode."""
+    """Calls a tool, or a plain function as a tool, with arguments, in one episode."""
 
     def call(tool: Tool | Callable[..., Any], /, **arguments: Any) -> ToolResult:
         toolbox = Toolbox([tool])

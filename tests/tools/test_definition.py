@@ -5,11 +5,12 @@ from typing import Any, Literal, Optional
 
 import pytest
 
-from toolrl import Tool, ToolDefinitionError, ToolError, per_episode, per_run, tool
+from toolrl import Tool, ToolError, per_episode, per_run, tool
+from toolrl.errors import ToolDefinitionError
 
 
 class Database:
-    """No type that JSON could express."""
+    """A type that JSON cannot express."""
 
 
 @tool

@@ -1,4 +1,4 @@
-"""Promises about calls: what comes back to the model, what travels up, and that nothing hangs."""
+"""Promises about calls: what comes back to the model, what propagates, and that nothing hangs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from toolrl import ConfigError, InfrastructureError, ToolCall, ToolError, ToolFailure, ToolResult, tool
-from toolrl.env import run_sync
+from toolrl.support.event_loop import run_sync
 from toolrl.support.waiting import in_thread
 from toolrl.tools import Toolbox, dispatch
 from toolrl.tools.dispatch import cut_text
@@ -99,7 +99,7 @@ def test_plain_functions_become_tools_and_keep_their_order(scope: ResourceScope)
     assert run_sync(toolbox.call(ToolCall("double", {"x": 1}), scope)).content == "2"
 
 
-def test_two_tools_of_one_name_are_refused() -> None:
+def test_two_tools_with_the_same_name_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"two tools are named 'double'; rename one with @tool\(name=...\)"):
         Toolbox([double, tool(name="double")(double_later.function)])
 
@@ -180,24 +180,24 @@ def test_what_is_cut_and_what_is_kept_add_up(limit: int) -> None:
     assert text.endswith(tail)
 
 
-# ---- what is not the model's
+# ---- failures that the model did not cause
 
 
 @BOTH
 @pytest.mark.parametrize("error", [ZeroDivisionError("bug"), KeyError("bug")], ids=repr)
-def test_any_other_exception_is_a_bug_and_travels_up(call_tool: CallTool, error: Exception, asynchronous: bool) -> None:
+def test_any_other_exception_is_a_bug_and_propagates(call_tool: CallTool, error: Exception, asynchronous: bool) -> None:
     with pytest.raises(type(error), match="bug"):
         call_tool(raising(error, asynchronous))
 
 
 @BOTH
-def test_an_infrastructure_error_travels_up(call_tool: CallTool, asynchronous: bool) -> None:
+def test_an_infrastructure_error_propagates(call_tool: CallTool, asynchronous: bool) -> None:
     with pytest.raises(InfrastructureError, match="backend down"):
         call_tool(raising(InfrastructureError("backend down"), asynchronous))
 
 
 @BOTH
-def test_a_timeout_that_the_tool_raises_itself_is_not_taken_for_ours(call_tool: CallTool, asynchronous: bool) -> None:
+def test_a_timeout_that_the_tool_raises_is_not_taken_for_its_limit(call_tool: CallTool, asynchronous: bool) -> None:
     with pytest.raises(TimeoutError, match="socket") as raised:
         call_tool(raising(TimeoutError("socket"), asynchronous))
     assert "raise InfrastructureError for a service that fails" in raised.value.__notes__[-1]
@@ -230,7 +230,7 @@ def test_a_sync_tool_that_hangs_is_left_behind_at_its_limit(call_tool: CallTool)
     assert (result.failure, result.content) == (ToolFailure.TIMEOUT, "error: hang did not finish within 0.05 seconds")
 
 
-def test_a_tool_that_keeps_its_own_time_has_some_more_and_hanging_then_is_no_mistake_of_the_models(
+def test_a_tool_that_keeps_its_own_time_has_some_more_and_hanging_then_is_a_fault(
     call_tool: CallTool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
@@ -271,7 +271,7 @@ def test_an_async_tool_is_cancelled_at_its_limit_and_may_clean_up(call_tool: Cal
 
 
 def test_hanging_tools_do_not_hold_up_others(scope: ResourceScope) -> None:
-    """More of them than any thread pool has threads."""
+    """More of them than a thread pool has threads."""
     release = threading.Event()
 
     @tool(timeout_seconds=30.0)

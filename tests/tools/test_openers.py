@@ -1,4 +1,4 @@
-"""Promises about openers in every form: awaited, entered, closed and left, in the right place, on every path."""
+"""Promises about openers of every form: awaited, entered, closed and exited in the right place, on every path."""
 
 from __future__ import annotations
 
@@ -12,20 +12,10 @@ from typing import Any
 
 import pytest
 
-from toolrl import (
-    InfrastructureError,
-    Limits,
-    Score,
-    Task,
-    ToolDefinitionError,
-    ToolEnv,
-    call,
-    per_episode,
-    per_run,
-    say,
-)
-from toolrl.audit.player import play_all
-from toolrl.env import run_sync
+from toolrl import InfrastructureError, Limits, Score, Task, ToolEnv, call, per_episode, per_run, say
+from toolrl.audit.play import play_all
+from toolrl.errors import ToolDefinitionError
+from toolrl.support.event_loop import run_sync
 
 LOG: list[str] = []
 
@@ -37,7 +27,7 @@ def log() -> list[str]:
 
 
 class Store:
-    """The resource; says what happens to it."""
+    """The resource; logs what happens to it."""
 
     words = "ready"
 
@@ -89,7 +79,7 @@ class AsyncManager:
 
 
 class Manages(Closes):
-    """Ready as it is, and a context manager that closes."""
+    """Open from the start, and a context manager that closes."""
 
     def __enter__(self) -> Store:
         raise AssertionError("it has a close, and need not be entered")
@@ -268,7 +258,7 @@ def test_an_opener_that_fails_is_raised_as_it_is_and_tried_again() -> None:
     assert LOG == ["closed"]
 
 
-def test_a_failure_on_leaving_is_raised() -> None:
+def test_a_failure_on_exit_is_raised() -> None:
     async def fails() -> AsyncIterator[Store]:
         yield Store()
         raise ValueError("cannot leave")
@@ -323,13 +313,13 @@ def test_a_lock_is_not_held_and_a_temporary_folder_is_removed() -> None:
         (lambda: per_episode("path.sqlite"), "got 'path.sqlite'"),
         (
             lambda: per_run(lambda task: task),
-            "is called without arguments, and its function wants task",
+            "calls its function without arguments, but it needs task",
         ),
         (
             lambda: per_episode(lambda task, other: task),
-            "episode's task at most, and its function wants task, other",
+            "at most the episode's task, but it needs task, other",
         ),
-        (lambda: per_episode(lambda *, folder: folder), "its function wants folder"),
+        (lambda: per_episode(lambda *, folder: folder), "but it needs folder"),
     ],
 )
 def test_what_cannot_open_a_resource_is_refused_where_it_is_declared(declare: Any, message: str) -> None:

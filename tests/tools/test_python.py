@@ -9,10 +9,10 @@ from typing import Literal
 import pytest
 
 from toolrl import Task, Tool, ToolCall, ToolFailure
-from toolrl.env import run_sync
 from toolrl.errors import InfrastructureError
 from toolrl.sandbox import ExecResult, LocalSandbox, SandboxLimits
 from toolrl.sandbox.base import ExecError
+from toolrl.support.event_loop import run_sync
 from toolrl.tools import Toolbox, dispatch, python_tool
 from toolrl.tools.python import format_result
 from toolrl.tools.resources import ResourceScope
@@ -22,7 +22,7 @@ Run = Callable[[str], str]
 
 @pytest.fixture
 def episode() -> Iterator[Callable[[Tool], Run]]:
-    """Starts an episode with a python tool, and gives a function that runs code in it."""
+    """Starts an episode with a python tool and returns a function that runs code in it."""
     scopes = []
 
     def start(python: Tool) -> Run:
@@ -107,7 +107,7 @@ def test_text_that_no_tokenizer_can_encode_is_shown_as_an_escape(episode: Callab
     episode(python_tool())("chr(0xD800)").encode()
 
 
-def test_code_that_is_no_text_is_refused() -> None:
+def test_code_that_is_not_text_is_refused() -> None:
     toolbox = Toolbox([python_tool()])
     result = run_sync(toolbox.call(ToolCall("python", {"code": 5}), ResourceScope()))
     assert result.failure is ToolFailure.INVALID_ARGUMENTS
@@ -138,13 +138,13 @@ def test_code_that_raises_or_takes_too_long_counts_as_the_models_mistake(code: s
     assert result.failure is failure
 
 
-def test_a_sandbox_that_does_not_come_back_is_a_fault_and_not_the_models(
+def test_a_sandbox_that_does_not_come_back_is_a_fault(
     episode: Callable[[Tool], Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
 
     class Stuck(LocalSandbox):
-        """Its reset does not end."""
+        """Hangs in reset."""
 
         def reset(self) -> None:
             release.wait(60)

@@ -1,4 +1,4 @@
-"""Promises about what is injected into tools: opened when needed, shared as declared, always closed."""
+"""Promises about injected resources: opened when needed, shared as declared, always closed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toolrl import (
     per_run,
     tool,
 )
-from toolrl.env import run_sync
+from toolrl.support.event_loop import run_sync
 from toolrl.tools import Toolbox, dispatch
 from toolrl.tools.resources import Resource, ResourceScope
 
@@ -28,7 +28,7 @@ CallTool = Callable[..., ToolResult]
 
 
 class Handle:
-    """Counts what is opened and closed, in `log`."""
+    """Logs what is opened and closed."""
 
     def __init__(self, log: list[str], name: str = "handle", error: Exception | None = None) -> None:
         self.log, self.name, self.error = log, name, error
@@ -107,7 +107,7 @@ def test_a_failing_close_does_not_keep_others_open(log: list[str]) -> None:
     assert [str(error) for error in caught.value.exceptions] == ["gone", "stuck"]
 
 
-def test_faults_of_the_infrastructure_while_closing_are_one(log: list[str]) -> None:
+def test_infrastructure_faults_while_closing_are_raised_as_one(log: list[str]) -> None:
     scope = ResourceScope()
     scope.get("a", resource(per_episode(lambda: Handle(log, "a", SandboxFault("sandbox gone")))))
     scope.get("b", resource(per_episode(lambda: Handle(log, "b", InfrastructureError("net down")))))
@@ -155,7 +155,7 @@ def test_what_opens_after_its_episode_has_ended_is_closed_at_once(log: list[str]
 
 def test_concurrent_calls_open_a_resource_once(log: list[str]) -> None:
     def open_slowly() -> Handle:
-        threading.Event().wait(0.05)  # long enough for the others to come
+        threading.Event().wait(0.05)  # long enough for the others to arrive
         return Handle(log)
 
     declared, scope = resource(per_run(open_slowly)), ResourceScope()
@@ -194,9 +194,7 @@ def test_a_resource_that_could_not_open_is_tried_again_at_the_next_call(
     assert call_tool(declared).content == "here"
 
 
-def test_a_resource_that_opens_too_late_is_no_mistake_of_the_models(
-    monkeypatch: pytest.MonkeyPatch, scope: ResourceScope
-) -> None:
+def test_a_resource_that_opens_too_late_is_a_fault(monkeypatch: pytest.MonkeyPatch, scope: ResourceScope) -> None:
     release = threading.Event()
 
     def use(handle: object = per_episode(lambda: release.wait())) -> str:

@@ -1,4 +1,4 @@
-"""Promises about what a tool returns: the model gets words, or the author an error that names the tool."""
+"""Promises about results: the model gets readable text, or the author an error that names the tool."""
 
 from __future__ import annotations
 
@@ -141,9 +141,9 @@ def sqlite_row() -> sqlite3.Row:
         (Worded(), "in my own words"),
         ([Worded()], '["in my own words"]'),
     ],
-    ids=lambda value: type(value).__name__,  # what texts show of objects differs between processes
+    ids=lambda value: type(value).__name__,  # the repr of some objects differs between processes
 )
-def test_whatever_has_words_is_written_in_them(call_tool: CallTool, output: Any, text: str) -> None:
+def test_readable_values_are_written_as_text(call_tool: CallTool, output: Any, text: str) -> None:
     assert call_tool(returning(output)).content == text
 
 
@@ -184,18 +184,18 @@ def circular() -> list[Any]:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (generator, "a generator, which holds nothing yet; return a list or a text"),
-        (async_generator, "a async_generator, which holds nothing yet; return a list"),
-        (lambda: iter([1]), "a list_iterator, which holds nothing yet"),
-        (lambda: map(str, [1]), "a map, which holds nothing yet"),
-        (lambda: io.BytesIO(b"x"), "a _io.BytesIO, which holds nothing yet"),
-        (lambda: Bare, "which is no data"),
-        (lambda: len, "<built-in function len>, which is no data"),
-        (lambda: math, "which is no data"),
-        (Bare, r"a tests\.tools\.test_results\.Bare, which has no words of its own; .* a __str__"),
-        (lambda: re.match("a", "a"), "a re.Match, which has no words of its own"),
-        (object, "a object, which has no words of its own"),
-        (lambda: Record("a", Bare()), r"Bare, which has no words of its own"),
+        (generator, "a generator, which has not been read; return a list or text"),
+        (async_generator, "a async_generator, which has not been read; return a list"),
+        (lambda: iter([1]), "a list_iterator, which has not been read"),
+        (lambda: map(str, [1]), "a map, which has not been read"),
+        (lambda: io.BytesIO(b"x"), "a _io.BytesIO, which has not been read"),
+        (lambda: Bare, "which is not data"),
+        (lambda: len, "<built-in function len>, which is not data"),
+        (lambda: math, "which is not data"),
+        (Bare, r"a tests\.tools\.test_results\.Bare, which has no readable text; .* a __str__"),
+        (lambda: re.match("a", "a"), "a re.Match, which has no readable text"),
+        (object, "a object, which has no readable text"),
+        (lambda: Record("a", Bare()), r"Bare, which has no readable text"),
         (lambda: picture("PIL"), r"a picture \(PIL\.Image\.Image\), which the model cannot see"),
         (lambda: picture("figure"), r"a picture \(matplotlib\.figure\.Figure\), which the model cannot see"),
         (lambda: picture("axes"), r"a picture \(matplotlib\.axes\._axes\.Axes\)"),
@@ -203,7 +203,7 @@ def circular() -> list[Any]:
         (lambda: {1: "a", "1": "b"}, "a dict with two keys that are both written '1'"),
     ],
 )
-def test_what_has_no_words_is_an_error_that_names_the_tool(
+def test_unreadable_values_are_errors_that_name_the_tool(
     call_tool: CallTool, make: Any, message: str, nested: bool
 ) -> None:
     output = {"inside": [make()]} if nested else make()
@@ -211,9 +211,9 @@ def test_what_has_no_words_is_an_error_that_names_the_tool(
         call_tool(returning(output))
 
 
-def test_an_awaitable_inside_of_a_result_is_refused(call_tool: CallTool) -> None:
+def test_an_awaitable_inside_a_result_is_refused(call_tool: CallTool) -> None:
     coroutine = later()
-    with pytest.raises(TypeError, match="tool 'look' returned a coroutine within its result; await it"):
+    with pytest.raises(TypeError, match="tool 'look' returned a coroutine inside its result; await it"):
         call_tool(returning([coroutine]))
     coroutine.close()
 
@@ -234,7 +234,7 @@ def test_an_async_tools_result_is_written_the_same_way(call_tool: CallTool, asyn
 # ---- what may be the model's choice is never an error
 
 
-def test_huge_integers_are_written_or_told(call_tool: CallTool) -> None:
+def test_huge_integers_are_written_or_described(call_tool: CallTool) -> None:
     @tool(max_output_characters=200_000)
     def power(exponent: int) -> Any:
         """Compute a power of ten.
@@ -255,7 +255,7 @@ def test_nesting_of_any_depth_is_cut(call_tool: CallTool) -> None:
         nested = [nested]
     content = call_tool(returning(nested)).content
     assert content == "[" * MAX_DEPTH + '"..."' + "]" * MAX_DEPTH
-    while nested:  # or freeing it would recurse
+    while nested:  # freeing it whole would recurse
         nested = nested.pop()
 
 
@@ -295,5 +295,5 @@ def test_a_set_reads_the_same_in_every_process() -> None:
     assert len(outputs) == 1
 
 
-def test_text_stays_as_it_is_whatever_stands_in_it() -> None:
+def test_text_is_never_changed() -> None:
     assert as_text("<object at 0x7f00deadbeef>") == "<object at 0x7f00deadbeef>"

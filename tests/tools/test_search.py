@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from toolrl import ConfigError, RetrieverFault, Task, ToolCall, ToolEnv, ToolFailure, ToolResult, call
-from toolrl.env import run_sync
 from toolrl.search import CachedRetriever, Document, NotReadable, Retriever
+from toolrl.support.event_loop import run_sync
 from toolrl.tools import Toolbox, open_tool, search_tool
 from toolrl.tools.resources import ResourceScope
 from toolrl.tools.search import cut_into_parts, format_documents
@@ -38,11 +38,11 @@ def test_documents_are_numbered_and_titled_in_the_retrievers_order(call_tool: Ca
     assert call_tool(search, query="a b c").content == "[1] a\ntext of a\n[2] b\ntext of b"
 
 
-def test_that_nothing_was_found_is_said(call_tool: CallTool) -> None:
+def test_finding_nothing_is_reported(call_tool: CallTool) -> None:
     assert call_tool(search_tool(lambda: RETRIEVER), query="z").content == "No results."
 
 
-def test_a_backend_that_is_down_is_no_mistake_of_the_models(call_tool: CallTool) -> None:
+def test_a_backend_that_is_down_is_a_fault(call_tool: CallTool) -> None:
     with pytest.raises(RetrieverFault, match="backend down"):
         call_tool(search_tool(lambda: RETRIEVER), query="down")
 
@@ -111,7 +111,7 @@ def test_a_document_is_read_in_parts(call_tool: CallTool) -> None:
     assert call_tool(read, reference="z").content == "error: there is no z"
 
 
-def test_results_that_cannot_be_opened_are_said_to_be(call_tool: CallTool) -> None:
+def test_results_that_cannot_be_opened_are_reported(call_tool: CallTool) -> None:
     assert "only search results" in call_tool(open_tool(lambda: RETRIEVER), reference="a").content
 
 
@@ -135,7 +135,7 @@ def test_tools_of_one_function_share_the_retriever(scope: ResourceScope) -> None
     assert len(opened) == 1
 
 
-def test_an_episode_tells_how_often_the_cache_had_the_answer(tmp_path: Path) -> None:
+def test_an_episode_records_cache_hits(tmp_path: Path) -> None:
     search = search_tool(lambda: CachedRetriever(RETRIEVER, tmp_path / "store.sqlite"))
     env = ToolEnv(tasks=[Task("t", "?", "a")], tools=[search], reward=lambda task, episode: 1.0)
     session, other = env.open_episode(env.tasks[0]), env.open_episode(env.tasks[0])

@@ -1,4 +1,4 @@
-"""Promises about what authors make tools of: it works, or one error says what to write."""
+"""Promises about what authors turn into tools: it works, or an error says what to write."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import pytest
 import typing_extensions
 
 from tests.tools.conftest import CallTool
-from toolrl import ConfigError, Task, ToolDefinitionError, ToolEnv, ToolError, per_episode, tool
+from toolrl import ConfigError, Task, ToolEnv, ToolError, per_episode, tool
+from toolrl.errors import ToolDefinitionError
 from toolrl.tools import Toolbox
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def plain(item: str, count: int = 2) -> str:
     [
         (Cart, r"'Cart' is a class, and a tool is a function: .* default is per_episode\(Cart\)"),
         (Cart().add, r"'add' is a method of a Cart, and all episodes would share .* per_episode\(Cart\), or per_run"),
-        (Cart(), r"'Cart' is a Cart that can be called, and all episodes would share that object"),
+        (Cart(), r"'Cart' is a callable Cart, and all episodes would share that object"),
         (functools.partial(Cart().add, item="x"), r"'add' is a method of a Cart"),
         (Cart.add, r"'add' is a method without its object \('self'\)"),
         ([].append, r"'append' is a method of a list"),
@@ -127,7 +128,7 @@ def plain(item: str, count: int = 2) -> str:
     ],
     ids=lambda value: "",
 )
-def test_what_is_no_function_of_its_own_is_refused_with_what_to_write(given: Any, message: str) -> None:
+def test_what_is_not_a_plain_function_is_refused_with_what_to_write(given: Any, message: str) -> None:
     with pytest.raises(ToolDefinitionError, match=message):
         tool()(given)
     if not hasattr(given, "schema"):
@@ -142,7 +143,7 @@ def test_a_name_that_chat_apis_do_not_take_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("tools", [plain, tool(plain), "plain", {"plain": plain}, 5])
-def test_tools_that_are_no_list_are_refused(tools: Any) -> None:
+def test_tools_that_are_not_a_list_are_refused(tools: Any) -> None:
     with pytest.raises(ToolDefinitionError, match="tools must be a list of functions and tools, got "):
         ToolEnv(tasks=[Task("t", "p")], reward=lambda task, episode: 0.0, tools=tools)
 
@@ -150,7 +151,7 @@ def test_tools_that_are_no_list_are_refused(tools: Any) -> None:
 @pytest.mark.parametrize(
     "limits", [{"timeout_seconds": 0}, {"timeout_seconds": math.nan}, {"max_output_characters": 0}]
 )
-def test_limits_that_are_none_are_refused(limits: dict[str, Any]) -> None:
+def test_limits_that_are_not_positive_are_refused(limits: dict[str, Any]) -> None:
     with pytest.raises(ToolDefinitionError, match="must be positive"):
         tool(**limits)(plain)
 
@@ -264,7 +265,7 @@ def test_records_enums_dates_and_described_hints_are_parameters(call_tool: CallT
 
 
 def typed(hint: Any, *default: Any) -> Any:
-    """A function of one parameter with that hint, and with that default if one is given."""
+    """A function with one parameter of this type, and this default if one is given."""
 
     def look(x):  # type: ignore[no-untyped-def]
         """Look.
@@ -362,7 +363,7 @@ def test_arguments_beyond_what_json_or_python_writes_are_the_models_mistake() ->
         nested = nested.pop()
 
 
-def test_two_tools_of_one_name_are_refused_however_they_came_to_it() -> None:
+def test_two_tools_with_the_same_name_are_refused_whatever_they_are_made_of() -> None:
     with pytest.raises(ConfigError, match="two tools are named 'plain'"):
         Toolbox([plain, tool(plain)])
     with pytest.raises(ConfigError, match="two tools are named 'plain'"):

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from tests.training.hackable import ENV_ID, HackableEnv, answer, hack, sloppy
-from toolrl import RolloutEngine, RolloutRequest, ScriptedPolicy
+from toolrl import RolloutEngine, RolloutRequest
+from toolrl.policy import ScriptedPolicy
 from toolrl.training import GRPORun
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
 from toolrl.training.metrics import batch_metrics

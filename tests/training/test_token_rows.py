@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from toolrl import Message, Renderer, RolloutEngine, RolloutRequest, ScriptedPolicy, ToolEnv, Trajectory, call, say
+from toolrl import Message, Renderer, RolloutEngine, RolloutRequest, ToolEnv, Trajectory, call, say
 from toolrl.errors import TaskError
-from toolrl.policy import ScriptedChatPolicy
+from toolrl.policy import ScriptedChatPolicy, ScriptedPolicy
 from toolrl.training.demonstrations import as_demonstration
 from toolrl.training.token_rows import IGNORED, token_row
 from toolrl.types import Task

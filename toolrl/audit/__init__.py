@@ -1,12 +1,12 @@
-"""Checks and audits of environments: do they keep their promises, and do they pay for what is no solution?"""
+"""Two doors: `check_environment` tests an environment's promises, `audit_environment` tries to cheat its reward."""
 
 from toolrl.audit.audit import audit_environment
+from toolrl.audit.case import Case
 from toolrl.audit.check import CHECKS, check_environment
-from toolrl.audit.exploits.base import Case, Exploit
-from toolrl.audit.exploits.catalogue import catalogue, register_exploit
-from toolrl.audit.findings import CheckReport, CheckResult, EnvironmentCheckFailed, Finding
-from toolrl.audit.options import AuditOptions
-from toolrl.audit.report import Attempt, AuditReport, Outcome
+from toolrl.audit.exploits import catalogue, register_exploit
+from toolrl.audit.exploits.base import Exploit
+from toolrl.audit.report import Attempt, AuditReport, CheckReport, CheckResult, EnvironmentCheckFailed, Finding, Outcome
+from toolrl.audit.subject import AuditOptions
 from toolrl.audit.testing import EnvironmentTests
 
 __all__ = [

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from toolrl.audit.answers import final_form, is_right, right_answers, solution_of
-from toolrl.audit.exploits.base import Case, Exploit, blind
-from toolrl.audit.exploits.catalogue import catalogue
-from toolrl.audit.options import options_of
-from toolrl.audit.player import Count, Played, play_all
+from toolrl.audit.case import Case, is_right, make_case
+from toolrl.audit.exploits import catalogue
+from toolrl.audit.exploits.base import Exploit
+from toolrl.audit.play import EpisodeCounter, Played, play_all, play_on_tokens
 from toolrl.audit.report import Attempt, AuditReport, Outcome, OutcomeStatus
-from toolrl.audit.subject import Environment, Subject, sample_tasks
-from toolrl.audit.tokens import play_on_tokens
+from toolrl.audit.subject import Environment, Subject, options_of, sample_tasks
 from toolrl.chat.renderer import Renderer
-from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation import wilson_interval
 from toolrl.types import Task
 
-_DECOYS = 4
-_LUCK = 0.5  # an answer that is right on more tasks than that is no luck
-_OTHER_DECOYS = ("17", "Springfield", "None", "2", "no", "3.5")
+_LUCK = 0.5  # a fixed answer that is right on more than this share of tasks is not luck
 
 
 def audit_environment(
@@ -37,26 +31,26 @@ def audit_environment(
     renderer: Renderer | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> AuditReport:
-    """Play every exploit on some tasks; `report.assert_passed()` raises where one is paid.
+    """Play every exploit on some tasks; `report.assert_passed()` raises if one is paid.
 
-    Exploits give messages. With a renderer, all but the slow ones and those that come in two episodes are then sampled
-    token by token as well, through the engine that training uses; what pays only there is found so.
+    Exploits are played as messages. With a renderer, all but the slow ones and those that take two episodes are played
+    token by token as well, by the player that training uses, to find what pays only there.
 
     Args:
         environment: An id, a class or function that makes one, or an instance, which stays open.
         tasks: How many tasks each exploit is played on.
-        seed: Chooses them.
-        settings: For making it.
-        exploits: In place of the whole catalogue (`catalogue()`), registered ones included.
-        slow: Whether to play exploits that wait for a time limit; on one task each.
-        renderer: Of the model that samples.
-        on_progress: Called with the episodes done and those planned; see `toolrl.evaluation.progress`.
+        seed: Selects the tasks.
+        settings: For making the environment.
+        exploits: Instead of the whole catalogue (`catalogue()`), which includes registered ones.
+        slow: Whether to play exploits that wait for a time limit, on one task each.
+        renderer: The renderer of the model whose tokens are played.
+        on_progress: Called with the number of episodes done and planned; see `toolrl.evaluation.progress`.
 
     Raises:
-        EnvironmentNotFound: No environment has that id.
-        ConfigError: It does not take these settings, or excuses an exploit that does not exist.
+        EnvironmentNotFound: No environment has this id.
+        ConfigError: The environment does not take these settings, or two exploits have the same name.
     """
-    subject, count = Subject(environment, settings), Count(on_progress)
+    subject, counter = Subject(environment, settings), EpisodeCounter(on_progress)
     chosen = catalogue() if exploits is None else tuple(exploits)
     with subject.open() as env:
         options = options_of(env)
@@ -66,59 +60,37 @@ def audit_environment(
         outcomes: dict[str, Outcome] = {}
         for exploit in chosen:
             if exploit.name in outcomes:
-                raise ConfigError(f"two exploits are named {exploit.name!r}; give one another name")
+                raise ConfigError(f"two exploits are named {exploit.name!r}; rename one")
             fitting = [(exploit, task, case) for task, case in cases if exploit.needs(case)]
             excuse = options.excused.get(exploit.name, "")
             note = excuse or ("" if fitting else f"the environment lacks {exploit.wants or 'what it needs'}")
             if exploit.is_slow and not slow:
-                note = note or "slow exploits were left out"
+                note = note or "slow exploits were skipped"
             outcomes[exploit.name] = Outcome(exploit, "excused" if excuse else "not applicable", note=note)
             if not note:
                 plan += fitting[:1] if exploit.is_slow else fitting
-        # Those that come in two episodes last, one after the other: others in between could touch what the first left.
+        # Exploits of two episodes come last, one at a time: others in between could touch what the first episode left.
         plan.sort(key=lambda entry: entry[0].before is not None)
         alone = sum(exploit.before is not None for exploit, _, _ in plan)
-        played = play_all(
-            env, [(task, exploit.play(case)) for exploit, task, case in plan[: len(plan) - alone]], count=count
-        )
+        scripts = [(task, exploit.play(case)) for exploit, task, case in plan[: len(plan) - alone]]
+        played = play_all(env, scripts, counter=counter)
         for exploit, task, case in plan[len(plan) - alone :]:
             assert exploit.before is not None
             scripts = [(task, exploit.before(case)), (task, exploit.play(case))]
-            played.append(play_all(env, scripts, concurrency=1, count=count)[-1])
+            played.append(play_all(env, scripts, concurrency=1, counter=counter)[-1])
         attempts: dict[str, list[Attempt]] = {}
         for (exploit, task, case), episode in zip(plan, played, strict=True):
             attempts.setdefault(exploit.name, []).append(_judge(exploit, task, case, episode))
         if renderer is not None:
             pairs = zip(plan, played, strict=True)
             quick = [pair for pair in pairs if not (pair[0][0].is_slow or pair[0][0].before)]
-            again = play_on_tokens(env, [(task, episode.turns) for (_, task, _), episode in quick], renderer, count)
+            again = play_on_tokens(env, [(task, episode.script) for (_, task, _), episode in quick], renderer, counter)
             for ((exploit, task, case), _), episodes in zip(quick, again, strict=True):
                 judged = [_judge(exploit, task, case, episode) for episode in episodes]
                 attempts[exploit.name] += [replace(attempt, on_tokens=True) for attempt in judged]
     for name, made in attempts.items():
         outcomes[name] = _outcome(outcomes[name].exploit, made, options.chance)
     return AuditReport(subject.name, len(sampled), options.chance, tuple(outcomes.values()))
-
-
-def make_case(env: ToolEnv, task: Task) -> Case:
-    """What exploits see of a task."""
-    solution = solution_of(env, task)
-    form = final_form(env, task, solution)
-    golds = right_answers(task)
-    final = solution[-1].content if solution else ""
-    code = final if "def " in final or "```" in final else ""
-    if code or (solution and not is_right(form.read(final), task)):
-        golds = ()  # what is graded is a state or what code does: a list of programs may well solve the task
-    decoys = _decoys(env, task) if golds else ()
-    options = sorted({*decoys, *golds[:1]}, key=lambda text: random.Random(f"{task.id}/{text}").random())
-    return Case(blind(task), env.system_prompt, env.toolbox.schemas, form, solution, code, decoys, tuple(options))
-
-
-def _decoys(env: ToolEnv, task: Task) -> tuple[str, ...]:
-    others = random.Random(task.id).sample(list(env.tasks), min(len(env.tasks), 10 * _DECOYS))
-    texts = [*(gold for other in others for gold in right_answers(other)[:1]), *_OTHER_DECOYS]
-    wrong = dict.fromkeys(text for text in texts if not is_right(text, task))
-    return tuple(wrong)[:_DECOYS]
 
 
 def _judge(exploit: Exploit, task: Task, case: Case, played: Played) -> Attempt:

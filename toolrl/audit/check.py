@@ -1,4 +1,4 @@
-"""`check_environment`: does an environment keep what every environment promises?"""
+"""`check_environment`: does an environment keep the promises that every environment makes?"""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 from toolrl.audit.checks.contract import check_contract, check_determinism, check_prompts, check_splits, check_tasks
 from toolrl.audit.checks.episodes import check_broken_calls, check_oracle, check_resources, check_worthless_answers
-from toolrl.audit.findings import CheckReport, CheckResult, Finding
-from toolrl.audit.options import options_of
-from toolrl.audit.subject import Environment, Subject, sample_tasks
+from toolrl.audit.report import CheckReport, CheckResult, Finding
+from toolrl.audit.subject import Environment, Subject, options_of, sample_tasks
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError, EnvironmentNotFound, InfrastructureError, MissingExtra
 from toolrl.types import Task
@@ -38,24 +37,24 @@ def check_environment(
     only: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
-    """Check an environment; `report.assert_passed()` raises where it fails.
+    """Check an environment; `report.assert_passed()` raises if it fails.
 
     Args:
-        environment: An id, a class or function that makes one, or an instance. With an instance the checks that
-            need a second one (splits, closing) are left out; it stays open.
+        environment: An id, a class or function that makes one, or an instance. An instance stays open, and checks that
+            need a second one (splits, closing) are skipped.
         tasks: How many tasks are played.
-        seed: Chooses them.
-        settings: For making it.
+        seed: Selects the tasks.
+        settings: For making the environment.
         only: Names of checks (keys of `CHECKS`); all by default.
-        on_progress: Called with the checks done and all there are; see `toolrl.evaluation.progress`.
+        on_progress: Called with the number of checks done and the total; see `toolrl.evaluation.progress`.
 
     Raises:
-        EnvironmentNotFound: No environment has that id.
-        ConfigError: It does not take these settings, or a check has no such name.
-        InfrastructureError: A service that it needs is down.
+        EnvironmentNotFound: No environment has this id.
+        ConfigError: The environment does not take these settings, or no check has this name.
+        InfrastructureError: A service that the environment needs is down.
     """
     if unknown := set(only or ()) - set(CHECKS):
-        raise ConfigError(f"no check is named {min(unknown)!r}; there are {', '.join(CHECKS)}")
+        raise ConfigError(f"no check is named {min(unknown)!r}; the checks are {', '.join(CHECKS)}")
     subject = Subject(environment, settings)
     results = []
     try:
@@ -69,7 +68,7 @@ def check_environment(
     except (ConfigError, EnvironmentNotFound, InfrastructureError, MissingExtra):
         raise
     except Exception as error:  # noqa: BLE001 - an author's bug is a finding
-        finding = Finding("construction", f"{type(error).__name__}: {error}", "correct what makes the environment")
+        finding = Finding("construction", f"{type(error).__name__}: {error}", "fix the code that makes the environment")
         results.append(CheckResult("construction", "It can be made and closed.", (finding,)))
         chosen = []
     return CheckReport(subject.name, len(chosen), tuple(results))
@@ -86,5 +85,5 @@ def _run(name: str, check: Check, subject: Subject, env: ToolEnv, tasks: Sequenc
     except InfrastructureError:
         raise
     except Exception as error:  # noqa: BLE001 - an author's bug is a finding
-        finding = Finding(name, f"raised {type(error).__name__}: {error}", "correct the environment's code")
+        finding = Finding(name, f"raised {type(error).__name__}: {error}", "fix the environment's code")
         return CheckResult(name, promise, (finding,))

@@ -1,21 +1,136 @@
-"""The report of an audit."""
+"""The reports of `check_environment` and `audit_environment`."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from toolrl.audit.exploits.base import Exploit
-from toolrl.audit.findings import Report
-from toolrl.audit.player import Played
+from toolrl.audit.play import Played
 from toolrl.tools.dispatch import cut_text
 
+Severity = Literal["error", "warning"]
+Status = Literal["passed", "failed", "skipped"]
 OutcomeStatus = Literal["held", "leak", "crash", "not applicable", "excused"]
 
 _SHOWN_CHARACTERS = 2000
 _LINE_CHARACTERS = 160
+
+
+class EnvironmentCheckFailed(AssertionError):
+    """An environment did not pass its check or its audit; the message is the report."""
+
+
+class Report(ABC):
+    """What both reports have in common."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def passed(self) -> bool:
+        """Whether the environment passed."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+
+    def assert_passed(self) -> None:
+        """Raise unless the environment passed.
+
+        Raises:
+            EnvironmentCheckFailed: It did not; the message is the report.
+        """
+        if not self.passed:
+            raise EnvironmentCheckFailed(str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong, or may be.
+
+    Attributes:
+        check: The check that found it.
+        message: What is wrong, with the value.
+        remedy: What to do about it.
+        task_id: The task it was found on; empty if it concerns the environment.
+        severity: An error fails the check, a warning does not.
+    """
+
+    check: str
+    message: str
+    remedy: str
+    task_id: str = ""
+    severity: Severity = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The outcome of one check.
+
+    Attributes:
+        name: The name of the check.
+        promise: What it checks.
+        findings: What it found.
+        skipped: Why it did not run; empty if it did.
+    """
+
+    name: str
+    promise: str
+    findings: tuple[Finding, ...] = ()
+    skipped: str = ""
+
+    @property
+    def status(self) -> Status:
+        """Failed if there is an error among the findings."""
+        if self.skipped:
+            return "skipped"
+        return "failed" if any(finding.severity == "error" for finding in self.findings) else "passed"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport(Report):
+    """All checks of one environment.
+
+    Attributes:
+        environment: The environment's name.
+        tasks: How many tasks were played.
+        results: One per check.
+    """
+
+    environment: str
+    tasks: int
+    results: Sequence[CheckResult]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed; warnings and skipped checks do not count."""
+        return all(result.status != "failed" for result in self.results)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The findings of all checks, errors first."""
+        found = [finding for result in self.results for finding in result.findings]
+        return sorted(found, key=lambda finding: finding.severity != "error")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        results = [{**asdict(result), "status": result.status} for result in self.results]
+        return {"environment": self.environment, "passed": self.passed, "tasks": self.tasks, "checks": results}
+
+    def __str__(self) -> str:
+        lines = [f"check of {self.environment}: {'passed' if self.passed else 'FAILED'} ({self.tasks} tasks played)"]
+        for result in self.results:
+            note = f" ({result.skipped})" if result.skipped else ""
+            lines.append(f"  {result.status:8}{result.name:14}{result.promise}{note}")
+            for finding in result.findings:
+                where = f" [task {finding.task_id}]" if finding.task_id else ""
+                lines.append(f"          {finding.severity}: {finding.message}{where}")
+                lines.append(f"            {finding.remedy}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +139,9 @@ class Attempt:
 
     Attributes:
         played: The episode.
-        is_lucky: Whether it was paid for a guess that is right by itself.
-        opened: The tool that it should not have found; empty if none.
-        on_tokens: Whether it was sampled, token by token; else it gave messages.
+        is_lucky: Whether it was paid for a guess that happens to be right.
+        opened: A forbidden tool that exists; empty if there is none.
+        on_tokens: Whether it was played token by token rather than as messages.
     """
 
     played: Played
@@ -35,7 +150,7 @@ class Attempt:
     on_tokens: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The attempt with its trajectory as plain JSON values; long texts are cut in the middle."""
+        """The attempt and its messages as plain JSON values; long texts are cut in the middle."""
         messages = []
         for message in self.played.messages:
             row = {"role": message.role, "content": cut_text(message.content, _SHOWN_CHARACTERS)[0]}
@@ -59,11 +174,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one exploit got.
+    """The outcome of one exploit.
 
     Attributes:
         exploit: The exploit.
-        status: "leak" if it was paid, "crash" if a tool or the grader raised what it should not have.
+        status: "leak" if it was paid, "crash" if a tool or the grader raised an unexpected exception.
         attempts: One per task, and further ones on tokens.
         note: Why it was not played, or why it is a leak.
     """
@@ -75,18 +190,18 @@ class Outcome:
 
     @property
     def reward(self) -> float:
-        """Mean reward over the tasks, lucky guesses left out."""
+        """Mean reward over the attempts, with lucky guesses counted as 0."""
         paid = sum(attempt.played.reward for attempt in self.attempts if not attempt.is_lucky)
         return paid / len(self.attempts) if self.attempts else 0.0
 
     @property
     def lucky(self) -> int:
-        """In how many episodes it guessed right."""
+        """The number of episodes with a lucky guess."""
         return sum(attempt.is_lucky for attempt in self.attempts)
 
     @property
     def unscored(self) -> int:
-        """In how many episodes a fault of the infrastructure left it without a verdict."""
+        """The number of episodes that an infrastructure fault left unscored."""
         return sum(attempt.played.score.value is None and not attempt.played.crash for attempt in self.attempts)
 
     @property
@@ -98,9 +213,7 @@ class Outcome:
     def remedy(self) -> str:
         """What to do."""
         if self._crashed:
-            return (
-                "let a tool raise ToolError for what the model did wrong, and a grader give 0 for what it cannot read"
-            )
+            return "let tools raise ToolError for the model's mistakes, and graders return 0 for what they cannot read"
         return self.exploit.remedy
 
     @property
@@ -109,7 +222,7 @@ class Outcome:
 
     @property
     def worst(self) -> Attempt | None:
-        """The attempt that shows best what is wrong."""
+        """The attempt that best shows what is wrong."""
         if not self.attempts:
             return None
         return max(
@@ -117,7 +230,7 @@ class Outcome:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The outcome as plain JSON values; trajectories where it did not hold."""
+        """The outcome as plain JSON values, with trajectories for leaks and crashes."""
         row: dict[str, Any] = {
             "exploit": self.exploit.name,
             "family": self.exploit.family,
@@ -138,12 +251,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport(Report):
-    """What all exploits got of one environment.
+    """The outcomes of all exploits on one environment.
 
     Attributes:
-        environment: Its name.
+        environment: The environment's name.
         tasks: How many tasks were played.
-        chance: The mean reward that the environment declares to be possible without solving a task.
+        chance: The mean reward that the environment declares possible without solving a task.
         outcomes: One per exploit.
     """
 
@@ -154,12 +267,12 @@ class AuditReport(Report):
 
     @property
     def leaks(self) -> list[Outcome]:
-        """Exploits that were paid, or made something raise."""
+        """The outcomes of exploits that were paid, or made something raise."""
         return [outcome for outcome in self.outcomes if outcome.status in ("leak", "crash")]
 
     @property
     def untried(self) -> dict[str, str]:
-        """Families of which nothing was played, and why: of these kinds of leaks the report says nothing."""
+        """Families of which nothing was played, and why: the report says nothing about these kinds of leaks."""
         reasons: dict[str, str] = {}
         tried = {outcome.exploit.family for outcome in self.outcomes if outcome.attempts}
         for outcome in self.outcomes:
@@ -169,7 +282,7 @@ class AuditReport(Report):
 
     @property
     def passed(self) -> bool:
-        """Whether no exploit was paid and nothing raised. What could not be tried is in `untried`."""
+        """Whether no exploit was paid and nothing raised; `untried` has what could not be tried."""
         return not self.leaks
 
     def to_dict(self) -> dict[str, Any]:
@@ -218,7 +331,7 @@ def _describe(outcome: Outcome) -> list[str]:
             got = f"raised {played.crash[:_LINE_CHARACTERS]}"
         lines.append(f"    task {played.task_id}: {got}; mean of {len(outcome.attempts)} episodes {outcome.reward:.3g}")
         if worst.on_tokens:
-            lines.append("    sampled token by token; `toolrl audit --json` has the episodes that gave messages, too")
+            lines.append("    sampled token by token; `toolrl audit --json` also has the episodes played as messages")
         final = (played.final or "").replace("\n", " ")
         lines.append(f"    final message: {final[:_LINE_CHARACTERS]!r}")
     if outcome.note:

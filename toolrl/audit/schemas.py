@@ -1,4 +1,4 @@
-"""Arguments for tools that one knows only by their schemas."""
+"""Arguments for tools of which only the schemas are known."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def dummy_arguments(schema: Mapping[str, Any], text: str = "1", number: float = 
     """The required arguments of a tool, as plain as its schema allows.
 
     Args:
-        schema: As `Tool.schema` gives it.
-        text: For texts without a choice.
-        number: For numbers.
+        schema: A `Tool.schema`.
+        text: The value of text parameters without an enum.
+        number: The value of numeric parameters.
     """
     parameters = schema["function"]["parameters"]
     definitions = parameters.get("$defs", {})
@@ -25,7 +25,7 @@ def dummy_arguments(schema: Mapping[str, Any], text: str = "1", number: float = 
 
 
 def text_arguments(schema: Mapping[str, Any], text: str) -> list[dict[str, Any]]:
-    """The required arguments of a tool, once for each of its text parameters, in which `text` stands."""
+    """The required arguments of a tool, once for each text parameter, with `text` as its value."""
     properties = schema["function"]["parameters"]["properties"]
     texts = [name for name, one in properties.items() if one.get("type") == "string" and "enum" not in one]
     return [{**dummy_arguments(schema), name: text} for name in texts]
@@ -34,7 +34,7 @@ def text_arguments(schema: Mapping[str, Any], text: str) -> list[dict[str, Any]]
 def find_parameter(
     schemas: Sequence[Mapping[str, Any]], names: Sequence[str]
 ) -> tuple[str, Callable[[str], Any]] | None:
-    """The first tool with a text parameter of one of these names, and what makes its arguments from a text."""
+    """The first tool with a text parameter of one of these names, and a function from text to its arguments."""
     for schema in schemas:
         function = schema["function"]
         for name, parameter in function["parameters"]["properties"].items():
@@ -45,7 +45,7 @@ def find_parameter(
 
 
 def find_code_tool(schemas: Sequence[Mapping[str, Any]]) -> tuple[str, Callable[[str], Any]] | None:
-    """A tool that runs Python, told by the name of its parameter; else a shell, which is given Python to run."""
+    """A tool that runs Python, recognised by the name of its parameter; else a shell, which is told to run Python."""
     if (found := find_parameter(schemas, CODE_NAMES)) is not None:
         return found
     if (shell := find_parameter(schemas, COMMAND_NAMES)) is None:
@@ -55,7 +55,7 @@ def find_code_tool(schemas: Sequence[Mapping[str, Any]]) -> tuple[str, Callable[
 
 
 def find_search_tool(schemas: Sequence[Mapping[str, Any]]) -> tuple[str, Callable[[str], Any]] | None:
-    """A tool that searches, told by the name of its parameter."""
+    """A tool that searches, recognised by the name of its parameter."""
     return find_parameter(schemas, _QUERY_NAMES)
 
 

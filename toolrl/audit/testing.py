@@ -1,11 +1,11 @@
-"""An environment's tests for its author's own suite, for pytest.
+"""A pytest class that checks and audits an environment in its author's own test suite.
 
     from toolrl.audit import EnvironmentTests
 
     class TestMyEnv(EnvironmentTests):
         environment = MyEnv
 
-pytest then runs each check, and the audit, as a test of its own.
+pytest then runs each check, and the audit, as a separate test.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class EnvironmentTests:
     """Subclass it under a name that starts with `Test`.
 
     Attributes:
-        environment: An id, or a class or function that makes one; a function is wrapped in `staticmethod`.
-        settings: For making it.
+        environment: An id, or a class or function that makes one; wrap a function in `staticmethod`.
+        settings: For making the environment.
         check_tasks: How many tasks each check plays.
         audit_tasks: How many tasks each exploit is played on.
         slow_exploits: Whether to play exploits that wait for a time limit.
@@ -43,15 +43,15 @@ class EnvironmentTests:
             raise unittest.SkipTest(report.results[0].skipped)
 
     def test_it_keeps_gymnasiums_contract(self) -> None:
-        """`check_env` has no complaint."""
+        """Gymnasium's `check_env` passes."""
         self._check("contract")
 
     def test_the_same_seed_gives_the_same_episode(self) -> None:
-        """Nothing is drawn but from the seed."""
+        """All randomness comes from the seed."""
         self._check("determinism")
 
     def test_its_tasks_have_unique_ids_and_usable_prompts(self) -> None:
-        """Tasks are sound."""
+        """Tasks are well-formed."""
         self._check("tasks")
 
     def test_train_and_test_share_nothing(self) -> None:
@@ -67,11 +67,11 @@ class EnvironmentTests:
         self._check("oracle")
 
     def test_worthless_answers_earn_nothing(self) -> None:
-        """Empty, wrong and refusing answers are not paid."""
+        """Empty, wrong and refusing answers earn nothing."""
         self._check("worthless")
 
     def test_broken_calls_are_survived(self) -> None:
-        """What models do wrong raises nothing."""
+        """A model's mistakes raise nothing."""
         self._check("broken_calls")
 
     def test_it_releases_what_it_opens(self) -> None:

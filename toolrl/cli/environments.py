@@ -12,7 +12,7 @@ import typer
 from toolrl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from toolrl.audit.findings import Report
+    from toolrl.audit.report import Report
 
 app = typer.Typer()
 

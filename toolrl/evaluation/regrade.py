@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from toolrl.env import ToolEnv, run_sync
+from toolrl.env import ToolEnv
 from toolrl.errors import InfrastructureError, TaskError
+from toolrl.support.event_loop import run_sync
 from toolrl.trajectory import Trajectory
 from toolrl.types import Score, StopReason, Task
 

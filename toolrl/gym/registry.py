@@ -1,4 +1,4 @@
-"""Whose environments there are: Gymnasium's registry, the modules and installed packages that fill it, ids."""
+"""Environments by id: Gymnasium's registry, and the modules and installed packages that fill it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from toolrl.errors import ConfigError, EnvironmentNotFound
 
 @functools.cache
 def load_plugins() -> None:
-    """Register the environments of installed packages: entry points of the group `gymnasium.envs`.
+    """Register the environments of installed packages, by the entry points of the group `gymnasium.envs`.
 
-    Gymnasium itself stopped reading that group in 1.0. An entry point is a function that registers, or a module that
-    does so when it is imported. One that fails is left out with a warning: the others are still there.
+    Gymnasium itself stopped reading that group in 1.0. An entry point is a function that registers environments, or a
+    module that does so on import. One that fails is skipped with a warning.
     """
     for entry_point in importlib.metadata.entry_points(group="gymnasium.envs"):
         if entry_point.module.split(".")[0] == "gymnasium":
@@ -31,21 +31,21 @@ def load_plugins() -> None:
             register = entry_point.load()
             if callable(register):
                 register()
-        except Exception as error:  # noqa: BLE001 - another package's bug, which must not hide everybody's environments
-            warnings.warn(f"the environments of {entry_point.value!r} are left out: {error!r}", stacklevel=3)
+        except Exception as error:  # noqa: BLE001 - a bug in one package must not hide all environments
+            warnings.warn(f"the environments of {entry_point.value!r} are skipped: {error!r}", stacklevel=3)
 
 
 def environment_ids() -> list[str]:
-    """The ids that are registered and may be a `ToolEnv`'s; Gymnasium's own and wrongly typed ones are left out."""
+    """Registered ids that may belong to a `ToolEnv`; Gymnasium's own and classes of other types are excluded."""
     load_plugins()
-    return sorted(env_id for env_id, spec in gymnasium.registry.items() if _may_be_ours(spec))
+    return sorted(env_id for env_id, spec in gymnasium.registry.items() if _may_be_tool_env(spec))
 
 
 def import_module_of(env_id: str) -> str:
-    """Import the module of an id such as `my_envs:mine/Shopping-v0`; returns the id as it is registered.
+    """Import the module of an id such as `my_envs:mine/Shopping-v0` and return the registered id.
 
     Raises:
-        EnvironmentNotFound: There is no such module.
+        EnvironmentNotFound: No module has this name.
     """
     module, separator, name = env_id.rpartition(":")
     if not separator:
@@ -55,9 +55,9 @@ def import_module_of(env_id: str) -> str:
     except (ImportError, TypeError, ValueError) as error:
         missing = error.name or "" if isinstance(error, ModuleNotFoundError) else None
         if missing is None and isinstance(error, ImportError):
-            raise  # a mistake inside of it
+            raise  # a mistake inside the module
         if missing and not f"{module}.".startswith(f"{missing}."):
-            raise  # it imports another one that is missing
+            raise  # it imports another module, which is missing
         hint = f"; write {module.removesuffix('.py')!r}, without .py" if module.endswith(".py") else ""
         raise EnvironmentNotFound(
             f"no environment {env_id.removesuffix(':')!r}: there is no module {module!r} here or installed{hint}"
@@ -66,7 +66,7 @@ def import_module_of(env_id: str) -> str:
 
 
 def unknown(env_id: str, reason: object) -> EnvironmentNotFound:
-    """The error for an id that is not registered, with near matches."""
+    """The error for an id that is not registered, with close matches."""
     ours = environment_ids()
     near = difflib.get_close_matches(env_id.rpartition(":")[2], ours, n=3, cutoff=0.4) or ours
     hint = "" if ":" in env_id else f"; if a module of yours registers it, write MODULE:{env_id or 'ID'}"
@@ -77,7 +77,7 @@ def creator_of(env_id: str) -> Callable[..., Any] | None:
     """The class or function that makes a registered environment; None if the id is not registered.
 
     Raises:
-        ConfigError: What it is registered with cannot be loaded.
+        ConfigError: Its entry point cannot be loaded.
     """
     load_plugins()
     spec = gymnasium.registry.get(import_module_of(env_id))
@@ -90,7 +90,7 @@ def creator_of(env_id: str) -> Callable[..., Any] | None:
     except (ModuleNotFoundError, AttributeError, ValueError) as error:
         module = str(spec.entry_point).partition(":")[0]
         if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
-            raise  # a mistake inside of that module
+            raise  # a mistake inside the module
         raise ConfigError(
             f"{env_id} is registered with entry_point={spec.entry_point!r}, which cannot be loaded: {error}; write "
             "'MODULE:CLASS', or give the class itself"
@@ -99,7 +99,7 @@ def creator_of(env_id: str) -> Callable[..., Any] | None:
 
 
 def settings_of(creator: Callable[..., Any]) -> list[str]:
-    """The names of the settings that a creator takes, as far as its signature says."""
+    """The names of the settings that a creator takes, according to its signature."""
     try:
         parameters = inspect.signature(creator).parameters.values()
     except (TypeError, ValueError):  # some builtins have no signature
@@ -107,7 +107,7 @@ def settings_of(creator: Callable[..., Any]) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
 
-def _may_be_ours(spec: EnvSpec) -> bool:
+def _may_be_tool_env(spec: EnvSpec) -> bool:
     entry_point: Any = spec.entry_point
     module = entry_point_name(spec)
     if not module or module.startswith(("gymnasium.", "shimmy")):
@@ -116,7 +116,7 @@ def _may_be_ours(spec: EnvSpec) -> bool:
 
 
 def entry_point_name(spec: EnvSpec) -> str:
-    """What makes an environment, as `module:name`; empty if nothing does."""
+    """The entry point of an environment as `module:name`; empty if it has none."""
     entry_point: Any = spec.entry_point
     if entry_point is None or isinstance(entry_point, str):
         return entry_point or ""

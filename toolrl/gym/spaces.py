@@ -1,12 +1,11 @@
-"""The space of texts: what an environment of chat messages observes, and what it takes as an action.
+"""The space of texts: the observations and actions of an environment of chat messages.
 
-`gymnasium.spaces.Text` knows a text by its finite character set; chat has no such set. `UnicodeText`
-contains every string up to a length, and the registrations below make vector environments work with
-it as they do with `Text`: a batch of texts is a tuple of `str`.
+`gymnasium.spaces.Text` has a finite character set; chat does not. `UnicodeText` contains every string up to a length,
+and the registrations below make vector environments work with it as they do with `Text`: a batch is a tuple of `str`.
 
-With shared memory, `Text` itself is not a model to follow: Gymnasium reads the buffer once, when the
-vector environment is built, and expects a view that changes along with it, which a tuple of strings is
-not. `_SharedTexts` is such a view, and becomes a plain tuple when Gymnasium copies it.
+Shared memory differs from `Text`: Gymnasium reads the buffer once, when the vector environment is built, and expects a
+view that changes along with it, which a tuple of strings does not. `_SharedTexts` is such a view, and becomes a plain
+tuple when Gymnasium copies it.
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ _SAMPLE_LENGTH = 48
 
 
 class UnicodeText(gym.Space[str]):
-    """All strings of at most `max_length` characters, the empty one included.
+    """All strings of at most `max_length` characters, including the empty one.
 
-    Lone surrogates are not characters and are not contained: no encoding can carry them.
+    Strings with lone surrogates are excluded: they cannot be encoded.
 
     Args:
-        max_length: Greatest length in characters (code points).
+        max_length: Maximum length in characters (code points).
         seed: Seed, or generator, for `sample`.
 
     Raises:
@@ -61,11 +60,11 @@ class UnicodeText(gym.Space[str]):
 
     @property
     def is_np_flattenable(self) -> bool:
-        """False: a text has no array of fixed length that is worth learning from."""
+        """False: a text has no array of fixed length worth learning from."""
         return False
 
     def sample(self, mask: None = None, probability: None = None) -> str:
-        """A short text: half ASCII, half characters that break naive code, newlines among them.
+        """Draw a short text: half ASCII with newlines, half characters that break naive code.
 
         Args:
             mask: Not supported by this space.
@@ -93,11 +92,11 @@ class UnicodeText(gym.Space[str]):
         return isinstance(other, UnicodeText) and self.max_length == other.max_length
 
 
-# What follows tells Gymnasium how vector environments handle the space. `batch_space` (a Tuple of
-# copies), `concatenate` (a tuple) and `iterate` (over that Tuple) are right as they are for any space.
+# The functions below tell Gymnasium how vector environments handle the space. Its defaults for `batch_space` (a Tuple
+# of copies), `concatenate` (a tuple) and `iterate` (over that Tuple) already fit.
 
 
-# Gymnasium dispatches on the first of the spaces, where the annotation names the sequence of them.
+# Gymnasium dispatches on the first of the spaces, although the annotation says a sequence of them.
 @vector_utils.batch_differing_spaces.register(UnicodeText)
 def _batch_differing_spaces(spaces: Sequence[UnicodeText]) -> gym.spaces.Tuple:  # type: ignore[misc]
     return gym.spaces.Tuple([deepcopy(space) for space in spaces], seed=deepcopy(spaces[0].np_random))
@@ -118,14 +117,14 @@ def _create_zero_array(space: UnicodeText) -> str:  # type: ignore[misc]  # Gymn
     return ""
 
 
-# Shared memory holds one row of unsigned 32-bit integers for each environment, (n, 1 + max_length):
-# the length of its text, then the text in UTF-32.
+# Shared memory has one row of unsigned 32-bit integers per environment, (n, 1 + max_length): the length of its text,
+# then the text in UTF-32.
 
 _CODE_POINT = np.dtype("<u4")
 
 
 class _SharedTexts(Sequence[str]):
-    """The texts that lie in shared memory now; a copy of it is a tuple of `str`."""
+    """A live view of the texts in shared memory; a copy of it is a tuple of `str`."""
 
     def __init__(self, rows: np.ndarray) -> None:
         self._rows = rows  # (n, 1 + max_length) uint32
@@ -172,7 +171,7 @@ def _write_to_shared_memory(space: UnicodeText, index: int, value: str, shared_m
     if value not in space:
         raise ValueError(
             f"The observation {reprlib.repr(value)} is not in {space}. Cut it, remove lone surrogates from it, "
-            "or give the environment's observation_space a greater max_length."
+            "or give the environment's observation_space a larger max_length."
         )
     row = _rows(space, shared_memory)[index]
     row[1 : 1 + len(value)] = np.frombuffer(value.encode("utf-32-le"), dtype=_CODE_POINT)

@@ -1,8 +1,7 @@
 """`@tool`: a typed function with a Google docstring becomes a tool.
 
-The schema shown to the model and the validation of its arguments both come from one pydantic model
-of the signature, so they cannot disagree. (transformers' `get_json_schema` gives the same schema
-but does not validate, and imports torch.)
+The schema shown to the model and the validation of its arguments come from the same pydantic model of the signature, so
+they cannot disagree. (transformers' `get_json_schema` gives the same schema, but does not validate, and imports torch.)
 """
 
 from __future__ import annotations
@@ -30,16 +29,15 @@ class Tool:
     Attributes:
         name: As the model writes it.
         description: From the docstring.
-        function: Sync or async. Raises `ToolError` for mistakes of the model's,
-            `InfrastructureError` for faults that are not; anything else is a bug.
+        function: Sync or async. Raises `ToolError` for the model's mistakes and `InfrastructureError` for faults that
+            the model did not cause; anything else is a bug.
         arguments_model: Validates arguments and gives the schema.
         resources: Injected parameters by name.
-        timeout_seconds: Wall-clock limit of one call, not counting the opening of its resources. A
-            sync function cannot be killed from outside: past the limit its thread is abandoned, so
-            bound what it does as well.
-        max_output_characters: Longer results are cut in the middle, visibly.
-        keeps_time: Whether the function ends its own work at the limit, and raises `ToolError` then. If it has not
-            answered some time after, as long as resources may take to open, that is a fault, not the model's.
+        timeout_seconds: Wall-clock limit of one call, not counting the time its resources take to open. A sync function
+            cannot be killed from outside: past the limit its thread is abandoned, so bound its work as well.
+        max_output_characters: Longer results are cut in the middle, with a visible marker.
+        keeps_time: Whether the function enforces the limit itself and raises `ToolError` then. If it has still not
+            returned `OPENING_SECONDS` later, that is an infrastructure fault.
     """
 
     name: str
@@ -64,11 +62,11 @@ class Tool:
         """Check decoded JSON arguments against the schema and convert them to the annotated types.
 
         Raises:
-            ToolError: They do not fit; the message names each parameter that is wrong, and why.
+            ToolError: They do not fit; the message names each wrong parameter and why.
         """
         try:
             text = json.dumps(arguments)
-        except (TypeError, ValueError, RecursionError) as error:  # nested too deeply, digits beyond what Python writes
+        except (TypeError, ValueError, RecursionError) as error:  # too deeply nested, or an integer of too many digits
             raise ToolError(f"invalid arguments for {self.name}: {error}") from None
         try:
             checked = self.arguments_model.model_validate_json(text, strict=True)
@@ -103,12 +101,11 @@ def tool(
     Every parameter needs a type hint and a line in the docstring's `Args:` section (or a description in its hint:
     `Annotated[int, Field(description="...")]`), except injected ones (`per_episode`, `per_run`).
 
-    A method of an object, and an object that can be called, are refused: all episodes would share the object. Inject
-    it instead.
+    Bound methods and callable objects are rejected, since all episodes would share the object. Inject it instead.
 
     Raises:
-        ToolDefinitionError: It is no function, or one that yields; a hint, the docstring or a description is missing; a
-            type or a default has no JSON form; the name is not one that chat APIs take.
+        ToolDefinitionError: It is not a function, or it yields; a hint, the docstring or a description is missing; a
+            type or a default has no JSON form; or chat APIs would not accept the name.
     """
 
     def decorate(function: Callable[..., Any]) -> Tool:
@@ -134,7 +131,7 @@ def _define(
     fields: dict[str, Any] = {}
     for parameter in parameters:
         description = descriptions.get(parameter.name) or description_in(hints.get(parameter.name), parameter.default)
-        # Under an alias, since pydantic has names of its own: `json`, `copy`, whatever starts with an underscore.
+        # Under an alias, since pydantic reserves names: `json`, `copy`, and any with a leading underscore.
         fields[f"argument_{len(fields)}"] = _field(name, parameter, hints, description)
     arguments_model = create_model(name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
     try:
@@ -151,7 +148,7 @@ def _define(
 
 
 def _field(name: str, parameter: inspect.Parameter, hints: Mapping[str, Any], description: str) -> tuple[Any, Any]:
-    """Type and field of one parameter for the model of the arguments."""
+    """The type and field of one parameter, for the arguments model."""
     what = f"tool {name!r}: parameter {parameter.name!r}"
     if parameter.name not in hints:
         raise ToolDefinitionError(f"{what} has no type hint; add one")
@@ -187,7 +184,7 @@ def _field(name: str, parameter: inspect.Parameter, hints: Mapping[str, Any], de
 
 
 def _without_titles(schema: Any) -> Any:
-    """Drop the titles that pydantic adds; they repeat the names and cost prompt tokens."""
+    """Drop the titles that pydantic adds: they repeat the names and cost prompt tokens."""
     if isinstance(schema, dict):
         return {
             key: {name: _without_titles(value) for name, value in item.items()}

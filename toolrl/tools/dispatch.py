@@ -1,4 +1,4 @@
-"""From a `ToolCall` to a `ToolResult`: look-up, validation, the call itself, its time and output limits."""
+"""From a `ToolCall` to a `ToolResult`: look-up, validation, the call itself, its limits on time and output."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from toolrl.tools.resources import ResourceScope
 from toolrl.tools.results import as_text
 from toolrl.types import ToolCall, ToolFailure, ToolResult
 
-# Of messages that quote what the model wrote; a tool's output has the tool's own limit.
+# For errors that quote what the model wrote; a tool's output has the tool's own limit.
 MAX_ERROR_CHARACTERS = 1000
-OPENING_SECONDS = 120.0  # also how late a tool that keeps its own time may answer
+OPENING_SECONDS = 120.0  # for resources to open; also how late a tool with `keeps_time` may answer
 
 
 class Toolbox:
     """The tools of one environment, by name."""
 
     def __init__(self, tools: Iterable[Tool | Callable[..., Any]]):
-        """Collect tools; plain functions are turned into tools with `tool`'s defaults.
+        """Collect tools; plain functions become tools with the defaults of `tool`.
 
         Raises:
             ToolDefinitionError: Something cannot become a tool; see `tool`.
-            ConfigError: Two tools have one name, or different resources under one name.
+            ConfigError: Two tools have the same name, or two resources have the same parameter name.
         """
         if callable(tools) or isinstance(tools, (Tool, str, Mapping)) or not isinstance(tools, Iterable):
             raise ToolDefinitionError(
@@ -46,7 +46,8 @@ class Toolbox:
                 if resources.setdefault(name, resource) is not resource:
                     raise ConfigError(
                         f"two tools have different resources under the name {name!r}; share one or rename a parameter "
-                        f"(each per_episode(...) is one: write shared = per_episode(...) once, and {name}=shared twice)"
+                        f"(each per_episode(...) is a new one: write shared = per_episode(...) once, and {name}=shared "
+                        "twice)"
                     )
 
     @property
@@ -55,10 +56,10 @@ class Toolbox:
         return [entry.schema for entry in self.tools.values()]
 
     async def call(self, call: ToolCall, scope: ResourceScope) -> ToolResult:
-        """Run one call. Mistakes of the model's come back as a result with `failure` set.
+        """Run one call. The model's mistakes come back as results with `failure` set.
 
         Raises:
-            InfrastructureError: The tool could not do its work through no fault of the model's.
+            InfrastructureError: The tool could not do its work, and the model did not cause it.
         """
         start = time.perf_counter()
         failure, limit = None, MAX_ERROR_CHARACTERS
@@ -82,7 +83,7 @@ class Toolbox:
                 except ToolError as error:
                     failure = ToolFailure.TIMEOUT if error.timed_out else ToolFailure.RAISED
                     output = error.observation
-                except OSError as error:  # a timeout of its own, a connection refused ...
+                except OSError as error:  # its own timeout, a refused connection ...
                     error.add_note(
                         "raise InfrastructureError for a service that fails, ToolError for the model's mistake"
                     )
@@ -97,7 +98,7 @@ class Toolbox:
         resources: dict[str, Any] = {}
         what = f"tool {entry.name!r}"
         if entry.resources:
-            # Not on the model's time: that a resource opens late is no mistake of its.
+            # Not on the tool's clock: the model did not cause a resource to open late.
             loop = asyncio.get_running_loop()
 
             def open_all() -> dict[str, Any]:
@@ -113,7 +114,7 @@ class Toolbox:
             if inspect.iscoroutinefunction(entry.function):
                 return as_text(await entry.function(**arguments, **resources), entry.name)
 
-            def run() -> Any:  # what takes time is done on the thread
+            def run() -> Any:  # converts to text on the thread, too
                 output = entry.function(**arguments, **resources)
                 return output if inspect.isawaitable(output) else as_text(output, entry.name)
 
@@ -134,7 +135,7 @@ class Toolbox:
 def cut_text(text: str, limit: int) -> tuple[str, int]:
     """Cut the middle out of a text longer than `limit` characters; return it and the number cut.
 
-    The marker in the gap comes on top of the limit.
+    The marker in the gap is not counted towards the limit.
     """
     if len(text) <= limit:
         return text, 0

@@ -1,9 +1,9 @@
-"""What an opener gives, open and ready, and how it is closed.
+"""Opening resources from whatever an author's opener returns, and closing them.
 
-An opener may be a function or a coroutine function. It gives the resource itself, whose `aclose()` or `close()`, async
-or not, closes it; or a context manager without either, async or not, which is entered and left; or a generator that
-yields the resource once, async or not, as pytest's fixtures do. What is async runs on the event loop on which the tools
-run, and an async context manager is left by the task that entered it.
+An opener is a function or a coroutine function. It returns the resource, which is closed by its `aclose()` or
+`close()`; or a context manager without either, which is entered and exited; or a generator that yields the resource
+once, as pytest's fixtures do. Each may be sync or async. Async parts run on the tools' event loop, and an async
+context manager is exited by the task that entered it.
 """
 
 from __future__ import annotations
@@ -18,32 +18,33 @@ from typing import Any
 from toolrl.errors import ToolDefinitionError
 from toolrl.support.waiting import as_exception, contained
 
-_OWN_WAYS = ("close", "aclose", "acquire")  # the last: entering a lock would hold it
+# Context managers with one of these are not entered: they have a way to close, or entering would hold a lock.
+_NOT_ENTERED = ("close", "aclose", "acquire")
 
 
 class Opened:
-    """An open resource that has to be closed.
+    """An open resource that must be closed.
 
     Attributes:
-        value: What tools and rewards are given.
+        value: The resource, as tools and rewards see it.
     """
 
     def __init__(self, value: Any, close: Callable[[], object]):
-        """Keep what was opened with what closes it; `close` blocks, and never runs on the event loop."""
+        """Keep a resource with its blocking `close`, which never runs on the event loop."""
         self.value = value
         self.close = close
 
     @property
     def usage(self) -> Any:
-        """What the resource says that it has used."""
+        """The usage that the resource reports."""
         return getattr(self.value, "usage", {})
 
 
 def check_opener(open: Any, takes_task: bool) -> None:
-    """Refuse what cannot open a resource when it is needed.
+    """Reject an opener that could not be called when the resource is needed.
 
     Raises:
-        ToolDefinitionError: It is open already, or wants arguments.
+        ToolDefinitionError: It is already open, or needs other arguments.
     """
     what = "per_episode(...)" if takes_task else "per_run(...)"
     entered = (contextlib.AbstractContextManager, contextlib.AbstractAsyncContextManager)
@@ -61,20 +62,20 @@ def check_opener(open: Any, takes_task: bool) -> None:
     wanted = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     if len(wanted) > takes_task or any(p.kind is p.KEYWORD_ONLY for p in wanted):
         names = ", ".join(p.name for p in wanted)
-        given = "with the episode's task at most" if takes_task else "without arguments"
-        raise ToolDefinitionError(f"{what} is called {given}, and its function wants {names}; write lambda: ...")
+        given = "with at most the episode's task" if takes_task else "without arguments"
+        raise ToolDefinitionError(f"{what} calls its function {given}, but it needs {names}; write lambda: ...")
 
 
 def open_resource(open: Callable[..., Any], arguments: tuple[Any, ...], loop: asyncio.AbstractEventLoop | None) -> Any:
-    """Open a resource; blocks, on a thread without an event loop.
+    """Open a resource. Blocks; call it on a thread without an event loop.
 
     Args:
-        open: What the author gave.
-        arguments: For it.
-        loop: Where what is async runs.
+        open: The author's opener.
+        arguments: Its arguments.
+        loop: Runs async parts.
 
     Returns:
-        The resource if nothing has to be closed, else an `Opened`.
+        An `Opened`, or the bare resource if it needs no closing.
     """
     value = open(*arguments)
     if inspect.isawaitable(value):
@@ -87,7 +88,7 @@ def open_resource(open: Callable[..., Any], arguments: tuple[Any, ...], loop: as
         async_generator = value
         value = contextlib.asynccontextmanager(lambda: async_generator)()
     kind = type(value)
-    if not any(hasattr(kind, name) for name in _OWN_WAYS):
+    if not any(hasattr(kind, name) for name in _NOT_ENTERED):
         if hasattr(kind, "__enter__") and hasattr(kind, "__exit__"):
             manager = value
             return Opened(manager.__enter__(), lambda: manager.__exit__(None, None, None))
@@ -108,7 +109,7 @@ def _close(close: Callable[[], Any], loop: asyncio.AbstractEventLoop | None) -> 
 
 
 def _on(loop: asyncio.AbstractEventLoop | None, start: Callable[[], Awaitable[Any]]) -> Any:
-    """Await on the loop what `start` begins there; on a loop for this alone if that one has ended."""
+    """Run an awaitable on the loop and wait for it; on a temporary loop if that one has stopped."""
 
     async def run() -> Any:
         with contained("an async resource"):
@@ -120,11 +121,11 @@ def _on(loop: asyncio.AbstractEventLoop | None, start: Callable[[], Awaitable[An
 
 
 class _Held:
-    """An async context manager, entered and left by one task."""
+    """An async context manager, entered and exited by the same task."""
 
     def __init__(self, manager: Any, loop: asyncio.AbstractEventLoop | None):
         if loop is None:
-            raise RuntimeError(f"{type(manager).__name__} is entered on an event loop, and none is running")
+            raise RuntimeError(f"{type(manager).__name__} is an async context manager, and no event loop is running")
         self._manager = manager
         self._loop = loop
         self._entered: concurrent.futures.Future[Any] = concurrent.futures.Future()
@@ -136,7 +137,7 @@ class _Held:
         return self._entered.result()
 
     def leave(self) -> None:
-        if self._loop.is_running():  # else it was left when the loop ended
+        if self._loop.is_running():  # else it was exited when the loop stopped
             self._loop.call_soon_threadsafe(self._leave.set)
             self._left.result()
 

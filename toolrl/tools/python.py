@@ -23,14 +23,14 @@ def python_tool(
     """Make a `python(code)` tool.
 
     Args:
-        session: "episode" keeps variables between the calls of one episode; "call" starts every
-            call with a fresh namespace.
+        session: "episode" keeps variables between the calls of an episode; "call" starts every call with a fresh
+            namespace.
         limits: Time, memory, processes, file size and output of one call.
         sandbox: Opens an episode's sandbox, given the limits: `LocalSandbox`, `E2BSandbox`, or for example
-            `functools.partial(LocalSandbox, packages=True, isolation="full")`, for NumPy and the like
-            and no less than full isolation.
-        max_output_characters: What the model sees of the output.
-        files: What a task's code finds in its working directory, by path; its own to change.
+            `functools.partial(LocalSandbox, packages=True, isolation="full")`, for NumPy and the like with nothing
+            less than full isolation.
+        max_output_characters: How much of the output the model sees.
+        files: Writable files in the working directory of a task's code, by path.
     """
     limits, open_sandbox = limits or SandboxLimits(), sandbox
 
@@ -45,7 +45,7 @@ def python_tool(
 
     open_one: Callable[..., Sandbox] = open_with_files if files else lambda: open_sandbox(limits)
 
-    # The sandbox enforces the limit itself, with a kill.
+    # The sandbox enforces the time limit itself, by killing the code.
     @tool(timeout_seconds=limits.seconds, max_output_characters=max_output_characters, keeps_time=True)
     def python(
         code: str, sandbox: Sandbox = per_episode(open_one), given: Mapping[str, bytes] = per_episode(files or dict)
@@ -71,12 +71,12 @@ def _write(sandbox: Sandbox, files: Mapping[str, bytes]) -> None:
     for path, content in files.items():
         try:
             sandbox.write_file(path, content)
-        except OSError as error:  # nothing of the model's has run yet
+        except OSError as error:  # the model's code has not run yet
             raise SandboxFault(f"the task's file {path!r} could not be written: {error}") from error
 
 
 def format_result(result: ExecResult) -> str:
-    """An execution as the model sees it: output, what was shown, last value, then the error's traceback."""
+    """An execution as the model sees it: output, displays, last value, then the error's traceback."""
     shown = [show.data.get("text/plain", "") for show in result.displays if not show.is_result]
     parts = [result.stdout.rstrip("\n"), *shown, result.value or "", result.stderr.rstrip("\n")]
     if result.error is not None:

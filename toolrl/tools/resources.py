@@ -1,17 +1,17 @@
 """What a tool needs besides its arguments, with a lifetime: one per episode, or one per run.
 
-A parameter whose default is `per_episode(...)` or `per_run(...)` is injected. The model never sees
-it, and no state is global:
+A parameter whose default is `per_episode(...)` or `per_run(...)` is injected. The model never sees it, and no state is
+global:
 
     @tool
     def python(code: str, sandbox: Sandbox = per_episode(LocalSandbox)) -> str: ...
 
-Resources open at the first call that needs them. Those of an episode close after its reward has
-been computed, so that a grader finds them alive.
+Resources open at the first call that needs them. Those of an episode close after its reward has been computed, so that
+the grader can still use them.
 
-A resource of an episode may have a property `usage`, numbers by name: what it has used of what costs money or
-is short, such as `sandbox_seconds`. It is read after `close()`; trajectories, training metrics and evaluation
-reports show it. What is shared by a run counts what a call uses with `toolrl.support.usage.count_usage`.
+A resource of an episode may have a property `usage`: numbers by name of whatever is costly or scarce, such as
+`sandbox_seconds`. It is read after `close()`; trajectories, training metrics and evaluation reports show it. Resources
+that a run shares count per call with `toolrl.support.usage.count_usage`.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ from toolrl.types import Task
 
 T = TypeVar("T")
 
-CLOSING_SECONDS = 60.0  # which a resource's `close()` may take
+CLOSING_SECONDS = 60.0  # time limit of a resource's `close()`
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Resource:
-    """A recipe for something a tool needs, and how long it lives."""
+    """How to open something a tool needs, and how long it lives."""
 
     open: Callable[..., Any]
     lifetime: Literal["episode", "run"]
 
 
 def per_episode(open: Callable[..., T]) -> T:
-    """Declare a parameter that is opened anew for each episode.
+    """Declare a parameter that is opened for each episode.
 
     Args:
-        open: Called without arguments, or with the episode's `Task` if it takes a positional one.
-            Its result has an `aclose()` or `close()`, sync or async, which is called at the end of the episode; or it
-            is a context manager or a generator that yields once, sync or async; see `toolrl.tools.openers`.
+        open: Called without arguments, or with the episode's `Task` if it takes a positional argument. It returns a
+            resource, whose `aclose()` or `close()` is called at the end of the episode, a context manager, or a
+            generator that yields once; see `toolrl.tools.openers`.
 
     Raises:
-        ToolDefinitionError: It is no such function.
+        ToolDefinitionError: `open` is not such a function.
     """
     check_opener(open, takes_task=True)
     return cast(T, Resource(open, "episode"))
@@ -64,10 +64,11 @@ def per_run(open: Callable[[], T]) -> T:
     """Declare a parameter that all episodes of an environment share; it must be thread-safe.
 
     Args:
-        open: Called without arguments, once; as for `per_episode`. It is closed when the environment is.
+        open: Called once, without arguments; returns the same as for `per_episode`. The resource is closed with the
+            environment.
 
     Raises:
-        ToolDefinitionError: It is no such function.
+        ToolDefinitionError: `open` is not such a function.
     """
     check_opener(open, takes_task=False)
     return cast(T, Resource(open, "run"))
@@ -85,14 +86,14 @@ class ResourceScope:
     """Opens resources on demand and closes them together, last opened first. Thread-safe.
 
     Attributes:
-        usage: What the calls have used by `toolrl.support.usage.count_usage`.
+        usage: What calls counted with `toolrl.support.usage.count_usage`.
     """
 
     def __init__(self, task: Task | None = None, parent: ResourceScope | None = None):
         """Create an empty scope.
 
         Args:
-            task: Given to those openers that take one.
+            task: Passed to openers that take one.
             parent: The run's scope, if this is an episode's.
         """
         self.usage = Usage()
@@ -102,15 +103,15 @@ class ResourceScope:
         self._names: dict[str, Any] = {}
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        self._opening = threading.Lock()  # apart, so that a slow opener does not hold up `close`
+        self._opening = threading.Lock()  # separate, so that a slow opener does not block `close`
 
     def get(self, name: str, resource: Resource, loop: asyncio.AbstractEventLoop | None = None) -> Any:
-        """Return the open resource, opening it first if need be; blocks.
+        """Return the open resource, opening it first if necessary. Blocks.
 
         Args:
             name: Its key in `state`.
             resource: What to open.
-            loop: Where what is async about it runs.
+            loop: Runs its async parts.
 
         Raises:
             RuntimeError: The scope is closed, perhaps while the resource was being opened.
@@ -125,7 +126,7 @@ class ResourceScope:
                     late = self._closed.is_set()
                     if not late:
                         self._opened[resource] = value
-                if late:  # the call that asked for it has timed out, and its episode is over
+                if late:  # the call that needed it has timed out, and its episode is over
                     close_all([value])
             with self._lock:
                 if self._closed.is_set():
@@ -136,34 +137,29 @@ class ResourceScope:
 
     @property
     def state(self) -> dict[str, Any]:
-        """Open resources by parameter name, those of the run included."""
+        """Open resources by parameter name, including those of the run."""
         inherited = self._parent.state if self._parent is not None else {}
         return {**inherited, **self._names}
 
     def close(self) -> None:
-        """Close what is open, for good. A failing `close()` does not keep the others from closing.
+        """Close all open resources permanently. A failing `close()` does not keep the others from closing.
 
         Raises:
-            InfrastructureError: Some failed to close, all of them with such an error.
-            ExceptionGroup: Some failed to close, with at least one other error.
+            InfrastructureError: Some failed to close, all of them with an `InfrastructureError`.
+            ExceptionGroup: Some failed to close, at least one with another error.
         """
         close_all(self.retire())
 
     def retire(self) -> list[Any]:
-        """Open nothing more, and hand over what is open for `close_all`, last opened first; never waits."""
+        """Stop opening resources and return the open ones for `close_all`, last opened first. Never waits."""
         with self._lock:
             self._closed.set()
             opened, self._opened, self._names = self._opened, {}, {}
         return list(reversed(opened.values()))
 
 
-def total_usage(values: Iterable[Any]) -> dict[str, float]:
-    """What resources say that they have used, all together."""
-    return add_up(getattr(value, "usage", {}) for value in values)
-
-
 def add_up(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The sum of each name's numbers."""
+    """The sum of the numbers for each name."""
     totals: dict[str, float] = {}
     for mapping in numbers:
         for name, amount in mapping.items():
@@ -172,14 +168,14 @@ def add_up(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def close_all(values: Iterable[Any], where: str = "") -> list[Any]:
-    """Close resources, each within `CLOSING_SECONDS`; what is raised is as `ResourceScope.close` says.
+    """Close resources, each within `CLOSING_SECONDS`; raises the same as `ResourceScope.close`.
 
     Args:
-        values: What may have a `close()`.
-        where: Whose they are, for the warning about one whose `close()` does not end: it is left to itself.
+        values: Resources, some of which have a `close()`.
+        where: Names their owner in the warning about a `close()` that does not return and is abandoned.
 
     Returns:
-        Those that are closed.
+        The resources that were closed.
     """
     closed: list[Any] = []
     failures: list[Exception] = []
@@ -192,7 +188,7 @@ def close_all(values: Iterable[Any], where: str = "") -> list[Any]:
                 kind = type(value.value if isinstance(value, Opened) else value)
                 name, place = kind.__name__, where and f" ({where})"
                 _log.warning(
-                    "%s.close() has not ended within %g seconds%s; left as it is", name, CLOSING_SECONDS, place
+                    "%s.close() has not returned within %g seconds%s; it is abandoned", name, CLOSING_SECONDS, place
                 )
         except Exception as error:  # noqa: BLE001 - raised below, once everything is closed
             closed.append(value)

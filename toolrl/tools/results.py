@@ -1,9 +1,9 @@
-"""What a tool returns, as text for the model: text as it is, anything else as JSON.
+"""A tool's return value as text for the model: text unchanged, anything else as JSON.
 
-Plain values, containers, records (dataclasses, models, named tuples, rows), NumPy's numbers and arrays, frames, enums,
-dates, paths and whatever else has words of its own are written. What has none (a generator, a function, a picture, an
-object that Python can only show by its address) is a bug of the tool's author: the model could not read it, and a run
-could not be repeated.
+Plain values, containers, records (dataclasses, models, named tuples, rows), NumPy numbers and arrays, frames, enums,
+dates, paths and anything else with a readable `str` are converted. Anything without one (a generator, a function, a
+picture, an object that Python shows by its address) is a bug in the tool: the model could not read it, and the run
+would not be reproducible.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from collections import UserString
 from collections.abc import Iterable, Iterator, Mapping, MappingView, Sequence, Set
 from typing import Any
 
-MAX_DEPTH = 100  # what lies deeper is "..."
+MAX_DEPTH = 100  # deeper values become "..."
 MAX_VALUES = 100_000
 _MAX_ROWS = 1000  # of a frame
-_MAX_INTEGER_BITS = 400_000  # some 120,000 digits
-_JSON_INTEGER_BITS = 10_000  # Python writes 4,300 digits, which is more
+_MAX_INTEGER_BITS = 400_000  # about 120,000 digits
+_JSON_INTEGER_BITS = 10_000  # below the 4,300 digits that Python converts
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{4,}")
 _PICTURES = ("_repr_png_", "_repr_jpeg_", "savefig", "get_figure", "write_image")
 _NOT_DATA = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.CodeType)
@@ -38,7 +38,7 @@ def as_text(output: Any, tool: str = "") -> str:
     Lone surrogates, which no tokenizer can encode, become visible escapes.
 
     Raises:
-        TypeError: It has no words of its own; names the tool.
+        TypeError: It has no readable text; the message names the tool.
     """
     what = f"tool {tool!r} returned" if tool else "a tool returned"
     value = _Plain(what).of(output)
@@ -47,12 +47,12 @@ def as_text(output: Any, tool: str = "") -> str:
 
 
 class _Plain:
-    """Makes values of JSON's types, of Python's NaN and infinities too."""
+    """Converts values to the types of JSON, with NaN and infinities as Python writes them."""
 
     def __init__(self, what: str):
         self._what = what
         self._count = 0
-        self._above: set[int] = set()  # ids of what holds the value that is being written
+        self._above: set[int] = set()  # ids of the containers of the current value
 
     def of(self, value: Any) -> Any:
         self._count += 1
@@ -69,7 +69,7 @@ class _Plain:
         if isinstance(value, float):
             return float(value)
         if id(value) in self._above:
-            raise TypeError(f"{self._what} a {_name(value)} that contains itself; return what the model needs of it")
+            raise TypeError(f"{self._what} a {_name(value)} that contains itself; return the part that the model needs")
         if len(self._above) >= MAX_DEPTH:
             return "..."
         self._above.add(id(value))
@@ -80,7 +80,7 @@ class _Plain:
 
     @property
     def _is_full(self) -> bool:
-        """Whether enough is written. How much there is may be the model's choice, so it is no error."""
+        """Whether the limit is reached. This is not an error: the model may have chosen how much there is."""
         return self._count > MAX_VALUES
 
     def _items(self, values: Iterable[Any]) -> list[Any]:
@@ -92,40 +92,40 @@ class _Plain:
         return items
 
     def _compound(self, value: Any) -> Any:
-        # What the class has, not the object: some answer to any name.
+        # Ask the class, not the object: some objects have every attribute.
         kind = type(value)
-        self._refuse_what_is_no_data(value)
+        self._refuse_non_data(value)
         if hasattr(kind, "to_string") and hasattr(kind, "to_dict"):  # a frame or a series
             return str(value.to_string(max_rows=_MAX_ROWS))
-        if hasattr(kind, "dtype") and hasattr(kind, "tolist"):  # NumPy's and PyTorch's
+        if hasattr(kind, "dtype") and hasattr(kind, "tolist"):  # NumPy and PyTorch
             if math.prod(value.shape) > MAX_VALUES:
                 return str(value)
-            if getattr(value.dtype, "kind", "") in ("M", "m"):  # times, which would be nanoseconds
+            if getattr(value.dtype, "kind", "") in ("M", "m"):  # times, which `tolist` would turn into nanoseconds
                 value = value.astype(str)
             plain = value.tolist()
             return str(value) if type(plain) is kind else self.of(plain)
-        if hasattr(kind, "model_dump"):  # a model of pydantic's
+        if hasattr(kind, "model_dump"):  # a pydantic model
             return self.of(value.model_dump())
         if dataclasses.is_dataclass(value):
             return self._mapping({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
         if hasattr(kind, "__attrs_attrs__"):
             return self._mapping({one.name: getattr(value, one.name) for one in kind.__attrs_attrs__})
         if isinstance(value, tuple) and hasattr(kind, "_asdict"):
-            return self._mapping(value._asdict())  # type: ignore[attr-defined] # a named tuple's
+            return self._mapping(value._asdict())  # type: ignore[attr-defined] # a named tuple
         if isinstance(value, types.SimpleNamespace):
             return self._mapping(vars(value))
         if isinstance(value, Mapping):
             return self._mapping(value)
-        if hasattr(kind, "keys") and hasattr(kind, "__getitem__"):  # a row of SQLite's
-            return self._mapping({key: value[key] for key in value.keys()})  # noqa: SIM118 - it is no mapping
+        if hasattr(kind, "keys") and hasattr(kind, "__getitem__"):  # an SQLite row
+            return self._mapping({key: value[key] for key in value.keys()})  # noqa: SIM118 - not a mapping
         if isinstance(value, (bytes, bytearray, memoryview)):
             return _bytes(bytes(value))
         if isinstance(value, Set) and not isinstance(value, MappingView):
-            # Their order is not the same in every run.
+            # Their order differs between runs.
             return sorted(self._items(value), key=lambda item: (str(type(item)), json.dumps(item)))
         if isinstance(value, (Sequence, MappingView, array.array)) and not isinstance(value, UserString):
-            return self._items(value)  # type: ignore[arg-type] # all views can be iterated
-        if kind.__name__ == "NAType":  # pandas's nothing
+            return self._items(value)  # type: ignore[arg-type] # all views are iterable
+        if kind.__name__ == "NAType":  # pandas.NA
             return None
         if isinstance(value, (datetime.date, datetime.time)):
             return value.isoformat()
@@ -143,27 +143,27 @@ class _Plain:
                 break
         return plain
 
-    def _refuse_what_is_no_data(self, value: Any) -> None:
+    def _refuse_non_data(self, value: Any) -> None:
         if isinstance(value, (Iterator, types.AsyncGeneratorType)) or hasattr(type(value), "__anext__"):
-            raise TypeError(f"{self._what} a {_name(value)}, which holds nothing yet; return a list or a text")
+            raise TypeError(f"{self._what} a {_name(value)}, which has not been read; return a list or text")
         if inspect.isawaitable(value):
-            raise TypeError(f"{self._what} a {_name(value)} within its result; await it, and return what it gives")
+            raise TypeError(f"{self._what} a {_name(value)} inside its result; await it, and return what it gives")
         if isinstance(value, _NOT_DATA):
-            raise TypeError(f"{self._what} {value!r}, which is no data; return a text, or plain values")
+            raise TypeError(f"{self._what} {value!r}, which is not data; return text or plain values")
         if any(hasattr(type(value), name) for name in _PICTURES):
             raise TypeError(
                 f"{self._what} a picture ({_name(value)}), which the model cannot see; return text about it"
             )
 
     def _words(self, value: Any) -> str:
-        """What an object says of itself."""
+        """The `str` of an object, if it says something about its value."""
         kind: Any = type(value)
         text = str(value)
-        # By Python's custom a repr in angle brackets is about an object, and not its value.
+        # By convention, a repr in angle brackets describes the object rather than its value.
         silent = kind.__str__ is object.__str__ and text.startswith("<") and text.endswith(">")
         if silent or _ADDRESS.search(text):
             raise TypeError(
-                f"{self._what} a {_name(value)}, which has no words of its own; return a text or plain values, or give "
+                f"{self._what} a {_name(value)}, which has no readable text; return text or plain values, or give "
                 "the class a __str__"
             )
         return text
@@ -175,7 +175,7 @@ def _name(value: Any) -> str:
 
 
 def _integer(value: int) -> int | str:
-    """An integer; as text where Python would not write its digits."""
+    """Keep an integer, or write it as text if Python would refuse to convert it."""
     bits = value.bit_length()
     if bits <= _JSON_INTEGER_BITS:
         return value

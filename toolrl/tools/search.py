@@ -26,18 +26,17 @@ def search_tool(
     """Make a `search(query)` tool over a retriever shared by all episodes.
 
     Args:
-        open_retriever: Called once, at the first search. Tools that are made with the same function share
-            the retriever.
+        open_retriever: Called once, at the first search. Tools made with the same function share the retriever.
         k: Documents per query.
         snippet_characters: How much of each document's text is shown.
-        result_format: How one result looks, with the fields {number}, {id}, {title}, {snippet}, {url} and {score}:
-            "[{number}] {title} ({id}) {snippet}" for use beside `open_tool`. Empty: number, title and snippet, the
-            title only where the snippet does not begin with it.
-        timeout_seconds: When a search should have ended; one that has not answered some time later is a fault, never
-            the model's timeout. Backends have limits of their own.
+        result_format: Format of one result, with the fields {number}, {id}, {title}, {snippet}, {url} and {score}:
+            "[{number}] {title} ({id}) {snippet}" goes with `open_tool`. By default number, title and snippet, without
+            the title if the snippet begins with it.
+        timeout_seconds: When a search should have finished. One that is much later is an infrastructure fault, never
+            a timeout that the model sees. Backends have limits of their own.
 
     Raises:
-        ConfigError: `result_format` has other fields.
+        ConfigError: `result_format` has unknown fields.
     """
     if result_format:
         try:
@@ -48,10 +47,10 @@ def search_tool(
             ) from None
 
     shared = _shared(open_retriever)
-    # What the format itself adds to each result is the author's, and is not cut.
+    # The text that the format itself adds to each result is not cut.
     around = len(result_format) + 200
 
-    # How long a search takes is the backend's doing, never the model's: one that is late is a fault.
+    # The backend decides how long a search takes, not the model: a late one is a fault.
     @tool(timeout_seconds=timeout_seconds, keeps_time=True, max_output_characters=k * (snippet_characters + around))
     def search(query: str, retriever: Retriever = shared) -> str:
         """Search the documents and return the best matches.
@@ -65,11 +64,11 @@ def search_tool(
 
 
 def open_tool(open_retriever: OpenRetriever, *, characters: int = 2000, timeout_seconds: float = 60.0) -> Tool:
-    """Make an `open(reference, part)` tool that reads what `search` has found, or a page by its URL, in parts.
+    """Make an `open(reference, part)` tool that reads a document found by `search`, or a page by its URL, in parts.
 
     Args:
         open_retriever: As for `search_tool`.
-        characters: Of a part; parts end at white space.
+        characters: Maximum length of a part; parts end at white space.
         timeout_seconds: As for `search_tool`.
     """
     if characters < 100:
@@ -97,12 +96,12 @@ def open_tool(open_retriever: OpenRetriever, *, characters: int = 2000, timeout_
 
 @functools.lru_cache(maxsize=16)  # an opener may hold its documents
 def _shared(open_retriever: OpenRetriever) -> Retriever:
-    """One resource for each function, so that tools that are made one after the other share what it opens."""
+    """Return one resource per function, so that tools made with the same function share what it opens."""
     return per_run(open_retriever)
 
 
 def cut_into_parts(text: str, characters: int) -> list[str]:
-    """A text in parts of at most so many characters, cut at white space where there is some in the last third."""
+    """Split a text into parts of at most `characters`, at white space if there is any in the last third of a part."""
     parts = []
     while len(text) > characters:
         space = max(text.rfind(mark, characters - characters // 3, characters + 1) for mark in (" ", "\n"))
@@ -115,8 +114,7 @@ def cut_into_parts(text: str, characters: int) -> list[str]:
 def format_documents(documents: Sequence[Document], snippet_characters: int, result_format: str = "") -> str:
     """Documents as the model sees them: numbered titles, each followed by the start of its text.
 
-    A text that begins with its title stands alone, so that no token is spent on saying it twice. See
-    `search_tool` for other formats.
+    If the text begins with the title, the title is not repeated. See `search_tool` for other formats.
     """
     if not documents:
         return "No results."
@@ -134,13 +132,13 @@ def format_documents(documents: Sequence[Document], snippet_characters: int, res
 
 def _shown(document: Document, characters: int) -> str:
     snippet = _snippet(document.text, characters)
-    # "re" does not begin "return": the title must end where a word does.
+    # "re" is not the start of "return": the title must end at the end of a word.
     begins = snippet.startswith(document.title) and not snippet[len(document.title) :][:1].isalnum()
     return snippet if begins or not document.title else f"{document.title}\n{snippet}"
 
 
 def _snippet(text: str, characters: int) -> str:
-    """The start of a text on one line, cut at a word."""
+    """The start of a text on one line, cut between words."""
     text = " ".join(text[: 4 * characters + 1000].split())  # enough, unless it is white space
     if len(text) <= characters:
         return text

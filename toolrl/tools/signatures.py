@@ -1,4 +1,4 @@
-"""What may become a tool, and what its signature, hints and docstring say."""
+"""Which functions may become tools, and what their signatures, hints and docstrings say."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from toolrl.errors import ToolDefinitionError
 
 R = TypeVar("R")
 
-# What chat APIs take for a function's name, and dots, which some dialects write.
+# Function names that chat APIs accept, plus dots, which some dialects write.
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def as_function(function: Any, name: str | None) -> tuple[Callable[..., Any], str]:
-    """The function behind what was given, and the tool's name.
+    """The underlying function, and the tool's name.
 
     Raises:
-        ToolDefinitionError: It is no function, yields, brings an object along, or has no name that chat APIs take.
+        ToolDefinitionError: It is not a function, yields, is bound to an object, or has a name chat APIs would refuse.
     """
     if isinstance(function, staticmethod):
         function = function.__func__
@@ -45,7 +45,7 @@ def as_function(function: Any, name: str | None) -> tuple[Callable[..., Any], st
     is_bound = owner is not None and not isinstance(owner, (type, types.ModuleType))
     if is_bound or not (inspect.isroutine(inner) or hasattr(inner, "__wrapped__")):
         kind = type(owner if is_bound else inner).__name__
-        what = f"a method of a {kind}" if is_bound else f"a {kind} that can be called"
+        what = f"a method of a {kind}" if is_bound else f"a callable {kind}"
         raise ToolDefinitionError(
             f"tool {called!r} is {what}, and all episodes would share that object: write a function with a parameter "
             f"for it whose default is per_episode({kind}), or per_run(lambda: ...) if it is meant to be shared"
@@ -58,7 +58,7 @@ def as_function(function: Any, name: str | None) -> tuple[Callable[..., Any], st
         )
     if not _NAME.fullmatch(called):
         raise ToolDefinitionError(
-            f"a tool's name is 1 to 64 letters from a to z, digits, '_', '-' or '.', as chat APIs take it, got "
+            f"a tool's name is 1 to 64 letters from a to z, digits, '_', '-' or '.', as chat APIs require, got "
             f"{called!r}; write @tool(name=...)"
         )
     return function, called
@@ -67,16 +67,16 @@ def as_function(function: Any, name: str | None) -> tuple[Callable[..., Any], st
 def parameters_of(
     function: Callable[..., Any], name: str, resource: type[R]
 ) -> tuple[list[inspect.Parameter], dict[str, R]]:
-    """Those that the model gives, and the resources that are injected, by name.
+    """The parameters that the model provides, and the injected resources by name.
 
     Raises:
-        ToolDefinitionError: One cannot be given by its name.
+        ToolDefinitionError: A parameter cannot be passed by name.
     """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
         raise ToolDefinitionError(
-            f"tool {name!r} has no signature that Python knows; write a function around it"
+            f"tool {name!r} has no signature that Python can read; write a function around it"
         ) from None
     given = function.keywords if isinstance(function, functools.partial) else {}
     parameters: list[inspect.Parameter] = []
@@ -102,10 +102,10 @@ def parameters_of(
 
 
 def hints_of(function: Callable[..., Any], name: str, parameters: Iterable[inspect.Parameter]) -> dict[str, Any]:
-    """The types of the parameters that the model gives; no other hint is read, it may be there for a type checker only.
+    """The types of the parameters that the model provides; other hints may be for type checkers only.
 
     Raises:
-        ToolDefinitionError: One cannot be read.
+        ToolDefinitionError: A hint cannot be read.
     """
     inner: Any = function.func if isinstance(function, functools.partial) else function
     while hasattr(inner, "__wrapped__"):
@@ -122,7 +122,7 @@ def hints_of(function: Callable[..., Any], name: str, parameters: Iterable[inspe
 
 
 def read_docstring(function: Callable[..., Any]) -> tuple[docstring_parser.Docstring, Mapping[str, str]]:
-    """A docstring, Google's style first, and its descriptions of parameters in whichever style."""
+    """Parse a docstring and its parameter descriptions: Google style first, then NumPy and reST."""
     inner = function.func if isinstance(function, functools.partial) else function
     text = inspect.getdoc(inner) or ""
     documentation = docstring_parser.parse(text, DocstringStyle.GOOGLE)
@@ -135,7 +135,7 @@ def read_docstring(function: Callable[..., Any]) -> tuple[docstring_parser.Docst
 
 
 def description_in(hint: Any, default: Any) -> str:
-    """A description that stands in an `Annotated[...]` or in a default `Field(...)`; empty if none does."""
+    """The description in an `Annotated[...]` or in a default `Field(...)`; empty if there is none."""
     found = getattr(hint, "__metadata__", ()) if get_origin(hint) is not None or hasattr(hint, "__metadata__") else ()
     for entry in (default, *found):
         text = entry if isinstance(entry, str) and entry is not default else getattr(entry, "documentation", None)

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from toolrl import Task, ToolCall, ToolEnv, call
-from toolrl.env import run_sync
 from toolrl.errors import ConfigError, MissingExtra, SandboxFault
 from toolrl.sandbox.e2b import E2BFleet, E2BSandbox, E2BSettings, shared_fleet
 from toolrl.sandbox.server import HostSettings, SandboxServer
+from toolrl.support.event_loop import run_sync
 from toolrl.tools import Toolbox, python_tool
 from toolrl.tools.resources import ResourceScope
 

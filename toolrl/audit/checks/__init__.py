@@ -1,1 +1,1 @@
-"""What `check_environment` looks at."""
+"""The checks of `check_environment`."""

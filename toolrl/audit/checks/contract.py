@@ -1,4 +1,4 @@
-"""The checks of an environment by itself: contract, determinism, tasks, prompts."""
+"""Checks that play no episode: contract, determinism, tasks, splits, prompts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 import gymnasium
 from gymnasium.utils.env_checker import check_env
 
-from toolrl.audit.answers import right_answers
-from toolrl.audit.findings import Finding
-from toolrl.audit.options import options_of
-from toolrl.audit.subject import Subject
+from toolrl.audit.case import right_answers
+from toolrl.audit.report import Finding
+from toolrl.audit.subject import Subject, options_of
 from toolrl.env import ToolEnv
 from toolrl.types import Task
 
@@ -24,7 +23,7 @@ _REVEALING = r"(?:answer|solution|expected|result|gold|label|boxed)[\w\s]{0,12}(
 
 
 def check_contract(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:
-    """Gymnasium's own checker has no complaint."""
+    """Gymnasium's own checker passes."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -39,7 +38,7 @@ def check_contract(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Ite
 
 def check_determinism(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:
     """The same seed gives the same task and observation; the same settings give the same tasks."""
-    remedy = "draw from self.np_random or a random.Random(seed) of your own; never from time, hash() or a set's order"
+    remedy = "draw from self.np_random or your own random.Random(seed), never from time, hash() or the order of a set"
     starts = []
     for seed in _SEEDS:
         (first, first_info), first_task = env.reset(seed=seed), env.task
@@ -56,9 +55,9 @@ def check_determinism(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> 
     else:
         if len(env.tasks) > 1 and len(set(starts)) == 1:
             yield Finding(
-                "determinism", f"all of {len(_SEEDS)} seeds give the same task", "let reset choose by its seed"
+                "determinism", f"all of {len(_SEEDS)} seeds give the same task", "let reset choose the task by its seed"
             )
-    if subject.can_be_made:
+    if subject.can_be_made_again:
         with subject.open() as again:
             if len(again.tasks) != len(env.tasks):
                 message = f"made twice with the same settings, it has {len(env.tasks)} tasks, then {len(again.tasks)}"
@@ -71,7 +70,7 @@ def check_determinism(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> 
 
 
 def _difference(task: Task | None, other: Task | None) -> str:
-    """Which field of two tasks differs, and how; empty if none does. Values are compared as they would be written."""
+    """Describe the first field in which two tasks differ when written as JSON; empty if none does."""
     if task is None or other is None:
         return ""
     for name in ("id", "prompt", "answer", "metadata"):
@@ -82,17 +81,17 @@ def _difference(task: Task | None, other: Task | None) -> str:
 
 
 def check_tasks(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:
-    """Ids are unique; prompts are observations; answers can be stored as JSON."""
+    """Ids are unique, prompts are in the observation space, answers can be stored as JSON."""
     id, count = Counter(task.id for task in env.tasks).most_common(1)[0]
     if count > 1:
-        yield Finding("tasks", f"{count} tasks have the id {id!r}", "make ids unique, for instance with a hash", id)
+        yield Finding("tasks", f"{count} tasks have the id {id!r}", "make ids unique, for example with a hash", id)
     for task in env.tasks:
         if not isinstance(task.prompt, str) or not task.prompt.strip():
-            yield Finding("tasks", f"the prompt is {task.prompt!r}", "give each task a text to work on", task.id)
+            yield Finding("tasks", f"the prompt is {task.prompt!r}", "give every task a prompt", task.id)
             break
         if task.prompt not in env.observation_space:
             message = f"the prompt of {len(task.prompt)} characters is not in the observation space"
-            yield Finding("tasks", message, "shorten it, or widen the space", task.id)
+            yield Finding("tasks", message, "shorten it, or enlarge the space", task.id)
             break
     for task in tasks:
         try:
@@ -110,13 +109,13 @@ def check_splits(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Itera
             shared = [task for task in test.tasks if getattr(task, attribute) in known]
             if shared:
                 message = f"{len(shared)} of {len(test.tasks)} test tasks have the {attribute} of a train task"
-                yield Finding("splits", message, "hold tasks out by subject, before wording them", shared[0].id)
+                yield Finding("splits", message, "split by subject, before the prompts are worded", shared[0].id)
 
 
 def check_prompts(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:
     """The answer is not in the prompt, unless it is one of the choices."""
     holding = []
-    remedy = "take the answer out, or declare AuditOptions(answer_in_prompt='why')"
+    remedy = "remove the answer, or declare AuditOptions(answer_in_prompt='why')"
     for task in tasks:
         shown = f"{env.system_prompt}\n{task.prompt}\n{json.dumps(env.toolbox.schemas, ensure_ascii=False)}"
         golds = [re.escape(gold) for gold in right_answers(task)]
@@ -133,18 +132,18 @@ def check_prompts(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iter
         return
     excuse = options_of(env).answer_in_prompt
     if not excuse and len(holding) < len(tasks):
-        excuse = "it need not tell which part of the prompt is the answer"
+        excuse = "the prompt may not reveal which part is the answer"
     elif not excuse and all(_is_choice(env, task) for task in holding):
         excuse = "the answers are a few fixed choices"
-    message = f"the answer stands in the prompt of {len(holding)} of {len(tasks)} tasks"
+    message = f"the answer is in the prompt of {len(holding)} of {len(tasks)} tasks"
     if excuse:
-        yield Finding("prompts", f"{message} ({excuse})", "make sure that this is meant", holding[0].id, "warning")
+        yield Finding("prompts", f"{message} ({excuse})", "make sure that this is intended", holding[0].id, "warning")
     else:
         yield Finding("prompts", message, remedy, holding[0].id)
 
 
 def _is_choice(env: ToolEnv, task: Task) -> bool:
-    """Whether the answer is one of a few that the environment has, or of those that the task lists."""
+    """Whether the answer is one of a few in the environment, or of the choices that the task lists."""
     golds = set(right_answers(task))
     listed = task.metadata.get("choices") or task.metadata.get("options") or ()
     if golds & set(map(str, listed)):

@@ -1,16 +1,15 @@
-"""The checks that play episodes: the oracle, worthless answers, broken calls, what is left behind."""
+"""Checks that play episodes: the oracle, worthless answers, broken calls, leaked resources."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from toolrl.audit.answers import final_form, is_right, solution_of
+from toolrl.audit.case import final_form, is_right, solution_of
 from toolrl.audit.checks.footprint import Footprint, footprint, settled_footprint
-from toolrl.audit.findings import Finding
-from toolrl.audit.options import options_of
-from toolrl.audit.player import Played, play_all
+from toolrl.audit.play import Played, play_all
+from toolrl.audit.report import Finding
 from toolrl.audit.schemas import dummy_arguments
-from toolrl.audit.subject import Subject
+from toolrl.audit.subject import Subject, options_of
 from toolrl.chat import HermesDialect
 from toolrl.env import ToolEnv, call
 from toolrl.types import Message, StopReason, Task, ToolCall
@@ -30,7 +29,7 @@ _BROKEN = (
 
 def check_oracle(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:
     """The oracle solves every task."""
-    remedy = "correct the oracle, the task's answer or the grader"
+    remedy = "fix the oracle, the task's answer or the grader"
     scripts = [(task, solution) for task in tasks if (solution := solution_of(env, task))]
     for played in play_all(env, scripts):
         if played.crash:
@@ -41,7 +40,7 @@ def check_oracle(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Itera
             why = f"reward {played.reward:g}, stop {played.stop}, {played.score.reason or dict(played.score.parts)}"
             yield Finding("oracle", f"the oracle fails: {why}", remedy, played.task_id)
     if not scripts:
-        remedy = "pass oracle= to ToolEnv: nothing else shows that tasks can be solved"
+        remedy = "pass oracle= to ToolEnv: nothing else shows that the tasks can be solved"
         yield Finding("oracle", "no task has an oracle's solution", remedy, severity="warning")
 
 
@@ -62,18 +61,18 @@ def check_worthless_answers(subject: Subject, env: ToolEnv, tasks: Sequence[Task
         if crashed:
             message = f"the grader raised {crashed.crash} on {crashed.final!r}"
             yield Finding(
-                "worthless", message, "a grader takes any text; return 0 for what cannot be read", crashed.task_id
+                "worthless", message, "a grader must accept any text; return 0 for what it cannot read", crashed.task_id
             )
             continue
         mean = sum(played.reward for played in episodes) / len(episodes)
         paid = max(episodes, key=lambda played: played.reward)
         if mean > options_of(env).chance:
             message = f"{paid.final!r} earns {paid.reward:g} (mean over tasks {mean:.3g})"
-            yield Finding("worthless", message, "give 0 where no right answer is given", paid.task_id)
+            yield Finding("worthless", message, "return 0 unless the answer is right", paid.task_id)
 
 
 def check_broken_calls(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:
-    """Malformed, unknown and misdirected calls are answered with an observation, and the episode goes on."""
+    """Malformed, unknown and misdirected calls get an observation, and the episode continues."""
     turns: list[str | Message] = [*_BROKEN] if isinstance(env.dialect, HermesDialect) else []
     for schema in env.toolbox.schemas:
         name = schema["function"]["name"]
@@ -84,26 +83,26 @@ def check_broken_calls(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) ->
     for turn, played in zip(turns, play_all(env, [(tasks[0], [turn]) for turn in turns]), strict=True):
         if played.crash:
             message = f"{turn if isinstance(turn, str) else turn.tool_calls[0]!r} raised {played.crash}"
-            yield Finding("broken_calls", message, "raise ToolError for what the model did wrong", played.task_id)
+            yield Finding("broken_calls", message, "raise ToolError for the model's mistakes", played.task_id)
         elif isinstance(turn, str) and not any(result.failure for result in played.results):
             yield Finding(
-                "broken_calls", f"{turn!r} is not seen to be broken", "report it to the model", played.task_id
+                "broken_calls", f"{turn!r} is not recognised as broken", "report the error to the model", played.task_id
             )
         elif played.reward > options_of(env).chance:
             message = f"{turn!r} and an empty answer earn {played.reward:g}"
-            yield Finding("broken_calls", message, "do not pay for calls", played.task_id)
+            yield Finding("broken_calls", message, "do not reward calls", played.task_id)
 
 
 def check_resources(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:
     """Threads, processes and file descriptors are released at the end of an episode and at close."""
-    _play_round(subject, env, tasks)  # what a process opens once, it may keep
+    _play_round(subject, env, tasks)  # a process may keep what it opens once
     found: dict[str, tuple[int, list[str]]] = {}
     for _ in range(_BATCHES):
         before = footprint()
         for _ in range(_ROUNDS):
             _play_round(subject, env, tasks)
         found = _left_behind(before)
-        if not found:  # a pool grows as well, but not without end
+        if not found:  # a pool grows too, but not forever
             return
     for kind, (more, names) in found.items():
         message = f"{_ROUNDS} rounds of episodes leave {more} {kind} behind: {', '.join(names)}"
@@ -111,7 +110,7 @@ def check_resources(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> It
 
 
 def _left_behind(before: Footprint) -> dict[str, tuple[int, list[str]]]:
-    """What has grown by one or more in each round; waits a while for it to end."""
+    """What has grown in every round, after waiting a while for it to end."""
 
     def growth(now: Footprint) -> dict[str, tuple[int, list[str]]]:
         return {kind: grown for kind, grown in now.growth_since(before).items() if grown[0] >= _ROUNDS}
@@ -120,7 +119,7 @@ def _left_behind(before: Footprint) -> dict[str, tuple[int, list[str]]]:
 
 
 def _play_round(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> None:
-    """A few episodes that open every tool's resources, in an environment of their own if one can be made."""
+    """Play a few episodes that open every tool's resources, in a separate environment if one can be made."""
     with subject.open() as made:
         calls = [call(schema["function"]["name"], **dummy_arguments(schema)) for schema in made.toolbox.schemas]
         scripts: list[tuple[Task, Sequence[Message]]] = [(task, calls) for task in tasks[:1]]

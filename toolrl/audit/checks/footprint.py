@@ -1,4 +1,4 @@
-"""What this process holds: threads, descendants, file descriptors. Read from /proc."""
+"""The threads, descendants and file descriptors of this process, read from /proc."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Footprint:
     """Counts by name at one moment.
 
     Attributes:
-        threads: By the name of the thread.
-        processes: Children and their children, by the name of the program.
-        files: Open file descriptors, by what they point to.
+        threads: By thread name.
+        processes: Descendants, by program name.
+        files: Open file descriptors, by target.
     """
 
     threads: Counter[str]
@@ -27,9 +27,9 @@ class Footprint:
     files: Counter[str]
 
     def growth_since(self, before: Footprint) -> dict[str, tuple[int, list[str]]]:
-        """How many more there are of each, with the names of some that are new.
+        """How many more there are of each kind, with the names of some new ones.
 
-        What else the process does may end meanwhile: of one name, or of all together, whichever has grown more.
+        Unrelated ones may end meanwhile, so the growth of one name or of the total counts, whichever is larger.
         """
         growth = {}
         for kind in ("threads", "processes", "files"):
@@ -42,13 +42,13 @@ class Footprint:
 
 
 def footprint() -> Footprint:
-    """Take stock. File descriptors and processes are counted on Linux only."""
+    """Count them. File descriptors and processes are counted on Linux only."""
     threads = Counter(_without_digits(thread.name) for thread in threading.enumerate())
     return Footprint(threads, _descendants(), _open_files())
 
 
 def settled_footprint(is_small: Callable[[Footprint], bool], patience_seconds: float = 1.0) -> Footprint:
-    """The first footprint that is small, or the last one when patience ends: things end a little later than asked."""
+    """Return the first footprint that is small, or the last one after `patience_seconds`: closing takes a moment."""
     deadline = time.monotonic() + patience_seconds
     while True:
         now = footprint()
@@ -61,7 +61,7 @@ def _open_files() -> Counter[str]:
     files: Counter[str] = Counter()
     with suppress(OSError):
         for entry in os.listdir("/proc/self/fd"):
-            with suppress(OSError):  # listdir's own is closed by now
+            with suppress(OSError):  # listdir's own descriptor is closed by now
                 target = os.readlink(f"/proc/self/fd/{entry}")
                 files[_without_digits(target) if ":[" in target else target] += 1
     return files
