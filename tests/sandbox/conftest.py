@@ -165,8 +165,8 @@ def counted(level: Level) -> None:
 
 def traces(zygote: Zygote) -> tuple[set[int], list[str], str]:
     """What sandboxes leave while they are open: processes, folders, mounts."""
-    folders = sorted(entry.name for entry in os.scandir(zygote._directory))
-    return descendants(zygote._process.pid), folders, Path("/proc/self/mountinfo").read_text()
+    folders = sorted(entry.name for entry in os.scandir(zygote.directory))
+    return descendants(zygote.process.pid), folders, Path("/proc/self/mountinfo").read_text()
 
 
 def descendants(pid: int) -> set[int]:

@@ -128,7 +128,7 @@ class Round:
 
     def _below_zygote(self, *, workers: bool) -> list[int]:
         """Workers lead sessions of their own; what forks them is in the session of the process that we started."""
-        first, found = psutil.Process(self.zygote._process.pid), []
+        first, found = psutil.Process(self.zygote.process.pid), []
         for process in [first, *first.children(recursive=True)]:
             with contextlib.suppress(ProcessLookupError):
                 if (os.getsid(process.pid) != first.pid) == workers:
@@ -218,7 +218,7 @@ class Player:
 
 def leavings(zygote: Zygote) -> dict[str, int]:
     """How much of what sandboxes hold while they are open there is."""
-    ours, first = psutil.Process(), psutil.Process(zygote._process.pid)
+    ours, first = psutil.Process(), psutil.Process(zygote.process.pid)
     descriptors = 0
     for process in (first, *first.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
@@ -227,7 +227,7 @@ def leavings(zygote: Zygote) -> dict[str, int]:
         "processes": len(ours.children(recursive=True)),
         "our descriptors": ours.num_fds(),
         "descriptors below": descriptors,
-        "folders": len(os.listdir(zygote._directory)),
+        "folders": len(os.listdir(zygote.directory)),
         "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
         "threads": ours.num_threads(),
     }

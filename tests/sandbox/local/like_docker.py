@@ -27,8 +27,8 @@ def shut_in() -> None:
     """Do to this process, and to what it starts, what Docker does."""
     machine = os.uname().machine
     clone, clone3 = (seccomp.numbers(seccomp.SOME, machine)[name] for name in ("clone", "clone3"))
-    blocks = {number: [seccomp._answer(seccomp._EPERM)] for number in seccomp.numbers(DENIED, machine).values()}
-    blocks |= {clone: seccomp.no_new_namespaces(), clone3: [seccomp._answer(seccomp._ENOSYS)]}
+    blocks = {number: [seccomp.answer(seccomp.DENY)] for number in seccomp.numbers(DENIED, machine).values()}
+    blocks |= {clone: seccomp.no_new_namespaces(), clone3: [seccomp.answer(seccomp.UNKNOWN)]}
     program = seccomp.assemble(machine, blocks)
     if os.geteuid() == 0:
         for capability in set(range(NEWEST_CAPABILITY + 1)) - CAPABILITIES:

@@ -124,7 +124,7 @@ def test_so_it_does_where_packages_were_loaded_before():
 def test_who_is_killed_first_when_memory_runs_out_is_the_codes(zygote, sandbox):
     code = "import os; open('/proc/self/oom_score_adj').read(), os.fork() or os._exit(0)"
     assert sandbox.run(code).value.startswith("('1000\\n'")
-    assert int(Path(f"/proc/{zygote._process.pid}/oom_score_adj").read_text()) == 500
+    assert int(Path(f"/proc/{zygote.process.pid}/oom_score_adj").read_text()) == 500
     assert int(Path(f"/proc/{os.getpid()}/oom_score_adj").read_text()) < 500
     assert sandbox.run("open('/proc/self/oom_score_adj', 'w').write('0')").error.name in ("OSError", "PermissionError")
 
@@ -160,7 +160,7 @@ def test_what_computes_on_after_its_run_is_ended(level, open_sandbox, name, even
     sandbox = open_sandbox(seconds=0.3)
     code = COMPUTE_ON[name]
     assert sandbox.run(code, timeout_seconds=1).error is None
-    assert eventually(lambda: not sandbox._place.sessions[0].idle)
+    assert eventually(lambda: not sandbox.workspace.sessions[0].idle)
     error = sandbox.run("1 + 1").error
     assert error.name == "SandboxDied"
     assert "computed on after a run" in error.value

@@ -39,7 +39,7 @@ def alone(body: Callable[[], None]) -> Callable[[], None]:
     @grouped
     @functools.wraps(body)
     def test() -> None:
-        call = f"from tests.sandbox import test_cgroups; test_cgroups.{body.__name__}.__wrapped__()"
+        call = f"from tests.sandbox.local import test_cgroups; test_cgroups.{body.__name__}.__wrapped__()"
         environment = {**os.environ, "TOOLRL_SANDBOX_MEMORY_MB": "150"}
         done = subprocess.run(
             [sys.executable, "-c", call], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
@@ -67,7 +67,7 @@ def test_sandboxes_are_born_in_the_group_and_it_goes_with_the_last_process_that_
     paths = paths_of_the_group()
     with LocalSandbox(isolation="none", zygote=lambda: zygote) as sandbox:
         inside = sandbox.run("[line for line in open('/proc/self/cgroup') if 'toolrl-sandboxes' in line]").value
-        assert len(eval(inside)) == len(groups_of(zygote._process.pid)) == len(paths)
+        assert len(eval(inside)) == len(groups_of(zygote.process.pid)) == len(paths)
     zygote.close()
     assert other.active.holds["cgroup"]
     assert all(path.exists() for path in paths)
@@ -131,7 +131,7 @@ import sys, time
 from toolrl.sandbox import LocalSandbox
 sandbox = LocalSandbox()
 sandbox.run("1")
-print(sandbox._place.zygote.active.holds["cgroup"], flush=True)
+print(sandbox.workspace.zygote.active.holds["cgroup"], flush=True)
 time.sleep(60)
 """
 

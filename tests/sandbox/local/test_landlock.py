@@ -12,7 +12,7 @@ from toolrl.sandbox.local import landlock
 
 SCRIPT = """
 import os, sys
-from toolrl.sandbox import isolation, landlock
+from toolrl.sandbox.local import isolation, landlock
 version, own, outside = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 landlock.abi = lambda: version
 opened = landlock.open_readable([])

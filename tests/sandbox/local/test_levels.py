@@ -78,7 +78,7 @@ def test_a_refusal_says_what_is_missing_why_and_how_to_get_it():
 
 
 def test_best_effort_warns_once_and_only_of_less_than_full(recwarn):
-    levels._warn_once.cache_clear()
+    levels.warn_once.cache_clear()
     for _ in range(3):
         accept(found("landlock"), "best_effort")
         accept(found("landlock"), "no-landlock")
@@ -106,11 +106,11 @@ def test_the_python_tool_passes_the_demand_on():
 def test_a_worker_in_which_a_layer_fails_later_does_not_run(monkeypatch):
     failing = """
 import resource
-active = zygote.checks.active
-rehearses = lambda: resource.getrlimit(resource.RLIMIT_NPROC)[0] == zygote._REHEARSAL["processes"]
-zygote.checks.active = lambda trainer: {**active(trainer), "landlock": rehearses()}
+active = zygote.probes.active_layers
+rehearses = lambda: resource.getrlimit(resource.RLIMIT_NPROC)[0] == zygote.REHEARSAL_LIMITS["processes"]
+zygote.probes.active_layers = lambda trainer: {**active(trainer), "landlock": rehearses()}
 zygote.main()"""
-    monkeypatch.setattr(launcher, "_START", launcher._START.replace("\nzygote.main()", failing))
+    monkeypatch.setattr(launcher, "START_CODE", launcher.START_CODE.replace("\nzygote.main()", failing))
     zygote = Zygote()
     sandbox = LocalSandbox(isolation="none", zygote=lambda: zygote)
     with pytest.raises(SandboxFault, match="a layer of isolation is not what it was"):

@@ -67,5 +67,5 @@ def test_files_that_the_code_may_not_read_are_mounted_as_a_copy(tmp_path):
     with LocalSandbox(mounts=[Mount(tmp_path / "folder", "data")]) as sandbox:
         assert sandbox.run("open('data/secret').read()").value == "'text'"
         assert sandbox.run("open('data/secret', 'w')").error.name in ("OSError", "PermissionError")
-        copies = sandbox._place.prepared.copies
+        copies = sandbox.workspace.prepared.copies
     assert not copies.exists()

@@ -64,16 +64,16 @@ def test_no_lock_reaches_the_file_itself(session, source, kind):
 
 
 NO_LAYERS = """
-def refuse(kind, *arguments, mount=zygote.views._mount, **options):
+def refuse(kind, *arguments, mount=zygote.views.mount, **options):
     if kind == "overlay": raise OSError("no such file system")
     mount(kind, *arguments, **options)
-zygote.views._mount = refuse
+zygote.views.mount = refuse
 zygote.main()"""
 
 
 def test_without_layers_no_lock_is_taken_at_all(monkeypatch, zygote_at, source):
     zygote_at("full")
-    monkeypatch.setattr(launcher, "_START", launcher._START.replace("\nzygote.main()", NO_LAYERS))
+    monkeypatch.setattr(launcher, "START_CODE", launcher.START_CODE.replace("\nzygote.main()", NO_LAYERS))
     zygote = Zygote()
     assert zygote.active.level == "full"
     mounts = [Mount(source, "data"), Mount(source / "file", "alone")]

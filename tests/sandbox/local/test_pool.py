@@ -31,20 +31,20 @@ def spares() -> Iterator[Spares]:
     """Those of `LIMITS`, all there."""
     for _ in range(2):
         LocalSandbox(LIMITS).close()
-    spares = next(made for key, made in local._spares.items() if LIMITS in key)
-    assert eventually(lambda: len(spares._ready) == spares.size)
+    spares = next(made for key, made in local.spares_by_kind.items() if LIMITS in key)
+    assert eventually(lambda: len(spares.ready) == spares.size)
     yield spares
     local.close_spares()
-    assert not spares._ready
+    assert not spares.ready
 
 
 def test_a_sandbox_of_a_kind_seen_before_takes_a_spare_and_another_one_is_made(spares):
-    ready = list(spares._ready)
+    ready = list(spares.ready)
     with LocalSandbox(LIMITS) as sandbox:
-        assert sandbox._place is ready[0]
+        assert sandbox.workspace is ready[0]
         assert sandbox.run("x = 1; __name__").value == "'__main__'"
-        assert eventually(lambda: len(spares._ready) == spares.size)
-        assert sandbox._place not in spares._ready
+        assert eventually(lambda: len(spares.ready) == spares.size)
+        assert sandbox.workspace not in spares.ready
         with LocalSandbox(LIMITS) as other:
             assert other.run("x").error.name == "NameError"
 
@@ -56,9 +56,9 @@ def test_a_spare_and_a_new_sandbox_are_alike(spares):
 
 
 def test_a_spare_that_died_is_replaced_unseen(spares):
-    ready = list(spares._ready)
+    ready = list(spares.ready)
     for place in ready:
-        signal.pidfd_send_signal(place.sessions[0]._connection._process, signal.SIGKILL)
+        signal.pidfd_send_signal(place.sessions[0].connection.process, signal.SIGKILL)
     assert eventually(lambda: not any(place.usable for place in ready))
     for _ in range(spares.size + 1):
         with LocalSandbox(LIMITS) as sandbox:
@@ -72,9 +72,9 @@ def test_a_worker_killed_from_outside_is_a_fault_and_the_next_run_has_another():
         assert sandbox.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL); 1").value == "1"
         begun, code = threading.Event(), "import time; print('on'); time.sleep(60)"
         run = threads.submit(sandbox.run, code, timeout_seconds=100, on_output=lambda *_: begun.set())
-        connection = sandbox._place.sessions[0]._connection
+        connection = sandbox.workspace.sessions[0].connection
         assert begun.wait(30)
-        signal.pidfd_send_signal(connection._process, signal.SIGKILL)
+        signal.pidfd_send_signal(connection.process, signal.SIGKILL)
         with pytest.raises(SandboxFault, match="killed from outside"):
             run.result(30)
         assert sandbox.run("open('kept').read()").value == "'x'"
@@ -83,10 +83,10 @@ def test_a_worker_killed_from_outside_is_a_fault_and_the_next_run_has_another():
 
 
 def test_spares_of_a_process_that_is_gone_are_not_used(spares, monkeypatch):
-    ready = list(spares._ready)
+    ready = list(spares.ready)
     monkeypatch.setattr(launcher, "_shared", {})
     with LocalSandbox(LIMITS) as sandbox:
-        assert sandbox._place not in ready
+        assert sandbox.workspace not in ready
         assert sandbox.run("1").value == "1"
     local.close_spares()
     launcher.shared_zygote().close()
@@ -104,9 +104,9 @@ def test_sandboxes_opened_at_once_are_distinct(spares):
 
 def test_spares_that_nobody_takes_are_closed(spares, monkeypatch):
     monkeypatch.setattr(pool, "_IDLE_SECONDS", 0.05)
-    processes = [place.sessions[0]._connection for place in spares._ready]
+    processes = [place.sessions[0].connection for place in spares.ready]
     LocalSandbox(LIMITS).close()  # wakes the thread, which then waits for so long only
-    assert eventually(lambda: spares._maker is None and not spares._ready)
+    assert eventually(lambda: spares.maker is None and not spares.ready)
     assert eventually(lambda: all(process.ended for process in processes))
 
 
@@ -114,7 +114,7 @@ def test_a_process_that_forked_many_sandboxes_is_replaced_and_keeps_those(monkey
     monkeypatch.setattr(launcher, "_shared", {})
     monkeypatch.setattr(launcher, "_MAX_SANDBOXES", 1)
     with LocalSandbox() as old, LocalSandbox() as new:
-        assert old._place.zygote is not new._place.zygote
+        assert old.workspace.zygote is not new.workspace.zygote
         assert old.run("import os; os._exit(0)").error.name == "SandboxDied"
         assert old.run("1").value == "1"
         assert old.new_session().run("2").value == "2"
@@ -166,7 +166,7 @@ def test_a_run_that_waits_for_its_turn_can_be_closed(monkeypatch):
     monkeypatch.setattr(session, "runs", Slots(1))
     with LocalSandbox() as busy, LocalSandbox() as waiting, ThreadPoolExecutor() as threads:
         first = threads.submit(busy.run, "import time; time.sleep(60)", timeout_seconds=100)
-        assert eventually(lambda: not session.runs._free.qsize())
+        assert eventually(lambda: not session.runs.free.qsize())
         second = threads.submit(waiting.run, "1")
         assert not eventually_done(second, 0.3)
         waiting.close()
@@ -177,24 +177,25 @@ def test_a_run_that_waits_for_its_turn_can_be_closed(monkeypatch):
 
 SCRIPT = """
     import os, signal, sys, time
-    from toolrl.sandbox import LocalSandbox, launcher, local
+    from toolrl.sandbox import LocalSandbox
+    from toolrl.sandbox.local import launcher, sandbox as local
     for _ in range(2):
         LocalSandbox().close()
-    [spares] = local._spares.values()
-    while len(spares._ready) < spares.size:
+    [spares] = local.spares_by_kind.values()
+    while len(spares.ready) < spares.size:
         time.sleep(0.01)
     held = LocalSandbox()
     zygote = launcher.shared_zygote()
-    print(zygote._process.pid, zygote._directory, flush=True)
+    print(zygote.process.pid, zygote.directory, flush=True)
     if sys.argv[1] == "fork":
         if os.fork() == 0:
-            assert not spares._ready
+            assert not spares.ready
             with LocalSandbox() as sandbox:
                 assert sandbox.run("1").value == "1"
                 assert launcher.shared_zygote() is not zygote
             os._exit(0)
         assert os.wait()[1] == 0
-        assert all(place.usable for place in spares._ready) and held.run("1").value == "1"
+        assert all(place.usable for place in spares.ready) and held.run("1").value == "1"
     elif sys.argv[1] == "raise":
         raise KeyError("a bug")
     elif sys.argv[1] != "end":

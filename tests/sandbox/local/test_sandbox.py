@@ -45,8 +45,8 @@ def runs(argument: str) -> bool:
 
 def directory_of(sandbox: LocalSandbox) -> Path:
     """Where it works, as seen from here: with namespaces the folder that all sandboxes share."""
-    zygote = sandbox._place.zygote
-    return Path(zygote._directory if zygote.active.holds["namespaces"] else sandbox._place._directory)
+    zygote = sandbox.workspace.zygote
+    return Path(zygote.directory if zygote.active.holds["namespaces"] else sandbox.workspace.directory)
 
 
 def is_left(directory: Path) -> bool:
@@ -130,10 +130,10 @@ def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
         sandbox.run("x = 1")
         further = sandbox.new_session()
         reader, writer = os.pipe()
-        launcher._shared_lock.acquire()  # as if another thread were just opening one
+        launcher.shared_lock.acquire()  # as if another thread were just opening one
         pid = os.fork()
         if pid:
-            launcher._shared_lock.release()
+            launcher.shared_lock.release()
         else:
             try:
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -149,7 +149,7 @@ def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
                 sandbox.reset()
                 with LocalSandbox() as other:
                     results = sandbox.run("'x' in globals()").value, other.run("2").value
-                os.write(writer, repr((*results, shared_zygote()._process.pid)).encode())
+                os.write(writer, repr((*results, shared_zygote().process.pid)).encode())
                 sandbox.close()
                 shared_zygote().close()
             finally:
@@ -159,9 +159,9 @@ def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
         with open(reader) as file:
             said = file.read()
         assert "call reset() after a fork" in said
-        assert "open another one after a fork" in said
+        assert "open a new one after a fork" in said
         assert "('False', '2', " in said
-        assert str(shared_zygote()._process.pid) not in said
+        assert str(shared_zygote().process.pid) not in said
         assert sandbox.run("x").value == "1"
         assert further.run("2").value == "2"
 
@@ -280,15 +280,15 @@ def test_a_zygote_that_was_killed_is_replaced(monkeypatch):
     zygote = shared_zygote()
     with LocalSandbox() as old, LocalSandbox() as unused:
         old.run("1")
-        os.kill(zygote._process.pid, signal.SIGKILL)
-        zygote._process.wait()
+        os.kill(zygote.process.pid, signal.SIGKILL)
+        zygote.process.wait()
         with LocalSandbox() as sandbox:
             assert sandbox.run("1").value == "1"
         if zygote.active.holds["namespaces"]:  # the kernel has ended what was below it
             with pytest.raises(SandboxFault, match="vanished"):
                 old.run("1")
             for use in (lambda: old.run("1"), old.new_session, lambda: old.run("1")):
-                with pytest.raises(SandboxFault, match=r"reset\(\) opens another one"):
+                with pytest.raises(SandboxFault, match=r"reset\(\) opens a new sandbox"):
                     use()
         else:
             assert old.run("import os; os._exit(0)").error.name == "SandboxDied"
@@ -364,7 +364,7 @@ def test_files_that_this_machine_keeps_from_us_are_a_fault(sandbox):
 
 @pytest.mark.parametrize("level", ["full"])
 def test_a_full_disk_that_is_not_the_sandboxs_own_is_a_fault(open_sandbox):
-    place = open_sandbox(disk_mb=1)._place
-    shared = Files(place._open_directory, place._uid, (), own_space=False)
+    place = open_sandbox(disk_mb=1).workspace
+    shared = Files(place.open_directory, place.uid, (), own_space=False)
     with pytest.raises(SandboxFault, match="No space left"):
         shared.write("big", b"x" * (2 << 20))

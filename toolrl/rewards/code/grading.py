@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import marshal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,15 @@ from toolrl.rewards.code import keeper as code_keeper, proxy as code_proxy, runn
 from toolrl.rewards.code.leftovers import leaves_nothing
 from toolrl.rewards.code.suite import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
 from toolrl.rewards.code.values import Comparison, near, same_output, same_value
-from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits, Session
+from toolrl.sandbox import (
+    ExecResult,
+    LocalSandbox,
+    Sandbox,
+    SandboxFactory,
+    SandboxLimits,
+    Session,
+    open_sandbox,
+)
 
 TEST_SECONDS = 3.0
 TOTAL_SECONDS = 15.0
@@ -143,7 +151,7 @@ def grade(
     code: str,
     suite: CodeSuite,
     *,
-    sandbox: Callable[[SandboxLimits], Sandbox] = LocalSandbox,
+    sandbox: str | SandboxFactory = "local",
     limits: SandboxLimits = LIMITS,
     test_seconds: float = TEST_SECONDS,
     total_seconds: float = TOTAL_SECONDS,
@@ -153,7 +161,7 @@ def grade(
     Args:
         code: The program.
         suite: Its tests.
-        sandbox: Opens a sandbox, given the limits.
+        sandbox: Name of a registered backend, or a factory called with the limits.
         limits: Of the program, but for its time.
         test_seconds: Wall-clock time of one test, and of loading the program.
         total_seconds: Of all together; tests that come too late have failed.
@@ -162,7 +170,7 @@ def grade(
         SandboxFault: A sandbox failed through no fault of the program's.
         LiveObjectsNeeded: An assertion cannot be graded.
     """
-    with sandbox(_with_room(limits, suite)) as place:
+    with open_sandbox(sandbox, _with_room(limits, suite)) as place:
         tests = (*suite.visible, *suite.hidden)
         kinds = {isinstance(test, StdioTest) for test in tests}
         shared = all(leaves_nothing(code, suite.prelude, is_run=is_run) for is_run in kinds)
@@ -171,9 +179,7 @@ def grade(
     return Grading(outcomes[: len(suite.visible)], outcomes[len(suite.visible) :])
 
 
-def _outcome(
-    test: CodeTest, run: _Run, comparison: Comparison, sandbox: Callable[[SandboxLimits], Sandbox]
-) -> TestOutcome:
+def _outcome(test: CodeTest, run: _Run, comparison: Comparison, sandbox: str | SandboxFactory) -> TestOutcome:
     if isinstance(test, StdioTest):
         return _run_program(test, run, comparison)
     if isinstance(test, CallTest):
@@ -218,9 +224,9 @@ def _run_program(test: StdioTest, run: _Run, comparison: Comparison) -> TestOutc
     return TestOutcome(passed, "" if passed else "another output")
 
 
-def _run_assertions(test: AssertTest, run: _Run, sandbox: Callable[[SandboxLimits], Sandbox]) -> TestOutcome:
+def _run_assertions(test: AssertTest, run: _Run, sandbox: str | SandboxFactory) -> TestOutcome:
     start = f"_test = Assertions({test.setup!r}, {test.code!r}, {[test.function, test.alias]!r})\n_test.step()"
-    with sandbox(LIMITS) as place:
+    with open_sandbox(sandbox, LIMITS) as place:
         helpers = (_helper(module.__file__, _is_ours(place)) for module in (code_runner, code_proxy))
         text = "\n".join([*helpers, start])
         for number in range(_MAX_CALLS):

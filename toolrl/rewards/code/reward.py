@@ -19,7 +19,7 @@ from toolrl.rewards.code.hacks import find_hacks
 from toolrl.rewards.code.suite import CodeSuite, StdioTest
 from toolrl.rewards.economy import FLOOR, check_call_cost, with_call_cost
 from toolrl.rewards.fences import fenced_blocks
-from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
+from toolrl.sandbox import SandboxFactory, SandboxLimits
 from toolrl.types import Episode, Score, Task
 
 _OPENING, _CLOSING = "<answer>", "</answer>"
@@ -78,7 +78,7 @@ def code_reward(
     test_seconds: float = TEST_SECONDS,
     total_seconds: float = TOTAL_SECONDS,
     limits: SandboxLimits = LIMITS,
-    sandbox: Callable[[SandboxLimits], Sandbox] = LocalSandbox,
+    sandbox: str | SandboxFactory = "local",
 ) -> Callable[[Task, Episode], Score]:
     """Make a reward: 1 for a program that passes all tests, less a cost per tool call; 0 for anything else.
 
@@ -95,7 +95,7 @@ def code_reward(
         test_seconds: Wall-clock time of one test.
         total_seconds: Of all tests of an answer; those that come too late have failed.
         limits: Of the program, but for its time.
-        sandbox: Opens a sandbox, given the limits.
+        sandbox: Name of a registered backend, or a factory called with the limits.
 
     Raises:
         ConfigError: `call_cost` is negative, or a time not positive.

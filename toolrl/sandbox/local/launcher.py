@@ -27,7 +27,7 @@ from toolrl.support.leftovers import make_folder
 
 # toolrl and toolrl.sandbox without their __init__, which import more than the standard library.
 _PACKAGES = {"toolrl": str(Path(__file__).parents[2]), "toolrl.sandbox": str(Path(__file__).parents[1])}
-_START = f"""import sys, types
+START_CODE = f"""import sys, types
 for name, folder in {_PACKAGES!r}.items():
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]
@@ -94,16 +94,16 @@ class Zygote:
                 group = own_group()
             except OSError as error:
                 problem = str(error)
-        self._directory = make_folder("sandbox")
+        self.directory = make_folder("sandbox")
         self._lock = threading.Lock()
         self._directories = 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            os.chmod(self._directory, 0o711)
+            os.chmod(self.directory, 0o711)
             hello = self._start(theirs, without, packages, group)
         except BaseException:
             self._control.close()
-            remove_tree(self._directory)
+            remove_tree(self.directory)
             if group is not None:
                 group.leave()
             raise
@@ -112,9 +112,9 @@ class Zygote:
             raise SandboxFault(f"a sandbox could not be walled in: {hello.get('fault')}")
         if group is None:
             hello["problems"]["cgroup"] = problem
-        hello["layers"]["cgroup"] = group is not None and group.has(self._process.pid)
+        hello["layers"]["cgroup"] = group is not None and group.has(self.process.pid)
         self.active = ActiveLayers({name: hello["layers"][name] for name in LAYERS}, hello["problems"])
-        let_go_in_forks(self)
+        detach_in_forks(self)
 
     def _start(
         self, theirs: socket.socket, without: Iterable[str], packages: bool, group: Group | None
@@ -124,14 +124,14 @@ class Zygote:
         if "LD_LIBRARY_PATH" in os.environ:  # some Pythons do not start without
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         groups = json.dumps([str(path) for path in group.paths] if group else [])
-        arguments = [theirs.fileno(), self._directory, os.getpid(), ",".join(without), groups]
+        arguments = [theirs.fileno(), self.directory, os.getpid(), ",".join(without), groups]
         if packages:
             arguments += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
             environment |= _ONE_THREAD
         with tempfile.TemporaryFile() as errors:
             with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-s", "-P", "-S", "-c", _START, *map(str, arguments)],
+                self.process = subprocess.Popen(
+                    [sys.executable, "-s", "-P", "-S", "-c", START_CODE, *map(str, arguments)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
@@ -140,7 +140,7 @@ class Zygote:
                     start_new_session=True,
                 )
             self._finalizer = weakref.finalize(
-                self, _stop, os.getpid(), self._control, self._process, self._directory, group
+                self, _stop, os.getpid(), self._control, self.process, self.directory, group
             )
             message = b""
             with contextlib.suppress(OSError):
@@ -158,7 +158,7 @@ class Zygote:
     @property
     def alive(self) -> bool:
         """Whether it can still be asked for sessions."""
-        return self._finalizer.alive and self._process.poll() is None
+        return self._finalizer.alive and self.process.poll() is None
 
     @property
     def fresh(self) -> bool:
@@ -172,7 +172,7 @@ class Zygote:
         """
         with self._lock:
             self._directories = number = self._directories + 1
-        path = f"{self._directory}/{number}"
+        path = f"{self.directory}/{number}"
         if self.active.holds["namespaces"]:
             return path, _NOBODY if os.geteuid() == 0 else None
         os.mkdir(path, 0o700)
@@ -224,7 +224,7 @@ class Zygote:
         """Forget a zygote that belongs to the process this one was forked from."""
         self._finalizer.detach()
         self._control.close()
-        self._process.returncode = 0  # not ours to wait for
+        self.process.returncode = 0  # not ours to wait for
 
 
 _as_dict = functools.lru_cache(asdict)  # of limits, which are frozen; takes longer than the rest of a request
@@ -252,25 +252,25 @@ class _Inherited(Protocol):
 
 _inherited: weakref.WeakSet[_Inherited] = weakref.WeakSet()
 _shared: dict[bool, Zygote] = {}
-_shared_lock = threading.Lock()
+shared_lock = threading.Lock()
 
 
 def shared_zygote(packages: bool = False) -> Zygote:
     """The zygote of this process, one with packages and one without, started at the first call."""
-    with _shared_lock:
+    with shared_lock:
         if packages not in _shared or not _shared[packages].fresh:  # an old one lives on as long as its sandboxes
             _shared[packages] = Zygote(packages=packages)
         return _shared[packages]
 
 
-def let_go_in_forks(item: _Inherited) -> None:
+def detach_in_forks(item: _Inherited) -> None:
     """Have `item.detach()` called in every forked child."""
     _inherited.add(item)
 
 
 def _forget_inherited() -> None:
-    global _shared, _shared_lock
-    _shared, _shared_lock = {}, threading.Lock()
+    global _shared, shared_lock
+    _shared, shared_lock = {}, threading.Lock()
     for item in list(_inherited):
         item.detach()
     _inherited.clear()

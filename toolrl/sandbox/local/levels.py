@@ -130,7 +130,7 @@ def accept(active: ActiveLayers, isolation: Isolation) -> None:
             "whatever there is; `toolrl doctor` tells more."
         )
     if isolation == "best_effort" and level != "full":
-        _warn_once(f"sandboxes run at isolation level {level!r}. {_explain(active, 'full')}")
+        warn_once(f"sandboxes run at isolation level {level!r}. {_explain(active, 'full')}")
 
 
 def _explain(active: ActiveLayers, wanted: Level) -> str:
@@ -142,5 +142,6 @@ def _explain(active: ActiveLayers, wanted: Level) -> str:
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Warn, unless this message has been given before."""
     warnings.warn(message, RuntimeWarning, stacklevel=6)

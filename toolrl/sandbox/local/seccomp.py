@@ -73,8 +73,8 @@ _SET_SECCOMP = 22
 
 _LOAD, _AND, _RETURN = 0x20, 0x54, 0x06
 _EQUAL, _AT_LEAST, _ANY_BIT = 0x15, 0x35, 0x45
-_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_EPERM, _ENOSYS = _ERRNO | errno.EPERM, _ERRNO | errno.ENOSYS
+ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+DENY, UNKNOWN = _ERRNO | errno.EPERM, _ERRNO | errno.ENOSYS
 
 
 def numbers(table: str, machine: str) -> dict[str, int]:
@@ -100,56 +100,56 @@ def program(machine: str, *, attributes: bool, locks: bool = True) -> bytes:
     if machine not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no seccomp filter for the architecture {machine!r}")
     some = numbers(SOME, machine)
-    blocks = {number: [_answer(_EPERM)] for number in numbers(DENIED, machine).values()}
+    blocks = {number: [answer(DENY)] for number in numbers(DENIED, machine).values()}
     if not attributes:
-        blocks |= {number: [_answer(_ERRNO)] for number in numbers(ATTRIBUTES, machine).values()}
-    ourselves = [_instruction(_EQUAL, 0, 1, 0), _answer(_EPERM)]
+        blocks |= {number: [answer(_ERRNO)] for number in numbers(ATTRIBUTES, machine).values()}
+    ourselves = [_instruction(_EQUAL, 0, 1, 0), answer(DENY)]
     for number in numbers(OF_PROCESSES, machine).values():
-        blocks[number] = [_argument(0), *ourselves, _answer(_ALLOW)]
-    blocks[some["setpriority"]] = [_argument(0), *ourselves, _argument(1), *ourselves, _answer(_ALLOW)]
-    blocks[some["clone3"]] = [_answer(_ENOSYS)]  # its flags lie in memory; glibc then calls clone
+        blocks[number] = [_argument(0), *ourselves, answer(ALLOW)]
+    blocks[some["setpriority"]] = [_argument(0), *ourselves, _argument(1), *ourselves, answer(ALLOW)]
+    blocks[some["clone3"]] = [answer(UNKNOWN)]  # its flags lie in memory; glibc then calls clone
     blocks[some["clone"]] = no_new_namespaces()
     # asyncio and multiprocessing need connected pairs. Datagram sockets could still send to any address, and those of
     # packets hold twice the memory.
-    pairs = [_argument(0), _instruction(_EQUAL, _AF_UNIX, 1, 0), _answer(_EPERM)]
-    pairs += [_argument(1), _instruction(_AND, _SOCK_TYPE), *_when(_EQUAL, _SOCK_STREAM, [_answer(_ALLOW)])]
-    blocks[some["socketpair"]] = [*pairs, _answer(_EPERM)]
+    pairs = [_argument(0), _instruction(_EQUAL, _AF_UNIX, 1, 0), answer(DENY)]
+    pairs += [_argument(1), _instruction(_AND, _SOCK_TYPE), *_when(_EQUAL, _SOCK_STREAM, [answer(ALLOW)])]
+    blocks[some["socketpair"]] = [*pairs, answer(DENY)]
     terminals = [_argument(1)]
     for request in (_TIOCSTI, _TIOCLINUX):
-        terminals += _when(_EQUAL, request, [_answer(_EPERM)])
-    blocks[some["ioctl"]] = [*terminals, _answer(_ALLOW)]
+        terminals += _when(_EQUAL, request, [answer(DENY)])
+    blocks[some["ioctl"]] = [*terminals, answer(ALLOW)]
     # More would be memory that no limit counts. As when the system's limit is exceeded, nobody is told.
     buffers = [_argument(2)]
     for option in _SIZES_OF_BUFFERS:
-        buffers += _when(_EQUAL, option, [_answer(_ERRNO)])
-    blocks[some["setsockopt"]] = [*buffers, *_when(_AT_LEAST, _FILTERS, [_answer(_EPERM)]), _answer(_ALLOW)]
+        buffers += _when(_EQUAL, option, [answer(_ERRNO)])
+    blocks[some["setsockopt"]] = [*buffers, *_when(_AT_LEAST, _FILTERS, [answer(DENY)]), answer(ALLOW)]
     # A lease makes others who open the file wait or fail; a lock only those who ask for one.
     descriptors = [_argument(1)]
     for command in (_SETLEASE, _NOTIFY):
-        descriptors += _when(_EQUAL, command, [_answer(_EPERM)])
+        descriptors += _when(_EQUAL, command, [answer(DENY)])
     if not locks:
-        blocks[some["flock"]] = [_answer(_ERRNO)]
+        blocks[some["flock"]] = [answer(_ERRNO)]
         for command in _LOCKS:
-            descriptors += _when(_EQUAL, command, [_answer(_ERRNO)])
-    pipes = [_argument(2), *_when(_AT_LEAST, _USUAL_PIPE + 1, [_answer(_EPERM)]), _answer(_ALLOW)]
-    blocks[some["fcntl"]] = [*descriptors, *_when(_EQUAL, _SETPIPE_SZ, pipes), _answer(_ALLOW)]
-    blocks[some["prctl"]] = [_argument(0), *_when(_EQUAL, _SET_SECCOMP, [_answer(_EPERM)]), _answer(_ALLOW)]
+            descriptors += _when(_EQUAL, command, [answer(_ERRNO)])
+    pipes = [_argument(2), *_when(_AT_LEAST, _USUAL_PIPE + 1, [answer(DENY)]), answer(ALLOW)]
+    blocks[some["fcntl"]] = [*descriptors, *_when(_EQUAL, _SETPIPE_SZ, pipes), answer(ALLOW)]
+    blocks[some["prctl"]] = [_argument(0), *_when(_EQUAL, _SET_SECCOMP, [answer(DENY)]), answer(ALLOW)]
     return assemble(machine, blocks)
 
 
 def assemble(machine: str, blocks: dict[int, list[bytes]]) -> bytes:
     """A filter that runs a block, which ends in an answer, for each number of a call; the rest is allowed."""
-    code = [_instruction(_LOAD, 4), _instruction(_EQUAL, _ARCHITECTURES[machine], 1, 0), _answer(_KILL)]
+    code = [_instruction(_LOAD, 4), _instruction(_EQUAL, _ARCHITECTURES[machine], 1, 0), answer(_KILL)]
     code += [_instruction(_LOAD, 0)]
     if machine == "x86_64":
-        code += _when(_AT_LEAST, _X32, [_answer(_EPERM)])
-    code += _when(_AT_LEAST, _NEWEST + 1, [_answer(_ENOSYS)])
+        code += _when(_AT_LEAST, _X32, [answer(DENY)])
+    code += _when(_AT_LEAST, _NEWEST + 1, [answer(UNKNOWN)])
     return b"".join([*code, *_choice(_segments(blocks))])
 
 
 def no_new_namespaces() -> list[bytes]:
     """The block for clone(2)."""
-    return [_argument(0), *_when(_ANY_BIT, _NEW_NAMESPACES, [_answer(_EPERM)]), _answer(_ALLOW)]
+    return [_argument(0), *_when(_ANY_BIT, _NEW_NAMESPACES, [answer(DENY)]), answer(ALLOW)]
 
 
 def install(code: bytes) -> None:
@@ -183,7 +183,7 @@ def _segments(blocks: dict[int, list[bytes]]) -> list[tuple[int, list[bytes]]]:
     """Ranges of numbers that share a block; what has none is allowed."""
     segments: list[tuple[int, list[bytes]]] = []
     for number in range(_NEWEST + 1):
-        block = blocks.get(number, [_answer(_ALLOW)])
+        block = blocks.get(number, [answer(ALLOW)])
         if not segments or segments[-1][1] != block:
             segments.append((number, block))
     return segments
@@ -193,7 +193,8 @@ def _instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -
     return struct.pack("=HBBI", code, if_true, if_false, operand)
 
 
-def _answer(action: int) -> bytes:
+def answer(action: int) -> bytes:
+    """The instruction that ends the filter with an action."""
     return _instruction(_RETURN, action)
 
 

@@ -19,12 +19,11 @@ from typing import Any
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits
 from toolrl.sandbox.inside.plumbing import HEADER, framed, new_files
-from toolrl.sandbox.local.idlers import computing, parent_of, process_behind, watch
-from toolrl.sandbox.local.launcher import Zygote, let_go_in_forks
+from toolrl.sandbox.local.background import parent_of, pid_of, runnable_threads, watch
+from toolrl.sandbox.local.launcher import Zygote, detach_in_forks
 from toolrl.sandbox.local.pool import runs
-from toolrl.sandbox.local.relay import FileRelay, Relay
 from toolrl.sandbox.local.worker import CORES, report as captured
-from toolrl.sandbox.outcome import died, result_of
+from toolrl.sandbox.results import FileRelay, Relay, dead_result, parse_outcome
 
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0
@@ -74,7 +73,7 @@ class Connection:
         self._zygote, self._limits, self._view, self._ready, self._runs = zygote, limits, view, False, 0
         self._largest_message = (1 << 16) + 64 * limits.output_characters + (limits.display_mb << 20)
         self._ahead = bytearray()  # received already, of the next message
-        self._process: int | None = None  # the worker's pidfd
+        self.process: int | None = None  # the worker's pidfd
         self._schedstat: str | None = None
         self._waited, self._unread = (
             0.0,
@@ -84,7 +83,7 @@ class Connection:
         self._interrupted = self._overran = False
         self._computed, self._may_compute = 0.0, limits.seconds  # seconds between two runs
         self.ended = self._ending = False
-        let_go_in_forks(self)
+        detach_in_forks(self)
 
     def run(
         self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
@@ -155,7 +154,7 @@ class Connection:
                 "seconds",
             )
         reason = reason or f"the process ended itself with status {status}"
-        return died(name, reason, report["stdout"], report["stderr"], took, (limit, *report["limits"]))
+        return dead_result(name, reason, report["stdout"], report["stderr"], took, (limit, *report["limits"]))
 
     def _code_hid_the_end(self, report: Mapping[str, Any]) -> bool:
         """Whether the worker is long in dying, or the code may have killed who would have seen it die."""
@@ -172,20 +171,20 @@ class Connection:
         its_share = self._limits.memory_mb << 9  # half of what it may use, in kB
         return report.get("lowered_its_limit", True) or report["grown_kb"] >= its_share
 
-    def look_after(self, seconds: float) -> None:
+    def check_background(self, seconds: float) -> None:
         """Called every so many seconds: end the session if, between two runs, it computes longer than a run could."""
         if not self._busy.acquire(blocking=False):
             return
         try:
-            if self.ended or self._process is None:
+            if self.ended or self.process is None:
                 return
-            pid = process_behind(self._process)
+            pid = pid_of(self.process)
             if not self._zygote.active.holds["namespaces"]:
                 pid = parent_of(pid)  # the guard, which orphans fall to
-            self._computed += seconds * computing(pid)
+            self._computed += seconds * runnable_threads(pid)
             if self._computed > self._may_compute * CORES + 1:
                 self._overran = True
-                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+                signal.pidfd_send_signal(self.process, signal.SIGKILL)
         except OSError:  # it has ended
             pass
         finally:
@@ -213,10 +212,10 @@ class Connection:
 
         One that is not there yet is told before it is sent code.
         """
-        if self._process is not None:
+        if self.process is not None:
             os.pwrite(self._files[2], self._runs.to_bytes(8, "little"), 0)
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._process, signal.SIGINT)
+                signal.pidfd_send_signal(self.process, signal.SIGINT)
 
     def end(self, *, keep_output: bool = False) -> dict[str, Any]:
         """Kill everything in the session, wait until it is dead; how the worker ended, and its output if asked for.
@@ -251,9 +250,9 @@ class Connection:
         self.ended = True
         self._channel.close()
         self._lifeline.close()
-        if self._process is not None:
-            self._files.append(self._process)
-            self._process = None
+        if self.process is not None:
+            self._files.append(self.process)
+            self.process = None
         self._close_files()
 
     def _close_files(self) -> None:
@@ -310,13 +309,13 @@ class Connection:
                 deadline = now + max(left, 0.02)
         if reply["run"] != self._runs:
             raise ValueError("an answer to another question")
-        return result_of(reply, reply["stdout"], reply["stderr"], elapsed(), self._limits)
+        return parse_outcome(reply, reply["stdout"], reply["stderr"], elapsed(), self._limits)
 
     def _kept_waiting(self) -> float:
         """For how many seconds so far the worker could not run for others; 0 where the kernel does not say."""
         try:
             if self._schedstat is None:
-                about = Path(f"/proc/self/fdinfo/{self._process}").read_text()
+                about = Path(f"/proc/self/fdinfo/{self.process}").read_text()
                 pid = next(line.split()[1] for line in about.splitlines() if line.startswith("Pid:"))
                 self._schedstat = f"/proc/{pid}/schedstat"
             stat = os.open(self._schedstat, os.O_RDONLY | os.O_CLOEXEC)
@@ -384,7 +383,7 @@ class Connection:
                 chunk, came, _, _ = socket.recv_fds(source, 1 << 16, 3, socket.MSG_CMSG_CLOEXEC)
                 with self._interrupts:
                     self._view += came[1:]
-                    self._process = came[0] if came else None
+                    self.process = came[0] if came else None
             elif source.fileno() in ready:
                 chunk = source.recv(min(length - len(received), 1 << 20) if length else 1 << 16)
             if not chunk:

@@ -38,7 +38,7 @@ def open_up(paths: Iterable[str]) -> None:
         _unshare_mounts()
     for folder, inside in closed.items():
         trees = [(_tree(path), path, os.path.isdir(path)) for path in inside]
-        _mount("tmpfs", folder, "size=64k,mode=755")
+        mount("tmpfs", folder, "size=64k,mode=755")
         for tree, path, is_folder in trees:
             _make_place(path, is_folder)
             _move(tree, path)
@@ -73,7 +73,7 @@ def share_view(directory: str, texts: Callable[[str], Mapping[str, str]]) -> tup
             os.unlink(ours)
     _make_read_only(_AT_FDCWD, "/", _RECURSIVE)
     if os.path.isdir("/dev/pts"):
-        _mount("tmpfs", "/dev/pts", "size=64k,mode=555")
+        mount("tmpfs", "/dev/pts", "size=64k,mode=555")
     return processes, home
 
 
@@ -92,7 +92,7 @@ def _share_home() -> str | None:
         folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         trees = [_tree(f"/home/{name}") for name in folders]
         links = {entry.name: os.readlink(entry.path) for entry in entries if entry.is_symlink()}
-        _mount("tmpfs", "/home", f"size=64k,nr_inodes={len(entries) + 8},mode=755")
+        mount("tmpfs", "/home", f"size=64k,nr_inodes={len(entries) + 8},mode=755")
     except OSError:
         return None
     try:
@@ -142,9 +142,9 @@ def enter_private_view(
     else:
         call("umount2", b"/proc", 2)  # MNT_DETACH
     try:
-        _mount("proc", "/proc", flags=_NOSUID | _NODEV | _NOEXEC | _READ_ONLY)
+        mount("proc", "/proc", flags=_NOSUID | _NODEV | _NOEXEC | _READ_ONLY)
     except OSError:
-        _mount("tmpfs", "/proc", "size=64k,mode=555")  # a container may forbid a fresh one: then none
+        mount("tmpfs", "/proc", "size=64k,mode=555")  # a container may forbid a fresh one: then none
     unshare_beside(NEWUSER, processes)
     with contextlib.suppress(OSError):
         write(processes, "sys/user/max_user_namespaces", "0")  # no further ones, hence no capabilities in them
@@ -156,7 +156,7 @@ def _mount_files(directory: str, limits: dict, bindings: list[Binding], kept: Se
     sources = [_source(source, identity) for source, _, identity in bindings]
     below = [path for path in (directory, *kept) if path.startswith("/tmp/")]
     files = limits["files"] + len(bindings) + 4 + sum(path.count("/") - 1 for path in below)  # what we make counts
-    _mount("tmpfs", directory, f"size={limits['disk_mb']}m,nr_inodes={files},mode=700", _NOSUID | _NODEV)
+    mount("tmpfs", directory, f"size={limits['disk_mb']}m,nr_inodes={files},mode=700", _NOSUID | _NODEV)
     for name in ("files", "tmp", "layer"):
         os.mkdir(f"{directory}/{name}", 0o700)
     own, temporary, *still = (_tree(path) for path in (f"{directory}/files", f"{directory}/tmp", *kept))
@@ -173,7 +173,7 @@ def _mount_files(directory: str, limits: dict, bindings: list[Binding], kept: Se
         _make_place(f"{directory}/{name}", is_folder)
         _move(tree, f"{directory}/{name}")
     if os.path.isdir("/dev/shm"):
-        _mount("tmpfs", "/dev/shm", "size=16m,nr_inodes=1024")
+        mount("tmpfs", "/dev/shm", "size=16m,nr_inodes=1024")
 
 
 def _source(path: str, identity: list[int]) -> tuple[int, str]:
@@ -202,7 +202,7 @@ def _layer(source: int, path: str, place: str) -> tuple[int, bool]:
             if any(line.split(" ", 5)[4].startswith(f"{path}/") for line in file):
                 raise OSError(errno.EINVAL, "mounts inside")
         folder = source if is_folder else os.open(os.path.dirname(path), os.O_PATH)
-        _mount("overlay", place, f"lowerdir=/proc/self/fd/{folder}:{place}", _READ_ONLY | _NOSUID | _NODEV)
+        mount("overlay", place, f"lowerdir=/proc/self/fd/{folder}:{place}", _READ_ONLY | _NOSUID | _NODEV)
         tree = _tree(place if is_folder else f"{place}/{os.path.basename(path)}")
         call("umount2", place.encode(), 2)  # MNT_DETACH
         if not is_folder:
@@ -244,5 +244,6 @@ def _make_read_only(folder: int, path: str, flags: int, more: int = 0) -> None:
     call("syscall", _MOUNT_SETATTR, folder, path.encode(), flags, attributes, len(attributes))
 
 
-def _mount(kind: str, target: str, options: str = "", flags: int = _NOSUID | _NODEV | _NOEXEC) -> None:
+def mount(kind: str, target: str, options: str = "", flags: int = _NOSUID | _NODEV | _NOEXEC) -> None:
+    """Mount a new file system of a kind."""
     call("mount", kind.encode(), target.encode(), kind.encode(), flags, options.encode())

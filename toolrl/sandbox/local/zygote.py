@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from toolrl.sandbox.inside import execution, plumbing
-from toolrl.sandbox.local import checks, isolation, landlock, seccomp, trials, views, worker
+from toolrl.sandbox.local import isolation, landlock, probes, seccomp, views, worker
 from toolrl.support import cleanup
 
 # What imports `threading` is not among them: each fork would then replace its locks, a tenth of what a sandbox costs;
@@ -40,7 +40,7 @@ PACKAGES = "numpy.random sympy pandas matplotlib.pyplot matplotlib.backends.back
 _DESCRIPTORS = plumbing.framed(b"{}")
 _USER = "user"
 _READY = plumbing.framed(b'{"ready": true}')
-_REHEARSAL = {
+REHEARSAL_LIMITS = {
     "memory_mb": 512,
     "processes": 8,
     "file_size_mb": 1,
@@ -66,7 +66,7 @@ def main() -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     uid = isolation.NOBODY if os.getuid() == 0 else None
-    zygote.problems = trials.find_problems(directory, uid, sys.argv[4].split(","))
+    zygote.problems = probes.find_problems(directory, uid, sys.argv[4].split(","))
     libraries = [os.path.dirname(os.__file__), *packages]
     if zygote.namespaces:
         python = _without_nested({*libraries, sys.base_prefix, sys.base_exec_prefix, *landlock.interpreter()})
@@ -158,9 +158,8 @@ class _Zygote:
         with ours, lifeline, ours.makefile("rb") as reader:
             files = plumbing.new_files()
             with workers:
-                self.start(
-                    {"directory": directory, "uid": uid, "limits": _REHEARSAL, "bindings": []}, workers, theirs, files
-                )
+                request = {"directory": directory, "uid": uid, "limits": REHEARSAL_LIMITS, "bindings": []}
+                self.start(request, workers, theirs, files)
             for file in files:
                 os.close(file)
             hello: dict[str, Any] = {}
@@ -332,7 +331,7 @@ class _Zygote:
                 seccomp.install(
                     seccomp.program(os.uname().machine, attributes=True, locks=False) if lent else self.filter
                 )
-            layers = checks.active(self.trainer)
+            layers = probes.active_layers(self.trainer)
             if self.holds not in (None, layers):
                 raise OSError(f"a layer of isolation is not what it was: {self.holds} before, {layers} now")
             hello = _READY if self.holds else plumbing.framed(json.dumps({"ready": True, "layers": layers}).encode())

@@ -23,6 +23,7 @@ from toolrl.sandbox.server.running import ExecutionResponse
 from toolrl.support.serving import Body, Refusal, answer, body_of
 
 _MAX_BODY = 4 << 20
+_KILLED = 137  # as a shell reports SIGKILL
 _CODE = """
 import sys
 sys.path[:] = filter(None, sys.path)
@@ -80,20 +81,26 @@ class CommandResponse(ExecutionResponse):
         if message["type"] in ("stdout", "stderr"):
             text = base64.b64encode(message["text"].encode()).decode()
             return [_envelope({"event": {"data": {message["type"]: text}}})]
+        if message["type"] == "error" and self._pid not in self._hosted.running_commands():
+            return [_end_event(_KILLED)]  # before the code could start
         if message["type"] == "end_of_execution":
             return [_envelope({}, flags=2)]
         return [_envelope({"event": {"keepalive": {}}})] if message["type"] == "keepalive" else []
 
     def _end(self, result: ExecResult) -> list[bytes]:
         """The exit code, which the code itself can forge; of a session that was ended, that of a killed process."""
-        parts, status = [], 137
+        parts, status = [], _KILLED
         if result.error is None and result.value is not None:
             status = int(result.value) if result.value.lstrip("-").isdecimal() and len(result.value) < 9 else 1
         elif result.error is not None and result.error.name not in ("SandboxDied", "TimeoutError"):
             status = 127 if result.error.name == "FileNotFoundError" else 1
             parts = self._parts({"type": "stderr", "text": f"{result.error.name}: {result.error.value}\n"})
-        end = {"exitCode": status, "exited": status >= 0, "status": f"exit status {status}"}
-        return [*parts, _envelope({"event": {"end": end}})]
+        return [*parts, _end_event(status)]
+
+
+def _end_event(status: int) -> bytes:
+    end = {"exitCode": status, "exited": status >= 0, "status": f"exit status {status}"}
+    return _envelope({"event": {"end": end}})
 
 
 def _envelope(message: object, flags: int = 0) -> bytes:

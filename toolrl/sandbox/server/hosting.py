@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits, Session, check_environment
 from toolrl.sandbox.local.sandbox import LocalSandbox
 from toolrl.sandbox.server.files import HOME, GuestFiles, inside
-from toolrl.sandbox.server.prelude import PRELUDE
+from toolrl.sandbox.server.notebook import PRELUDE
 from toolrl.support.serving import Threads
 
 _LOOK_SECONDS = 0.5  # how late a sandbox may be ended
@@ -71,7 +71,9 @@ class Context:
             on_start(self.executions + 1)
             self.executions += 1
             if self._fresh:
-                self.session.run(f"{PRELUDE}\n_prelude({inside(self.folder)!r})\ndel _prelude")
+                prepared = self.session.run(f"{PRELUDE}\n_prelude({inside(self.folder)!r})\ndel _prelude")
+                if lost_variables(prepared):  # the session was ended already
+                    return prepared
             self._fresh = False
             result = self.session.run(code, environment=environment, on_output=on_output)
             self._fresh = lost_variables(result)
