@@ -26,7 +26,7 @@ def test_a_registered_backend_is_found_by_name():
         assert sandbox.run("6 * 7").value == "42"
 
 
-def test_a_factory_is_used_as_it_is():
+def test_a_factory_can_be_given_instead_of_a_name():
     with open_sandbox(LocalSandbox, isolation="none") as sandbox:
         assert isinstance(sandbox, LocalSandbox)
 

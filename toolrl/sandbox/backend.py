@@ -82,10 +82,12 @@ class Workspace(Protocol):
         """The files in the directory."""
 
 
-class _Closeable(ABC):
+class Closeable(ABC):
+    """Closes at the end of a `with` block."""
+
     @abstractmethod
     def close(self) -> None:
-        """See `Session.close`."""
+        """Release everything. Idempotent."""
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +98,7 @@ class _Closeable(ABC):
         self.close()
 
 
-class BaseSession(_Closeable):
+class BaseSession(Closeable):
     """A session that checks the arguments of `run`.
 
     Args:
@@ -126,7 +128,7 @@ class BaseSession(_Closeable):
         return self._run(code, seconds, check_environment(environment or {}), on_output)
 
 
-class BaseSandbox(_Closeable):
+class BaseSandbox(Closeable):
     """A sandbox that delegates to a workspace."""
 
     @abstractmethod

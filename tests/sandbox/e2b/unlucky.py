@@ -1,4 +1,4 @@
-"""A line to our sandbox server on which things go wrong now and then, as they do on the internet."""
+"""A proxy to our sandbox server that injects the failures of an unreliable network."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-# What happens to a request when it comes for the first time; it may be made again.
+# What happens to a request on its first attempt; later attempts succeed.
 MISFORTUNES = (429, "lost answer", None, 503, "cut", None, 502)
 KEEPALIVE = b'{"type": "keepalive"}\n'
 PAUSE_SECONDS = 0.05
 
 
 class UnluckyLine(ThreadingHTTPServer):
-    """Passes requests on, but for those on which a misfortune falls.
+    """Passes requests on, except for those that it lets fail.
 
     The code of a user is no request that may be made again: it always gets through, with its stream in small
     pieces, and keepalives late and in between.
@@ -40,7 +40,7 @@ class UnluckyLine(ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def misfortune(self, request: bytes, is_users: bool) -> int | str | None:
-        """What befalls a request."""
+        """The misfortune of a request, if any."""
         digest = hashlib.sha256(request).digest()
         with self._lock:
             if is_users or digest in self._seen:
@@ -56,7 +56,7 @@ class UnluckyLine(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         is_users = b"_toolrl_kernel.run(" in body
         request = b"\0".join((self.requestline.encode(), self.headers.get("Idempotency-Key", "").encode(), body))
         sandbox = self.headers.get("E2b-Sandbox-Id", "").encode()
-        # The SDK asks for the health only after a misfortune, and takes the next one for the sandbox's end.
+        # The SDK checks the health only after a failure; a second one would mean that the sandbox has ended.
         found = None if self.path == "/health" else self.server.misfortune(sandbox + request, is_users)
         if isinstance(found, int):
             self._answer(found, [("Content-Type", "application/json")], b'{"code": %d, "message": "unlucky"}' % found)

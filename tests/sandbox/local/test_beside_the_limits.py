@@ -1,4 +1,4 @@
-"""Memory and tables of the kernel's that no resource limit counts: bounded, so that others need not go without."""
+"""Kernel memory and tables that no resource limit counts are bounded, so that other processes are not starved."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ time.sleep(60)"""
 
 @walled
 @pytest.mark.parametrize("hold", [SEND.format(kind=""), SEND.format(kind="socket.AF_UNIX, 5"), PIPES])
-def test_what_is_on_its_way_between_processes_is_bounded(open_sandbox: Callable[..., LocalSandbox], hold):
+def test_data_in_flight_between_processes_is_limited(open_sandbox: Callable[..., LocalSandbox], hold):
     try:
         group = own_group().paths[0]
         before = int((group / "memory.usage_in_bytes").read_text())
@@ -83,13 +83,13 @@ def check(result):
 
 @walled
 @pytest.mark.parametrize("name", ATTEMPTS)
-def test_what_takes_from_others_is_not_to_be_had(sandbox, name):
+def test_shared_kernel_resources_are_denied(sandbox, name):
     assert sandbox.run(HELPERS + ATTEMPTS[name]).error.name == "PermissionError"
 
 
 @walled
 @pytest.mark.usefixtures("apart")
-def test_queued_signals_and_timers_do_not_run_out_for_others(open_sandbox):
+def test_queued_signals_and_timers_are_not_exhausted_for_others(open_sandbox):
     code = """
 import ctypes, os, signal
 libc = ctypes.CDLL(None)
@@ -104,7 +104,7 @@ count"""
 
 
 @walled
-def test_a_loop_of_events_works_without_epoll(sandbox):
+def test_asyncio_works_without_epoll(sandbox):
     code = "import asyncio, selectors\nasync def main():\n    process = await asyncio.create_subprocess_exec('cat', "
     code += "stdin=-1, stdout=-1)\n    return await process.communicate(b'hi')\n"
     assert sandbox.run(f"{code}asyncio.run(main())[0], selectors.DefaultSelector.__name__").value == (
@@ -112,7 +112,7 @@ def test_a_loop_of_events_works_without_epoll(sandbox):
     )
 
 
-def test_so_it_does_where_packages_were_loaded_before():
+def test_asyncio_works_without_epoll_in_a_sandbox_with_packages():
     zygote = Zygote(packages=True)
     with LocalSandbox(isolation="none", zygote=lambda: zygote, packages=True) as sandbox:
         code = "import asyncio, sys\nasyncio.run(asyncio.sleep(0, 'fine'))"
@@ -121,7 +121,7 @@ def test_so_it_does_where_packages_were_loaded_before():
 
 
 @walled
-def test_who_is_killed_first_when_memory_runs_out_is_the_codes(zygote, sandbox):
+def test_the_codes_processes_are_killed_first_when_memory_runs_out(zygote, sandbox):
     code = "import os; open('/proc/self/oom_score_adj').read(), os.fork() or os._exit(0)"
     assert sandbox.run(code).value.startswith("('1000\\n'")
     assert int(Path(f"/proc/{zygote.process.pid}/oom_score_adj").read_text()) == 500
@@ -154,7 +154,7 @@ if os.fork() == 0:
 
 
 @pytest.mark.parametrize("name", COMPUTE_ON)
-def test_what_computes_on_after_its_run_is_ended(level, open_sandbox, name, eventually):
+def test_code_that_keeps_computing_after_its_run_is_ended(level, open_sandbox, name, eventually):
     if name == "children of children" and level in ("no-userns", "none"):
         pytest.skip("without namespaces nobody buries orphans while the session lives: there can be no more than 16")
     sandbox = open_sandbox(seconds=0.3)
@@ -167,7 +167,7 @@ def test_what_computes_on_after_its_run_is_ended(level, open_sandbox, name, even
     assert sandbox.run("1 + 1").value == "2"
 
 
-def test_what_waits_after_its_run_is_left_alone(open_sandbox):
+def test_code_that_waits_after_its_run_is_left_alone(open_sandbox):
     sandbox = open_sandbox(seconds=0.3)
     code = "import subprocess, threading, time\nsleeper = subprocess.Popen(['sleep', '60'])\n"
     assert sandbox.run(f"{code}threading.Thread(target=time.sleep, args=(60,), daemon=True).start()").error is None

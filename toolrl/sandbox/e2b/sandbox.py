@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 import weakref
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from operator import methodcaller
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from toolrl.errors import SandboxFault
@@ -118,7 +119,7 @@ class _Workspace:
         self.sessions[1:] = [session for session in self.sessions[1:] if not session.closed]
         if len(self.sessions) >= MAX_SESSIONS:
             raise ValueError(f"a sandbox has at most {MAX_SESSIONS} sessions; close one first")
-        self.sessions.append(E2BSession(self.machine, self._folder, self._limits, self._settings))
+        self.sessions.append(E2BSession(self.machine, self._folder, self._limits))
         return self.sessions[-1]
 
     def close(self) -> None:
@@ -138,21 +139,17 @@ class _Workspace:
         self._fleet.give_back(self.machine)
 
     def _upload(self) -> None:
-        uploads = []
         for mount in self._mounts:
             paths = sorted(mount.source.rglob("*")) if mount.source.is_dir() else [mount.source]
-            for path in paths:
+            for path in filter(Path.is_file, paths):
                 target = PurePosixPath(self._folder, mount.target, path.relative_to(mount.source).as_posix())
-                if path.is_file():
-                    uploads.append((str(target), path))
-        for name, path in uploads:
-            content = path.read_bytes()
-            self.files.ask("uploading a mount", lambda files, name=name, content=content: files.write(name, content))
+                write = methodcaller("write", str(target), path.read_bytes())
+                self.files.ask("uploading a mount", write)
         targets = [mount.target for mount in self._mounts]
         result = self.sessions[0].run(_PROTECT.format(targets), timeout_seconds=self._settings.request_seconds)
         if result.error is not None:
             raise SandboxFault(f"E2B, protecting a mount: {result.error.value}")
-        self.sessions[0].restart()
+        self.sessions[0].drop_context()
 
     def _sweep(self) -> None:
         """Remove all traces of this sandbox, from a new context."""

@@ -19,21 +19,23 @@ from toolrl.errors import SandboxFault
 from toolrl.sandbox.backend import BaseSession
 from toolrl.sandbox.base import Display, ExecResult, OutputListener, SandboxLimits
 from toolrl.sandbox.e2b.fleet import Machine
-from toolrl.sandbox.e2b.sdk import E2BSettings, MachineLost
+from toolrl.sandbox.e2b.sdk import MachineLost
 from toolrl.sandbox.e2b.stream import CellOutput, RunningCell, follow
 from toolrl.sandbox.results import Relay, dead_result, parse_outcome
 
 MARKER = "TOOLRL_SANDBOX"
 _MODULES = ("plumbing", "ipython", "displays", "execution", "remote")  # in the order of their imports
 _RESTARTED = "ContextRestarting"
-_NATIVE_FORMS = {
-    "text": "text/plain",
-    "html": "text/html",
-    "markdown": "text/markdown",
-    "latex": "text/latex",
-    "svg": "image/svg+xml",
-    "png": "image/png",
-    "jpeg": "image/jpeg",
+RESULT_FIELDS = {  # of E2B's results, by MIME type
+    "text/plain": "text",
+    "text/html": "html",
+    "text/markdown": "markdown",
+    "text/latex": "latex",
+    "image/svg+xml": "svg",
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "application/pdf": "pdf",
+    "application/javascript": "javascript",
 }
 _SERVICE_ERRORS = ("UnexpectedEndOfExecution", "WebSocketError", "ExecutionAborted")
 
@@ -98,12 +100,11 @@ class E2BSession(BaseSession):
         machine: The machine.
         folder: Its working directory.
         limits: Limits of a run; the machine's size bounds memory, processes and files.
-        settings: Timeouts of requests.
     """
 
-    def __init__(self, machine: Machine, folder: str, limits: SandboxLimits, settings: E2BSettings) -> None:
+    def __init__(self, machine: Machine, folder: str, limits: SandboxLimits) -> None:
         super().__init__(limits)
-        self._machine, self._folder, self._settings = machine, folder, settings
+        self._machine, self._folder = machine, folder
         self._context: Any = None
         self._runs = 0
         self._lock = threading.Lock()
@@ -144,23 +145,20 @@ class E2BSession(BaseSession):
             if self._interruptible:
                 self._send_interrupt()
 
-    def restart(self) -> None:
-        """Discard the variables."""
-        self._drop_context()
-
     def close(self) -> None:
         """See `Session.close`."""
         if not self.closed:
             self._closed.set()
             if not self._machine.lost:
-                self._drop_context()
+                self.drop_context()
 
     def _open_context(self) -> None:
         arguments = (self._limits.display_mb << 20, self._limits.output_characters, MARKER)
         code = f"_toolrl_kernel = _toolrl.Kernel{arguments}"
         self._context = open_context(self._machine, self._folder, code, "opening a context")
 
-    def _drop_context(self) -> None:
+    def drop_context(self) -> None:
+        """Discard the variables; the next run opens a new context."""
         context, self._context = self._context, None
         if context is not None:
             remove_context(self._machine, context)
@@ -169,7 +167,7 @@ class E2BSession(BaseSession):
         self, code: str, seconds: float, environment: dict[str, str], on_output: OutputListener | None
     ) -> ExecResult:
         self._runs += 1
-        token, patience = f"\x1e{secrets.token_hex(16)}\n", self._settings.request_seconds
+        token, patience = f"\x1e{secrets.token_hex(16)}\n", self._machine.requests.settings.request_seconds
         call = f"_toolrl_kernel.run{(code, self._runs, environment, token, self._interrupt_name())}"
         relay = Relay(on_output, self._limits.output_characters) if on_output else None
         output = CellOutput(token, self._limits, relay)
@@ -179,14 +177,14 @@ class E2BSession(BaseSession):
         except SandboxFault:
             raise
         except BaseException:
-            self._drop_context()  # ends the code
+            self.drop_context()  # ends the code
             raise
         finally:
             cell.abandon()
         elapsed = 0.0 if output.started is None else time.monotonic() - output.started
         if execution is not None:
             return self._result(execution, output, elapsed)
-        self._drop_context()
+        self.drop_context()
         if output.is_too_large:
             reason = f"the code wrote more than {self._limits.file_size_mb} MB"
             return dead_result("SandboxDied", reason, *output.texts(), elapsed, ("output",))
@@ -204,7 +202,7 @@ class E2BSession(BaseSession):
             try:
                 result = parse_outcome(main[0].json, *output.texts(), elapsed, self._limits)
             except (ValueError, LookupError, TypeError):
-                reason = "the process sent a malformed answer"
+                reason = "the process sent something that is no answer"
             else:
                 natives = tuple(_display(native) for native in execution.results if not native.is_main_result)
                 limits = tuple(dict.fromkeys((*result.limits_hit, *output.limits_hit())))
@@ -215,7 +213,7 @@ class E2BSession(BaseSession):
             reason = f"the process ended: {error.value}"
         else:
             reason = f"the process answered with {error.name}: {error.value}"
-        self._drop_context()
+        self.drop_context()
         return dead_result("SandboxDied", reason, *output.texts(), elapsed, output.limits_hit())
 
     def _interrupt_name(self) -> str:
@@ -235,5 +233,5 @@ class E2BSession(BaseSession):
 
 def _display(native: Any) -> Display:
     """A display by the kernel itself, such as matplotlib's inline backend."""
-    forms = {mime: getattr(native, name) for name, mime in _NATIVE_FORMS.items()}
+    forms = {mime: getattr(native, name) for mime, name in RESULT_FIELDS.items()}
     return Display({mime: data for mime, data in forms.items() if isinstance(data, str)})

@@ -14,12 +14,12 @@ from toolrl.sandbox.local import isolation, landlock, seccomp, views
 
 
 def find_problems(directory: str, uid: int | None, without: Iterable[str]) -> dict[str, str]:
-    """Layers that cannot be set up, and why.
+    """Find the layers that cannot be set up, and why.
 
     Args:
-        directory: A folder of ours, in which sandboxes will have theirs.
+        directory: The folder in which sandboxes will have theirs.
         uid: The user to become first; None if we are not root.
-        without: Layers that are not wanted.
+        without: Layers to leave out.
     """
     problems = {layer: "switched off" for layer in without if layer}
 
@@ -33,13 +33,13 @@ def find_problems(directory: str, uid: int | None, without: Iterable[str]) -> di
     attempt("landlock", landlock.abi)
     attempt("seccomp", lambda: _in_a_child(_install_filter))
     attempt("namespaces", lambda: _in_a_child(lambda: _enter_namespaces(directory, uid)))
-    if "namespaces" in problems:  # root may do without the rest
+    if "namespaces" in problems:  # root can have it even so
         attempt("network", lambda: _in_a_child(lambda: isolation.unshare(isolation.NEWNET)))
     return problems
 
 
 def _install_filter() -> None:
-    isolation.renounce()
+    isolation.drop_privileges()
     seccomp.install(seccomp.program(os.uname().machine, attributes=True))
 
 
@@ -58,13 +58,13 @@ def _enter_view(directory: str) -> None:
 
 
 def _in_a_child(attempt: Callable[[], object], fork: Callable[[], int] = os.fork) -> None:
-    """Make an attempt in a process that is gone afterwards; its error is raised here, as an OSError."""
+    """Make an attempt in a short-lived process; raise its error here, as an OSError."""
     reader, writer = os.pipe()
     pid = fork()
     if pid == 0:
         try:
             attempt()
-        except BaseException as error:  # noqa: BLE001  a trial that ends in any other way has not succeeded either
+        except BaseException as error:  # noqa: BLE001  any exception means that the attempt failed
             os.write(writer, (str(error) or repr(error)).encode())
         finally:
             os._exit(0)
@@ -77,10 +77,10 @@ def _in_a_child(attempt: Callable[[], object], fork: Callable[[], int] = os.fork
 
 
 def active_layers(trainer: int) -> dict[str, bool]:
-    """Which layers hold in this process.
+    """Test which layers hold in this process.
 
     Args:
-        trainer: User id of the process that opens the sandboxes.
+        trainer: User id of the process that opens sandboxes.
     """
     return {
         "namespaces": os.getpid() == 1 and _fails(_make_nameless_file, errno.EROFS),
@@ -93,7 +93,7 @@ def active_layers(trainer: int) -> dict[str, bool]:
 
 
 def _fails(attempt: Callable[[], int | None], *expected: int) -> bool:
-    """Whether an attempt fails with one of the errors expected."""
+    """Whether an attempt fails with one of the expected errors."""
     try:
         descriptor = attempt()
     except OSError as error:
@@ -104,9 +104,9 @@ def _fails(attempt: Callable[[], int | None], *expected: int) -> bool:
 
 
 def _make_nameless_file() -> int:
-    return os.open("/", os.O_TMPFILE | os.O_WRONLY)  # a name may be somebody's already
+    return os.open("/", os.O_TMPFILE | os.O_WRONLY)  # any name might exist already
 
 
 def _reach_this_machine() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("127.0.0.1", 9))  # sends nothing; fails where not even the loopback device is up
+        probe.connect(("127.0.0.1", 9))  # sends nothing; fails unless the loopback device is up
