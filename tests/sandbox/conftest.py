@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.sandbox.e2b.unlucky import UnluckyLine
+from tests.sandbox.e2b.unreliable_proxy import UnreliableProxy
 from toolrl.sandbox import Level, LocalSandbox, Mount, Sandbox, SandboxLimits
 from toolrl.sandbox.e2b import E2BFleet, E2BSandbox, E2BSettings
 from toolrl.sandbox.local.launcher import Zygote
@@ -63,16 +63,16 @@ def e2b_fleet(sandbox_server: SandboxServer) -> Iterator[E2BFleet]:
 
 
 @pytest.fixture(scope="session")
-def unlucky_line(sandbox_server: SandboxServer) -> Iterator[UnluckyLine]:
+def unreliable_proxy(sandbox_server: SandboxServer) -> Iterator[UnreliableProxy]:
     """An unreliable proxy to our server."""
-    line = UnluckyLine(sandbox_server.url)
+    line = UnreliableProxy(sandbox_server.url)
     yield line
     line.close()
 
 
 @pytest.fixture(scope="session")
-def unlucky_fleet(unlucky_line: UnluckyLine) -> Iterator[E2BFleet]:
-    with pointed_at(unlucky_line.url):
+def unreliable_fleet(unreliable_proxy: UnreliableProxy) -> Iterator[E2BFleet]:
+    with pointed_at(unreliable_proxy.url):
         fleet = E2BFleet(E2BSettings(api_key="any", max_concurrent=100, starts_per_second=1000.0, backoff_seconds=0.01))
     yield fleet
     fleet.close()
@@ -91,7 +91,7 @@ def pointed_at(url: str) -> Iterator[None]:
 
 @pytest.fixture(params=list(WITHOUT))
 def level(request: pytest.FixtureRequest) -> str:
-    """Level of local sandboxes; tests of every backend also have "e2b" and "e2b-unlucky" as parameters."""
+    """Level of local sandboxes; tests of every backend also have "e2b" and "e2b-unreliable" as parameters."""
     return request.param
 
 
@@ -109,7 +109,7 @@ def open_sandbox(level: str, request: pytest.FixtureRequest) -> Iterator[Callabl
     opened: list[Sandbox] = []
     backend: Callable[..., Sandbox]
     if level.startswith("e2b"):
-        fleet = request.getfixturevalue("e2b_fleet" if level == "e2b" else "unlucky_fleet")
+        fleet = request.getfixturevalue("e2b_fleet" if level == "e2b" else "unreliable_fleet")
         backend = partial(E2BSandbox, fleet=fleet)
     else:
         zygote = request.getfixturevalue("zygote")
@@ -120,7 +120,7 @@ def open_sandbox(level: str, request: pytest.FixtureRequest) -> Iterator[Callabl
         return opened[-1]
 
     if level.startswith("e2b"):
-        url = request.getfixturevalue("sandbox_server" if level == "e2b" else "unlucky_line").url
+        url = request.getfixturevalue("sandbox_server" if level == "e2b" else "unreliable_proxy").url
         with pointed_at(url):
             yield open_one
             for sandbox in opened:
@@ -202,7 +202,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 
 # The level between "full" and "no-userns", and the server's tests repeated over the unreliable proxy.
-ONLY_IN_TEST_SLOW = ("no-landlock", "e2b-unlucky")
+ONLY_IN_TEST_SLOW = ("no-landlock", "e2b-unreliable")
 
 
 @pytest.hookimpl(tryfirst=True)

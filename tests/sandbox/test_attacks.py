@@ -20,7 +20,7 @@ import pytest
 
 from toolrl.sandbox import LocalSandbox, Session
 
-walled = pytest.mark.parametrize("level", ["full", "no-landlock", "no-userns"])
+isolated = pytest.mark.parametrize("level", ["full", "no-landlock", "no-userns"])
 reads_nothing_else = pytest.mark.parametrize("level", ["full", "no-userns"])
 LIBC = "import ctypes, os; libc = ctypes.CDLL(None, use_errno=True)\n"
 
@@ -64,7 +64,7 @@ def state_of(folder: Path) -> dict[str, tuple]:
     return found
 
 
-@walled
+@isolated
 @pytest.mark.parametrize(
     "attempt",
     [
@@ -99,7 +99,7 @@ def test_files_outside_cannot_be_changed(sandbox, outside, attempt):
     assert state_of(outside) == before
 
 
-@walled
+@isolated
 def test_nothing_appears_in_shared_folders(sandbox):
     name = f"toolrl-{uuid.uuid4().hex}"
     for folder in ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run/lock"):
@@ -109,7 +109,7 @@ def test_nothing_appears_in_shared_folders(sandbox):
     assert result.error is not None or not Path(tempfile.gettempdir(), name).exists()
 
 
-@walled
+@isolated
 def test_the_interpreters_files_cannot_be_touched(sandbox):
     code = "import json, os, sys\nopened = []\nfor path in (os.__file__, json.__file__, sys.executable):\n"
     code += "    try: opened.append(open(path, 'r+b'))\n    except OSError: pass\nopened"
@@ -153,7 +153,7 @@ def test_the_machines_users_cannot_be_read(sandbox):
     assert "daemon" in Path("/etc/passwd").read_text()
 
 
-@walled
+@isolated
 def test_no_secret_is_in_memory_or_environment_of_another_process(sandbox, victim):
     attempts = f"""
     seen = b''
@@ -167,7 +167,7 @@ def test_no_secret_is_in_memory_or_environment_of_another_process(sandbox, victi
     assert sandbox.run(f"{code}\nb'do-not-tell' in seen, b'sleep' in seen").value == "(False, False)"
 
 
-@walled
+@isolated
 @pytest.mark.parametrize(
     "call", ["ptrace(16, pid, 0, 0)", "ptrace(0x4206, pid, 0, 0)", "process_vm_readv(pid, *vectors)"]
 )
@@ -177,7 +177,7 @@ def test_another_process_cannot_be_traced(sandbox, victim, call):
     assert "TracerPid:\t0" in Path(f"/proc/{victim.pid}/status").read_text()
 
 
-@walled
+@isolated
 @pytest.mark.parametrize(
     "attempt",
     [
@@ -207,7 +207,7 @@ def test_another_process_can_be_neither_killed_nor_slowed_down(sandbox, victim, 
     assert victim.poll() is None
 
 
-@walled
+@isolated
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -227,7 +227,7 @@ def test_no_socket_can_be_created(sandbox, arguments):
     assert sandbox.run(f"import socket; socket.socket({arguments})").error.name == "PermissionError"
 
 
-@walled
+@isolated
 @pytest.mark.parametrize("kind", ["path", "abstract"])
 def test_no_service_of_this_machine_can_be_reached(sandbox, outside, kind):
     address = str(outside / "service") if kind == "path" else f"\0toolrl-{uuid.uuid4().hex}"
@@ -243,13 +243,13 @@ def test_no_service_of_this_machine_can_be_reached(sandbox, outside, kind):
             service.recv(10)
 
 
-@walled
+@isolated
 def test_no_host_name_can_be_resolved(sandbox):
     result = sandbox.run("import socket; socket.getaddrinfo('example.com', 80)")
     assert result.error.name in ("gaierror", "PermissionError")
 
 
-@walled
+@isolated
 def test_connected_socket_pairs_work(sandbox):
     code = "import asyncio, multiprocessing, socket, subprocess\nleft, right = socket.socketpair()\nleft.send(b'a')\n"
     code += "pipe = multiprocessing.Pipe()\npipe[0].send('b')\n"
@@ -258,7 +258,7 @@ def test_connected_socket_pairs_work(sandbox):
     assert sandbox.run(code).value == "(b'a', 'b', 'c', b'd')"
 
 
-@walled
+@isolated
 @pytest.mark.parametrize(
     "call",
     [
@@ -284,12 +284,12 @@ def test_unneeded_kernel_interfaces_are_denied(sandbox, call):
     assert sandbox.run(f"{LIBC}libc.{call}, ctypes.get_errno()").value == "(-1, 1)"
 
 
-@walled
+@isolated
 def test_memory_files_cannot_be_created(sandbox):
     assert sandbox.run("import os; os.memfd_create('code')").error.name == "PermissionError"
 
 
-@walled
+@isolated
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="machine code of x86-64")
 @pytest.mark.parametrize(
     ("code", "signal"),

@@ -12,7 +12,7 @@ import pytest
 from toolrl.sandbox import ExecResult, LocalSandbox, SandboxLimits
 
 
-@pytest.fixture(params=["full", "no-landlock", "no-userns", "none", "e2b", "e2b-unlucky"])
+@pytest.fixture(params=["full", "no-landlock", "no-userns", "none", "e2b", "e2b-unreliable"])
 def level(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -332,7 +332,7 @@ def test_invalid_json_is_shown_and_not_a_fault(sandbox):
 
 
 def test_many_threads_get_their_own_answers(open_sandbox, level):
-    count = 16 if level == "e2b-unlucky" else 64
+    count = 16 if level == "e2b-unreliable" else 64
     barrier = Barrier(count)
 
     def session(number: int) -> list[str | None]:

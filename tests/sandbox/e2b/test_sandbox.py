@@ -175,8 +175,8 @@ def test_a_machine_that_vanishes_during_a_run_is_a_fault(open_fleet, sandbox_ser
     assert fleet.usage.lost == 1
 
 
-def test_late_keepalives_are_waited_for(misbehaving, unlucky):
-    sandbox = E2BSandbox(fleet=unlucky)
+def test_late_keepalives_are_waited_for(misbehaving, retrying_fleet):
+    sandbox = E2BSandbox(fleet=retrying_fleet)
     misbehaving.faults["POST /execute"] = [("pause", *READY)]
     with pytest.raises(SandboxFault, match="the stream ended before the code did"):  # not for the pause
         sandbox.run("1", timeout_seconds=1)
@@ -326,7 +326,7 @@ def misbehaving(monkeypatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def unlucky(misbehaving) -> Iterator[E2BFleet]:
+def retrying_fleet(misbehaving) -> Iterator[E2BFleet]:
     pace = {"starts_per_second": 1000.0, "wait_seconds": 1.0, "request_seconds": 2.0, "backoff_seconds": 0.01}
     fleet = E2BFleet(E2BSettings(api_key="any", max_concurrent=1, attempts=3, reuse=False, **pace))
     yield fleet
@@ -334,25 +334,25 @@ def unlucky(misbehaving) -> Iterator[E2BFleet]:
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_failed_start_is_retried(misbehaving, unlucky, status):
+def test_a_failed_start_is_retried(misbehaving, retrying_fleet, status):
     misbehaving.faults["POST /v2/sandboxes"] = [status, status]
-    sandbox = E2BSandbox(fleet=unlucky)
+    sandbox = E2BSandbox(fleet=retrying_fleet)
     sandbox.close()
     assert misbehaving.seen.count("POST /v2/sandboxes") == 3
-    assert (sandbox.usage["sandbox_retries"], unlucky.usage.retries) == (2, 2)
+    assert (sandbox.usage["sandbox_retries"], retrying_fleet.usage.retries) == (2, 2)
 
 
-def test_a_start_that_keeps_failing_is_a_fault_and_frees_its_place(misbehaving, unlucky):
+def test_a_start_that_keeps_failing_is_a_fault_and_frees_its_place(misbehaving, retrying_fleet):
     misbehaving.faults["POST /v2/sandboxes"] = [429] * 3
     with pytest.raises(SandboxFault, match="429"):
-        E2BSandbox(fleet=unlucky)
-    E2BSandbox(fleet=unlucky).close()
+        E2BSandbox(fleet=retrying_fleet)
+    E2BSandbox(fleet=retrying_fleet).close()
 
 
-def test_a_refused_key_is_not_retried(misbehaving, unlucky):
+def test_a_refused_key_is_not_retried(misbehaving, retrying_fleet):
     misbehaving.faults["POST /v2/sandboxes"] = [401]
     with pytest.raises(ConfigError, match="E2B_API_KEY"):
-        E2BSandbox(fleet=unlucky)
+        E2BSandbox(fleet=retrying_fleet)
     assert misbehaving.seen.count("POST /v2/sandboxes") == 1
 
 
@@ -372,25 +372,25 @@ SILENT = ("pause",) * 4
         SILENT,
     ],
 )
-def test_a_failure_not_caused_by_the_code_is_a_fault(misbehaving, unlucky, run):
-    sandbox = E2BSandbox(fleet=unlucky)
+def test_a_failure_not_caused_by_the_code_is_a_fault(misbehaving, retrying_fleet, run):
+    sandbox = E2BSandbox(fleet=retrying_fleet)
     misbehaving.faults["POST /execute"] = [READY, run]
     with pytest.raises(SandboxFault):
         sandbox.run("1", timeout_seconds=1)
     sandbox.close()
     assert "DELETE /sandboxes/s" in misbehaving.seen
-    assert unlucky.usage.lost == 1
+    assert retrying_fleet.usage.lost == 1
 
 
-def test_a_sandbox_that_cannot_be_ended_is_left_to_its_lifetime(misbehaving, unlucky):
-    sandbox = E2BSandbox(fleet=unlucky)
+def test_a_sandbox_that_cannot_be_ended_is_left_to_its_lifetime(misbehaving, retrying_fleet):
+    sandbox = E2BSandbox(fleet=retrying_fleet)
     misbehaving.faults["DELETE /sandboxes/s"] = [500] * 3
     sandbox.close()
     assert misbehaving.seen.count("DELETE /sandboxes/s") == 3
 
 
-def test_failed_file_requests_are_retried(misbehaving, unlucky):
-    sandbox = E2BSandbox(fleet=unlucky)
+def test_failed_file_requests_are_retried(misbehaving, retrying_fleet):
+    sandbox = E2BSandbox(fleet=retrying_fleet)
     misbehaving.faults["POST /filesystem.Filesystem/ListDir"] = [500, 429]
     assert sandbox.list_files() == []
     sandbox.close()

@@ -158,8 +158,8 @@ class _Zygote:
         with ours, lifeline, ours.makefile("rb") as reader:
             files = plumbing.new_files()
             with workers:
-                request = {"directory": directory, "uid": uid, "limits": REHEARSAL_LIMITS, "bindings": []}
-                self.start(request, workers, theirs, files)
+                asked: dict[str, Any] = {"directory": directory, "uid": uid, "limits": REHEARSAL_LIMITS, "bindings": []}
+                self.start(asked, workers, theirs, files)
             for file in files:
                 os.close(file)
             hello: dict[str, Any] = {}

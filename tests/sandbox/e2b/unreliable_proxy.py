@@ -12,19 +12,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 # What happens to a request on its first attempt; later attempts succeed.
-MISFORTUNES = (429, "lost answer", None, 503, "cut", None, 502)
+FAILURES = (429, "lost answer", None, 503, "cut", None, 502)
 KEEPALIVE = b'{"type": "keepalive"}\n'
 PAUSE_SECONDS = 0.05
 
 
-class UnluckyLine(ThreadingHTTPServer):
+class UnreliableProxy(ThreadingHTTPServer):
     """Passes requests on, except for those that it lets fail.
 
-    The code of a user is no request that may be made again: it always gets through, with its stream in small
-    pieces, and keepalives late and in between.
+    Running a user's code is not idempotent and never fails: its stream arrives in small
+    pieces, with keepalives late and in between.
 
     Attributes:
-        misfortunes: How often each has happened.
+        failures: How often each has been injected.
     """
 
     daemon_threads = True
@@ -33,21 +33,21 @@ class UnluckyLine(ThreadingHTTPServer):
     def __init__(self, url: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream, self.url = urlsplit(url).netloc, f"http://127.0.0.1:{self.server_address[1]}"
-        self.misfortunes: dict[Any, int] = {}
+        self.failures: dict[Any, int] = {}
         self._seen: set[bytes] = set()
-        self._next = itertools.cycle(MISFORTUNES)
+        self._next = itertools.cycle(FAILURES)
         self._lock = threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def misfortune(self, request: bytes, is_users: bool) -> int | str | None:
-        """The misfortune of a request, if any."""
+    def failure_of(self, request: bytes, is_users: bool) -> int | str | None:
+        """The failure to inject into a request, if any."""
         digest = hashlib.sha256(request).digest()
         with self._lock:
             if is_users or digest in self._seen:
                 return None
             self._seen.add(digest)
             found = next(self._next)
-            self.misfortunes[found] = self.misfortunes.get(found, 0) + 1
+            self.failures[found] = self.failures.get(found, 0) + 1
             return found
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class UnluckyLine(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: UnluckyLine
+    server: UnreliableProxy
 
     def do_POST(self) -> None:
         body = self._body()
@@ -70,9 +70,9 @@ class _Handler(BaseHTTPRequestHandler):
         request = b"\0".join((self.requestline.encode(), self.headers.get("Idempotency-Key", "").encode(), body))
         sandbox = self.headers.get("E2b-Sandbox-Id", "").encode()
         # The SDK checks the health only after a failure; a second one would mean that the sandbox has ended.
-        found = None if self.path == "/health" else self.server.misfortune(sandbox + request, is_users)
+        found = None if self.path == "/health" else self.server.failure_of(sandbox + request, is_users)
         if isinstance(found, int):
-            self._answer(found, [("Content-Type", "application/json")], b'{"code": %d, "message": "unlucky"}' % found)
+            self._answer(found, [("Content-Type", "application/json")], b'{"code": %d, "message": "injected"}' % found)
             return
         if found == "cut":
             self.close_connection = True

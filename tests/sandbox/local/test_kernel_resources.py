@@ -12,7 +12,7 @@ import pytest
 from toolrl.sandbox import LocalSandbox
 from toolrl.sandbox.local.launcher import Zygote, own_group
 
-walled = pytest.mark.parametrize("level", ["full", "no-landlock", "no-userns"])
+isolated = pytest.mark.parametrize("level", ["full", "no-landlock", "no-userns"])
 SIXTEEN = "import os, time\nfor _ in range(15):\n    if os.fork() == 0: break\n"
 SEND = """
 import socket
@@ -47,7 +47,7 @@ for writer in writers:
 time.sleep(60)"""
 
 
-@walled
+@isolated
 @pytest.mark.parametrize("hold", [SEND.format(kind=""), SEND.format(kind="socket.AF_UNIX, 5"), PIPES])
 def test_data_in_flight_between_processes_is_limited(open_sandbox: Callable[..., LocalSandbox], hold):
     try:
@@ -81,13 +81,13 @@ def check(result):
 """
 
 
-@walled
+@isolated
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_shared_kernel_resources_are_denied(sandbox, name):
     assert sandbox.run(HELPERS + ATTEMPTS[name]).error.name == "PermissionError"
 
 
-@walled
+@isolated
 @pytest.mark.usefixtures("apart")
 def test_queued_signals_and_timers_are_not_exhausted_for_others(open_sandbox):
     code = """
@@ -103,7 +103,7 @@ count"""
     assert [sandbox.run(code).value for sandbox in sandboxes] == ["256"] * 3
 
 
-@walled
+@isolated
 def test_asyncio_works_without_epoll(sandbox):
     code = "import asyncio, selectors\nasync def main():\n    process = await asyncio.create_subprocess_exec('cat', "
     code += "stdin=-1, stdout=-1)\n    return await process.communicate(b'hi')\n"
@@ -120,7 +120,7 @@ def test_asyncio_works_without_epoll_in_a_sandbox_with_packages():
     zygote.close()
 
 
-@walled
+@isolated
 def test_the_codes_processes_are_killed_first_when_memory_runs_out(zygote, sandbox):
     code = "import os; open('/proc/self/oom_score_adj').read(), os.fork() or os._exit(0)"
     assert sandbox.run(code).value.startswith("('1000\\n'")
@@ -156,7 +156,7 @@ if os.fork() == 0:
 @pytest.mark.parametrize("name", COMPUTE_ON)
 def test_code_that_keeps_computing_after_its_run_is_ended(level, open_sandbox, name, eventually):
     if name == "children of children" and level in ("no-userns", "none"):
-        pytest.skip("without namespaces nobody buries orphans while the session lives: there can be no more than 16")
+        pytest.skip("without namespaces orphans are not reaped before the session ends, so there can be at most 16")
     sandbox = open_sandbox(seconds=0.3)
     code = COMPUTE_ON[name]
     assert sandbox.run(code, timeout_seconds=1).error is None

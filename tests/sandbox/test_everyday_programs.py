@@ -99,7 +99,7 @@ def test_temporary_files_count_towards_the_limits(open_sandbox):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_pools_of_processes_work(sandbox, method):
     if method == "spawn" and sandbox.run("import sys; sys.executable").value != repr(sys.executable):
-        pytest.skip("without namespaces another user may not start a Python that lies in a folder of root's")
+        pytest.skip("without namespaces another user cannot start a Python in root's folder")
     result = sandbox.run(POOL.format(method=method), timeout_seconds=30)
     assert (result.value, result.stderr) == ("[0, 1, 4, 9]", "")
 
@@ -125,7 +125,7 @@ def test_a_python_subprocess_has_the_same_packages():
     zygote = Zygote(packages=True)
     if not zygote.active.holds["namespaces"]:
         zygote.close()
-        pytest.skip("where root's Python lies, another user may not look")
+        pytest.skip("root's Python is inaccessible to other users")
     with LocalSandbox(isolation="none", zygote=lambda: zygote) as sandbox:
         code = "run(sys.executable, '-c', 'import numpy; print(int(numpy.arange(4).sum()))')"
         assert sandbox.run(RUN + code, timeout_seconds=30).value == "'6\\n'"
