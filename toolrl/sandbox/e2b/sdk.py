@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
-
 from toolrl.errors import ConfigError, MissingExtra, SandboxFault
 from toolrl.sandbox.base import check_seconds
 
@@ -149,6 +147,8 @@ class Requests:
             SandboxFault: Every attempt failed, or the machine is gone (`MachineLost`).
             ConfigError, OSError: See `translate_error`.
         """
+        # Here, since only users of E2B should pay for the import.
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
         def attempt() -> T:
             try:
