@@ -107,7 +107,7 @@ def _errors_as_refusals(is_rpc: bool = False) -> Iterator[None]:
             raise
         status = 500 if isinstance(error, SandboxFault) else error.status
         code = {"code": _RPC_CODES.get(status, "unknown")} if is_rpc else {}
-        raise Refusal(status, str(error), **code) from error
+        raise Refusal(status, str(error), None, **code) from error
 
 
 def _not_running(request: Request) -> Refusal:
