@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         upstream.request(self.command, self.path, body, headers)
         response = upstream.getresponse()
         kept = [(name, value) for name, value in response.getheaders() if name.lower() not in ours]
-        if response.getheader("Transfer-Encoding") != "chunked":
+        if self.path != "/execute" or response.getheader("Transfer-Encoding") != "chunked":
             content = response.read()
             if is_lost:
                 self.close_connection = True
