@@ -87,7 +87,7 @@ def seconds_to_output(contender: Contender) -> float:
 
 
 def await_spares() -> None:
-    while any(len(spares._ready) < spares.size for spares in local_sandboxes._spares.values()):
+    while any(len(spares.ready) < spares.size for spares in local_sandboxes.spares_by_kind.values()):
         time.sleep(WATCH_SECONDS)
 
 

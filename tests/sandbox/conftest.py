@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.sandbox.e2b.unlucky import UnluckyLine
+from tests.sandbox.e2b.unreliable_proxy import UnreliableProxy
 from toolrl.sandbox import Level, LocalSandbox, Mount, Sandbox, SandboxLimits
 from toolrl.sandbox.e2b import E2BFleet, E2BSandbox, E2BSettings
 from toolrl.sandbox.local.launcher import Zygote
@@ -18,7 +18,7 @@ from toolrl.sandbox.server import HostSettings, SandboxServer
 
 T = TypeVar("T")
 
-# How to get each level on a machine that offers all layers.
+# The layers to leave out for each level, on a machine that offers all of them.
 WITHOUT: dict[Level, tuple[str, ...]] = {
     "full": (),
     "no-landlock": ("landlock",),
@@ -29,7 +29,7 @@ WITHOUT: dict[Level, tuple[str, ...]] = {
 
 @pytest.fixture(scope="session")
 def zygote_at() -> Iterator[Callable[[Level], Zygote]]:
-    """Gives the zygote of a level, or skips where the machine does not offer the level."""
+    """Returns the zygote of a level; skips if the machine does not offer the level."""
     started: dict[Level, Zygote] = {}
 
     def get(level: Level) -> Zygote:
@@ -49,7 +49,7 @@ def zygote_at() -> Iterator[Callable[[Level], Zygote]]:
 
 @pytest.fixture(scope="session")
 def sandbox_server() -> Iterator[SandboxServer]:
-    """Our own server, which E2B's SDK is pointed at."""
+    """Our own server, which E2B's SDK is configured to use."""
     with SandboxServer(HostSettings(max_sandboxes=256)) as server, pointed_at(server.url):
         yield server
         assert server.hosting.all() == []  # whichever fleet was closed last
@@ -63,16 +63,16 @@ def e2b_fleet(sandbox_server: SandboxServer) -> Iterator[E2BFleet]:
 
 
 @pytest.fixture(scope="session")
-def unlucky_line(sandbox_server: SandboxServer) -> Iterator[UnluckyLine]:
-    """Leads to our server, with misfortunes."""
-    line = UnluckyLine(sandbox_server.url)
+def unreliable_proxy(sandbox_server: SandboxServer) -> Iterator[UnreliableProxy]:
+    """An unreliable proxy to our server."""
+    line = UnreliableProxy(sandbox_server.url)
     yield line
     line.close()
 
 
 @pytest.fixture(scope="session")
-def unlucky_fleet(unlucky_line: UnluckyLine) -> Iterator[E2BFleet]:
-    with pointed_at(unlucky_line.url):
+def unreliable_fleet(unreliable_proxy: UnreliableProxy) -> Iterator[E2BFleet]:
+    with pointed_at(unreliable_proxy.url):
         fleet = E2BFleet(E2BSettings(api_key="any", max_concurrent=100, starts_per_second=1000.0, backoff_seconds=0.01))
     yield fleet
     fleet.close()
@@ -82,7 +82,7 @@ def unlucky_fleet(unlucky_line: UnluckyLine) -> Iterator[E2BFleet]:
 
 @contextlib.contextmanager
 def pointed_at(url: str) -> Iterator[None]:
-    """E2B's SDK is pointed at a server."""
+    """Configure E2B's SDK to use a server."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("E2B_API_URL", "E2B_SANDBOX_URL"):
             patch.setenv(name, url)
@@ -91,7 +91,7 @@ def pointed_at(url: str) -> Iterator[None]:
 
 @pytest.fixture(params=list(WITHOUT))
 def level(request: pytest.FixtureRequest) -> str:
-    """Of local sandboxes; what tests every backend has "e2b" among the parameters, or "e2b-unlucky" too."""
+    """Level of local sandboxes; tests of every backend also have "e2b" and "e2b-unreliable" as parameters."""
     return request.param
 
 
@@ -102,14 +102,14 @@ def zygote(level: Level, zygote_at: Callable[[Level], Zygote]) -> Zygote:
 
 @pytest.fixture
 def open_sandbox(level: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., Sandbox]]:
-    """Opens sandboxes of one level or backend with the limits given; closes them after the test.
+    """Opens sandboxes of one level or backend with given limits; closes them after the test.
 
     Of local ones nothing may be left then, and a sandbox that was open all the time must be unharmed.
     """
     opened: list[Sandbox] = []
     backend: Callable[..., Sandbox]
     if level.startswith("e2b"):
-        fleet = request.getfixturevalue("e2b_fleet" if level == "e2b" else "unlucky_fleet")
+        fleet = request.getfixturevalue("e2b_fleet" if level == "e2b" else "unreliable_fleet")
         backend = partial(E2BSandbox, fleet=fleet)
     else:
         zygote = request.getfixturevalue("zygote")
@@ -120,7 +120,7 @@ def open_sandbox(level: str, request: pytest.FixtureRequest) -> Iterator[Callabl
         return opened[-1]
 
     if level.startswith("e2b"):
-        url = request.getfixturevalue("sandbox_server" if level == "e2b" else "unlucky_line").url
+        url = request.getfixturevalue("sandbox_server" if level == "e2b" else "unreliable_proxy").url
         with pointed_at(url):
             yield open_one
             for sandbox in opened:
@@ -128,7 +128,7 @@ def open_sandbox(level: str, request: pytest.FixtureRequest) -> Iterator[Callabl
         return
     bystander = open_one()
     assert bystander.run("open('mine', 'w').close(); x = 1").error is None
-    before = settled(lambda: traces(zygote))  # the guard of an earlier test's sandbox may be on its way out
+    before = settled(lambda: traces(zygote))  # an earlier test's guard may still be exiting
     yield open_one
     for sandbox in opened[1:]:
         sandbox.close()
@@ -144,34 +144,34 @@ def sandbox(open_sandbox: Callable[..., Sandbox]) -> Sandbox:
 
 @pytest.fixture
 def limited(level: str) -> None:
-    """Skips where the size of the machine is the only limit."""
+    """Skips if the size of the machine is the only limit."""
     if level.startswith("e2b"):
         pytest.skip("in E2B's cloud the machine's size is the limit of memory, processes and files")
 
 
 @pytest.fixture
 def apart(level: str) -> None:
-    """Skips where nothing but resource limits lies between two sandboxes."""
+    """Skips if only resource limits separate two sandboxes."""
     if level == "none" and os.geteuid() != 0:
         pytest.skip("without isolation, the sandboxes of an ordinary user share its id")
 
 
 @pytest.fixture
 def counted(level: Level) -> None:
-    """Skips where processes are counted together with all others of the user."""
+    """Skips if processes are counted together with the user's other ones."""
     if level in ("none", "no-userns") and os.geteuid() != 0:
         pytest.skip("without namespaces, the sandboxes of an ordinary user share its count of processes")
 
 
 def traces(zygote: Zygote) -> tuple[set[int], list[str], str]:
-    """What sandboxes leave while they are open: processes, folders, mounts."""
-    folders = sorted(entry.name for entry in os.scandir(zygote._directory))
-    return descendants(zygote._process.pid), folders, Path("/proc/self/mountinfo").read_text()
+    """The traces of open sandboxes: processes, folders, mounts."""
+    folders = sorted(entry.name for entry in os.scandir(zygote.directory))
+    return descendants(zygote.process.pid), folders, Path("/proc/self/mountinfo").read_text()
 
 
 def descendants(pid: int) -> set[int]:
     found: set[int] = set()
-    with contextlib.suppress(OSError):  # it ended meanwhile
+    with contextlib.suppress(OSError):  # it has ended
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             for child in map(int, children.read_text().split()):
                 found |= {child} | descendants(child)
@@ -179,7 +179,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def settled(look: Callable[[], T]) -> T:
-    """What is seen when it has stayed the same for a while."""
+    """Repeat an observation until it has been stable for a while."""
     seen = [look()]
     while seen[-3:] != [seen[-1]] * 3:
         time.sleep(0.02)
@@ -193,7 +193,7 @@ def eventually_fixture() -> Callable[[Callable[[], bool]], bool]:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether a condition comes true within half a minute."""
+    """Whether a condition becomes true within half a minute."""
     for _ in range(1500):
         if condition():
             return True
@@ -201,13 +201,13 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return False
 
 
-# The level between "full" and "no-userns", and the server's tests once more over a line on which requests fail.
-ONLY_IN_TEST_SLOW = ("no-landlock", "e2b-unlucky")
+# The level between "full" and "no-userns", and the server's tests repeated over the unreliable proxy.
+ONLY_IN_TEST_SLOW = ("no-landlock", "e2b-unreliable")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave what is tested in several surroundings to two of them and `make test-slow`."""
+    """Test the remaining surroundings in `make test-slow` only."""
     for item in items:
         level = getattr(item, "callspec", None) and item.callspec.params.get("level")
         if level in ONLY_IN_TEST_SLOW and Path(__file__).parent in item.path.parents:

@@ -1,4 +1,4 @@
-"""What code tries against this machine, at every level of isolation that claims to stop it.
+"""Attacks of code on this machine, at every level of isolation that claims to stop them.
 
 Each is made from a sandbox's first session and from a further one. `open_sandbox` checks after each test that
 nothing is left and that another sandbox is unharmed. What every
@@ -20,21 +20,21 @@ import pytest
 
 from toolrl.sandbox import LocalSandbox, Session
 
-walled = pytest.mark.parametrize("level", ["full", "no-landlock", "no-userns"])
+isolated = pytest.mark.parametrize("level", ["full", "no-landlock", "no-userns"])
 reads_nothing_else = pytest.mark.parametrize("level", ["full", "no-userns"])
 LIBC = "import ctypes, os; libc = ctypes.CDLL(None, use_errno=True)\n"
 
 
 @pytest.fixture(params=["first", "further"])
 def sandbox(open_sandbox: Callable[..., LocalSandbox], request: pytest.FixtureRequest) -> Session:
-    """A session that attacks."""
+    """A session for attacks."""
     opened = open_sandbox()
     return opened if request.param == "first" else opened.new_session()
 
 
 @pytest.fixture
 def outside() -> Iterator[Path]:
-    """A folder that every user may write to, with a file that holds a secret; not in /tmp, which sandboxes may have."""
+    """A folder that every user may write to, with a secret file; not in /tmp, which may be private in a sandbox."""
     with tempfile.TemporaryDirectory(prefix="toolrl-outside-", dir="/var/tmp") as name:
         folder = Path(name)
         (folder / "file").write_text("do-not-tell")
@@ -45,7 +45,7 @@ def outside() -> Iterator[Path]:
 
 @pytest.fixture
 def victim(sandbox) -> Iterator[subprocess.Popen]:
-    """A process of the sandbox's own user, which nothing but isolation protects."""
+    """A process of the sandbox's own user, protected by isolation only."""
     uid = int(sandbox.run("import os; os.getuid()").value)
     user = {"user": uid, "group": uid, "extra_groups": []} if os.geteuid() == 0 else {}
     with subprocess.Popen(["sleep", "600"], env={"SECRET": "do-not-tell"}, **user) as process:
@@ -54,7 +54,7 @@ def victim(sandbox) -> Iterator[subprocess.Popen]:
 
 
 def state_of(folder: Path) -> dict[str, tuple]:
-    """All that can be changed in a folder."""
+    """Everything about a folder that could be changed."""
     found = {}
     for path in [folder, *sorted(folder.rglob("*"))]:
         status = path.lstat()
@@ -64,7 +64,7 @@ def state_of(folder: Path) -> dict[str, tuple]:
     return found
 
 
-@walled
+@isolated
 @pytest.mark.parametrize(
     "attempt",
     [
@@ -99,7 +99,7 @@ def test_files_outside_cannot_be_changed(sandbox, outside, attempt):
     assert state_of(outside) == before
 
 
-@walled
+@isolated
 def test_nothing_appears_in_shared_folders(sandbox):
     name = f"toolrl-{uuid.uuid4().hex}"
     for folder in ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run/lock"):
@@ -109,7 +109,7 @@ def test_nothing_appears_in_shared_folders(sandbox):
     assert result.error is not None or not Path(tempfile.gettempdir(), name).exists()
 
 
-@walled
+@isolated
 def test_the_interpreters_files_cannot_be_touched(sandbox):
     code = "import json, os, sys\nopened = []\nfor path in (os.__file__, json.__file__, sys.executable):\n"
     code += "    try: opened.append(open(path, 'r+b'))\n    except OSError: pass\nopened"
@@ -153,7 +153,7 @@ def test_the_machines_users_cannot_be_read(sandbox):
     assert "daemon" in Path("/etc/passwd").read_text()
 
 
-@walled
+@isolated
 def test_no_secret_is_in_memory_or_environment_of_another_process(sandbox, victim):
     attempts = f"""
     seen = b''
@@ -167,7 +167,7 @@ def test_no_secret_is_in_memory_or_environment_of_another_process(sandbox, victi
     assert sandbox.run(f"{code}\nb'do-not-tell' in seen, b'sleep' in seen").value == "(False, False)"
 
 
-@walled
+@isolated
 @pytest.mark.parametrize(
     "call", ["ptrace(16, pid, 0, 0)", "ptrace(0x4206, pid, 0, 0)", "process_vm_readv(pid, *vectors)"]
 )
@@ -177,7 +177,7 @@ def test_another_process_cannot_be_traced(sandbox, victim, call):
     assert "TracerPid:\t0" in Path(f"/proc/{victim.pid}/status").read_text()
 
 
-@walled
+@isolated
 @pytest.mark.parametrize(
     "attempt",
     [
@@ -196,7 +196,7 @@ def test_another_process_cannot_be_traced(sandbox, victim, call):
         "for other in range(2, 70_000):\n    try: os.kill(other, 9)\n    except OSError: pass",
     ],
 )
-def test_another_process_is_neither_killed_nor_slowed_down(sandbox, victim, attempt):
+def test_another_process_can_be_neither_killed_nor_slowed_down(sandbox, victim, attempt):
     status = f"/proc/{victim.pid}/stat"
     before = Path(status).read_text().split()[17:19], Path(f"/proc/{victim.pid}/limits").read_text()
     sandbox.run(f"import os, resource, signal\npid = {victim.pid}\n{attempt}", timeout_seconds=20)
@@ -207,7 +207,7 @@ def test_another_process_is_neither_killed_nor_slowed_down(sandbox, victim, atte
     assert victim.poll() is None
 
 
-@walled
+@isolated
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -223,13 +223,13 @@ def test_another_process_is_neither_killed_nor_slowed_down(sandbox, victim, atte
         "socket.AF_ALG, socket.SOCK_SEQPACKET",
     ],
 )
-def test_no_socket_can_be_made(sandbox, arguments):
+def test_no_socket_can_be_created(sandbox, arguments):
     assert sandbox.run(f"import socket; socket.socket({arguments})").error.name == "PermissionError"
 
 
-@walled
+@isolated
 @pytest.mark.parametrize("kind", ["path", "abstract"])
-def test_no_service_of_this_machine_can_be_spoken_to(sandbox, outside, kind):
+def test_no_service_of_this_machine_can_be_reached(sandbox, outside, kind):
     address = str(outside / "service") if kind == "path" else f"\0toolrl-{uuid.uuid4().hex}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as service:
         service.bind(address)
@@ -243,14 +243,14 @@ def test_no_service_of_this_machine_can_be_spoken_to(sandbox, outside, kind):
             service.recv(10)
 
 
-@walled
-def test_no_name_is_looked_up(sandbox):
+@isolated
+def test_no_host_name_can_be_resolved(sandbox):
     result = sandbox.run("import socket; socket.getaddrinfo('example.com', 80)")
     assert result.error.name in ("gaierror", "PermissionError")
 
 
-@walled
-def test_what_code_needs_of_sockets_works(sandbox):
+@isolated
+def test_connected_socket_pairs_work(sandbox):
     code = "import asyncio, multiprocessing, socket, subprocess\nleft, right = socket.socketpair()\nleft.send(b'a')\n"
     code += "pipe = multiprocessing.Pipe()\npipe[0].send('b')\n"
     code += "run = subprocess.run(['cat'], input=b'd', capture_output=True).stdout\n"
@@ -258,7 +258,7 @@ def test_what_code_needs_of_sockets_works(sandbox):
     assert sandbox.run(code).value == "(b'a', 'b', 'c', b'd')"
 
 
-@walled
+@isolated
 @pytest.mark.parametrize(
     "call",
     [
@@ -278,18 +278,18 @@ def test_what_code_needs_of_sockets_works(sandbox):
         "syscall(447, 0)",
     ],
 )
-def test_kernel_interfaces_that_no_tool_needs_are_closed(sandbox, call):
+def test_unneeded_kernel_interfaces_are_denied(sandbox, call):
     if call.startswith("keyctl"):
         call = {"x86_64": "syscall(250", "aarch64": "syscall(219"}[os.uname().machine] + ", 0, -3, 0)"
     assert sandbox.run(f"{LIBC}libc.{call}, ctypes.get_errno()").value == "(-1, 1)"
 
 
-@walled
-def test_memory_files_are_not_to_be_had(sandbox):
+@isolated
+def test_memory_files_cannot_be_created(sandbox):
     assert sandbox.run("import os; os.memfd_create('code')").error.name == "PermissionError"
 
 
-@walled
+@isolated
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="machine code of x86-64")
 @pytest.mark.parametrize(
     ("code", "signal"),
@@ -298,7 +298,7 @@ def test_memory_files_are_not_to_be_had(sandbox):
         ("b8 27 00 00 40 0f 05 c3", None),  # mov eax, 0x40000027; syscall; ret: getpid of x32
     ],
 )
-def test_other_sets_of_system_calls_are_closed(sandbox, code, signal):
+def test_other_system_call_tables_are_denied(sandbox, code, signal):
     program = f"import ctypes, mmap\npage = mmap.mmap(-1, 4096, prot=7)\npage.write(bytes.fromhex({code!r}))\n"
     program += "ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(page)))()"
     result = sandbox.run(program)

@@ -1,4 +1,4 @@
-"""What code tries against its own session: the channel that results come by, the interpreter, the next run.
+"""Attacks of code on its own session: the channel for results, the interpreter, the next run.
 
 Code may spoil its own answers; it must not reach another sandbox, a session after `reset`, or the trainer.
 """
@@ -53,7 +53,7 @@ def fine(result: ExecResult) -> str | None:
         "struct.pack('!I', 5) + b'{\"a\"'",
     ],
 )
-def test_an_answer_that_is_none_costs_the_session_and_no_more(sandbox, forged):
+def test_a_malformed_answer_costs_only_the_session(sandbox, forged):
     assert sandbox.run(CHANNEL).error is None
     result = sandbox.run(f"os.write(channel, {forged})\nos._exit(0)")
     assert result.error.name == "SandboxDied"
@@ -61,14 +61,14 @@ def test_an_answer_that_is_none_costs_the_session_and_no_more(sandbox, forged):
     assert fine(sandbox.run("1 + 1")) == "2"
 
 
-def test_code_can_forge_its_own_answer_but_no_later_one(sandbox):
+def test_code_can_forge_its_own_answer_but_not_a_later_one(sandbox):
     assert sandbox.run(CHANNEL).error is None
     assert sandbox.run("import time; os.write(channel, answer(2)); time.sleep(0.2)").value == "forged"
     assert sandbox.run("'the late true answer to the question before'").error.name == "SandboxDied"
     assert fine(sandbox.run("1 + 1")) == "2"
 
 
-def test_a_flooded_channel_holds_nobody_up(sandbox):
+def test_a_flooded_channel_blocks_nobody(sandbox):
     assert sandbox.run(CHANNEL).error is None
     started = time.monotonic()
     result = sandbox.run("while True: os.write(channel, b'\\0' * 65536)", timeout_seconds=1)
@@ -84,7 +84,7 @@ def test_messages_without_content_end_the_session_and_are_not_collected(sandbox)
     assert fine(sandbox.run("1 + 1")) == "2"
 
 
-def test_a_message_that_trickles_in_is_cut_off_by_the_time_limit(sandbox):
+def test_a_message_sent_slowly_is_stopped_by_the_time_limit(sandbox):
     assert sandbox.run(CHANNEL).error is None
     code = (
         "import time\nos.write(channel, struct.pack('!I', 1000))\nwhile True: time.sleep(0.05); os.write(channel, b' ')"
@@ -95,11 +95,11 @@ def test_a_message_that_trickles_in_is_cut_off_by_the_time_limit(sandbox):
 
 
 @pytest.mark.parametrize("status", ["sys.exit(0)", "os._exit(0)", "raise SystemExit", "os.abort()"])
-def test_no_way_to_end_counts_as_having_run_to_the_end(sandbox, status):
+def test_no_way_of_exiting_counts_as_finishing(sandbox, status):
     assert sandbox.run(f"import os, sys\n{status}").error is not None
 
 
-def test_patched_builtins_reach_neither_another_sandbox_nor_the_time_after_a_reset(open_sandbox):
+def test_patched_builtins_affect_no_other_sandbox_and_end_with_a_reset(open_sandbox):
     first, second = open_sandbox(), open_sandbox()
     patch = "import builtins, json, math, sys\nbuiltins.len = lambda x: 7\njson.dumps = math.sqrt = None\n"
     first.run(patch + "sys.modules['random'] = None\nsys.path.insert(0, '/nowhere')\nbuiltins.print = exit")
@@ -139,7 +139,7 @@ for _ in range(2):
     assert fine(sandbox.run("import os, time; time.sleep(0.1); os.listdir()")) == "[]"
 
 
-def test_what_is_registered_for_the_end_does_not_run_and_does_not_delay_it(sandbox):
+def test_exit_handlers_neither_run_nor_delay_the_end(sandbox):
     code = (
         "import atexit, signal, time\natexit.register(time.sleep, 60)\nsignal.signal(15, lambda *_: time.sleep(60))\n"
     )
@@ -169,20 +169,20 @@ def test_what_is_registered_for_the_end_does_not_run_and_does_not_delay_it(sandb
         "import threading; threading.excepthook = None\nthreading.Thread(target=lambda: 1 / 0).start(); 1 / 0",
     ],
 )
-def test_an_interpreter_that_is_wrecked_is_replaced(sandbox, code):
+def test_a_broken_interpreter_is_replaced(sandbox, code):
     sandbox.run(code, timeout_seconds=1)
     sandbox.reset()
     assert fine(sandbox.run("1 + 1")) == "2"
 
 
-def test_one_endless_line_is_cut(open_sandbox):
+def test_an_endless_line_is_truncated(open_sandbox):
     sandbox = open_sandbox(output_characters=1000, file_size_mb=1)
     result = sandbox.run("while True: print('x' * 100, end='', flush=True)")
     assert len(result.stdout) < 1200
     assert "output" in result.limits_hit
 
 
-def test_what_unpacks_to_too_much_hits_a_limit(open_sandbox):
+def test_decompression_bombs_hit_a_limit(open_sandbox):
     sandbox = open_sandbox(memory_mb=128, file_size_mb=8)
     code = (
         "import io, zipfile, zlib\nbomb = io.BytesIO()\nwith zipfile.ZipFile(bomb, 'w', zipfile.ZIP_DEFLATED) as z:\n"
@@ -209,7 +209,7 @@ def test_what_unpacks_to_too_much_hits_a_limit(open_sandbox):
 def test_the_disk_and_the_table_of_files_cannot_be_filled(open_sandbox, fill, most):
     sandbox = open_sandbox(disk_mb=4, files=100)
     code = f"import itertools, os, uuid\nfor number in itertools.count():\n    name = uuid.uuid4().hex\n    {fill}"
-    for expected in (range(most - 1, most + 1), [0]):  # what is full stays full, in the next process too
+    for expected in (range(most - 1, most + 1), [0]):  # a full disk stays full, also in the next process
         result = sandbox.run(code)
         assert (result.error.name, result.limits_hit) == ("OSError", ("disk",))
         assert int(fine(sandbox.run("number"))) in expected
@@ -228,7 +228,7 @@ def test_files_outlive_the_process_and_end_with_the_sandbox(open_sandbox):
     assert fine(sandbox.run("import os; os.listdir()")) == "[]"
 
 
-def test_what_fills_the_folder_is_gone_after_a_reset(sandbox):
+def test_files_that_fill_the_folder_are_gone_after_a_reset(sandbox):
     code = "import os\nfor n in range(3000): open(f'{n}', 'w').close()\n"
     code += "for n in range(4): open(f'big{n}', 'wb').write(bytes(1 << 20))"
     assert sandbox.run(code, timeout_seconds=30).error is None

@@ -1,4 +1,4 @@
-"""What code tries against what it shares: mounts of this machine, further sessions over the same files, packages.
+"""Attacks on what code shares: mounts of this machine, other sessions over the same files, packages.
 
 At every level of isolation, from a sandbox's first session and from a further one.
 """
@@ -19,7 +19,7 @@ namespaces = pytest.mark.parametrize("level", ["full", "no-landlock"])
 
 @pytest.fixture
 def source() -> Iterator[Path]:
-    """A folder with a file, both of which every user may write to."""
+    """A folder with a file, both writable by every user."""
     with tempfile.TemporaryDirectory(prefix="toolrl-source-") as name:
         folder = Path(name)
         (folder / "file").write_text("original")
@@ -35,7 +35,7 @@ def session(request: pytest.FixtureRequest, open_sandbox: Callable[..., LocalSan
 
 
 def content(folder: Path) -> list[tuple]:
-    """All that can be changed in a folder."""
+    """Everything about a folder that could be changed."""
     paths = [folder, *sorted(folder.rglob("*"))]
     states = [(path, path.read_bytes() if path.is_file() else b"", path.lstat()) for path in paths]
     return [(*rest, state.st_mode, state.st_uid, state.st_mtime_ns, state.st_nlink) for *rest, state in states]
@@ -64,7 +64,7 @@ def content(folder: Path) -> list[tuple]:
         "open(source + '/new', 'x')",
     ],
 )
-def test_what_is_mounted_is_never_changed(level, session, source, attempt):
+def test_mounted_files_are_never_changed(level, session, source, attempt):
     if level == "none" and "source" in attempt:
         pytest.skip("without isolation the code may write what its user may")
     before = content(source)
@@ -75,7 +75,7 @@ def test_what_is_mounted_is_never_changed(level, session, source, attempt):
 
 @namespaces
 @pytest.mark.parametrize("name", ["data", "alone"])
-def test_a_mount_is_neither_removed_nor_replaced(session, name):
+def test_a_mount_can_be_neither_removed_nor_replaced(session, name):
     for attempt in ("os.rename(name, 'moved')", "os.rename('own', name)", "os.unlink(name)", "os.rmdir(name)"):
         assert session.run(f"import os\nname = {name!r}; open('own', 'w').close()\n{attempt}").error is not None
     assert session.run("open('data/file').read(), open('alone').read()").value == "('original', 'original')"
@@ -89,7 +89,7 @@ def test_mounts_do_not_count_as_files(open_sandbox, source):
     assert sandbox.run("number").value == "5"
 
 
-def test_a_further_session_is_in_force_what_the_first_is(sandbox):
+def test_every_session_has_the_same_isolation(sandbox):
     look = """
 import os
 status = [line for line in open('/proc/self/status') if line.startswith(('Uid', 'Cap', 'NoNewPrivs', 'Seccomp'))]
@@ -109,7 +109,7 @@ def test_sessions_neither_see_nor_signal_each_others_processes(sandbox):
 
 
 @namespaces
-def test_each_session_has_the_number_of_processes_that_it_was_given(open_sandbox):
+def test_each_session_has_its_own_limit_on_processes(open_sandbox):
     sandbox = open_sandbox(processes=8)
     sessions = [sandbox, *(sandbox.new_session() for _ in range(9))]
     code = "import os\nforks = 0\ntry:\n    while (pid := os.fork()): forks += 1\n"
@@ -118,7 +118,7 @@ def test_each_session_has_the_number_of_processes_that_it_was_given(open_sandbox
 
 
 @namespaces
-def test_sessions_share_one_disk_whichever_process_lives(open_sandbox):
+def test_sessions_share_one_disk_whichever_of_them_is_alive(open_sandbox):
     sandbox = open_sandbox(disk_mb=4)
     session = sandbox.new_session()
     assert sandbox.run("open('a', 'wb').write(bytes(3 << 20)); open('/dev/shm/b', 'w').close()").error is None
@@ -128,7 +128,7 @@ def test_sessions_share_one_disk_whichever_process_lives(open_sandbox):
     assert session.run("import os; os.listdir('/dev/shm'), os.path.exists('/proc/self')").value == "(['b'], True)"
 
 
-def test_a_fresh_session_can_follow_any_that_died(sandbox):
+def test_a_session_that_died_can_be_replaced_any_number_of_times(sandbox):
     session = sandbox.new_session()
     for number in range(3):
         assert sandbox.run(f"import os; open('a{number}', 'w').close(); os._exit(0)").error.name == "SandboxDied"
@@ -137,7 +137,7 @@ def test_a_fresh_session_can_follow_any_that_died(sandbox):
     assert session.run("import os; len(os.listdir())").value == "6"
 
 
-def test_a_tree_of_any_depth_and_of_locked_folders_is_listed(sandbox):
+def test_deep_trees_and_locked_folders_can_be_listed(sandbox):
     code = "import os\nopen('top', 'w').close(); os.mkdir('locked'); open('locked/file', 'w').close()\n"
     code += "os.chmod('locked', 0)\nfor _ in range(1100): os.mkdir('d'); os.chdir('d')\nopen('deep', 'w').close()"
     assert sandbox.run(code).error is None
@@ -145,7 +145,7 @@ def test_a_tree_of_any_depth_and_of_locked_folders_is_listed(sandbox):
     assert found == ["d/" * 1100 + "deep", "top"]
 
 
-def test_packages_are_readable_and_not_writable_at_every_level(level, zygote):
+def test_packages_are_read_only_at_every_level(level, zygote):
     with_packages = Zygote(without=[name for name, why in zygote.active.problems.items()], packages=True)
     with LocalSandbox(isolation="none", zygote=lambda: with_packages) as sandbox:
         assert sandbox.level == level

@@ -1,4 +1,4 @@
-"""Code is read as a notebook reads it, and alike wherever it runs."""
+"""Code is read like a notebook cell, the same way in every backend."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_cell_may_be_indented_as_a_whole(sandbox: Sandbox, code: str, expected
     assert value(sandbox, code) == expected
 
 
-def test_an_indentation_that_changes_is_still_an_error(sandbox: Sandbox) -> None:
+def test_inconsistent_indentation_is_still_an_error(sandbox: Sandbox) -> None:
     assert sandbox.run("x = 1\n    y = 2").error.name == "IndentationError"
     assert sandbox.run("    x = 1\n  y = 2").error.name == "IndentationError"
 
@@ -44,13 +44,13 @@ def test_an_indentation_that_changes_is_still_an_error(sandbox: Sandbox) -> None
 @pytest.mark.parametrize(
     "code", ["x;", "(x);", "x; # why", "x ;\n\n", "(x\n);\n# end", "'é'; ", "f'{x}';", "[x, ';'] ;"]
 )
-def test_a_semicolon_keeps_a_value_to_itself(sandbox: Sandbox, code: str) -> None:
+def test_a_trailing_semicolon_hides_the_value(sandbox: Sandbox, code: str) -> None:
     sandbox.run("x = 1")
     assert value(sandbox, code) is None
 
 
 @pytest.mark.parametrize("code", ["x # ;", "';'", "x; x", "';' # ;", "(';')"])
-def test_a_semicolon_elsewhere_does_not(sandbox: Sandbox, code: str) -> None:
+def test_a_semicolon_elsewhere_does_not_hide_it(sandbox: Sandbox, code: str) -> None:
     sandbox.run("x = 1")
     assert value(sandbox, code) is not None
 
@@ -65,7 +65,7 @@ def test_the_last_values_have_names(sandbox: Sandbox) -> None:
     assert value(sandbox, "_") == "(2, 1, 0)"
 
 
-def test_a_name_that_the_code_has_taken_is_left_to_it(sandbox: Sandbox) -> None:
+def test_a_name_that_the_code_has_assigned_is_not_overwritten(sandbox: Sandbox) -> None:
     value(sandbox, "1")
     value(sandbox, "for _ in range(9): pass")
     value(sandbox, "2")
@@ -91,13 +91,13 @@ def test_await_works_outside_of_functions(sandbox: Sandbox, code: str, expected:
     assert value(sandbox, code) == expected
 
 
-def test_a_task_goes_on_in_the_next_cell_that_awaits(sandbox: Sandbox) -> None:
+def test_a_task_continues_in_the_next_cell_that_awaits(sandbox: Sandbox) -> None:
     value(sandbox, "import asyncio\nasync def f():\n    await asyncio.sleep(0.05)\n    return 8")
     value(sandbox, "task = asyncio.ensure_future(f()) if await asyncio.sleep(0) is None else 0")
     assert value(sandbox, "await task") == "8"
 
 
-def test_an_error_in_what_is_awaited_shows_the_codes_own_lines(sandbox: Sandbox) -> None:
+def test_an_error_in_an_awaited_task_shows_the_codes_own_lines(sandbox: Sandbox) -> None:
     error = sandbox.run("async def f():\n    1 / 0\nawait f()").error
     assert error.name == "ZeroDivisionError"
     assert error.traceback.splitlines() == [
@@ -112,7 +112,7 @@ def test_an_error_in_what_is_awaited_shows_the_codes_own_lines(sandbox: Sandbox)
     assert sandbox.run("def f():\n    await 1").error.name == "SyntaxError"
 
 
-def test_what_is_awaited_too_long_is_stopped_and_can_be_interrupted(sandbox: Sandbox) -> None:
+def test_a_long_await_is_stopped_and_can_be_interrupted(sandbox: Sandbox) -> None:
     result = sandbox.run("import asyncio\nawait asyncio.sleep(60)", timeout_seconds=1)
     assert result.error.name == "TimeoutError"
     result = sandbox.run(
@@ -147,7 +147,7 @@ def test_exit_ends_the_cell_and_not_the_session(sandbox: Sandbox, code: str) -> 
         ("display(HTML('x'), exclude=['text/plain'])", {"text/html": "x"}),
     ],
 )
-def test_what_ipython_displays_is_displayed(sandbox: Sandbox, code: str, expected: dict[str, str]) -> None:
+def test_ipythons_display_objects_are_displayed(sandbox: Sandbox, code: str, expected: dict[str, str]) -> None:
     names = "from IPython.display import display, HTML, Markdown, Latex, Math, SVG, JSON, Javascript, Image\n"
     result = sandbox.run(names + code)
     assert result.error is None
@@ -156,7 +156,7 @@ def test_what_ipython_displays_is_displayed(sandbox: Sandbox, code: str, expecte
     assert set(shown.data) - set(expected) <= {"text/plain"}
 
 
-def test_ipython_s_names_are_found_wherever_it_has_them(sandbox: Sandbox) -> None:
+def test_ipythons_names_can_be_imported_from_all_its_modules(sandbox: Sandbox) -> None:
     code = "import IPython\nfrom IPython.core.display import HTML\nfrom IPython.core.display_functions import display"
     assert value(sandbox, f"{code}\nHTML('a'), HTML is IPython.display.HTML") == (
         "(<IPython.core.display.HTML object>, True)"
@@ -167,7 +167,7 @@ def test_ipython_s_names_are_found_wherever_it_has_them(sandbox: Sandbox) -> Non
     assert sandbox.run("display(1, raw=True)").error.name == "TypeError"
 
 
-def test_a_display_with_a_name_is_shown_anew_in_its_place(sandbox: Sandbox) -> None:
+def test_a_named_display_can_be_replaced(sandbox: Sandbox) -> None:
     code = (
         "h = display('a', display_id=True)\ndisplay('b')\nh.update('c')\nupdate_display('d', display_id=h.display_id)"
     )
@@ -193,25 +193,25 @@ def test_a_display_with_a_name_is_shown_anew_in_its_place(sandbox: Sandbox) -> N
         ("x = 7\nprint(x\n%4)", "3\n"),
     ],
 )
-def test_simple_magics_work_and_text_like_them_is_left_alone(sandbox: Sandbox, code: str, stdout: str) -> None:
+def test_simple_magics_work_and_similar_text_is_left_alone(sandbox: Sandbox, code: str, stdout: str) -> None:
     result = sandbox.run(code)
     assert (result.error, result.stdout) == (None, stdout)
 
 
-def test_cd_changes_the_folder_of_what_follows(sandbox: Sandbox) -> None:
+def test_cd_changes_the_folder_for_later_code(sandbox: Sandbox) -> None:
     value(sandbox, "import os; os.mkdir('inner')")
     assert sandbox.run("%cd inner\n!pwd").stdout.count("/inner\n") == 2
 
 
 @pytest.mark.parametrize("code", ["%load_everything", "%%cython\nx", "%who"])
-def test_other_magics_say_that_they_are_ipythons(sandbox: Sandbox, code: str) -> None:
+def test_other_magics_are_refused_as_ipythons(sandbox: Sandbox, code: str) -> None:
     error = sandbox.run(code).error
     assert error.name == "SyntaxError"
     assert "IPython's and not available here" in error.value
 
 
 @pytest.mark.parametrize("code", ["a b", "!", "x = = !ls", "def", "%%", "x = (1\n!ls"])
-def test_what_is_neither_python_nor_magic_is_a_syntax_error_or_does_nothing(sandbox: Sandbox, code: str) -> None:
+def test_lines_that_are_neither_python_nor_magic_are_harmless(sandbox: Sandbox, code: str) -> None:
     error = sandbox.run(code).error
     assert error is None or error.name == "SyntaxError"
 
@@ -220,7 +220,7 @@ IN_A_KERNEL = """
 import asyncio, sys
 from toolrl.sandbox.inside.remote import Kernel
 
-async def cell():  # as ipykernel runs one: in a loop that runs
+async def cell():  # as in ipykernel: inside a running loop
     kernel = Kernel(1 << 20, 1000, "MARKER")
     codes = ("import asyncio; await asyncio.sleep(0, 1)", "async def f(): return 2\\nasyncio.run(f())")
     print([kernel.run(code, n, {}, "", "x")._repr_json_()["value"] for n, code in enumerate(codes)], file=sys.stderr)
@@ -232,6 +232,6 @@ loop.run_until_complete(cell())
 """
 
 
-def test_in_a_kernel_whose_loop_runs_await_and_run_work_too() -> None:
+def test_await_and_asyncio_run_work_in_a_kernel_with_a_running_loop() -> None:
     done = subprocess.run([sys.executable, "-c", IN_A_KERNEL], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "['1', '2']\n")

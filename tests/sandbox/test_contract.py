@@ -1,4 +1,4 @@
-"""What every backend promises; a new one joins by a parameter of the fixture `level`."""
+"""The contract of every backend; add a new one as a parameter of the fixture `level`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from toolrl.sandbox import ExecResult, LocalSandbox, SandboxLimits
 
 
-@pytest.fixture(params=["full", "no-landlock", "no-userns", "none", "e2b", "e2b-unlucky"])
+@pytest.fixture(params=["full", "no-landlock", "no-userns", "none", "e2b", "e2b-unreliable"])
 def level(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -49,7 +49,7 @@ def test_the_last_expression_is_the_value(sandbox, code, expected):
     assert value(sandbox.run(code)) == expected
 
 
-def test_stdout_and_stderr_are_told_apart(sandbox):
+def test_stdout_and_stderr_are_separate(sandbox):
     result = sandbox.run("import sys\nprint('out')\nprint('err', file=sys.stderr)")
     assert (result.stdout, result.stderr) == ("out\n", "err\n")
     assert sandbox.run("1").stdout == ""
@@ -66,7 +66,7 @@ def test_output_that_is_not_utf8_is_replaced(sandbox):
     result.stdout.encode()
 
 
-def test_a_traceback_shows_the_lines_of_the_code_and_nothing_else(sandbox):
+def test_a_traceback_shows_only_the_lines_of_the_code(sandbox):
     sandbox.run("def inner():\n    return {}['missing']  # the line")
     error = sandbox.run("\ninner()").error
     assert (error.name, error.value) == ("KeyError", "'missing'")
@@ -101,7 +101,7 @@ def test_frames_of_libraries_and_of_causes_are_left_out_too(sandbox):
         ("class R:\n    def __repr__(self): raise OSError('no repr')\nR()", "OSError"),
     ],
 )
-def test_an_error_is_a_result_and_the_session_goes_on(sandbox, code, name):
+def test_an_error_is_a_result_and_the_session_continues(sandbox, code, name):
     sandbox.run("kept = 1")
     assert sandbox.run(code).error.name == name
     assert value(sandbox.run("kept")) == "1"
@@ -140,7 +140,7 @@ def test_code_that_runs_too_long_is_killed_and_says_so(sandbox, code):
         ("import os; os.closerange(3, 50)", ""),
     ],
 )
-def test_a_process_that_ends_itself_is_a_result_and_the_next_run_starts_afresh(sandbox, code, reason):
+def test_a_process_that_exits_is_a_result_and_the_next_run_starts_fresh(sandbox, code, reason):
     sandbox.run("x = 1")
     result = sandbox.run(code)
     assert result.error.name == "SandboxDied"
@@ -178,7 +178,7 @@ def test_threads_count_as_processes(open_sandbox):
     assert (result.error.name, result.limits_hit) == ("RuntimeError", ("processes",))
 
 
-def test_endless_output_is_cut_visibly(open_sandbox):
+def test_endless_output_is_visibly_truncated(open_sandbox):
     sandbox = open_sandbox(output_characters=1000, file_size_mb=1)
     result = sandbox.run("print('first')\nwhile True: print('x' * 79)")
     assert result.stdout.startswith("first\n")
@@ -188,7 +188,7 @@ def test_endless_output_is_cut_visibly(open_sandbox):
     assert sandbox.run("print('again')").stdout == "again\n"
 
 
-def test_long_values_and_errors_are_cut_too(open_sandbox):
+def test_long_values_and_errors_are_truncated(open_sandbox):
     sandbox = open_sandbox(output_characters=100)
     assert len(value(sandbox.run("'x' * 10**6"))) < 250
     assert len(sandbox.run("raise ValueError('x' * 10**6)").error.traceback) < 250
@@ -235,7 +235,7 @@ def test_sandboxes_cannot_signal_each_other_or_us(open_sandbox):
     assert value(first.run("x")) == "1"
 
 
-def test_files_go_in_and_out(sandbox):
+def test_files_can_be_written_and_read(sandbox):
     sandbox.write_file("data/deep/in.bin", b"\x00\xff")
     assert value(sandbox.run("content = open('data/deep/in.bin', 'rb').read(); content")) == r"b'\x00\xff'"
     sandbox.run("open('data/deep/in.bin', 'wb').write(content * 2); open('data/out', 'w').write('text')")
@@ -245,7 +245,7 @@ def test_files_go_in_and_out(sandbox):
     assert value(sandbox.run("open('data/out').read()")) == "'new'"
 
 
-def test_a_module_that_was_written_can_be_imported(sandbox):
+def test_a_module_written_as_a_file_can_be_imported(sandbox):
     sandbox.run("1")
     sandbox.write_file("helper.py", b"answer = 42")
     assert value(sandbox.run("import helper; helper.answer")) == "42"
@@ -260,7 +260,7 @@ def test_paths_that_leave_the_directory_are_refused(sandbox, path):
         sandbox.write_file(path, b"")
 
 
-def test_reading_what_is_no_file_does_not_hang(sandbox):
+def test_reading_something_that_is_not_a_file_does_not_hang(sandbox):
     sandbox.run("import os; os.mkfifo('pipe'); os.mkdir('folder')")
     for path in ("pipe", "folder"):
         with pytest.raises(ValueError, match="regular"):
@@ -280,7 +280,7 @@ open("plain", "w").close()
 """
 
 
-def test_what_the_code_has_locked_is_no_fault(sandbox):
+def test_files_that_the_code_has_locked_are_not_a_fault(sandbox):
     sandbox.run(LOCKED)
     for path in ("locked", "closed/file"):
         with pytest.raises(PermissionError):
@@ -292,7 +292,7 @@ def test_what_the_code_has_locked_is_no_fault(sandbox):
     assert sandbox.read_file("locked") == b"replaced"
 
 
-def test_a_file_in_place_of_a_folder_is_no_fault(sandbox):
+def test_a_file_in_place_of_a_folder_is_not_a_fault(sandbox):
     sandbox.run(LOCKED)
     for use in (sandbox.read_file, lambda path: sandbox.write_file(path, b"")):
         with pytest.raises(NotADirectoryError):
@@ -304,8 +304,8 @@ def test_a_file_in_place_of_a_folder_is_no_fault(sandbox):
     assert value(sandbox.run("1")) == "1"
 
 
-@pytest.mark.parametrize("level", ["full", "no-landlock"])  # of an E2B machine: in test_e2b.py
-def test_a_full_disk_is_no_fault_and_nothing_is_half_written(open_sandbox):
+@pytest.mark.parametrize("level", ["full", "no-landlock"])  # for an E2B machine see e2b/test_sandbox.py
+def test_a_full_disk_is_not_a_fault_and_leaves_no_partial_file(open_sandbox):
     sandbox = open_sandbox(disk_mb=4, file_size_mb=8)
     with pytest.raises(OSError, match="No space left"):
         sandbox.write_file("big", b"x" * (5 << 20))
@@ -321,18 +321,18 @@ for data in ("no base64", "\u00e9", "aGVsbG8=", ""): display(Shown(data))
 """
 
 
-def test_figures_that_are_none_are_left_out(sandbox):
+def test_figures_that_are_not_png_are_left_out(sandbox):
     result = sandbox.run(FORGED)
     assert (result.error, len(result.displays), result.figures) == (None, 4, ())
 
 
-def test_json_that_is_none_is_shown_and_no_fault(sandbox):
+def test_invalid_json_is_shown_and_not_a_fault(sandbox):
     result = sandbox.run("class R:\n    def _repr_json_(self): return '{'\ndisplay(R())\n7")
     assert (value(result), result.displays[0].data["application/json"]) == ("7", "{")
 
 
 def test_many_threads_get_their_own_answers(open_sandbox, level):
-    count = 16 if level == "e2b-unlucky" else 64
+    count = 16 if level == "e2b-unreliable" else 64
     barrier = Barrier(count)
 
     def session(number: int) -> list[str | None]:
@@ -361,7 +361,7 @@ def test_a_closed_sandbox_says_so(open_sandbox):
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
-def test_a_timeout_must_be_a_time(sandbox, seconds):
+def test_a_timeout_must_be_positive_and_finite(sandbox, seconds):
     with pytest.raises(ValueError, match="timeout_seconds"):
         sandbox.run("1", timeout_seconds=seconds)
 

@@ -1,4 +1,4 @@
-"""What every backend promises about sessions, output while code runs, interrupts, displays and mounts."""
+"""The contract of every backend on sessions, streamed output, interrupts, displays and mounts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def level(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_a_further_session_has_its_own_variables_and_the_same_files(sandbox):
+def test_another_session_has_its_own_variables_and_the_same_files(sandbox):
     sandbox.run("x = 1; open('file', 'w').write('text')")
     with sandbox.new_session() as session:
         assert session.run("'x' in globals(), open('file').read()").value == "(False, 'text')"
@@ -34,7 +34,7 @@ def test_a_further_session_has_its_own_variables_and_the_same_files(sandbox):
 
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
-def test_further_sessions_end_with_their_sandbox(sandbox, ending):
+def test_sessions_end_with_their_sandbox(sandbox, ending):
     session = sandbox.new_session()
     getattr(sandbox, ending)()
     with pytest.raises(ValueError, match="closed"):
@@ -42,7 +42,7 @@ def test_further_sessions_end_with_their_sandbox(sandbox, ending):
     session.close()
 
 
-def test_sessions_run_beside_each_other(sandbox):
+def test_sessions_run_concurrently(sandbox):
     session = sandbox.new_session()
     wait = "import os, time\nopen({!r}, 'w').close()\nwhile not os.path.exists({!r}): time.sleep(0.01)"
     with ThreadPoolExecutor(2) as pool:
@@ -54,7 +54,7 @@ def test_sessions_run_beside_each_other(sandbox):
 
 
 @pytest.mark.parametrize("ending", ["session", "sandbox"])
-def test_closing_ends_what_runs(sandbox, ending):
+def test_closing_ends_the_current_run(sandbox, ending):
     session = sandbox.new_session()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(session.run, "while True: pass", timeout_seconds=30)
@@ -65,7 +65,7 @@ def test_closing_ends_what_runs(sandbox, ending):
         session.run("1")
 
 
-def test_sessions_are_bounded_and_closed_ones_do_not_count(sandbox):
+def test_the_number_of_open_sessions_is_limited(sandbox):
     sessions = [sandbox.new_session() for _ in range(MAX_SESSIONS - 1)]
     with pytest.raises(ValueError, match="close one"):
         sandbox.new_session()
@@ -80,7 +80,7 @@ def test_files_are_listed_without_links_and_folders(sandbox):
     assert sandbox.list_files() == ["a", "b/c/deep.txt"]
 
 
-def test_environment_variables_hold_for_one_run(sandbox):
+def test_environment_variables_apply_to_one_run(sandbox):
     read = "import os; os.environ.get('NAME'), os.environ['PATH']"
     path = sandbox.run("import os; os.environ['PATH']").value
     value = "quote ' and \\ and\nnewline"
@@ -94,7 +94,7 @@ def test_environment_variables_are_checked(sandbox, environment):
         sandbox.run("1", environment=environment)
 
 
-def test_output_is_passed_on_while_the_code_runs(sandbox):
+def test_output_is_relayed_while_the_code_runs(sandbox):
     times = {}
     heard = []
 
@@ -109,14 +109,14 @@ def test_output_is_passed_on_while_the_code_runs(sandbox):
     assert "".join(text for stream, text in heard if stream == "stderr") == result.stderr == "err\n"
 
 
-def test_output_that_is_passed_on_is_bounded(open_sandbox):
+def test_relayed_output_is_limited(open_sandbox):
     heard = []
     open_sandbox(output_characters=100).run("print('x' * 10**6)", on_output=lambda stream, text: heard.append(text))
     assert len("".join(heard)) < 200
     assert "no more is shown" in heard[-1]
 
 
-def test_output_before_a_timeout_is_passed_on(sandbox):
+def test_output_before_a_timeout_is_relayed(sandbox):
     heard = []
     sandbox.run("print('a')\nwhile True: pass", timeout_seconds=0.5, on_output=lambda _, text: heard.append(text))
     assert "".join(heard) == "a\n"
@@ -174,7 +174,7 @@ class Rich:
 """
 
 
-def test_values_are_shown_in_all_their_forms(sandbox):
+def test_values_are_shown_in_all_their_representations(sandbox):
     result = sandbox.run(f"{RICH}\ndisplay(Rich(), 1)\nRich()")
     forms = {
         "text/plain": "Rich()",
@@ -194,7 +194,7 @@ def test_values_are_shown_in_all_their_forms(sandbox):
     assert sandbox.run("1").displays == ()
 
 
-def test_a_mime_bundle_takes_part(sandbox):
+def test_a_mime_bundle_is_included(sandbox):
     code = "class B:\n    def _repr_mimebundle_(self): return {'text/x-own': 'own', 'text/html': 'html'}\n"
     data = sandbox.run(f"{code}display(B())").displays[0].data
     assert (data["text/x-own"], data["text/html"]) == ("own", "html")
@@ -212,7 +212,7 @@ def test_displays_are_bounded(open_sandbox):
     assert result.limits_hit == ("displays",)
 
 
-def test_mounts_can_be_read_not_changed_and_survive_a_reset(open_sandbox, tmp_path):
+def test_mounts_are_read_only_and_survive_a_reset(open_sandbox, tmp_path):
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     (tmp_path / "folder" / "inner" / "file").write_text("in a folder")
     (tmp_path / "single").write_text("alone")
@@ -245,7 +245,7 @@ def test_a_mount_must_exist(tmp_path):
         Mount(tmp_path / "nothing", "data")
 
 
-def test_interrupts_at_any_moment_reach_the_run_they_are_meant_for_or_none(sandbox):
+def test_an_interrupt_at_any_moment_reaches_only_its_own_run(sandbox):
     sandbox.run("kept = 1")
     ends = set()
     for number in range(20):

@@ -1,4 +1,4 @@
-"""Many executions at a time, some of them hostile, workers killed from outside: every answer is its own call's.
+"""Many concurrent executions, some of them hostile, with workers killed from outside: no answer is mixed up.
 
 The small round is part of the tests; `make test-sandbox` plays the whole one, and prints what it saw.
 """
@@ -36,7 +36,7 @@ HANG_SECONDS = 400.0
 
 
 class Attack(NamedTuple):
-    """Hostile code, and how its run ends: without an error, with its token as value, if `errors` has a None."""
+    """Hostile code and how its run may end; None among `errors` means without an error, with its token as value."""
 
     code: str
     errors: tuple[str | None, ...]
@@ -69,7 +69,7 @@ ATTACKS = {
 
 @dataclass
 class Round:
-    """What many threads play together, each with a sandbox of its own at a time."""
+    """A round played by many threads, each with one sandbox at a time."""
 
     zygote: Zygote
     executions: int
@@ -96,7 +96,7 @@ class Round:
         self.memory.append(self._resident())
 
     def _play_alone(self) -> None:
-        """Take one execution after the other; what is wrong with one ends nothing."""
+        """Play one execution after another; a wrong one does not stop the round."""
         with contextlib.ExitStack() as opened:
             player = None
             for number in itertools.takewhile(lambda n: n < self.executions and not self.wrong, self._numbers):
@@ -127,8 +127,8 @@ class Round:
                 self.count("kills")
 
     def _below_zygote(self, *, workers: bool) -> list[int]:
-        """Workers lead sessions of their own; what forks them is in the session of the process that we started."""
-        first, found = psutil.Process(self.zygote._process.pid), []
+        """Workers are leaders of their own sessions; the processes that fork them share the zygote's."""
+        first, found = psutil.Process(self.zygote.process.pid), []
         for process in [first, *first.children(recursive=True)]:
             with contextlib.suppress(ProcessLookupError):
                 if (os.getsid(process.pid) != first.pid) == workers:
@@ -139,7 +139,7 @@ class Round:
         return {pid: psutil.Process(pid).memory_info().rss >> 20 for pid in self._standing}
 
     def _watch(self, over: threading.Event) -> None:
-        """Show where everybody is if one execution hangs, and end them all."""
+        """If an execution hangs, print all stacks and end the round."""
         while not over.wait(1):
             if self._started and time.monotonic() - min(list(self._started.values())) > HANG_SECONDS:
                 faulthandler.dump_traceback(sys.__stderr__)
@@ -149,7 +149,7 @@ class Round:
 
 
 class Player:
-    """One sandbox, and what must be true of it."""
+    """One sandbox and its expected state."""
 
     def __init__(self, playing: Round, number: int) -> None:
         self._round = playing
@@ -160,7 +160,7 @@ class Player:
         self._doubtful: set[str] = set()
 
     def execute(self, number: int) -> None:
-        """One run, and a look at what came of it."""
+        """Run once and check the result."""
         self.runs_left -= 1
         token = f"token-{number}-{random.getrandbits(64):x}"
         if number % HOSTILE_EVERY:
@@ -174,7 +174,7 @@ class Player:
         result = self._run(code, LIMITS.seconds)
         self._round.count("good")
         if result is None:
-            self._doubtful.add(token)  # its line may have been written, or not
+            self._doubtful.add(token)  # its line may or may not have been written
             return
         self._steps += 1
         self._written.append(token)
@@ -200,7 +200,7 @@ class Player:
             self._steps = 0
 
     def _run(self, code: str, seconds: float) -> ExecResult | None:
-        """None if a worker was killed from outside, which may look as if the code had ended it."""
+        """Run code; None if the worker was killed from outside, which may look as if the code had ended it."""
         try:
             result = self._sandbox.run(code, timeout_seconds=seconds)
             killed = result.error and result.error.name == "SandboxDied" and "signal 9 " in result.error.value
@@ -217,24 +217,24 @@ class Player:
 
 
 def leavings(zygote: Zygote) -> dict[str, int]:
-    """How much of what sandboxes hold while they are open there is."""
-    ours, first = psutil.Process(), psutil.Process(zygote._process.pid)
+    """Count the resources that open sandboxes hold."""
+    ours, first = psutil.Process(), psutil.Process(zygote.process.pid)
     descriptors = 0
     for process in (first, *first.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
             descriptors += process.num_fds()
     return {
         "processes": len(ours.children(recursive=True)),
         "our descriptors": ours.num_fds(),
         "descriptors below": descriptors,
-        "folders": len(os.listdir(zygote._directory)),
+        "folders": len(os.listdir(zygote.directory)),
         "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
         "threads": ours.num_threads(),
     }
 
 
 def is_no_more(now: dict[str, int], before: dict[str, int]) -> bool:
-    """What other tests have left in the background may end meanwhile: less is no leak."""
+    """Whether nothing has grown: leftovers of other tests may end in the meantime."""
     return all(now[name] <= before[name] for name in before)
 
 

@@ -1,5 +1,6 @@
-"""Places where a model's code runs: one contract, one module per backend."""
+"""Sandboxes for a model's code: one contract, one package per backend."""
 
+from toolrl.sandbox.backend import SandboxFactory, open_sandbox, register_backend
 from toolrl.sandbox.base import (
     Display,
     ExecError,
@@ -14,6 +15,9 @@ from toolrl.sandbox.e2b import E2BSandbox, E2BSettings
 from toolrl.sandbox.local.levels import Isolation, Level
 from toolrl.sandbox.local.sandbox import LocalSandbox
 
+register_backend("local", LocalSandbox)
+register_backend("e2b", E2BSandbox)
+
 __all__ = [
     "Display",
     "E2BSandbox",
@@ -26,6 +30,9 @@ __all__ = [
     "Mount",
     "OutputListener",
     "Sandbox",
+    "SandboxFactory",
     "SandboxLimits",
     "Session",
+    "open_sandbox",
+    "register_backend",
 ]

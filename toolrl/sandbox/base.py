@@ -1,6 +1,6 @@
-"""What every sandbox promises, whichever backend runs it.
+"""The contract of a sandbox, whichever backend runs it.
 
-Whatever the code does to itself (raises, runs too long, eats its memory, exits, crashes its interpreter)
+Whatever the code does to itself (raises, runs too long, exhausts its memory, exits, crashes its interpreter)
 is the model's mistake and comes back as an `ExecResult` with `error` set. Only a sandbox that cannot do
 its job raises, and then `toolrl.errors.SandboxFault`.
 """
@@ -16,11 +16,11 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-# Called with the text that came since the last call, on the thread that runs the code.
+# Called with the text written since the last call, on the thread that called `run`.
 OutputListener = Callable[[Literal["stdout", "stderr"], str], None]
-MAX_SESSIONS = 16  # of one sandbox, its own included
+MAX_SESSIONS = 16  # per sandbox, including its own
 _PNG = b"\x89PNG\r\n\x1a\n"
-_MAX_NAME = 255  # bytes, on every file system that sandboxes have
+_MAX_NAME = 255  # bytes, on every file system that sandboxes use
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class ExecError:
 
     Attributes:
         name: The exception's type. "TimeoutError" and "SandboxDied" also stand for a process that was
-            killed or died: its variables are gone, and `value` says so.
+            killed or died; its variables are then lost, and `value` says so.
         value: The exception's message.
-        traceback: Text for the model: only frames of its own code, as file "<tool>".
+        traceback: For the model: only frames of its own code, in the file "<tool>".
     """
 
     name: str
@@ -44,7 +44,7 @@ class Display:
     """Something the code showed: a figure, a table, a formula.
 
     Attributes:
-        data: Its forms by MIME type, as Jupyter sends them: images as base64, JSON as text.
+        data: Its representations by MIME type, as Jupyter sends them: images as base64, JSON as text.
         is_result: Whether it is the value of the last expression.
     """
 
@@ -57,8 +57,8 @@ class Mount:
     """A file or folder of this machine that the code may read.
 
     Attributes:
-        source: Where it lies on this machine.
-        target: The name under which the code finds it in its working directory.
+        source: Its path on this machine.
+        target: Its name in the code's working directory.
     """
 
     source: Path
@@ -74,19 +74,19 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class ExecResult:
-    """What one run left behind.
+    """The result of one run.
 
     Attributes:
-        stdout: What was written to descriptor 1, by subprocesses too; cut visibly at the limit.
-        stderr: The same of descriptor 2.
-        value: `repr` of the last statement if it is an expression; None if it is not, or is None.
-        error: None if the code ran to its end.
-        seconds: Time of the run: wall-clock, less the start of a process and, where it can be told, what the machine
-            was busy with others.
-        limits_hit: Limits that were met, as far as can be told: "seconds", "memory", "processes",
+        stdout: Everything written to descriptor 1, by subprocesses too; visibly truncated at the limit.
+        stderr: The same for descriptor 2.
+        value: `repr` of the last statement if that is an expression whose value is not None.
+        error: None if the code finished.
+        seconds: Wall-clock time of the run, without the start of a process and, where the kernel reports it, the time
+            the code waited for a core.
+        limits_hit: Limits that were reached, as far as can be told: "seconds", "memory", "processes",
             "file_size", "disk", "output", "displays".
-        displays: What the code showed, in order: `display(...)`, figures that it left open, and the last
-            expression's value if that has more forms than text.
+        displays: What the code showed, in order: calls of `display(...)`, figures it left open, and the last
+            expression's value if that has more than a text representation.
     """
 
     stdout: str
@@ -99,7 +99,7 @@ class ExecResult:
 
     @property
     def figures(self) -> tuple[bytes, ...]:
-        """The PNG images among `displays`; what the code calls one and is none is left out."""
+        """The PNG images among `displays`; data that is not a PNG is left out."""
         decoded = (_decoded(show.data["image/png"]) for show in self.displays if "image/png" in show.data)
         return tuple(image for image in decoded if image.startswith(_PNG))
 
@@ -113,19 +113,18 @@ def _decoded(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class SandboxLimits:
-    """What one sandbox may use.
+    """Resource limits of one sandbox.
 
     Attributes:
-        seconds: Time of one run, unless `run` is given another; as `ExecResult.seconds` counts it.
+        seconds: Default time limit of one run; counted as `ExecResult.seconds`.
         memory_mb: Address space of each process.
-        processes: Processes and threads at one time, the interpreter itself included; of each session where
-            that has a user namespace of its own, else of all together.
+        processes: Concurrent processes and threads, including the interpreter: per session where sessions have
+            user namespaces of their own, otherwise in total.
         file_size_mb: Size of one file; stdout and stderr of one run count as one file each.
-        disk_mb: Size of all files together, where the sandbox has a file system of its own: it is then held
-            in memory, and counts while it is used.
+        disk_mb: Total size of all files, where the sandbox has a file system of its own (which is held in memory).
         files: Number of files and folders, under the same condition.
-        output_characters: Characters of stdout, of stderr, and of the value that are kept.
-        display_mb: Size of all displays of one run; what does not fit is left out.
+        output_characters: Characters kept of stdout, of stderr, and of the value.
+        display_mb: Total size of the displays of one run; those that do not fit are left out.
     """
 
     seconds: float = 5.0
@@ -152,18 +151,18 @@ def check_seconds(name: str, seconds: float) -> None:
 
 
 def check_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """A copy of environment variables; raise ValueError unless they can be some."""
+    """Copy environment variables; raise ValueError for a name or value that the system does not allow."""
     for name, value in environment.items():
         if not name or "=" in name or "\0" in f"{name}{value}":
-            raise ValueError(f"environment variable {name!r}={value!r}: no name, or a character that none may have")
+            raise ValueError(f"environment variable {name!r}={value!r} has an empty name or a forbidden character")
     return dict(environment)
 
 
 def parts_of(path: str, mounts: tuple[Mount, ...] = ()) -> tuple[str, ...]:
-    """The parts of a path below the working directory.
+    """Split a path relative to the working directory.
 
     Raises:
-        ValueError: It is absolute, empty, has `..` or a name of more than 255 bytes in it, or leads into a mount.
+        ValueError: The path is absolute, empty, contains `..` or a name of more than 255 bytes, or is inside a mount.
     """
     parts = PurePosixPath(path).parts
     if not parts or parts[0] == "/" or ".." in parts or "\0" in path:
@@ -171,15 +170,14 @@ def parts_of(path: str, mounts: tuple[Mount, ...] = ()) -> tuple[str, ...]:
     if max(len(os.fsencode(part)) for part in parts) > _MAX_NAME:
         raise ValueError(f"{path!r} has a name of more than {_MAX_NAME} bytes")
     if parts[0] in {mount.target for mount in mounts}:
-        raise ValueError(f"{path!r} lies in the mount {parts[0]!r}, which is this machine's")
+        raise ValueError(f"{path!r} is inside the mount {parts[0]!r}, which is read-only")
     return parts
 
 
 class Session(Protocol):
-    """A namespace of variables that lives from run to run.
+    """A namespace of variables that persists from run to run.
 
-    Used by one thread at a time, except for `interrupt` and `close`: closed while it runs, it ends that run
-    as one that died.
+    Not thread-safe, except for `interrupt` and `close`: closing a session ends its current run as "SandboxDied".
     """
 
     def run(
@@ -192,29 +190,29 @@ class Session(Protocol):
     ) -> ExecResult:
         """Run `code` in the session's namespace.
 
-        Variables persist from run to run. A run that is killed or dies takes them along; its error says
-        so, and the next run starts on a fresh namespace. Files stay.
+        Variables persist from run to run. If a run is killed or dies they are lost: its error says so, and
+        the next run starts with a fresh namespace. Files are kept.
 
         Args:
-            code: Python source, as in a notebook's cell: a final expression gives the result's `value` unless a
-                semicolon follows, `_` is the last value, `await` works, as do `!command` and a few magics.
-            timeout_seconds: Wall-clock limit of this run; the sandbox's own if None.
-            environment: Environment variables that hold for this run.
-            on_output: Told of output while the code runs, within the sandbox's limit; the result has it
-                again. If it raises, the session loses its variables and the exception travels up.
+            code: Python source, as in a notebook cell: a final expression sets the result's `value` unless a
+                semicolon follows, `_` is the last value, and `await`, `!command` and a few magics work.
+            timeout_seconds: Wall-clock limit of this run; the sandbox's default if None.
+            environment: Environment variables for this run.
+            on_output: Called with output while the code runs, up to the sandbox's limit; the result contains it
+                too. If it raises, the session loses its variables and the exception propagates.
 
         Raises:
-            SandboxFault: The session could not be started, or was lost through no doing of the code's.
-            ValueError: The session is closed, or an argument is not what it should be.
+            SandboxFault: The session could not be started, or was lost for a reason not caused by the code.
+            ValueError: The session is closed, or an argument is invalid.
         """
         ...
 
     def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in the code that another thread runs here; if none does, nothing happens."""
+        """Raise KeyboardInterrupt in the code that another thread is running here, if any."""
         ...
 
     def close(self) -> None:
-        """End every process of the session. A second call does nothing."""
+        """Kill every process of the session. Idempotent."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -225,58 +223,58 @@ class Session(Protocol):
 
 
 class Sandbox(Session, Protocol):
-    """A working directory, and sessions over it; it is a session itself, its first.
+    """A working directory and sessions over it; the sandbox is itself the first session.
 
-    Mounts given to it are found in the working directory and can be read by the code, not changed. The
-    methods for files do not reach into them. They raise OSError and ValueError for what the code has made of its
-    files, which a grader can count as its answer, and `SandboxFault` where the sandbox cannot do its job.
+    Mounts appear in the working directory; the code can read them but not change them, and the file methods do not
+    reach into them. Those methods raise OSError or ValueError for a state of the files that the code caused, which a
+    grader can count as its answer, and `SandboxFault` if the sandbox cannot do its job.
     """
 
     def new_session(self) -> Session:
-        """A further namespace over the same files. It may be used beside the others, and ends with the sandbox.
+        """Open another namespace over the same files. It can be used concurrently and ends with the sandbox.
 
         Raises:
-            SandboxFault: It could not be started.
-            ValueError: The sandbox is closed, or has `MAX_SESSIONS` already.
+            SandboxFault: The session could not be started.
+            ValueError: The sandbox is closed, or already has `MAX_SESSIONS` sessions.
         """
         ...
 
     def reset(self) -> None:
-        """Start over as if new: variables, processes, further sessions and files of this sandbox are gone."""
+        """Start over as new: discard all variables, processes, other sessions and files."""
         ...
 
     def write_file(self, path: str, content: bytes) -> None:
-        """Create or replace a file; `path` is relative to the working directory, folders are made.
+        """Create or replace a file; `path` is relative to the working directory. Missing folders are created.
 
         Raises:
-            PermissionError: The code has locked a folder on the way.
-            NotADirectoryError: A file stands where `path` needs a folder.
-            OSError: With errno ENOSPC: the sandbox's file system is full. Nothing of the file is kept.
-            ValueError: `path` is absolute, leaves the directory through `..` or a symbolic link, or is there
-                already and no regular file.
-            SandboxFault: The sandbox is lost, or this machine has no room left.
+            PermissionError: The code has made a folder on the path inaccessible.
+            NotADirectoryError: A parent in `path` is a file.
+            OSError: With errno ENOSPC, the sandbox's file system is full. No partial file is kept.
+            ValueError: `path` is absolute, leaves the directory through `..` or a symbolic link, or names
+                something that is not a regular file.
+            SandboxFault: The sandbox is lost, or this machine's disk is full.
         """
         ...
 
     def read_file(self, path: str) -> bytes:
-        """The content of a regular file; `path` as in `write_file`.
+        """Read a regular file; `path` as in `write_file`.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            PermissionError: The code has locked it, or a folder on the way.
-            NotADirectoryError: A file stands where `path` needs a folder.
-            ValueError: `path` leaves the directory, or is no regular file.
-            SandboxFault: The sandbox is lost, or out of reach.
+            FileNotFoundError: No file has this path.
+            PermissionError: The code has made the file, or a folder on the path, inaccessible.
+            NotADirectoryError: A parent in `path` is a file.
+            ValueError: `path` leaves the directory, or is not a regular file.
+            SandboxFault: The sandbox is lost or unreachable.
         """
         ...
 
     def list_files(self) -> list[str]:
-        """Every regular file, as a sorted list of paths for `read_file`.
+        """List every regular file, as a sorted list of paths for `read_file`.
 
-        Links are not followed; folders that the code has locked are left out.
+        Links are not followed; folders that the code has made inaccessible are skipped.
         """
         ...
 
     def close(self) -> None:
-        """End every process and remove every file of this sandbox. A second call does nothing."""
+        """Kill every process and remove every file of this sandbox. Idempotent."""
         ...

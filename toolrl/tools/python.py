@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 from toolrl.errors import SandboxFault, ToolError
-from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits
+from toolrl.sandbox import ExecResult, Sandbox, SandboxFactory, SandboxLimits, open_sandbox
 from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import per_episode
 from toolrl.types import Task
@@ -16,7 +17,7 @@ def python_tool(
     *,
     session: Literal["episode", "call"] = "episode",
     limits: SandboxLimits | None = None,
-    sandbox: Callable[[SandboxLimits], Sandbox] = LocalSandbox,
+    sandbox: str | SandboxFactory = "local",
     max_output_characters: int = 2000,
     files: Callable[[Task], Mapping[str, bytes]] | None = None,
 ) -> Tool:
@@ -26,16 +27,17 @@ def python_tool(
         session: "episode" keeps variables between the calls of an episode; "call" starts every call with a fresh
             namespace.
         limits: Time, memory, processes, file size and output of one call.
-        sandbox: Opens an episode's sandbox, given the limits: `LocalSandbox`, `E2BSandbox`, or for example
-            `functools.partial(LocalSandbox, packages=True, isolation="full")`, for NumPy and the like with nothing
-            less than full isolation.
+        sandbox: Name of a registered backend ("local", "e2b"), or a factory called with the limits, for example
+            `functools.partial(LocalSandbox, packages=True, isolation="full")`, for NumPy and the like and nothing less
+            than full isolation.
         max_output_characters: How much of the output the model sees.
         files: Writable files in the working directory of a task's code, by path.
     """
-    limits, open_sandbox = limits or SandboxLimits(), sandbox
+    limits = limits or SandboxLimits()
+    open_empty = partial(open_sandbox, sandbox, limits)
 
     def open_with_files(task: Task) -> Sandbox:
-        opened = open_sandbox(limits)
+        opened = open_empty()
         try:
             _write(opened, files(task) if files else {})
         except BaseException:
@@ -43,7 +45,7 @@ def python_tool(
             raise
         return opened
 
-    open_one: Callable[..., Sandbox] = open_with_files if files else lambda: open_sandbox(limits)
+    open_one: Callable[..., Sandbox] = open_with_files if files else open_empty
 
     # The sandbox enforces the time limit itself, by killing the code.
     @tool(timeout_seconds=limits.seconds, max_output_characters=max_output_characters, keeps_time=True)

@@ -295,10 +295,10 @@ def test_a_sandbox_killed_while_it_grades_leaves_the_answer_unscored() -> None:
         """A sandbox whose process is killed from outside once the first test has begun."""
 
         def run(self, code: str, **options: Any) -> Any:
-            (session,) = self._place.sessions
+            (session,) = self.workspace.sessions
 
             def kill(stream: str, text: str) -> None:
-                signal.pidfd_send_signal(session._connection._process, signal.SIGKILL)
+                signal.pidfd_send_signal(session.connection.process, signal.SIGKILL)
 
             return super().run(code, on_output=kill, **options)
 

@@ -1,4 +1,4 @@
-"""What the E2B backend does beyond the contract, against our server and against one that misbehaves."""
+"""The E2B backend beyond the contract, against our server and one that misbehaves."""
 
 from __future__ import annotations
 
@@ -46,42 +46,42 @@ def test_without_the_sdk_the_extra_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf")])
-def test_a_price_must_be_one(price):
+def test_a_price_must_be_finite_and_not_negative(price):
     with pytest.raises(ValueError, match="dollars_per_hour"):
         E2BSettings(dollars_per_hour=price)
 
 
-def test_without_a_key_the_ways_on_are_named(monkeypatch):
+def test_without_a_key_the_error_names_the_alternatives(monkeypatch):
     monkeypatch.delenv("E2B_API_KEY", raising=False)
     with pytest.raises(ConfigError, match=r"E2B_API_KEY.*toolrl sandbox serve"):
         E2BSandbox()
 
 
-def test_a_key_does_not_show():
+def test_the_repr_of_settings_hides_the_key():
     assert "secret" not in repr(E2BSettings(api_key="secret"))
 
 
-def test_a_machine_is_reused_and_shows_nothing_of_the_episode_before(open_fleet):
+def test_a_reused_machine_shows_nothing_of_the_previous_episode(open_fleet):
     fleet = open_fleet(max_concurrent=1)
     with E2BSandbox(fleet=fleet) as first:
         first.run("x = 1; open('file', 'w').close()")
-        remote = first._place._remote
+        remote = first.workspace.machine
         first.new_session().run("import os; os.makedirs('a/b'); os.chmod('a', 0)")
     with E2BSandbox(fleet=fleet) as second:
-        assert second._place._remote is remote
+        assert second.workspace.machine is remote
         assert second.run("'x' in globals(), __import__('os').listdir()").value == "(False, [])"
         assert len(remote.sdk.list_code_contexts()) == 2
     assert (fleet.usage.started, fleet.usage.reused, fleet.usage.lost) == (1, 1, 0)
 
 
-def test_a_machine_serves_once_if_the_settings_say_so(open_fleet, sandbox_server):
+def test_a_machine_serves_once_if_reuse_is_off(open_fleet, sandbox_server):
     fleet = open_fleet(reuse=False)
     with E2BSandbox(fleet=fleet) as sandbox:
-        identifier = sandbox._place._remote.sdk.sandbox_id
+        identifier = sandbox.workspace.machine.sdk.sandbox_id
     assert sandbox_server.hosting.get(identifier) is None
 
 
-def test_use_and_costs_are_counted(open_fleet):
+def test_usage_and_costs_are_counted(open_fleet):
     fleet = open_fleet(dollars_per_hour=3600.0)
     with E2BSandbox(fleet=fleet):
         time.sleep(0.2)
@@ -89,13 +89,13 @@ def test_use_and_costs_are_counted(open_fleet):
     assert fleet.usage.dollars == pytest.approx(fleet.usage.sandbox_seconds, abs=0.5)
 
 
-def test_what_is_used_is_charged_to_the_sandboxes_that_used_it(open_fleet, sandbox_server):
+def test_usage_is_charged_to_the_sandbox_that_caused_it(open_fleet, sandbox_server):
     fleet = open_fleet(dollars_per_hour=36.0, max_concurrent=1)
     with E2BSandbox(fleet=fleet) as first:
         assert first.usage == {}
     time.sleep(0.2)
     with E2BSandbox(fleet=fleet) as second:
-        sandbox_server.hosting.kill(second._place._remote.sdk.sandbox_id)
+        sandbox_server.hosting.kill(second.workspace.machine.sdk.sandbox_id)
         with pytest.raises(SandboxFault):
             second.run("1")
         second.reset()
@@ -108,7 +108,7 @@ def test_what_is_used_is_charged_to_the_sandboxes_that_used_it(open_fleet, sandb
     assert charged[1] + charged[3] == pytest.approx((charged[0] + charged[2]) / 100)
 
 
-def test_an_episode_tells_what_its_sandbox_used(open_fleet):
+def test_an_episode_reports_the_usage_of_its_sandbox(open_fleet):
     fleet = open_fleet()
     tools = [python_tool(sandbox=lambda limits: E2BSandbox(limits, fleet=fleet), session="call")]
     env = ToolEnv(tasks=[Task("t", "?", "42")], tools=tools, reward=lambda task, episode: 1.0)
@@ -121,7 +121,7 @@ def test_an_episode_tells_what_its_sandbox_used(open_fleet):
     assert 0 < session.usage["sandbox_seconds"] <= fleet.usage.sandbox_seconds
 
 
-def test_no_more_than_so_many_at_a_time_and_waiting_is_bounded(open_fleet):
+def test_concurrency_is_limited_and_waiting_is_bounded(open_fleet):
     fleet = open_fleet(max_concurrent=1, wait_seconds=0.3)
     with E2BSandbox(fleet=fleet), pytest.raises(SandboxFault, match="all 1 are in use"):
         E2BSandbox(fleet=fleet)
@@ -137,10 +137,10 @@ def test_sandboxes_start_no_faster_than_allowed(open_fleet):
         sandbox.close()
 
 
-def test_closing_the_fleet_ends_what_is_lent(open_fleet, sandbox_server):
+def test_closing_the_fleet_ends_leased_machines(open_fleet, sandbox_server):
     fleet = open_fleet()
     sandbox = E2BSandbox(fleet=fleet)
-    identifier = sandbox._place._remote.sdk.sandbox_id
+    identifier = sandbox.workspace.machine.sdk.sandbox_id
     fleet.close()
     assert sandbox_server.hosting.get(identifier) is None
     with pytest.raises(SandboxFault, match="closed"):
@@ -151,7 +151,7 @@ def test_a_machine_that_vanished_is_a_fault_until_reset(open_fleet, sandbox_serv
     fleet = open_fleet()
     with E2BSandbox(fleet=fleet) as sandbox:
         sandbox.run("x = 1")
-        sandbox_server.hosting.kill(sandbox._place._remote.sdk.sandbox_id)
+        sandbox_server.hosting.kill(sandbox.workspace.machine.sdk.sandbox_id)
         for _ in range(2):
             with pytest.raises(SandboxFault):
                 sandbox.run("x")
@@ -162,11 +162,11 @@ def test_a_machine_that_vanished_is_a_fault_until_reset(open_fleet, sandbox_serv
     assert fleet.usage.lost == 1
 
 
-def test_a_machine_that_vanishes_while_code_runs_is_a_fault_and_not_the_codes(open_fleet, sandbox_server):
+def test_a_machine_that_vanishes_during_a_run_is_a_fault(open_fleet, sandbox_server):
     fleet = open_fleet()
     with E2BSandbox(fleet=fleet) as sandbox:
         sandbox.run("1")
-        end = Timer(0.3, lambda: sandbox_server.hosting.kill(sandbox._place._remote.sdk.sandbox_id))
+        end = Timer(0.3, lambda: sandbox_server.hosting.kill(sandbox.workspace.machine.sdk.sandbox_id))
         end.start()
         with pytest.raises(SandboxFault):
             sandbox.run("while True: pass", timeout_seconds=20)
@@ -175,23 +175,23 @@ def test_a_machine_that_vanishes_while_code_runs_is_a_fault_and_not_the_codes(op
     assert fleet.usage.lost == 1
 
 
-def test_keepalives_that_are_late_are_waited_for(misbehaving, unlucky):
-    sandbox = E2BSandbox(fleet=unlucky)
+def test_late_keepalives_are_waited_for(misbehaving, retrying_fleet):
+    sandbox = E2BSandbox(fleet=retrying_fleet)
     misbehaving.faults["POST /execute"] = [("pause", *READY)]
     with pytest.raises(SandboxFault, match="the stream ended before the code did"):  # not for the pause
         sandbox.run("1", timeout_seconds=1)
     sandbox.close()
 
 
-def test_contexts_whose_opening_was_answered_to_nobody_do_not_stay(open_fleet):
+def test_contexts_whose_creation_was_never_answered_are_removed(open_fleet):
     fleet = open_fleet()
     with E2BSandbox(fleet=fleet) as sandbox:
-        sdk = sandbox._place._remote.sdk
+        sdk = sandbox.workspace.machine.sdk
         sdk.create_code_context()
     assert len(sdk.list_code_contexts()) == 1
 
 
-def test_a_full_disk_is_no_fault_and_the_machine_serves_on(monkeypatch):
+def test_a_full_disk_is_not_a_fault_and_the_machine_keeps_serving(monkeypatch):
     limits = replace(HostSettings().limits, disk_mb=4)
     with SandboxServer(HostSettings(limits)) as server:
         for name in ("E2B_API_URL", "E2B_SANDBOX_URL"):
@@ -214,14 +214,14 @@ SCRIPT = """
 import os
 from toolrl.sandbox.e2b import E2BSandbox
 sandbox = E2BSandbox()
-print(sandbox._place._remote.sdk.sandbox_id, flush=True)
+print(sandbox.workspace.machine.sdk.sandbox_id, flush=True)
 if {killed}:
     os.kill(os.getpid(), 9)
 """
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_nothing_is_left_when_a_process_ends_at_the_latest_once_another_starts(open_fleet, sandbox_server, killed):
+def test_leftovers_of_a_killed_process_are_ended_by_the_next_one(open_fleet, sandbox_server, killed):
     environment = {**os.environ, "E2B_API_KEY": "any"}
     script = SCRIPT.format(killed=killed)
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60)
@@ -233,9 +233,9 @@ def test_nothing_is_left_when_a_process_ends_at_the_latest_once_another_starts(o
         assert mine.run("1").value == "1"
 
 
-def test_the_python_tool_takes_it_in_one_line(sandbox_server, monkeypatch):
+def test_the_python_tool_takes_the_backend_by_name(sandbox_server, monkeypatch):
     monkeypatch.setenv("E2B_API_KEY", "any")
-    toolbox, scope = Toolbox([python_tool(sandbox=E2BSandbox)]), ResourceScope()
+    toolbox, scope = Toolbox([python_tool(sandbox="e2b")]), ResourceScope()
     try:
         assert run_sync(toolbox.call(ToolCall("python", {"code": "6 * 7"}), scope)).content == "42"
     finally:
@@ -244,7 +244,7 @@ def test_the_python_tool_takes_it_in_one_line(sandbox_server, monkeypatch):
 
 
 class Misbehaving(BaseHTTPRequestHandler):
-    """Speaks the protocol until told otherwise: `server.faults` maps "METHOD /path" to what goes wrong, in turn."""
+    """Speaks the protocol; `server.faults` maps "METHOD /path" to the faults of successive requests."""
 
     protocol_version = "HTTP/1.1"
     server: Any
@@ -290,7 +290,7 @@ class Misbehaving(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def stream(self, *lines: str) -> None:
-        """Chunks; "pause" waits a second, "cut" ends the connection in the middle."""
+        """Send lines as chunks; "pause" waits a second, "cut" drops the connection."""
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
@@ -326,36 +326,33 @@ def misbehaving(monkeypatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def unlucky(misbehaving) -> Iterator[E2BFleet]:
-    settings = E2BSettings(
-        api_key="any", starts_per_second=1000.0, attempts=3, backoff_seconds=0.01, request_seconds=2.0, reuse=False
-    )
-    fleet = E2BFleet(settings)
+def retrying_fleet(misbehaving) -> Iterator[E2BFleet]:
+    pace = {"starts_per_second": 1000.0, "wait_seconds": 1.0, "request_seconds": 2.0, "backoff_seconds": 0.01}
+    fleet = E2BFleet(E2BSettings(api_key="any", max_concurrent=1, attempts=3, reuse=False, **pace))
     yield fleet
     fleet.close()
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_start_that_fails_is_tried_again(misbehaving, unlucky, status):
+def test_a_failed_start_is_retried(misbehaving, retrying_fleet, status):
     misbehaving.faults["POST /v2/sandboxes"] = [status, status]
-    sandbox = E2BSandbox(fleet=unlucky)
+    sandbox = E2BSandbox(fleet=retrying_fleet)
     sandbox.close()
     assert misbehaving.seen.count("POST /v2/sandboxes") == 3
-    assert (sandbox.usage["sandbox_retries"], unlucky.usage.retries) == (2, 2)
+    assert (sandbox.usage["sandbox_retries"], retrying_fleet.usage.retries) == (2, 2)
 
 
-def test_a_start_that_goes_on_failing_is_a_fault_and_frees_its_place(misbehaving, unlucky):
+def test_a_start_that_keeps_failing_is_a_fault_and_frees_its_place(misbehaving, retrying_fleet):
     misbehaving.faults["POST /v2/sandboxes"] = [429] * 3
     with pytest.raises(SandboxFault, match="429"):
-        E2BSandbox(fleet=unlucky)
-    assert unlucky._starting == 0
-    E2BSandbox(fleet=unlucky).close()
+        E2BSandbox(fleet=retrying_fleet)
+    E2BSandbox(fleet=retrying_fleet).close()
 
 
-def test_a_refused_key_is_not_tried_again(misbehaving, unlucky):
+def test_a_refused_key_is_not_retried(misbehaving, retrying_fleet):
     misbehaving.faults["POST /v2/sandboxes"] = [401]
     with pytest.raises(ConfigError, match="E2B_API_KEY"):
-        E2BSandbox(fleet=unlucky)
+        E2BSandbox(fleet=retrying_fleet)
     assert misbehaving.seen.count("POST /v2/sandboxes") == 1
 
 
@@ -375,25 +372,25 @@ SILENT = ("pause",) * 4
         SILENT,
     ],
 )
-def test_what_goes_wrong_outside_of_the_code_is_a_fault_and_never_the_codes(misbehaving, unlucky, run):
-    sandbox = E2BSandbox(fleet=unlucky)
+def test_a_failure_not_caused_by_the_code_is_a_fault(misbehaving, retrying_fleet, run):
+    sandbox = E2BSandbox(fleet=retrying_fleet)
     misbehaving.faults["POST /execute"] = [READY, run]
     with pytest.raises(SandboxFault):
         sandbox.run("1", timeout_seconds=1)
     sandbox.close()
     assert "DELETE /sandboxes/s" in misbehaving.seen
-    assert unlucky.usage.lost == 1
+    assert retrying_fleet.usage.lost == 1
 
 
-def test_a_sandbox_that_cannot_be_ended_is_left_to_its_lifetime(misbehaving, unlucky):
-    sandbox = E2BSandbox(fleet=unlucky)
+def test_a_sandbox_that_cannot_be_ended_is_left_to_its_lifetime(misbehaving, retrying_fleet):
+    sandbox = E2BSandbox(fleet=retrying_fleet)
     misbehaving.faults["DELETE /sandboxes/s"] = [500] * 3
     sandbox.close()
     assert misbehaving.seen.count("DELETE /sandboxes/s") == 3
 
 
-def test_files_that_fail_are_tried_again(misbehaving, unlucky):
-    sandbox = E2BSandbox(fleet=unlucky)
+def test_failed_file_requests_are_retried(misbehaving, retrying_fleet):
+    sandbox = E2BSandbox(fleet=retrying_fleet)
     misbehaving.faults["POST /filesystem.Filesystem/ListDir"] = [500, 429]
     assert sandbox.list_files() == []
     sandbox.close()

@@ -1,4 +1,4 @@
-"""`python like_docker.py ARGUMENTS ...`: Python without what Docker takes from a container by default.
+"""`python like_docker.py ARGUMENTS ...`: Python under the restrictions of a Docker container.
 
 That is most capabilities, and new namespaces and mounts by a seccomp filter; Landlock and seccomp itself stay. The
 table is what Docker's default profile ties to CAP_SYS_ADMIN, and some of what it always denies.
@@ -24,11 +24,11 @@ DROP_FROM_BOUND, NO_NEW_PRIVILEGES = 24, 38  # prctl(2)
 
 
 def shut_in() -> None:
-    """Do to this process, and to what it starts, what Docker does."""
+    """Restrict this process and its descendants as Docker does."""
     machine = os.uname().machine
     clone, clone3 = (seccomp.numbers(seccomp.SOME, machine)[name] for name in ("clone", "clone3"))
-    blocks = {number: [seccomp._answer(seccomp._EPERM)] for number in seccomp.numbers(DENIED, machine).values()}
-    blocks |= {clone: seccomp.no_new_namespaces(), clone3: [seccomp._answer(seccomp._ENOSYS)]}
+    blocks = {number: [seccomp.answer(seccomp.DENY)] for number in seccomp.numbers(DENIED, machine).values()}
+    blocks |= {clone: seccomp.no_new_namespaces(), clone3: [seccomp.answer(seccomp.UNKNOWN)]}
     program = seccomp.assemble(machine, blocks)
     if os.geteuid() == 0:
         for capability in set(range(NEWEST_CAPABILITY + 1)) - CAPABILITIES:

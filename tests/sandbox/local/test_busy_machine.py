@@ -1,4 +1,4 @@
-"""Promises about a machine that is busy: code is charged for its own time, not for the others'."""
+"""On a busy machine, code is charged for its own time only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 PROGRAM = """
 import json, os, threading, time
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core, for as many runs as may be at a time
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core for the maximum number of concurrent runs
 from toolrl.sandbox import LocalSandbox, SandboxLimits
 
 WORK = "import time\\nwhile time.process_time() < %s: pass\\nprint('done')"
@@ -28,11 +28,11 @@ print(json.dumps(found))
 """
 
 
-def test_code_that_waits_for_a_core_is_not_stopped_and_code_that_sleeps_is() -> None:
+def test_waiting_for_a_core_does_not_count_and_sleeping_does() -> None:
     ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True)
     found = json.loads(ran.stdout)
     assert [error for error, _, _ in found["work"]] == [None] * 8
-    assert max(wall for _, _, wall in found["work"]) > 1.0  # by the clock on the wall they took longer than they may
+    assert max(wall for _, _, wall in found["work"]) > 1.0  # longer than the limit in wall-clock time
     assert max(seconds for _, seconds, _ in found["work"]) <= 1.0
     [[error, _, wall]] = found["sleep"]
     assert error == "TimeoutError"

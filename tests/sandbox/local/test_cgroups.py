@@ -1,4 +1,4 @@
-"""All sandboxes of a process share a control group, where it may make one, and nothing of it is left."""
+"""All sandboxes of a process share a control group, where one can be created, and it is removed in the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from toolrl.errors import ConfigError, SandboxFault
 from toolrl.sandbox import LocalSandbox, SandboxLimits
-from toolrl.sandbox.local.cgroups import Group, Hierarchy, hierarchies, machine_memory
+from toolrl.sandbox.local.cgroups import ControlGroup, Hierarchy, hierarchies, machine_memory
 from toolrl.sandbox.local.launcher import Zygote, own_group
 
 ROOT = Path(__file__).parents[3]
@@ -34,12 +34,12 @@ grouped = pytest.mark.skipif(bool(reason_for_none()), reason=f"no control group 
 
 
 def alone(body: Callable[[], None]) -> Callable[[], None]:
-    """A test in a process of its own, whose sandboxes may use 150 MB together."""
+    """Run a test in a process whose sandboxes may use 150 MB in total."""
 
     @grouped
     @functools.wraps(body)
     def test() -> None:
-        call = f"from tests.sandbox import test_cgroups; test_cgroups.{body.__name__}.__wrapped__()"
+        call = f"from tests.sandbox.local import test_cgroups; test_cgroups.{body.__name__}.__wrapped__()"
         environment = {**os.environ, "TOOLRL_SANDBOX_MEMORY_MB": "150"}
         done = subprocess.run(
             [sys.executable, "-c", call], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
@@ -50,7 +50,7 @@ def alone(body: Callable[[], None]) -> Callable[[], None]:
 
 
 def groups_of(pid: int) -> list[str]:
-    """The groups of toolrl's that a process is in."""
+    """The control groups of toolrl that a process is in."""
     lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
     return [line for line in lines if "/toolrl-sandboxes-" in line]
 
@@ -62,12 +62,12 @@ def paths_of_the_group() -> list[Path]:
 
 
 @alone
-def test_sandboxes_are_born_in_the_group_and_it_goes_with_the_last_process_that_forks_them():
+def test_sandboxes_start_in_the_group_and_it_is_removed_with_the_last_zygote():
     zygote, other = Zygote(), Zygote()
     paths = paths_of_the_group()
     with LocalSandbox(isolation="none", zygote=lambda: zygote) as sandbox:
         inside = sandbox.run("[line for line in open('/proc/self/cgroup') if 'toolrl-sandboxes' in line]").value
-        assert len(eval(inside)) == len(groups_of(zygote._process.pid)) == len(paths)
+        assert len(eval(inside)) == len(groups_of(zygote.process.pid)) == len(paths)
     zygote.close()
     assert other.active.holds["cgroup"]
     assert all(path.exists() for path in paths)
@@ -78,7 +78,7 @@ def test_sandboxes_are_born_in_the_group_and_it_goes_with_the_last_process_that_
 
 
 @alone
-def test_the_bound_is_the_one_asked_for_last():
+def test_the_limit_is_the_latest_one():
     group = own_group()
     limits = [path / name for path in group.paths for name in ("memory.limit_in_bytes", "memory.max")]
     for bound in (150, 300, 100):
@@ -89,7 +89,7 @@ def test_the_bound_is_the_one_asked_for_last():
 
 
 @alone
-def test_sandboxes_together_stay_below_the_bound_and_what_it_ends_is_no_verdict():
+def test_sandboxes_share_a_memory_limit_and_reaching_it_is_a_fault():
     limits = SandboxLimits(memory_mb=512, seconds=60)
     with contextlib.ExitStack() as stack:
         sandboxes = [stack.enter_context(LocalSandbox(limits, isolation="none")) for _ in range(4)]
@@ -104,17 +104,17 @@ def test_sandboxes_together_stay_below_the_bound_and_what_it_ends_is_no_verdict(
 
 
 def is_fault(sandbox: LocalSandbox, code: str) -> bool:
-    """Whether a run is one, or comes on a session that has lost its variables to one."""
+    """Whether a run is a fault, or follows one that has cost the session its variables."""
     try:
         error = sandbox.run(code).error
     except SandboxFault as fault:
-        assert "for want of memory" in str(fault)  # noqa: PT017
+        assert "because memory ran out" in str(fault)  # noqa: PT017
         return True
     return error is not None and error.name == "NameError"
 
 
 @alone
-def test_processes_of_all_sandboxes_together_are_bounded():
+def test_all_sandboxes_share_a_limit_on_processes():
     with LocalSandbox(SandboxLimits(processes=64), isolation="none") as sandbox:
         sandbox.run("1")
         for path in paths_of_the_group():
@@ -131,7 +131,7 @@ import sys, time
 from toolrl.sandbox import LocalSandbox
 sandbox = LocalSandbox()
 sandbox.run("1")
-print(sandbox._place.zygote.active.holds["cgroup"], flush=True)
+print(sandbox.workspace.zygote.active.holds["cgroup"], flush=True)
 time.sleep(60)
 """
 
@@ -146,13 +146,13 @@ def test_no_group_is_left_however_its_process_ends(eventually, ended_by):
                 for path in folder.glob(f"toolrl-sandboxes-*-{process.pid}-*/cgroup.procs")]  # fmt: skip
         assert left
         process.send_signal(ended_by)
-    if ended_by is not signal.SIGINT:  # nobody was there to remove it: the next one does
+    if ended_by is not signal.SIGINT:  # the next process removes it
         assert eventually(lambda: not any((path / "cgroup.procs").read_text() for path in left if path.exists()))
         Zygote().close()
     assert not any(path.exists() for path in left)
 
 
-def test_code_is_ended_before_its_parent_when_memory_runs_out():
+def test_code_is_killed_before_its_parent_when_memory_runs_out():
     zygote = Zygote()
     with LocalSandbox(isolation="none", zygote=lambda: zygote) as sandbox:
         its = int(sandbox.run("int(open('/proc/self/oom_score_adj').read())").value)
@@ -162,20 +162,20 @@ def test_code_is_ended_before_its_parent_when_memory_runs_out():
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1", "1.5", "63"])
-def test_a_bound_that_is_none_is_refused(monkeypatch, text):
+def test_an_invalid_memory_limit_is_refused(monkeypatch, text):
     monkeypatch.setenv("TOOLRL_SANDBOX_MEMORY_MB", text)
     with pytest.raises(ConfigError, match=f"TOOLRL_SANDBOX_MEMORY_MB='{text}' must be"):
         own_group()
 
 
-def test_a_bound_that_cannot_be_kept_is_refused_and_without_one_sandboxes_run(monkeypatch):
+def test_a_memory_limit_that_cannot_be_enforced_is_refused(monkeypatch):
     monkeypatch.setattr("toolrl.sandbox.local.launcher.hierarchies", lambda mounts, groups: [])
     zygote = Zygote()
     assert zygote.active.holds["cgroup"] is False
     assert "no hierarchy" in zygote.active.problems["cgroup"]
     zygote.close()
     monkeypatch.setenv("TOOLRL_SANDBOX_MEMORY_MB", "500")
-    with pytest.raises(ConfigError, match=r"=500 cannot be kept: no hierarchy .* Unset it"):
+    with pytest.raises(ConfigError, match=r"=500 cannot be enforced: no hierarchy .* Unset it"):
         Zygote()
 
 
@@ -198,7 +198,7 @@ def test_hierarchies_of_both_versions_are_found(tmp_path):
 
 @pytest.fixture(name="unified")
 def unified_fixture(tmp_path: Path) -> Hierarchy:
-    """A folder laid out like version 2, with a group that has processes; folders keep what is written, as files do."""
+    """A folder laid out like version 2, with a group that has processes; the files keep what is written."""
     own = tmp_path / "user" / "shell"
     own.mkdir(parents=True)
     (tmp_path / "memory.max").write_text("max")
@@ -206,17 +206,17 @@ def unified_fixture(tmp_path: Path) -> Hierarchy:
     return Hierarchy(2, ("memory", "pids"), tmp_path, own)
 
 
-def test_what_a_group_around_allows_is_the_machines_memory(unified):
+def test_the_limit_of_an_enclosing_group_counts_as_the_machines_memory(unified):
     assert machine_memory([unified]) == 900 * MB
     assert machine_memory([]) == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_with_version_2_a_group_lies_where_controllers_are_passed_on(unified):
-    (unified.own / "cgroup.subtree_control").mkdir()  # the kernel refuses: it has processes
-    with pytest.raises(OSError, match="has processes of its own, and none around it is delegated"):
-        Group([unified], 100 * MB, 50)
+def test_in_version_2_a_group_is_created_where_controllers_are_delegated(unified):
+    (unified.own / "cgroup.subtree_control").mkdir()  # the kernel would refuse writing it: the group has processes
+    with pytest.raises(OSError, match="has processes of its own, and its parent is not delegated"):
+        ControlGroup([unified], 100 * MB, 50)
     (unified.own.parent / "cgroup.subtree_control").write_text("cpu memory pids\n")
-    group = Group([unified], 100 * MB, 50)
+    group = ControlGroup([unified], 100 * MB, 50)
     (path,) = group.paths
     assert path.parent == unified.own.parent
     found = {name: (path / name).read_text() for name in ("memory.max", "memory.swap.max", "pids.max")}

@@ -1,4 +1,4 @@
-"""`toolrl doctor` says what holds, what does not, what that leaves open, and how to change it."""
+"""`toolrl doctor` says which layers hold, what missing ones leave open, and how to get them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run_doctor(monkeypatch: pytest.MonkeyPatch, *options: str, without: tuple[st
     return result.exit_code, result.stdout
 
 
-def test_it_reports_what_a_sandbox_found(monkeypatch, zygote_at):
+def test_it_reports_the_layers_that_hold_in_a_sandbox(monkeypatch, zygote_at):
     active = zygote_at("full").active
     status, text = run_doctor(monkeypatch, "--json")
     report = json.loads(text)
@@ -38,7 +38,7 @@ def test_it_reports_what_a_sandbox_found(monkeypatch, zygote_at):
         (("namespaces", "landlock", "seccomp", "network"), "none", 1),
     ],
 )
-def test_a_layer_that_is_absent_is_named_with_its_cause_its_cost_and_its_cure(monkeypatch, without, level, status):
+def test_a_missing_layer_is_reported_with_its_cause_cost_and_remedy(monkeypatch, without, level, status):
     found, text = run_doctor(monkeypatch, without=without)
     assert found == status
     assert text.startswith(f"isolation level: {level}\n")
@@ -48,7 +48,7 @@ def test_a_layer_that_is_absent_is_named_with_its_cause_its_cost_and_its_cure(mo
         assert (absent in words) == (name in without)
 
 
-def test_a_level_below_full_says_what_follows():
+def test_a_level_below_full_says_what_that_means():
     holds = dict.fromkeys(LAYERS, True)
     summaries = [
         doctor.diagnose(ActiveLayers({**holds, layer: False}, {})).summary for layer in ("user", "landlock", "seccomp")

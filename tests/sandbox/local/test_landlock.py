@@ -1,4 +1,4 @@
-"""Every version of Landlock's interface that the kernel offers shuts the file system."""
+"""Every version of Landlock's interface that the kernel offers restricts the file system."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from toolrl.sandbox.local import landlock
 
 SCRIPT = """
 import os, sys
-from toolrl.sandbox import isolation, landlock
+from toolrl.sandbox.local import isolation, landlock
 version, own, outside = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 landlock.abi = lambda: version
 opened = landlock.open_readable([])
-isolation.renounce()
+isolation.drop_privileges()
 landlock.restrict(opened, [(own, landlock.OWN)])
 
 def denied(*arguments):
@@ -35,7 +35,7 @@ os.rename(own + "/new", own + "/renamed")
 
 
 @pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6, 7])
-def test_only_the_own_folder_and_what_python_needs_is_open(tmp_path, version):
+def test_only_the_sandboxs_folder_and_pythons_files_are_accessible(tmp_path, version):
     try:
         offered = landlock.abi()
     except OSError as error:

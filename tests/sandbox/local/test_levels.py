@@ -1,4 +1,4 @@
-"""How well a sandbox is walled in is found out by trying, said plainly, and never less than was asked for."""
+"""A sandbox's isolation is tested, reported, and never lower than requested."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_level_is_named_by_the_layers_that_hold(missing, level):
 
 
 @pytest.mark.parametrize("layer", ["namespaces", "landlock", "seccomp"])
-def test_a_layer_that_is_switched_off_is_found_missing(layer):
+def test_a_layer_that_is_switched_off_is_reported_as_missing(layer):
     zygote = Zygote(without=[layer])
     assert not zygote.active.holds[layer]
     assert zygote.active.problems[layer] == "switched off"
@@ -62,7 +62,7 @@ def test_a_sandbox_knows_its_level(level, sandbox):
     ],
 )
 @pytest.mark.filterwarnings("ignore:sandboxes run at:RuntimeWarning")
-def test_less_than_was_asked_for_is_refused(level, zygote, isolation, accepted):
+def test_less_isolation_than_requested_is_refused(level, zygote, isolation, accepted):
     if level in accepted:
         LocalSandbox(isolation=isolation, zygote=lambda: zygote).close()
     else:
@@ -77,8 +77,8 @@ def test_a_refusal_says_what_is_missing_why_and_how_to_get_it():
     assert "namespaces" not in str(refusal.value)
 
 
-def test_best_effort_warns_once_and_only_of_less_than_full(recwarn):
-    levels._warn_once.cache_clear()
+def test_best_effort_warns_once_and_only_below_full(recwarn):
+    levels.warn_once.cache_clear()
     for _ in range(3):
         accept(found("landlock"), "best_effort")
         accept(found("landlock"), "no-landlock")
@@ -86,34 +86,34 @@ def test_best_effort_warns_once_and_only_of_less_than_full(recwarn):
     assert ["landlock (too old)" in str(warning.message) for warning in recwarn] == [True]
 
 
-def test_a_value_that_names_no_isolation_is_refused():
+def test_an_unknown_isolation_is_refused():
     with pytest.raises(ConfigError, match=r"isolation must be one of full, .*, got 'some'"):
         LocalSandbox(isolation="some")
 
 
-def test_other_systems_than_linux_are_told_so(monkeypatch):
+def test_other_systems_than_linux_are_refused(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(ConfigError, match="Linux only"):
         LocalSandbox(isolation="none")
 
 
-def test_the_python_tool_passes_the_demand_on():
+def test_the_python_tool_passes_the_required_isolation_on():
     python = python_tool(sandbox=partial(LocalSandbox, isolation="some"))
     with pytest.raises(ConfigError, match="isolation must be one of"):
         python.resources["sandbox"].open()
 
 
-def test_a_worker_in_which_a_layer_fails_later_does_not_run(monkeypatch):
+def test_a_worker_in_which_a_layer_fails_runs_no_code(monkeypatch):
     failing = """
 import resource
-active = zygote.checks.active
-rehearses = lambda: resource.getrlimit(resource.RLIMIT_NPROC)[0] == zygote._REHEARSAL["processes"]
-zygote.checks.active = lambda trainer: {**active(trainer), "landlock": rehearses()}
+active = zygote.probes.active_layers
+rehearses = lambda: resource.getrlimit(resource.RLIMIT_NPROC)[0] == zygote.REHEARSAL_LIMITS["processes"]
+zygote.probes.active_layers = lambda trainer: {**active(trainer), "landlock": rehearses()}
 zygote.main()"""
-    monkeypatch.setattr(launcher, "_START", launcher._START.replace("\nzygote.main()", failing))
+    monkeypatch.setattr(launcher, "START_CODE", launcher.START_CODE.replace("\nzygote.main()", failing))
     zygote = Zygote()
     sandbox = LocalSandbox(isolation="none", zygote=lambda: zygote)
-    with pytest.raises(SandboxFault, match="a layer of isolation is not what it was"):
+    with pytest.raises(SandboxFault, match="the layers of isolation have changed"):
         sandbox.run("1")
     sandbox.close()
     zygote.close()
@@ -128,7 +128,7 @@ def test_the_default_comes_from_the_environment(monkeypatch):
     LocalSandbox().close()
 
 
-def test_more_sandboxes_are_open_at_once_than_the_usual_limit_of_open_files_allows():
+def test_more_sandboxes_can_be_open_than_the_usual_limit_on_open_files_allows():
     script = """
 import resource
 from toolrl.sandbox import LocalSandbox

@@ -1,4 +1,4 @@
-"""Mounts where this machine does not make them simple; what every backend promises of them is in `test_sessions`."""
+"""Mounts in difficult surroundings; the contract of mounts is in `test_sessions`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from toolrl.sandbox.local.launcher import Zygote
 
 @pytest.fixture(name="late")
 def late_fixture() -> Iterator[tuple[Zygote, Path]]:
-    """A process to fork from that knows no Landlock, and a writable file system that was mounted after it started."""
+    """A zygote without Landlock, and a writable file system that was mounted after it started."""
     zygote = Zygote(without=("landlock",))
     if os.geteuid() != 0 or not zygote.active.holds["namespaces"]:
         zygote.close()
         pytest.skip("needs root, to mount something, and namespaces")
-    with tempfile.TemporaryDirectory() as name:  # pytest's own lie where only root may look
+    with tempfile.TemporaryDirectory() as name:  # pytest's are accessible to root only
         folder = Path(name)
         folder.chmod(0o777)
         subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=777", "none", folder], check=True)
@@ -44,28 +44,28 @@ with LocalSandbox(isolation="none", zygote=lambda: zygote) as sandbox:
 zygote.close()"""
 
 
-@pytest.mark.usefixtures("late")  # for what it needs
-def test_what_is_mounted_later_is_out_of_reach_even_where_mounts_spread():
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # /tmp is not the machine's in there
+@pytest.mark.usefixtures("late")  # for its requirements
+def test_later_mounts_of_the_machine_do_not_propagate_into_sandboxes():
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:  # /tmp inside is not the machine's
         os.chmod(folder, 0o777)
         spread = ["unshare", "--mount", "--propagation", "shared"]
         command = [*spread, sys.executable, "-c", MOUNTED_LATER, folder]
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "OSError []\n"
 
 
-def test_a_mount_of_what_was_mounted_later_is_refused(late):
+def test_mounting_a_later_mount_of_the_machine_is_refused(late):
     zygote, folder = late
     sandbox = LocalSandbox(isolation="none", zygote=lambda: zygote, mounts=[Mount(folder, "data")])
-    with sandbox, pytest.raises(SandboxFault, match=r"was mounted when .* start it again"):
+    with sandbox, pytest.raises(SandboxFault, match=r"was mounted after .* restart the program"):
         sandbox.run("1")
 
 
-def test_files_that_the_code_may_not_read_are_mounted_as_a_copy(tmp_path):
+def test_files_that_the_codes_user_cannot_read_are_mounted_as_a_copy(tmp_path):
     (tmp_path / "folder").mkdir(0o700)
     (tmp_path / "folder" / "secret").write_text("text")
     (tmp_path / "folder" / "secret").chmod(0o600)
     with LocalSandbox(mounts=[Mount(tmp_path / "folder", "data")]) as sandbox:
         assert sandbox.run("open('data/secret').read()").value == "'text'"
         assert sandbox.run("open('data/secret', 'w')").error.name in ("OSError", "PermissionError")
-        copies = sandbox._place.prepared.copies
+        copies = sandbox.workspace.prepared.copies
     assert not copies.exists()

@@ -1,4 +1,4 @@
-"""Promises about what the sandboxes of one process share: spares, and bounds on how many are open or busy."""
+"""The sandboxes of a process share a pool of spares, and limits on how many are open or busy."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from toolrl.sandbox import LocalSandbox, SandboxLimits
 from toolrl.sandbox.local import launcher, pool, sandbox as local, session
 from toolrl.sandbox.local.pool import Slots, Spares
 
-LIMITS = SandboxLimits(memory_mb=300)  # nobody else's
+LIMITS = SandboxLimits(memory_mb=300)  # used by no other test
 
 
 @pytest.fixture
 def spares() -> Iterator[Spares]:
-    """Those of `LIMITS`, all there."""
+    """The spares for `LIMITS`, complete."""
     for _ in range(2):
         LocalSandbox(LIMITS).close()
-    spares = next(made for key, made in local._spares.items() if LIMITS in key)
-    assert eventually(lambda: len(spares._ready) == spares.size)
+    spares = next(made for key, made in local.spares_by_kind.items() if LIMITS in key)
+    assert eventually(lambda: len(spares.ready) == spares.size)
     yield spares
     local.close_spares()
-    assert not spares._ready
+    assert not spares.ready
 
 
-def test_a_sandbox_of_a_kind_seen_before_takes_a_spare_and_another_one_is_made(spares):
-    ready = list(spares._ready)
+def test_a_sandbox_takes_a_spare_of_its_kind_which_is_replaced(spares):
+    ready = list(spares.ready)
     with LocalSandbox(LIMITS) as sandbox:
-        assert sandbox._place is ready[0]
+        assert sandbox.workspace is ready[0]
         assert sandbox.run("x = 1; __name__").value == "'__main__'"
-        assert eventually(lambda: len(spares._ready) == spares.size)
-        assert sandbox._place not in spares._ready
+        assert eventually(lambda: len(spares.ready) == spares.size)
+        assert sandbox.workspace not in spares.ready
         with LocalSandbox(LIMITS) as other:
             assert other.run("x").error.name == "NameError"
 
@@ -55,10 +55,10 @@ def test_a_spare_and_a_new_sandbox_are_alike(spares):
         assert spare.run(code).value == new.run(code).value
 
 
-def test_a_spare_that_died_is_replaced_unseen(spares):
-    ready = list(spares._ready)
+def test_a_spare_that_died_is_replaced_silently(spares):
+    ready = list(spares.ready)
     for place in ready:
-        signal.pidfd_send_signal(place.sessions[0]._connection._process, signal.SIGKILL)
+        signal.pidfd_send_signal(place.sessions[0].connection.process, signal.SIGKILL)
     assert eventually(lambda: not any(place.usable for place in ready))
     for _ in range(spares.size + 1):
         with LocalSandbox(LIMITS) as sandbox:
@@ -66,27 +66,27 @@ def test_a_spare_that_died_is_replaced_unseen(spares):
 
 
 @pytest.mark.skipif("launcher.shared_zygote().active.level != 'full'", reason="the code can kill its process itself")
-def test_a_worker_killed_from_outside_is_a_fault_and_the_next_run_has_another():
+def test_a_worker_killed_from_outside_is_a_fault_and_is_replaced():
     with LocalSandbox() as sandbox, ThreadPoolExecutor() as threads:
         sandbox.write_file("kept", b"x")
         assert sandbox.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL); 1").value == "1"
         begun, code = threading.Event(), "import time; print('on'); time.sleep(60)"
         run = threads.submit(sandbox.run, code, timeout_seconds=100, on_output=lambda *_: begun.set())
-        connection = sandbox._place.sessions[0]._connection
+        connection = sandbox.workspace.sessions[0].connection
         assert begun.wait(30)
-        signal.pidfd_send_signal(connection._process, signal.SIGKILL)
+        signal.pidfd_send_signal(connection.process, signal.SIGKILL)
         with pytest.raises(SandboxFault, match="killed from outside"):
             run.result(30)
         assert sandbox.run("open('kept').read()").value == "'x'"
         limit = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))"
-        assert sandbox.run(f"{limit}\nwhile True: pass").error.name == "SandboxDied"  # its own doing
+        assert sandbox.run(f"{limit}\nwhile True: pass").error.name == "SandboxDied"  # caused by the code
 
 
-def test_spares_of_a_process_that_is_gone_are_not_used(spares, monkeypatch):
-    ready = list(spares._ready)
+def test_spares_of_a_dead_zygote_are_not_used(spares, monkeypatch):
+    ready = list(spares.ready)
     monkeypatch.setattr(launcher, "_shared", {})
     with LocalSandbox(LIMITS) as sandbox:
-        assert sandbox._place not in ready
+        assert sandbox.workspace not in ready
         assert sandbox.run("1").value == "1"
     local.close_spares()
     launcher.shared_zygote().close()
@@ -102,19 +102,19 @@ def test_sandboxes_opened_at_once_are_distinct(spares):
         assert list(threads.map(use, range(48))) == [[str(number)] for number in range(48)]
 
 
-def test_spares_that_nobody_takes_are_closed(spares, monkeypatch):
+def test_unused_spares_are_closed(spares, monkeypatch):
     monkeypatch.setattr(pool, "_IDLE_SECONDS", 0.05)
-    processes = [place.sessions[0]._connection for place in spares._ready]
-    LocalSandbox(LIMITS).close()  # wakes the thread, which then waits for so long only
-    assert eventually(lambda: spares._maker is None and not spares._ready)
+    processes = [place.sessions[0].connection for place in spares.ready]
+    LocalSandbox(LIMITS).close()  # wakes the thread, which then uses the new timeout
+    assert eventually(lambda: spares.maker is None and not spares.ready)
     assert eventually(lambda: all(process.ended for process in processes))
 
 
-def test_a_process_that_forked_many_sandboxes_is_replaced_and_keeps_those(monkeypatch):
+def test_a_zygote_that_forked_many_sandboxes_is_replaced_and_keeps_its_own(monkeypatch):
     monkeypatch.setattr(launcher, "_shared", {})
     monkeypatch.setattr(launcher, "_MAX_SANDBOXES", 1)
     with LocalSandbox() as old, LocalSandbox() as new:
-        assert old._place.zygote is not new._place.zygote
+        assert old.workspace.zygote is not new.workspace.zygote
         assert old.run("import os; os._exit(0)").error.name == "SandboxDied"
         assert old.run("1").value == "1"
         assert old.new_session().run("2").value == "2"
@@ -133,7 +133,7 @@ def test_a_sandbox_waits_until_another_one_is_closed(monkeypatch):
             assert sandbox.run("1").value == "1"
 
 
-def test_a_sandbox_that_waits_in_vain_is_a_fault(monkeypatch):
+def test_a_sandbox_that_never_gets_a_slot_is_a_fault(monkeypatch):
     monkeypatch.setenv("TOOLRL_SANDBOXES", "1")
     monkeypatch.setattr(pool, "_OPEN_SECONDS", 0.1)
     with LocalSandbox() as first:
@@ -146,13 +146,13 @@ def test_a_sandbox_that_waits_in_vain_is_a_fault(monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", ""])
-def test_a_bound_that_is_no_number_is_one_clear_error(monkeypatch, value):
+def test_an_invalid_limit_is_one_clear_error(monkeypatch, value):
     monkeypatch.setenv("TOOLRL_SANDBOXES", value)
     with pytest.raises(ConfigError, match="TOOLRL_SANDBOXES"):
         LocalSandbox()
 
 
-def test_runs_wait_for_their_turn_and_the_wait_is_not_on_their_clock(monkeypatch):
+def test_waiting_for_a_slot_does_not_count_as_run_time(monkeypatch):
     monkeypatch.setattr(session, "runs", Slots(1))
     code = "import time; a = time.monotonic(); time.sleep(0.5); (a, time.monotonic())"
     with contextlib.ExitStack() as stack, ThreadPoolExecutor() as threads:
@@ -162,11 +162,11 @@ def test_runs_wait_for_their_turn_and_the_wait_is_not_on_their_clock(monkeypatch
     assert all(end <= begin for (_, end), (begin, _) in pairwise(times))
 
 
-def test_a_run_that_waits_for_its_turn_can_be_closed(monkeypatch):
+def test_a_run_waiting_for_a_slot_can_be_closed(monkeypatch):
     monkeypatch.setattr(session, "runs", Slots(1))
     with LocalSandbox() as busy, LocalSandbox() as waiting, ThreadPoolExecutor() as threads:
         first = threads.submit(busy.run, "import time; time.sleep(60)", timeout_seconds=100)
-        assert eventually(lambda: not session.runs._free.qsize())
+        assert eventually(lambda: not session.runs.free.qsize())
         second = threads.submit(waiting.run, "1")
         assert not eventually_done(second, 0.3)
         waiting.close()
@@ -177,24 +177,25 @@ def test_a_run_that_waits_for_its_turn_can_be_closed(monkeypatch):
 
 SCRIPT = """
     import os, signal, sys, time
-    from toolrl.sandbox import LocalSandbox, launcher, local
+    from toolrl.sandbox import LocalSandbox
+    from toolrl.sandbox.local import launcher, sandbox as local
     for _ in range(2):
         LocalSandbox().close()
-    [spares] = local._spares.values()
-    while len(spares._ready) < spares.size:
+    [spares] = local.spares_by_kind.values()
+    while len(spares.ready) < spares.size:
         time.sleep(0.01)
     held = LocalSandbox()
     zygote = launcher.shared_zygote()
-    print(zygote._process.pid, zygote._directory, flush=True)
+    print(zygote.process.pid, zygote.directory, flush=True)
     if sys.argv[1] == "fork":
         if os.fork() == 0:
-            assert not spares._ready
+            assert not spares.ready
             with LocalSandbox() as sandbox:
                 assert sandbox.run("1").value == "1"
                 assert launcher.shared_zygote() is not zygote
             os._exit(0)
         assert os.wait()[1] == 0
-        assert all(place.usable for place in spares._ready) and held.run("1").value == "1"
+        assert all(place.usable for place in spares.ready) and held.run("1").value == "1"
     elif sys.argv[1] == "raise":
         raise KeyError("a bug")
     elif sys.argv[1] != "end":
@@ -215,7 +216,7 @@ def test_nothing_is_left_however_the_process_ends(way):
         assert len(below) > 2
         script.stdin.write("\n")
         script.stdin.flush()
-        time.sleep(0.2)  # somewhere in the run, or on the way there
+        time.sleep(0.2)  # during the run, or shortly before
         script.send_signal(signal.Signals[way])
     else:
         below = set()

@@ -1,4 +1,4 @@
-"""What the local backend keeps to itself and leaves behind: nothing, whoever dies and however."""
+"""The local backend leaves nothing behind, whichever process dies and however."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from toolrl.support.cleanup import remove_tree
 
 
 class Sleeper:
-    """Code that leaves a sleeping process behind, in a session of its own; found by its command line."""
+    """Code that leaves a sleeping process behind in its own process session, found by its command line."""
 
     def __init__(self) -> None:
         self.seconds = f"86400.{uuid.uuid4().int}"
@@ -37,30 +37,30 @@ class Sleeper:
 def runs(argument: str) -> bool:
     """Whether a process has this argument."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):  # it ended meanwhile
+        with contextlib.suppress(OSError):  # it has ended
             if argument.encode() in Path("/proc", pid, "cmdline").read_bytes().split(b"\0"):
                 return True
     return False
 
 
 def directory_of(sandbox: LocalSandbox) -> Path:
-    """Where it works, as seen from here: with namespaces the folder that all sandboxes share."""
-    zygote = sandbox._place.zygote
-    return Path(zygote._directory if zygote.active.holds["namespaces"] else sandbox._place._directory)
+    """The working directory as seen from here; with namespaces, the folder that all sandboxes share."""
+    zygote = sandbox.workspace.zygote
+    return Path(zygote.directory if zygote.active.holds["namespaces"] else sandbox.workspace.directory)
 
 
 def is_left(directory: Path) -> bool:
-    """Whether something lies where a sandbox worked; with namespaces all work in views of one folder, empty outside."""
+    """Whether a sandbox has left files; with namespaces the shared folder is empty from outside."""
     return directory.exists() and (not shared_zygote().active.holds["namespaces"] or any(directory.iterdir()))
 
 
 def folder_around(directory: Path) -> Path:
-    """The folder of the process that sandboxes are forked from."""
+    """The folder of the zygote."""
     return next(path for path in (directory, *directory.parents) if path.name.startswith("toolrl-sandbox-"))
 
 
 @pytest.mark.parametrize("ending", ["close", "reset"])
-def test_processes_of_a_further_session_end_with_the_sandbox(open_sandbox, eventually, ending):
+def test_processes_of_another_session_end_with_the_sandbox(open_sandbox, eventually, ending):
     sleeper, sandbox = Sleeper(), open_sandbox()
     session = sandbox.new_session()
     assert session.run(f"{sleeper.code}\nopen('left', 'w').close()").error is None
@@ -88,11 +88,11 @@ def test_processes_that_a_run_left_behind_end_with_the_session(open_sandbox, eve
 @pytest.mark.parametrize("level", ["full", "none"])
 def test_many_sandboxes_can_wait_for_their_first_run(open_sandbox):
     opened = [open_sandbox() for _ in range(120)]
-    assert all(sandbox.run("1").value == "1" for sandbox in reversed(opened))  # when all others wait already
+    assert all(sandbox.run("1").value == "1" for sandbox in reversed(opened))  # when all others are waiting already
     assert opened[0].run("import resource; resource.getrlimit(resource.RLIMIT_NOFILE)").value == "(128, 128)"
 
 
-def test_a_sandbox_that_nobody_holds_is_closed():
+def test_an_unreferenced_sandbox_is_closed():
     sleeper, sandbox = Sleeper(), LocalSandbox()
     sandbox.run(sleeper.code)
     directory = directory_of(sandbox)
@@ -102,7 +102,7 @@ def test_a_sandbox_that_nobody_holds_is_closed():
     assert not is_left(directory)
 
 
-def test_a_directory_goes_however_locked_its_folders_are(sandbox):
+def test_a_directory_with_locked_folders_is_removed(sandbox):
     directory = directory_of(sandbox)
     sandbox.run("import os; os.makedirs('a/b/c'); open('a/b/file', 'w').close(); os.symlink('/', 'a/link')")
     assert sandbox.run("for path in ('a/b', 'a', '.'): os.chmod(path, 0)").error is None
@@ -110,11 +110,11 @@ def test_a_directory_goes_however_locked_its_folders_are(sandbox):
     assert not is_left(directory)
 
 
-def test_a_tree_is_removed_however_deep_it_is():
+def test_a_tree_of_any_depth_is_removed():
     memory = Path("/dev/shm")
     top = tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None)
     folder = os.open(top, os.O_RDONLY)
-    for _ in range(2000):  # deeper than Python's stack, longer than a path may be
+    for _ in range(2000):  # deeper than Python's stack, and longer than PATH_MAX
         os.mkdir("folder", dir_fd=folder)
         inner = os.open("folder", os.O_RDONLY, dir_fd=folder)
         os.close(folder)
@@ -125,15 +125,15 @@ def test_a_tree_is_removed_however_deep_it_is():
     remove_tree(top)
 
 
-def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
+def test_a_forked_child_starts_its_own_zygote_and_leaves_ours_alone():
     with LocalSandbox() as sandbox:
         sandbox.run("x = 1")
         further = sandbox.new_session()
         reader, writer = os.pipe()
-        launcher._shared_lock.acquire()  # as if another thread were just opening one
+        launcher.shared_lock.acquire()  # as if another thread were opening one
         pid = os.fork()
         if pid:
-            launcher._shared_lock.release()
+            launcher.shared_lock.release()
         else:
             try:
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -149,7 +149,7 @@ def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
                 sandbox.reset()
                 with LocalSandbox() as other:
                     results = sandbox.run("'x' in globals()").value, other.run("2").value
-                os.write(writer, repr((*results, shared_zygote()._process.pid)).encode())
+                os.write(writer, repr((*results, shared_zygote().process.pid)).encode())
                 sandbox.close()
                 shared_zygote().close()
             finally:
@@ -159,9 +159,9 @@ def test_a_forked_child_has_a_zygote_of_its_own_and_leaves_ours_alone():
         with open(reader) as file:
             said = file.read()
         assert "call reset() after a fork" in said
-        assert "open another one after a fork" in said
+        assert "open a new one after a fork" in said
         assert "('False', '2', " in said
-        assert str(shared_zygote()._process.pid) not in said
+        assert str(shared_zygote().process.pid) not in said
         assert sandbox.run("x").value == "1"
         assert further.run("2").value == "2"
 
@@ -197,7 +197,7 @@ def test_nothing_is_left_when_the_parent_ends(eventually, doing, ended_by):
         (directory,) = Path(tempfile.gettempdir()).glob(f"toolrl-sandbox-*-{parent.pid}-*")
         alive = not ended_by or (
             eventually(sleeper.running) and runs(str(directory))
-        )  # what the zygote forks has it on its command line
+        )  # forks of the zygote have it on their command line
         if ended_by:
             parent.send_signal(ended_by)
     assert directory.name.startswith(f"toolrl-sandbox-{os.stat('/proc/self/ns/pid').st_ino}-{parent.pid}-")
@@ -218,7 +218,7 @@ def start_and_die(*arguments, **settings):
 subprocess.Popen = start_and_die
 Zygote()
 """
-    parent = subprocess.Popen([sys.executable, "-c", code])  # not waited for yet: until then its process can be opened
+    parent = subprocess.Popen([sys.executable, "-c", code])  # not waited for yet, so that its pid stays valid
 
     def directories() -> list[Path]:
         return list(Path(tempfile.gettempdir()).glob(f"toolrl-sandbox-*-{parent.pid}-*"))
@@ -233,12 +233,12 @@ Zygote()
         parent.wait()
 
 
-def test_a_copy_of_our_descriptors_keeps_no_sandbox_alive(eventually):
+def test_inherited_descriptors_keep_no_sandbox_alive(eventually):
     code = """
 import ctypes, os, time
 from toolrl.sandbox import LocalSandbox
 sandbox = LocalSandbox()
-if ctypes.CDLL(None).fork() == 0:  # unseen by Python's hooks
+if ctypes.CDLL(None).fork() == 0:  # bypassing Python's fork hooks
     print(os.getpid(), flush=True)
     time.sleep(3600)
 os.kill(os.getpid(), 9)
@@ -259,7 +259,7 @@ def test_equal_code_gives_equal_output_from_another_zygote():
     other.close()
 
 
-def test_directories_of_the_dead_are_removed_and_of_the_living_kept():
+def test_directories_of_dead_processes_are_removed_and_of_live_ones_kept():
     dead = subprocess.Popen(["true"])
     dead.wait()
     here = os.stat("/proc/self/ns/pid").st_ino
@@ -280,15 +280,15 @@ def test_a_zygote_that_was_killed_is_replaced(monkeypatch):
     zygote = shared_zygote()
     with LocalSandbox() as old, LocalSandbox() as unused:
         old.run("1")
-        os.kill(zygote._process.pid, signal.SIGKILL)
-        zygote._process.wait()
+        os.kill(zygote.process.pid, signal.SIGKILL)
+        zygote.process.wait()
         with LocalSandbox() as sandbox:
             assert sandbox.run("1").value == "1"
-        if zygote.active.holds["namespaces"]:  # the kernel has ended what was below it
+        if zygote.active.holds["namespaces"]:  # the kernel has killed its descendants
             with pytest.raises(SandboxFault, match="vanished"):
                 old.run("1")
             for use in (lambda: old.run("1"), old.new_session, lambda: old.run("1")):
-                with pytest.raises(SandboxFault, match=r"reset\(\) opens another one"):
+                with pytest.raises(SandboxFault, match=r"reset\(\) opens a new sandbox"):
                     use()
         else:
             assert old.run("import os; os._exit(0)").error.name == "SandboxDied"
@@ -317,7 +317,7 @@ def test_a_closed_zygote_is_a_fault():
     sandbox.close()
 
 
-def test_packages_are_there_on_request_and_start_from_one_seed():
+def test_packages_are_available_on_request_and_seeded():
     draw = "import numpy, random; numpy.random.random(), random.random()"
     with LocalSandbox(packages=True) as first, LocalSandbox(packages=True) as second, LocalSandbox() as plain:
         assert first.run(draw).value == second.run(draw).value
@@ -330,7 +330,7 @@ def test_figures_are_shown_as_png_when_asked_for_and_at_the_end_of_a_run():
         result = sandbox.run(code)
         assert (result.error, result.stderr) == (None, "")
         assert [sorted(show.data) for show in result.displays] == [
-            ["e2b/chart", "image/png", "text/plain"],  # the first, where e2b-charts is installed
+            ["e2b/chart", "image/png", "text/plain"],  # the chart only if e2b-charts is installed
             ["text/plain"],
             ["e2b/chart", "image/png", "text/plain"],
         ]
@@ -347,12 +347,12 @@ def test_tables_and_formulas_have_rich_forms():
 
 
 @pytest.mark.parametrize("level", ["full", "no-landlock"])
-def test_files_that_this_machine_keeps_from_us_are_a_fault(sandbox):
+def test_files_that_this_machine_cannot_open_are_a_fault(sandbox):
     sandbox.write_file("file", b"x")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))  # no further descriptor
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))  # no more descriptors
     try:
         for use in (lambda: sandbox.read_file("file"), lambda: sandbox.write_file("file", b""), sandbox.list_files):
             with pytest.raises(SandboxFault, match="Too many open files"):
@@ -363,8 +363,8 @@ def test_files_that_this_machine_keeps_from_us_are_a_fault(sandbox):
 
 
 @pytest.mark.parametrize("level", ["full"])
-def test_a_full_disk_that_is_not_the_sandboxs_own_is_a_fault(open_sandbox):
-    place = open_sandbox(disk_mb=1)._place
-    shared = Files(place._open_directory, place._uid, (), own_space=False)
+def test_a_full_disk_of_the_machine_is_a_fault(open_sandbox):
+    place = open_sandbox(disk_mb=1).workspace
+    shared = Files(place.open_directory, place.uid, (), own_space=False)
     with pytest.raises(SandboxFault, match="No space left"):
         shared.write("big", b"x" * (2 << 20))

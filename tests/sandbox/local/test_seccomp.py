@@ -1,4 +1,4 @@
-"""The filter of system calls, run on paper: both architectures, every call of the tables."""
+"""The filter of system calls, simulated: both architectures, every call of the tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEADERS = {
 
 
 def answer(machine: str, number: int, *arguments: int, architecture: int = 0, attributes: bool = True) -> int:
-    """What the filter says to a call: a machine for the few instructions it uses."""
+    """Run the filter on a call; interprets the few instructions that it uses."""
     padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
     call = struct.pack("=IIQ6Q", number, architecture or MACHINES[machine], 0, *padded)
     program = list(struct.iter_unpack("=HBBI", seccomp.program(machine, attributes=attributes)))
@@ -47,7 +47,7 @@ def number(machine: str, name: str) -> int:
     return seccomp.numbers(seccomp.SOME, machine)[name]
 
 
-def test_every_call_of_the_table_is_denied_and_the_usual_ones_are_not(machine):
+def test_exactly_the_calls_of_the_table_are_denied(machine):
     denied = seccomp.numbers(seccomp.DENIED, machine)
     assert {name: answer(machine, at) for name, at in denied.items()} == dict.fromkeys(denied, EPERM)
     conditional = {number(machine, "clone3"), number(machine, "socketpair")}
@@ -83,7 +83,7 @@ def test_only_connected_unix_pairs_are_made(machine, family, kind, expected):
     assert answer(machine, number(machine, "socketpair"), family, kind) == expected
 
 
-def test_limits_and_priorities_of_no_other_process_are_changed(machine):
+def test_limits_and_priorities_of_other_processes_cannot_be_changed(machine):
     for at in seccomp.numbers(seccomp.OF_PROCESSES, machine).values():
         assert (answer(machine, at, 0, 1), answer(machine, at, 1234, 1)) == (ALLOW, EPERM)
     priority = number(machine, "setpriority")
@@ -91,12 +91,12 @@ def test_limits_and_priorities_of_no_other_process_are_changed(machine):
     assert {answer(machine, priority, *target, 5) for target in ((0, 1), (1, 0), (2, 0), (2, 1234))} == {EPERM}
 
 
-def test_nothing_is_typed_into_a_terminal(machine):
+def test_nothing_can_be_typed_into_a_terminal(machine):
     requests = {0x5412: EPERM, 0x541C: EPERM, 1 << 32 | 0x5412: EPERM, 0x5401: ALLOW}
     assert {request: answer(machine, number(machine, "ioctl"), 3, request) for request in requests} == requests
 
 
-def test_attributes_of_files_are_left_alone_where_asked(machine):
+def test_changing_file_attributes_can_be_a_silent_no_op(machine):
     for at in seccomp.numbers(seccomp.ATTRIBUTES, machine).values():
         assert answer(machine, at) == ALLOW
         assert answer(machine, at, attributes=False) == IGNORE
@@ -107,7 +107,7 @@ def test_an_unknown_architecture_is_an_error():
         seccomp.program("riscv64", attributes=True)
 
 
-def test_the_numbers_are_those_of_the_kernels_headers(machine):
+def test_the_numbers_match_the_kernels_headers(machine):
     if not HEADERS[machine].exists():
         pytest.skip("the kernel's headers are not installed")
     pairs = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", HEADERS[machine].read_text())

@@ -1,4 +1,4 @@
-"""What `toolrl doctor` finds, and what holds, as an ordinary user and in what Docker makes of a machine by default."""
+"""The findings of `toolrl doctor`, and the isolation in force, as an ordinary user and under Docker's restrictions."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ import pytest
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
 LIKE_DOCKER = "tests/sandbox/local/like_docker.py"
-# Folders of root's may be closed to others: mount Python, the packages and ourselves where they are not.
+# Root's folders may be inaccessible to others: mount Python, the packages and toolrl where they are not.
 AS_ORDINARY_USER = """
 import os, sys
 from toolrl.sandbox.local import isolation
 isolation.unshare(isolation.NEWNS)
-isolation.call("mount", b"none", b"/", None, 0x44000, None)  # MS_REC | MS_PRIVATE: nobody else sees what follows
+isolation.call("mount", b"none", b"/", None, 0x44000, None)  # MS_REC | MS_PRIVATE: invisible to other processes
 folder, base, packages, source, *arguments = sys.argv[1:]
 for name, path in (("python", base), ("packages", packages), ("source", source)):
     os.mkdir(f"{folder}/{name}", 0o755)
     isolation.call("mount", path.encode(), f"{folder}/{name}".encode(), None, 0x5000, None)  # MS_BIND | MS_REC
-isolation.become(isolation.NOBODY)
+isolation.drop_root(isolation.NOBODY)
 os.chdir(f"{folder}/source")
 python = f"{folder}/python/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
 environment = {"PATH": os.defpath, "PYTHONPATH": f"{folder}/source:{folder}/packages", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -52,7 +52,7 @@ def run_as_ourselves(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_as_ordinary_user(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The same as another user, which only root can do."""
+    """The same as another user; requires root."""
     if os.geteuid() != 0:
         pytest.skip("the tests run as an ordinary user already")
     with tempfile.TemporaryDirectory(prefix="toolrl-user-") as folder:
@@ -79,7 +79,7 @@ def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return {**report, "findings": {finding["layer"]: finding for finding in report["findings"]}}
 
 
-def test_the_readme_has_what_it_prints(zygote_at, run):
+def test_the_readme_shows_its_real_output(zygote_at, run):
     zygote_at("full")
     as_root, as_user = README.split("prints the level, with status 1")[1].split("```\n")[1:4:2]
     expected = as_root
@@ -92,7 +92,7 @@ def test_the_readme_has_what_it_prints(zygote_at, run):
     assert (done.returncode, found) == (0, expected), done.stderr
 
 
-def test_a_container_without_new_namespaces_is_told_so(zygote_at, run):
+def test_a_container_without_new_namespaces_is_diagnosed(zygote_at, run):
     zygote_at("no-userns")
     begins = next(block for block in README.split("```\n") if block.startswith("isolation level: no-userns"))
     assert run(LIKE_DOCKER, "-m", "toolrl", "doctor").stdout.startswith(begins)
@@ -108,7 +108,7 @@ def test_a_container_without_new_namespaces_is_told_so(zygote_at, run):
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_what_no_userns_claims_holds_in_such_a_container(zygote_at, run):
+def test_the_attacks_that_no_userns_claims_to_stop_fail_in_such_a_container(zygote_at, run):
     zygote_at("no-userns")
     options = ["-q", "-p", "no:cacheprovider", "--no-header", "-k", "no-userns"]
     done = run(LIKE_DOCKER, "-c", AS_FOUND, *options, "tests/sandbox/test_attacks.py")

@@ -1,4 +1,4 @@
-"""`toolrl sandbox serve` as a process: from its first line of output to its end, whoever ends it."""
+"""`toolrl sandbox serve` as a process: from its first line of output to its end, however it ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """For temporary files; unlike pytest's own, other users may pass through it."""
+    """A temporary folder that other users can enter, unlike pytest's."""
     with tempfile.TemporaryDirectory() as path:
         os.chmod(path, 0o711)
         yield Path(path)
@@ -27,7 +27,7 @@ def folder() -> Iterator[Path]:
 
 @contextmanager
 def serving(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and its address; temporary files of it and of its children lie in `folder`."""
+    """The process and its address; it and its children keep temporary files in `folder`."""
     command = [sys.executable, "-m", "toolrl", "sandbox", "serve", "--port", "0", *arguments]
     environment = {**os.environ, "TMPDIR": str(folder)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -60,7 +60,7 @@ def is_running(argument: str) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_signal_ends_the_server_and_all_that_it_started(
+def test_a_signal_ends_the_server_and_everything_it_started(
     folder: Path, eventually: Callable[..., bool], number: int, busy: bool
 ) -> None:
     sleeper = f"86400.{uuid.uuid4().int}"
@@ -86,7 +86,7 @@ def test_a_signal_ends_the_server_and_all_that_it_started(
 HOLDS_ON = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
 
 
-def test_beyond_loopback_the_command_asks_for_a_key() -> None:
+def test_the_command_requires_a_key_beyond_loopback() -> None:
     command = [sys.executable, "-m", "toolrl", "sandbox", "serve", "--host", "0.0.0.0", "--port", "0"]
     environment = {name: value for name, value in os.environ.items() if name != "TOOLRL_SANDBOX_API_KEY"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -94,7 +94,7 @@ def test_beyond_loopback_the_command_asks_for_a_key() -> None:
     assert "API key" in done.stderr
 
 
-def test_the_key_of_the_environment_is_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_in_the_environment_is_required_of_clients(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLRL_SANDBOX_API_KEY", "right")
     with serving(folder, "--host", "0.0.0.0") as (_, url):
         url = url.replace("0.0.0.0", "127.0.0.1")

@@ -1,4 +1,4 @@
-"""What a hosted sandbox promises its client, whatever code and other clients do."""
+"""The promises of a hosted sandbox to its client, whatever the code and other clients do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def remote(sandbox_server: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def asked(server: SandboxServer, remote: Any, method: str, path: str, body: Any = None, **headers: str) -> Any:
-    """Status and JSON of what a raw request to a sandbox is answered."""
+    """Status and JSON of the answer to a raw request to a sandbox."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     sent = request(method, path, content, E2b_Sandbox_Id=remote.sandbox_id, **headers)
     return answered(exchange(server.url, sent))
@@ -45,9 +45,9 @@ home = "/elsewhere"
 """
 
 
-def test_code_has_no_part_in_what_is_said_of_its_files(remote: Any) -> None:
+def test_code_cannot_interfere_with_file_requests(remote: Any) -> None:
     assert remote.run_code("open('a', 'w').write('text'); None").error is None
-    remote.run_code(TAKEN_OVER)  # of which its own session may die
+    remote.run_code(TAKEN_OVER)  # which may kill its own session
     files = remote.files
     files.make_dir("d/e")
     files.rename("a", "d/a")
@@ -59,7 +59,7 @@ def test_code_has_no_part_in_what_is_said_of_its_files(remote: Any) -> None:
     assert "shutil.py" in [entry.name for entry in files.list("/home/user")]
 
 
-def test_a_tree_that_is_deeper_than_any_stack_is_removed(remote: Any) -> None:
+def test_a_tree_deeper_than_the_stack_is_removed(remote: Any) -> None:
     code = (
         "import os\nfor _ in range(1500): os.mkdir('d'); open('f', 'w').close(); os.chdir('d')\nos.chdir('/home/user')"
     )
@@ -69,7 +69,7 @@ def test_a_tree_that_is_deeper_than_any_stack_is_removed(remote: Any) -> None:
     assert [entry.name for entry in remote.files.list("/home/user")] == ["f"]
 
 
-def test_links_are_shown_and_not_followed(remote: Any) -> None:
+def test_links_are_listed_and_not_followed(remote: Any) -> None:
     code = (
         "import os\nos.makedirs('d'); open('d/f', 'w').write('x')\nos.symlink('f', 'd/to_f'); os.symlink('/etc', 'out')"
     )
@@ -85,25 +85,25 @@ def test_links_are_shown_and_not_followed(remote: Any) -> None:
     assert not remote.files.exists("out")
 
 
-def test_moving_what_is_not_there_makes_no_folders(remote: Any) -> None:
+def test_moving_a_missing_file_creates_no_folders(remote: Any) -> None:
     with pytest.raises(e2b_code_interpreter.FileNotFoundException, match="'nothing' does not exist"):
         remote.files.rename("nothing", "new/place")
     assert not remote.files.exists("new")
 
 
-def test_a_name_that_is_no_text_does_not_spoil_a_listing(remote: Any) -> None:
+def test_a_file_name_that_is_not_utf8_does_not_break_a_listing(remote: Any) -> None:
     assert remote.run_code("for name in (b'\\xff', '\\u00e9'): open(name, 'w').close()").error is None
     assert [entry.name for entry in remote.files.list("/home/user")] == ["\u00e9", "?"]
 
 
-def test_code_and_files_share_home(remote: Any) -> None:
+def test_code_and_files_share_the_home_folder(remote: Any) -> None:
     remote.files.write("/home/user/in.txt", "from outside")
     code = "import os\nopen('/home/user/out.txt', 'w').write(open('in.txt').read())\nos.getcwd(), os.environ['HOME']"
     assert remote.run_code(code).text == "('/home/user', '/home/user')"
     assert remote.files.read("out.txt") == "from outside"
 
 
-def test_content_that_is_compressed_is_unpacked_within_bounds(sandbox_server: SandboxServer, remote: Any) -> None:
+def test_compressed_uploads_are_unpacked_up_to_a_limit(sandbox_server: SandboxServer, remote: Any) -> None:
     remote.files.write("a", "text" * 100, gzip=True)
     assert remote.files.read("a") == "text" * 100
     ask = lambda body, coding: asked(sandbox_server, remote, "POST", "/files?path=b", body, Content_Encoding=coding)[0]
@@ -114,7 +114,7 @@ def test_content_that_is_compressed_is_unpacked_within_bounds(sandbox_server: Sa
     assert not remote.files.exists("b")
 
 
-def test_forms_that_hold_no_file_are_refused(sandbox_server: SandboxServer, remote: Any) -> None:
+def test_forms_without_a_file_are_refused(sandbox_server: SandboxServer, remote: Any) -> None:
     for kind, body in (
         ("multipart/form-data", b"x"),
         ("multipart/form-data; boundary=b", b"--b\r\n\r\nx\r\n--b--"),
@@ -156,26 +156,26 @@ def test_values_of_the_wrong_type_are_refused_everywhere(
         optional = wrong is None and inner[0] not in ("code", "path", "destination", "envVars", "env_vars")
         text = isinstance(wrong, str) and inner[0] not in ("timeout", "metadata", "depth")
         if (optional and not path.endswith("/timeout")) or text or (wrong == {} and inner[0] == "metadata"):
-            continue  # which is right there
+            continue  # valid here
         assert asked(sandbox_server, remote, "POST", path, body)[0] == 400, (path, body)
 
 
 @pytest.mark.parametrize("seconds", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1", b"9" * 400, b'"5"', b"true"])
-def test_times_that_are_none_are_refused(sandbox_server: SandboxServer, remote: Any, seconds: bytes) -> None:
+def test_invalid_timeouts_are_refused(sandbox_server: SandboxServer, remote: Any, seconds: bytes) -> None:
     body = b'{"timeout": ' + seconds + b"}"
     for path in ("/sandboxes", f"/sandboxes/{remote.sandbox_id}/timeout", f"/sandboxes/{remote.sandbox_id}/connect"):
         assert asked(sandbox_server, remote, "POST", path, body)[0] == 400
 
 
-def test_a_sandbox_lives_no_longer_than_may_be(sandbox_server: SandboxServer, remote: Any) -> None:
+def test_a_client_cannot_exceed_the_longest_lifetime(sandbox_server: SandboxServer, remote: Any) -> None:
     remote.set_timeout(10**9)
     left = remote.get_info().end_at.timestamp() - time.time()
     assert 86_000 < left <= 86_400
 
 
-def test_as_many_contexts_as_may_be_can_all_be_restarted_and_removed(remote: Any) -> None:
+def test_at_the_limit_every_context_can_be_restarted_and_removed(remote: Any) -> None:
     contexts = remote.list_code_contexts() + [remote.create_code_context() for _ in range(14)]
-    with pytest.raises(Exception, match="16 sessions at most"):
+    with pytest.raises(Exception, match="at most 16 sessions"):
         remote.create_code_context()
     for context in contexts:
         remote.run_code("x = 1", context=context)
@@ -189,7 +189,7 @@ def test_as_many_contexts_as_may_be_can_all_be_restarted_and_removed(remote: Any
     assert remote.run_code("1", context=remote.create_code_context()).text == "1"
 
 
-def test_connecting_does_not_shorten_a_sandbox_s_life(remote: Any) -> None:
+def test_connecting_does_not_shorten_a_sandboxs_lifetime(remote: Any) -> None:
     remote.set_timeout(600)
     e2b_code_interpreter.Sandbox.connect(remote.sandbox_id, timeout=10)
     assert remote.get_info().end_at.timestamp() - time.time() > 500
@@ -198,14 +198,14 @@ def test_connecting_does_not_shorten_a_sandbox_s_life(remote: Any) -> None:
 
 
 @pytest.mark.parametrize("variables", [{"": "x"}, {"a=b": "x"}, {"a": "\0"}, {"a\0": "x"}])
-def test_variables_that_cannot_be_are_refused(
+def test_invalid_environment_variables_are_refused(
     sandbox_server: SandboxServer, remote: Any, variables: dict[str, str]
 ) -> None:
     assert asked(sandbox_server, remote, "POST", "/sandboxes", {"envVars": variables})[0] == 400
     assert asked(sandbox_server, remote, "POST", "/execute", {"code": "1", "env_vars": variables})[0] == 400
 
 
-def test_another_language_is_refused_by_its_name(remote: Any) -> None:
+def test_other_languages_are_refused_by_name(remote: Any) -> None:
     with pytest.raises(Exception, match="no kernel for 'bash': only python"):
         remote.run_code("echo", language="bash")
     assert remote.run_code("1", language="Python").text == "1"
@@ -235,13 +235,13 @@ def test_lists_and_dicts_come_as_json_too(remote: Any) -> None:
     assert (execution.error, execution.text) == (None, "[[...]]")
 
 
-def test_what_is_too_large_to_be_shown_is_told(remote: Any) -> None:
+def test_displays_that_are_too_large_are_reported(remote: Any) -> None:
     execution = remote.run_code("display({'text/plain': 'x' * (10 << 20)}, raw=True); display(1)")
     assert [result.text for result in execution.results] == ["1"]
     assert "left out" in execution.logs.stderr[0]
 
 
-def test_data_frames_and_images_come_in_e2bs_forms() -> None:
+def test_data_frames_and_images_have_e2bs_formats() -> None:
     pytest.importorskip("pandas")
     with SandboxServer(HostSettings(packages=True)) as server:
         options = {"api_url": server.url, "sandbox_url": server.url, "api_key": "any"}
@@ -270,11 +270,11 @@ def test_sandboxes_are_listed_by_metadata_in_pages_newest_first(remote: Any) -> 
 
 
 @pytest.mark.parametrize("query", ["limit=-1", "limit=x", "limit=1e9", "nextToken=%00", "nextToken=" + "9" * 30])
-def test_pages_that_cannot_be_are_refused(sandbox_server: SandboxServer, remote: Any, query: str) -> None:
+def test_invalid_pages_are_refused(sandbox_server: SandboxServer, remote: Any, query: str) -> None:
     assert asked(sandbox_server, remote, "GET", f"/v2/sandboxes?{query}")[0] == 400
 
 
-def test_a_sandbox_that_is_made_twice_with_one_key_is_made_once(sandbox_server: SandboxServer) -> None:
+def test_creating_a_sandbox_is_idempotent_per_key(sandbox_server: SandboxServer) -> None:
     before = len(sandbox_server.hosting.all())
     ask = lambda _: httpx.post(f"{sandbox_server.url}/sandboxes", json={}, headers={"Idempotency-Key": "once"})
     with ThreadPoolExecutor(8) as pool:
@@ -284,7 +284,7 @@ def test_a_sandbox_that_is_made_twice_with_one_key_is_made_once(sandbox_server: 
     assert sandbox_server.hosting.kill(identifiers.pop())
 
 
-def test_a_run_that_its_client_gives_up_while_another_runs_never_begins(
+def test_a_queued_run_whose_client_leaves_never_starts(
     sandbox_server: SandboxServer, remote: Any, eventually: Callable[..., bool]
 ) -> None:
     with ThreadPoolExecutor(1) as pool:
@@ -311,9 +311,7 @@ def test_a_run_whose_client_leaves_is_interrupted_however_early(
     assert time.monotonic() - started < 10
 
 
-def test_a_sandbox_killed_in_mid_run_does_not_answer_as_if_restarted(
-    sandbox_server: SandboxServer, remote: Any
-) -> None:
+def test_a_sandbox_killed_during_a_run_does_not_look_restarted(sandbox_server: SandboxServer, remote: Any) -> None:
     body = json.dumps({"code": "print(1)\nimport time\ntime.sleep(50)"}).encode()
     with connected(sandbox_server.url, 20) as connection:
         connection.sendall(request("POST", "/execute", body, E2b_Sandbox_Id=remote.sandbox_id))
@@ -324,10 +322,10 @@ def test_a_sandbox_killed_in_mid_run_does_not_answer_as_if_restarted(
             received += chunk
     assert b'"stdout"' in received
     assert b'"error"' not in received
-    assert not received.endswith(b"0\r\n\r\n")  # the mark of a whole answer
+    assert not received.endswith(b"0\r\n\r\n")  # the end of a complete answer
 
 
-def test_what_streams_is_in_order_and_whole(remote: Any) -> None:
+def test_streamed_output_is_complete_and_in_order(remote: Any) -> None:
     came: list[tuple[str, str]] = []
     code = "import sys, time\nfor n in range(5):\n    print(n)\n    time.sleep(0.1)\n"
     code += "sys.stderr.write('é\\U0001f600'); display(1); 2"

@@ -1,4 +1,4 @@
-"""Our server, driven by E2B's own SDK, unchanged."""
+"""Our server, driven by E2B's unmodified SDK."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_code_runs_and_executions_are_counted(remote):
     assert (second.logs.stderr, second.text, second.execution_count) == (["err"], "40", 2)
 
 
-def test_output_comes_while_the_code_runs(remote):
+def test_output_is_streamed_while_the_code_runs(remote):
     came = []
     remote.run_code("import time\nprint(1)\ntime.sleep(1)\nprint(2)", on_stdout=lambda _: came.append(time.monotonic()))
     assert came[1] - came[0] > 0.5
 
 
-def test_results_have_their_forms(remote):
+def test_results_have_all_their_representations(remote):
     code = "class R:\n    def _repr_html_(self): return '<b>'\n    def _repr_json_(self): return {'a': 1}\n"
     results = remote.run_code(f"{code}display(R(), 'text')\nR()").results
     assert [(result.html, result.json, result.is_main_result) for result in results] == [
@@ -62,7 +62,7 @@ def test_results_have_their_forms(remote):
     ]
 
 
-def test_json_that_is_none_comes_as_text(remote):
+def test_invalid_json_is_sent_as_text(remote):
     execution = remote.run_code("class R:\n    def _repr_json_(self): return '{'\nR()")
     assert (execution.error, execution.results[0].json) == (None, "{")
 
@@ -126,7 +126,7 @@ RULE = "-" * 75
         ),
     ],
 )
-def test_errors_look_like_those_of_ipython(remote, code, name, traceback):
+def test_errors_look_like_ipythons(remote, code, name, traceback):
     remote.run_code("def earlier(n): return 1 / n")
     execution = remote.run_code(code)
     assert execution.execution_count == 2
@@ -203,7 +203,7 @@ def test_many_sandboxes_at_once_from_the_asynchronous_client(sdk, sandbox_server
     assert set(sandbox_server.hosting.all()) <= before
 
 
-def test_environment_variables_hold_for_the_sandbox_or_for_one_run(remote):
+def test_environment_variables_apply_to_the_sandbox_or_to_one_run(remote):
     read = "import os; os.environ.get('GLOBAL'), os.environ.get('ONCE')"
     assert remote.run_code(read, envs={"ONCE": "it's"}).text == "('everywhere', \"it's\")"
     assert remote.run_code(read).text == "('everywhere', None)"
@@ -225,7 +225,7 @@ def test_contexts_have_their_own_variables_and_folders(remote):
         remote.run_code("1", context=context)
 
 
-def test_a_process_that_ends_itself_is_a_restarted_context(remote):
+def test_a_process_that_exits_is_a_restarted_context(remote):
     assert remote.run_code("import os; os._exit(1)").error.name == "ContextRestarting"
     assert remote.run_code("1").text == "1"
 
@@ -261,7 +261,7 @@ def test_files_and_folders(remote, sdk):
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "link/passwd"])
-def test_contents_are_served_from_the_working_directory_only(remote, path):
+def test_only_files_in_the_working_directory_are_served(remote, path):
     remote.run_code("import os; os.symlink('/etc', 'link')")
     with pytest.raises(Exception, match=r"inside|link"):
         remote.files.read(path)
@@ -281,7 +281,7 @@ def test_sandboxes_are_listed_found_and_killed(remote, sdk):
         remote.run_code("1")
 
 
-def test_a_sandbox_ends_at_its_time_even_while_it_runs(remote, sdk):
+def test_a_sandbox_expires_even_while_code_runs(remote, sdk):
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(remote.run_code, "while True: pass", timeout=30)
         time.sleep(0.3)
@@ -291,7 +291,7 @@ def test_a_sandbox_ends_at_its_time_even_while_it_runs(remote, sdk):
     assert not remote.is_running()
 
 
-def test_there_are_only_so_many_sandboxes():
+def test_the_number_of_sandboxes_is_limited():
     with SandboxServer(HostSettings(max_sandboxes=1)) as server:
         options = {"api_url": server.url, "sandbox_url": server.url, "api_key": "any", "retries": 0}
         first = e2b_code_interpreter.Sandbox.create(**options)
@@ -301,7 +301,7 @@ def test_there_are_only_so_many_sandboxes():
         assert e2b_code_interpreter.Sandbox.create(**options).run_code("1").text == "1"
 
 
-def test_a_key_is_asked_for_where_one_is_set():
+def test_a_key_is_required_where_one_is_set():
     with SandboxServer(HostSettings(api_key="right")) as server:
         options = {"api_url": server.url, "sandbox_url": server.url}
         with pytest.raises(e2b_code_interpreter.AuthenticationException):
@@ -323,18 +323,18 @@ def test_with_a_key_other_machines_can_be_served():
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.org"])
-def test_beyond_loopback_a_key_must_be_set(host):
+def test_a_key_must_be_set_beyond_loopback(host):
     with pytest.raises(ConfigError, match="API key"):
         SandboxServer(host=host)
 
 
-def test_a_server_that_could_not_wall_in_its_sandboxes_does_not_start(monkeypatch):
+def test_a_server_without_enough_isolation_does_not_start(monkeypatch):
     monkeypatch.setenv("TOOLRL_ISOLATION", "some")
     with pytest.raises(ConfigError, match="isolation must be one of"):
         SandboxServer()
 
 
-def test_files_of_the_server_are_out_of_reach(remote, tmp_path):
+def test_files_of_the_server_are_inaccessible(remote, tmp_path):
     (tmp_path / "secret").write_text("do-not-tell")
     code = f"import os\nos.symlink({str(tmp_path)!r}, 'way')\nopen('way/secret').read()"
     assert remote.run_code(code).error.name in ("PermissionError", "FileNotFoundError")
@@ -364,17 +364,17 @@ def ask(
         ("POST", "/execute", b"{}", 502),
     ],
 )
-def test_what_makes_no_sense_is_answered_and_the_server_goes_on(sandbox_server, method, path, body, status):
+def test_malformed_requests_are_answered_and_the_server_keeps_running(sandbox_server, method, path, body, status):
     assert ask(sandbox_server, method, path, body)[0] == status
     assert ask(sandbox_server, "GET", "/health") == (200, b'"OK"')
 
 
-def test_a_length_that_is_no_number_is_answered(sandbox_server):
+def test_a_length_that_is_not_a_number_is_answered(sandbox_server):
     assert ask(sandbox_server, "POST", "/sandboxes", b"{}", {"Content-Length": "some"})[0] == 400
     assert ask(sandbox_server, "GET", "/health") == (200, b'"OK"')
 
 
-def test_a_sandbox_that_cannot_be_opened_is_the_servers_failure(sandbox_server, monkeypatch, capfd):
+def test_a_sandbox_that_cannot_be_opened_is_a_server_error(sandbox_server, monkeypatch, capfd):
     monkeypatch.setenv("TOOLRL_SANDBOXES", "1")
     monkeypatch.setattr(pool, "_OPEN_SECONDS", 0.1)
     with LocalSandbox():

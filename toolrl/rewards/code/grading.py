@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import marshal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,14 @@ from toolrl.rewards.code import keeper as code_keeper, proxy as code_proxy, runn
 from toolrl.rewards.code.leftovers import leaves_nothing
 from toolrl.rewards.code.suite import AssertTest, CallTest, CodeSuite, CodeTest, StdioTest
 from toolrl.rewards.code.values import Comparison, near, same_output, same_value
-from toolrl.sandbox import ExecResult, LocalSandbox, Sandbox, SandboxLimits, Session
+from toolrl.sandbox import (
+    ExecResult,
+    LocalSandbox,
+    SandboxFactory,
+    SandboxLimits,
+    Session,
+    open_sandbox,
+)
 
 TEST_SECONDS = 3.0
 TOTAL_SECONDS = 15.0
@@ -138,7 +145,7 @@ def grade_code(
     code: str,
     suite: CodeSuite,
     *,
-    sandbox: Callable[[SandboxLimits], Sandbox] = LocalSandbox,
+    sandbox: str | SandboxFactory = "local",
     limits: SandboxLimits = LIMITS,
     test_seconds: float = TEST_SECONDS,
     total_seconds: float = TOTAL_SECONDS,
@@ -148,7 +155,7 @@ def grade_code(
     Args:
         code: The program.
         suite: Its tests.
-        sandbox: Opens a sandbox, given the limits.
+        sandbox: Name of a registered backend, or a factory called with the limits.
         limits: Limits of the program, except its time.
         test_seconds: Wall-clock limit of one test, and of loading the program.
         total_seconds: Wall-clock limit of all tests together; tests beyond it fail.
@@ -157,7 +164,7 @@ def grade_code(
         SandboxFault: A sandbox failed, not caused by the program.
         UngradableTest: An assertion cannot be graded.
     """
-    with sandbox(_with_room(limits, suite)) as place:
+    with open_sandbox(sandbox, _with_room(limits, suite)) as place:
         tests = (*suite.visible, *suite.hidden)
         kinds = {isinstance(test, StdioTest) for test in tests}
         shared = all(leaves_nothing(code, suite.prelude, is_run=is_run) for is_run in kinds)
@@ -166,9 +173,7 @@ def grade_code(
     return SuiteOutcome(outcomes[: len(suite.visible)], outcomes[len(suite.visible) :])
 
 
-def _outcome(
-    test: CodeTest, run: _Run, comparison: Comparison, sandbox: Callable[[SandboxLimits], Sandbox]
-) -> TestOutcome:
+def _outcome(test: CodeTest, run: _Run, comparison: Comparison, sandbox: str | SandboxFactory) -> TestOutcome:
     if isinstance(test, StdioTest):
         return _run_program(test, run, comparison)
     if isinstance(test, CallTest):
@@ -213,9 +218,9 @@ def _run_program(test: StdioTest, run: _Run, comparison: Comparison) -> TestOutc
     return TestOutcome(passed, "" if passed else "another output")
 
 
-def _run_assertions(test: AssertTest, run: _Run, sandbox: Callable[[SandboxLimits], Sandbox]) -> TestOutcome:
+def _run_assertions(test: AssertTest, run: _Run, sandbox: str | SandboxFactory) -> TestOutcome:
     start = f"_test = Assertions({test.setup!r}, {test.code!r}, {[test.function, test.alias]!r})\n_test.step()"
-    with sandbox(LIMITS) as place:
+    with open_sandbox(sandbox, LIMITS) as place:
         helpers = (_helper(module.__file__, isinstance(place, LocalSandbox)) for module in (code_runner, code_proxy))
         text = "\n".join([*helpers, start])
         for number in range(_MAX_CALLS):

@@ -19,7 +19,7 @@ from toolrl.rewards.code.hacks import find_hacks
 from toolrl.rewards.code.suite import CodeSuite, StdioTest
 from toolrl.rewards.economy import FLOOR, check_call_cost, with_call_cost
 from toolrl.rewards.extraction import find_code
-from toolrl.sandbox import LocalSandbox, Sandbox, SandboxLimits
+from toolrl.sandbox import SandboxFactory, SandboxLimits
 from toolrl.types import Episode, Score, Task
 
 _ATTEMPTS = 2  # at grading, if a sandbox fails
@@ -43,7 +43,7 @@ def code_reward(
     test_seconds: float = TEST_SECONDS,
     total_seconds: float = TOTAL_SECONDS,
     limits: SandboxLimits = LIMITS,
-    sandbox: Callable[[SandboxLimits], Sandbox] = LocalSandbox,
+    sandbox: str | SandboxFactory = "local",
 ) -> Callable[[Task, Episode], Score]:
     """Make a reward: 1 for a program that passes all tests, minus a cost per tool call; 0 for anything else.
 
@@ -60,7 +60,7 @@ def code_reward(
         test_seconds: Wall-clock limit of one test.
         total_seconds: Wall-clock limit of all tests of an answer; tests beyond it fail.
         limits: Limits of the program, except its time.
-        sandbox: Opens a sandbox, given the limits.
+        sandbox: Name of a registered backend, or a factory called with the limits.
 
     Raises:
         ConfigError: `call_cost` is negative, or a time limit is not positive.

@@ -1,6 +1,6 @@
 """Sandboxes in E2B's cloud, or behind anything that speaks its protocol (`toolrl sandbox serve`).
 
-Needs the extra `e2b`; its SDK is imported when the first sandbox is opened.
+Needs the extra `e2b`. The SDK is imported when the first sandbox is opened.
 """
 
 from toolrl.sandbox.e2b.fleet import E2BFleet, E2BUsage, shared_fleet

@@ -8,28 +8,28 @@ from typing import Any
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import Mount, parts_of
-from toolrl.sandbox.e2b.fleet import Remote
-from toolrl.sandbox.e2b.sdk import Vanished
+from toolrl.sandbox.e2b.fleet import Machine
+from toolrl.sandbox.e2b.sdk import MachineLost
 
 _DEPTH = 64  # of folders in a listing
 
 
-class RemoteFiles:
-    """Reads, writes and lists what lies in a folder; no link is followed, mounts are left out.
+class E2BFiles:
+    """Reads, writes and lists files in a folder; follows no links and skips mounts.
 
     Args:
-        remote: The sandbox.
-        folder: Where it is there.
-        mounts: What has been uploaded into it.
+        machine: The machine.
+        folder: Path of the folder on the machine.
+        mounts: Mounts that were uploaded into the folder.
     """
 
-    def __init__(self, remote: Remote, folder: str, mounts: tuple[Mount, ...]) -> None:
-        self._remote, self._folder, self._mounts = remote, folder, mounts
+    def __init__(self, machine: Machine, folder: str, mounts: tuple[Mount, ...]) -> None:
+        self._machine, self._folder, self._mounts = machine, folder, mounts
 
     def write(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
         parts = parts_of(path, self._mounts)
-        found = self._look(path, parts, must_exist=False)
+        found = self._lookup(path, parts, must_exist=False)
         if found is not None and not _is_file(found):
             raise ValueError(f"{path!r} is not a regular file of the sandbox")
         self.ask("writing a file", lambda files: files.write(f"{self._folder}/{'/'.join(parts)}", content))
@@ -37,7 +37,7 @@ class RemoteFiles:
     def read(self, path: str) -> bytes:
         """See `Sandbox.read_file`."""
         parts = parts_of(path, self._mounts)
-        if not _is_file(self._look(path, parts)):
+        if not _is_file(self._lookup(path, parts)):
             raise ValueError(f"{path!r} is not a regular file of the sandbox")
         whole = f"{self._folder}/{'/'.join(parts)}"
         return bytes(self.ask("reading a file", lambda files: files.read(whole, format="bytes")))
@@ -49,12 +49,12 @@ class RemoteFiles:
         paths = (PurePosixPath(entry.path).relative_to(self._folder) for entry in entries if _is_file(entry))
         return sorted(str(path) for path in paths if path.parts[0] not in mounted)
 
-    def _look(self, path: str, parts: tuple[str, ...], *, must_exist: bool = True) -> Any:
-        """The entry at a path, reached without following a link; None if it may be missing and is."""
+    def _lookup(self, path: str, parts: tuple[str, ...], *, must_exist: bool = True) -> Any:
+        """Look up a path without following links; None if the path may be missing and is."""
         whole, entry = self._folder, None
         for part in parts:
             if entry is not None and not _is_folder(entry):
-                raise NotADirectoryError(errno.ENOTDIR, "a file stands where a folder is needed", path)
+                raise NotADirectoryError(errno.ENOTDIR, "a parent of the path is a file", path)
             whole = f"{whole}/{part}"
             try:
                 entry = self.ask("looking at a file", lambda files, whole=whole: files.get_info(whole))
@@ -67,13 +67,13 @@ class RemoteFiles:
         return entry
 
     def ask(self, what: str, call: Any) -> Any:
-        """A request about files; it may be repeated, since each does the same again."""
-        if self._remote.lost:
-            raise Vanished("the E2B sandbox is lost; reset() opens another one")
+        """Make a request about files; all of them are idempotent, so failed ones are retried."""
+        if self._machine.lost:
+            raise MachineLost("the E2B sandbox is lost; reset() opens a new one")
         try:
-            return self._remote.requests.make(what, lambda: call(self._remote.sdk.files))
+            return self._machine.requests.make(what, lambda: call(self._machine.sdk.files))
         except SandboxFault:
-            self._remote.lost = True
+            self._machine.lost = True
             raise
 
 

@@ -1,4 +1,4 @@
-"""All contact with E2B's SDK: settings, what its exceptions mean, and retries."""
+"""E2B's SDK: its settings, the translation of its exceptions, and retries."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import os
 import random
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -17,30 +16,32 @@ from toolrl.errors import ConfigError, MissingExtra, SandboxFault
 from toolrl.sandbox.base import check_seconds
 
 T = TypeVar("T")
-_PACKAGES = ("e2b", "e2b_code_interpreter", "httpx", "connectrpc", "pyqwest")  # the SDK and what it talks through
+_PACKAGES = ("e2b", "e2b_code_interpreter", "httpx", "connectrpc", "pyqwest")  # the SDK and its transport
+_MAX_PAUSE_SECONDS = 20.0
+_random = random.SystemRandom()  # the program's seeded generator is left alone
 
 
 @dataclass(frozen=True, slots=True)
 class E2BSettings:
-    """How E2B is used. The defaults fit its hobby tier; one set of settings is one fleet of the process.
+    """How to use E2B. The defaults fit its hobby tier; sandboxes with equal settings share one fleet per process.
 
     Attributes:
-        api_key: E2B_API_KEY of the environment if None.
-        template: What sandboxes are made from; E2B's code interpreter if None.
-        max_concurrent: Sandboxes at one time.
-        starts_per_second: How many may be started.
-        lifetime_seconds: When E2B ends a sandbox, should we not have done it.
-        wait_seconds: How long opening a sandbox may wait for a free one before it is a `SandboxFault`. (A tool
-            gives up after `toolrl.tools.dispatch.OPENING_SECONDS`, which is a fault too.)
-        request_seconds: How long one request may take, the run of code not included.
-        attempts: Of a request that fails for no fault of ours.
-        backoff_seconds: Wait before the second attempt; then twice as long each time, up to 20 seconds.
-        reuse: Whether a sandbox serves one episode after another, cleaned in between. Processes that hide from
-            the cleaning would see the next episode: switch it off for code that you do not trust that far.
-        internet: Whether the code reaches the internet.
-        dollars_per_hour: Price of a sandbox, for the estimate of costs. The default is that of E2B's default size
-            (2 vCPU at $0.0504, half a GiB at $0.0162: https://e2b.dev/docs/faq/calculate-sandbox-price, read in
-            November 2026); give your own for another size or another service.
+        api_key: The environment's E2B_API_KEY if None.
+        template: E2B template of the sandboxes; its code interpreter if None.
+        max_concurrent: Sandboxes that may exist at the same time.
+        starts_per_second: Rate limit on starting sandboxes.
+        lifetime_seconds: When E2B ends a sandbox that we have not ended.
+        wait_seconds: How long to wait for a free sandbox before raising `SandboxFault`. (A tool gives up after
+            `toolrl.tools.dispatch.OPENING_SECONDS`, which is a fault too.)
+        request_seconds: Timeout of one request, not counting the code it runs.
+        attempts: Attempts at a request that fails for a transient reason.
+        backoff_seconds: Pause before the second attempt; it doubles each time, up to 20 seconds.
+        reuse: Whether a sandbox serves one episode after another, cleaned in between. A process that escapes
+            the cleaning could see the next episode: switch this off for code that you do not trust that far.
+        internet: Whether the code has internet access.
+        dollars_per_hour: Price of a sandbox, to estimate costs. The default is for E2B's default size (2 vCPU at
+            $0.0504, half a GiB at $0.0162: https://e2b.dev/docs/faq/calculate-sandbox-price, read in November
+            2026); set your own for another size or service.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -66,16 +67,16 @@ class E2BSettings:
             raise ValueError(f"E2BSettings.dollars_per_hour must be finite and >= 0, got {self.dollars_per_hour!r}")
 
     def connection(self) -> dict[str, Any]:
-        """Options of every call of the SDK."""
+        """Options for every call of the SDK."""
         return {"api_key": self.api_key, "request_timeout": self.request_seconds, "retries": 0}
 
 
 def load_sdk(settings: E2BSettings) -> ModuleType:
-    """The SDK.
+    """Import the SDK.
 
     Raises:
-        MissingExtra: It is not installed.
-        ConfigError: There is no API key.
+        MissingExtra: The SDK is not installed.
+        ConfigError: No API key is set.
     """
     try:
         import e2b_code_interpreter
@@ -84,21 +85,21 @@ def load_sdk(settings: E2BSettings) -> ModuleType:
     if not (settings.api_key or os.environ.get("E2B_API_KEY")):
         raise ConfigError(
             "E2B needs an API key: set E2B_API_KEY (https://e2b.dev/dashboard?tab=keys) or E2BSettings(api_key=...); "
-            "or run `toolrl sandbox serve` and set what it prints; or use LocalSandbox"
+            "or run `toolrl sandbox serve` and export what it prints; or use LocalSandbox"
         )
     return e2b_code_interpreter
 
 
-class Vanished(SandboxFault):
-    """A remote sandbox is gone; another one has to be opened."""
+class MachineLost(SandboxFault):
+    """The machine behind a sandbox is gone; a new one must be opened."""
 
 
-def as_ours(error: Exception, what: str) -> Exception:
-    """What an exception of the SDK means to us.
+def translate_error(error: Exception, what: str) -> Exception:
+    """Translate an exception of the SDK into one of toolrl's.
 
     Returns:
-        ConfigError for a refused key, an OSError for what the code has made of its files, `Vanished`, `SandboxFault`
-        for all that may pass by itself; the exception itself if it is none of the SDK's.
+        ConfigError for a refused key, an OSError for a state of the files that the code caused, `MachineLost`,
+        `SandboxFault` for anything that may be transient; the exception itself if the SDK did not raise it.
     """
     import e2b_code_interpreter as sdk
 
@@ -113,19 +114,19 @@ def as_ours(error: Exception, what: str) -> Exception:
         return PermissionError(errno.EACCES, str(error))
     gone = (sdk.SandboxNotFoundException, sdk.SandboxNotRunningException)
     if isinstance(error, gone) or "was not found" in str(error) or "was killed" in str(error):
-        return Vanished(message)
-    # ValueError: what is cut off in the middle is no JSON.
+        return MachineLost(message)
+    # ValueError: a truncated response is not valid JSON.
     if isinstance(error, (OSError, ValueError)) or type(error).__module__.split(".")[0] in _PACKAGES:
         return SandboxFault(message)
     return error
 
 
 class Requests:
-    """Makes requests, again where that may help, and counts how often it had to. Thread-safe.
+    """Makes requests with retries, and counts the retries. Thread-safe.
 
     Args:
-        settings: How often, and how long to wait in between.
-        total: Counts these too.
+        settings: Number of attempts and pauses between them.
+        total: Its count includes these retries.
 
     Attributes:
         retries: Attempts after the first, so far.
@@ -136,24 +137,37 @@ class Requests:
         self._total, self._lock = total, threading.Lock()
 
     def make(self, what: str, call: Callable[[], T]) -> T:
-        """Make a call that may be repeated; wait longer, by chance in part, before each new attempt.
+        """Make an idempotent call; retry transient failures with exponential, jittered pauses.
+
+        Args:
+            what: Names the request in error messages.
+            call: Makes one attempt.
 
         Raises:
-            SandboxFault: The attempts are used up, or the sandbox is gone (`Vanished`).
-            ConfigError, OSError: See `as_ours`.
+            SandboxFault: Every attempt failed, or the machine is gone (`MachineLost`).
+            ConfigError, OSError: See `translate_error`.
         """
-        for attempt in range(self.settings.attempts):
+        # Here, since only users of E2B should pay for the import.
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+        def attempt() -> T:
             try:
                 return call()
             except Exception as error:
-                ours = as_ours(error, what)
-                if ours is error:
+                translated = translate_error(error, what)
+                if translated is error:
                     raise
-                if type(ours) is not SandboxFault or attempt + 1 == self.settings.attempts:
-                    raise ours from error
-            self._count()
-            time.sleep(min(self.settings.backoff_seconds * 2**attempt, 20.0) * random.uniform(0.5, 1.0))
-        raise AssertionError("unreachable")
+                raise translated from error
+
+        pause = wait_exponential(self.settings.backoff_seconds, max=_MAX_PAUSE_SECONDS)
+        retrying = Retrying(
+            stop=stop_after_attempt(self.settings.attempts),
+            wait=lambda state: pause(state) * _random.uniform(0.5, 1.0),
+            retry=retry_if_exception(lambda error: type(error) is SandboxFault),
+            before_sleep=lambda _: self._count(),
+            reraise=True,
+        )
+        return retrying(attempt)
 
     def _count(self) -> None:
         with self._lock:

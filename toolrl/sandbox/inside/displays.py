@@ -1,6 +1,6 @@
-"""What code shows besides text: `display()`, rich forms of values, figures. Standard library only.
+"""Displays: `display()`, rich representations of values, figures. Standard library only.
 
-The forms are those of Jupyter's `_repr_*_` methods
+The representations are those of Jupyter's `_repr_*_` methods
 (https://ipython.readthedocs.io/en/stable/config/integrating.html); matplotlib figures, which have none,
 become PNG images. Runs where the code runs.
 """
@@ -29,10 +29,10 @@ _BACKEND = "sandbox_figures"
 
 
 class Displays:
-    """Collects what one run shows.
+    """Collects the displays of a run.
 
     Attributes:
-        further_forms: Functions that give a value's further forms by MIME type, as text.
+        further_forms: Functions that return additional representations of a value, by MIME type, as text.
     """
 
     def __init__(self) -> None:
@@ -40,14 +40,14 @@ class Displays:
         self.begin(0)
 
     def begin(self, limit: int) -> None:
-        """Forget what the last run showed; the next may show so many bytes of JSON."""
+        """Start a new run, whose displays may take `limit` bytes of JSON."""
         self._limit = limit
         self._shown: list[dict[str, Any]] = []
-        self._places: dict[str, dict[str, Any]] = {}  # by their names
+        self._places: dict[str, dict[str, Any]] = {}  # by name
         self._size, self._overflowed = 0, False
 
     def taken(self) -> tuple[list[dict[str, Any]], bool]:
-        """What was shown, as {"data": {MIME type: text}, "is_result": bool}; whether some had to be left out."""
+        """The displays, as {"data": {MIME type: text}, "is_result": bool}, and whether some were left out."""
         return self._shown, self._overflowed
 
     def display(
@@ -59,25 +59,21 @@ class Displays:
         display_id: Any = None,
         **_: object,
     ) -> DisplayHandle | None:
-        """Show values in their richest forms, as `IPython.display.display` does in a notebook.
+        """Show values in all their representations, like `IPython.display.display` in a notebook.
 
         Args:
-            values: What to show.
-            include: The MIME types that are wanted; all if None.
-            exclude: Those that are not.
-            raw: Whether the values are forms already: dicts by MIME type.
-            display_id: Name of a place, in which the next one with this name is shown instead; True makes one up.
+            values: The values to show.
+            include: MIME types to include; all if None.
+            exclude: MIME types to exclude.
+            raw: Whether the values are dicts of representations by MIME type.
+            display_id: Name of a display that later calls can replace; True generates one.
 
         Returns:
-            A handle on the place, if there is one.
+            A handle to replace the display, if it has a name.
         """
-        place = (
-            None
-            if display_id is None
-            else f"{len(self._places)}-{id(values)}"
-            if display_id is True
-            else str(display_id)
-        )
+        place = None if display_id is None else str(display_id)
+        if display_id is True:
+            place = f"{len(self._places)}-{id(values)}"
         for value in values:
             bundle = dict(_raw(value)) if raw else self._bundle(value)
             kept = {mime: data for mime, data in bundle.items() if not include or mime in include}
@@ -85,7 +81,7 @@ class Displays:
         return DisplayHandle(self.display, place) if place else None
 
     def show_result(self, value: object) -> str:
-        """`repr` of the last expression; shows it too if it has more forms than that."""
+        """Return `repr` of the last expression's value; also display it if it has other representations."""
         bundle = self._bundle(value)
         if len(bundle) > 1:
             self._show(bundle, True)
@@ -93,11 +89,11 @@ class Displays:
 
     @property
     def may_have_figures(self) -> bool:
-        """Whether the code has imported what makes figures."""
+        """Whether the code has imported matplotlib's pyplot."""
         return "matplotlib.pyplot" in sys.modules
 
     def show_figures(self, *arguments: object, **options: object) -> None:
-        """Show and close all figures that matplotlib's pyplot holds; also what `pyplot.show` does here."""
+        """Show and close all open figures of pyplot; `pyplot.show` calls this too."""
         pyplot = sys.modules.get("matplotlib.pyplot")
         if pyplot is None:
             return
@@ -107,7 +103,7 @@ class Displays:
             self.display(figure)
 
     def take_over_figures(self) -> None:
-        """Make `pyplot.show` show figures here, if matplotlib has been imported."""
+        """Direct `pyplot.show` here, if matplotlib has been imported."""
         agg = sys.modules.get("matplotlib.backends.backend_agg")
         if agg is not None:
             backend = sys.modules[_BACKEND] = types.ModuleType(_BACKEND)
@@ -119,7 +115,7 @@ class Displays:
         for further in self.further_forms:
             try:
                 found = further(value)
-            except Exception:  # noqa: BLE001  as a form that fails
+            except Exception:  # noqa: BLE001  left out, as in Jupyter
                 continue
             if sum(map(len, found.values())) <= self._limit // 2:
                 forms = found | forms
@@ -142,7 +138,7 @@ class Displays:
 
 
 def _bundle(value: object) -> dict[str, str]:
-    """All forms of a value by MIME type: images as base64, JSON as text. A form that fails is left out."""
+    """All representations of a value by MIME type: images as base64, JSON as text. Failing ones are left out."""
     forms: dict[str, str] = {"text/plain": repr(value)}
     if isinstance(value, type):
         return forms
@@ -165,14 +161,14 @@ def _raw(value: object) -> dict[str, str]:
 
 
 def _form(value: object, method: str) -> Any:
-    function = getattr(type(value), method, None)  # of the type: objects that answer to any name have none
+    function = getattr(type(value), method, None)  # on the type: some objects have every attribute
     if not callable(function):
         return None
     try:
         form = function(value)
-    except Exception:  # noqa: BLE001  as in Jupyter, whose other forms then stand in
+    except Exception:  # noqa: BLE001  as in Jupyter, which then uses the other representations
         return None
-    return form[0] if isinstance(form, tuple) else form  # the rest would be metadata
+    return form[0] if isinstance(form, tuple) else form  # the rest is metadata
 
 
 def _as_text(mime: str, data: Any) -> str:
@@ -183,11 +179,11 @@ def _as_text(mime: str, data: Any) -> str:
 
 
 def _chart_of(figure: Any) -> dict[str, str]:
-    """The data behind a figure, as E2B's package `e2b-charts` reads it, where that is installed."""
+    """The data of a figure, as extracted by E2B's package `e2b-charts` if that is installed."""
     try:
         chart = importlib.import_module("e2b_charts").chart_figure_to_dict(figure)
         return {CHART: json.dumps(chart, default=str)} if chart else {}
-    except Exception:  # noqa: BLE001  not installed, or a figure that it cannot read: then there is the image
+    except Exception:  # noqa: BLE001  not installed, or an unsupported figure: the image remains
         return {}
 
 

@@ -1,9 +1,9 @@
-"""Runs code as a REPL does, where the code runs: in a local worker or in a remote kernel.
+"""Runs code like a REPL, inside a local worker or a remote kernel.
 
-Standard library only; a remote kernel is sent the text of this file.
+Standard library only; the text of this file is sent to remote kernels.
 """
 
-import _signal  # type: ignore[import-not-found]  # signal.signal makes enums, which takes ten times as long
+import _signal  # type: ignore[import-not-found]  # signal.signal creates enums, which takes ten times as long
 import ast
 import builtins
 import errno
@@ -23,19 +23,19 @@ _VALUES = ("_", "__", "___")  # the last three
 _COROUTINE = 0x80  # inspect.CO_COROUTINE, without inspect
 _OURS = {function.__code__.co_filename for function in (Displays.display, magic, lambda: None)}
 _COMPILED = (".pyx", ".pxi", ".pxd")
-_NUMBERED = re.compile(r"<tool \d+>")  # every run has a file name of its own, so that old functions show their lines
+_NUMBERED = re.compile(r"<tool \d+>")  # a file name per run, so that tracebacks of older functions show the right lines
 
 
 class Runner:
-    """One namespace, in which runs follow each other; on the main thread only.
+    """A namespace for successive runs; on the main thread only.
 
     Attributes:
-        take_interrupt: Tells whether an interrupt was noted for the run of this number, and forgets it. SIGINT
-            interrupts the code as well, but it may come when that has not begun.
-        display_bytes: Size of what one run may show, as JSON.
+        take_interrupt: Returns and clears whether an interrupt is pending for the run of this number. SIGINT
+            interrupts the code too, but may arrive before it has started.
+        display_bytes: Limit on the displays of one run, as JSON.
 
     Args:
-        main: The module whose names the code sees.
+        main: The module in which the code runs.
     """
 
     def __init__(self, main: types.ModuleType) -> None:
@@ -43,8 +43,8 @@ class Runner:
         self._number = 0
         self.take_interrupt: Callable[[int], bool] = lambda number: False
         self.display_bytes = 0
-        self._libraries = frozenset(sys.path_importer_cache)  # folders that code does not write to
-        self._values: list[object] = []  # that were shown, the last one first
+        self._libraries = frozenset(sys.path_importer_cache)  # folders that the code does not write to
+        self._values: list[object] = []  # values shown, the latest first
         self._loop: Any = None
         folders = {os.path.dirname(os.__file__), sys.prefix, sys.base_prefix, *filter(os.path.isabs, sys.path)}
         folders -= {os.getcwd()}
@@ -61,19 +61,19 @@ class Runner:
 
         Args:
             code: Python source.
-            number: Of the run, for file names.
-            environment: Variables that hold for this run.
-            started: Called when SIGINT has begun to mean KeyboardInterrupt in the code.
+            number: Number of the run, for file names.
+            environment: Environment variables for this run.
+            started: Called once SIGINT raises KeyboardInterrupt in the code.
         """
         filename, code = f"<tool {number}>", _dedented(code)
         linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
         finders: dict[str, Any] = sys.path_importer_cache
-        for path, finder in finders.items():  # for modules among the files written since
+        for path, finder in finders.items():  # to find modules written since
             if path not in self._libraries and finder is not None:
                 finder.invalidate_caches()
         self._displays.begin(self.display_bytes)
         self._number = number
-        events: Any = sys.modules.get("asyncio.events")  # the loop of a kernel is none of the code's
+        events: Any = sys.modules.get("asyncio.events")  # hide a kernel's own event loop from the code
         loop = events and events._get_running_loop()
         if loop is not None:
             events._set_running_loop(None)
@@ -102,7 +102,7 @@ class Runner:
         return {"value": None if error else value, "error": described, "limits": limits, "displays": displays}
 
     def forget_values(self) -> None:
-        """Have no last values, as at the start."""
+        """Clear the last values."""
         self._values = []
         for name in _VALUES:
             vars(self._main).pop(name, None)
@@ -123,7 +123,7 @@ class Runner:
         shown = self._displays.show_result(value)
         for name, earlier in zip(_VALUES, self._values):  # noqa: B905
             if namespace.get(name, earlier) is not earlier:
-                break  # the code uses the name for something else
+                break  # the code has assigned this name
         else:
             self._values = [value, *self._values[:2]]
             namespace.update(zip(_VALUES, self._values))  # noqa: B905
@@ -136,7 +136,7 @@ class Runner:
         return self._awaited(value) if compiled.co_flags & _COROUTINE else value
 
     def _awaited(self, coroutine: Any) -> Any:
-        """What an `await` outside of all functions gives; tasks go on in the next cell that awaits."""
+        """The result of a top-level `await`; background tasks continue in the next cell that awaits."""
         import asyncio
 
         if self._loop is None or self._loop.is_closed():
@@ -146,7 +146,7 @@ class Runner:
         try:
             return self._loop.run_until_complete(task)
         except BaseException:
-            if not task.done():  # an interrupt while it waited
+            if not task.done():  # interrupted while waiting
                 task.cancel()
                 self._loop.run_until_complete(asyncio.wait([task]))
             raise
@@ -154,7 +154,7 @@ class Runner:
     def _attempt(self, function: Callable[..., Any], *arguments: object) -> tuple[Any, BaseException | None]:
         try:
             return self._interruptible(function, *arguments), None
-        except BaseException as error:  # noqa: BLE001  SystemExit too: everything the code raises is its own
+        except BaseException as error:  # noqa: BLE001  whatever the code raises is its result, SystemExit too
             return None, error
 
     def _interruptible(self, function: Callable[..., Any], *arguments: object) -> Any:
@@ -163,7 +163,7 @@ class Runner:
         return function(*arguments)
 
     def _on_interrupt(self, number: int, frame: types.FrameType | None) -> None:
-        """Interrupt the code, but not what surrounds it."""
+        """Interrupt the code, but not the runner around it."""
         while frame is not None and frame.f_code is not Runner._interruptible.__code__:
             frame = frame.f_back
         if frame is not None:
@@ -172,7 +172,7 @@ class Runner:
 
 
 def _dedented(code: str) -> str:
-    """A cell without the indentation of its first line."""
+    """Remove the indentation of a cell's first line from all lines."""
     if not code[:1].isspace():
         return code
     start = len(code) - len(code.lstrip())
@@ -190,11 +190,11 @@ def _is_silent(code: str, last: ast.Expr) -> bool:
 
 
 def _describe(error: BaseException, of_libraries: tuple[str, ...]) -> list[str]:
-    """Name, message, and a traceback that shows only the frames of the code, of modules that it wrote too.
+    """Name, message, and traceback of an error, with only the frames of the code and of modules it wrote.
 
     Args:
-        error: What the code raised.
-        of_libraries: How the names of files begin that are not the code's.
+        error: The exception that the code raised.
+        of_libraries: Prefixes of file names that are not the code's.
     """
     name = type(error).__name__
     try:
@@ -202,14 +202,14 @@ def _describe(error: BaseException, of_libraries: tuple[str, ...]) -> list[str]:
         while first is not None and first.tb_frame.f_code.co_filename in _OURS:
             first = first.tb_next
         reports = [traceback.TracebackException(type(error), error, first, lookup_lines=False, compact=True)]
-        for item in reports:  # grows: causes and groups come after
+        for item in reports:  # grows: causes and groups are appended
             item.stack[:] = [frame for frame in item.stack if not _is_foreign(frame.filename, of_libraries)]
             reports += filter(None, (item.__cause__, item.__context__, *(item.exceptions or ())))
         lines = "".join(reports[0].format())
         if 'File "/' in lines:
-            lines = lines.replace(f'File "{os.getcwd()}/', 'File "')  # whose name differs from run to run
+            lines = lines.replace(f'File "{os.getcwd()}/', 'File "')  # the directory's name differs from run to run
         return [name, _NUMBERED.sub("<tool>", str(error)), _NUMBERED.sub("<tool>", lines)]
-    except Exception:  # noqa: BLE001  an exception that cannot even be printed, or no memory left to do it
+    except Exception:  # noqa: BLE001  the exception cannot be printed, or memory ran out
         return [name, "(no message)", f"{name}: (no message)"]
 
 

@@ -1,7 +1,7 @@
-"""What code expects of IPython where there is none: `IPython.display`, and simple magics. Standard library only.
+"""A substitute for IPython: `IPython.display` and simple magics. Standard library only.
 
-The names and forms are those of https://ipython.readthedocs.io/en/stable/api/generated/IPython.display.html. Runs where
-the code runs; in a kernel of IPython's its own are used.
+Names and representations follow https://ipython.readthedocs.io/en/stable/api/generated/IPython.display.html. Runs where
+the code runs; in an IPython kernel the real modules are used.
 """
 
 import ast
@@ -27,12 +27,12 @@ _TEXTS = {  # class: MIME type
     "Code": "text/plain",
 }
 _NAMES = ("IPython", "IPython.core", "IPython.display", "IPython.core.display", "IPython.core.display_functions")
-_IGNORED = ("matplotlib", "load_ext", "autoreload", "config", "reload_ext", "pylab", "precision")  # change nothing here
+_IGNORED = ("matplotlib", "load_ext", "autoreload", "config", "reload_ext", "pylab", "precision")  # have no effect here
 _SHELLS = ("bash", "sh", "system", "sx", "script")
 
 
 class DisplayObject:
-    """Something with one form, given as data or as a file."""
+    """An object with one representation, given as data or as a file."""
 
     def __init__(self, data: Any = None, url: Any = None, filename: Any = None, metadata: Any = None, **_: Any) -> None:
         if url is not None:
@@ -79,7 +79,7 @@ class IFrame:
 
 
 class DisplayHandle:
-    """What `display(..., display_id=...)` gives, to show something else later."""
+    """Returned by `display(..., display_id=...)`, to replace the display later."""
 
     def __init__(self, display: Callable[..., Any], display_id: str) -> None:
         self._display, self.display_id = display, display_id
@@ -92,7 +92,7 @@ class DisplayHandle:
 
 
 def stand_in(display: Callable[..., Any]) -> None:
-    """Be imported in IPython's place, unless this is a kernel of IPython's.
+    """Make this module importable as IPython, unless this is an IPython kernel.
 
     Args:
         display: Shows values.
@@ -144,19 +144,19 @@ class _Finder:
         return self._modules[spec.name]
 
     def exec_module(self, module: types.ModuleType) -> None:
-        """All is in it already."""
+        """The module is complete already."""
 
 
 # ---- magics
 
 
 def parsed(code: str, filename: str) -> ast.Module:
-    """The syntax tree of a cell, in which magics are calls of `__magic__`.
+    """Parse a cell; magics become calls of `__magic__`.
 
-    Only lines that are no Python are looked at: the parser says which.
+    Only lines that Python's parser rejects are considered.
 
     Raises:
-        SyntaxError: It is no Python, and no magic of ours.
+        SyntaxError: A line is neither Python nor a known magic.
     """
     head = code.lstrip()
     if head.startswith("%%"):
@@ -179,19 +179,19 @@ def parsed(code: str, filename: str) -> ast.Module:
 
 
 def magic(line: str, body: str | None, is_wanted: bool, namespace: dict[str, Any]) -> Any:
-    """Do what a magic says.
+    """Run a magic.
 
     Args:
         line: `!command` or `%name arguments`; `%%name arguments` with a body.
         body: The lines below.
-        is_wanted: Whether the output is assigned and not shown.
+        is_wanted: Whether the output is assigned instead of shown.
         namespace: The code's names, for `{name}` and `$name` in commands.
 
     Returns:
-        The lines of the output, if they are wanted.
+        The lines of the output, if wanted.
 
     Raises:
-        SyntaxError: It is a magic that only IPython has.
+        SyntaxError: Only IPython has this magic.
     """
     sign = re.match(r"[!%]+", line)[0]  # type: ignore[index]
     name, _, rest = line[len(sign) :].strip().partition(" ")

@@ -1,6 +1,6 @@
-"""Our end in a remote kernel: runs code there as a local worker does. Standard library only.
+"""Runs code in a remote kernel as a local worker does. Standard library only.
 
-A kernel is sent the text of this file and of those that it imports; see `toolrl.sandbox.e2b.session`.
+The text of this file and of its imports is sent to the kernel; see `toolrl.sandbox.e2b.session`.
 """
 
 import os
@@ -14,11 +14,11 @@ from typing import Any
 from toolrl.sandbox.inside.execution import Runner
 from toolrl.sandbox.inside.plumbing import cut
 
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 class Outcome:
-    """What a run came to, for the client alone: the value of the cell, whose JSON form travels."""
+    """The outcome of a run, sent to the client as the JSON representation of the cell's value."""
 
     def __init__(self, content: dict[str, Any]) -> None:
         self._content = content
@@ -28,12 +28,12 @@ class Outcome:
 
 
 class Kernel:
-    """Runs code in a namespace beside the kernel's own.
+    """Runs code in a namespace separate from the kernel's own.
 
     Args:
-        display_bytes: Size of what one run may show, as JSON.
-        characters: Length of a value, and of each part of an error.
-        marker: A variable that the environment of subprocesses is marked with.
+        display_bytes: Limit on the displays of one run, as JSON.
+        characters: Limit on the length of a value and of each part of an error.
+        marker: An environment variable that marks subprocesses.
     """
 
     def __init__(self, display_bytes: int, characters: int, marker: str) -> None:
@@ -41,24 +41,24 @@ class Kernel:
         self._runner, self._characters = Runner(main), characters
         self._runner.display_bytes, self._runner.take_interrupt = display_bytes, self._take_interrupt
         self._interrupted = False
-        self._above = os.path.dirname(os.getcwd())
+        self._parent = os.path.dirname(os.getcwd())
         if "" not in sys.path:
             sys.path.insert(0, "")
         os.environ[marker] = "1"
-        random.seed(0)  # as everywhere
+        random.seed(0)  # as in local sandboxes
 
     def run(self, code: str, number: int, environment: dict[str, str], started: str, interrupt: str) -> Outcome:
         """Run code.
 
         Args:
             code: Python source.
-            number: Of the run.
-            environment: Variables that hold for this run.
-            started: Written to stdout first.
-            interrupt: A file above the working directory; when it appears, KeyboardInterrupt is raised in the code.
+            number: Number of the run.
+            environment: Environment variables for this run.
+            started: Token written to stdout first.
+            interrupt: A file in the parent folder; when it appears, KeyboardInterrupt is raised in the code.
         """
         over = threading.Event()
-        watch = threading.Thread(target=self._watch, args=(f"{self._above}/{interrupt}", over), daemon=True)
+        watch = threading.Thread(target=self._watch, args=(f"{self._parent}/{interrupt}", over), daemon=True)
         self._interrupted, pid = False, os.getpid()
 
         def begin() -> None:
@@ -70,7 +70,7 @@ class Kernel:
         finally:
             over.set()
         if os.getpid() != pid:
-            os._exit(0)  # a child that the code forked must not answer
+            os._exit(0)  # a forked child must not answer
         watch.join()
         if outcome["value"] is not None:
             outcome["value"] = cut(outcome["value"], self._characters)
@@ -83,7 +83,7 @@ class Kernel:
         return interrupted
 
     def _watch(self, path: str, over: threading.Event) -> None:
-        while not over.wait(_LOOK_SECONDS):
+        while not over.wait(_POLL_SECONDS):
             if os.path.exists(path):
                 os.unlink(path)
                 self._interrupted = True
@@ -91,11 +91,11 @@ class Kernel:
 
 
 def sweep(name: str, marker: str) -> None:
-    """Kill the processes that code in a folder here has left behind; remove the folder and what lies beside it."""
+    """Kill the processes that code in a folder has left behind; remove the folder and its companion files."""
     import shutil
 
-    above = os.getcwd()
-    folder = os.path.join(above, name)
+    parent = os.getcwd()
+    folder = os.path.join(parent, name)
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/environ", "rb") as file:
@@ -103,10 +103,10 @@ def sweep(name: str, marker: str) -> None:
             if int(pid) != os.getpid() and (is_marked or os.readlink(f"/proc/{pid}/cwd").startswith(folder)):
                 os.kill(int(pid), signal.SIGKILL)
         except OSError:
-            continue  # it has ended, or is another user's
-    for entry in os.listdir(above):
+            continue  # it has ended, or belongs to another user
+    for entry in os.listdir(parent):
         if entry.startswith(name):
-            path = os.path.join(above, entry)
+            path = os.path.join(parent, entry)
             if os.path.isdir(path) and not os.path.islink(path):
                 for found, folders, _ in os.walk(path):
                     for below in (found, *(os.path.join(found, one) for one in folders)):

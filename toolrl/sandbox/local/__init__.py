@@ -1,1 +1,1 @@
-"""Sandboxes on this machine: forked from a warm process, walled in with what the kernel offers."""
+"""Sandboxes on this machine: forked from a warm process, isolated by what the kernel offers."""

@@ -1,7 +1,7 @@
-"""One control group for all sandboxes of a process: a bound on their memory and processes together.
+"""One control group for all sandboxes of a process, which bounds their total memory and processes.
 
-The process that sandboxes are forked from enters it once, before it forks, and they are born inside. A group for each
-sandbox would cost more than all the rest of one: moving a process takes some 10 ms, a grace period of the kernel.
+The zygote enters it once, and the sandboxes it forks are born inside. A group per sandbox would cost more than the
+rest of the sandbox: moving a process takes about 10 ms, a grace period of the kernel.
 
 Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst of Linux.
 """
@@ -20,23 +20,23 @@ from toolrl.support.leftovers import abandoned, owned_name
 
 _CONTROLLERS = ("memory", "pids")
 _KIND = "sandboxes"
-_GONE_SECONDS = 2.0  # how long the kernel may take to see that a group is empty
-# Files of limits, by version; the first of each must be there, swap is not accounted for on every kernel.
+_GONE_SECONDS = 2.0  # how long the kernel may take to notice that a group is empty
+# Files of limits, by version. The first of each must exist; not every kernel accounts for swap.
 _MEMORY = {1: ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), 2: ("memory.max", "memory.swap.max")}
 
 
-_users: dict[int, set[int]] = {}  # of each process: a fork has a group of its own
+_users: dict[int, set[int]] = {}  # by process: a fork has a group of its own
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """A tree of groups that limits something.
+    """A hierarchy of control groups.
 
     Attributes:
-        version: Of the kernel's interface, 1 or 2.
-        controllers: What it limits, as far as it is of use here.
-        top: Where it is mounted.
-        own: The group that this process is in.
+        version: Version of the kernel's interface, 1 or 2.
+        controllers: Its controllers that are useful here.
+        top: Its mount point.
+        own: The group of this process.
     """
 
     version: int
@@ -46,14 +46,14 @@ class Hierarchy:
 
 
 def hierarchies(mounts: str, groups: str) -> list[Hierarchy]:
-    """Those that limit memory or processes.
+    """The hierarchies that limit memory or processes.
 
     Args:
-        mounts: Text of /proc/self/mountinfo.
-        groups: Text of /proc/self/cgroup.
+        mounts: Content of /proc/self/mountinfo.
+        groups: Content of /proc/self/cgroup.
     """
     found = []
-    places = {}  # by controller; version 2 has one line, without any
+    places = {}  # by controller; version 2 has a single line without any
     for line in groups.splitlines():
         _, names, path = line.split(":", 2)
         places.update(dict.fromkeys(names.split(","), path))
@@ -69,35 +69,36 @@ def hierarchies(mounts: str, groups: str) -> list[Hierarchy]:
         own = places.get(controllers[0] if version == 1 and controllers else "")
         if controllers and own is not None:
             below = os.path.relpath(own, root)
-            if not below.startswith(".."):  # else our own group is not to be seen here
+            if not below.startswith(".."):  # else our own group is not visible here
                 found.append(Hierarchy(version, controllers, Path(top), Path(os.path.normpath(f"{top}/{below}"))))
     return found
 
 
 def machine_memory(found: Iterable[Hierarchy]) -> int:
-    """Bytes that this process and its children may use: the machine's, or what a group around it allows."""
+    """Bytes that this process and its children may use: the machine's memory, or the limit of an enclosing group."""
     least = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for hierarchy in found:
         if "memory" in hierarchy.controllers:
             inside = hierarchy.own.relative_to(hierarchy.top).parts
             for depth in range(len(inside) + 1):
                 limit = hierarchy.top.joinpath(*inside[:depth], _MEMORY[hierarchy.version][0])
-                with contextlib.suppress(OSError, ValueError):  # none at the top, or "max"
+                with contextlib.suppress(OSError, ValueError):  # missing at the top, or "max"
                     least = min(least, int(limit.read_text()))
     return least
 
 
-class Group:
-    """A control group of this process, in every hierarchy that it takes; the same one if there is one already.
+class ControlGroup:
+    """The control group of this process, in as many hierarchies as needed; shared by all instances.
 
-    It is removed with the last of those that use it.
+    The last instance to leave removes it.
 
     Args:
-        memory_bytes: What all processes in it may use together, files in memory included.
-        processes: How many there may be.
+        found: The hierarchies of this machine.
+        memory_bytes: Limit on the total memory of its processes, including files in memory.
+        processes: Limit on their number.
 
     Raises:
-        OSError: There is no hierarchy to make one in; says why.
+        OSError: No hierarchy allows it; says why.
     """
 
     def __init__(self, found: Iterable[Hierarchy], memory_bytes: int, processes: int) -> None:
@@ -120,11 +121,11 @@ class Group:
             raise OSError(problem)
 
     def has(self, pid: int) -> bool:
-        """Whether a process is in it."""
+        """Whether a process is in the group."""
         return all(str(pid) in _words(path / "cgroup.procs") for path in self.paths)
 
     def leave(self) -> None:
-        """Use it no more."""
+        """Stop using the group."""
         self._users.discard(id(self))
         deadline = time.monotonic() + _GONE_SECONDS
         for path in self.paths:
@@ -133,17 +134,17 @@ class Group:
 
 
 def _make(hierarchy: Hierarchy) -> Path:
-    """A group below our own; with version 2 beside it if need be, where only groups without processes have others."""
+    """Create a group below our own, or next to it: in version 2, groups with processes have no children."""
     places = [hierarchy.own]
     if hierarchy.version == 2:
         if hierarchy.own != hierarchy.top:
             places.append(hierarchy.own.parent)
         places = [place for place in places if os.access(place, os.W_OK)]
         if not places:
-            raise OSError(errno.EACCES, f"{hierarchy.own} and the group around it may not be written to")
+            raise OSError(errno.EACCES, f"{hierarchy.own} and its parent are not writable")
         places = [place for place in places if _passes_on(place, hierarchy.controllers)]
         if not places:
-            raise OSError(errno.EBUSY, f"{hierarchy.own} has processes of its own, and none around it is delegated")
+            raise OSError(errno.EBUSY, f"{hierarchy.own} has processes of its own, and its parent is not delegated")
     for place in places:
         for left in abandoned(_KIND, str(place)):
             _removed(Path(left))
@@ -153,7 +154,7 @@ def _make(hierarchy: Hierarchy) -> Path:
 
 
 def _passes_on(place: Path, controllers: Iterable[str]) -> bool:
-    """Whether groups made here can be limited; switches that on where it may."""
+    """Whether groups created here can be limited; enables that if possible."""
     wanted = set(controllers)
     if not wanted <= _words(place / "cgroup.subtree_control"):
         with contextlib.suppress(OSError):
@@ -164,24 +165,20 @@ def _passes_on(place: Path, controllers: Iterable[str]) -> bool:
 def _limit(path: Path, hierarchy: Hierarchy, memory_bytes: int, processes: int) -> None:
     if "memory" in hierarchy.controllers:
         memory, swap = (path / name for name in _MEMORY[hierarchy.version])
-        swap_bytes = memory_bytes if hierarchy.version == 1 else 0  # version 1 counts both, and keeps it above memory
+        swap_bytes = memory_bytes if hierarchy.version == 1 else 0  # version 1: memory plus swap
         for file, limit in ((swap, swap_bytes), (memory, memory_bytes), (swap, swap_bytes)):
             with contextlib.suppress(OSError):
                 file.write_text(str(limit))
         if int(memory.read_text()) > memory_bytes:
-            raise OSError(f"{memory} does not keep its limit")
+            raise OSError(f"{memory} does not accept the limit")
     if "pids" in hierarchy.controllers:
         (path / "pids.max").write_text(str(processes))
 
 
 def _removed(path: Path) -> bool:
-    try:
+    with contextlib.suppress(OSError):
         path.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return True
+    return not path.exists()
 
 
 def _words(path: Path) -> set[str]:

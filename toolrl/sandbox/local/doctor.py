@@ -1,4 +1,4 @@
-"""What local sandboxes keep out on this machine, found by starting one: the text of `toolrl doctor`."""
+"""The report of `toolrl doctor`: which layers of isolation hold on this machine, found by starting a sandbox."""
 
 from __future__ import annotations
 
@@ -7,30 +7,24 @@ from dataclasses import dataclass
 
 from toolrl.errors import ConfigError, SandboxFault
 from toolrl.sandbox.local.launcher import Zygote
-from toolrl.sandbox.local.levels import LAYERS, ActiveLayers, Level, wanted_isolation
+from toolrl.sandbox.local.levels import LAYERS, ActiveLayers, Layer, Level, wanted_isolation
 
 _WIDTH = 100
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One layer of isolation.
+class LayerReport(Layer):
+    """The state of one `Layer`.
 
     Attributes:
         layer: Its name.
         active: Whether what it forbids failed in a sandbox.
-        purpose: What it does.
-        problem: Why it could not be set up; "" if nothing was said.
-        open_without: What is open while it is missing.
-        remedy: How to get it.
+        problem: Why it could not be set up; "" if unknown.
     """
 
     layer: str
     active: bool
-    purpose: str
     problem: str
-    open_without: str
-    remedy: str
 
 
 @dataclass(frozen=True)
@@ -39,19 +33,19 @@ class Diagnosis:
 
     Attributes:
         level: The level of isolation.
-        usable: Whether `LocalSandbox()` runs without a demand for less.
+        usable: Whether `LocalSandbox()` runs with the default isolation.
         summary: A sentence on what that means.
-        findings: One per layer; none if no sandbox could be started.
+        findings: One per layer; empty if no sandbox could be started.
     """
 
     level: Level
     usable: bool
     summary: str
-    findings: tuple[Finding, ...]
+    findings: tuple[LayerReport, ...]
 
 
 def examine() -> Diagnosis:
-    """Start a sandbox and see what holds in it."""
+    """Start a sandbox and report which layers hold in it."""
     try:
         wanted_isolation("none")
         zygote = Zygote()
@@ -62,7 +56,7 @@ def examine() -> Diagnosis:
 
 
 def diagnose(active: ActiveLayers) -> Diagnosis:
-    """Put in words what was found."""
+    """Describe the layers that hold."""
     level = active.level
     if level == "full":
         summary = "All layers that a level needs are in force."
@@ -71,14 +65,14 @@ def diagnose(active: ActiveLayers) -> Diagnosis:
     else:
         summary = 'Sandboxes run, with a warning; isolation="full" refuses.'
     findings = tuple(
-        Finding(name, active.holds[name], layer.purpose, active.problems.get(name, ""), *layer[1:])
+        LayerReport(**vars(layer), layer=name, active=active.holds[name], problem=active.problems.get(name, ""))
         for name, layer in LAYERS.items()
     )
     return Diagnosis(level, level != "none", summary, findings)
 
 
 def as_text(diagnosis: Diagnosis) -> str:
-    """A diagnosis for people to read; a problem that nothing was said about has no line."""
+    """Format a diagnosis for people; an unknown problem has no line."""
     lines = [f"isolation level: {diagnosis.level}", diagnosis.summary, ""]
     for finding in diagnosis.findings:
         lines += _wrapped(f"{'active' if finding.active else 'absent'}  {finding.layer}", finding.purpose)

@@ -1,4 +1,8 @@
-"""The files of a local sandbox, reached from outside while code may be changing them: no link is followed."""
+"""The files of a local sandbox: accessed from outside while code may be changing them, and mounts.
+
+No link is followed. A mount is bound read-only where namespaces allow it, otherwise copied; the original is out of the
+code's reach in both cases. A copy cannot be written to, but the code owns the directory and can replace it.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +10,28 @@ import contextlib
 import ctypes
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Set
+from pathlib import Path
 from typing import BinaryIO
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import Mount, parts_of
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-# What this machine lacks. Anything else the code can bring about by what it does to its files while we look at them.
-_THE_MACHINES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EBADF, errno.ENODEV, errno.EROFS}
-_DEEPEST = 1500  # folders in each other that are looked into: each takes two descriptors
+# Failures of this machine. The code can cause all others by changing its files while we access them.
+_MACHINE_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EBADF, errno.ENODEV, errno.EROFS}
+_DEEPEST = 1500  # nested folders that are listed: each takes two descriptors
 
 
 class Files:
-    """Reads, writes and lists what lies in a working directory; mounts are left out.
+    """Reads, writes and lists the files in a working directory, except for mounts.
 
     Args:
-        open_directory: Opens a descriptor of it.
-        uid: Who owns the files, if that is not us.
-        mounts: What is mounted in the directory.
+        open_directory: Opens a descriptor of the directory.
+        uid: Owner of the files, if not us.
+        mounts: The mounts in the directory.
         own_space: Whether the directory has a file system of its own, which only the sandbox's code can fill.
     """
 
@@ -33,7 +39,7 @@ class Files:
         self, open_directory: Callable[[], int], uid: int | None, mounts: tuple[Mount, ...], own_space: bool
     ) -> None:
         self._open_directory, self._uid, self._mounts = open_directory, uid, mounts
-        self._the_machines = _THE_MACHINES | (set() if own_space else {errno.ENOSPC})
+        self._machine_errors = _MACHINE_ERRORS | (set() if own_space else {errno.ENOSPC})
 
     def write(self, path: str, content: bytes) -> None:
         """See `Sandbox.write_file`."""
@@ -57,23 +63,23 @@ class Files:
             return file.read()
 
     def opened(self, path: str) -> BinaryIO:
-        """A regular file to read from; raises what `Sandbox.read_file` does."""
+        """Open a regular file for reading; raises what `Sandbox.read_file` does."""
         with self.classified(), self.folder_of(path) as (folder, name):
             _refuse_others(os.lstat(name, dir_fd=folder), path)
             descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
             try:
-                _refuse_others(os.fstat(descriptor), path)  # another one may have come into its place
+                _refuse_others(os.fstat(descriptor), path)  # it may have been replaced
             except BaseException:
                 os.close(descriptor)
                 raise
             return open(descriptor, "rb")
 
     def listing(self) -> list[str]:
-        """See `Sandbox.list_files`; folders that the code has locked against itself are left out."""
+        """See `Sandbox.list_files`."""
         found = []
         skipped = {mount.target for mount in self._mounts}
         with self.classified(), self.top() as top:
-            walk = [_entries(top, "", skipped)]  # from the top down: code can nest deeper than a stack is high
+            walk = [_entries(top, "", skipped)]  # iterative: code can nest folders deeper than the stack
             while walk:
                 path, below = next(walk[-1], ("", None))
                 if below is not None and len(walk) < _DEEPEST:
@@ -86,17 +92,17 @@ class Files:
 
     @contextlib.contextmanager
     def classified(self) -> Iterator[None]:
-        """What is not the code's doing is a fault."""
+        """Turn an error that the code cannot have caused into a fault."""
         try:
             yield
         except OSError as error:
-            if error.errno in self._the_machines:
-                raise SandboxFault(f"a sandbox's files are out of reach: {error}") from error
+            if error.errno in self._machine_errors:
+                raise SandboxFault(f"a sandbox's files are inaccessible: {error}") from error
             raise
 
     @contextlib.contextmanager
     def top(self) -> Iterator[int]:
-        """A descriptor of the working directory; files are used as their owner meanwhile."""
+        """A descriptor of the working directory; until it is closed, files are accessed as their owner."""
         folder = self._open_directory()
         try:
             with _files_belong_to(self._uid):
@@ -106,7 +112,7 @@ class Files:
 
     @contextlib.contextmanager
     def folder_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
-        """A descriptor of the folder that holds `path`, reached without following a link, and the last name."""
+        """A descriptor of the parent folder of `path`, reached without following links, and the last name."""
         parts = parts_of(path, self._mounts)
         with self.top() as folder, contextlib.ExitStack() as descriptors:
             for part in parts[:-1]:
@@ -122,7 +128,7 @@ class Files:
 
 
 def _entries(folder: int, prefix: str, skipped: Set[str] = frozenset()) -> Iterator[tuple[str, int | None]]:
-    """The paths of a folder's regular files, and of its folders together with a descriptor, closed afterwards."""
+    """The paths of a folder's regular files, and of its folders with a descriptor that is closed afterwards."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name in skipped:
@@ -150,7 +156,7 @@ def _refuse_link(name: str, folder: int, path: str) -> None:
 
 @contextlib.contextmanager
 def _files_belong_to(uid: int | None) -> Iterator[None]:
-    """Use files as another user, in this thread alone: a user namespace's file system has no place for root's."""
+    """Access files as another user, in this thread only: root has no id in the file system of a user namespace."""
     if uid is None:
         yield
         return
@@ -162,3 +168,66 @@ def _files_belong_to(uid: int | None) -> Iterator[None]:
     finally:
         libc.setfsuid(os.geteuid())
         libc.setfsgid(os.getegid())
+
+
+class PreparedMounts:
+    """Prepares the mounts of one sandbox.
+
+    Args:
+        mounts: The requested mounts.
+        directory: The sandbox's working directory.
+        uid: The user that the code runs as, if not us.
+        bind: Whether workers can bind mounts; if not, the working directory gets copies.
+
+    Attributes:
+        bindings: (source, target) pairs for the workers.
+        copies: A folder of copies next to the working directory, created if needed.
+    """
+
+    def __init__(self, mounts: tuple[Mount, ...], directory: str, uid: int | None, bind: bool) -> None:
+        self.bindings: list[tuple[str, str]] = []
+        self.copies = Path(f"{directory}-mounts")
+        for mount in mounts:
+            if not bind:
+                _copy(mount.source, Path(directory, mount.target))
+                continue
+            source = mount.source.resolve()
+            if uid is not None and not _all_may_read(source):
+                self.copies.mkdir(0o755, exist_ok=True)
+                source = _copy(source, self.copies / mount.target)
+            self.bindings.append((str(source), mount.target))
+
+
+def _copy(source: Path, target: Path) -> Path:
+    """Make a copy that everyone can read and nobody can write.
+
+    Links are copied as links, since their targets were not requested; devices and named pipes are skipped.
+    """
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True, ignore=_special_files)
+    else:
+        shutil.copyfile(source, target)
+    for path in (target, *_below(target)):
+        if not path.is_symlink():
+            path.chmod(0o555 if path.is_dir() or path.stat().st_mode & 0o111 else 0o444)
+    return target
+
+
+def _special_files(folder: str, names: list[str]) -> list[str]:
+    modes = {name: os.lstat(os.path.join(folder, name)).st_mode for name in names}
+    return [
+        name for name, mode in modes.items() if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
+    ]
+
+
+def _all_may_read(source: Path) -> bool:
+    """Whether any user can read a file, or a folder with all its content."""
+    entries = [(path, 0o1) for path in source.parents]
+    entries += [(path, 0o5 if path.is_dir() else 0o4) for path in (source, *_below(source)) if not path.is_symlink()]
+    return all(path.stat().st_mode & bits == bits for path, bits in entries)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    if folder.is_dir():
+        for path, folders, files in os.walk(folder):
+            yield from (Path(path, name) for name in (*folders, *files))

@@ -1,9 +1,9 @@
-"""Linux calls that wall a worker in; run inside the zygote's descendants, standard library only.
+"""Linux calls that isolate a worker; used in the zygote and its descendants, standard library only.
 
-With user namespaces a worker is process 1 of its own process namespace, and has no network; what it sees of the file
-system is the business of `views`. Everywhere it has resource limits, an unprivileged
-user id (where we start as root), and is hunted down with its descendants at the end. What it may read,
-and which system calls it may make, is the business of `landlock` and `seccomp`.
+With user namespaces a worker is process 1 of its own process namespace and has no network; `views` decides what it
+sees of the file system. In any case it has resource limits, an unprivileged user id (if we start as root), and is
+killed with all its descendants at the end. `landlock` decides what it may read, `seccomp` which system calls it may
+make.
 """
 
 import contextlib
@@ -35,19 +35,19 @@ def process_control(option: int, value: int) -> None:
 
 
 def enter_groups(groups: list[str]) -> None:
-    """Go into control groups, which are then the descendants' too, and be killed before others for want of memory."""
+    """Enter control groups, which descendants inherit, and volunteer to be killed first when memory runs out."""
     for path in groups:
-        with contextlib.suppress(OSError), open(f"{path}/cgroup.procs", "w") as file:  # the parent looks
+        with contextlib.suppress(OSError), open(f"{path}/cgroup.procs", "w") as file:  # the parent checks
             file.write("0")
-    be_killed_for_memory(500)
+    set_oom_score(500)
 
 
-def be_killed_for_memory(score: int, processes: int = -1) -> None:
-    """Rather than what has a lower score, which nobody can take back: a process of the code before its zygote.
+def set_oom_score(score: int, processes: int = -1) -> None:
+    """Raise this process's score for the OOM killer, irrevocably: the code is killed before its zygote.
 
     Args:
-        score: Up to 1000; the machine's other processes have 0.
-        processes: A descriptor of /proc, if that cannot be written to any more.
+        score: Up to 1000; other processes of the machine have 0.
+        processes: A descriptor of a writable /proc, if the mounted one is read-only.
     """
     with contextlib.suppress(OSError):
         write(processes, "/proc/self/oom_score_adj" if processes < 0 else "self/oom_score_adj", str(score))
@@ -58,25 +58,25 @@ def adopt_orphans() -> None:
     process_control(36, 1)  # PR_SET_CHILD_SUBREAPER
 
 
-def become(uid: int) -> None:
-    """Give up root for good."""
+def drop_root(uid: int) -> None:
+    """Become another user, irrevocably."""
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-    process_control(4, 1)  # PR_SET_DUMPABLE, or /proc/self stays root's and no id map can be written
+    process_control(4, 1)  # PR_SET_DUMPABLE, else /proc/self belongs to root and id maps cannot be written
 
 
 def unshare(flags: int) -> None:
     """Enter new namespaces; in a new user namespace the user keeps its ids."""
     processes = os.open("/proc", os.O_PATH)
     try:
-        unshare_beside(flags, processes)
+        unshare_with(flags, processes)
     finally:
         os.close(processes)
 
 
-def unshare_beside(flags: int, processes: int) -> None:
-    """The same where /proc cannot be written to: `processes` is a descriptor of one that can."""
+def unshare_with(flags: int, processes: int) -> None:
+    """Like `unshare` where /proc is read-only: `processes` is a descriptor of a writable one."""
     uid, gid = os.getuid(), os.getgid()
     call("unshare", flags)
     if flags & NEWUSER:
@@ -94,23 +94,23 @@ def write(folder: int, name: str, text: str) -> None:
 
 
 def share_namespaces(directory: str, uid: int | None) -> None:
-    """Enter what all sessions share: an unprivileged user, who is given `directory`, and a network with no way out.
+    """Enter what all sessions share: an unprivileged user, who gets `directory`, and a network without devices.
 
-    The children of this process begin a process namespace; see `become_first_process`.
+    The next child of this process starts a process namespace; see `become_first_process`.
     """
     if uid is not None:
         os.chown(directory, uid, uid)
-        become(uid)
+        drop_root(uid)
     unshare(NEWUSER | NEWNET | NEWPID)
 
 
 def become_first_process(at_its_end: Callable[[], None]) -> None:
-    """Go on in a child that is process 1 of the namespace entered last: when it dies, so do all in there.
+    """Continue in a child that is process 1 of its namespace: when it dies, the kernel kills all others in it.
 
-    Only a process namespace that this user namespace owns can be come back to after a fork into another.
+    After a fork into another process namespace, one can return only to a namespace owned by this user namespace.
 
     Args:
-        at_its_end: Called in the process that stays outside.
+        at_its_end: Called in the outer process when the child has died.
     """
     pid = os.fork()
     if pid == 0:
@@ -125,7 +125,7 @@ def become_first_process(at_its_end: Callable[[], None]) -> None:
 
 
 def fork_into_namespaces() -> int:
-    """Fork as `os.fork` does; the child is process 1 of a process namespace, and has an IPC namespace."""
+    """Fork like `os.fork`; the child is process 1 of a new process namespace and has a new IPC namespace."""
     own = os.open("/proc/self/ns/pid", os.O_RDONLY)
     try:
         unshare(NEWPID | NEWIPC)
@@ -141,16 +141,16 @@ def fork_into_namespaces() -> int:
 
 
 def limit_resources(limits: dict, processes: int) -> None:
-    """Set the resource limits of this process and its descendants, but for that of open files."""
+    """Set the resource limits of this process and its descendants, except for open files."""
     _limit(resource.RLIMIT_AS, limits["memory_mb"] << 20)
     _limit(resource.RLIMIT_FSIZE, limits["file_size_mb"] << 20)
     _limit(resource.RLIMIT_NPROC, processes)
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_SIGPENDING, 256)  # counted for each user, and in user namespaces around as well
+    _limit(resource.RLIMIT_SIGPENDING, 256)  # counted per user, also in enclosing user namespaces
 
 
 def limit_open_files() -> None:
-    """Limit open files: a connected pair can hold 400 kB that no limit on memory counts."""
+    """Limit open files: each connected pair can hold 400 kB that no memory limit counts."""
     _limit(resource.RLIMIT_NOFILE, 128)
 
 
@@ -160,15 +160,15 @@ def _limit(which: int, value: int) -> None:
     resource.setrlimit(which, (value, value))
 
 
-def renounce() -> None:
-    """Drop every capability, never gain one again, and die with the process that forked us."""
+def drop_privileges() -> None:
+    """Drop every capability, irrevocably, and die with the process that forked us."""
     call("capset", struct.pack("Ii", 0x20080522, 0), bytes(24))
     process_control(38, 1)  # PR_SET_NO_NEW_PRIVS
-    process_control(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; a change of ids or capabilities would clear it
+    process_control(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, last: changing ids or capabilities clears it
 
 
 def kill(pid: int) -> None:
-    """Kill a process and, unless it is ours, its process group: at one stroke, or forks would outrun us."""
+    """Kill a process and, unless it is ours, its process group, atomically: forks could outrun separate kills."""
     with contextlib.suppress(ProcessLookupError):
         group = os.getpgid(pid)
         if group == os.getpgrp():
@@ -178,7 +178,7 @@ def kill(pid: int) -> None:
 
 
 def kill_children() -> None:
-    """Kill all children, and the orphans that fall to us as they die, until none is left."""
+    """Kill all children, and the orphans we adopt as they die, until none is left."""
     while True:
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             for pid in file.read().split():

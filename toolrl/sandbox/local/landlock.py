@@ -1,10 +1,10 @@
-"""Shuts this process and its descendants out of most of the file system; standard library only.
+"""Denies this process and its descendants most of the file system; standard library only.
 
-Landlock works without any privilege. It walks from a file up to the root and adds up the rights of the
-rules it meets; what no rule grants is denied. A rule names a file itself, not a path, and a rule on a
-directory does not reach what is mounted over it: rules on fresh mounts are made after mounting.
+Landlock needs no privileges. It walks from a file up to the root and adds up the rights of the rules on the
+way; what no rule grants is denied. A rule names an inode, not a path, and a rule on a directory does not reach
+what is mounted over it: rules on fresh mounts are added after mounting.
 
-Not covered by Landlock: reading a file's attributes, chmod and chown, and sockets of other kinds than TCP.
+Landlock does not cover reading a file's attributes, chmod and chown, nor sockets other than TCP.
 
 Source: Documentation/userspace-api/landlock.rst of Linux.
 """
@@ -21,7 +21,7 @@ _CREATE, _ADD_RULE, _RESTRICT = 444, 445, 446  # numbers shared by all architect
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REFER, TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 13, 1 << 14
 _MAKE = 1 << 7 | 1 << 8 | 1 << 10 | 1 << 12  # folders, files, pipes, symbolic links; no sockets, no devices
 _REMOVE = 1 << 4 | 1 << 5
-_ALL_BY_ABI = {1: 1 << 13, 2: 1 << 14, 3: 1 << 15, 5: 1 << 16}  # first bit that this version does not know yet
+_ALL_BY_ABI = {1: 1 << 13, 2: 1 << 14, 3: 1 << 15, 5: 1 << 16}  # first bit that this version does not know
 
 READ = EXECUTE | READ_FILE | READ_DIR
 OWN = READ | WRITE_FILE | TRUNCATE | REFER | _MAKE | _REMOVE
@@ -31,19 +31,19 @@ _SETTINGS = ("ld.so.cache", "localtime", "timezone", "mime.types", "services", "
 
 
 def abi() -> int:
-    """The version of Landlock's interface that the kernel offers.
+    """The version of the kernel's Landlock interface.
 
     Raises:
-        OSError: None: it is not compiled in (ENOSYS), or switched off at boot (EOPNOTSUPP).
+        OSError: Landlock is not compiled in (ENOSYS), or disabled at boot (EOPNOTSUPP).
     """
     return call("syscall", _CREATE, None, 0, 1)  # LANDLOCK_CREATE_RULESET_VERSION
 
 
 def open_readable(packages: Iterable[str]) -> list[tuple[int, int]]:
-    """Descriptors of what every sandbox may read, with the rights; opened while we still may.
+    """Open everything that every sandbox may read, while we still can; return descriptors and rights.
 
     Args:
-        packages: Folders that Python imports from, besides its own.
+        packages: Folders that Python imports from, besides the standard library's.
     """
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     folders = (*_SYSTEM, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__), *libraries, *packages)
@@ -57,18 +57,18 @@ def open_readable(packages: Iterable[str]) -> list[tuple[int, int]]:
 
 
 def interpreter() -> list[str]:
-    """What it takes to start Python as it was started: folders of programs, a virtual environment's settings."""
+    """Paths needed to start this Python: the folders of its programs, and a virtual environment's settings."""
     folder = os.path.dirname(sys.executable)
     paths = (folder, os.path.dirname(os.path.realpath(sys.executable)), f"{os.path.dirname(folder)}/pyvenv.cfg")
     return [path for path in paths if os.path.exists(path)]
 
 
 def restrict(opened: Iterable[tuple[int, int]], paths: Iterable[tuple[str, int]]) -> None:
-    """Leave this process only the rights given; no_new_privs must be set.
+    """Restrict this process to the given rights; no_new_privs must be set.
 
     Args:
-        opened: Descriptors, and what is allowed on and below them.
-        paths: The same for paths of this moment's file system.
+        opened: Descriptors, and the rights on and below them.
+        paths: The same for paths in the current mount namespace.
 
     Raises:
         OSError: The kernel has no Landlock, or a path cannot be opened.
@@ -76,7 +76,7 @@ def restrict(opened: Iterable[tuple[int, int]], paths: Iterable[tuple[str, int]]
     version = abi()
     handled = _ALL_BY_ABI[max(known for known in _ALL_BY_ABI if known <= version)] - 1
     network = 3 if version >= 4 else 0  # binding and connecting TCP sockets
-    scope = 3 if version >= 6 else 0  # abstract Unix sockets, signals: none that lead out of here
+    scope = 3 if version >= 6 else 0  # no abstract Unix sockets or signals beyond this domain
     attributes = struct.pack("=3Q", handled, network, scope)[: 24 if version >= 6 else 16 if version >= 4 else 8]
     ruleset = call("syscall", _CREATE, attributes, ctypes.c_size_t(len(attributes)), 0)
     ours = [(os.open(path, os.O_PATH | os.O_CLOEXEC), rights) for path, rights in paths]

@@ -1,4 +1,4 @@
-"""Starts the zygote of this process, finds its place on disk, and cleans up after the dead."""
+"""Starts the zygote of this process, gives it a folder, and cleans up after it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from typing import Any, Protocol
 
 from toolrl.errors import ConfigError, SandboxFault
 from toolrl.sandbox.base import SandboxLimits
-from toolrl.sandbox.local.cgroups import Group, hierarchies, machine_memory
+from toolrl.sandbox.local.cgroups import ControlGroup, hierarchies, machine_memory
 from toolrl.sandbox.local.levels import LAYERS, ActiveLayers
 from toolrl.support.cleanup import remove_tree
 from toolrl.support.leftovers import make_folder
 
-# toolrl and toolrl.sandbox without their __init__, which import more than the standard library.
+# Skips the __init__ of toolrl and toolrl.sandbox, which import more than the standard library.
 _PACKAGES = {"toolrl": str(Path(__file__).parents[2]), "toolrl.sandbox": str(Path(__file__).parents[1])}
-_START = f"""import sys, types
+START_CODE = f"""import sys, types
 for name, folder in {_PACKAGES!r}.items():
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]
@@ -35,39 +35,40 @@ from toolrl.sandbox.local import zygote
 zygote.main()"""
 _START_SECONDS = 60.0
 _OPEN_FILES = 16_384
-_ONE_THREAD = {  # a fork would lose the others, and a process with threads may not enter namespaces
+_ONE_THREAD = {  # a fork would lose other threads, and a process with threads may not enter namespaces
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-_NOBODY = 65_534  # with namespaces; see isolation.NOBODY
+_NOBODY = 65_534  # the user id with namespaces; see isolation.NOBODY
 _FIRST_UID = 64_000  # without namespaces a root zygote gives each session a user id of its own
-_MAX_SANDBOXES = 20_000  # of one process; then another is started
+_MAX_SANDBOXES = 20_000  # per zygote, after which a new one is started
 _MEMORY = "TOOLRL_SANDBOX_MEMORY_MB"
 _MAX_PROCESSES = 8192  # of all sandboxes together: 16 in each of 512
 
 
-def own_group() -> Group:
-    """The control group for the sandboxes of this process, made if it is not there.
+def own_group() -> ControlGroup:
+    """The control group for the sandboxes of this process, created if needed.
 
     Raises:
-        OSError: This machine lets us make none.
-        ConfigError: TOOLRL_SANDBOX_MEMORY_MB is not a number of at least 64, or is set where no group can be made.
+        OSError: No control group can be created on this machine.
+        ConfigError: TOOLRL_SANDBOX_MEMORY_MB is not an integer of at least 64, or no group can enforce it.
     """
     text = os.environ.get(_MEMORY)
     if text is not None and not (text.isdigit() and int(text) >= 64):
-        raise ConfigError(f"{_MEMORY}={text!r} must be the memory of all sandboxes together in MB, 64 or more")
+        raise ConfigError(f"{_MEMORY}={text!r} must be the total memory of all sandboxes in MB, at least 64")
     try:
         found = hierarchies(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
-        return Group(found, int(text) << 20 if text else machine_memory(found) // 2, _MAX_PROCESSES)
+        return ControlGroup(found, int(text) << 20 if text else machine_memory(found) // 2, _MAX_PROCESSES)
     except OSError as error:
         if text is not None:
-            raise ConfigError(f"{_MEMORY}={text} cannot be kept: {error}. Unset it, or see `toolrl doctor`") from error
+            message = f"{_MEMORY}={text} cannot be enforced: {error}. Unset it, or see `toolrl doctor`"
+            raise ConfigError(message) from error
         raise
 
 
 def _allow_many_files() -> None:
-    """Raise this process's soft limit: each sandbox holds eight descriptors here, and 1024 are soon used up."""
+    """Raise this process's soft limit on open files: each sandbox needs eight descriptors here."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = min(hard, _OPEN_FILES) if hard != resource.RLIM_INFINITY else _OPEN_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -79,10 +80,12 @@ class Zygote:
 
     Attributes:
         active: The layers of isolation that hold in its sessions.
+        directory: The folder of its sandboxes.
+        process: The running process.
 
     Args:
-        without: Names of layers that are not set up, for tests of what is left.
-        packages: Whether sessions can import the packages that this process can; see `zygote.PACKAGES`.
+        without: Names of layers to leave out, for tests.
+        packages: Whether sessions can import the packages of this process; see `zygote.PACKAGES`.
     """
 
     def __init__(self, *, without: Iterable[str] = (), packages: bool = False) -> None:
@@ -94,44 +97,44 @@ class Zygote:
                 group = own_group()
             except OSError as error:
                 problem = str(error)
-        self._directory = make_folder("sandbox")
+        self.directory = make_folder("sandbox")
         self._lock = threading.Lock()
         self._directories = 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            os.chmod(self._directory, 0o711)
+            os.chmod(self.directory, 0o711)
             hello = self._start(theirs, without, packages, group)
         except BaseException:
             self._control.close()
-            remove_tree(self._directory)
+            remove_tree(self.directory)
             if group is not None:
                 group.leave()
             raise
         if "layers" not in hello:
             self.close()
-            raise SandboxFault(f"a sandbox could not be walled in: {hello.get('fault')}")
+            raise SandboxFault(f"a sandbox could not be isolated: {hello.get('fault')}")
         if group is None:
             hello["problems"]["cgroup"] = problem
-        hello["layers"]["cgroup"] = group is not None and group.has(self._process.pid)
+        hello["layers"]["cgroup"] = group is not None and group.has(self.process.pid)
         self.active = ActiveLayers({name: hello["layers"][name] for name in LAYERS}, hello["problems"])
-        let_go_in_forks(self)
+        detach_in_forks(self)
 
     def _start(
-        self, theirs: socket.socket, without: Iterable[str], packages: bool, group: Group | None
+        self, theirs: socket.socket, without: Iterable[str], packages: bool, group: ControlGroup | None
     ) -> dict[str, Any]:
-        """Start the process; its first message."""
+        """Start the process and return its first message."""
         environment = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}
-        if "LD_LIBRARY_PATH" in os.environ:  # some Pythons do not start without
+        if "LD_LIBRARY_PATH" in os.environ:  # some Pythons need it to start
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
         groups = json.dumps([str(path) for path in group.paths] if group else [])
-        arguments = [theirs.fileno(), self._directory, os.getpid(), ",".join(without), groups]
+        arguments = [theirs.fileno(), self.directory, os.getpid(), ",".join(without), groups]
         if packages:
             arguments += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
             environment |= _ONE_THREAD
         with tempfile.TemporaryFile() as errors:
             with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-s", "-P", "-S", "-c", _START, *map(str, arguments)],
+                self.process = subprocess.Popen(
+                    [sys.executable, "-s", "-P", "-S", "-c", START_CODE, *map(str, arguments)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
@@ -140,7 +143,7 @@ class Zygote:
                     start_new_session=True,
                 )
             self._finalizer = weakref.finalize(
-                self, _stop, os.getpid(), self._control, self._process, self._directory, group
+                self, _stop, os.getpid(), self._control, self.process, self.directory, group
             )
             message = b""
             with contextlib.suppress(OSError):
@@ -150,29 +153,29 @@ class Zygote:
             if not message:
                 self.close()
                 errors.seek(0)
-                reason = errors.read().decode(errors="replace") or "it does not answer"
+                reason = errors.read().decode(errors="replace") or "no answer"
                 raise SandboxFault(f"the sandbox process {sys.executable} did not start: {reason}")
         hello: dict[str, Any] = json.loads(message)
         return hello
 
     @property
     def alive(self) -> bool:
-        """Whether it can still be asked for sessions."""
-        return self._finalizer.alive and self._process.poll() is None
+        """Whether it can still open sessions."""
+        return self._finalizer.alive and self.process.poll() is None
 
     @property
     def fresh(self) -> bool:
-        """Whether new sandboxes should come from it: it lives, and has not been used too often."""
+        """Whether it should fork new sandboxes: it is alive and has not forked too many."""
         return self.alive and self._directories < _MAX_SANDBOXES
 
     def new_directory(self) -> tuple[str, int | None]:
-        """An empty working directory, and the user id it belongs to if that is not ours.
+        """An empty working directory, and its owner's user id if that is not ours.
 
-        With namespaces the worker makes it, in a file system of its own.
+        With namespaces the worker creates the directory, in a file system of its own.
         """
         with self._lock:
             self._directories = number = self._directories + 1
-        path = f"{self._directory}/{number}"
+        path = f"{self.directory}/{number}"
         if self.active.holds["namespaces"]:
             return path, _NOBODY if os.geteuid() == 0 else None
         os.mkdir(path, 0o700)
@@ -190,15 +193,18 @@ class Zygote:
         bindings: list[tuple[str, str]],
         files: Sequence[int],
     ) -> tuple[socket.socket, socket.socket]:
-        """Ask for a worker: our ends of the socket to it and of its lifeline. Does not wait for it.
+        """Request a worker, without waiting for it.
 
         Args:
-            directory: Where it works.
-            uid: Who owns the directory, if that is not ours.
-            limits: What it may use.
-            bindings: (source, name) pairs: what is mounted in the directory.
-            files: What `plumbing.new_files` has made, and the mount namespace of an earlier worker, if it works with
-                the files of that.
+            directory: Its working directory.
+            uid: Owner of the directory, if not us.
+            limits: Limits of the worker.
+            bindings: (source, name) pairs of mounts in the directory.
+            files: The result of `plumbing.new_files`, then the mount namespace of an earlier worker if the new one
+                shares its files.
+
+        Returns:
+            Our ends of its channel and of its lifeline.
         """
         found = [os.stat(source) for source, _ in bindings]
         identified = [(*binding, [stat.st_dev, stat.st_ino]) for binding, stat in zip(bindings, found, strict=True)]
@@ -221,19 +227,21 @@ class Zygote:
         self._finalizer()
 
     def detach(self) -> None:
-        """Forget a zygote that belongs to the process this one was forked from."""
+        """Let go of a zygote that belongs to the parent of this forked process."""
         self._finalizer.detach()
         self._control.close()
-        self._process.returncode = 0  # not ours to wait for
+        self.process.returncode = 0  # not ours to wait for
 
 
-_as_dict = functools.lru_cache(asdict)  # of limits, which are frozen; takes longer than the rest of a request
+_as_dict = functools.lru_cache(asdict)  # asdict takes longer than the rest of a request, and limits are frozen
 
 
-def _stop(pid: int, control: socket.socket, process: subprocess.Popen, directory: str, group: Group | None) -> None:
+def _stop(
+    pid: int, control: socket.socket, process: subprocess.Popen, directory: str, group: ControlGroup | None
+) -> None:
     if os.getpid() != pid:
         return
-    with contextlib.suppress(OSError):  # it may be dead already
+    with contextlib.suppress(OSError):  # it may have died already
         control.shutdown(socket.SHUT_RDWR)
     control.close()
     try:
@@ -252,25 +260,25 @@ class _Inherited(Protocol):
 
 _inherited: weakref.WeakSet[_Inherited] = weakref.WeakSet()
 _shared: dict[bool, Zygote] = {}
-_shared_lock = threading.Lock()
+shared_lock = threading.Lock()
 
 
 def shared_zygote(packages: bool = False) -> Zygote:
-    """The zygote of this process, one with packages and one without, started at the first call."""
-    with _shared_lock:
-        if packages not in _shared or not _shared[packages].fresh:  # an old one lives on as long as its sandboxes
+    """The zygote of this process, one with packages and one without, started on first use."""
+    with shared_lock:
+        if packages not in _shared or not _shared[packages].fresh:  # an old one lives as long as its sandboxes
             _shared[packages] = Zygote(packages=packages)
         return _shared[packages]
 
 
-def let_go_in_forks(item: _Inherited) -> None:
-    """Have `item.detach()` called in every forked child."""
+def detach_in_forks(item: _Inherited) -> None:
+    """Call `item.detach()` in every forked child."""
     _inherited.add(item)
 
 
 def _forget_inherited() -> None:
-    global _shared, _shared_lock
-    _shared, _shared_lock = {}, threading.Lock()
+    global _shared, shared_lock
+    _shared, shared_lock = {}, threading.Lock()
     for item in list(_inherited):
         item.detach()
     _inherited.clear()

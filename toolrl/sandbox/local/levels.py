@@ -1,4 +1,4 @@
-"""Names for how well local sandboxes are walled in, and the decision whether that is enough."""
+"""Levels of isolation of local sandboxes, and the decision whether a level is enough."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Literal, cast, get_args
 
 from toolrl.errors import ConfigError
 
@@ -16,8 +16,9 @@ Level = Literal["full", "no-landlock", "no-userns", "none"]
 Isolation = Literal["full", "no-landlock", "no-userns", "best_effort", "none"]
 
 
-class Layer(NamedTuple):
-    """One wall around the code: what it does, what is open without it, how to get it."""
+@dataclass(frozen=True)
+class Layer:
+    """A layer of isolation: what it does, what is open without it, how to get it."""
 
     purpose: str
     open_without: str
@@ -60,7 +61,7 @@ LAYERS: dict[str, Layer] = {
     ),
     "user": Layer(
         "another user id than the trainer's",
-        "only the other layers lie between the code and the files and processes of your own user",
+        "only the other layers separate the code from the files and processes of your own user",
         "start as root, which then gives it up in the sandbox; not part of any level",
     ),
 }
@@ -81,11 +82,11 @@ _ACCEPTED: dict[str, tuple[Level, ...]] = {
 
 @dataclass(frozen=True)
 class ActiveLayers:
-    """What was found to hold inside a sandbox.
+    """The layers found to hold inside a sandbox.
 
     Attributes:
-        holds: Every layer of `LAYERS`, and whether what it forbids did fail.
-        problems: Why a layer could not be set up, where the system said so.
+        holds: For every layer of `LAYERS`, whether what it forbids failed.
+        problems: Why a layer could not be set up, where the system reported it.
     """
 
     holds: Mapping[str, bool]
@@ -97,15 +98,15 @@ class ActiveLayers:
         return next(level for level, needed in _NEEDED.items() if all(self.holds[name] for name in needed))
 
     def missing(self, level: Level) -> list[str]:
-        """Layers that `level` needs and that do not hold."""
+        """The layers of `level` that do not hold."""
         return [name for name in _NEEDED[level] if not self.holds[name]]
 
 
 def wanted_isolation(isolation: Isolation | None) -> Isolation:
-    """What was asked for; by default the environment variable TOOLRL_ISOLATION, else "best_effort".
+    """The requested isolation; by default the environment variable TOOLRL_ISOLATION, else "best_effort".
 
     Raises:
-        ConfigError: The value is none of the known ones, or no local sandbox runs on this system.
+        ConfigError: The value is unknown, or this system has no local sandboxes.
     """
     wanted = isolation or os.environ.get("TOOLRL_ISOLATION") or "best_effort"
     if wanted not in _ACCEPTED:
@@ -116,21 +117,21 @@ def wanted_isolation(isolation: Isolation | None) -> Isolation:
 
 
 def accept(active: ActiveLayers, isolation: Isolation) -> None:
-    """Refuse what is less than asked for; with "best_effort", warn once of what is less than full.
+    """Refuse less isolation than requested; with "best_effort", warn once below "full".
 
     Raises:
-        ConfigError: The level found is not accepted; says what is missing and how to get it.
+        ConfigError: The level is not accepted; says what is missing and how to get it.
     """
     level = active.level
     if level not in _ACCEPTED[isolation]:
         wanted: Level = "full" if isolation == "best_effort" else isolation
         raise ConfigError(
             f"sandboxes on this machine have isolation level {level!r}, which isolation={isolation!r} does not "
-            f"accept. {_explain(active, wanted)} isolation='none', or TOOLRL_ISOLATION=none in the environment, takes "
-            "whatever there is; `toolrl doctor` tells more."
+            f"accept. {_explain(active, wanted)} isolation='none', or TOOLRL_ISOLATION=none in the environment, "
+            "accepts anything; `toolrl doctor` has the details."
         )
     if isolation == "best_effort" and level != "full":
-        _warn_once(f"sandboxes run at isolation level {level!r}. {_explain(active, 'full')}")
+        warn_once(f"sandboxes run at isolation level {level!r}. {_explain(active, 'full')}")
 
 
 def _explain(active: ActiveLayers, wanted: Level) -> str:
@@ -142,5 +143,6 @@ def _explain(active: ActiveLayers, wanted: Level) -> str:
 
 
 @functools.cache
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """Warn, unless this message has been given before."""
     warnings.warn(message, RuntimeWarning, stacklevel=6)

@@ -1,4 +1,4 @@
-"""What the sandboxes of one process share: places that stand ready, and how many may be open or busy."""
+"""Shared by all sandboxes of a process: spare workspaces, and limits on how many may be open or busy."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from toolrl.errors import ConfigError, SandboxFault, ToolrlError
-from toolrl.sandbox.local.launcher import let_go_in_forks
+from toolrl.sandbox.local.launcher import detach_in_forks
 
 _CORES = os.cpu_count() or 1
 _OPEN = "TOOLRL_SANDBOXES"
 _DEFAULT_OPEN = 512
-_OPEN_SECONDS = 60.0  # how long a sandbox waits for another one to be closed
-_COURTESY_SECONDS = 0.005  # whoever has just taken a spare goes first, where cores are few
-_IDLE_SECONDS = 30.0  # how long spares are kept that nobody takes
+_OPEN_SECONDS = 60.0  # how long opening waits for another sandbox to be closed
+_COURTESY_SECONDS = 0.005  # lets whoever has just taken a spare go first where cores are few
+_IDLE_SECONDS = 30.0  # after which unused spares are closed
 
 
 class Slots:
-    """So many at a time; whoever comes after waits. Thread-safe; a forked child begins with all of them free."""
+    """A counting semaphore. Thread-safe; in a forked child all slots are free."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.detach()
-        let_go_in_forks(self)
+        detach_in_forks(self)
 
     def detach(self) -> None:
-        """Begin anew, in a forked child."""
-        self._free: queue.SimpleQueue[None] = queue.SimpleQueue()  # half the price of a semaphore
+        """Start over in a forked child."""
+        self.free: queue.SimpleQueue[None] = queue.SimpleQueue()  # costs half as much as a semaphore
         for _ in range(self.limit):
-            self._free.put(None)
+            self.free.put(None)
         self._pid = os.getpid()
 
     def take(self, seconds: float) -> bool:
-        """Take a slot as soon as one is free; whether that was within the time given."""
+        """Take a slot; False if none became free in time."""
         try:
-            self._free.get(seconds > 0, seconds)
+            self.free.get(seconds > 0, seconds)
         except queue.Empty:
             return False
         return True
@@ -49,76 +49,79 @@ class Slots:
     def give_back(self, pid: int) -> None:
         """Free a slot that was taken in process `pid`."""
         if pid == self._pid == os.getpid():
-            self._free.put(None)
+            self.free.put(None)
 
     def wait(self, given_up: Callable[[], bool]) -> Callable[[], None]:
-        """Take a slot as soon as one is free, however long that takes, or until `given_up`; what gives it back."""
+        """Wait for a slot until `given_up`; return the function that gives it back."""
         while not given_up():
             if self.take(0.1):
                 return partial(self.give_back, self._pid)
         return lambda: None
 
 
-# Wall-clock limits are fair only while each run gets a fair share of a core.
+# Wall-clock limits are fair only if each run gets a fair share of a core.
 runs = Slots(8 * _CORES)
 _sandboxes: Slots | None = None
 
 
 def open_slots() -> Slots:
-    """Of open sandboxes: as many as TOOLRL_SANDBOXES says, else 512.
+    """The slots for open sandboxes: TOOLRL_SANDBOXES of them, 512 by default.
 
     Raises:
-        ConfigError: The variable is not a positive number.
+        ConfigError: The variable is not a positive integer.
     """
     global _sandboxes
     text = os.environ.get(_OPEN, str(_DEFAULT_OPEN))
     if not text.isdigit() or not int(text):
-        raise ConfigError(f"{_OPEN}={text!r} must be the greatest number of sandboxes open at a time, 1 or more")
+        raise ConfigError(f"{_OPEN}={text!r} must be a positive integer: the maximum number of open sandboxes")
     if _sandboxes is None or _sandboxes.limit != int(text):
         _sandboxes = Slots(int(text))
     return _sandboxes
 
 
 def take_open_slot() -> Callable[[], None]:
-    """Wait until one more sandbox may be open; what to call when it is closed.
+    """Wait until another sandbox may be opened; return the function to call when it is closed.
 
     Raises:
-        SandboxFault: None of the others was closed in a minute.
+        SandboxFault: No other sandbox was closed within a minute.
     """
     slots, pid = open_slots(), os.getpid()
     if not slots.take(_OPEN_SECONDS):
         raise SandboxFault(
             f"{slots.limit} sandboxes are open, and none was closed within {_OPEN_SECONDS:g} seconds; close some, run "
-            f"fewer episodes at a time, or set {_OPEN}"
+            f"fewer episodes concurrently, or raise {_OPEN}"
         )
     return lambda: slots.give_back(pid)
 
 
 class Standby(Protocol):
-    """What can stand ready."""
+    """Something that can be prepared in advance."""
 
     def make_ready(self) -> None:
-        """Wait until it can be used at once; raise SandboxFault if it cannot."""
+        """Wait until it is ready for use; raise SandboxFault if it fails."""
 
     @property
     def usable(self) -> bool:
-        """Whether nothing has happened to it."""
+        """Whether it is still pristine."""
 
     def close(self) -> None:
-        """End it."""
+        """Release it."""
 
 
 P = TypeVar("P", bound=Standby)
 
 
 class Spares(Generic[P]):
-    """Places of one kind that stand ready. Thread-safe.
+    """A pool of spares of one kind. Thread-safe.
 
-    They are made on a thread of their own once a second place has been asked for, two for each core. Whoever asks
-    never waits for them. When nobody has asked for half a minute, they are closed and the thread ends.
+    From the second request on, a thread of its own keeps two spares per core. `take` never waits for it. After
+    half a minute without requests the spares are closed and the thread ends.
 
     Args:
-        open: Makes a place.
+        open: Creates a new spare.
+
+    Attributes:
+        ready: The spares at hand, oldest first.
     """
 
     size = 2 * _CORES
@@ -126,24 +129,24 @@ class Spares(Generic[P]):
     def __init__(self, open: Callable[[], P]) -> None:
         self._open = open
         self.detach()
-        let_go_in_forks(self)
-        weakref.finalize(self, Spares._retire, self._ready)  # before that of the process they were forked from
+        detach_in_forks(self)
+        weakref.finalize(self, Spares._retire, self.ready)  # before the zygote's finalizer
 
     def detach(self) -> None:
-        """Begin anew, in a forked child: the parent's are not ours."""
-        self._ready: list[P] = []
+        """Start over in a forked child: the spares belong to the parent."""
+        self.ready: list[P] = []
         self._demand = threading.Condition(threading.RLock())
-        self._asked = 0
-        self._maker: threading.Thread | None = None
+        self._requests = 0
+        self.maker: threading.Thread | None = None
 
     def take(self) -> P:
-        """A place that stands ready, or else a new one."""
+        """Take a spare, or open a new one."""
         with self._demand:
-            self._asked += 1
-            ready = self._ready.pop(0) if self._ready else None
-            if self._asked > 1 and self._maker is None:
-                self._maker = threading.Thread(target=self._make, name="toolrl-spare-sandboxes", daemon=True)
-                self._maker.start()
+            self._requests += 1
+            ready = self.ready.pop(0) if self.ready else None
+            if self._requests > 1 and self.maker is None:
+                self.maker = threading.Thread(target=self._make, name="toolrl-spare-sandboxes", daemon=True)
+                self.maker.start()
             self._demand.notify()
         if ready is None:
             return self._open()
@@ -153,47 +156,47 @@ class Spares(Generic[P]):
         return self.take()
 
     def close(self) -> None:
-        """Let go of those that stand ready; the next are made when they are asked for."""
+        """Close all spares; new ones are made on demand."""
         with self._demand:
-            self._asked, maker, self._maker = 0, self._maker, None
+            self._requests, maker, self.maker = 0, self.maker, None
             self._demand.notify()
         if maker is not None:
             maker.join()
-        self._retire(self._ready)
+        self._retire(self.ready)
 
     def _make(self) -> None:
-        """Keep places ready while they are in demand."""
+        """Make spares while they are in demand."""
         while self._wait_for_demand():
             time.sleep(_COURTESY_SECONDS)
             try:
-                place = self._open()
-            except (OSError, ValueError, ToolrlError):  # whoever opens the next one is told
+                spare = self._open()
+            except (OSError, ValueError, ToolrlError):  # the next caller of `take` gets the error
                 self._stop_making()
                 break
             try:
-                place.make_ready()
+                spare.make_ready()
             except ToolrlError:
-                place.close()
+                spare.close()
                 self._stop_making()
                 break
-            self._ready.append(place)
-        self._retire(self._ready)
+            self.ready.append(spare)
+        self._retire(self.ready)
 
     def _wait_for_demand(self) -> bool:
-        """Return when another place is wanted; False: no more are."""
+        """Wait until another spare is wanted; False if none will be."""
         with self._demand:
-            while self._maker is threading.current_thread() and len(self._ready) >= self.size:
+            while self.maker is threading.current_thread() and len(self.ready) >= self.size:
                 if not self._demand.wait(_IDLE_SECONDS):
                     self._stop_making()
-            return self._maker is threading.current_thread()
+            return self.maker is threading.current_thread()
 
     def _stop_making(self) -> None:
         with self._demand:
-            if self._maker is threading.current_thread():
-                self._maker, self._asked = None, 0
+            if self.maker is threading.current_thread():
+                self.maker, self._requests = None, 0
 
     @staticmethod
     def _retire(ready: list[P]) -> None:
         while ready:
-            with contextlib.suppress(IndexError):  # another thread was faster
+            with contextlib.suppress(IndexError):  # another thread took it
                 ready.pop().close()

@@ -1,4 +1,4 @@
-"""Sandboxes on this machine: forked from a warm process, walled in with what the kernel offers."""
+"""Sandboxes on this machine: forked from a warm process, isolated by what the kernel offers."""
 
 from __future__ import annotations
 
@@ -10,42 +10,41 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 
 from toolrl.errors import SandboxFault
+from toolrl.sandbox.backend import BaseSandbox, BaseSession
 from toolrl.sandbox.base import MAX_SESSIONS, ExecResult, Mount, OutputListener, SandboxLimits
-from toolrl.sandbox.handle import SandboxHandle, SessionHandle
-from toolrl.sandbox.local.files import Files
-from toolrl.sandbox.local.launcher import Zygote, let_go_in_forks, shared_zygote
+from toolrl.sandbox.local.files import Files, PreparedMounts
+from toolrl.sandbox.local.launcher import Zygote, detach_in_forks, shared_zygote
 from toolrl.sandbox.local.levels import Isolation, Level, accept, wanted_isolation
-from toolrl.sandbox.local.mounts import PreparedMounts
 from toolrl.sandbox.local.pool import Spares, take_open_slot
 from toolrl.sandbox.local.session import Connection
 from toolrl.support.cleanup import remove_tree
 
 
-class LocalSandbox(SandboxHandle):
-    """A `Sandbox` whose sessions are processes of their own, forked in milliseconds or taken from spares in one.
+class LocalSandbox(BaseSandbox):
+    """A `Sandbox` whose sessions are processes of their own: forked in a few milliseconds, or taken from spares in one.
 
-    Sandboxes without mounts, of limits that were asked for before, are taken from spares that stand ready. No more
-    than 512 are open in a process at a time (TOOLRL_SANDBOXES sets another number), and no more than eight for each
-    core run code: others wait for their turn, a run's time begins when it has it.
+    Spares are kept for sandboxes without mounts, per set of limits that was requested before. At most 512 sandboxes
+    are open per process (set by TOOLRL_SANDBOXES), and at most eight per core run code; further runs wait, and
+    their time starts when they do.
 
-    What it covers depends on the kernel: see `toolrl doctor`. The random module, and NumPy's, start from the
-    same seed in every session, so that equal code gives equal output. After a fork of the process that made
-    it, a sandbox must be `reset` before the child uses it.
+    What the isolation covers depends on the kernel: see `toolrl doctor`. The random modules of Python and NumPy start
+    from the same seed in every session, so that equal code gives equal output. After a fork, the child must `reset` a
+    sandbox before using it.
 
     Args:
-        limits: What each session may use; `SandboxLimits()` if None.
-        isolation: The least that is accepted. "full", "no-landlock" and "no-userns" demand a level;
-            "best_effort" takes any of them and warns once if it is not "full"; "none" takes whatever
-            there is. If None, the environment variable TOOLRL_ISOLATION, else "best_effort". All layers that
-            this machine offers are always in force, in every session.
-        packages: Whether the code can import the packages that this process can; NumPy, SymPy, pandas and
-            matplotlib are then loaded before it starts. Without, it has the standard library.
-        mounts: What the code may read of this machine: bound read-only, or copied where namespaces, or the
-            permissions of the files, do not allow that.
-        zygote: Gives the process to fork from, in place of one per process and value of `packages`.
+        limits: Limits of each session; `SandboxLimits()` if None.
+        isolation: The minimum to accept. "full", "no-landlock" and "no-userns" require a level; "best_effort"
+            accepts any of them and warns once below "full"; "none" accepts anything. If None, the environment
+            variable TOOLRL_ISOLATION, else "best_effort". Every layer that this machine offers is always in
+            force, in every session.
+        packages: Whether the code can import the packages of this process; NumPy, SymPy, pandas and matplotlib
+            are then preloaded. Otherwise it has the standard library only.
+        mounts: Files of this machine that the code may read: bound read-only, or copied where namespaces or file
+            permissions do not allow that.
+        zygote: Returns the process to fork from; by default one per process and value of `packages`.
 
     Raises:
-        ConfigError: This machine does not offer the isolation asked for.
+        ConfigError: This machine does not offer the requested isolation.
         SandboxFault: No process could be started, or too many sandboxes are open.
     """
 
@@ -61,39 +60,41 @@ class LocalSandbox(SandboxHandle):
         self.limits = limits or SandboxLimits()
         self.mounts = tuple(mounts)
         isolation = wanted_isolation(isolation)
-        new_place = partial(_Place, zygote or partial(shared_zygote, packages), self.limits, self.mounts, isolation)
-        self._take_place: Callable[[], _Place] = new_place
+        new_workspace = partial(
+            _Workspace, zygote or partial(shared_zygote, packages), self.limits, self.mounts, isolation
+        )
+        self._take_workspace: Callable[[], _Workspace] = new_workspace
         if zygote is None and not self.mounts:
             kind = (packages, self.limits, isolation)
-            if kind not in _spares:
-                _spares.setdefault(kind, Spares(new_place))
-            self._take_place = _spares[kind].take
+            if kind not in spares_by_kind:
+                spares_by_kind.setdefault(kind, Spares(new_workspace))
+            self._take_workspace = spares_by_kind[kind].take
         self._open()
 
     def _open(self) -> None:
         leave = take_open_slot()
         try:
             with _as_fault():
-                self._place = self._take_place()
+                self.workspace = self._take_workspace()
         except BaseException:
             leave()
             raise
-        self._finalizer = weakref.finalize(self, _close, self._place, leave)
+        self._finalizer = weakref.finalize(self, _close, self.workspace, leave)
 
     @property
     def level(self) -> Level:
-        """How well the code is walled in."""
-        return self._place.zygote.active.level
+        """The level of isolation in force."""
+        return self.workspace.zygote.active.level
 
     @property
     def files(self) -> Files:
-        """What lies in the working directory."""
-        return self._own_place().files
+        """The files in the working directory."""
+        return self._usable_workspace().files
 
     def new_session(self) -> LocalSession:
         """See `Sandbox.new_session`."""
         with _as_fault():
-            return self._own_place().open_session()
+            return self._usable_workspace().open_session()
 
     def reset(self) -> None:
         """See `Sandbox.reset`."""
@@ -107,27 +108,27 @@ class LocalSandbox(SandboxHandle):
 
     def _check_open(self) -> None:
         if not self._finalizer.alive:
-            raise ValueError("this sandbox is closed; open another one")
+            raise ValueError("this sandbox is closed; open a new one")
 
-    def _own_place(self) -> _Place:
+    def _usable_workspace(self) -> _Workspace:
         self._check_open()
-        if self._place.pid != os.getpid():
-            raise SandboxFault(f"this sandbox belongs to process {self._place.pid}; call reset() after a fork")
-        return self._place
+        if self.workspace.pid != os.getpid():
+            raise SandboxFault(f"this sandbox belongs to process {self.workspace.pid}; call reset() after a fork")
+        return self.workspace
 
 
-class LocalSession(SessionHandle):
-    """One namespace of a `LocalSandbox`; see `Session`.
+class LocalSession(BaseSession):
+    """A `Session` of a `LocalSandbox`.
 
     Args:
-        connect: Starts a worker for it.
-        limits: What it may use.
+        connect: Starts a worker for the session.
+        limits: Limits of the session.
     """
 
     def __init__(self, connect: Callable[[], Connection], limits: SandboxLimits) -> None:
         super().__init__(limits)
         self._connect = connect
-        self._connection = connect()
+        self.connection = connect()
         self._lock = threading.Lock()
         self.closed = False
 
@@ -137,37 +138,37 @@ class LocalSession(SessionHandle):
         return self._live_connection().run(code, seconds, environment, on_output)
 
     def start(self) -> None:
-        """Wait until a worker is there."""
+        """Wait until the worker is ready."""
         self._live_connection().wait_until_ready()
 
     @property
     def idle(self) -> bool:
-        """Whether a worker stands ready and has not said anything."""
-        return self._connection.idle
+        """Whether the worker is ready and has sent nothing."""
+        return self.connection.idle
 
     def _live_connection(self) -> Connection:
         with self._lock:
             if self.closed:
-                raise ValueError("this session is closed; open another one")
-            if self._connection.ended:
+                raise ValueError("this session is closed; open a new one")
+            if self.connection.ended:
                 with _as_fault():
-                    self._connection = self._connect()
-            return self._connection
+                    self.connection = self._connect()
+            return self.connection
 
     def interrupt(self) -> None:
         """See `Session.interrupt`."""
-        self._connection.interrupt()
+        self.connection.interrupt()
 
     def close(self) -> None:
         """See `Session.close`."""
         with self._lock:
             was_closed, self.closed = self.closed, True
         if not was_closed:
-            self._connection.end()
+            self.connection.end()
 
 
-class _Place:
-    """A working directory and the sessions that live in it; all gone when closed."""
+class _Workspace:
+    """A working directory and the sessions over it; closing removes both."""
 
     def __init__(
         self, zygote: Callable[[], Zygote], limits: SandboxLimits, mounts: tuple[Mount, ...], isolation: Isolation
@@ -177,13 +178,13 @@ class _Place:
         accept(self.zygote.active, isolation)
         self.sessions: list[LocalSession] = []
         self._source, self._limits = zygote, limits
-        self._private = self.zygote.active.holds["namespaces"]  # then the files lie where only workers see them
+        self._private = self.zygote.active.holds["namespaces"]  # then only workers see the files
         self._view: list[int] = []
-        self._directory, self._uid = self.zygote.new_directory()
-        self.files = Files(self._open_directory, self._uid, mounts, own_space=self._private)
-        let_go_in_forks(self)
+        self.directory, self.uid = self.zygote.new_directory()
+        self.files = Files(self.open_directory, self.uid, mounts, own_space=self._private)
+        detach_in_forks(self)
         try:
-            self.prepared = PreparedMounts(mounts, self._directory, self._uid, self._private)
+            self.prepared = PreparedMounts(mounts, self.directory, self.uid, self._private)
             self.open_session()
         except BaseException:
             self.close()
@@ -192,76 +193,76 @@ class _Place:
     def open_session(self) -> LocalSession:
         self.sessions[1:] = [session for session in self.sessions[1:] if not session.closed]
         if len(self.sessions) >= MAX_SESSIONS:
-            raise ValueError(f"a sandbox has {MAX_SESSIONS} sessions at most; close one")
+            raise ValueError(f"a sandbox has at most {MAX_SESSIONS} sessions; close one first")
         if self.sessions:
-            self._make_view()
+            self._ensure_view()
         self.sessions.append(LocalSession(self._connect, self._limits))
         return self.sessions[-1]
 
     def _connect(self) -> Connection:
         if self.pid != os.getpid():
-            raise SandboxFault(f"this session belongs to process {self.pid}; open another one after a fork")
+            raise SandboxFault(f"this session belongs to process {self.pid}; open a new one after a fork")
         zygote, bindings = self.zygote if self.zygote.alive else self._source(), self.prepared.bindings
-        if self._view and zygote is not self.zygote:  # no other's processes may enter what it has mounted
-            raise SandboxFault("the process that this sandbox was forked from is gone; reset() opens another one")
-        return Connection(zygote, self._directory, self._uid, self._limits, bindings, self._view)
+        if self._view and zygote is not self.zygote:  # no other zygote may enter its mount namespace
+            raise SandboxFault("the process that this sandbox was forked from is gone; reset() opens a new sandbox")
+        return Connection(zygote, self.directory, self.uid, self._limits, bindings, self._view)
 
     @property
     def usable(self) -> bool:
-        """Whether nothing has happened to it or the process that it was forked from."""
+        """Whether it is still pristine and was forked from the current zygote."""
         return self.zygote is self._source() and self.sessions[0].idle
 
     def make_ready(self) -> None:
-        """Have the first session run nothing: it is seen to work, and the next run finds its memory in place.
+        """Run an empty program in the first session, to prove that it works and to fault its memory in.
 
         Raises:
-            SandboxFault: It does not work.
+            SandboxFault: The program failed.
         """
         if self.sessions[0].run("").error is not None:
             raise SandboxFault("a new sandbox could not run an empty program")
 
-    def _make_view(self) -> None:
-        """Wait until the first session has made the file system that all others use."""
+    def _ensure_view(self) -> None:
+        """Wait until the first session has created the file system that all sessions share."""
         if self._private and not self._view:
             self.sessions[0].start()
 
-    def _open_directory(self) -> int:
-        self._make_view()
-        return os.dup(self._view[1]) if self._private else os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+    def open_directory(self) -> int:
+        self._ensure_view()
+        return os.dup(self._view[1]) if self._private else os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
 
     def close(self) -> None:
         if os.getpid() == self.pid:
             for session in self.sessions:
                 session.close()
             self.detach()
-            remove_tree(self._directory)
-            remove_tree(f"{self._directory}-mounts")
+            remove_tree(self.directory)
+            remove_tree(f"{self.directory}-mounts")
 
     def detach(self) -> None:
-        """Let go of the files; in a forked child this leaves the parent's alone."""
+        """Close the descriptors of the files; in a forked child this leaves the parent's files alone."""
         while self._view:
             os.close(self._view.pop())
 
 
-_spares: dict[Hashable, Spares[_Place]] = {}
+spares_by_kind: dict[Hashable, Spares[_Workspace]] = {}
 
 
 def close_spares() -> None:
-    """End the processes that stand ready for the next sandboxes of this process."""
-    for spares in list(_spares.values()):
+    """End all spare workspaces of this process."""
+    for spares in list(spares_by_kind.values()):
         spares.close()
 
 
-def _close(place: _Place, leave: Callable[[], None]) -> None:
+def _close(workspace: _Workspace, leave: Callable[[], None]) -> None:
     try:
-        place.close()
+        workspace.close()
     finally:
         leave()
 
 
 @contextlib.contextmanager
 def _as_fault() -> Iterator[None]:
-    """What the operating system refuses us is no doing of the code's."""
+    """Turn an error of the operating system, which the code did not cause, into a fault."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The parent's end of one worker: sends code, checks what comes back, ends it."""
+"""The parent's end of one worker: sends code, checks the answers, ends the worker."""
 
 from __future__ import annotations
 
@@ -13,42 +13,41 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits
 from toolrl.sandbox.inside.plumbing import HEADER, framed, new_files
-from toolrl.sandbox.local.idlers import computing, parent_of, process_behind, watch
-from toolrl.sandbox.local.launcher import Zygote, let_go_in_forks
+from toolrl.sandbox.local.background import parent_of, pid_of, runnable_threads, watch
+from toolrl.sandbox.local.launcher import Zygote, detach_in_forks
 from toolrl.sandbox.local.pool import runs
-from toolrl.sandbox.local.relay import FileRelay, Relay
 from toolrl.sandbox.local.worker import CORES, report as captured
-from toolrl.sandbox.outcome import died, result_of
+from toolrl.sandbox.results import FileRelay, Relay, dead_result, parse_outcome
 
 _START_SECONDS = 60.0
 _END_SECONDS = 10.0
 _FAREWELL_SECONDS = 0.25
-_BUSY_SECONDS = 60.0  # the most that a run gets in place of time in which the machine was busy with others
-_UNREAD_SECONDS = 0.1  # of runs after which the kernel is asked anew how long a worker has waited
-_STREAM_SECONDS = 0.03  # between two looks at the output, if anybody listens
+_BUSY_SECONDS = 60.0  # the most that a run is compensated for time spent waiting for a core
+_UNREAD_SECONDS = 0.1  # of run time after which the kernel's count of waiting time is read again
+_STREAM_SECONDS = 0.03  # between two reads of the output, if anybody listens
 _LIMIT_BEHIND_SIGNAL = {signal.SIGXCPU: "seconds", signal.SIGXFSZ: "file_size"}
 
 
 class Connection:
-    """One worker: the socket to it, and the lifeline that ends it.
+    """One worker: the channel for requests, and the lifeline that ends it.
 
     Attributes:
         ended: Whether the worker is dead and its variables lost.
+        process: The worker's pidfd; None until it is ready and after it has ended.
 
     Args:
         zygote: Forks the worker.
-        directory: Where it works.
-        uid: Who owns the directory, if that is not ours.
-        limits: What the worker may use.
-        bindings: What is mounted in the directory.
-        view: Descriptors of a mount namespace, and of the directory in it. A worker works with the files that an
-            earlier one made; if there is nothing yet, one that makes its own puts them here when it is ready.
+        directory: Its working directory.
+        uid: Owner of the directory, if not us.
+        limits: Limits of the worker.
+        bindings: Mounts in the directory.
+        view: Descriptors of a mount namespace and of the directory in it: the worker uses the files of an earlier
+            one. If empty, the worker creates its own and the descriptors are added here once it is ready.
     """
 
     def __init__(
@@ -73,23 +72,20 @@ class Connection:
             self._news.register(source, select.POLLIN)
         self._zygote, self._limits, self._view, self._ready, self._runs = zygote, limits, view, False, 0
         self._largest_message = (1 << 16) + 64 * limits.output_characters + (limits.display_mb << 20)
-        self._ahead = bytearray()  # received already, of the next message
-        self._process: int | None = None  # the worker's pidfd
+        self._ahead = bytearray()  # bytes of the next message, already received
+        self.process: int | None = None
         self._schedstat: str | None = None
-        self._waited, self._unread = (
-            0.0,
-            -time.monotonic(),
-        )  # what `_kept_waiting` said; time since
+        self._waited, self._unread = 0.0, -time.monotonic()  # result of `_waiting_seconds`; run time since then
         self._busy, self._interrupts = threading.RLock(), threading.Lock()
         self._interrupted = self._overran = False
-        self._computed, self._may_compute = 0.0, limits.seconds  # seconds between two runs
+        self._computed, self._may_compute = 0.0, limits.seconds  # CPU seconds between two runs
         self.ended = self._ending = False
-        let_go_in_forks(self)
+        detach_in_forks(self)
 
     def run(
         self, code: str, seconds: float, environment: Mapping[str, str], on_output: OutputListener | None
     ) -> ExecResult:
-        """Run code in the worker; a worker that does not answer in time, or not properly, is ended."""
+        """Run code in the worker; end a worker that does not answer properly and in time."""
         with self._busy:
             with self._interrupts:
                 self._runs += 1
@@ -107,15 +103,15 @@ class Connection:
     ) -> ExecResult:
         result, name, reason = None, "SandboxDied", ""
         if self._unread > _UNREAD_SECONDS:
-            self._waited, self._unread = self._kept_waiting(), 0.0
+            self._waited, self._unread = self._waiting_seconds(), 0.0
         started = time.monotonic()
 
         def elapsed() -> float:
-            """Time of the code's own; time in which it was ready to run and the machine busy with others is none."""
+            """Wall-clock time, without the time the code waited for a core."""
             wall = time.monotonic() - started
-            return wall if wall < _STREAM_SECONDS else wall - max(0.0, self._kept_waiting() - self._waited)
+            return wall if wall < _STREAM_SECONDS else wall - max(0.0, self._waiting_seconds() - self._waited)
 
-        texts = {str(name): str(text) for name, text in environment.items()}  # subclasses of str are not marshalled
+        texts = {str(name): str(text) for name, text in environment.items()}  # marshal rejects subclasses of str
         request = marshal.dumps((self._runs, str(code), float(seconds), texts))
         relay = None
         if on_output is not None:
@@ -142,57 +138,55 @@ class Connection:
         if result:
             return result
         if name != "TimeoutError" and "status" not in report and not self._code_hid_the_end(report):
-            raise SandboxFault(f"a sandbox vanished: {report.get('fault', 'nobody saw its end')}")
+            raise SandboxFault(f"a sandbox vanished: {report.get('fault', 'its end was not observed')}")
         status = report.get("status", -signal.SIGKILL)
-        if status == -signal.SIGKILL and not (reason or closed or self._code_brought_it_about(report)):
-            raise SandboxFault("the process of a sandbox was killed from outside, or for want of memory")
+        if status == -signal.SIGKILL and not (reason or closed or self._code_may_have_caused(report)):
+            raise SandboxFault("the process of a sandbox was killed from outside, or because memory ran out")
         limit = "seconds" if name == "TimeoutError" else _LIMIT_BEHIND_SIGNAL.get(-status, "")
         if not reason and status < 0:
             reason = f"the process was ended by signal {-status} ({signal.strsignal(-status)})"
         if self._overran:
-            reason, limit = (
-                "its threads and children computed on after a run, for longer than that could have",
-                "seconds",
-            )
+            limit = "seconds"
+            reason = "its threads and children computed on after a run, for longer than that could have"
         reason = reason or f"the process ended itself with status {status}"
-        return died(name, reason, report["stdout"], report["stderr"], took, (limit, *report["limits"]))
+        return dead_result(name, reason, report["stdout"], report["stderr"], took, (limit, *report["limits"]))
 
     def _code_hid_the_end(self, report: Mapping[str, Any]) -> bool:
-        """Whether the worker is long in dying, or the code may have killed who would have seen it die."""
+        """Whether the worker is slow to die, or the code may have killed the process that reports its end."""
         return "late" in report or (self._zygote.alive and not self._zygote.active.holds["signals"])
 
-    def _code_brought_it_about(self, report: Mapping[str, Any]) -> bool:
-        """Whether the code can be behind a SIGKILL: nothing in a process namespace can kill its process 1 ...
+    def _code_may_have_caused(self, report: Mapping[str, Any]) -> bool:
+        """Whether the code may have caused a SIGKILL.
 
-        ... but a limit on CPU time, which the code would have had to lower, or the want of memory that it has used up
-        itself. Without namespaces it can send the signal.
+        In a process namespace nothing can kill process 1 except a CPU limit that the code lowered, or the kernel
+        when the code has used up the memory. Without namespaces the code can send the signal itself.
         """
         if self._overran:
             return True
-        its_share = self._limits.memory_mb << 9  # half of what it may use, in kB
-        return report.get("lowered_its_limit", True) or report["grown_kb"] >= its_share
+        large_kb = self._limits.memory_mb << 9  # half of its limit
+        return report.get("lowered_its_limit", True) or report["grown_kb"] >= large_kb
 
-    def look_after(self, seconds: float) -> None:
-        """Called every so many seconds: end the session if, between two runs, it computes longer than a run could."""
+    def check_background(self, seconds: float) -> None:
+        """Called every `seconds`: end the session if it computes between two runs for longer than a run could."""
         if not self._busy.acquire(blocking=False):
             return
         try:
-            if self.ended or self._process is None:
+            if self.ended or self.process is None:
                 return
-            pid = process_behind(self._process)
+            pid = pid_of(self.process)
             if not self._zygote.active.holds["namespaces"]:
-                pid = parent_of(pid)  # the guard, which orphans fall to
-            self._computed += seconds * computing(pid)
+                pid = parent_of(pid)  # the guard, which adopts orphans
+            self._computed += seconds * runnable_threads(pid)
             if self._computed > self._may_compute * CORES + 1:
                 self._overran = True
-                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+                signal.pidfd_send_signal(self.process, signal.SIGKILL)
         except OSError:  # it has ended
             pass
         finally:
             self._busy.release()
 
     def _ends_by_itself(self) -> bool:
-        """Whether the worker's end is reported without our asking for it; soon, if it is already on its way out."""
+        """Whether the worker's end is reported shortly without our ending it."""
         poll = select.poll()
         poll.register(self._lifeline, select.POLLIN)
         return bool(poll.poll(_FAREWELL_SECONDS * 1000))
@@ -203,27 +197,27 @@ class Connection:
         return self._ready and not self.ended and not self._news.poll(0)
 
     def interrupt(self) -> None:
-        """Raise KeyboardInterrupt in the code, as soon as it has begun; nothing if none runs."""
+        """Raise KeyboardInterrupt in the running code, if any, as soon as it has started."""
         with self._interrupts:
             self._interrupted = True
-            self._tell_of_interrupt()
+            self._send_interrupt()
 
-    def _tell_of_interrupt(self) -> None:
-        """Note the run that is meant, and have the worker look: it ignores signals between two runs.
+    def _send_interrupt(self) -> None:
+        """Note the number of the run in a file and signal the worker, which ignores signals between runs.
 
-        One that is not there yet is told before it is sent code.
+        A worker that is not ready yet gets the interrupt before its code.
         """
-        if self._process is not None:
+        if self.process is not None:
             os.pwrite(self._files[2], self._runs.to_bytes(8, "little"), 0)
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._process, signal.SIGINT)
+                signal.pidfd_send_signal(self.process, signal.SIGINT)
 
     def end(self, *, keep_output: bool = False) -> dict[str, Any]:
-        """Kill everything in the session, wait until it is dead; how the worker ended, and its output if asked for.
+        """Kill everything in the session and wait; return how the worker ended, and its output if requested.
 
-        A run on another thread comes to its end, and gets the report.
+        A run on another thread ends and gets the report.
         """
-        return {} if self.ended else self._end(keep_output)  # in a forked child a copy of the lock may be held for good
+        return {} if self.ended else self._end(keep_output)  # a forked child may have a lock that is never released
 
     def _end(self, keep_output: bool) -> dict[str, Any]:
         report: dict[str, Any] = {}
@@ -247,13 +241,13 @@ class Connection:
         return report
 
     def detach(self) -> None:
-        """Close our ends; in a forked child this leaves the parent's session alone."""
+        """Close our descriptors; in a forked child this leaves the parent's session alone."""
         self.ended = True
         self._channel.close()
         self._lifeline.close()
-        if self._process is not None:
-            self._files.append(self._process)
-            self._process = None
+        if self.process is not None:
+            self._files.append(self.process)
+            self.process = None
         self._close_files()
 
     def _close_files(self) -> None:
@@ -261,10 +255,10 @@ class Connection:
             os.close(self._files.pop())
 
     def wait_until_ready(self) -> None:
-        """Wait for the worker to be walled in.
+        """Wait until the worker is isolated and ready.
 
         Raises:
-            SandboxFault: It did not succeed.
+            SandboxFault: The worker failed to start.
         """
         with self._busy:
             if not self._ready:
@@ -275,7 +269,7 @@ class Connection:
         try:
             with contextlib.suppress(EOFError, OSError):
                 hello = self._receive(self._channel, time.monotonic() + _START_SECONDS, descriptors=True)
-                if not hello:  # it comes with the descriptors, from before system calls were taken away
+                if not hello:  # the first message carries the descriptors: seccomp denies sendmsg later
                     hello = self._receive(self._channel, time.monotonic() + _START_SECONDS)
             self._ready = "ready" in hello
             if self._ready:
@@ -287,14 +281,14 @@ class Connection:
             raise SandboxFault(f"a sandbox did not start: {hello.get('fault') or report.get('fault') or 'no answer'}")
 
     def _ask(self, request: bytes, seconds: float, elapsed: Callable[[], float], relay: FileRelay | None) -> ExecResult:
-        """Send code, and check the answer: the code can write to its socket too."""
-        if self._ending:  # closed while it waited for its turn
+        """Send code and check the answer; the code can write to the worker's socket too."""
+        if self._ending:  # closed while waiting for a slot
             raise EOFError
         if self._ahead:
-            raise ValueError("an answer before the question")
+            raise ValueError("an answer before the request")
         if self._interrupted:
             with self._interrupts:
-                self._tell_of_interrupt()
+                self._send_interrupt()
         deadline = time.monotonic() + seconds
         last = deadline + _BUSY_SECONDS
         self._send(framed(request), deadline)
@@ -309,26 +303,24 @@ class Connection:
                     raise
                 deadline = now + max(left, 0.02)
         if reply["run"] != self._runs:
-            raise ValueError("an answer to another question")
-        return result_of(reply, reply["stdout"], reply["stderr"], elapsed(), self._limits)
+            raise ValueError("an answer to another request")
+        return parse_outcome(reply, reply["stdout"], reply["stderr"], elapsed(), self._limits)
 
-    def _kept_waiting(self) -> float:
-        """For how many seconds so far the worker could not run for others; 0 where the kernel does not say."""
+    def _waiting_seconds(self) -> float:
+        """Seconds that the worker has waited for a core so far; 0 where the kernel does not report it."""
         try:
-            if self._schedstat is None:
-                about = Path(f"/proc/self/fdinfo/{self._process}").read_text()
-                pid = next(line.split()[1] for line in about.splitlines() if line.startswith("Pid:"))
-                self._schedstat = f"/proc/{pid}/schedstat"
-            stat = os.open(self._schedstat, os.O_RDONLY | os.O_CLOEXEC)
+            if self._schedstat is None and self.process is not None:
+                self._schedstat = f"/proc/{pid_of(self.process)}/schedstat"
+            stat = os.open(self._schedstat or "", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 return int(os.read(stat, 100).split()[1]) / 1e9
             finally:
                 os.close(stat)
-        except (OSError, StopIteration, IndexError, ValueError):  # it is gone, or has no such number
+        except (OSError, IndexError, ValueError):  # it has ended, or the kernel has no such file
             return 0.0
 
     def _send(self, data: bytes, deadline: float) -> None:
-        """Write to the channel; TimeoutError if the worker does not read, EOFError if it is gone."""
+        """Write to the channel; raise TimeoutError if the worker does not read, EOFError if it is gone."""
         left = memoryview(data)
         while left:
             try:
@@ -351,19 +343,19 @@ class Connection:
         descriptors: bool = False,
         tick: Callable[[], None] | None = None,
     ) -> dict[str, Any]:
-        """One message; EOFError if the source, or the worker, is gone before it has come.
+        """Receive one message; raise EOFError if the source or the worker is gone first.
 
         Args:
-            source: Where it comes from.
-            deadline: When to give up, on the monotonic clock.
-            descriptors: Whether to take the descriptors that come along; only before any code has run.
-            tick: Called now and then while we wait.
+            source: The channel or the lifeline.
+            deadline: When to give up (time.monotonic).
+            descriptors: Whether to accept descriptors with it; only before any code has run.
+            tick: Called periodically while waiting.
         """
         poll = self._news
         if source is self._lifeline:
             poll = select.poll()
             poll.register(source, select.POLLIN)
-        received, length = self._ahead, 0  # the length is known when the header is there
+        received, length = self._ahead, 0  # known once the header has arrived
         while True:
             if not length and len(received) >= HEADER.size:
                 length = HEADER.size + HEADER.unpack_from(received)[0]
@@ -381,10 +373,10 @@ class Connection:
                 raise TimeoutError
             chunk = b""
             if source.fileno() in ready and descriptors and not received:
-                chunk, came, _, _ = socket.recv_fds(source, 1 << 16, 3, socket.MSG_CMSG_CLOEXEC)
+                chunk, passed, _, _ = socket.recv_fds(source, 1 << 16, 3, socket.MSG_CMSG_CLOEXEC)
                 with self._interrupts:
-                    self._view += came[1:]
-                    self._process = came[0] if came else None
+                    self._view += passed[1:]
+                    self.process = passed[0] if passed else None
             elif source.fileno() in ready:
                 chunk = source.recv(min(length - len(received), 1 << 20) if length else 1 << 16)
             if not chunk:

@@ -1,6 +1,6 @@
 """The Python session inside a sandbox: reads code from a socket, runs it, answers. Standard library only.
 
-Nothing here is secret from the code that runs: it can forge its own answers, and no more than those.
+Nothing here is secret from the code: it can forge its own answers, but nothing else.
 """
 
 import builtins
@@ -23,23 +23,23 @@ CORES = os.cpu_count() or 1
 
 
 def prepare() -> Runner:
-    """Set the process up for `serve`; what it forks is then set up too."""
+    """Prepare this process, and with it every process it forks, for `serve`."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = io.TextIOWrapper(
             io.FileIO(descriptor, "w", closefd=False), "utf-8", "backslashreplace", line_buffering=True
         )
-        vars(stream)["mode"] = "w"  # as that of an interpreter has; `open` sets it
+        vars(stream)["mode"] = "w"  # as in an interpreter, where `open` sets it
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # else made by `site`, which nothing here imports
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # usually defined by `site`, which is not imported here
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # except during a run
     for name in ("random", "numpy.random"):
         if name in sys.modules:
             sys.modules[name].seed(0)  # the same seed gives the same trajectory
     runner = Runner(sys.modules["__main__"])
-    for _ in range(10):  # forks find what a run needs in its place, and specialised by the interpreter
+    for _ in range(10):  # warms up memory and the specialising interpreter for every fork
         runner.run("print(6 * 7)\n1", 0, {})
     runner.forget_values()
     return runner
@@ -49,14 +49,14 @@ def serve(runner: Runner, channel: socket.socket, outputs: Sequence[int], interr
     """Answer requests (number, code, seconds, environment) until the channel closes.
 
     Args:
-        runner: What `prepare` has returned.
-        channel: Where they come from.
-        outputs: Files that are stdout and stderr.
-        interrupts: A file with the number of the run that the last interrupt (SIGINT) is meant for.
+        runner: Returned by `prepare`.
+        channel: The socket to read requests from.
+        outputs: The files behind stdout and stderr.
+        interrupts: A file with the number of the run that the last SIGINT was meant for.
         limits: `SandboxLimits` as a dict.
     """
     sys.path.insert(0, "")
-    os.register_at_fork(after_in_child=sys.modules["random"].seed)  # as the module does; the zygote leaves it out
+    os.register_at_fork(after_in_child=sys.modules["random"].seed)  # as the module does; skipped in the zygote
 
     def take_interrupt(number: int) -> bool:
         noted = int.from_bytes(os.pread(interrupts, 8, 0), "little") == number
@@ -70,28 +70,28 @@ def serve(runner: Runner, channel: socket.socket, outputs: Sequence[int], interr
     while header := reader.read(HEADER.size):
         number, code, seconds, environment = marshal.loads(reader.read(HEADER.unpack(header)[0]))
         for output in outputs:
-            if os.lseek(output, 0, os.SEEK_END):  # a third of the price of a truncation
+            if os.lseek(output, 0, os.SEEK_END):  # costs a third of a truncation
                 os.ftruncate(output, 0)
         _limit_cpu(seconds)
         outcome = runner.run(code, number, environment)
         for name in ("stdout", "stderr"):
             try:
                 getattr(sys, name).flush()
-            except Exception:  # noqa: BLE001  whatever the code put in its place
+            except Exception:  # noqa: BLE001  the code may have replaced the stream
                 continue
         if os.getpid() != pid:
-            os._exit(0)  # a child that the code forked must not answer
+            os._exit(0)  # a forked child must not answer
         send_message(channel, {"run": number, **report(outputs, limits, outcome)})
 
 
 def report(outputs: Sequence[int], limits: dict, outcome: dict | None = None) -> dict:
-    """The end of a run as a message: all text cut to its limit, and the limits that were hit."""
+    """Build the answer: the outcome and output of a run, truncated, and the limits that were reached."""
     limit = limits["output_characters"]
     outcome = outcome or {"value": None, "error": None, "limits": [], "displays": []}
     (stdout, was_cut), (stderr, was_cut_too) = (_captured(output, limit) for output in outputs)
     value, error, hit = outcome["value"], outcome["error"], outcome["limits"]
     if "file_size" in hit and any(os.fstat(output).st_size >= limits["file_size_mb"] << 20 for output in outputs):
-        hit = [name for name in hit if name != "file_size"]  # it was stdout that grew too large
+        hit = [name for name in hit if name != "file_size"]  # stdout or stderr grew too large
     return {
         "stdout": stdout,
         "stderr": stderr,
@@ -103,7 +103,7 @@ def report(outputs: Sequence[int], limits: dict, outcome: dict | None = None) ->
 
 
 def _limit_cpu(seconds: float) -> None:
-    """Let threads and children that outlive the run burn no more than the run itself could have."""
+    """Limit threads and children that outlive the run to the CPU time the run itself could have used."""
     allowed = math.ceil(time.process_time() + seconds * CORES + 1)
     soft, hard = resource.getrlimit(resource.RLIMIT_CPU)
     if hard != resource.RLIM_INFINITY:
@@ -113,7 +113,7 @@ def _limit_cpu(seconds: float) -> None:
 
 
 def _captured(output: int, limit: int) -> tuple[str, bool]:
-    """Text of an output file and whether it had to be cut, without reading more than is kept."""
+    """Text of an output file, and whether it was truncated; reads no more than is kept."""
     size = os.lseek(output, 0, os.SEEK_END)
     if not size:
         return "", False

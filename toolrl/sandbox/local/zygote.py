@@ -2,14 +2,14 @@
 
     parent ── control socket ──> zygote ──forks──> worker (the model's code)
 
-The parent asks for a session by sending two sockets: one leads to the worker, over the other, the
-session's lifeline, the worker's end is reported. When the lifeline's other end closes, or the worker
-dies, all that is left of the session is killed. With namespaces that is the kernel's work: the worker
-is process 1 of its own process namespace, and the zygote of one around all of them. Without, a guard
-stands between zygote and worker, and hunts down what the code has started.
+The parent requests a session by sending two sockets: the channel to the worker, and the session's lifeline,
+over which the worker's end is reported. When the parent closes the lifeline, or the worker dies, everything
+left of the session is killed. With namespaces the kernel does that: the worker is process 1 of its own
+process namespace, and the zygote is process 1 of an enclosing one. Without them, a guard process between
+zygote and worker kills whatever the code has started.
 
-The zygote holds a descriptor of its parent's process: when that ends, however it does, so do the zygote
-and every session. (The usual PR_SET_PDEATHSIG fires when the *thread* that forked ends.)
+The zygote holds a pidfd of its parent: when the parent ends, for whatever reason, so do the zygote and every
+session. (The usual PR_SET_PDEATHSIG fires when the *thread* that forked ends.)
 """
 
 import contextlib
@@ -28,19 +28,19 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from toolrl.sandbox.inside import execution, plumbing
-from toolrl.sandbox.local import checks, isolation, landlock, seccomp, trials, views, worker
+from toolrl.sandbox.local import isolation, landlock, probes, seccomp, views, worker
 from toolrl.support import cleanup
 
-# What imports `threading` is not among them: each fork would then replace its locks, a tenth of what a sandbox costs;
-# nor is hashlib, which brings libcrypto along. All that is here costs a little in every fork.
+# Nothing that imports `threading`, whose locks every fork would replace, at a tenth of a sandbox's cost; nor hashlib,
+# which loads libcrypto. Each module here makes every fork a little slower.
 WARM = """abc array base64 bisect calendar collections.abc contextlib copy csv dataclasses datetime decimal enum
     fractions functools heapq io itertools json math numbers operator pathlib pprint random re statistics string struct
     textwrap time typing"""
-PACKAGES = "numpy.random sympy pandas matplotlib.pyplot matplotlib.backends.backend_agg"  # those that are installed
+PACKAGES = "numpy.random sympy pandas matplotlib.pyplot matplotlib.backends.backend_agg"  # as far as they are installed
 _DESCRIPTORS = plumbing.framed(b"{}")
 _USER = "user"
 _READY = plumbing.framed(b'{"ready": true}')
-_REHEARSAL = {
+REHEARSAL_LIMITS = {
     "memory_mb": 512,
     "processes": 8,
     "file_size_mb": 1,
@@ -66,7 +66,7 @@ def main() -> None:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     uid = isolation.NOBODY if os.getuid() == 0 else None
-    zygote.problems = trials.find_problems(directory, uid, sys.argv[4].split(","))
+    zygote.problems = probes.find_problems(directory, uid, sys.argv[4].split(","))
     libraries = [os.path.dirname(os.__file__), *packages]
     if zygote.namespaces:
         python = _without_nested({*libraries, sys.base_prefix, sys.base_exec_prefix, *landlock.interpreter()})
@@ -75,14 +75,14 @@ def main() -> None:
         zygote.kept = [path for path in python if path.startswith("/tmp/")]
         isolation.share_namespaces(directory, uid)
         isolation.become_first_process(lambda: cleanup.remove_tree(directory))
-        zygote.processes, zygote.home = views.share_view(directory, _names)
-        readable += [(os.open(path, os.O_PATH), landlock.READ_FILE) for path in _names("") if os.path.exists(path)]
+        zygote.processes, zygote.home = views.share_view(directory, _user_files)
+        readable += [(os.open(path, os.O_PATH), landlock.READ_FILE) for path in _user_files("") if os.path.exists(path)]
     else:
         zygote.libraries = _reachable(libraries)
     if not zygote.namespaces and "network" not in zygote.problems:
         isolation.unshare(isolation.NEWNET)
     if "seccomp" not in zygote.problems:
-        # Only namespaces keep files outside of the sandbox safe from chmod and its kin.
+        # Only namespaces protect files outside of the sandbox from chmod and the like.
         zygote.filter = seccomp.program(os.uname().machine, attributes=zygote.namespaces)
     if not zygote.namespaces:
         isolation.adopt_orphans()
@@ -95,13 +95,13 @@ def main() -> None:
             gc.freeze()
             zygote.serve()
     finally:
-        if not zygote.namespaces:  # else they end with us, and the folder is removed from outside
+        if not zygote.namespaces:  # else they die with us, and the outer process removes the folder
             isolation.kill_children()
             cleanup.remove_tree(directory)
 
 
 def _import_random() -> None:
-    """Import random without having every fork draw a new seed: a worker begins with the same one anyway."""
+    """Import random without reseeding it in every fork: workers start from a fixed seed anyway."""
     register, os.register_at_fork = os.register_at_fork, lambda **callbacks: None
     try:
         importlib.import_module("random")
@@ -115,12 +115,12 @@ class _Zygote:
     parent: int  # a pidfd
     trainer: int  # user id of the parent
     readable: list[tuple[int, int]]  # for Landlock
-    libraries: list[int] = field(default_factory=list)  # descriptors of folders that are imported through them
-    kept: list[str] = field(default_factory=list)  # what Python needs of the machine's /tmp
+    libraries: list[int] = field(default_factory=list)  # descriptors of folders to import from
+    kept: list[str] = field(default_factory=list)  # paths in the machine's /tmp that Python needs
     problems: dict[str, str] = field(default_factory=dict)  # layers that cannot be set up
     filter: bytes = b""  # for seccomp
     processes: int = -1  # a descriptor of /proc, with namespaces
-    home: str | None = None  # where sessions mount their files, if not in the folder that the parent made
+    home: str | None = None  # where sessions mount their files, if not in the parent's folder
     runner: execution.Runner = field(init=False)
     holds: dict[str, bool] | None = None  # layers seen to hold in a worker; None before the rehearsal
 
@@ -128,7 +128,7 @@ class _Zygote:
         self._poll = select.poll()
         self._poll.register(self.control, select.POLLIN)
         self._poll.register(self.parent, select.POLLIN)
-        self._ends: dict[int, _Session] = {}  # by their two descriptors
+        self._ends: dict[int, _Session] = {}  # by pidfd and by lifeline
 
     @property
     def namespaces(self) -> bool:
@@ -136,8 +136,8 @@ class _Zygote:
         return "namespaces" not in self.problems
 
     def prepare(self) -> None:
-        """Do once what every worker would otherwise do for itself, at the cost of copying what it touches."""
-        if self.filter and "selectors" in sys.modules:  # it looks for what works when it is imported
+        """Do once what every worker would otherwise do itself, copying the memory it touches."""
+        if self.filter and "selectors" in sys.modules:  # it chose epoll on import, which the filter denies
             sys.modules["selectors"].DefaultSelector = sys.modules["selectors"].PollSelector  # type: ignore[attr-defined]
         self.runner = worker.prepare()
         os.environ.clear()
@@ -148,7 +148,7 @@ class _Zygote:
             del sys.modules[name]
 
     def rehearse(self, directory: str, uid: int | None) -> bool:
-        """Start a worker to see which layers hold in it, and tell the parent; False if that is gone already."""
+        """Start a worker to test which layers hold, and tell the parent; False if the parent is already gone."""
         if not self.namespaces:
             os.mkdir(directory)
             if uid is not None:
@@ -158,19 +158,18 @@ class _Zygote:
         with ours, lifeline, ours.makefile("rb") as reader:
             files = plumbing.new_files()
             with workers:
-                self.start(
-                    {"directory": directory, "uid": uid, "limits": _REHEARSAL, "bindings": []}, workers, theirs, files
-                )
+                asked: dict[str, Any] = {"directory": directory, "uid": uid, "limits": REHEARSAL_LIMITS, "bindings": []}
+                self.start(asked, workers, theirs, files)
             for file in files:
                 os.close(file)
             hello: dict[str, Any] = {}
-            while not hello:  # the first message comes with descriptors, and is empty
+            while not hello:  # the first message carries descriptors and is empty
                 hello = json.loads(reader.read(*plumbing.HEADER.unpack(reader.read(plumbing.HEADER.size))))
             lifeline.shutdown(socket.SHUT_WR)
             while self._ends:
                 if not self.attend():
                     return False
-            lifeline.recv(1)  # a guard is done
+            lifeline.recv(1)  # until the guard is done
         if not self.namespaces:
             cleanup.remove_tree(directory)
         self.control.send(json.dumps({**hello, "problems": self.problems}).encode())
@@ -178,13 +177,13 @@ class _Zygote:
         return True
 
     def serve(self) -> None:
-        """Start and end sessions until the parent wants no more, or dies."""
+        """Start and end sessions until the parent closes its end or dies."""
         while self.attend():
             pass
 
     def attend(self) -> bool:
-        """Wait for something to do, and do it; whether to go on."""
-        # In the order of registration: what `control` opens gets no descriptor that an event of this round is about.
+        """Wait for events and handle them; False if the parent is gone."""
+        # In order of registration: a descriptor opened for `control` cannot be one that has an event in this round.
         for descriptor, _ in self._poll.poll():
             if descriptor == self.parent:
                 return False
@@ -195,7 +194,7 @@ class _Zygote:
                 session = self._ends[descriptor]
                 if descriptor == session.process:
                     self._bury(session)
-                else:  # the parent's word; then its process is the next to be ready
+                else:  # the parent ends the session; its pidfd becomes ready next
                     self._poll.unregister(descriptor)
                     signal.pidfd_send_signal(session.process, signal.SIGKILL)
         return True
@@ -221,11 +220,11 @@ class _Zygote:
         """Fork a worker, behind a guard if there are no namespaces.
 
         Args:
-            request: Working directory, its owner, limits, what is mounted in it.
-            channel: Leads to whom the worker answers.
-            lifeline: When its other end closes, the session is over. Closed here when it is.
-            files: What `plumbing.new_files` makes, and the mount namespace of another session, living or dead, if this
-                one works with its files.
+            request: Working directory, its owner, limits, mounts.
+            channel: The worker's end of the channel.
+            lifeline: The session ends when the other end closes; closed here then.
+            files: The result of `plumbing.new_files`, then the mount namespace of another session, alive or dead,
+                if this one shares its files.
         """
         if not self.namespaces:
             if os.fork() == 0:
@@ -238,7 +237,7 @@ class _Zygote:
             self.work(request, channel, files)
         try:
             session = _Session(lifeline, pid, os.pidfd_open(pid))
-        except OSError:  # nobody would end it
+        except OSError:  # without a pidfd nobody would end it
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise
@@ -247,7 +246,7 @@ class _Zygote:
             self._poll.register(descriptor, select.POLLIN)
 
     def _bury(self, session: "_Session") -> None:
-        """A worker is dead, and with it all in its namespace: tell the parent."""
+        """Report to the parent that a worker, and with it everything in its namespace, is dead."""
         limits = [resource.prlimit(pid, resource.RLIMIT_CPU) for pid in (session.pid, 0)]
         lowered = limits[0][1] != limits[1][1]
         _, status, usage = os.wait4(session.pid, 0)
@@ -256,7 +255,7 @@ class _Zygote:
             with contextlib.suppress(KeyError):
                 self._poll.unregister(descriptor)
         os.close(session.process)
-        with session.lifeline, contextlib.suppress(OSError):  # nobody may be listening any more
+        with session.lifeline, contextlib.suppress(OSError):  # the parent may have stopped listening
             report = {"status": os.waitstatus_to_exitcode(status), "lowered_its_limit": lowered}
             report["grown_kb"] = usage.ru_maxrss - resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             plumbing.send_message(session.lifeline, report)
@@ -264,7 +263,7 @@ class _Zygote:
     def guard(
         self, request: dict[str, Any], channel: socket.socket, lifeline: socket.socket, files: Sequence[int]
     ) -> NoReturn:
-        """Fork the worker, wait for its end or the parent's word, leave nothing alive, report."""
+        """Fork the worker, wait until it dies or the parent ends the session, kill everything, report."""
         try:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self.control.close()
@@ -289,30 +288,30 @@ class _Zygote:
             os._exit(0)
 
     def work(self, request: dict[str, Any], channel: socket.socket, files: Sequence[int]) -> NoReturn:
-        """Shut ourselves in, then run what comes through the channel."""
+        """Isolate this process, then serve the channel."""
         *outputs, interrupts = files[:3]
         limits, uid, directory, bindings = (request[key] for key in ("limits", "uid", "directory", "bindings"))
         processes = limits["processes"]
         try:
             os.setsid()
-            isolation.be_killed_for_memory(1000, self.processes)
-            ours = [os.pidfd_open(os.getpid())]  # for the parent, which then reaches us, and files that we make
+            isolation.set_oom_score(1000, self.processes)
+            ours = [os.pidfd_open(os.getpid())]  # for the parent: this process, its mount namespace and directory
             if self.namespaces:
-                directory = self.home or os.path.dirname(directory)  # the same for all, each has its own there
+                directory = self.home or os.path.dirname(directory)  # the same path for all, with separate mounts
                 earlier = files[3] if files[3:] else None
                 made = views.enter_private_view(directory, limits, bindings, self.processes, earlier, self.kept)
                 if earlier is None:
                     ours += [made, os.open(directory, os.O_RDONLY)]
             os.chdir(directory)
             if not self.namespaces and uid is not None:
-                isolation.become(uid)
+                isolation.drop_root(uid)
             elif not self.namespaces:
-                processes = max(processes, 4096)  # all that this user runs counts: no more than a backstop
+                processes = max(processes, 4096)  # counts everything this user runs: only a backstop
             os.environ["HOME"] = os.environ["TMPDIR"] = os.getcwd()
             for descriptor, standard in ((os.open(os.devnull, os.O_RDONLY), 0), (outputs[0], 1), (outputs[1], 2)):
                 os.dup2(descriptor, standard)
             isolation.limit_resources(limits, processes)
-            isolation.renounce()
+            isolation.drop_privileges()
             if "landlock" not in self.problems:
                 own = [directory, *(path for path in ("/tmp", "/dev/shm") if self.namespaces and os.path.isdir(path))]
                 processes_directory = "/proc" if self.namespaces else "/proc/self"
@@ -323,18 +322,18 @@ class _Zygote:
                 if high - low > 1:
                     os.closerange(low + 1, high)
             channel.set_inheritable(False)
-            # Descriptors count as on their way until a sandbox is first used: more than the limit allows may be.
+            # Before limiting open files: until a sandbox's first use its descriptors are in flight, which counts.
             socket.send_fds(channel, [_DESCRIPTORS], ours)
             for descriptor in ours:
                 os.close(descriptor)
             if "seccomp" not in self.problems:
-                lent = self.namespaces and views.lends_its_locks(directory, bindings)
+                exposed = self.namespaces and views.exposes_locks(directory, bindings)
                 seccomp.install(
-                    seccomp.program(os.uname().machine, attributes=True, locks=False) if lent else self.filter
+                    seccomp.program(os.uname().machine, attributes=True, locks=False) if exposed else self.filter
                 )
-            layers = checks.active(self.trainer)
+            layers = probes.active_layers(self.trainer)
             if self.holds not in (None, layers):
-                raise OSError(f"a layer of isolation is not what it was: {self.holds} before, {layers} now")
+                raise OSError(f"the layers of isolation have changed: {self.holds} before, {layers} now")
             hello = _READY if self.holds else plumbing.framed(json.dumps({"ready": True, "layers": layers}).encode())
             channel.sendall(hello)
             isolation.limit_open_files()
@@ -357,12 +356,12 @@ class _Session:
 
 
 def _without_nested(paths: set[str]) -> list[str]:
-    """Those that lie in none of the others; shorter ones first."""
+    """The paths that are not inside another one, shortest first."""
     return sorted((path for path in paths if not any(path.startswith(f"{other}/") for other in paths)), key=len)
 
 
-def _names(home: str) -> dict[str, str]:
-    """The machine's names of users, replaced by that of ours."""
+def _user_files(home: str) -> dict[str, str]:
+    """Contents of /etc/passwd and /etc/group that name only our users."""
     ids, others = f"{os.getuid()}:{os.getgid()}", "nobody:x:65534:"
     return {
         "/etc/passwd": f"{_USER}:x:{ids}::{home}:/bin/sh\nroot:x:0:0::/:/bin/sh\n{others}65534::/:/bin/sh\n",
@@ -371,7 +370,7 @@ def _names(home: str) -> dict[str, str]:
 
 
 def _interpreter(namespaces: bool) -> str:
-    """What programs start to have Python: ours, unless it lies where nobody but root may look."""
+    """The Python that programs start: ours, unless only root can access it."""
     paths = [sys.executable, os.path.realpath(sys.executable)]
     if namespaces or os.getuid() != 0 or all(map(_open_to_all, paths)):
         return sys.executable
@@ -386,7 +385,7 @@ def _open_to_all(path: str) -> bool:
 
 
 def _reachable(libraries: list[str]) -> list[int]:
-    """Root's own Python may lie where nobody else may look: then import through descriptors, which these are."""
+    """Descriptors of library folders that only root can access; imports go through them from here on."""
     if os.getuid() != 0:
         return []
     descriptors = []

@@ -1,4 +1,4 @@
-"""Local sandboxes behind E2B's protocol, for E2B's own SDK and for our backend that uses it."""
+"""Local sandboxes behind E2B's protocol, for E2B's SDK and our backend on top of it."""
 
 from toolrl.sandbox.server.app import SandboxServer
 from toolrl.sandbox.server.hosting import HostSettings

@@ -1,7 +1,7 @@
-"""Shell commands in a hosted sandbox: envd's process service, as far as `commands.run`, `list` and `kill` need it.
+"""Shell commands in a hosted sandbox: the part of envd's process service behind `commands.run`, `list` and `kill`.
 
 The protocol is Connect's for streams (https://connectrpc.com/docs/protocol/#streaming-rpcs), with JSON. A command runs
-in a session of its own, which ends with it; terminals, and input for a command that runs, are not served.
+in a session of its own, which ends with it. Terminals, and input for running commands, are not supported.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from toolrl.sandbox.server.running import ExecutionResponse
 from toolrl.support.serving import Body, Refusal, json_response, read_body
 
 _MAX_BODY = 4 << 20
+_KILLED = 137  # as a shell reports SIGKILL
 _CODE = """
 import sys
 sys.path[:] = filter(None, sys.path)
 import subprocess
 subprocess.run({command!r}, stdin=subprocess.DEVNULL).returncode
 """
-_NOT_SERVED = "terminals, and input for commands that run, are not served here; run Python's subprocess with run_code"
+_NOT_SUPPORTED = "terminals, and input for running commands, are not supported; use Python's subprocess with run_code"
 
 
 class _Process(Body):
@@ -55,7 +56,7 @@ class _Signal(Body):
 
 
 class CommandResponse(ExecutionResponse):
-    """A command's output as it comes, and its exit code."""
+    """Streams a command's output, then its exit code."""
 
     media_type = "application/connect+json"
 
@@ -80,20 +81,26 @@ class CommandResponse(ExecutionResponse):
         if message["type"] in ("stdout", "stderr"):
             text = base64.b64encode(message["text"].encode()).decode()
             return [_envelope({"event": {"data": {message["type"]: text}}})]
+        if message["type"] == "error" and self._pid not in self._hosted.running_commands():
+            return [_end_event(_KILLED)]  # before the code could start
         if message["type"] == "end_of_execution":
             return [_envelope({}, flags=2)]
         return [_envelope({"event": {"keepalive": {}}})] if message["type"] == "keepalive" else []
 
     def _end(self, result: ExecResult) -> list[bytes]:
-        """The exit code, which the code itself can forge; of a session that was ended, that of a killed process."""
-        parts, status = [], 137
+        """The exit code, which the code can forge; that of a killed process if the session was ended."""
+        parts, status = [], _KILLED
         if result.error is None and result.value is not None:
             status = int(result.value) if result.value.lstrip("-").isdecimal() and len(result.value) < 9 else 1
         elif result.error is not None and result.error.name not in ("SandboxDied", "TimeoutError"):
             status = 127 if result.error.name == "FileNotFoundError" else 1
             parts = self._parts({"type": "stderr", "text": f"{result.error.name}: {result.error.value}\n"})
-        end = {"exitCode": status, "exited": status >= 0, "status": f"exit status {status}"}
-        return [*parts, _envelope({"event": {"end": end}})]
+        return [*parts, _end_event(status)]
+
+
+def _end_event(status: int) -> bytes:
+    end = {"exitCode": status, "exited": status >= 0, "status": f"exit status {status}"}
+    return _envelope({"event": {"end": end}})
 
 
 def _envelope(message: object, flags: int = 0) -> bytes:
@@ -105,10 +112,10 @@ async def start(request: Request, hosted: HostedSandbox) -> Response:
     """Run a command."""
     body = await read_body(request, _MAX_BODY)
     if len(body) < 5 or body[0] or int.from_bytes(body[1:5], "big") != len(body) - 5:
-        raise Refusal(400, "a single message of Connect's, with JSON and not compressed, is needed")
+        raise Refusal(400, "the body must be a single, uncompressed JSON message of the Connect protocol")
     asked = _Start.of(body[5:])
     if asked.pty is not None:
-        raise Refusal(501, _NOT_SERVED)
+        raise Refusal(501, _NOT_SUPPORTED)
     try:
         environment = check_environment({**hosted.environment, **asked.process.envs})
         session = await hosted.threads.run(hosted.sandbox.new_session)
@@ -116,13 +123,13 @@ async def start(request: Request, hosted: HostedSandbox) -> Response:
         raise Refusal(400, str(error)) from error
     arguments = asked.process.args
     if arguments[:1] == ["-l"]:
-        arguments = arguments[1:]  # what a login shell reads is out of reach
+        arguments = arguments[1:]  # the files that a login shell reads are not there
     context = Context(session, asked.process.cwd or HOME)
     return CommandResponse(hosted, context, [asked.process.cmd, *arguments], environment)
 
 
 async def processes(request: Request, hosted: HostedSandbox) -> Response:
-    """The commands that run."""
+    """List the running commands."""
     running = [
         {"pid": pid, "config": {"cmd": command[0], "args": command[1:], "envs": {}}}
         for pid, command in hosted.running_commands().items()
@@ -131,13 +138,13 @@ async def processes(request: Request, hosted: HostedSandbox) -> Response:
 
 
 async def signal(request: Request, hosted: HostedSandbox) -> Response:
-    """End a command, whichever signal it is sent."""
+    """End a command, whichever signal is sent."""
     asked = _Signal.of(await read_body(request, _MAX_BODY))
     if not await hosted.threads.run(hosted.end_command, asked.process.pid or 0):
-        raise Refusal(404, f"no command {asked.process.pid} runs")
+        raise Refusal(404, f"no command with pid {asked.process.pid} is running")
     return json_response({})
 
 
-async def not_served(request: Request, hosted: HostedSandbox) -> Response:
-    """What needs a terminal or a running command's input."""
-    raise Refusal(501, _NOT_SERVED)
+async def not_supported(request: Request, hosted: HostedSandbox) -> Response:
+    """Refuse terminals and input for running commands."""
+    raise Refusal(501, _NOT_SUPPORTED)

@@ -1,4 +1,4 @@
-"""What requests for a sandbox's files and folders mean: envd's."""
+"""Request handlers for a sandbox's files and folders, as in envd."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Move(Body):
 
 
 async def read_file(request: Request, hosted: HostedSandbox) -> Response:
-    """A file's content, in pieces."""
+    """Stream a file's content."""
     return _FileResponse(hosted, await hosted.threads.run(hosted.files.read, _path_of(request)))
 
 
@@ -58,7 +58,7 @@ def _path_of(request: Request) -> str:
 
 
 async def write_files(request: Request, hosted: HostedSandbox) -> Response:
-    """Create or replace one file, or those of a form."""
+    """Create or replace one file, or all files of a form."""
     kind, path = request.headers.get("Content-Type", ""), request.query_params.get("path")
     coding = request.headers.get("Content-Encoding", "identity")
     if not kind.startswith("multipart/form-data") and not path:
@@ -77,14 +77,14 @@ def _decoded(body: bytes, coding: str) -> bytes:
     if coding == "identity":
         return body
     if coding != "gzip":
-        raise Refusal(415, f"a body may be coded as gzip, not as {coding[:40]!r}")
+        raise Refusal(415, f"the body may be encoded as gzip, not as {coding[:40]!r}")
     decoder = zlib.decompressobj(wbits=31)
     try:
         content = decoder.decompress(body, _MAX_UPLOAD)
     except zlib.error as error:
         raise Refusal(400, f"the body is not gzip: {error}") from None
     if not decoder.eof:
-        raise Refusal(413, f"a body is incomplete, or has more than {_MAX_UPLOAD:,} bytes")
+        raise Refusal(413, f"the body is incomplete, or larger than {_MAX_UPLOAD:,} bytes")
     return content
 
 
@@ -96,10 +96,10 @@ def _parts(kind: str, content: bytes, path: str | None) -> list[tuple[str, bytes
     for part in message.iter_parts() if message.is_multipart() else []:
         name, inner = path or part.get_filename(), part.get_payload(decode=True)
         if not name or not isinstance(inner, bytes):
-            raise Refusal(400, "the form has a part that is no file with a path")
+            raise Refusal(400, "the form has a part that is not a file with a path")
         found.append((name, inner))
     if not found:
-        raise Refusal(400, "the form holds no file")
+        raise Refusal(400, "the form contains no file")
     return found
 
 

@@ -1,7 +1,7 @@
-"""The files of a hosted sandbox as E2B's envd shows them.
+"""The files of a hosted sandbox as E2B's envd presents them.
 
-All is done from outside, through descriptors, as the owner of the files and without following a link: nothing that the
-code does in its interpreter, or puts in a module's place, has a part in it.
+Everything is done from outside, through descriptors, as the owner of the files and without following links. Nothing
+that the code does to its interpreter or its modules can interfere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from toolrl.sandbox.local.files import Files
 from toolrl.sandbox.local.sandbox import LocalSandbox
 
-HOME = "/home/user"  # what clients call the working directory
+HOME = "/home/user"  # the clients' name for the working directory
 _MAX_ENTRIES = 100_000  # of one listing
 _MAX_DEPTH = 64
 _REMOVING_SECONDS = 60.0
@@ -28,10 +28,10 @@ _STATUS: dict[type[Exception], int] = {FileNotFoundError: 404, FileExistsError: 
 
 
 class FileError(Exception):
-    """What a client asked of the files cannot be done.
+    """A client's file operation failed.
 
     Attributes:
-        status: HTTP status that says so.
+        status: The HTTP status to answer with.
     """
 
     def __init__(self, status: int, message: str) -> None:
@@ -39,40 +39,40 @@ class FileError(Exception):
         self.status = status
 
 
-class GuestFiles:
-    """File operations of one sandbox; thread-safe."""
+class HostedFiles:
+    """The file operations of one sandbox. Thread-safe."""
 
     def __init__(self, sandbox: LocalSandbox) -> None:
         self._sandbox = sandbox
 
     def stat(self, path: str) -> dict[str, Any]:
-        """One entry, as EntryInfo in JSON."""
-        with self._place_of(path) as (folder, name):
+        """Describe one entry, as EntryInfo in JSON."""
+        with self._parent_of(path) as (folder, name):
             return self._entry(folder, name, shown(path))
 
     def listing(self, path: str, depth: int) -> list[dict[str, Any]]:
-        """Entries below a folder, down to a depth."""
-        with self._place_of(path) as (folder, name), _opened_folder(folder, name) as below:
+        """List the entries below a folder, down to a depth."""
+        with self._parent_of(path) as (folder, name), _opened_folder(folder, name) as below:
             return list(self._below(below, shown(path), min(max(depth, 1), _MAX_DEPTH), [_MAX_ENTRIES]))
 
     def make_folder(self, path: str) -> dict[str, Any]:
-        """Make a folder and those above it."""
-        with self._place_of(path, create=True) as (folder, name):
+        """Create a folder and its parents."""
+        with self._parent_of(path, create=True) as (folder, name):
             os.mkdir(name, 0o755, dir_fd=folder)
             return self._entry(folder, name, shown(path))
 
     def move(self, path: str, target: str) -> dict[str, Any]:
-        """Rename; the entry under its new name."""
-        self.stat(path)  # before folders are made for it
-        with self._place_of(path) as (folder, name), self._place_of(target, create=True) as (place, given):
+        """Rename a file or folder; return its new entry."""
+        self.stat(path)  # before folders are created for the target
+        with self._parent_of(path) as (folder, name), self._parent_of(target, create=True) as (place, given):
             os.rename(name, given, src_dir_fd=folder, dst_dir_fd=place)
             return self._entry(place, given, shown(target))
 
     def remove(self, path: str) -> None:
-        """Remove a file, or a folder with all that is in it."""
-        with self._place_of(path) as (folder, name):
+        """Remove a file, or a folder with all its content."""
+        with self._parent_of(path) as (folder, name):
             if name == ".":
-                raise ValueError("the home folder itself stays")
+                raise ValueError("the home folder cannot be removed")
             if not stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
                 os.unlink(name, dir_fd=folder)
                 return
@@ -81,12 +81,12 @@ class GuestFiles:
             os.rmdir(name, dir_fd=folder)
 
     def read(self, path: str) -> BinaryIO:
-        """A regular file to read from."""
+        """Open a regular file for reading."""
         with _as_file_errors(path):
             return self._files.opened(inside(path))
 
     def write(self, path: str, content: bytes) -> dict[str, Any]:
-        """Create or replace a file; its entry as POST /files answers it."""
+        """Create or replace a file; return its entry in the format of POST /files."""
         with _as_file_errors(path):
             self._files.write(inside(path), content)
         return {"name": path.rpartition("/")[2], "type": "file", "path": shown(path)}
@@ -116,11 +116,11 @@ class GuestFiles:
         for name in sorted(os.listdir(folder)):
             left[0] -= 1
             if left[0] < 0:
-                raise ValueError(f"more than {_MAX_ENTRIES} entries; list a folder below it")
+                raise ValueError(f"more than {_MAX_ENTRIES} entries; list a subfolder")
             try:
                 entry = self._entry(folder, name, f"{path}/{name}")
             except FileNotFoundError:
-                continue  # removed meanwhile
+                continue  # it has been removed
             yield entry
             if depth > 1 and entry["permissions"][0] == "d":
                 gone = contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError)
@@ -132,8 +132,8 @@ class GuestFiles:
         return self._sandbox.files
 
     @contextlib.contextmanager
-    def _place_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
-        """A descriptor of the folder that holds a path, and the name in there."""
+    def _parent_of(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
+        """A descriptor of a path's parent folder, and the name in it."""
         with _as_file_errors(path), self._files.classified():
             relative = inside(path)
             with self._files.top() as top:
@@ -171,16 +171,16 @@ def _kind(mode: int) -> str:
 
 
 def _text(name: str) -> str:
-    """A name that may hold any bytes, as text."""
+    """A file name, which may contain any bytes, as text."""
     return name.encode("utf-8", "replace").decode()
 
 
 def _empty(top: int) -> None:
-    """Remove what is in a folder. What lies deeper is moved up first: code can nest deeper than a stack is high."""
+    """Empty a folder. Nested folders are moved up first, since code can nest them deeper than the stack."""
     deadline = time.monotonic() + _REMOVING_SECONDS
     while names := os.listdir(top):
         if time.monotonic() > deadline:
-            raise ValueError("files come as fast as they are removed")
+            raise ValueError("files are created as fast as they are removed")
         for name in names:
             if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
                 os.unlink(name, dir_fd=top)
@@ -195,13 +195,13 @@ def _empty(top: int) -> None:
 
 
 def inside(path: str) -> str:
-    """A client's path as one below the working directory; absolute if it lies elsewhere."""
+    """Make a client's path relative to the working directory; absolute if it is elsewhere."""
     if path == HOME or path.startswith(f"{HOME}/"):
         path = path[len(HOME) :].lstrip("/")
     return os.path.normpath(path) if path else "."
 
 
 def shown(path: str) -> str:
-    """A client's path as it is shown to clients: absolute."""
+    """Make a client's path absolute, as shown to clients."""
     relative = inside(path)
     return HOME if relative == "." else relative if relative.startswith("/") else f"{HOME}/{relative}"

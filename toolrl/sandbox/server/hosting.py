@@ -1,4 +1,4 @@
-"""The sandboxes that a server hosts, from their creation to the end of their time."""
+"""The sandboxes of a server, from creation to expiry."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from dataclasses import dataclass, field
 
 from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits, Session, check_environment
 from toolrl.sandbox.local.sandbox import LocalSandbox
-from toolrl.sandbox.server.files import HOME, GuestFiles, inside
-from toolrl.sandbox.server.prelude import PRELUDE
+from toolrl.sandbox.server.files import HOME, HostedFiles, inside
+from toolrl.sandbox.server.notebook import PRELUDE
 from toolrl.support.serving import Threads
 
-_LOOK_SECONDS = 0.5  # how late a sandbox may be ended
-_FIRST_COMMAND = 100_000  # no number that a process has in there
-_OPENED_AT_ONCE = 16  # sandboxes that are made or ended
-_AT_ONCE = 4  # requests for the files or contexts of one sandbox; the next wait for their turn
+_REAP_SECONDS = 0.5  # how late an expired sandbox may be ended
+_FIRST_COMMAND = 100_000  # above the process ids inside a sandbox
+_OPENED_AT_ONCE = 16  # sandboxes opened or closed concurrently
+_AT_ONCE = 4  # concurrent requests for the files or contexts of one sandbox; others wait
 
 
 @dataclass(frozen=True, slots=True)
 class HostSettings:
-    """What a server gives its clients.
+    """What a server offers its clients.
 
     Attributes:
-        limits: Of each sandbox. `seconds` bounds a run whose client never gives up.
+        limits: Limits of each sandbox. `seconds` bounds a run whose client never gives up.
         packages: Whether the code can import the packages of the server's Python.
-        max_sandboxes: How many there may be at a time; more are answered with status 429.
-        max_lifetime_seconds: How far ahead a client may set a sandbox's end.
-        api_key: What clients must know; any key will do if None.
+        max_sandboxes: Maximum number of sandboxes; further requests get status 429.
+        max_lifetime_seconds: Longest lifetime that a client may set.
+        api_key: The key that clients must send; any key is accepted if None.
     """
 
     limits: SandboxLimits = field(
@@ -44,7 +44,7 @@ class HostSettings:
 
 
 class Context:
-    """A session of a hosted sandbox as clients see it: with an id, a folder and a count of runs."""
+    """A session of a hosted sandbox as clients see it, with an id, a folder and a count of runs."""
 
     def __init__(self, session: Session, folder: str) -> None:
         self.id, self.session, self.folder = secrets.token_hex(8), session, folder
@@ -59,19 +59,21 @@ class Context:
         on_output: OutputListener,
         on_start: Callable[[int], None],
     ) -> ExecResult:
-        """Run code after what runs already.
+        """Run code, after any earlier run has finished.
 
         Args:
-            code: What to run.
-            environment: Variables that hold for this run.
-            on_output: Told of output.
-            on_start: Told the number of this run. If it raises, nothing runs.
+            code: Python source.
+            environment: Environment variables for this run.
+            on_output: Called with output.
+            on_start: Called with the number of this run. If it raises, nothing runs.
         """
         with self._lock:
             on_start(self.executions + 1)
             self.executions += 1
             if self._fresh:
-                self.session.run(f"{PRELUDE}\n_prelude({inside(self.folder)!r})\ndel _prelude")
+                prepared = self.session.run(f"{PRELUDE}\n_prelude({inside(self.folder)!r})\ndel _prelude")
+                if lost_variables(prepared):  # the session was ended already
+                    return prepared
             self._fresh = False
             result = self.session.run(code, environment=environment, on_output=on_output)
             self._fresh = lost_variables(result)
@@ -87,11 +89,11 @@ class HostedSandbox:
         self.id, self.token = f"i{secrets.token_hex(10)}", secrets.token_hex(16)
         self.template, self.metadata, self.environment = template, dict(metadata), check_environment(environment)
         self.started_at = self.end_at = time.time()
-        self.key: str | None = None  # that its client made it with
+        self.key: str | None = None  # the client's idempotency key
         self.ended = False
         self.threads = Threads(_AT_ONCE)
         self.sandbox = LocalSandbox(settings.limits, packages=settings.packages)
-        self.files = GuestFiles(self.sandbox)
+        self.files = HostedFiles(self.sandbox)
         first = Context(self.sandbox.new_session(), HOME)
         self._commands: dict[int, tuple[Context, list[str]]] = {}
         self._last_command = _FIRST_COMMAND
@@ -104,45 +106,45 @@ class HostedSandbox:
             return list(self._contexts.values())
 
     def context(self, identifier: str | None) -> Context | None:
-        """One context; the default one if None is asked for, which may have been removed."""
+        """Look up a context; None means the default one. Returns None if it has been removed."""
         with self._lock:
             return self._contexts.get(self._default_id if identifier is None else identifier)
 
     def open_context(self, folder: str) -> Context:
-        """A further context in a folder."""
+        """Open another context, in a folder."""
         context = Context(self.sandbox.new_session(), folder)
         with self._lock:
             self._contexts[context.id] = context
         return context
 
     def restart(self, context: Context) -> None:
-        """End what the context runs and start it afresh under its id."""
-        context.session.close()  # first, or there might be no room for another one
+        """End the context's session and start a new one under the same id."""
+        context.session.close()  # first, to make room for the new one
         fresh = Context(self.sandbox.new_session(), context.folder)
         fresh.id = context.id
         with self._lock:
             self._contexts[context.id] = fresh
 
     def remove(self, context: Context) -> None:
-        """End a context for good."""
+        """End and forget a context."""
         with self._lock:
             self._contexts.pop(context.id, None)
         context.session.close()
 
     def add_command(self, context: Context, command: list[str]) -> int:
-        """Count a command among those that run; its number."""
+        """Register a running command; return its number."""
         with self._lock:
             self._last_command += 1
             self._commands[self._last_command] = context, command
             return self._last_command
 
     def running_commands(self) -> dict[int, list[str]]:
-        """The commands that run, by their numbers."""
+        """The running commands, by number."""
         with self._lock:
             return {number: command for number, (_, command) in self._commands.items()}
 
     def end_command(self, number: int) -> bool:
-        """End a command and all that it has started; whether it ran."""
+        """End a command and everything it has started; False if it is not running."""
         with self._lock:
             context, _ = self._commands.pop(number, (None, None))
         if context is not None:
@@ -151,7 +153,7 @@ class HostedSandbox:
 
 
 class Hosting:
-    """All sandboxes of a server; ends them when their time is over. Thread-safe."""
+    """All sandboxes of a server; ends them when they expire. Thread-safe."""
 
     def __init__(self, settings: HostSettings) -> None:
         self.settings, self.threads = settings, Threads(_OPENED_AT_ONCE)
@@ -159,7 +161,7 @@ class Hosting:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._opening = 0
-        self._keys: set[str | None] = set()  # of sandboxes that are being made
+        self._keys: set[str | None] = set()  # idempotency keys of sandboxes that are being opened
         self._closed = threading.Event()
         self._reaper = threading.Thread(target=self._reap, name="sandbox-reaper", daemon=True)
         self._reaper.start()
@@ -172,9 +174,9 @@ class Hosting:
         environment: Mapping[str, str],
         key: str | None = None,
     ) -> HostedSandbox | None:
-        """A new sandbox, or None if there are as many as there may be.
+        """Open a sandbox; None if there are too many.
 
-        Asked again with the same key, by a client to whom the answer was lost, it is the one made then.
+        A repeated request with the same key, from a client that lost the answer, gets the sandbox opened first.
         """
         with self._changed:
             self._changed.wait_for(lambda: key not in self._keys)
@@ -204,22 +206,22 @@ class Hosting:
                 self._changed.notify_all()
 
     def set_end(self, hosted: HostedSandbox, seconds: float, *, at_least: bool = False) -> None:
-        """Let a sandbox live for so long from now, or if that is longer anyway `at_least` so long."""
+        """Let a sandbox live for `seconds` from now; with `at_least`, never shorten its lifetime."""
         end = time.time() + min(max(seconds, 0.0), self.settings.max_lifetime_seconds)
         hosted.end_at = max(end, hosted.end_at) if at_least else end
 
     def get(self, identifier: str | None) -> HostedSandbox | None:
-        """A sandbox that still lives."""
+        """Look up a live sandbox."""
         with self._lock:
             return self._sandboxes.get(identifier or "")
 
     def all(self) -> list[HostedSandbox]:
-        """All sandboxes that live, oldest first."""
+        """All live sandboxes, oldest first."""
         with self._lock:
             return list(self._sandboxes.values())
 
     def kill(self, identifier: str) -> bool:
-        """End a sandbox; whether there was one."""
+        """End a sandbox; False if it does not exist."""
         with self._lock:
             hosted = self._sandboxes.pop(identifier, None)
         if hosted is not None:
@@ -235,14 +237,14 @@ class Hosting:
             self.kill(hosted.id)
 
     def _reap(self) -> None:
-        while not self._closed.wait(_LOOK_SECONDS):
+        while not self._closed.wait(_REAP_SECONDS):
             for hosted in self.all():
                 if hosted.end_at <= time.time():
                     self.kill(hosted.id)
 
 
 def lost_variables(result: ExecResult) -> bool:
-    """Whether a run took its process along."""
+    """Whether a run ended its process."""
     if result.error is None:
         return False
     died = result.error.name == "SandboxDied"

@@ -1,4 +1,4 @@
-"""What each request to the server means."""
+"""Routes and request handlers of the server."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from toolrl.sandbox.server.hosting import Context, HostedSandbox, Hosting
 from toolrl.sandbox.server.running import ExecutionResponse
 from toolrl.support.serving import Body, Refusal, json_response, key_matches, read_body
 
-_ENVD_VERSION = "0.6.0"  # what the files of ours can do
+_ENVD_VERSION = "0.6.0"  # the version whose file API is implemented here
 _MAX_BODY = 16 << 20
-_LIFETIME_SECONDS = 300.0  # of a sandbox whose client names none
+_LIFETIME_SECONDS = 300.0  # of a sandbox whose client sets none
 _MAX_PAGE = 1000
 _RPC_CODES = {
     400: "invalid_argument",
@@ -43,14 +43,14 @@ Variables = dict[str, str] | None
 
 
 def routes(hosting: Hosting) -> list[Route]:
-    """All that is served."""
+    """All routes."""
 
     def api(method: str, path: str, function: OfHosting) -> Route:
         async def endpoint(request: Request) -> Response:
             key = hosting.settings.api_key
             if key is not None and not key_matches(request.headers.get("X-API-Key", ""), key):
-                raise Refusal(401, "the API key is not right; send it as X-API-Key")
-            with _told():
+                raise Refusal(401, "wrong API key; send it as X-API-Key")
+            with _errors_as_refusals():
                 return await function(request, hosting)
 
         return Route(path, endpoint, methods=[method])
@@ -62,8 +62,8 @@ def routes(hosting: Hosting) -> list[Route]:
                 raise _not_running(request)
             given = (request.headers.get(name, "") for name in ("X-Access-Token", "E2B-Traffic-Access-Token"))
             if hosting.settings.api_key is not None and not any(key_matches(token, hosted.token) for token in given):
-                raise Refusal(401, "the sandbox's access token is not right")
-            with _told(is_rpc):
+                raise Refusal(401, "wrong access token of the sandbox")
+            with _errors_as_refusals(is_rpc):
                 return await function(request, hosted)
 
         return Route(path, endpoint, methods=[method])
@@ -93,27 +93,21 @@ def routes(hosting: Hosting) -> list[Route]:
         inner("POST", "/process.Process/Start", commands.start, is_rpc=True),
         inner("POST", "/process.Process/List", commands.processes, is_rpc=True),
         inner("POST", "/process.Process/SendSignal", commands.signal, is_rpc=True),
-        inner("POST", "/process.Process/{method}", commands.not_served, is_rpc=True),
+        inner("POST", "/process.Process/{method}", commands.not_supported, is_rpc=True),
     ]
 
 
 @contextmanager
-def _told(is_rpc: bool = False) -> Iterator[None]:
-    """What goes wrong, as the client's parser expects it: of an RPC, the code is a word."""
+def _errors_as_refusals(is_rpc: bool = False) -> Iterator[None]:
+    """Turn errors into refusals that the client can parse; for an RPC, the code is a word."""
     try:
         yield
-    except Refusal as error:
-        raise _refusal(error.status, str(error), is_rpc, error) from None
-    except FileError as error:
-        raise _refusal(error.status, str(error), is_rpc) from error
-    except SandboxFault as error:
-        raise _refusal(500, str(error), is_rpc) from error
-
-
-def _refusal(status: int, message: str, is_rpc: bool, known: Refusal | None = None) -> Refusal:
-    if is_rpc:
-        return Refusal(status, message, code=_RPC_CODES.get(status, "unknown"))
-    return known or Refusal(status, message)
+    except (Refusal, FileError, SandboxFault) as error:
+        if isinstance(error, Refusal) and not is_rpc:
+            raise
+        status = 500 if isinstance(error, SandboxFault) else error.status
+        code = {"code": _RPC_CODES.get(status, "unknown")} if is_rpc else {}
+        raise Refusal(status, str(error), None, **code) from error
 
 
 def _not_running(request: Request) -> Refusal:
@@ -144,10 +138,10 @@ async def _create(request: Request, hosting: Hosting) -> Response:
     arguments = body.templateID, seconds, body.metadata or {}, body.envVars or {}
     try:
         hosted = await hosting.threads.run(hosting.create, *arguments, request.headers.get("Idempotency-Key"))
-    except ValueError as error:  # of the environment variables
+    except ValueError as error:  # invalid environment variables
         raise Refusal(400, str(error)) from error
     if hosted is None:
-        message = f"there are {hosting.settings.max_sandboxes} sandboxes at most"
+        message = f"at most {hosting.settings.max_sandboxes} sandboxes are allowed"
         raise Refusal(429, message, {"Retry-After": "1"})
     return json_response(_handle(hosted), 201)
 
@@ -178,7 +172,7 @@ def _handle(hosted: HostedSandbox) -> dict[str, Any]:
 
 
 async def _list(request: Request, hosting: Hosting) -> Response:
-    """Newest first, in pages; https://github.com/e2b-dev/E2B, spec/openapi.yml, /v2/sandboxes."""
+    """List sandboxes, newest first, in pages; https://github.com/e2b-dev/E2B, spec/openapi.yml, /v2/sandboxes."""
     query = request.query_params
     wanted = dict(parse_qsl(query.get("metadata", "")))
     states = [state for text in query.getlist("state") for state in text.split(",")]
@@ -195,7 +189,7 @@ async def _list(request: Request, hosting: Hosting) -> Response:
 
 def _whole(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise Refusal(400, f"a whole number is needed, got {text[:40]!r}")
+        raise Refusal(400, f"expected a non-negative integer, got {text[:40]!r}")
     return int(text)
 
 
@@ -255,7 +249,7 @@ async def _open_context(request: Request, hosted: HostedSandbox) -> Response:
         return _no_kernel(body.language)
     try:
         return json_response(_as_context(await hosted.threads.run(hosted.open_context, body.cwd or HOME)))
-    except ValueError as error:  # there are too many
+    except ValueError as error:  # too many contexts
         raise Refusal(400, str(error)) from error
 
 
@@ -289,7 +283,7 @@ async def _with_context(request: Request, hosted: HostedSandbox, action: Callabl
         return _no_context(request.path_params["id"])
     try:
         await hosted.threads.run(action, context)
-    except ValueError as error:  # there are too many, or the sandbox is closed
+    except ValueError as error:  # too many contexts, or the sandbox is closed
         raise Refusal(400, str(error)) from error
     return Response()
 

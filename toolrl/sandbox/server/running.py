@@ -1,4 +1,4 @@
-"""One run of code, as lines for a client that may hang up."""
+"""A run of code, streamed to a client that may disconnect."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ from toolrl.sandbox.server.notebook import encoded, result_messages
 from toolrl.support.serving import ResponseAborted
 
 _KEEPALIVE_SECONDS = 5.0
-_BEGINNING_SECONDS = 1.0  # in which an interrupt may come too early to be noticed
+_BEGINNING_SECONDS = 1.0  # after the start, while an interrupt may come too early
 
 
 class _Abandoned(Exception):
-    """Nobody waits for a run that has not begun."""
+    """The client of a run that has not started is gone."""
 
 
 class ExecutionResponse(StreamingResponse):
-    """Runs code on a thread of its own, and streams what comes; interrupts it if the client is gone before its end.
+    """Runs code on a thread of its own and streams its output; interrupts it if the client disconnects.
 
-    A sandbox that is ended meanwhile cuts the stream off, as E2B's does: its client then looks whether it still runs.
+    If the sandbox is ended during the run, the stream is cut off, as by E2B: the client then checks whether the sandbox
+    is still running.
 
     Args:
         hosted: The sandbox.
-        context: Where to run.
+        context: The context to run in.
         code: Python source.
-        environment: Variables that hold for this run.
+        environment: Environment variables for this run.
     """
 
     media_type = "application/x-ndjson"
@@ -73,7 +74,7 @@ class ExecutionResponse(StreamingResponse):
                 return
 
     def _parts(self, message: dict[str, Any] | ExecResult) -> list[bytes]:
-        """A message as it travels."""
+        """Encode a message."""
         messages = [message] if isinstance(message, dict) else result_messages(message, self._number, self._code)
         return [encoded(one) for one in messages]
 
@@ -91,7 +92,7 @@ class ExecutionResponse(StreamingResponse):
     def _run(self) -> None:
         last: dict[str, Any] | ExecResult | ResponseAborted
         try:
-            last = result = self._context.run(self._code, self._environment, self._tell, self._begin)
+            last = result = self._context.run(self._code, self._environment, self._put_output, self._begin)
             is_lost = lost_variables(result)
         except _Abandoned:
             return
@@ -109,10 +110,10 @@ class ExecutionResponse(StreamingResponse):
             self._began, self._number = time.monotonic(), number
         self._put({"type": "number_of_executions", "execution_count": number})
 
-    def _tell(self, stream: str, text: str) -> None:
+    def _put_output(self, stream: str, text: str) -> None:
         now = datetime.datetime.now(datetime.UTC).isoformat()
         self._put({"type": stream, "text": text, "timestamp": now})
 
     def _put(self, message: dict[str, Any] | ExecResult | ResponseAborted | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the server has ended
+        with contextlib.suppress(RuntimeError):  # the server has stopped
             self._loop.call_soon_threadsafe(self._messages.put_nowait, message)

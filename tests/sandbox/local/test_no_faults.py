@@ -1,4 +1,4 @@
-"""Whatever the code does to itself or to its files is its own doing: a result or an OSError, never a fault.
+"""Whatever the code does to itself or to its files is a result or an OSError, never a fault.
 
 A fault is not scored: it would be a way out of a bad score. At every level of isolation.
 """
@@ -29,20 +29,20 @@ os._exit(0)"""
 
 
 @pytest.mark.parametrize("hard", [0, 1])
-def test_a_limit_on_its_own_time_is_the_codes(sandbox, hard):
+def test_a_cpu_limit_that_the_code_lowers_is_not_a_fault(sandbox, hard):
     result = sandbox.run(f"import resource; resource.setrlimit(resource.RLIMIT_CPU, ({hard}, {hard}))\n{SPIN}")
     assert result.error.name == "SandboxDied"
     assert sandbox.run("1 + 1").value == "2"
 
 
-def test_a_limit_on_its_time_that_holds_only_later_is_the_codes_too(sandbox):
+def test_a_cpu_limit_that_takes_effect_later_is_not_a_fault(sandbox):
     assert sandbox.run("import resource; resource.setrlimit(resource.RLIMIT_CPU, (1, 1))").error is None
     assert sandbox.run("1 + 1").value == "2"
     assert sandbox.run(SPIN).error.name == "SandboxDied"
 
 
 @pytest.mark.usefixtures("apart")
-def test_no_signal_and_no_limit_of_its_own_is_a_fault(open_sandbox):
+def test_the_codes_own_signals_and_limits_are_not_a_fault(open_sandbox):
     sandbox = open_sandbox(seconds=0.2)
     stopping = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
     attempts = [f"os.kill(os.getpid(), {number})" for number in set(signal.Signals) - stopping]
@@ -50,7 +50,7 @@ def test_no_signal_and_no_limit_of_its_own_is_a_fault(open_sandbox):
     attempts += [f"resource.setrlimit({limit}, (0, 0)); {use}" for limit in range(16)]
     for attempt in attempts:
         sandbox.run(f"import os, resource\n{attempt}")
-        sandbox.run("1 + 1")  # the limit may hold now only
+        sandbox.run("1 + 1")  # the limit may take effect only now
         sandbox.reset()
         assert sandbox.run("1 + 1", timeout_seconds=5).value == "2", attempt
 
@@ -82,7 +82,7 @@ def test_no_signal_and_no_limit_of_its_own_is_a_fault(open_sandbox):
     ],
 )
 @pytest.mark.usefixtures("apart")
-def test_whatever_ends_or_spoils_a_session_is_no_fault(sandbox, code):
+def test_whatever_the_code_does_to_its_session_is_not_a_fault(sandbox, code):
     sandbox.run(f"import os, resource, signal\n{code}", timeout_seconds=0.5)
     for _ in range(2):
         sandbox.run("1 + 1", timeout_seconds=0.5)
@@ -90,7 +90,7 @@ def test_whatever_ends_or_spoils_a_session_is_no_fault(sandbox, code):
     assert sandbox.new_session().run("1 + 1").value == "2"
 
 
-def test_a_file_that_is_leased_is_read_or_refused(open_sandbox):
+def test_a_leased_file_is_read_or_refused(open_sandbox):
     sandbox = open_sandbox()
     sandbox.write_file("answer", b"42")
     lease = "import fcntl, os\nos.replace('answer', 'x'); open('answer', 'w').write('42')\n"
@@ -118,7 +118,7 @@ while time.monotonic() < end:
 
 
 @pytest.mark.parametrize("path", ["answer", "folder2/answer"])
-def test_what_is_exchanged_while_it_is_read_is_no_fault(sandbox, path):
+def test_files_replaced_while_they_are_read_are_not_a_fault(sandbox, path):
     sandbox.run("import os; os.mkdir('folder2')")
     descriptors = len(os.listdir("/proc/self/fd"))
     code = EXCHANGE.format(seconds=1.0, path="answer" if path == "answer" else "folder2/answer")
@@ -137,7 +137,7 @@ def test_what_is_exchanged_while_it_is_read_is_no_fault(sandbox, path):
 
 
 @pytest.mark.parametrize("level", ["no-userns"])
-def test_folders_in_each_other_do_not_use_up_the_readers_descriptors(open_sandbox: Callable[..., LocalSandbox]):
+def test_nested_folders_do_not_exhaust_the_readers_descriptors(open_sandbox: Callable[..., LocalSandbox]):
     sandbox = open_sandbox()
     code = "import os\nopen('top', 'w').close()\nfor _ in range(1600): os.mkdir('d'); os.chdir('d')\n"
     assert sandbox.run(f"{code}open('bottom', 'w').close()", timeout_seconds=20).error is None
@@ -148,7 +148,7 @@ def test_folders_in_each_other_do_not_use_up_the_readers_descriptors(open_sandbo
     "forged",
     [{"stdout": 30_000}, {"stderr": 30_000}, {"value": 30_000}, {"error": 30_000}, {"displays": 5 << 20}],
 )
-def test_an_answer_is_not_longer_than_the_limits_say(sandbox, forged):
+def test_an_answer_is_no_longer_than_its_limits(sandbox, forged):
     ((field, size),) = forged.items()
     forgery = {"error": "['E', 'x' * size, 'x']", "displays": "[{'data': {'a': 'x' * size}, 'is_result': 0}]"}
     code = f"""

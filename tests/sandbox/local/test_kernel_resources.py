@@ -1,4 +1,4 @@
-"""Memory and tables of the kernel's that no resource limit counts: bounded, so that others need not go without."""
+"""Kernel memory and tables that no resource limit counts are bounded, so that other processes are not starved."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from toolrl.sandbox import LocalSandbox
 from toolrl.sandbox.local.launcher import Zygote, own_group
 
-walled = pytest.mark.parametrize("level", ["full", "no-landlock", "no-userns"])
+isolated = pytest.mark.parametrize("level", ["full", "no-landlock", "no-userns"])
 SIXTEEN = "import os, time\nfor _ in range(15):\n    if os.fork() == 0: break\n"
 SEND = """
 import socket
@@ -47,9 +47,9 @@ for writer in writers:
 time.sleep(60)"""
 
 
-@walled
+@isolated
 @pytest.mark.parametrize("hold", [SEND.format(kind=""), SEND.format(kind="socket.AF_UNIX, 5"), PIPES])
-def test_what_is_on_its_way_between_processes_is_bounded(open_sandbox: Callable[..., LocalSandbox], hold):
+def test_data_in_flight_between_processes_is_limited(open_sandbox: Callable[..., LocalSandbox], hold):
     try:
         group = own_group().paths[0]
         before = int((group / "memory.usage_in_bytes").read_text())
@@ -81,15 +81,15 @@ def check(result):
 """
 
 
-@walled
+@isolated
 @pytest.mark.parametrize("name", ATTEMPTS)
-def test_what_takes_from_others_is_not_to_be_had(sandbox, name):
+def test_shared_kernel_resources_are_denied(sandbox, name):
     assert sandbox.run(HELPERS + ATTEMPTS[name]).error.name == "PermissionError"
 
 
-@walled
+@isolated
 @pytest.mark.usefixtures("apart")
-def test_queued_signals_and_timers_do_not_run_out_for_others(open_sandbox):
+def test_queued_signals_and_timers_are_not_exhausted_for_others(open_sandbox):
     code = """
 import ctypes, os, signal
 libc = ctypes.CDLL(None)
@@ -103,8 +103,8 @@ count"""
     assert [sandbox.run(code).value for sandbox in sandboxes] == ["256"] * 3
 
 
-@walled
-def test_a_loop_of_events_works_without_epoll(sandbox):
+@isolated
+def test_asyncio_works_without_epoll(sandbox):
     code = "import asyncio, selectors\nasync def main():\n    process = await asyncio.create_subprocess_exec('cat', "
     code += "stdin=-1, stdout=-1)\n    return await process.communicate(b'hi')\n"
     assert sandbox.run(f"{code}asyncio.run(main())[0], selectors.DefaultSelector.__name__").value == (
@@ -112,7 +112,7 @@ def test_a_loop_of_events_works_without_epoll(sandbox):
     )
 
 
-def test_so_it_does_where_packages_were_loaded_before():
+def test_asyncio_works_without_epoll_in_a_sandbox_with_packages():
     zygote = Zygote(packages=True)
     with LocalSandbox(isolation="none", zygote=lambda: zygote, packages=True) as sandbox:
         code = "import asyncio, sys\nasyncio.run(asyncio.sleep(0, 'fine'))"
@@ -120,11 +120,11 @@ def test_so_it_does_where_packages_were_loaded_before():
     zygote.close()
 
 
-@walled
-def test_who_is_killed_first_when_memory_runs_out_is_the_codes(zygote, sandbox):
+@isolated
+def test_the_codes_processes_are_killed_first_when_memory_runs_out(zygote, sandbox):
     code = "import os; open('/proc/self/oom_score_adj').read(), os.fork() or os._exit(0)"
     assert sandbox.run(code).value.startswith("('1000\\n'")
-    assert int(Path(f"/proc/{zygote._process.pid}/oom_score_adj").read_text()) == 500
+    assert int(Path(f"/proc/{zygote.process.pid}/oom_score_adj").read_text()) == 500
     assert int(Path(f"/proc/{os.getpid()}/oom_score_adj").read_text()) < 500
     assert sandbox.run("open('/proc/self/oom_score_adj', 'w').write('0')").error.name in ("OSError", "PermissionError")
 
@@ -154,20 +154,20 @@ if os.fork() == 0:
 
 
 @pytest.mark.parametrize("name", COMPUTE_ON)
-def test_what_computes_on_after_its_run_is_ended(level, open_sandbox, name, eventually):
+def test_code_that_keeps_computing_after_its_run_is_ended(level, open_sandbox, name, eventually):
     if name == "children of children" and level in ("no-userns", "none"):
-        pytest.skip("without namespaces nobody buries orphans while the session lives: there can be no more than 16")
+        pytest.skip("without namespaces orphans are not reaped before the session ends, so there can be at most 16")
     sandbox = open_sandbox(seconds=0.3)
     code = COMPUTE_ON[name]
     assert sandbox.run(code, timeout_seconds=1).error is None
-    assert eventually(lambda: not sandbox._place.sessions[0].idle)
+    assert eventually(lambda: not sandbox.workspace.sessions[0].idle)
     error = sandbox.run("1 + 1").error
     assert error.name == "SandboxDied"
     assert "computed on after a run" in error.value
     assert sandbox.run("1 + 1").value == "2"
 
 
-def test_what_waits_after_its_run_is_left_alone(open_sandbox):
+def test_code_that_waits_after_its_run_is_left_alone(open_sandbox):
     sandbox = open_sandbox(seconds=0.3)
     code = "import subprocess, threading, time\nsleeper = subprocess.Popen(['sleep', '60'])\n"
     assert sandbox.run(f"{code}threading.Thread(target=time.sleep, args=(60,), daemon=True).start()").error is None

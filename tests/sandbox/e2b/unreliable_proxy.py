@@ -1,4 +1,4 @@
-"""A line to our sandbox server on which things go wrong now and then, as they do on the internet."""
+"""A proxy to our sandbox server that injects the failures of an unreliable network."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-# What happens to a request when it comes for the first time; it may be made again.
-MISFORTUNES = (429, "lost answer", None, 503, "cut", None, 502)
+# What happens to a request on its first attempt; later attempts succeed.
+FAILURES = (429, "lost answer", None, 503, "cut", None, 502)
 KEEPALIVE = b'{"type": "keepalive"}\n'
 PAUSE_SECONDS = 0.05
 
 
-class UnluckyLine(ThreadingHTTPServer):
-    """Passes requests on, but for those on which a misfortune falls.
+class UnreliableProxy(ThreadingHTTPServer):
+    """Passes requests on, except for those that it lets fail.
 
-    The code of a user is no request that may be made again: it always gets through, with its stream in small
-    pieces, and keepalives late and in between.
+    Running a user's code is not idempotent and never fails: its stream arrives in small
+    pieces, with keepalives late and in between.
 
     Attributes:
-        misfortunes: How often each has happened.
+        failures: How often each has been injected.
     """
 
     daemon_threads = True
@@ -33,21 +33,21 @@ class UnluckyLine(ThreadingHTTPServer):
     def __init__(self, url: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.upstream, self.url = urlsplit(url).netloc, f"http://127.0.0.1:{self.server_address[1]}"
-        self.misfortunes: dict[Any, int] = {}
+        self.failures: dict[Any, int] = {}
         self._seen: set[bytes] = set()
-        self._next = itertools.cycle(MISFORTUNES)
+        self._next = itertools.cycle(FAILURES)
         self._lock = threading.Lock()
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def misfortune(self, request: bytes, is_users: bool) -> int | str | None:
-        """What befalls a request."""
+    def failure_of(self, request: bytes, is_users: bool) -> int | str | None:
+        """The failure to inject into a request, if any."""
         digest = hashlib.sha256(request).digest()
         with self._lock:
             if is_users or digest in self._seen:
                 return None
             self._seen.add(digest)
             found = next(self._next)
-            self.misfortunes[found] = self.misfortunes.get(found, 0) + 1
+            self.failures[found] = self.failures.get(found, 0) + 1
             return found
 
     def close(self) -> None:
@@ -56,23 +56,23 @@ class UnluckyLine(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
+        """Ignore clients that disconnect."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: UnluckyLine
+    server: UnreliableProxy
 
     def do_POST(self) -> None:
         body = self._body()
         is_users = b"_toolrl_kernel.run(" in body
         request = b"\0".join((self.requestline.encode(), self.headers.get("Idempotency-Key", "").encode(), body))
         sandbox = self.headers.get("E2b-Sandbox-Id", "").encode()
-        # The SDK asks for the health only after a misfortune, and takes the next one for the sandbox's end.
-        found = None if self.path == "/health" else self.server.misfortune(sandbox + request, is_users)
+        # The SDK checks the health only after a failure; a second one would mean that the sandbox has ended.
+        found = None if self.path == "/health" else self.server.failure_of(sandbox + request, is_users)
         if isinstance(found, int):
-            self._answer(found, [("Content-Type", "application/json")], b'{"code": %d, "message": "unlucky"}' % found)
+            self._answer(found, [("Content-Type", "application/json")], b'{"code": %d, "message": "injected"}' % found)
             return
         if found == "cut":
             self.close_connection = True
@@ -104,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         upstream.request(self.command, self.path, body, headers)
         response = upstream.getresponse()
         kept = [(name, value) for name, value in response.getheaders() if name.lower() not in ours]
-        if response.getheader("Transfer-Encoding") != "chunked":
+        if self.path != "/execute" or response.getheader("Transfer-Encoding") != "chunked":
             content = response.read()
             if is_lost:
                 self.close_connection = True

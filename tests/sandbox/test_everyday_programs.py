@@ -1,4 +1,4 @@
-"""What people expect of a machine works in a sandbox, with its walls as they are."""
+"""Everyday programs work in a sandbox, despite its isolation."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_make_works(sandbox):
 
 
 @namespaces
-def test_there_is_a_folder_for_temporary_files_of_its_own(sandbox, open_sandbox):
+def test_there_is_a_private_folder_for_temporary_files(sandbox, open_sandbox):
     assert sandbox.run("open('/tmp/file', 'w').write('mine')").error is None
     assert sandbox.new_session().run("open('/tmp/file').read()").value == "'mine'"
     sandbox.run("import os; os._exit(0)")
@@ -85,7 +85,7 @@ def test_there_is_a_folder_for_temporary_files_of_its_own(sandbox, open_sandbox)
 
 
 @namespaces
-def test_temporary_files_count_as_the_others_do(open_sandbox):
+def test_temporary_files_count_towards_the_limits(open_sandbox):
     sandbox = open_sandbox(disk_mb=4, files=50)
     code = "for number in range(10):\n    open(f'/tmp/{number}', 'wb').write(bytes(1 << 20))"
     assert sandbox.run(code).limits_hit == ("disk",)
@@ -99,7 +99,7 @@ def test_temporary_files_count_as_the_others_do(open_sandbox):
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_pools_of_processes_work(sandbox, method):
     if method == "spawn" and sandbox.run("import sys; sys.executable").value != repr(sys.executable):
-        pytest.skip("without namespaces another user may not start a Python that lies in a folder of root's")
+        pytest.skip("without namespaces another user cannot start a Python in root's folder")
     result = sandbox.run(POOL.format(method=method), timeout_seconds=30)
     assert (result.value, result.stderr) == ("[0, 1, 4, 9]", "")
 
@@ -121,11 +121,11 @@ def test_the_user_has_a_name(sandbox):
     assert sandbox.run(code).value == "('user', True, 'user\\n')"
 
 
-def test_a_started_python_has_the_packages_that_the_code_has():
+def test_a_python_subprocess_has_the_same_packages():
     zygote = Zygote(packages=True)
     if not zygote.active.holds["namespaces"]:
         zygote.close()
-        pytest.skip("where root's Python lies, another user may not look")
+        pytest.skip("root's Python is inaccessible to other users")
     with LocalSandbox(isolation="none", zygote=lambda: zygote) as sandbox:
         code = "run(sys.executable, '-c', 'import numpy; print(int(numpy.arange(4).sum()))')"
         assert sandbox.run(RUN + code, timeout_seconds=30).value == "'6\\n'"
@@ -151,7 +151,7 @@ def test_a_traceback_shows_modules_that_the_code_wrote(sandbox):
     ]
 
 
-def test_a_traceback_shows_what_was_given_to_exec(sandbox):
+def test_a_traceback_shows_source_given_to_exec(sandbox):
     code = "source = 'def f():\\n    return 1 / 0\\nf()'\n"
     assert lines(sandbox.run(f"{code}exec(source)").error.traceback)[3:] == [
         'File "<string>", line 3, in <module>',
@@ -162,7 +162,7 @@ def test_a_traceback_shows_what_was_given_to_exec(sandbox):
     assert lines(traceback)[-2] == 'File "made.py", line 2, in f'
 
 
-def test_a_traceback_shows_no_library_even_behind_the_codes_own_module(sandbox):
+def test_a_traceback_shows_no_library_even_below_the_codes_own_module(sandbox):
     code = "open('reader.py', 'w').write('import json\\ndef read(text): return json.loads(text)\\n')\nimport reader\n"
     traceback = sandbox.run(f"{code}reader.read('oops')").error.traceback
     assert [line for line in lines(traceback) if line.startswith("File")] == [
@@ -176,8 +176,8 @@ def test_an_error_in_a_written_modules_syntax_names_it(sandbox):
     assert 'File "broken.py", line 1' in traceback
 
 
-def test_a_python_that_lies_in_tmp_itself_runs_sandboxes() -> None:
-    """A virtual environment there has files (`pyvenv.cfg`) and folders that a sandbox's own /tmp must still show."""
+def test_a_python_installed_in_tmp_can_run_sandboxes() -> None:
+    """A virtual environment in /tmp has files (`pyvenv.cfg`) and folders that a sandbox's private /tmp must show."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", f"{folder}/venv"], check=True)
         program = (

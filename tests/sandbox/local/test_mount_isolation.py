@@ -1,4 +1,4 @@
-"""What is mounted the code can read, and hold nobody up by it: its locks do not reach this machine, nor its links."""
+"""Code can read mounts without affecting this machine: neither its locks nor its links reach the originals."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def session(request, open_sandbox: Callable[..., LocalSandbox], source: Path):
 
 
 @pytest.mark.parametrize("kind", TAKES)
-def test_no_lock_reaches_the_file_itself(session, source, kind):
+def test_locks_do_not_reach_the_original_file(session, source, kind):
     assert session.run(LOCK.format(takes=f"{TAKES[kind]},")).value == "4"
     for path in (source, source / "below", source / "file"):
         descriptor = os.open(path, os.O_RDONLY)
@@ -64,29 +64,29 @@ def test_no_lock_reaches_the_file_itself(session, source, kind):
 
 
 NO_LAYERS = """
-def refuse(kind, *arguments, mount=zygote.views._mount, **options):
+def refuse(kind, *arguments, mount=zygote.views.mount, **options):
     if kind == "overlay": raise OSError("no such file system")
     mount(kind, *arguments, **options)
-zygote.views._mount = refuse
+zygote.views.mount = refuse
 zygote.main()"""
 
 
-def test_without_layers_no_lock_is_taken_at_all(monkeypatch, zygote_at, source):
+def test_without_overlays_locking_is_a_no_op(monkeypatch, zygote_at, source):
     zygote_at("full")
-    monkeypatch.setattr(launcher, "_START", launcher._START.replace("\nzygote.main()", NO_LAYERS))
+    monkeypatch.setattr(launcher, "START_CODE", launcher.START_CODE.replace("\nzygote.main()", NO_LAYERS))
     zygote = Zygote()
     assert zygote.active.level == "full"
     mounts = [Mount(source, "data"), Mount(source / "file", "alone")]
     with LocalSandbox(isolation="none", zygote=lambda: zygote, mounts=mounts) as sandbox:
         for session in (sandbox, sandbox.new_session()):
             for kind in TAKES:
-                test_no_lock_reaches_the_file_itself(session, source, kind)
+                test_locks_do_not_reach_the_original_file(session, source, kind)
             code = "import sqlite3\nwith sqlite3.connect(':memory:') as own: own.execute('create table numbers (n)')\n1"
             assert session.run(code).value == "1"
     zygote.close()
 
 
-def test_a_database_that_is_mounted_stays_the_trainers(session, source):
+def test_a_mounted_database_stays_usable_for_the_trainer(session, source):
     with sqlite3.connect(source / "file.db") as trainer:
         trainer.execute("create table numbers (n)")
         trainer.execute("insert into numbers values (1)")
@@ -99,7 +99,7 @@ def test_a_database_that_is_mounted_stays_the_trainers(session, source):
     trainer.close()
 
 
-def test_locks_on_its_own_files_work_for_the_code(session):
+def test_locks_on_the_codes_own_files_work(session):
     code = """
 import fcntl, os, sqlite3
 first, second = (sqlite3.connect("own.db", timeout=0, isolation_level=None) for _ in range(2))
@@ -119,7 +119,7 @@ None"""
     assert session.run(code).stdout == "database is locked\nheld\nheld by another\n"
 
 
-def test_links_in_what_is_mounted_lead_nowhere_and_change_nothing(open_sandbox, source):
+def test_links_in_a_mount_lead_nowhere_and_change_nothing(open_sandbox, source):
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         secret = Path(name, "secret")
         secret.write_text("do-not-tell")
@@ -129,7 +129,7 @@ def test_links_in_what_is_mounted_lead_nowhere_and_change_nothing(open_sandbox, 
         (source / "folder").symlink_to(name)
         (source / "within").symlink_to("file")
         os.mkfifo(source / "pipe")
-        (source / "below").chmod(0o700)  # must be copied, where the code is another user
+        (source / "below").chmod(0o700)  # must be copied if the code runs as another user
         sandbox = open_sandbox([Mount(source, "data")])
         code = "import os\nfor path in ('data/link', 'data/folder/secret'):\n    try: print(open(path).read())\n"
         code += "    except OSError as error: print(type(error).__name__)\nopen('data/within').read()"
@@ -150,7 +150,7 @@ def test_programs_in_a_copy_can_be_started(open_sandbox, source):
 
 @pytest.mark.parametrize("level", ["full", "no-landlock"])
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose folders are closed to others")
-def test_no_descriptor_leads_into_folders_that_are_closed(sandbox):
+def test_no_descriptor_leads_into_inaccessible_folders(sandbox):
     code = """
 import os, stat
 links = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
