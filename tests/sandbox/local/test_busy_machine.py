@@ -12,13 +12,14 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core for the maxi
 from toolrl.sandbox import LocalSandbox, SandboxLimits
 
 WORK = "import time\\nwhile time.process_time() < %s: pass\\nprint('done')"
-found = {"work": [], "sleep": []}
+found = {"work": [], "sleep": [], "short": []}
 
 def run(kind, code):
     with LocalSandbox(SandboxLimits(seconds=1.0)) as sandbox:
         started = time.monotonic()
         result = sandbox.run(code)
         found[kind].append((result.error and result.error.name, result.seconds, time.monotonic() - started))
+        found["short"] += [sandbox.run("1").seconds for _ in range(5) if kind == "work"]
 
 own = [threading.Thread(target=run, args=("work", WORK % 0.4)) for _ in range(8)]
 own += [threading.Thread(target=run, args=("sleep", "import time; time.sleep(60)"))]
@@ -34,6 +35,7 @@ def test_waiting_for_a_core_does_not_count_and_sleeping_does() -> None:
     assert [error for error, _, _ in found["work"]] == [None] * 8
     assert max(wall for _, _, wall in found["work"]) > 1.0  # longer than the limit in wall-clock time
     assert max(seconds for _, seconds, _ in found["work"]) <= 1.0
+    assert min(found["short"]) >= 0.0
     [[error, _, wall]] = found["sleep"]
     assert error == "TimeoutError"
     assert wall < 30.0

@@ -109,7 +109,10 @@ class Connection:
         def elapsed() -> float:
             """Wall-clock time, without the time the code waited for a core."""
             wall = time.monotonic() - started
-            return wall if wall < _STREAM_SECONDS else wall - max(0.0, self._waiting_seconds() - self._waited)
+            if wall < _STREAM_SECONDS:
+                return wall
+            waited = self._waiting_seconds() - self._waited  # some of it perhaps before this run
+            return wall - min(max(0.0, waited), wall)
 
         texts = {str(name): str(text) for name, text in environment.items()}  # marshal rejects subclasses of str
         request = marshal.dumps((self._runs, str(code), float(seconds), texts))
