@@ -193,8 +193,8 @@ def test_wrong_use_is_reported_at_once(make_env: Make) -> None:
 
 
 class Capitals(ToolEnv):
-    def __init__(self, reward: Any = None):
-        super().__init__(tasks=capital_tasks(), reward=reward or answer_reward(), tools=[search])
+    def __init__(self, reward: Any = None, split: str | None = None) -> None:
+        super().__init__(tasks=capital_tasks(), reward=reward or answer_reward(), tools=[search], split=split)
 
 
 class TestEnvironmentTests(EnvironmentTests):
