@@ -13,7 +13,7 @@ from toolrl.audit import Exploit, audit_environment, catalogue
 from toolrl.audit.tokens import play_on_tokens, sampled_turns
 from toolrl.chat import Renderer
 from toolrl.env import call, say
-from toolrl.training.models import load_tokenizer
+from toolrl.policy.models import load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import torch
 from transformers import PreTrainedModel
 
 from toolrl.policy import Policy
+from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.tiny import PATH
-from toolrl.training.models import load_model, load_tokenizer
 from toolrl.types import Sample, SamplingParams
 
 TOKENIZER = load_tokenizer("tiny")

@@ -10,9 +10,9 @@ import pytest
 
 from tests.policy.vllm.checks import GREEDY, PROMPTS, STOPS, assert_same_model, play
 from toolrl import ConfigError, PolicyFault
+from toolrl.policy.models import load_model
 from toolrl.policy.vllm.colocated import ColocatedVLLMPolicy
 from toolrl.tiny import PATH
-from toolrl.training.models import load_model
 from toolrl.types import SamplingParams
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]

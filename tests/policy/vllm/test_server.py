@@ -30,9 +30,9 @@ from tests.policy.vllm.checks import (
 )
 from toolrl import ConfigError, PolicyFault
 from toolrl.policy import VLLMServerPolicy
+from toolrl.policy.models import load_model
 from toolrl.policy.vllm.server_pool import Server
 from toolrl.support.waiting import TookTooLong
-from toolrl.training.models import load_model
 from toolrl.types import SamplingParams
 
 Test = TypeVar("Test", bound=Callable[..., None])

@@ -11,11 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from toolrl.errors import ConfigError, MissingExtra
-from toolrl.tiny import PATH
-
-ALIASES = {"tiny": str(PATH)}
-# Before the name of a model behind a chat-completions API.
-CHAT_API = "openai:"
+from toolrl.policy.settings import ALIASES, CHAT_API
 
 
 def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
