@@ -21,7 +21,7 @@ from toolrl.env import ToolEnv, run_sync
 from toolrl.episode import EpisodeSession
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.policy.base import ChatPolicy, Policy
-from toolrl.policy.watch import Watch
+from toolrl.policy.watchdog import Watchdog
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS, contained
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory, Turn
@@ -96,7 +96,7 @@ class RolloutEngine:
         self._retries = retries
         self._backoff_seconds = backoff_seconds
         self._policy_timeout_seconds = policy_timeout_seconds
-        self._watches: dict[int, Watch] = {}
+        self._watches: dict[int, Watchdog] = {}
         self._on_trajectory = on_trajectory
 
     def run(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
@@ -246,8 +246,8 @@ class RolloutEngine:
                 return step.stop
         return StopReason.TOKENS
 
-    def _watch(self, policy: Policy | ChatPolicy) -> Watch:
-        return self._watches.setdefault(id(policy), Watch(policy, self._policy_timeout_seconds))
+    def _watch(self, policy: Policy | ChatPolicy) -> Watchdog:
+        return self._watches.setdefault(id(policy), Watchdog(policy, self._policy_timeout_seconds))
 
     def _token_limit(self, request: RolloutRequest) -> int:
         return int(min(request.env.limits.completion_tokens, self._max_completion_tokens))
@@ -257,7 +257,7 @@ class RolloutEngine:
 
 
 async def _sample(
-    watch: Watch,
+    watch: Watchdog,
     renderer: Renderer,
     ids: list[int],
     sampling: SamplingParams,

@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from toolrl.policy.base import ChatPolicy, Policy, Reply, ShowsProgress
+from toolrl.policy.base import ChatPolicy, ChatReply, Policy, ShowsProgress
 from toolrl.policy.completions import Endpoint, Prices
 from toolrl.policy.factory import open_policy
 from toolrl.policy.openai import OpenAIPolicy
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChatPolicy",
+    "ChatReply",
     "Endpoint",
     "OpenAIPolicy",
     "Policy",
     "PolicySettings",
     "Prices",
-    "Reply",
     "ScriptedChatPolicy",
     "ScriptedPolicy",
     "ShowsProgress",

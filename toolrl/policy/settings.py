@@ -75,7 +75,7 @@ class PolicySettings:
 
     @property
     def is_chat(self) -> bool:
-        """Whether the model is behind a chat API: it gives messages and no tokens."""
+        """Whether the model is behind a chat API: it returns messages without tokens."""
         return self.model.startswith(CHAT_API)
 
     @property

@@ -15,7 +15,7 @@ from toolrl.chat import Renderer
 from toolrl.errors import ConfigError
 from toolrl.policy import Policy, PolicySettings, TransformersPolicy, VLLMPolicy, VLLMServerPolicy, open_policy
 from toolrl.policy.vllm.base import EnginePolicy
-from toolrl.policy.vllm.colocated import ColocatedVLLMPolicy
+from toolrl.policy.vllm.policy import ColocatedVLLMPolicy
 
 with warnings.catch_warnings():
     # TRL 1.16 names 0.31 as the newest vLLM that it knows; what is used of it here is tested with 0.32.
