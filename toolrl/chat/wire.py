@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
-from toolrl.chat.dialects.jsons import load_json
+from toolrl.chat.dialects.json_text import load_json
 from toolrl.types import Message, Role, ToolCall
 
 # Of what a model wrote, in an error that it reads.

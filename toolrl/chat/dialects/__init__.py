@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 
+from toolrl.chat.dialects.argument_tags import VALUE_TAG_DIALECTS
+from toolrl.chat.dialects.bare_json import LlamaJsonDialect, XlamDialect
 from toolrl.chat.dialects.base import Dialect
 from toolrl.chat.dialects.channels import AtemDialect, HarmonyDialect
 from toolrl.chat.dialects.gemma import FunctionGemmaDialect, GemmaDialect
-from toolrl.chat.dialects.json_tags import JSON_DIALECTS, HermesDialect
-from toolrl.chat.dialects.llama import LlamaJsonDialect, XlamDialect
+from toolrl.chat.dialects.json_blocks import JSON_DIALECTS, HermesDialect
 from toolrl.chat.dialects.pythonic import LfmDialect, OlmoDialect, PythonicDialect
+from toolrl.chat.dialects.research import FencedDialect, TagDialect
 from toolrl.chat.dialects.sections import (
     DeepSeek31Dialect,
     DeepSeekDialect,
@@ -18,8 +20,6 @@ from toolrl.chat.dialects.sections import (
     MistralDialect,
     MistralNamedDialect,
 )
-from toolrl.chat.dialects.tags import FencedDialect, TagDialect
-from toolrl.chat.dialects.value_tags import VALUE_TAG_DIALECTS
 from toolrl.errors import ConfigError
 from toolrl.types import Message, ToolCall
 

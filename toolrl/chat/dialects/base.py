@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from toolrl.chat.dialects.foreign import find_attempt, find_mark
+from toolrl.chat.dialects.scanning import JSON_STRING, Scanner
 from toolrl.chat.dialects.values import Schemas
 from toolrl.errors import ConfigError
 from toolrl.types import Message, ToolCall
@@ -21,7 +23,10 @@ class Dialect(ABC):
         form: A call in the right form, for models that got it wrong.
         marks: Texts with a meaning in a turn; the writer's are control tokens where the tokenizer has such.
         ends: Tokens that end a turn beside the tokenizer's EOS, where the vocabulary has them.
-        thinking: What a block of thoughts is opened and closed with.
+        thinking: What opens and closes a block of thoughts.
+        thought_form: How a block of thoughts is written: the two marks, then the thought.
+        listed: Whether one list or block holds all calls of a turn.
+        joint: What is written between the text and the calls.
     """
 
     name: str
@@ -29,6 +34,9 @@ class Dialect(ABC):
     marks: tuple[str, ...] = ()
     ends: tuple[str, ...] = ()
     thinking: tuple[str, str] = ("<think>", "</think>")
+    thought_form: str = "{0}\n{2}\n{1}\n\n"
+    listed: bool = False
+    joint: str = ""
 
     @property
     def hidden(self) -> tuple[str, ...]:
@@ -65,7 +73,7 @@ class Dialect(ABC):
             ConfigError: The dialect has no way to write a call, so that it would be read as another.
         """
         self.check_written(message, tools)
-        return self.write_thinking(message.thinking) * bool(message.thinking) + self.write_for(message, tools)
+        return self.write_thinking(message.thinking) * bool(message.thinking) + self.write(message, tools)
 
     def check_written(self, message: Message, tools: Schemas) -> None:
         """Read back what is written of the calls; see `format`."""
@@ -75,7 +83,7 @@ class Dialect(ABC):
 
     def _check(self, calls: tuple[ToolCall, ...], read_with: Schemas, tools: Schemas) -> None:
         try:
-            written = self.write_for(Message("assistant", "", calls), tools)
+            written = self.write(Message("assistant", "", calls), tools)
             read = self.parse(written, read_with).tool_calls
         except (ValueError, RecursionError, TypeError) as error:
             raise ConfigError(
@@ -94,7 +102,7 @@ class Dialect(ABC):
 
     def write_thinking(self, thinking: str) -> str:
         """A block of thoughts, up to where the turn goes on."""
-        return f"{self.thinking[0]}\n{thinking}\n{self.thinking[1]}\n\n"
+        return self.thought_form.format(*self.thinking, thinking)
 
     @property
     def end_of_thinking(self) -> str:
@@ -110,13 +118,21 @@ class Dialect(ABC):
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
         """Split what follows the thinking into its text and its calls."""
 
-    @abstractmethod
-    def write(self, message: Message) -> str:
-        """Write what follows the thinking."""
+    def write(self, message: Message, tools: Schemas = ()) -> str:
+        """Write what follows the thinking: the text, then the calls, malformed ones as they were sampled."""
+        good = [call for call in message.tool_calls if call.error is None]
+        if self.listed:
+            written = [self.write_calls(good, tools)] * bool(good)
+            written += [call.raw for call in message.tool_calls if call.error is not None]
+        else:
+            written = [
+                call.raw if call.error is not None else self.write_calls([call], tools) for call in message.tool_calls
+            ]
+        return self.joint.join([message.content] * bool(message.content) + written)
 
-    def write_for(self, message: Message, tools: Schemas) -> str:
-        """The same, for those whose form depends on a tool's parameters."""
-        return self.write(message)
+    @abstractmethod
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write well-formed calls: all of a turn where they are `listed`, else one."""
 
     def _split_thinking(self, text: str) -> tuple[str, str]:
         """Thoughts, and what is said after them. The opening may have stood in the prompt, the closing be missing."""
@@ -145,6 +161,58 @@ class Dialect(ABC):
 
     def _with_form(self, call: ToolCall) -> ToolCall:
         return replace(call, error=f"{call.error}; write {self.form}")
+
+
+class BlockDialect(Dialect):
+    """Each block is one call, or a list of them.
+
+    Attributes:
+        block: The opening and the closing mark.
+        openings: Patterns of the openings that are read, each with its closing mark; by default those of `block`.
+        strings: Pattern of the strings in a block; see `scanning`.
+    """
+
+    block: tuple[str, str]
+    openings: tuple[tuple[str, str], ...] = ()
+    strings: str = JSON_STRING
+
+    def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
+        """Split the text at its blocks; a broken one is a call with `error` set."""
+        pairs = self.openings or ((re.escape(self.block[0]), self.block[1]),)
+        opening = re.compile("|".join(f"({pattern})" for pattern, _ in pairs))
+        scanner, content, calls, position = Scanner(text, self.strings), "", list[ToolCall](), 0
+        while match := opening.search(text, position):
+            content += text[position : match.start()]
+            assert match.lastindex is not None
+            found, position = self.read_at(text, match, pairs[match.lastindex - 1][1], scanner, tools)
+            calls += found
+        content += text[position:]
+        for closing in dict.fromkeys(closing for _, closing in pairs if closing in self.marks):
+            if closing in content:
+                calls.append(ToolCall("", error=f"{closing} without {self.block[0]} before it", raw=closing))
+                content = content.replace(closing, "")
+        return content, calls
+
+    def read_at(
+        self, text: str, opening: re.Match[str], closing: str, scanner: Scanner, tools: Schemas
+    ) -> tuple[list[ToolCall], int]:
+        """The calls in the block that begins with an opening mark, and where it ends."""
+        end, closed = self.end_of(scanner, opening.end(), opening.group(), closing, len(text))
+        raw = text[opening.start() : end]
+        if not closed:
+            return [ToolCall("", error=f"{opening.group()} is not closed with {closing}", raw=raw)], end
+        return self.read_block(text[opening.end() : end - len(closing)].strip(), raw, tools), end
+
+    def end_of(self, scanner: Scanner, start: int, opening: str, closing: str, length: int) -> tuple[int, bool]:
+        """Where a block ends, and whether it is closed there: a mark inside of a quoted string does not end it."""
+        found = scanner.find(start, (closing, opening))
+        if found is None:
+            return length, False
+        return (found[0] + len(closing), True) if found[1] == closing else (found[0], False)
+
+    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
+        """Read the calls in a block; unused where `read_at` is overridden."""
+        raise NotImplementedError
 
 
 def schemas_of(calls: tuple[ToolCall, ...]) -> list[dict[str, Any]]:

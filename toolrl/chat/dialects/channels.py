@@ -5,20 +5,19 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import replace
 
+from toolrl.chat.dialects.argument_tags import Broken, TagForm
 from toolrl.chat.dialects.base import Dialect
 from toolrl.chat.dialects.foreign import find_mark
-from toolrl.chat.dialects.jsons import named_call, write_json
+from toolrl.chat.dialects.json_text import named_call, write_json
 from toolrl.chat.dialects.scanning import Scanner, skip_space
-from toolrl.chat.dialects.value_tags import Broken, TagForm
 from toolrl.chat.dialects.values import Schemas
 from toolrl.types import Message, ToolCall
 
 
 class ChannelDialect(Dialect):
     """What both share. The template's prompt ends in `<|start|>assistant`; the rest of a header is the model's."""
-
-    separator: str  # between two messages of one turn
 
     def split(self, text: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
         """Thoughts, text and calls, each from messages with its own header."""
@@ -36,16 +35,13 @@ class ChannelDialect(Dialect):
         """Thoughts, text, calls, each in a message of its own; malformed ones as they were sampled."""
         self.check_written(message, tools)
         thoughts = [self.write_thinking(message.thinking)] if message.thinking else []
-        return self.separator.join([*thoughts, self.write(message)])
+        return self.joint.join([*thoughts, self.write(message)])
 
-    def write(self, message: Message) -> str:
-        """Text and calls."""
-        parts = []
+    def write(self, message: Message, tools: Schemas = ()) -> str:
+        """Text and calls, each in a message of its own."""
         if message.content or not message.tool_calls:
-            parts.append(self.write_text(message.content, final=not message.tool_calls))
-        for call in message.tool_calls:
-            parts.append(call.raw if call.error is not None else self.write_call(call))
-        return self.separator.join(parts)
+            message = replace(message, content=self.write_text(message.content, final=not message.tool_calls))
+        return super().write(message, tools)
 
     @abstractmethod
     def read_message(self, header: str | None, body: str, raw: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
@@ -55,12 +51,8 @@ class ChannelDialect(Dialect):
     def write_text(self, text: str, *, final: bool) -> str:
         """A message to the user; `final` if no call follows."""
 
-    @abstractmethod
-    def write_call(self, call: ToolCall) -> str:
-        """A message to a tool."""
-
     def _messages(self, text: str) -> Iterator[tuple[str | None, str, str]]:
-        end = self.separator.removesuffix("<|start|>assistant")
+        end = self.joint.removesuffix("<|start|>assistant")
         scanner, position, start = Scanner(text), 0, text.find("<|message|>")
         while position < len(text):
             if 0 <= start < position:
@@ -94,7 +86,8 @@ class HarmonyDialect(ChannelDialect):
     form = '<|start|>assistant<|channel|>commentary to=functions.TOOL <|constrain|>json<|message|>{"PARAMETER": VALUE}'
     marks = ("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>", "<|return|>")
     ends = ("<|return|>", "<|call|>")
-    separator = "<|end|><|start|>assistant"
+    joint = "<|end|><|start|>assistant"
+    thought_form = "<|channel|>analysis<|message|>{2}"
     _recipient = re.compile(r"to=([^\s<]+)")
     _channel = re.compile(r"<\|channel\|>\s*(\w+)")
 
@@ -112,18 +105,14 @@ class HarmonyDialect(ChannelDialect):
             return "", "", [ToolCall("", error="a header is not followed by <|message|>", raw=raw)]
         return (body, "", []) if channel and channel.group(1) == "analysis" else ("", body, [])
 
-    def write_thinking(self, thinking: str) -> str:
-        """A message on the channel `analysis`."""
-        return f"<|channel|>analysis<|message|>{thinking}"
-
     def write_text(self, text: str, *, final: bool) -> str:
         """A message on the channel `final`, or an aside."""
         return f"<|channel|>{'final' if final else 'commentary'}<|message|>{text}"
 
-    def write_call(self, call: ToolCall) -> str:
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
         """A message on the channel `commentary`, as the template writes it."""
-        arguments = write_json(dict(call.arguments), self.hidden)
-        return f" to=functions.{call.name}<|channel|>commentary json<|message|>{arguments}"
+        arguments = write_json(dict(calls[0].arguments), self.hidden)
+        return f" to=functions.{calls[0].name}<|channel|>commentary json<|message|>{arguments}"
 
 
 class AtemDialect(ChannelDialect):
@@ -140,7 +129,8 @@ class AtemDialect(ChannelDialect):
     )
     marks = ("<|start|>", "<|message|>", "<|eom|>", "<|eot|>")
     ends = ("<|eot|>",)
-    separator = "<|eom|><|start|>assistant"
+    joint = "<|eom|><|start|>assistant"
+    thought_form = " to=self<|message|>{2}"
     _tags = ("<atem:invoke", "</atem:invoke>", "<atem:parameter", "</atem:parameter>", "</atem:function_calls>")
 
     @property
@@ -184,15 +174,11 @@ class AtemDialect(ChannelDialect):
             at = skip_space(body, at)
         return calls
 
-    def write_thinking(self, thinking: str) -> str:
-        """A message to itself."""
-        return f" to=self<|message|>{thinking}"
-
     def write_text(self, text: str, *, final: bool) -> str:
         """A message to the user."""
         return f" to=user<|message|>{text}"
 
-    def write_call(self, call: ToolCall) -> str:
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
         """A message to the tool."""
         opening, closing = self._block
-        return f" to={call.name}<|message|>{opening}\n{self._calls.write(call)}\n{closing}"
+        return f" to={calls[0].name}<|message|>{opening}\n{self._calls.write(calls[0])}\n{closing}"

@@ -21,8 +21,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from toolrl.chat.dialects.jsons import load_json_at
-from toolrl.chat.dialects.python_calls import read_python_calls
+from toolrl.chat.dialects.json_text import load_json_at
+from toolrl.chat.dialects.python_text import read_python_calls
 
 # By what a call of any dialect begins, where no ordinary text would have it. None of them is plain JSON, a code
 # fence or a tag of research code: those stand in answers too.

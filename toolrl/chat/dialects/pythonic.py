@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from toolrl.chat.dialects.base import Dialect
-from toolrl.chat.dialects.blocks import BlockDialect
-from toolrl.chat.dialects.jsons import write_lists
-from toolrl.chat.dialects.python_calls import read_python_calls, write_python_call
+from toolrl.chat.dialects.base import BlockDialect, Dialect
+from toolrl.chat.dialects.python_text import read_python_calls, write_python_call
 from toolrl.chat.dialects.scanning import PYTHON_STRING
 from toolrl.chat.dialects.values import Parameters, Schemas
 from toolrl.types import Message, ToolCall
@@ -23,6 +22,7 @@ class PythonicDialect(Dialect):
     form = "[TOOL(PARAMETER=VALUE)]"
     marks = ("<|python_start|>", "<|python_end|>")
     ends = ("<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>")
+    listed = True
     _bare = re.compile(r"\[\s*([^\s\[\](){},='\"]+)\(")
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
@@ -35,11 +35,12 @@ class PythonicDialect(Dialect):
         meant = marked or not tools or calls[0].error is None or (begun and Parameters(tools, begun.group(1)).known)
         return ("", calls) if meant else (text, [])
 
-    def write(self, message: Message) -> str:
+    def write(self, message: Message, tools: Schemas = ()) -> str:
         """The text if there are no calls, else the calls; the form has no room for both."""
-        return "".join(write_lists(message.tool_calls, self._write_list)) or message.content
+        return super().write(replace(message, content=""), tools) or message.content
 
-    def _write_list(self, calls: list[ToolCall]) -> str:
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """All calls in one list."""
         return f"[{', '.join(write_python_call(call, self.hidden) for call in calls)}]"
 
 
@@ -53,25 +54,19 @@ class LfmDialect(BlockDialect):
     form = "<|tool_call_start|>[TOOL(PARAMETER=VALUE)]<|tool_call_end|>"
     block = marks = ("<|tool_call_start|>", "<|tool_call_end|>")
     strings = PYTHON_STRING
+    thought_form = "{0}{2}{1}"
+    listed = True
     _between = ("[", ", ", "]")
 
     def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
         """A list of calls."""
         return read_python_calls(body, raw)
 
-    def write(self, message: Message) -> str:
-        """The text, then all calls in one block."""
-        return "".join([message.content, *write_lists(message.tool_calls, self.write_block)])
-
-    def write_block(self, calls: list[ToolCall]) -> str:
-        """All calls."""
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """All calls in one block."""
         opening, between, closing = self._between
         written = between.join(write_python_call(call, self.hidden) for call in calls)
         return f"{self.block[0]}{opening}{written}{closing}{self.block[1]}"
-
-    def write_thinking(self, thinking: str) -> str:
-        """Without line breaks."""
-        return f"<think>{thinking}</think>"
 
 
 class OlmoDialect(LfmDialect):

@@ -6,9 +6,8 @@ import re
 from abc import abstractmethod
 from dataclasses import replace
 
-from toolrl.chat.dialects.base import Dialect
-from toolrl.chat.dialects.blocks import BlockDialect
-from toolrl.chat.dialects.jsons import json_calls, load_json_at, named_call, write_json, write_lists
+from toolrl.chat.dialects.base import BlockDialect, Dialect
+from toolrl.chat.dialects.json_text import json_calls, load_json_at, named_call, write_json
 from toolrl.chat.dialects.scanning import Scanner
 from toolrl.chat.dialects.values import Schemas
 from toolrl.types import Message, ToolCall
@@ -24,6 +23,9 @@ class MistralDialect(Dialect):
     form = '[TOOL_CALLS][{"name": "TOOL", "arguments": {"PARAMETER": VALUE}}]'
     marks = ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]")
     ends = ("</s>",)
+    thinking = ("[THINK]", "[/THINK]")  # Magistral's
+    thought_form = "{0}{2}{1}"
+    listed = True
     _named = re.compile(r"\s*([^\s\[\]{}]+)(?:\[CALL_ID\](\w*))?\[ARGS\](.*)", re.DOTALL)
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
@@ -51,19 +53,10 @@ class MistralDialect(Dialect):
             return [ToolCall("", error="text follows the tool calls", raw=raw)]
         return json_calls(values, raw)
 
-    def write(self, message: Message) -> str:
-        """The text, then all calls in one list; malformed ones as they were sampled."""
-        return "".join([message.content, *write_lists(message.tool_calls, self._write_list)])
-
-    def _write_list(self, calls: list[ToolCall]) -> str:
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """All calls in one list."""
         values = [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]
         return f"[TOOL_CALLS]{write_json(values, self.hidden)}"
-
-    thinking = ("[THINK]", "[/THINK]")
-
-    def write_thinking(self, thinking: str) -> str:
-        """As Magistral writes it."""
-        return f"[THINK]{thinking}[/THINK]"
 
 
 class MistralNamedDialect(MistralDialect):
@@ -71,16 +64,11 @@ class MistralNamedDialect(MistralDialect):
 
     name = "mistral-v11"
     form = '[TOOL_CALLS]TOOL[ARGS]{"PARAMETER": VALUE}'
+    listed = False
 
-    def write(self, message: Message) -> str:
-        """The text, then each call."""
-        calls = [
-            call.raw
-            if call.error is not None
-            else f"[TOOL_CALLS]{call.name}[ARGS]{write_json(dict(call.arguments), self.hidden)}"
-            for call in message.tool_calls
-        ]
-        return "".join([message.content, *calls])
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """One call."""
+        return f"[TOOL_CALLS]{calls[0].name}[ARGS]{write_json(dict(calls[0].arguments), self.hidden)}"
 
 
 class SectionDialect(BlockDialect):
@@ -105,25 +93,14 @@ class SectionDialect(BlockDialect):
             return [ToolCall("", error=f"there is no {self.separator} after the tool's name", raw=raw)]
         return [self.read_call(head.strip(), arguments.strip(), raw)]
 
-    def write(self, message: Message) -> str:
+    def write(self, message: Message, tools: Schemas = ()) -> str:
         """The text, then the section."""
-        calls = [
-            call.raw if call.error is not None else self.write_call(call, index)
-            for index, call in enumerate(message.tool_calls)
-        ]
-        return message.content + (self.section[0] + self.joint.join(calls) + self.section[1] if calls else "")
-
-    def write_block(self, calls: list[ToolCall]) -> str:
-        """Calls of a turn."""
-        return self.joint.join(self.write_call(call, index) for index, call in enumerate(calls))
+        calls = super().write(replace(message, content=""), tools)
+        return message.content + (self.section[0] + calls + self.section[1] if message.tool_calls else "")
 
     @abstractmethod
     def read_call(self, head: str, arguments: str, raw: str) -> ToolCall:
         """A call from what stands before and after the separator."""
-
-    @abstractmethod
-    def write_call(self, call: ToolCall, index: int) -> str:
-        """A call between its marks; `index` counts from 0 in the turn."""
 
 
 class DeepSeekDialect(SectionDialect):
@@ -151,10 +128,10 @@ class DeepSeekDialect(SectionDialect):
             return named_call(name.strip(), fenced.strip().removeprefix("json"), raw)
         return named_call(head, arguments, raw)
 
-    def write_call(self, call: ToolCall, index: int) -> str:
-        """With the fence."""
-        arguments = write_json(dict(call.arguments), self.hidden)
-        return f"{self.block[0]}function{self.separator}{call.name}\n```json\n{arguments}\n```{self.block[1]}"
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """One call, with the fence."""
+        arguments = write_json(dict(calls[0].arguments), self.hidden)
+        return f"{self.block[0]}function{self.separator}{calls[0].name}\n```json\n{arguments}\n```{self.block[1]}"
 
 
 class DeepSeek31Dialect(DeepSeekDialect):
@@ -170,11 +147,10 @@ class DeepSeek31Dialect(DeepSeekDialect):
     )
     joint = ""
 
-    def write_call(self, call: ToolCall, index: int) -> str:
-        """Without a fence."""
-        return (
-            f"{self.block[0]}{call.name}{self.separator}{write_json(dict(call.arguments), self.hidden)}{self.block[1]}"
-        )
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """One call, without a fence."""
+        arguments = write_json(dict(calls[0].arguments), self.hidden)
+        return f"{self.block[0]}{calls[0].name}{self.separator}{arguments}{self.block[1]}"
 
 
 class KimiDialect(SectionDialect):
@@ -200,8 +176,17 @@ class KimiDialect(SectionDialect):
         name = self._head.fullmatch(head)
         return replace(named_call(name.group(1) if name else "", arguments, raw), id=head)
 
-    def write_call(self, call: ToolCall, index: int) -> str:
-        """Under its own id if that is one of Kimi's."""
-        own = re.fullmatch(rf"functions\.{re.escape(call.name)}:\d+", call.id)
-        head = call.id if own else f"functions.{call.name}:{index}"
-        return f"{self.block[0]}{head}{self.separator}{write_json(dict(call.arguments), self.hidden)}{self.block[1]}"
+    def write(self, message: Message, tools: Schemas = ()) -> str:
+        """The text, then the section; calls without an id in Kimi's form get one."""
+        calls = tuple(
+            call
+            if re.fullmatch(rf"functions\.{re.escape(call.name)}:\d+", call.id)
+            else replace(call, id=f"functions.{call.name}:{index}")
+            for index, call in enumerate(message.tool_calls)
+        )
+        return super().write(replace(message, tool_calls=calls), tools)
+
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """One call, headed by its id."""
+        arguments = write_json(dict(calls[0].arguments), self.hidden)
+        return f"{self.block[0]}{calls[0].id}{self.separator}{arguments}{self.block[1]}"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toolrl.chat.dialects.jsons import load_json, write_json_text
+from toolrl.chat.dialects.json_text import load_json, write_json_text
 
 Schemas = Sequence[Mapping[str, Any]]
 Schema = Mapping[str, Any] | bool

@@ -11,9 +11,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from toolrl.chat.dialects.base import Dialect
-from toolrl.chat.dialects.jsons import load_json, write_json_text
+from toolrl.chat.dialects.json_text import load_json, write_json_text
 from toolrl.chat.dialects.values import Parameters, Schemas, hide, show
-from toolrl.types import Message, ToolCall
+from toolrl.types import ToolCall
 
 # What a call's text is given to where no schema names the parameter.
 USUAL_PARAMETERS = {"search": "query", "python": "code", "code": "code"}
@@ -22,16 +22,11 @@ USUAL_PARAMETERS = {"search": "query", "python": "code", "code": "code"}
 class TextDialect(Dialect):
     """What both forms share: a bare text for a call."""
 
-    def write(self, message: Message) -> str:
-        """The text first, then each call."""
-        return self.write_for(message, ())
+    joint = "\n"
 
-    def write_for(self, message: Message, tools: Schemas) -> str:
-        """The text first, then each call."""
-        blocks = [message.content] if message.content else []
-        for call in message.tool_calls:
-            blocks.append(call.raw if call.error is not None else self.wrap(call.name, call_text(call, tools)))
-        return "\n".join(blocks)
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """One call."""
+        return self.wrap(calls[0].name, call_text(calls[0], tools))
 
     @abstractmethod
     def wrap(self, name: str, text: str) -> str:

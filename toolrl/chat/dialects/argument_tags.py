@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 
-from toolrl.chat.dialects.blocks import BlockDialect
-from toolrl.chat.dialects.jsons import load_json
+from toolrl.chat.dialects.base import BlockDialect
+from toolrl.chat.dialects.json_text import load_json
 from toolrl.chat.dialects.scanning import Scanner, skip_space
 from toolrl.chat.dialects.values import Parameters, Schemas, hide, show, write_value
-from toolrl.types import Message, ToolCall
+from toolrl.types import ToolCall
 
 
 class Broken(ValueError):
@@ -129,7 +129,7 @@ class ValueTagDialect(BlockDialect):
         line: str = "",
         ends: tuple[str, ...] = (),
         thinking: tuple[str, str] = ("<think>", "</think>"),
-        thinks_with: str = "{0}\n{2}\n{1}\n\n",
+        thought_form: str = "{0}\n{2}\n{1}\n\n",
         joint: str = "\n",
         also_marks: tuple[str, ...] = (),
     ):
@@ -144,20 +144,16 @@ class ValueTagDialect(BlockDialect):
             line: What is written around values.
             ends: Tokens that end a turn.
             thinking: What opens and closes thoughts.
-            thinks_with: How they are written: the marks, then the thought.
+            thought_form: How they are written: the marks, then the thought.
             joint: What stands between the text and the blocks.
             also_marks: Further tokens that a call is written with.
         """
         tags = [_tag_of(mark) for mark in (*invoke, *parameter) if mark.startswith("<")]
         self.name, self.block, self.joint, self.ends, self.thinking = name, block, joint, ends, thinking
         self.marks = tuple(dict.fromkeys([*block, *tags, *also_marks]))
-        self._several, self._thinks_with = several, thinks_with
+        self.listed, self.thought_form = several, thought_form
         self._tags = TagForm(invoke, parameter, self.hidden, line)
         self.form = self._wrap([self._tags.write(ToolCall("TOOL", {"PARAMETER": "VALUE"}))])
-
-    def write_thinking(self, thinking: str) -> str:
-        """As the family does."""
-        return self._thinks_with.format(*self.thinking, thinking)
 
     def read_at(
         self, text: str, opening: re.Match[str], closing: str, scanner: Scanner, tools: Schemas
@@ -166,14 +162,14 @@ class ValueTagDialect(BlockDialect):
         calls, at = list[ToolCall](), opening.end()
         try:
             while not (closed := text.startswith(closing, (next_at := skip_space(text, at)))) or not calls:
-                if calls and not self._several:
+                if calls and not self.listed:
                     raise Broken(calls[0].name, f"the tool call is not closed with {closing}", at)
                 if next_at == len(text):
                     raise Broken(calls[-1].name if calls else "", f"{opening.group()} is not closed with {closing}", at)
                 call, at = self._tags.read(text, next_at, tools)
                 calls.append(call)
         except Broken as broken:
-            kept = calls if self._several else []
+            kept = calls if self.listed else []
             start = at if kept else opening.start()
             following = re.compile(f"{re.escape(closing)}|(?={re.escape(opening.group())})").search(text, broken.at)
             end = following.end() if following else len(text)
@@ -184,20 +180,7 @@ class ValueTagDialect(BlockDialect):
             calls = [ToolCall(calls[0].name, calls[0].arguments, raw=text[opening.start() : end])]
         return calls, end
 
-    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
-        """Calls from between the marks."""
-        return self.read(raw, tools)[1]
-
-    def write(self, message: Message) -> str:
-        """The text, then the calls; malformed ones as they were sampled."""
-        if not self._several:
-            return super().write(message)
-        good = [call for call in message.tool_calls if call.error is None]
-        broken = [call.raw for call in message.tool_calls if call.error is not None]
-        texts = [message.content] if message.content else []
-        return self.joint.join([*texts, *([self.write_block(good)] if good else []), *broken])
-
-    def write_block(self, calls: list[ToolCall]) -> str:
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
         """Calls between the marks."""
         return self._wrap([self._tags.write(call) for call in calls])
 
@@ -219,7 +202,7 @@ class GlmDialect(ValueTagDialect):
             ("{}", ""),
             ("<arg_key>{}</arg_key>\n<arg_value>", "</arg_value>"),
             ends=("<|user|>", "<|observation|>", "<|endoftext|>"),
-            thinks_with="\n{0}{2}{1}\n",
+            thought_form="\n{0}{2}{1}\n",
             also_marks=("</arg_key>", "<arg_value>"),
         )
 
@@ -234,7 +217,7 @@ _DSML = {
     "several": True,
     "joint": "\n\n",
     "ends": ("<｜end▁of▁sentence｜>",),
-    "thinks_with": "{0}{2}{1}",
+    "thought_form": "{0}{2}{1}",
 }
 
 # Sources: what vLLM 0.32 (vllm/parser, vllm/tool_parsers) and SGLang 0.5 (srt/function_call) read.
@@ -257,7 +240,7 @@ VALUE_TAG_DIALECTS = (
         line="as needed",
         ends=("<seed:eos>",),
         thinking=("<seed:think>", "</seed:think>"),
-        thinks_with="{0}{2}{1}",
+        thought_form="{0}{2}{1}",
     ),
     # vllm/parser/minimax_m2.py.
     ValueTagDialect(

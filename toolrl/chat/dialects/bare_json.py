@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from toolrl.chat.dialects.base import Dialect
 from toolrl.chat.dialects.foreign import json_at_end
-from toolrl.chat.dialects.jsons import json_call, json_calls, load_json_at, write_json, write_lists
+from toolrl.chat.dialects.json_text import json_call, json_calls, load_json_at, write_json
 from toolrl.chat.dialects.values import Parameters, Schemas
 from toolrl.types import Message, ToolCall
 
@@ -22,6 +23,7 @@ class LlamaJsonDialect(Dialect):
     form = '{"name": "TOOL", "parameters": {"PARAMETER": VALUE}}'
     marks = ("<|python_tag|>",)
     ends = ("<|eot_id|>", "<|eom_id|>")
+    joint = "; "
     _start = re.compile(r'\{\s*"(?:name|type|parameters)"\s*:')
     _name = re.compile(r'"name"\s*:\s*"([^"]*)"')
 
@@ -62,15 +64,14 @@ class LlamaJsonDialect(Dialect):
         name = self._name.search(text, start.start(), start.end() + 200)
         return name is not None and Parameters(tools, name.group(1)).known
 
-    def write(self, message: Message) -> str:
-        """The text, if any, then the calls."""
-        calls = [
-            call.raw
-            if call.error is not None
-            else write_json({"name": call.name, "parameters": dict(call.arguments)}, self.hidden)
-            for call in message.tool_calls
-        ]
-        return "\n".join([message.content] * bool(message.content) + ["; ".join(calls)] * bool(calls))
+    def write(self, message: Message, tools: Schemas = ()) -> str:
+        """The text, then the calls on a line of their own."""
+        calls = super().write(replace(message, content=""), tools)
+        return "\n".join([message.content] * bool(message.content) + [calls] * bool(message.tool_calls))
+
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """One call."""
+        return write_json({"name": calls[0].name, "parameters": dict(calls[0].arguments)}, self.hidden)
 
 
 class XlamDialect(Dialect):
@@ -83,6 +84,8 @@ class XlamDialect(Dialect):
     name = "xlam"
     form = '[{"name": "TOOL", "arguments": {"PARAMETER": VALUE}}]'
     ends = ("<|im_end|>", "<|eot_id|>")
+    listed = True
+    joint = "\n"
     _start = re.compile(r'\s*\[\s*\{\s*"name"\s*:.*"arguments"\s*:', re.DOTALL)
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
@@ -103,10 +106,6 @@ class XlamDialect(Dialect):
             return "", [ToolCall("", error=error, raw=text.strip())]
         return text, []
 
-    def write(self, message: Message) -> str:
-        """The text, then the list."""
-        texts = [message.content] if message.content else []
-        return "\n".join([*texts, *write_lists(message.tool_calls, self._write_list)])
-
-    def _write_list(self, calls: list[ToolCall]) -> str:
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """All calls in one list."""
         return write_json([{"name": call.name, "arguments": dict(call.arguments)} for call in calls], self.hidden)

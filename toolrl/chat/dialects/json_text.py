@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -131,9 +131,3 @@ def write_json(value: Any, marks: Sequence[str]) -> str:
     for mark in marks:
         text = text.replace(mark, f"\\u{ord(mark[0]):04x}{mark[1:]}")
     return text
-
-
-def write_lists(calls: Sequence[ToolCall], write: Callable[[list[ToolCall]], str]) -> list[str]:
-    """The well-formed calls in one list, malformed ones after it as they were sampled."""
-    good = [call for call in calls if call.error is None]
-    return [*([write(good)] if good else []), *(call.raw for call in calls if call.error is not None)]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from toolrl.chat.dialects.blocks import BlockDialect
-from toolrl.chat.dialects.jsons import json_calls, load_json, load_json_at, read_json_call, write_json, write_lists
+from toolrl.chat.dialects.base import BlockDialect
+from toolrl.chat.dialects.json_text import json_calls, load_json, load_json_at, read_json_call, write_json
 from toolrl.chat.dialects.scanning import Scanner
 from toolrl.chat.dialects.values import Schemas
 from toolrl.types import Message, ToolCall
@@ -39,7 +40,7 @@ class JsonDialect(BlockDialect):
         wrapped: tuple[tuple[str, str], ...] = (),
         cites: bool = False,
         thinking: tuple[str, str] = ("<think>", "</think>"),
-        thinks_with: str = "{0}\n{2}\n{1}\n\n",
+        thought_form: str = "{0}\n{2}\n{1}\n\n",
     ):
         """Describe a family.
 
@@ -60,21 +61,17 @@ class JsonDialect(BlockDialect):
             wrapped: Marks around the text, which is written between the first of them.
             cites: Whether parts of the text stand in tags that say by which document they are supported.
             thinking: See `Dialect`.
-            thinks_with: How thoughts are written: the marks, then the thought.
+            thought_form: How thoughts are written: the marks, then the thought.
         """
         call = f'{{"{keys[0]}": "TOOL", "{keys[1]}": {{"PARAMETER": VALUE}}}}'
         self.name, self.block, self.listed, self.keys, self.joint, self.ends = name, block, listed, keys, joint, ends
         self.form = f"{block[0]}{spaces}{f'[{call}]' if listed else call}{spaces}{block[1]}"
         self.openings = ((opening or re.escape(block[0]), block[1]), *also)
-        self.thinking, self._thinks_with = thinking, thinks_with
+        self.thinking, self.thought_form = thinking, thought_form
         marks = (*block, *(mark for pair in wrapped for mark in pair), *also_marks)
         self.marks = tuple(mark for mark in marks if mark.startswith("<"))
         self._other_arguments, self._id_key, self._numbered = other_arguments, id_key, numbered
         self._spaces, self._wrapped, self._cites = spaces, wrapped, cites
-
-    def write_thinking(self, thinking: str) -> str:
-        """As the family does."""
-        return self._thinks_with.format(*self.thinking, thinking)
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
         """Blocks, and the text without the marks around it."""
@@ -119,17 +116,14 @@ class JsonDialect(BlockDialect):
             ]
         return json_calls(value, raw, self.keys, self._id_key)
 
-    def write(self, message: Message) -> str:
-        """The text, then the calls."""
+    def write(self, message: Message, tools: Schemas = ()) -> str:
+        """The text between its marks, then the calls."""
         if message.content and self._wrapped:
             before, after = self._wrapped[0]
-            message = Message("assistant", f"{before}{message.content}{after}", message.tool_calls)
-        if not self.listed:
-            return super().write(message)
-        texts = [message.content] if message.content else []
-        return self.joint.join([*texts, *write_lists(message.tool_calls, self.write_block)])
+            message = replace(message, content=f"{before}{message.content}{after}")
+        return super().write(message, tools)
 
-    def write_block(self, calls: list[ToolCall]) -> str:
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
         """One object, or a list."""
         values = [
             {
@@ -221,7 +215,7 @@ JSON_DIALECTS = (
         cites=True,
         ends=("<|END_OF_TURN_TOKEN|>",),
         thinking=("<|START_THINKING|>", "<|END_THINKING|>"),
-        thinks_with="{0}{2}{1}",
+        thought_form="{0}{2}{1}",
     ),
     # The tool_use template of c4ai-command-r-plus (vLLM's examples/tool_template_cohere.jinja).
     JsonDialect(
