@@ -10,7 +10,7 @@ import pytest
 
 from tests.policy.chat_server import Answer, ChatServer, says, serving
 from toolrl import Message, RetryPolicy, SamplingParams, ToolCall
-from toolrl.chat.wire import from_wire, with_thinking_apart
+from toolrl.chat.wire import from_wire, with_thinking_split
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy import ChatPolicy, ChatReply, Endpoint, OpenAIPolicy
 
@@ -146,7 +146,7 @@ def test_a_turn_gets_the_room_that_is_left(ask: Callable[..., ChatReply]) -> Non
     ],
 )
 def test_thoughts_in_the_content_are_separated(content: Any, thinking: str, said: str) -> None:
-    message = with_thinking_apart(from_wire({"role": "assistant", "content": content}))
+    message = with_thinking_split(from_wire({"role": "assistant", "content": content}))
     assert (message.thinking, message.content) == (thinking, said)
 
 

@@ -39,7 +39,7 @@ def renderer(
 
 
 def test_both_ways_to_open_the_thinking_are_tried(request: pytest.FixtureRequest, renderer: Renderer) -> None:
-    assert bool(renderer._opened) is ("qwen3_6" in request.node.name)
+    assert bool(renderer.opened) is ("qwen3_6" in request.node.name)
 
 
 def thinker(renderer: Renderer, thoughts: str) -> ScriptedPolicy:
@@ -52,9 +52,9 @@ def thinker(renderer: Renderer, thoughts: str) -> ScriptedPolicy:
         text = renderer.decode(ids)
         said = text[text.rfind("<|im_start|>assistant") :]
         if "</think>" in said:
-            return renderer._encode(plain["<tool_response>" in text])
+            return renderer.text_ids(plain["<tool_response>" in text], control=True)
         opening = "" if "<think>" in said else "<think>\n"
-        return renderer._encode(f"{opening}{thoughts}")
+        return renderer.text_ids(f"{opening}{thoughts}", control=True)
 
     return ScriptedPolicy(turn)
 
@@ -94,8 +94,8 @@ def test_thinking_within_its_budget_is_left_alone(renderer: Renderer, make_env: 
     closed = "short</think>\n\n4<|im_end|>"
     env = make_env()
     env.limits = replace(LIMITS, thinking_tokens=60)
-    opening = "" if renderer._opened else "<think>\n"
-    policy = ScriptedPolicy([renderer._encode(f"{opening}{closed}")])
+    opening = "" if renderer.opened else "<think>\n"
+    policy = ScriptedPolicy([renderer.text_ids(f"{opening}{closed}", control=True)])
     (trajectory,) = RolloutEngine(policy, renderer).run([RolloutRequest(env, env.tasks[0])])
     assert (trajectory.turns[0].sample.forced, trajectory.turns[0].message.thinking) == ((0, 0), "short")
 
@@ -103,8 +103,8 @@ def test_thinking_within_its_budget_is_left_alone(renderer: Renderer, make_env: 
 def test_a_turn_that_is_long_without_thinking_is_whole(renderer: Renderer, make_env: Any) -> None:
     env = make_env()
     env.limits = LIMITS
-    opening = "</think>\n\n" if renderer._opened else ""
-    whole = renderer._encode(f"{opening}{'words ' * 30}<|im_end|>")
+    opening = "</think>\n\n" if renderer.opened else ""
+    whole = renderer.text_ids(f"{opening}{'words ' * 30}<|im_end|>", control=True)
     prompts: list[int] = []
 
     def turn(ids: list[int]) -> list[int]:

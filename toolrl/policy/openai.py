@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from toolrl.chat.wire import from_wire, to_wire, with_thinking_apart
+from toolrl.chat.wire import from_wire, to_wire, with_thinking_split
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy.base import ChatReply
 from toolrl.policy.completions import ChatCompletions, Endpoint, RequestRefused, read_usage
@@ -106,7 +106,7 @@ def _read(answer: Mapping[str, Any], used_ids: set[str]) -> ChatReply:
             raise TryAgain(f"the server aborted the turn: {finish!r}")
         if finish == "content_filter":
             raise PolicyFault("the server's content filter stopped the turn")
-        message = with_thinking_apart(from_wire({**choice["message"], "role": "assistant"}))
+        message = with_thinking_split(from_wire({**choice["message"], "role": "assistant"}))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise TryAgain(f"no message in the answer: {error!r}") from None
     calls, seen = [], set(used_ids)

@@ -68,7 +68,6 @@ class ScriptedChatPolicy:
     """Answers the n-th turn of an episode with the n-th message; the last one repeats. It is stateless."""
 
     def __init__(self, script: Sequence[Message]):
-        """Prepare a script."""
         self._script = script
 
     async def reply(

@@ -1,4 +1,4 @@
-"""Turns made of several messages, each with a header that says to whom it goes: gpt-oss (harmony), Muse (ATEM)."""
+"""Turns of several messages, each with a header that names its recipient: gpt-oss (harmony), Muse (ATEM)."""
 
 from __future__ import annotations
 
@@ -17,39 +17,42 @@ from toolrl.types import Message, ToolCall
 
 
 class ChannelDialect(Dialect):
-    """What both share. The template's prompt ends in `<|start|>assistant`; the rest of a header is the model's."""
+    """The base of both. The prompt ends in `<|start|>assistant`; the model writes the rest of each header.
+
+    `joint` is what is written between two messages of a turn.
+    """
 
     def split(self, text: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
-        """Thoughts, text and calls, each from messages with its own header."""
+        """Split a turn into thoughts, text and calls by the headers of its messages."""
         parts = [self.read_message(header, body, raw, tools) for header, body, raw in self._messages(text)]
         thoughts = "\n".join(thought for thought, _, _ in parts if thought)
         content = "\n".join(said for _, said, _ in parts if said)
         return thoughts, content, [call for _, _, calls in parts for call in calls]
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """Text and calls."""
+        """Read text and calls."""
         _, content, calls = self.split(text, tools)
         return content, calls
 
     def format(self, message: Message, tools: Schemas = ()) -> str:
-        """Thoughts, text, calls, each in a message of its own; malformed ones as they were sampled."""
+        """Write thoughts, text and calls, each in a message of its own; see `Dialect.format`."""
         self.check_written(message, tools)
         thoughts = [self.write_thinking(message.thinking)] if message.thinking else []
         return self.joint.join([*thoughts, self.write(message)])
 
     def write(self, message: Message, tools: Schemas = ()) -> str:
-        """Text and calls, each in a message of its own."""
+        """Write text and calls, each in a message of its own."""
         if message.content or not message.tool_calls:
             message = replace(message, content=self.write_text(message.content, final=not message.tool_calls))
         return super().write(message, tools)
 
     @abstractmethod
     def read_message(self, header: str | None, body: str, raw: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
-        """What one message holds: a thought, text, or calls; `header` is None where there is none."""
+        """Read one message: its thought, its text, its calls. `header` is None if the message has none."""
 
     @abstractmethod
     def write_text(self, text: str, *, final: bool) -> str:
-        """A message to the user; `final` if no call follows."""
+        """Write a message to the user; `final` if no call follows."""
 
     def _messages(self, text: str) -> Iterator[tuple[str | None, str, str]]:
         end = self.joint.removesuffix("<|start|>assistant")
@@ -59,7 +62,7 @@ class ChannelDialect(Dialect):
                 start = text.find("<|message|>", position)
             plain = text.find(end, position)
             if start >= 0 and (plain < 0 or start < plain) and self.is_call(text[position:start]):
-                found = scanner.find(start, (end,))  # one inside of a string of a call ends nothing
+                found = scanner.find(start, (end,))  # a mark inside a string of a call ends nothing
                 plain = found[0] if found else -1
             stop = plain if plain >= 0 else len(text)
             raw = text[position:stop].strip()
@@ -92,12 +95,12 @@ class HarmonyDialect(ChannelDialect):
     _channel = re.compile(r"<\|channel\|>\s*(\w+)")
 
     def is_call(self, header: str) -> bool:
-        """By its recipient."""
+        """Whether the recipient is a tool."""
         recipient = self._recipient.search(header)
         return recipient is not None and recipient.group(1) != "user"
 
     def read_message(self, header: str | None, body: str, raw: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
-        """By its recipient a call, by its channel a thought, else text."""
+        """The recipient makes it a call, the channel a thought; otherwise it is text."""
         recipient, channel = self._recipient.search(header or ""), self._channel.search(header or "")
         if recipient and recipient.group(1) != "user":
             return "", "", [named_call(recipient.group(1).removeprefix("functions."), body, raw)]
@@ -106,17 +109,17 @@ class HarmonyDialect(ChannelDialect):
         return (body, "", []) if channel and channel.group(1) == "analysis" else ("", body, [])
 
     def write_text(self, text: str, *, final: bool) -> str:
-        """A message on the channel `final`, or an aside."""
+        """Write a message on the channel `final`, or an aside."""
         return f"<|channel|>{'final' if final else 'commentary'}<|message|>{text}"
 
     def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
-        """A message on the channel `commentary`, as the template writes it."""
+        """Write a message on the channel `commentary`, as the template does."""
         arguments = write_json(dict(calls[0].arguments), self.hidden)
         return f" to=functions.{calls[0].name}<|channel|>commentary json<|message|>{arguments}"
 
 
 class AtemDialect(ChannelDialect):
-    """Muse's protocol: a recipient for each message, XML for the arguments.
+    """Muse's protocol: a recipient for each message, and XML for the arguments.
 
     Source: trl/chat_templates/muse_glimmer.jinja.
     """
@@ -135,19 +138,18 @@ class AtemDialect(ChannelDialect):
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """The marks and the tags of parameters."""
+        """The marks, and the tags of calls and parameters."""
         return (*self._tags, *self.marks)
 
     _recipient = re.compile(r"\s*to=([^\s<]+)\s*")
     _block = ("<atem:function_calls>", "</atem:function_calls>")
 
     def __init__(self) -> None:
-        """Prepare the form of its calls."""
         parameter = ('<atem:parameter name="{}">', "</atem:parameter>")
         self._calls = TagForm(('<atem:invoke name="{}">', "</atem:invoke>"), parameter, self.hidden)
 
     def read_message(self, header: str | None, body: str, raw: str, tools: Schemas) -> tuple[str, str, list[ToolCall]]:
-        """By its recipient a thought, text, or calls."""
+        """The recipient makes it a thought, text, or calls."""
         recipient = self._recipient.fullmatch(header or "")
         if recipient is None and (mark := find_mark(header or "")):
             return "", "", [ToolCall("", error=f"{mark.group()} does not call a tool here", raw=raw)]
@@ -175,10 +177,10 @@ class AtemDialect(ChannelDialect):
         return calls
 
     def write_text(self, text: str, *, final: bool) -> str:
-        """A message to the user."""
+        """Write a message to the user."""
         return f" to=user<|message|>{text}"
 
     def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
-        """A message to the tool."""
+        """Write a message to the tool."""
         opening, closing = self._block
         return f" to={calls[0].name}<|message|>{opening}\n{self._calls.write(calls[0])}\n{closing}"

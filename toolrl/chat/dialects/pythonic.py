@@ -1,4 +1,4 @@
-"""Calls written as Python does, with named arguments: Llama 3.2 and 4, LFM2, OLMo 3."""
+"""Calls in Python syntax, with named arguments: Llama 3.2 and 4, LFM2, OLMo 3."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from toolrl.types import Message, ToolCall
 
 
 class PythonicDialect(Dialect):
-    """A Python list of calls, which is the whole turn: `[search(query="x"), now()]`.
+    """A Python list of calls that makes up the whole turn: `[search(query="x"), now()]`.
 
-    A turn with marks around it is one, whatever is in them. Source: Meta's prompt format for Llama 3.2 and 4.
+    A turn with marks around it always counts as calls. Source: Meta's prompt format for Llama 3.2 and 4.
     """
 
     name = "llama3-pythonic"
@@ -26,7 +26,7 @@ class PythonicDialect(Dialect):
     _bare = re.compile(r"\[\s*([^\s\[\](){},='\"]+)\(")
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """A turn that begins with a call in brackets, or with the opening mark, is calls only; any other is text."""
+        """A turn that starts with a call in brackets, or with the opening mark, is only calls; any other is text."""
         body = text.strip()
         marked, begun = body.startswith(self.marks[0]), self._bare.match(body)
         if not marked and not begun:
@@ -36,11 +36,11 @@ class PythonicDialect(Dialect):
         return ("", calls) if meant else (text, [])
 
     def write(self, message: Message, tools: Schemas = ()) -> str:
-        """The text if there are no calls, else the calls; the form has no room for both."""
+        """Write the calls if there are any, else the text; the form has no room for both."""
         return super().write(replace(message, content=""), tools) or message.content
 
     def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
-        """All calls in one list."""
+        """Write all calls in one list."""
         return f"[{', '.join(write_python_call(call, self.hidden) for call in calls)}]"
 
 
@@ -59,18 +59,18 @@ class LfmDialect(BlockDialect):
     _between = ("[", ", ", "]")
 
     def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
-        """A list of calls."""
+        """Read a list of calls."""
         return read_python_calls(body, raw)
 
     def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
-        """All calls in one block."""
+        """Write all calls in one block."""
         opening, between, closing = self._between
         written = between.join(write_python_call(call, self.hidden) for call in calls)
         return f"{self.block[0]}{opening}{written}{closing}{self.block[1]}"
 
 
 class OlmoDialect(LfmDialect):
-    """A call on each line between `<function_calls>` tags.
+    """One call per line between `<function_calls>` tags.
 
     Source: vLLM's examples/tool_chat_template_olmo3.jinja and olmo3_tool_parser.py.
     """

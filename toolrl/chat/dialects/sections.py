@@ -1,4 +1,4 @@
-"""Calls in a section at the end of a turn, the name outside of the arguments' JSON: Mistral, DeepSeek V3, Kimi K2."""
+"""Calls in a section at the end of a turn, with the name outside the JSON: Mistral, DeepSeek V3, Kimi K2."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from toolrl.types import Message, ToolCall
 
 
 class MistralDialect(Dialect):
-    """`[TOOL_CALLS]` and a JSON list, or since the tokenizer's version 11 `[TOOL_CALLS]name[ARGS]{...}`.
+    """`[TOOL_CALLS]` and a JSON list. The form since tokenizer version 11, `[TOOL_CALLS]name[ARGS]{...}`, is read too.
 
-    Both are read. Source: mistral_common/tokens/tokenizers/instruct.py.
+    Source: mistral_common/tokens/tokenizers/instruct.py.
     """
 
     name = "mistral"
@@ -29,7 +29,7 @@ class MistralDialect(Dialect):
     _named = re.compile(r"\s*([^\s\[\]{}]+)(?:\[CALL_ID\](\w*))?\[ARGS\](.*)", re.DOTALL)
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """What stands before the first mark is the text, each part after one is calls."""
+        """The text is before the first mark; the part after each mark is calls."""
         scanner, start = Scanner(text), text.find("[TOOL_CALLS]")
         content, calls = text[: start if start >= 0 else None], list[ToolCall]()
         while start >= 0:
@@ -54,13 +54,13 @@ class MistralDialect(Dialect):
         return json_calls(values, raw)
 
     def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
-        """All calls in one list."""
+        """Write all calls in one list."""
         values = [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]
         return f"[TOOL_CALLS]{write_json(values, self.hidden)}"
 
 
 class MistralNamedDialect(MistralDialect):
-    """Mistral's form since version 11 of its tokenizer: a name, then the arguments."""
+    """Mistral's form since tokenizer version 11: a name, then the arguments."""
 
     name = "mistral-v11"
     form = '[TOOL_CALLS]TOOL[ARGS]{"PARAMETER": VALUE}'
@@ -78,7 +78,7 @@ class SectionDialect(BlockDialect):
     separator: str
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """What stands outside of the calls and of the section's marks is the text."""
+        """The text is everything outside the calls and the section's marks."""
         content, calls = super().read(text, tools)
         if not calls and self.section[0] in content:
             calls = [ToolCall("", error=f"{self.section[0]} holds no call", raw=self.section[0])]
@@ -94,13 +94,13 @@ class SectionDialect(BlockDialect):
         return [self.read_call(head.strip(), arguments.strip(), raw)]
 
     def write(self, message: Message, tools: Schemas = ()) -> str:
-        """The text, then the section."""
+        """Write the text, then the section."""
         calls = super().write(replace(message, content=""), tools)
         return message.content + (self.section[0] + calls + self.section[1] if message.tool_calls else "")
 
     @abstractmethod
     def read_call(self, head: str, arguments: str, raw: str) -> ToolCall:
-        """A call from what stands before and after the separator."""
+        """Read a call from the texts before and after the separator."""
 
 
 class DeepSeekDialect(SectionDialect):
@@ -122,14 +122,14 @@ class DeepSeekDialect(SectionDialect):
     joint = "\n"
 
     def read_call(self, head: str, arguments: str, raw: str) -> ToolCall:
-        """In V3's form the head is `function` and the name stands before the fence."""
+        """In V3's form the head is `function`, and the name comes before the fence."""
         name, fence, fenced = arguments.removesuffix("```").partition("```")
         if fence and arguments.endswith("```"):
             return named_call(name.strip(), fenced.strip().removeprefix("json"), raw)
         return named_call(head, arguments, raw)
 
     def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
-        """One call, with the fence."""
+        """Write one call, with the fence."""
         arguments = write_json(dict(calls[0].arguments), self.hidden)
         return f"{self.block[0]}function{self.separator}{calls[0].name}\n```json\n{arguments}\n```{self.block[1]}"
 
@@ -148,13 +148,13 @@ class DeepSeek31Dialect(DeepSeekDialect):
     joint = ""
 
     def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
-        """One call, without a fence."""
+        """Write one call, without a fence."""
         arguments = write_json(dict(calls[0].arguments), self.hidden)
         return f"{self.block[0]}{calls[0].name}{self.separator}{arguments}{self.block[1]}"
 
 
 class KimiDialect(SectionDialect):
-    """Kimi K2: `functions.NAME:INDEX`, then JSON; that head is the call's id in what the tool answers.
+    """Kimi K2: `functions.NAME:INDEX`, then JSON. That head is the call's id, which the tool message repeats.
 
     Source: docs/tool_call_guidance.md of moonshotai/Kimi-K2-Instruct.
     """
@@ -177,7 +177,7 @@ class KimiDialect(SectionDialect):
         return replace(named_call(name.group(1) if name else "", arguments, raw), id=head)
 
     def write(self, message: Message, tools: Schemas = ()) -> str:
-        """The text, then the section; calls without an id in Kimi's form get one."""
+        """Write the text, then the section; calls without an id in Kimi's form get one."""
         calls = tuple(
             call
             if re.fullmatch(rf"functions\.{re.escape(call.name)}:\d+", call.id)
@@ -187,6 +187,6 @@ class KimiDialect(SectionDialect):
         return super().write(replace(message, tool_calls=calls), tools)
 
     def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
-        """One call, headed by its id."""
+        """Write one call, headed by its id."""
         arguments = write_json(dict(calls[0].arguments), self.hidden)
         return f"{self.block[0]}{calls[0].id}{self.separator}{arguments}{self.block[1]}"
