@@ -48,7 +48,8 @@ def open_policy(
         from toolrl.policy.models import load_for_generation
         from toolrl.policy.transformers import TransformersPolicy
 
-        model = model or load_for_generation(settings.model, settings.device)
+        if model is None:
+            model = load_for_generation(settings.model, settings.device)
         return TransformersPolicy(model, stop_token_ids=stops, max_sequences=settings.sequences, seed=settings.seed)
     if settings.sampler == "vllm":
         from toolrl.policy.vllm.policy import VLLMPolicy
