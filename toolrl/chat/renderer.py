@@ -261,7 +261,7 @@ class Renderer:
             )
         if dialect is None:
             raise TemplateError(
-                f"the chat template of {self.template.model!r} writes a tool call in no form that toolrl reads: "
+                f"the chat template of {self.template.model!r} writes tool calls in a form that toolrl cannot read: "
                 f"{written[-200:]!r}; pass a template that supports tools (chat_template=), or name the dialect "
                 "(dialect=) in which the model calls tools"
             )

@@ -98,6 +98,7 @@ class ChatTemplate:
                 shown = [
                     str(value) in rendered for call in conversation[1].tool_calls for value in call.arguments.values()
                 ]
+                # Some templates drop all calls but the first.
                 self.one_call = self.one_call or (shown[0] and not all(shown))
                 return
         self.short_ids = self.one_call = False
