@@ -297,7 +297,7 @@ def test_a_call_that_the_dialect_cannot_write_is_rendered_as_it_was_sampled(monk
     env = make_env(render_mode="ansi")
     env.reset(options={"task": "t4"})
     env.step(DOUBLE)
-    monkeypatch.setattr(type(env.dialect), "write_for", lambda *_: "no call")
+    monkeypatch.setattr(type(env.dialect), "write", lambda *_: "no call")
     assert f"assistant: {DOUBLE}\ntool: 8" in str(env.render())
     env.close()
 

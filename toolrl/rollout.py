@@ -21,7 +21,7 @@ from toolrl.env import ToolEnv
 from toolrl.episode import EpisodeSession, Player, Step, play_episode
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.policy.base import ChatPolicy, Policy
-from toolrl.policy.watch import Watch
+from toolrl.policy.watchdog import Watchdog
 from toolrl.support.event_loop import run_sync
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS, contained
 from toolrl.tools.resources import add_up
@@ -97,7 +97,7 @@ class RolloutEngine:
         self._retries = retries
         self._backoff_seconds = backoff_seconds
         self._policy_timeout_seconds = policy_timeout_seconds
-        self._watches: dict[int, Watch] = {}
+        self._watches: dict[int, Watchdog] = {}
         self._prompts: dict[tuple[int, str], list[int]] = {}
         self._on_trajectory = on_trajectory
 
@@ -168,7 +168,7 @@ class RolloutEngine:
                 place to end the thinking that `thinking_tokens` bounds.
         """
         policy, env, task = request.policy or self.policy, request.env, request.task
-        watch = self._watches.setdefault(id(policy), Watch(policy, self._policy_timeout_seconds))
+        watch = self._watches.setdefault(id(policy), Watchdog(policy, self._policy_timeout_seconds))
         sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, env.limits.turn_tokens))
         room = int(min(env.limits.completion_tokens, self._max_completion_tokens))
         tools = env.toolbox.schemas
@@ -203,7 +203,7 @@ class TokenPlayer:
         thinking_tokens: Bounds the thinking in one turn, which is then ended for the model; 0 for no bound.
     """
 
-    watch: Watch
+    watch: Watchdog
     renderer: Renderer
     tools: Sequence[dict[str, Any]]
     prompt_ids: list[int]
@@ -272,7 +272,7 @@ class ChatPlayer:
         max_completion_tokens: Bounds the tokens that the policy counts after the prompt.
     """
 
-    watch: Watch
+    watch: Watchdog
     tools: Sequence[dict[str, Any]]
     sampling: SamplingParams
     max_completion_tokens: int

@@ -13,7 +13,7 @@ from toolrl.audit import Case, Exploit, audit_environment, catalogue
 from toolrl.audit.play import play_on_tokens, token_scripts
 from toolrl.chat import Renderer
 from toolrl.env import call, say
-from toolrl.training.models import load_tokenizer
+from toolrl.policy.models import load_tokenizer
 
 Make = Callable[..., ToolEnv]
 

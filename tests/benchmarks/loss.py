@@ -19,8 +19,8 @@ from trl.kernels import chunked_logprob
 
 from tests.benchmarks.common import EPISODES, table
 from toolrl import make
+from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.training import GRPORun
-from toolrl.training.models import load_model, load_tokenizer
 
 REPEATS = 5
 ENVIRONMENTS = ("toolrl/PythonMath-v0", "toolrl/DocsSearch-v0", "toolrl/DocsCompute-v0")

@@ -11,7 +11,7 @@ from toolrl.chat.template import trl_templates
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-# What ends a turn by the tokenizer's own account; generation configs add the others.
+# The token that ends a turn according to the tokenizer; generation configs add others.
 EOS = {
     "deepseek": "<｜end▁of▁sentence｜>",
     "diffusion_gemma": "<eos>",
@@ -32,13 +32,13 @@ WITH_TOOLS = [
     and re.search(r"tool_calls|tool_call\b", text)
     and name not in ("deepseek_r1_distill", "cohere2", "diffusion_gemma")
 ]
-# It begins a turn after tool results with a header that its own prompt leaves out; the model is no autoregressive one.
+# It starts a turn after tool results with a header that its own prompt leaves out; the model is not autoregressive.
 REWRITING = ["diffusion_gemma"]
 WITHOUT_TOOLS = [name for name in TEMPLATES if not name.endswith("_training") and name not in [*WITH_TOOLS, *REWRITING]]
 
 
 def options_of(name: str) -> list[dict[str, Any]]:
-    """The variables under which a template is tested."""
+    """The variables with which a template is tested."""
     return [{}, {"enable_thinking": False}] if "enable_thinking" in TEMPLATES[name] or name == "deepseekv3" else [{}]
 
 

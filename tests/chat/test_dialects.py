@@ -1,4 +1,4 @@
-"""Promises about the Hermes dialect: what a model wrote is read, or named as broken, and never raises."""
+"""Promises about the Hermes dialect: a turn is read, or reported as malformed, and never raises."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_text_around_calls_is_the_content_and_calls_keep_their_order() -> None:
     assert message.tool_calls[1].raw == '<tool_call>{"name": "b", "arguments": {}}</tool_call>'
 
 
-def test_a_call_may_leave_out_its_arguments() -> None:
+def test_a_call_may_omit_its_arguments() -> None:
     assert meaning(HERMES.parse('<tool_call>{"name": "now"}</tool_call>')) == ("", [("now", {}, None)])
 
 
@@ -122,7 +122,7 @@ def test_a_call_left_open_does_not_swallow_the_next_one() -> None:
     assert message.tool_calls[1].name == "b"
 
 
-def test_a_stray_closing_tag_is_reported_once_and_leaves_the_content() -> None:
+def test_a_stray_closing_tag_is_reported_once_and_removed_from_the_content() -> None:
     message = HERMES.parse("a </tool_call> b </tool_call>")
     assert message.content.split() == ["a", "b"]
     (stray,) = message.tool_calls
@@ -130,6 +130,6 @@ def test_a_stray_closing_tag_is_reported_once_and_leaves_the_content() -> None:
     assert stray.error.startswith("</tool_call> without <tool_call> before it; write <tool_call>")
 
 
-def test_an_answer_beside_a_broken_call_is_no_final_answer() -> None:
-    """Only a turn without calls ends an episode, and a malformed call is one."""
+def test_an_answer_next_to_a_broken_call_is_not_a_final_answer() -> None:
+    """Only a turn without calls ends an episode, and a malformed call is a call."""
     assert HERMES.parse("<answer>4</answer><tool_call>").tool_calls

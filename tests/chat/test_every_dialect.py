@@ -1,4 +1,4 @@
-"""Promises of all dialects alike: what was written is read back, and nothing that a model writes raises."""
+"""Promises of every dialect: what was written is read back, and nothing that a model writes raises."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def meaning(message: Message) -> list[tuple[str, dict[str, Any], str | None]]:
 @given(call=programs | searches)
 def test_a_call_with_any_arguments_is_read_back(name: str, call: ToolCall) -> None:
     if name in ("tags", "fenced") and call.name != "python":
-        return  # where JSON is asked for, a tag's text is JSON
+        return  # where JSON is expected, a tag's text is JSON
     if name == "fenced" and "think>" in call.arguments["code"]:
-        return  # a fence has no way to hide it
+        return  # a fence cannot escape it
     dialect = dialect_named(name)
     message = Message("assistant", "", (call,))
     assert meaning(dialect.parse(dialect.format(message), TOOLS)) == meaning(message)
@@ -117,12 +117,12 @@ def test_nothing_that_a_model_writes_raises(name: str, pieces: list[str]) -> Non
 
 
 @each
-def test_a_call_that_is_cut_is_no_answer_and_says_how_to_write_one(name: str) -> None:
+def test_a_truncated_call_is_not_an_answer_and_says_how_to_write_one(name: str) -> None:
     dialect = dialect_named(name)
     whole = dialect.format(Message("assistant", "", (ToolCall("python", {"code": "print(12345)"}),)))
     cut = whole[: whole.index("12345")]
     parsed = dialect.parse(cut, TOOLS)
-    if name == "llama3-pythonic":  # nothing marks a list of calls that is not complete but its beginning
+    if name == "llama3-pythonic":  # only its beginning marks an incomplete list of calls
         assert [call.error is not None for call in parsed.tool_calls] == [True]
         return
     assert len(parsed.tool_calls) == 1
@@ -130,7 +130,7 @@ def test_a_call_that_is_cut_is_no_answer_and_says_how_to_write_one(name: str) ->
 
 
 @each
-def test_a_call_in_another_dialect_does_not_run_and_is_answered(name: str) -> None:
+def test_a_call_in_another_dialect_is_malformed_and_does_not_run(name: str) -> None:
     dialect = dialect_named(name)
     foreign = "[TOOL_CALLS]" if name != "mistral" and name != "mistral-v11" else "<tool_call>"
     parsed = dialect.parse(f"Look: {foreign}python 1", TOOLS)
@@ -155,7 +155,7 @@ def test_hiding_marks_is_undone_for_any_text(text: str) -> None:
     assert not any(mark in hide(text, marks) for mark in marks)
 
 
-def test_an_unknown_dialect_names_near_ones() -> None:
+def test_an_unknown_dialect_is_refused_with_similar_names() -> None:
     with pytest.raises(ConfigError, match="no dialect 'lama3-json'; did you mean llama3-json"):
         dialect_named("lama3-json")
 

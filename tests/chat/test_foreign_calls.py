@@ -1,4 +1,4 @@
-"""Promises about calls in another spelling: they are answered with how to spell them, and mere text is an answer."""
+"""Promises about calls in another spelling: the error shows the right form, and mere text is an answer."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ MENTIONED = [
     "<b>bold</b>",
     "import functools\nfunctools.reduce(f, [1])",
 ]
-# Marks of other families that a sentence mentions.
+# Sentences that mention marks of other families.
 SPOKEN_OF = [
     "Qwen writes <tool_call> tags to search the web, in pairs.",
     "A turn of Mistral's has [TOOL_CALLS] in it.",
@@ -112,7 +112,7 @@ def test_a_call_in_the_marks_of_another_family_is_malformed_or_read(name: str, b
 
 @each
 @pytest.mark.parametrize("before", ["", "I will look this up for you:\n\n"])
-def test_a_call_without_marks_is_answered_with_how_to_spell_it(name: str, before: str) -> None:
+def test_a_call_without_marks_is_malformed_and_the_error_shows_the_form(name: str, before: str) -> None:
     for kind, attempt in ATTEMPTS.items():
         if before and kind == "Python without names":
             continue  # after a sentence it is code
@@ -127,7 +127,7 @@ def test_a_call_without_marks_is_answered_with_how_to_spell_it(name: str, before
 
 
 @pytest.mark.parametrize("attempt", BEHIND_WORDS)
-def test_a_call_behind_words_that_ends_the_turn_is_no_answer(attempt: str) -> None:
+def test_a_call_after_words_at_the_end_of_a_turn_is_not_an_answer(attempt: str) -> None:
     for name, dialect in DIALECTS.items():
         (refused,) = dialect.parse(f"I look it up: {attempt}", TOOLS).tool_calls
         assert name in ("llama3-json", "xlam") or str(refused.error).endswith(dialect.form), name
@@ -137,9 +137,9 @@ def test_a_call_behind_words_that_ends_the_turn_is_no_answer(attempt: str) -> No
 def test_text_that_shows_something_like_a_call_is_the_answer(name: str) -> None:
     for text in MENTIONED:
         if name == "fenced" and text.count("```python"):
-            continue  # such is a call there
+            continue  # that is a call in this dialect
         if name in ("llama3-json", "xlam") and '"search"' in text:
-            continue  # nothing marks a call there
+            continue  # calls have no marks in this dialect
         parsed = DIALECTS[name].parse(text, TOOLS)
         assert (parsed.content, parsed.tool_calls) == (text, ())
 
@@ -151,7 +151,7 @@ def test_a_mark_of_another_family_in_a_sentence_is_text(name: str, text: str) ->
     assert (parsed.content, parsed.tool_calls) == (text, ())
 
 
-def test_a_broken_call_in_other_marks_is_no_answer() -> None:
+def test_a_broken_call_in_other_marks_is_not_an_answer() -> None:
     for text in (
         "<|tool_call_start|>[search(query=",
         '<tool_call>\n{"name": "search", "argum',
@@ -171,12 +171,12 @@ def test_json_between_the_marks_of_python_is_malformed() -> None:
         assert "write [TOOL(PARAMETER=VALUE)]" in str(refused.error)
 
 
-def test_without_schemas_only_marks_tell_a_call() -> None:
+def test_without_schemas_only_marks_identify_a_call() -> None:
     assert DIALECTS["hermes"].parse(ATTEMPTS["JSON"]).content == ATTEMPTS["JSON"]
     assert DIALECTS["hermes"].parse('[TOOL_CALLS][{"name": "f"}]').tool_calls
 
 
-def test_every_marked_dialect_begins_with_a_mark_that_others_know() -> None:
+def test_the_mark_of_every_dialect_is_known_to_the_others() -> None:
     for name in MARKED:
-        if name != "harmony":  # a header tells
+        if name != "harmony":  # a header marks its calls
             assert any(mark in WRITTEN[name] for mark in CALL_BEGINNINGS), name

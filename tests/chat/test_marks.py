@@ -1,4 +1,4 @@
-"""Promises about where a call ends: marks inside of values are text, and a call that is not whole does not run."""
+"""Promises about where a call ends: marks inside values are text, and an incomplete call does not run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ TOOLS = [
     }
     for name in ("note", "keep")
 ]
-BARE = ("tags", "fenced")  # what a text is between tags of the tool's name
-# What nothing quotes: a value that holds one writes its `<` as `&lt;`.
+BARE = ("tags", "fenced")  # dialects with a bare text for a call
+# Marks that no quotes protect: inside a value their `<` is written as `&lt;`.
 ENDS_A_VALUE = {
     "qwen3-coder": ("<parameter=", "</parameter>"),
     "seed-oss": ("<parameter=", "</parameter>"),
@@ -49,7 +49,7 @@ def note(text: str, **more: str) -> ToolCall:
 
 
 @each
-def test_a_mark_inside_a_string_that_a_model_writes_as_it_is_ends_nothing(name: str) -> None:
+def test_an_unescaped_mark_inside_a_string_ends_nothing(name: str) -> None:
     dialect = DIALECTS[name]
     for mark in (*dialect.marks, *dialect.thinking):
         if mark in ENDS_A_VALUE.get(name, ()):
@@ -73,8 +73,8 @@ def test_marks_and_brackets_in_python_strings_of_any_quotes_are_text(name: str, 
 
 
 @each
-def test_what_a_call_lacks_at_its_end_makes_it_malformed(name: str) -> None:
-    """Whatever the cut: no call runs with a part of its arguments, and the turn is no answer."""
+def test_a_call_that_is_cut_anywhere_is_malformed(name: str) -> None:
+    """No call runs with a part of its arguments, and the turn is not an answer."""
     turn = written(name, note("first value", other="second value"))
     last = turn.rindex("value") + len("value")
     for end in range(turn.index("first"), last):
@@ -108,7 +108,7 @@ def test_an_argument_that_is_not_closed_runs_nothing(name: str, closing: str, wh
 
 
 @each_tagged
-def test_an_argument_that_is_not_closed_does_not_take_in_the_next_call(name: str, closing: str) -> None:
+def test_an_argument_that_is_not_closed_does_not_swallow_the_next_call(name: str, closing: str) -> None:
     turn = written(name, note("one")).replace(closing, "") + "\n" + written(name, note("two"))
     if name == "atem":
         turn = turn.replace("\n to=", "<|eom|><|start|>assistant to=")
@@ -119,7 +119,7 @@ def test_an_argument_that_is_not_closed_does_not_take_in_the_next_call(name: str
 
 
 @each_tagged
-def test_closings_that_stand_twice_and_arguments_that_are_given_twice_are_malformed(name: str, closing: str) -> None:
+def test_duplicate_closings_and_duplicate_arguments_are_malformed(name: str, closing: str) -> None:
     turn = written(name, note("one", other="two"))
     for broken in (
         turn.replace(closing, closing * 2, 1),
@@ -131,7 +131,7 @@ def test_closings_that_stand_twice_and_arguments_that_are_given_twice_are_malfor
 
 
 @pytest.mark.parametrize("tag", ["</function>", "</tool_call>", "<function=note>", "<tool_call>"])
-def test_each_tag_that_is_left_out_makes_a_call_malformed(tag: str) -> None:
+def test_each_missing_tag_makes_a_call_malformed(tag: str) -> None:
     turn = written("qwen3-coder", note("one"))
     assert all(malformed for _, _, malformed in calls_of("qwen3-coder", turn.replace(tag, "")))
     assert calls_of("qwen3-coder", turn.replace(tag, ""))
@@ -163,7 +163,7 @@ def test_each_tag_that_is_left_out_makes_a_call_malformed(tag: str) -> None:
         ("deepseek-v3.2", written("deepseek-v3.2", note("x")).replace('"true"', '"false"')),
     ],
 )
-def test_what_is_ambiguous_or_left_open_is_malformed(name: str, turn: str) -> None:
+def test_an_ambiguous_or_unclosed_call_is_malformed(name: str, turn: str) -> None:
     tools = [tool for tool in TOOLS if tool["function"]["name"] == "note"]
     assert [call.error is not None for call in DIALECTS[name].parse(turn, tools).tool_calls] == [True]
 
@@ -175,6 +175,6 @@ def test_whole_calls_before_a_broken_one_in_a_block_run(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lfm2", "llama3-pythonic", "olmo3"])
-def test_a_line_break_inside_a_python_string_is_one(name: str) -> None:
+def test_a_line_break_inside_a_python_string_is_kept(name: str) -> None:
     turn = written(name, note("PLACE")).replace("PLACE", "a\nb\\nc\0\\\\")
     assert calls_of(name, turn) == [("note", {"text": "a\nb\nc\0\\"}, False)]

@@ -1,4 +1,4 @@
-"""Promises about families: what their models write is read, and a template in their form is known by its probe."""
+"""Promises about families: their calls are read, and a template in their form is recognised by its probe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOOLS = [
     for name in ("forecast", "history")
 ]
 BERN, TWO = ("forecast", {"city": "Bern", "days": 2}), ("history", {"city": "Genf"})
-# Sentences of our own in the forms that vLLM's and SGLang's parsers take.
+# Our own sentences, in the forms that the parsers of vLLM and SGLang accept.
 TURNS: list[tuple[str, str, str, list[tuple[str, dict[str, Any]]]]] = [
     (
         "deepseek-v3.2",
@@ -189,7 +189,7 @@ def test_what_a_family_writes_is_read(
         assert parsed.thinking == "hm"
 
 
-# ---- templates: one in the form of each family, made by its writer
+# ---- templates: one in the form of each family, made with its writer
 
 TEMPLATE = """
 {%- for message in messages %}
@@ -305,7 +305,7 @@ CALLS_IN_JINJA = {
 
 
 @pytest.mark.parametrize("name", CALLS_IN_JINJA)
-def test_a_template_in_a_familys_form_is_known_and_proven_prefix_stable(name: str) -> None:
+def test_a_template_in_a_familys_form_is_recognised_and_proven_prefix_stable(name: str) -> None:
     renderer = Renderer(
         tokenizer_of(name), chat_template=template_of(name), dialect=name if name == "kimi-k2" else None
     )
@@ -325,7 +325,7 @@ def test_a_template_in_a_familys_form_is_known_and_proven_prefix_stable(name: st
         ]
 
 
-# As vLLM and SGLang call their parsers.
+# Names of the parsers in vLLM and SGLang.
 @pytest.mark.parametrize(
     ("wrong", "right"),
     [
@@ -349,7 +349,7 @@ def test_a_template_in_a_familys_form_is_known_and_proven_prefix_stable(name: st
         ("step-3", "step3"),
     ],
 )
-def test_a_name_that_another_library_uses_is_near_to_ours(wrong: str, right: str) -> None:
+def test_another_librarys_name_for_a_dialect_suggests_ours(wrong: str, right: str) -> None:
     with pytest.raises(ConfigError, match="did you mean") as caught:
         dialect_named(wrong)
     assert right in str(caught.value)

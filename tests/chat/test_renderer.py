@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Template = Callable[[str], str]
 
-# enable_thinking=False: the empty block of thoughts stands in the prompt, where the template renders it again.
+# enable_thinking=False: the prompt contains the empty block of thoughts, and the template renders it again.
 TEMPLATES: dict[str, dict[str, Any]] = {
     "qwen2_5": {},
     "qwen3_training": {"enable_thinking": False},
@@ -70,13 +70,13 @@ def tool_message(content: str, call_id: str = "call_1_0") -> Message:
 
 
 def template_text(renderer: Renderer, messages: list[Message], tools: list[Any]) -> str:
-    """What the template itself makes of a conversation."""
+    """The template's own rendering of a conversation."""
     text = renderer.tokenizer.apply_chat_template(
         [message.to_dict() for message in messages],
         tools=tools or None,
-        chat_template=renderer._chat.text,
+        chat_template=renderer.template.text,
         tokenize=False,
-        **renderer._chat.options,
+        **renderer.template.options,
     )
     return str(text)
 
@@ -84,7 +84,7 @@ def template_text(renderer: Renderer, messages: list[Message], tools: list[Any])
 def compose(
     renderer: Renderer, opening: list[Message], tools: list[dict[str, Any]], turns: list[list[Message]]
 ) -> list[int]:
-    """An episode's tokens, appended piece by piece; each turn is an assistant message and what it is told."""
+    """An episode's tokens, appended piece by piece; each turn is an assistant message and the messages after it."""
     ids = renderer.prompt_ids(opening, tools)
     for assistant, *told in turns:
         ids = ids + renderer.assistant_ids(assistant)
@@ -130,7 +130,7 @@ def test_appended_pieces_are_the_rendering_of_the_whole_conversation(
 
 
 def test_an_observation_does_not_depend_on_what_was_said_before(renderer: Renderer) -> None:
-    """So a turn that was sampled in another form than the template's is never rewritten."""
+    """A turn that was sampled in another form than the template's is therefore never rewritten."""
     sampled = renderer.tokenizer.encode(
         "<tool_call>{}   oddly  spelled</tool_call><|im_end|>", add_special_tokens=False
     )
@@ -228,7 +228,7 @@ def test_text_without_control_tokens_is_encoded_as_the_tokenizer_does(renderer: 
         assert ids == renderer.tokenizer.encode(renderer.decode(ids), add_special_tokens=False)
 
 
-def test_runs_of_white_space_that_a_tokenizer_adds_are_no_control_tokens(
+def test_runs_of_white_space_that_a_tokenizer_adds_are_not_control_tokens(
     byte_tokenizer: PreTrainedTokenizerFast, trl_template: Template
 ) -> None:
     tokenizer = copy.deepcopy(byte_tokenizer)
@@ -290,7 +290,7 @@ def test_a_tokenizer_without_an_eos_token_is_refused(
 ) -> None:
     tokenizer = copy.deepcopy(byte_tokenizer)
     tokenizer.eos_token = None
-    with pytest.raises(TemplateError, match="has no EOS token to end a turn with"):
+    with pytest.raises(TemplateError, match="has no EOS token to end a turn"):
         make_renderer(tokenizer, trl_template("qwen2_5"))
 
 
@@ -306,7 +306,7 @@ def test_the_dialect_and_the_tokenizers_own_template_are_the_defaults(
     )
 
 
-def test_lone_surrogates_which_no_tokenizer_takes_become_question_marks(
+def test_lone_surrogates_become_question_marks(
     byte_tokenizer: PreTrainedTokenizerFast, trl_template: Callable[[str], str]
 ) -> None:
     renderer = make_renderer(byte_tokenizer, trl_template("qwen2_5"))

@@ -1,4 +1,4 @@
-"""Promises about writing and reading calls: the reader inverts the writer, or the writer says that it cannot."""
+"""Promises about writing and reading calls: the reader inverts the writer, or the writer refuses."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ SCHEMAS: list[dict[str, Any]] = [
 @settings(max_examples=30)
 @given(data=st.data())
 def test_with_a_tools_schema_a_call_is_read_back_or_refused(name: str, data: st.DataObject) -> None:
-    """Which of the two is the schema's to say: `"7"` cannot be told from `7` where both are allowed."""
+    """The schema decides: `"7"` cannot be told from `7` where both are allowed."""
     keys = data.draw(st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True))
     properties = {key: data.draw(st.sampled_from(SCHEMAS)) for key in keys}
     parameters = {"type": "object", "properties": properties, "$defs": {"P": {"type": "object"}}}
@@ -115,7 +115,7 @@ def test_with_a_tools_schema_a_call_is_read_back_or_refused(name: str, data: st.
     ],
     ids=["nan", "inf", "set", "object", "huge", "no name"],
 )
-def test_what_no_dialect_can_write_is_refused_with_its_name(name: str, call: ToolCall) -> None:
+def test_a_call_that_no_dialect_can_write_is_refused_by_name(name: str, call: ToolCall) -> None:
     with pytest.raises(ConfigError, match=f"the dialect '{name}' cannot write"):
         DIALECTS[name].format(Message("assistant", "", (call,)))
 
@@ -133,7 +133,7 @@ def test_what_no_dialect_can_write_is_refused_with_its_name(name: str, call: Too
         ("mistral-v11", ToolCall("f[ARGS]", {})),
     ],
 )
-def test_a_name_that_a_form_has_no_place_for_is_refused(name: str, call: ToolCall) -> None:
+def test_a_name_that_a_form_cannot_express_is_refused(name: str, call: ToolCall) -> None:
     with pytest.raises(ConfigError, match="cannot write"):
         DIALECTS[name].format(Message("assistant", "", (call,)))
 
@@ -174,7 +174,7 @@ PIECES = [*MARKS, *BEGINNINGS]
 
 @each
 def test_the_time_of_reading_grows_with_the_text_and_not_with_its_square(name: str) -> None:
-    """The slowest takes half a second here."""
+    """The slowest dialect takes half a second."""
     dialect = DIALECTS[name]
     tools = [{"name": "search", "parameters": {"properties": {"query": {"type": "string"}}}}]
     for piece in [*dialect.marks, *dialect.thinking, *BEGINNINGS]:

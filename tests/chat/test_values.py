@@ -1,4 +1,4 @@
-"""Promises about values that a dialect writes without quotes: the schema says what a text stands for."""
+"""Promises about values that a dialect writes without quotes: the schema decides what a text means."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Color(Enum):
 
 
 def decode(kind: Any, text: str) -> Any:
-    """As an argument of a tool: pydantic puts what a type refers to at the top of the tool's schema."""
+    """The schema as an argument of a tool: pydantic puts definitions at the top of the tool's schema."""
     schema = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
     return typed_value(text, schema, {"$defs": schema.pop("$defs", {}), "properties": {"x": schema}})
 
@@ -103,12 +103,12 @@ BECOMES = [
 
 
 @pytest.mark.parametrize(("kind", "text"), TEXT_STAYS, ids=str)
-def test_a_text_stays_what_it_is_where_the_schema_takes_only_that(kind: Any, text: str) -> None:
+def test_a_text_stays_a_text_where_the_schema_accepts_only_text(kind: Any, text: str) -> None:
     assert decode(kind, text) == text
 
 
 @pytest.mark.parametrize(("kind", "text", "value"), BECOMES, ids=str)
-def test_a_text_becomes_what_it_says_where_the_schema_takes_it(kind: Any, text: str, value: Any) -> None:
+def test_a_text_is_read_as_json_where_the_schema_accepts_the_value(kind: Any, text: str, value: Any) -> None:
     got = decode(kind, text)
     assert (type(got), got) == (type(value), value)
 
@@ -153,7 +153,7 @@ def test_a_text_becomes_what_it_says_where_the_schema_takes_it(kind: Any, text: 
     ],
     ids=str,
 )
-def test_any_json_schema_is_understood_or_takes_everything(schema: Any, text: str, value: Any) -> None:
+def test_any_json_schema_is_understood_or_accepts_everything(schema: Any, text: str, value: Any) -> None:
     root = {
         "$defs": {"Id": {"type": "string"}, "Loop": {"$ref": "#/$defs/Loop"}},
         "definitions": {"Size": {"type": "integer"}},
@@ -181,14 +181,14 @@ def test_all_dialects_of_this_kind_read_values_alike(name: str) -> None:
 
 @pytest.mark.parametrize("name", WITH_TEXT_VALUES)
 @pytest.mark.parametrize("value", ["null", "None"])
-def test_a_text_that_would_be_read_as_nothing_is_refused_and_not_changed(name: str, value: str) -> None:
+def test_a_text_that_would_be_read_as_null_is_refused_and_not_changed(name: str, value: str) -> None:
     tools = [{"name": "f", "parameters": {"properties": {"x": {"type": ["string", "null"]}}}}]
     call = Message("assistant", "", (ToolCall("f", {"x": value}),))
     with pytest.raises(ConfigError, match=f"{name!r} cannot write the call"):
         DIALECTS[name].format(call, tools)
 
 
-def test_types_by_other_names_are_the_same_types() -> None:
+def test_other_names_for_types_are_understood() -> None:
     for name in ("str", "STRING", "String", "text", "char", "varchar", "enum"):
         assert typed_value("7", {"type": name}) == "7"
     for name, value in (("dict", {}), ("list", []), ("INTEGER", 7), ("long", 7), ("float", 7), ("Boolean", True)):

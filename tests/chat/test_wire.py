@@ -1,4 +1,4 @@
-"""Promises about messages on the wire: a round trip loses nothing, and what a model got wrong is a value."""
+"""Promises about messages on the wire: a round trip loses nothing, and a malformed call is a value."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_thinking_is_read_and_not_sent_back() -> None:
     ],
     ids=range(6),
 )
-def test_what_a_model_got_wrong_in_a_call_is_a_value(function: dict[str, Any], error: str) -> None:
+def test_a_malformed_call_is_a_value(function: dict[str, Any], error: str) -> None:
     read = from_wire({"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": function}]})
     (call,) = read.tool_calls
     assert call.error is not None
@@ -71,7 +71,7 @@ def test_what_a_model_got_wrong_in_a_call_is_a_value(function: dict[str, Any], e
     assert json.loads(to_wire(read)["tool_calls"][0]["function"]["arguments"]) == {}
 
 
-def test_no_arguments_are_an_empty_object() -> None:
+def test_missing_arguments_are_an_empty_object() -> None:
     for arguments in ("", "{}", None, {}):
         wire = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
         assert from_wire(wire).tool_calls[0].arguments == {}
@@ -83,7 +83,7 @@ def test_no_arguments_are_an_empty_object() -> None:
     [None, "hello", {}, {"role": "robot"}, {"role": "assistant", "content": 7}, {"role": "assistant", "tool_calls": 1},
      {"role": "assistant", "tool_calls": ["f"]}, {"role": "assistant", "tool_calls": [{"function": None}]}],
 )  # fmt: skip
-def test_what_is_no_message_is_refused(wire: Any) -> None:
+def test_anything_that_is_not_a_message_is_refused(wire: Any) -> None:
     with pytest.raises(ValueError, match=r"message|tool call"):
         from_wire(wire)
 

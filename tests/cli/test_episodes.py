@@ -12,7 +12,7 @@ from toolrl import ConfigError, Score, Trajectory, TrajectoryWriter, make, read_
 from toolrl.chat import Renderer
 from toolrl.cli import app
 from toolrl.evaluation import evaluate
-from toolrl.training.models import load_tokenizer
+from toolrl.policy.models import load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A real server of the chat-completions protocol on this machine: it says what it is told to, and can misbehave."""
+"""A real chat-completions server on this machine: it gives scripted answers, and can misbehave."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Answer:
     """One response.
 
     Attributes:
-        body: A JSON value, or text as it is.
+        body: A JSON value, or raw text.
         status: The HTTP status.
         headers: Further headers.
         cut: Close the connection in the middle of the body.
-        hang: Never answer, until the test is over.
+        hang: Do not answer until the test is over.
         trickle: Send the body a byte at a time, slowly.
         gate: Wait for it before answering.
     """
@@ -51,7 +51,7 @@ def says(content: str | None = None, *calls: tuple[str, str], finish: str = "sto
 
 
 class Server(ThreadingHTTPServer):
-    """A client that goes away is no news."""
+    """Ignores clients that disconnect."""
 
     daemon_threads = True
     request_queue_size = 512
@@ -62,7 +62,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Keeps connections open, and writes no log."""
+    """Keeps connections open and logs nothing."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -75,7 +75,7 @@ class ChatServer:
     """Gives its answers in order, then the last one again.
 
     Attributes:
-        answers: What is to come.
+        answers: Those still to come.
         requests: The bodies of the requests so far.
         headers: Their headers.
         most_at_once: The most requests that were in flight together.
@@ -143,7 +143,7 @@ class ChatServer:
 
 @contextmanager
 def serving(*answers: Answer) -> Iterator[ChatServer]:
-    """A server for as long as the block."""
+    """Run a server inside the block."""
     server = ChatServer(*answers)
     try:
         yield server

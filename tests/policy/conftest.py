@@ -33,7 +33,7 @@ def model() -> Qwen3ForCausalLM:
 
 @pytest.fixture
 def make_policy(model: Qwen3ForCausalLM) -> Iterator[Callable[..., TransformersPolicy]]:
-    """Wraps the model, small enough for splits and waits to happen; closed after the test."""
+    """Make policies that are small enough to split batches and to wait; they are closed after the test."""
     made: list[TransformersPolicy] = []
 
     def make(**settings: object) -> TransformersPolicy:

@@ -1,4 +1,4 @@
-"""Promises of the client of chat APIs: passing failures are tried again, others are clear, costs are right."""
+"""Promises of the client of chat APIs: transient failures are retried, others are clear, costs are right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.policy.chat_server import Answer, ChatServer, says, serving
 from toolrl import RetryPolicy
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy import Endpoint, Prices
-from toolrl.policy.completions import ChatCompletions, Refused, Tokens, tokens_of
+from toolrl.policy.completions import ChatCompletions, RequestRefused, TokenUsage, read_usage
 from toolrl.support.usage import Usage, counting
 
 QUICK = RetryPolicy(requests_per_second=None, first_delay_seconds=0.0, attempts=3)
@@ -54,7 +54,7 @@ def content(answer: dict[str, Any]) -> str:
     ],
     ids=["429", "500", "503", "408", "broken", "a list", "empty", "cut", "hangs", "trickles", "too long"],
 )
-def test_a_passing_failure_is_tried_again(client: Callable[..., ChatCompletions], failure: Answer) -> None:
+def test_a_transient_failure_is_retried(client: Callable[..., ChatCompletions], failure: Answer) -> None:
     with serving(failure, says("hello")) as server:
         usage = Usage()
         with counting(usage):
@@ -64,14 +64,14 @@ def test_a_passing_failure_is_tried_again(client: Callable[..., ChatCompletions]
         assert usage.amounts()["model_retries"] == 1
 
 
-def test_half_of_a_surrogate_pair_ends_no_run(client: Callable[..., ChatCompletions]) -> None:
+def test_a_lone_surrogate_does_not_end_a_run(client: Callable[..., ChatCompletions]) -> None:
     with serving(says("hello")) as server:
         request = {"messages": [{"role": "user", "content": "caf\u00e9 \ud83d!"}]}
         assert client(server).ask("a turn", request, content).value == "hello"
         assert server.requests[0]["messages"][0]["content"] == "caf\u00e9 ?!"
 
 
-def test_a_server_is_left_alone_for_as_long_as_it_asks(client: Callable[..., ChatCompletions]) -> None:
+def test_a_server_gets_no_request_before_its_retry_after(client: Callable[..., ChatCompletions]) -> None:
     with serving(Answer(status=429, headers={"Retry-After": "3600"}), says("hello")) as server:
         with pytest.raises(PolicyFault, match="it asked for 3600 s"):
             client(server).ask("a turn", REQUEST, content)
@@ -95,7 +95,7 @@ def test_a_server_that_stays_down_is_a_fault(client: Callable[..., ChatCompletio
     ],
     ids=["401", "402", "403", "404", "no credit"],
 )
-def test_a_wrong_key_model_or_account_is_the_users_to_mend(
+def test_a_wrong_key_model_or_account_is_an_error_of_configuration(
     client: Callable[..., ChatCompletions], answer: Answer
 ) -> None:
     with serving(answer) as server:
@@ -104,9 +104,9 @@ def test_a_wrong_key_model_or_account_is_the_users_to_mend(
         assert len(server.requests) == 1
 
 
-def test_a_request_that_is_refused_is_not_repeated(client: Callable[..., ChatCompletions]) -> None:
+def test_a_refused_request_is_not_repeated(client: Callable[..., ChatCompletions]) -> None:
     with serving(Answer("no such field", status=422)) as server:
-        with pytest.raises(Refused, match="the model answers 422: 'no such field'") as caught:
+        with pytest.raises(RequestRefused, match="the model answers 422: 'no such field'") as caught:
             client(server).ask("a turn", REQUEST, content)
         assert (caught.value.status, len(server.requests)) == (422, 1)
 
@@ -130,7 +130,7 @@ def test_the_key_is_sent_and_never_shown(
 def test_openai_without_a_key_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with pytest.raises(ConfigError, match=r"https://api\.openai\.com/v1 wants an API key; set OPENAI_API_KEY"):
+    with pytest.raises(ConfigError, match=r"https://api\.openai\.com/v1 needs an API key; set OPENAI_API_KEY"):
         Endpoint("gpt")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
     assert Endpoint("gpt").base_url == "http://127.0.0.1:1/v1"
@@ -177,9 +177,9 @@ def test_tokens_and_dollars_are_counted(client: Callable[..., ChatCompletions]) 
     [None, {}, [], "many", {"prompt_tokens": 1}, {"prompt_tokens": -1, "completion_tokens": 1},
      {"prompt_tokens": "1", "completion_tokens": 1}, {"prompt_tokens": 1.5, "completion_tokens": 1}],
 )  # fmt: skip
-def test_a_server_that_does_not_say_what_it_used_is_believed_nothing(usage: Any) -> None:
-    assert tokens_of({"usage": usage}) is None
-    assert tokens_of({"usage": {"prompt_tokens": 1, "completion_tokens": 2}}) == Tokens(1, 2)
+def test_usage_that_makes_no_sense_is_ignored(usage: Any) -> None:
+    assert read_usage({"usage": usage}) is None
+    assert read_usage({"usage": {"prompt_tokens": 1, "completion_tokens": 2}}) == TokenUsage(1, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Promises of the policy behind a chat API: what it sends, and what it makes of what comes."""
+"""Promises of the policy behind a chat API: what it sends, and how it reads the answers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from tests.policy.chat_server import Answer, ChatServer, says, serving
 from toolrl import Message, RetryPolicy, SamplingParams, ToolCall
-from toolrl.chat.wire import from_wire, with_thinking_apart
+from toolrl.chat.wire import from_wire, with_thinking_split
 from toolrl.errors import ConfigError, PolicyFault
-from toolrl.policy import ChatPolicy, Endpoint, OpenAIPolicy, Reply
+from toolrl.policy import ChatPolicy, ChatReply, Endpoint, OpenAIPolicy
 
 QUICK = RetryPolicy(requests_per_second=None, first_delay_seconds=0.0, attempts=2)
 TOOLS = [{"type": "function", "function": {"name": "f", "description": "Do.", "parameters": {"type": "object"}}}]
@@ -25,10 +25,10 @@ CONVERSATION = [
 
 
 @pytest.fixture
-def ask() -> Iterator[Callable[..., Reply]]:
+def ask() -> Iterator[Callable[..., ChatReply]]:
     made: list[OpenAIPolicy] = []
 
-    def ask(server: ChatServer, messages: Any = CONVERSATION, tools: Any = TOOLS, **settings: Any) -> Reply:
+    def ask(server: ChatServer, messages: Any = CONVERSATION, tools: Any = TOOLS, **settings: Any) -> ChatReply:
         made.append(OpenAIPolicy(Endpoint("m", server.url, retry_policy=QUICK, timeout_seconds=5.0), **settings))
         return asyncio.run(made[-1].reply(messages, tools, SamplingParams(0.5, 99)))
 
@@ -37,7 +37,7 @@ def ask() -> Iterator[Callable[..., Reply]]:
         policy.close()
 
 
-def test_a_request_has_the_conversation_the_tools_and_the_limits(ask: Callable[..., Reply]) -> None:
+def test_a_request_has_the_conversation_the_tools_and_the_limits(ask: Callable[..., ChatReply]) -> None:
     with serving(says("2")) as server:
         ask(server, request={"reasoning_effort": "low", "seed": 1})
         (request,) = server.requests
@@ -59,13 +59,13 @@ def test_a_request_has_the_conversation_the_tools_and_the_limits(ask: Callable[.
     }
 
 
-def test_without_tools_none_are_sent(ask: Callable[..., Reply]) -> None:
+def test_without_tools_none_are_sent(ask: Callable[..., ChatReply]) -> None:
     with serving(says("2")) as server:
         ask(server, tools=[])
         assert "tools" not in server.requests[0]
 
 
-def test_parallel_calls_thinking_and_tokens_are_read(ask: Callable[..., Reply]) -> None:
+def test_parallel_calls_thinking_and_tokens_are_read(ask: Callable[..., ChatReply]) -> None:
     answer = says("two calls", ("f", '{"x": 1}'), ("g", '{"x":'), reasoning_content="hm", usage=(70, 30, 0))
     with serving(answer) as server:
         reply = ask(server, CONVERSATION[:2])
@@ -78,13 +78,13 @@ def test_parallel_calls_thinking_and_tokens_are_read(ask: Callable[..., Reply]) 
     assert "not valid JSON" in second.error
 
 
-def test_ids_that_a_server_gives_twice_are_left_to_the_episode(ask: Callable[..., Reply]) -> None:
+def test_ids_that_a_server_gives_twice_are_left_to_the_episode(ask: Callable[..., ChatReply]) -> None:
     with serving(says(None, ("f", "{}"), ("f", "{}"))) as server:
-        reply = ask(server)  # the conversation has a c0 already
+        reply = ask(server)  # the conversation already has a c0
     assert [call.id for call in reply.message.tool_calls] == ["", "c1"]
 
 
-def test_a_cut_turn_says_so(ask: Callable[..., Reply]) -> None:
+def test_a_cut_turn_says_so(ask: Callable[..., ChatReply]) -> None:
     with serving(says("once upon a", finish="length")) as server:
         assert ask(server).finish == "length"
 
@@ -96,12 +96,12 @@ def test_a_cut_turn_says_so(ask: Callable[..., Reply]) -> None:
         {"object": "error", "message": "This model's maximum context length is 2048 tokens."},
     ],
 )
-def test_a_full_context_ends_the_turn_as_a_limit_does(ask: Callable[..., Reply], body: Any) -> None:
+def test_a_full_context_ends_the_turn_as_a_limit_does(ask: Callable[..., ChatReply], body: Any) -> None:
     with serving(Answer(body, status=400)) as server:
-        assert ask(server) == Reply(Message("assistant", ""), "length")
+        assert ask(server) == ChatReply(Message("assistant", ""), "length")
 
 
-def test_a_turn_has_what_room_there_is(ask: Callable[..., Reply]) -> None:
+def test_a_turn_gets_the_room_that_is_left(ask: Callable[..., ChatReply]) -> None:
     full = "This model's maximum context length is 2048 tokens. However, you requested 2089 tokens "
     full += "(1990 in the messages, 99 in "
     with serving(Answer(f"{full}the completion).", status=400), says("cut", finish="length")) as server:
@@ -110,7 +110,7 @@ def test_a_turn_has_what_room_there_is(ask: Callable[..., Reply]) -> None:
     clipped = (
         "You passed 1950 input tokens and requested 99 output tokens. However, the model's context length is only 2048"
     )
-    with serving(*[Answer(clipped, status=400)] * 2, says("2")) as server:  # counted until they do not fit
+    with serving(*[Answer(clipped, status=400)] * 2, says("2")) as server:  # counted only until they no longer fit
         assert ask(server).message.content == "2"
         assert [request["max_tokens"] for request in server.requests] == [99, 98, 49]
     with serving(Answer(clipped, status=400)) as server:
@@ -145,19 +145,19 @@ def test_a_turn_has_what_room_there_is(ask: Callable[..., Reply]) -> None:
         ([{"type": "thinking", "thinking": [{"type": "text", "text": "1"}]}, {"type": "text", "text": "2"}], "1", "2"),
     ],
 )
-def test_thoughts_in_the_content_are_told_apart(content: Any, thinking: str, said: str) -> None:
-    message = with_thinking_apart(from_wire({"role": "assistant", "content": content}))
+def test_thoughts_in_the_content_are_separated(content: Any, thinking: str, said: str) -> None:
+    message = with_thinking_split(from_wire({"role": "assistant", "content": content}))
     assert (message.thinking, message.content) == (thinking, said)
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning", "thinking"])
-def test_thoughts_in_a_field_of_their_own_are_kept(ask: Callable[..., Reply], field: str) -> None:
+def test_thoughts_in_a_field_of_their_own_are_kept(ask: Callable[..., ChatReply], field: str) -> None:
     with serving(says("<think>b</think>2", **{field: "a"})) as server:
         message = ask(server).message
     assert (message.thinking, message.content) == ("a\n\nb", "2")
 
 
-def test_a_turn_that_the_servers_filter_stopped_is_not_scored(ask: Callable[..., Reply]) -> None:
+def test_a_turn_that_the_servers_filter_stopped_is_not_scored(ask: Callable[..., ChatReply]) -> None:
     with serving(says("half", finish="content_filter")) as server:
         with pytest.raises(PolicyFault, match="content filter"):
             ask(server)
@@ -178,14 +178,14 @@ def test_a_turn_that_the_servers_filter_stopped_is_not_scored(ask: Callable[...,
         Answer({"choices": [{"message": {"content": 7}}]}),
     ],
 )
-def test_an_answer_without_a_message_is_tried_again_and_then_a_fault(ask: Callable[..., Reply], answer: Answer) -> None:
+def test_an_answer_without_a_message_is_retried_and_then_a_fault(ask: Callable[..., ChatReply], answer: Answer) -> None:
     with serving(answer, says("2")) as server:
         assert ask(server).message.content == "2"
     with serving(answer) as server, pytest.raises(PolicyFault, match="no message in the answer"):
         ask(server)
 
 
-def test_fields_of_the_policys_own_are_refused() -> None:
+def test_fields_that_the_policy_sets_are_refused() -> None:
     endpoint = Endpoint("m", "http://127.0.0.1:1")
     with pytest.raises(ConfigError, match="request must not have 'stream'"):
         OpenAIPolicy(endpoint, request={"stream": True})

@@ -1,4 +1,4 @@
-"""Promises of the attention over packed sequences: what each would see alone, in every mix of lengths."""
+"""Promises of attention over packed sequences: each sees what it would see alone, in every mix of lengths."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FakeCache:
 
 
 def attend_alone(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-    """One sequence (H, Q, D) against its keys and values (K, T, D), written out; the result is (Q, H, D)."""
+    """Attention of one sequence (H, Q, D) to its keys and values (K, T, D), written out: (Q, H, D)."""
     key, value = (x.repeat_interleave(HEADS // KEY_VALUE_HEADS, dim=0) for x in (key, value))  # (H, T, D)
     new, total = query.shape[1], key.shape[1]
     future = torch.arange(total) > torch.arange(total - new, total)[:, None]  # (Q, T)
@@ -65,13 +65,13 @@ def test_each_sequence_is_attended_as_if_it_were_alone(lengths: list[tuple[int, 
 
 
 def test_it_gives_the_same_turns_as_sdpa(
-    model: Qwen3ForCausalLM, make_policy: Callable[..., TransformersPolicy]
+    make_policy: Callable[..., TransformersPolicy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = [list(range(2, 2 + length)) for length in (1, 3, 17, 50)]
     played = []
     for attention in (RAGGED_ATTENTION, "sdpa"):
+        monkeypatch.setattr("toolrl.policy.transformers.RAGGED_ATTENTION", attention)
         policy = make_policy()
-        policy._attention = attention
         with policy.generating():
             futures = [policy.submit(ids, SamplingParams(0.0, 20)) for ids in prompts]
             played.append([future.result(timeout=60) for future in futures])

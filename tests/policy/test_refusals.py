@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Promises about what servers refuse: a full context, a wrong account, and fields that they do not take, in many words."""
+"""Promises about refusals in the words of many servers: a full context, the account, fields they do not accept."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.policy.chat_server import Answer, ChatServer, says, serving
 from toolrl import RetryPolicy
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy import Endpoint
-from toolrl.policy.completions import ChatCompletions, Refused
-from toolrl.policy.refusals import Habits, is_context_full, room_left
+from toolrl.policy.completions import ChatCompletions, RequestRefused
+from toolrl.policy.refusals import ServerQuirks, is_context_full, room_left
 
 QUICK = RetryPolicy(requests_per_second=None, first_delay_seconds=0.0, attempts=2)
 SYSTEM = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
@@ -103,12 +103,12 @@ def content(answer: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_a_full_context_is_known_in_every_servers_words_and_not_tried_again(
+def test_a_full_context_is_recognised_in_every_servers_words_and_not_retried(
     serve: Callable[..., ChatServer], client: Any, name: str
 ) -> None:
     status, body, room = FULL[name]
     server = serve(Answer(body, status=status))
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRefused) as caught:
         client(server.url).ask("a turn", {"messages": SYSTEM, "max_tokens": 99}, content)
     assert len(server.requests) == 1
     assert is_context_full(caught.value.body)
@@ -121,13 +121,13 @@ def test_a_full_context_is_known_in_every_servers_words_and_not_tried_again(
      "prompt exceeds max length", "Requested 9000 tokens but only 8192 fit in context", "the prompt is too large",
      "Your request exceeded model token limit: 8192", "sequence length of 9000 exceeds 8192", "input tokens (9) > limit: exceeded"],
 )  # fmt: skip
-def test_words_of_servers_that_nobody_has_met_are_understood(text: str) -> None:
+def test_wordings_of_unknown_servers_are_understood(text: str) -> None:
     assert is_context_full(json.dumps({"error": {"message": text}}))
     assert not is_context_full(text, 503)
 
 
 @pytest.mark.parametrize("text", OTHER)
-def test_other_refusals_are_no_full_context(text: str) -> None:
+def test_other_refusals_do_not_mean_a_full_context(text: str) -> None:
     assert not is_context_full(text)
 
 
@@ -190,7 +190,7 @@ def unsupported(name: str, code: str = "unsupported_parameter") -> Answer:
         (Answer("unknown field `seed`, expected one of `messages`", status=422), "seed"),
     ],
 )  # fmt: skip
-def test_a_field_that_a_server_does_not_take_is_left_out_from_then_on(
+def test_a_field_that_a_server_does_not_accept_is_left_out_from_then_on(
     serve: Callable[..., ChatServer], client: Any, refusal: Answer, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     request = {"messages": SYSTEM, "max_tokens": 9, "temperature": 0, "seed": 1, "stop": ["x"], "logprobs": True}
@@ -200,10 +200,10 @@ def test_a_field_that_a_server_does_not_take_is_left_out_from_then_on(
         for _ in range(2):
             assert one.ask("a turn", request, content).value == "hello"
         assert [set(request) - set(sent) for sent in server.requests] == [set(), {name}, {name}]
-    assert f"the model 'm' at {one.url} is asked without {name} from now on" in caplog.text
+    assert f"the model 'm' at {one.url} gets no {name} from now on" in caplog.text
 
 
-def test_several_habits_of_one_server_are_learnt_one_after_the_other(
+def test_several_quirks_of_one_server_are_learnt_one_after_the_other(
     serve: Callable[..., ChatServer], client: Any
 ) -> None:
     limit = Answer(
@@ -254,7 +254,9 @@ def test_the_newer_name_of_the_limit_gives_way_to_the_older(serve: Callable[...,
     assert server.requests[-1]["max_tokens"] == 9
 
 
-def test_a_model_without_a_system_role_is_told_by_the_user(serve: Callable[..., ChatServer], client: Any) -> None:
+def test_without_a_system_role_the_system_message_is_sent_as_the_users(
+    serve: Callable[..., ChatServer], client: Any
+) -> None:
     with serving(
         *[Answer(f"{role.title()} role not supported", status=400) for role in ("system", "developer")], says("hello")
     ) as server:
@@ -270,24 +272,24 @@ def test_a_field_that_matters_is_never_left_out(serve: Callable[..., ChatServer]
     assert len(server.requests) == 1
 
 
-def test_a_refusal_that_does_not_end_is_not_asked_for_ever(serve: Callable[..., ChatServer], client: Any) -> None:
+def test_a_refusal_that_repeats_ends_the_request(serve: Callable[..., ChatServer], client: Any) -> None:
     server = serve(unsupported("temperature"))
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefused):
         client(server.url).ask("a turn", {"messages": SYSTEM, "temperature": 0}, content)
     assert len(server.requests) == 2
 
 
-def test_threads_that_are_refused_together_learn_together(caplog: pytest.LogCaptureFixture) -> None:
-    habits, body = Habits("the server"), {"messages": SYSTEM, "temperature": 0, "max_tokens": 9}
+def test_threads_that_are_refused_at_once_learn_once(caplog: pytest.LogCaptureFixture) -> None:
+    quirks, body = ServerQuirks("the server"), {"messages": SYSTEM, "temperature": 0, "max_tokens": 9}
     refusal = json.dumps(unsupported("temperature").body)
-    sent = habits.apply(body)
+    sent = quirks.apply(body)
     again: list[bool] = []
-    threads = [threading.Thread(target=lambda: again.append(habits.learn(body, sent, refusal))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: again.append(quirks.learn(body, sent, refusal))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert again == [True] * 8
-    assert caplog.text.count("is asked without temperature") == 1
-    assert habits.apply(body) == {"messages": SYSTEM, "max_tokens": 9}
-    assert not habits.learn(body, habits.apply(body), refusal)
+    assert caplog.text.count("gets no temperature from now on") == 1
+    assert quirks.apply(body) == {"messages": SYSTEM, "max_tokens": 9}
+    assert not quirks.learn(body, quirks.apply(body), refusal)

@@ -16,7 +16,7 @@ def say(policy: ScriptedPolicy, prompt_ids: list[int], max_tokens: int = 100) ->
     return policy.submit(prompt_ids, SamplingParams(max_tokens=max_tokens)).result(timeout=10)
 
 
-def test_turns_come_in_order_whatever_stands_between_them() -> None:
+def test_turns_come_in_order_whatever_is_between_them() -> None:
     policy, ids = ScriptedPolicy(TURNS), [5, 6]
     for turn in [*TURNS, TURNS[-1]]:  # the last one repeats
         sample = say(policy, ids)
@@ -24,7 +24,7 @@ def test_turns_come_in_order_whatever_stands_between_them() -> None:
         ids += [*turn, 7, 10, 8]
 
 
-def test_it_keeps_no_state_so_episodes_can_be_retried_and_interleaved() -> None:
+def test_it_is_stateless_so_episodes_can_be_retried_and_interleaved() -> None:
     policy = ScriptedPolicy(TURNS)
     assert say(policy, [5]).token_ids == TURNS[0]
     assert say(policy, [5, *TURNS[0], 7, *TURNS[1], 8]).token_ids == TURNS[2]
@@ -32,7 +32,7 @@ def test_it_keeps_no_state_so_episodes_can_be_retried_and_interleaved() -> None:
     assert say(policy, [5]).token_ids == TURNS[0]
 
 
-def test_a_turn_that_is_said_twice_is_found_twice() -> None:
+def test_a_repeated_turn_is_played_twice() -> None:
     policy = ScriptedPolicy([[10, 1], [10, 1], [11, 1]])
     assert [say(policy, [5] + [10, 1, 7] * said).token_ids for said in range(3)] == [[10, 1], [10, 1], [11, 1]]
 

@@ -20,12 +20,12 @@ from transformers.generation.continuous_batching.continuous_api import Continuou
 
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.policy import TransformersPolicy
-from toolrl.policy.watch import Watch
+from toolrl.policy.watchdog import Watchdog
 from toolrl.types import Sample, SamplingParams
 
 MakePolicy = Callable[..., TransformersPolicy]
 GREEDY = SamplingParams(temperature=0.0, max_tokens=12)
-LONG = SamplingParams(max_tokens=3000)  # takes longer than what a test does meanwhile
+LONG = SamplingParams(max_tokens=3000)  # longer than whatever the test does in the meantime
 NEVER = 63_000  # stands for a stop token that is not in the vocabulary
 
 
@@ -52,7 +52,7 @@ def own_logprobs(model: Qwen3ForCausalLM, ids: list[int], sample: Sample, temper
 
 
 def gap(model: Qwen3ForCausalLM, ids: list[int], sample: Sample, temperature: float = 1.0) -> float:
-    """The largest difference between the logprobs of a sample and the model's."""
+    """The largest difference between a sample's logprobs and the model's."""
     return float((own_logprobs(model, ids, sample, temperature) - torch.tensor(sample.logprobs)).abs().max())
 
 
@@ -79,7 +79,7 @@ def test_greedy_tokens_equal_those_of_generate(
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_logprobs_are_the_models_own_with_shared_prefixes_and_more_prompts_than_places(
+def test_logprobs_are_the_models_own_with_shared_prefixes_and_more_prompts_than_slots(
     model: Qwen3ForCausalLM, policy: TransformersPolicy, monkeypatch: pytest.MonkeyPatch, temperature: float
 ) -> None:
     shared = []
@@ -89,7 +89,7 @@ def test_logprobs_are_the_models_own_with_shared_prefixes_and_more_prompts_than_
     samples = play(policy, prompts, SamplingParams(temperature, 24))
     assert len({tuple(sample.token_ids) for sample in samples}) > 35  # sampled, not argmax
     assert max(gap(model, ids, s, temperature) for ids, s in zip(prompts, samples, strict=True)) < 1e-4
-    assert max(shared) >= 48  # the test would be worth less if nothing had been shared
+    assert max(shared) >= 48  # otherwise the test would not cover shared prefixes
 
 
 def test_a_full_cache_delays_submissions_without_changing_them(
@@ -112,7 +112,7 @@ def test_a_turn_ends_with_a_stop_token_or_is_cut(make_policy: MakePolicy) -> Non
     assert (stopped.finish, stopped.token_ids) == ("stop", cut.token_ids[: first + 1])
 
 
-def test_a_stop_token_at_the_last_place_is_a_stop(make_policy: MakePolicy) -> None:
+def test_a_stop_token_in_the_last_position_is_a_stop(make_policy: MakePolicy) -> None:
     ids = prompt(20)
     (cut,) = play(make_policy(stop_token_ids=[NEVER]), [ids], GREEDY)
     length = cut.token_ids.index(cut.token_ids[7]) + 1
@@ -120,7 +120,7 @@ def test_a_stop_token_at_the_last_place_is_a_stop(make_policy: MakePolicy) -> No
     assert (stopped.finish, len(stopped.token_ids)) == ("stop", length)
 
 
-def test_after_a_weight_change_samples_are_the_new_weights_and_say_so(
+def test_after_a_weight_change_samples_come_from_the_new_weights_and_say_so(
     model: Qwen3ForCausalLM, policy: TransformersPolicy
 ) -> None:
     ids = prompt(40)
@@ -131,7 +131,7 @@ def test_after_a_weight_change_samples_are_the_new_weights_and_say_so(
     (stale,) = play(policy, [ids], GREEDY)
     policy.weights_changed()
     (fresh,) = play(policy, [ids], GREEDY)
-    assert gap(model, ids, stale) > 1e-2  # nobody said so: the cached prefix is of the old weights
+    assert gap(model, ids, stale) > 1e-2  # not announced: the cached prefix is from the old weights
     assert gap(model, ids, fresh) < 1e-4
     assert [s.policy_version for s in (before, stale, fresh)] == [0, 0, 1]
 
@@ -185,7 +185,7 @@ def test_training_mode_and_attention_return_after_generation(
     assert (model.training, model.config._attn_implementation) == (training, "sdpa")
 
 
-def test_generation_has_let_go_of_the_model_when_the_context_is_left(
+def test_generation_has_released_the_model_when_the_context_is_left(
     model: Qwen3ForCausalLM, policy: TransformersPolicy
 ) -> None:
     passes: list[str] = []
@@ -252,8 +252,7 @@ def test_a_process_that_forgets_to_close_exits(model: Qwen3ForCausalLM, tmp_path
 import torch
 from transformers import AutoModelForCausalLM
 from toolrl.policy import TransformersPolicy
-from toolrl.policy.watch import Watch
-from toolrl.types import Sampling
+from toolrl.types import SamplingParams
 torch.set_num_threads(1)
 policy = TransformersPolicy(AutoModelForCausalLM.from_pretrained({str(tmp_path)!r}), stop_token_ids=[{NEVER}])
 with policy.generating():
@@ -269,22 +268,22 @@ def test_a_long_turn_on_a_slow_machine_shows_that_the_policy_works(
     model.register_forward_pre_hook(lambda *_: time.sleep(0.05))
     policy = make_policy(stop_token_ids=[NEVER])
     with policy.generating():  # 40 steps, 2 seconds
-        sample = asyncio.run(Watch(policy, 0.5).sample(prompt(5), SamplingParams(max_tokens=40)))
+        sample = asyncio.run(Watchdog(policy, 0.5).sample(prompt(5), SamplingParams(max_tokens=40)))
     assert len(sample.token_ids) == 40
 
 
-def test_a_model_that_hangs_in_a_step_is_a_fault_and_lets_everybody_go(
+def test_a_model_that_hangs_in_a_step_is_a_fault_and_blocks_nobody(
     model: Qwen3ForCausalLM, make_policy: MakePolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolrl.policy.transformers._STEP_SECONDS", 0.2)
+    monkeypatch.setattr("toolrl.policy.transformers.STEP_SECONDS", 0.2)
     gate, policy = hold_forward(model), make_policy()
     training = model.training
 
     def hang() -> None:
         with policy.generating(), pytest.raises(PolicyFault, match=r"has done nothing for 0\.3 seconds"):
-            asyncio.run(Watch(policy, 0.3).sample(prompt(5), GREEDY))
+            asyncio.run(Watchdog(policy, 0.3).sample(prompt(5), GREEDY))
 
-    with pytest.raises(PolicyFault, match=r"a step of generation has not ended within 0\.2 seconds"):
+    with pytest.raises(PolicyFault, match=r"a step of generation did not end within 0\.2 seconds"):
         hang()
     assert model.training is training
     gate.set()

@@ -1,4 +1,4 @@
-"""The policy behind a chat API plays with a server of another project's: `transformers serve`, offline, on a CPU."""
+"""The policy for chat APIs plays with another project's server: `transformers serve`, offline, on a CPU."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from toolrl import (
     say,
 )
 from toolrl.errors import ConfigError
-from toolrl.policy import Endpoint, OpenAIPolicy, Prices, Reply, ScriptedChatPolicy, ScriptedPolicy
+from toolrl.policy import ChatReply, Endpoint, OpenAIPolicy, Prices, ScriptedChatPolicy, ScriptedPolicy
 from toolrl.support.usage import count_usage
 
 QUICK = RetryPolicy(requests_per_second=None, first_delay_seconds=0.0, attempts=2)
@@ -113,9 +113,9 @@ class Counting:
 
     async def reply(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams
-    ) -> Reply:
+    ) -> ChatReply:
         self.asked.append(sampling.max_tokens)
-        return Reply(call("lookup", key="a"), "stop", 10 * len(messages), 10, self._seconds)
+        return ChatReply(call("lookup", key="a"), "stop", 10 * len(messages), 10, self._seconds)
 
     def close(self) -> None: ...
 

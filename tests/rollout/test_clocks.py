@@ -29,7 +29,7 @@ from toolrl import (
 )
 from toolrl.audit.play import play_all, play_on_tokens
 from toolrl.evaluation import evaluate
-from toolrl.policy import Reply, ScriptedChatPolicy
+from toolrl.policy import ChatReply, ScriptedChatPolicy
 
 PATIENCE = 20.0  # seconds that hanging code waits; reached only if the promise is broken
 SLOW = 0.6  # longer than any limit below
@@ -87,7 +87,7 @@ class LateChat(ScriptedChatPolicy):
 
     async def reply(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams
-    ) -> Reply:
+    ) -> ChatReply:
         await asyncio.sleep(self._seconds)
         return await super().reply(messages, tools, sampling)
 

@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerFast
 from toolrl import (
     ConfigError,
     Limits,
-    Message,
     Renderer,
     RolloutEngine,
     RolloutRequest,
@@ -39,12 +38,8 @@ def renderer(
     return Renderer(byte_tokenizer, chat_template=trl_template(request.param))
 
 
-def prompt_opens_thinking(renderer: Renderer) -> bool:
-    return renderer.decode(renderer.prompt_ids([Message("user", "?")])).endswith("<think>\n")
-
-
 def test_both_ways_to_open_the_thinking_are_tried(request: pytest.FixtureRequest, renderer: Renderer) -> None:
-    assert prompt_opens_thinking(renderer) is ("qwen3_6" in request.node.name)
+    assert bool(renderer.opened) is ("qwen3_6" in request.node.name)
 
 
 def thinker(renderer: Renderer, thoughts: str) -> ScriptedPolicy:
@@ -99,7 +94,7 @@ def test_thinking_within_its_budget_is_left_alone(renderer: Renderer, make_env: 
     closed = "short</think>\n\n4<|im_end|>"
     env = make_env()
     env.limits = replace(LIMITS, thinking_tokens=60)
-    opening = "" if prompt_opens_thinking(renderer) else "<think>\n"
+    opening = "" if renderer.opened else "<think>\n"
     policy = ScriptedPolicy([renderer.text_ids(f"{opening}{closed}", control=True)])
     (trajectory,) = RolloutEngine(policy, renderer).run([RolloutRequest(env, env.tasks[0])])
     assert (trajectory.turns[0].sample.forced, trajectory.turns[0].message.thinking) == ((0, 0), "short")
@@ -108,7 +103,7 @@ def test_thinking_within_its_budget_is_left_alone(renderer: Renderer, make_env: 
 def test_a_long_turn_without_thinking_is_left_alone(renderer: Renderer, make_env: Any) -> None:
     env = make_env()
     env.limits = LIMITS
-    opening = "</think>\n\n" if prompt_opens_thinking(renderer) else ""
+    opening = "</think>\n\n" if renderer.opened else ""
     whole = renderer.text_ids(f"{opening}{'words ' * 30}<|im_end|>", control=True)
     prompts: list[int] = []
 

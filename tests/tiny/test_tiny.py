@@ -12,11 +12,11 @@ import torch
 
 from toolrl import ConfigError, Renderer, call, make
 from toolrl.chat import HermesDialect
+from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.tiny import PATH, warm
 from toolrl.tiny.demonstrations import CHANGING, NEEDED, NEEDLESS, Demonstrator, break_call, demonstrate
 from toolrl.tiny.fitting import IGNORED, Renaming, Row, as_row, batches, fit, orthogonal, predictions, share_exact
 from toolrl.tiny.make import fixed_tokens, kept_out, main, make_model
-from toolrl.training.models import load_model, load_tokenizer
 
 
 def test_shipped_model_is_small_and_of_the_qwen3_architecture() -> None:

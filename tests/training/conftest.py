@@ -8,8 +8,8 @@ import pytest
 from trl import GRPOConfig
 
 from toolrl import TrajectoryWriter, make
+from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.training import GRPORun
-from toolrl.training.models import load_model, load_tokenizer
 
 
 @pytest.fixture

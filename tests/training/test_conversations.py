@@ -16,10 +16,10 @@ from pydantic import BaseModel
 
 from toolrl import Message, Renderer, ToolCall, ToolEnv, say, tool
 from toolrl.evaluation import evaluate
+from toolrl.policy.models import load_tokenizer
 from toolrl.support.rows import read_rows
 from toolrl.training.conversations import read_conversation, without_nulls
 from toolrl.training.demonstrations import as_demonstration
-from toolrl.training.models import load_tokenizer
 from toolrl.training.sft import read_token_rows
 from toolrl.training.token_rows import token_row
 from toolrl.types import Task

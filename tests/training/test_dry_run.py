@@ -15,9 +15,9 @@ from trl import GRPOConfig
 
 from tests.training.commands import command
 from toolrl import ConfigError
+from toolrl.policy.models import load_model
 from toolrl.tiny import PATH
 from toolrl.training.memory import estimate_memory, read_size
-from toolrl.training.models import load_model
 
 # As published with Qwen/Qwen3-0.6B, whose card counts 0.6 B parameters.
 QWEN3_600M = {

@@ -25,7 +25,7 @@ def test_a_recipe_can_be_read_and_its_batches_come_out_even(name: str) -> None:
     arguments, args, model_config = parse_arguments(["--config", name, "--use_cpu=true", "--bf16=false"])
     assert model_config.model_name_or_path
     assert arguments.weighted_envs()
-    assert arguments.sampler_settings().kind
+    assert arguments.sampler_settings().sampler
     episodes = int(args.generation_batch_size or 0) * DEVICES[name]
     assert episodes % args.num_generations == 0
     update = args.per_device_train_batch_size * args.gradient_accumulation_steps * DEVICES[name]

@@ -15,7 +15,7 @@ import yaml
 
 from tests.training.commands import command
 from toolrl import Renderer, read_trajectories
-from toolrl.training.models import load_tokenizer
+from toolrl.policy.models import load_tokenizer
 
 SMALL = [
     "--model_name_or_path=tiny", "--envs", "toolrl/PythonMath-v0", "toolrl/DocsSearch-v0:0.5", "--max_steps=2",

@@ -10,13 +10,14 @@ import pytest
 
 from tests.training.commands import command
 from toolrl import ConfigError, MissingExtra
+from toolrl.policy import PolicySettings
 from toolrl.training import GRPORun
-from toolrl.training.arguments import SamplerSettings, ToolrlArguments
+from toolrl.training.arguments import ToolrlArguments
 
 
 def test_addresses_of_servers_are_a_sampler() -> None:
-    assert SamplerSettings("http://a:1, https://b:2/v1").urls == ["http://a:1", "https://b:2/v1"]
-    assert SamplerSettings("vllm").urls == SamplerSettings().urls == []
+    assert PolicySettings(sampler="http://a:1, https://b:2/v1").urls == ["http://a:1", "https://b:2/v1"]
+    assert PolicySettings(sampler="vllm").urls == PolicySettings().urls == []
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def test_without_vllm_the_extra_is_named(
     grpo_run: Callable[..., GRPORun], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(MissingExtra, match=r"pip install 'toolrl\[vllm\]'"):
-        grpo_run(sampler=SamplerSettings("vllm"))
+        grpo_run(sampler=PolicySettings(sampler="vllm"))
     assert command("eval", "toolrl/PythonMath-v0", "--sampler", "vllm") == 2
     assert "pip install 'toolrl[vllm]'" in capsys.readouterr().err
 
@@ -53,4 +54,4 @@ def test_a_server_that_is_down_at_the_start_ends_the_command_with_one_line(capsy
 
 def test_device_is_for_transformers(capsys: pytest.CaptureFixture[str]) -> None:
     assert command("eval", "toolrl/PythonMath-v0", "--sampler", "vllm", "--device", "cpu") == 2
-    assert "--device is for --sampler transformers" in capsys.readouterr().err
+    assert "is for sampler 'transformers'" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from tests.training.commands import command
 from toolrl import read_trajectories
-from toolrl.training.models import load_model, load_tokenizer
+from toolrl.policy.models import load_model, load_tokenizer
 
 ENV = "toolrl/PythonMath-v0"
 FLAGS = [
@@ -111,7 +111,7 @@ def test_trl_learns_from_the_same_file_by_itself(demonstrations: Path, tmp_path:
         (["sft", "--dataset", "DEMOS", "--max_length=8"], "no demonstration is left of 200; the longest has"),
         (["sft", "--dataset", "DEMOS", "--model_name_or_path=openai:gpt"], "so it cannot be trained"),
         (["train", "--envs", ENV, "--model_name_or_path=openai:gpt"], "so it cannot be trained"),
-        (["eval", ENV, "--price-in", "1"], "--price-... are for --model openai:NAME"),
+        (["eval", ENV, "--price-in", "1"], "prices are for models named 'openai:NAME'"),
         (["eval", ENV, "--model", "openai:gpt", "--base-url", "127.0.0.1"], "base_url must start with http"),
         (["eval", ENV, "--model", "openai:gpt", "--request", "{"], "--request is not valid JSON"),
     ],

@@ -12,12 +12,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from trl import GRPOConfig, ModelConfig
 
 from toolrl import ConfigError
+from toolrl.policy.models import base_of_adapter, load_for_generation, load_model, load_tokenizer
 from toolrl.tiny import PATH
 from toolrl.training.arguments import ToolrlArguments
 from toolrl.training.folder import write_config
 from toolrl.training.loading import adapter_settings
 from toolrl.training.memory import check_memory, estimate_memory, free_memory, read_size
-from toolrl.training.models import base_of_adapter, load_for_generation, load_model, load_tokenizer
 
 CPU = torch.device("cpu")
 

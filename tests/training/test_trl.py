@@ -14,8 +14,8 @@ from trl import GRPOTrainer
 
 from toolrl import ConfigError, InfrastructureError, Score, Task, TaskSet, ToolEnv, make, read_trajectories, say, tool
 from toolrl.policy import ScriptedChatPolicy, ScriptedPolicy
+from toolrl.policy.models import load_tokenizer
 from toolrl.training import GRPORun
-from toolrl.training.models import load_tokenizer
 from toolrl.training.trainer import ROWS_TOGETHER
 from toolrl.training.trl import prompt_dataset, prompts_needed
 

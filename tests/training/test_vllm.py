@@ -12,15 +12,14 @@ from peft import LoraConfig
 
 from tests.training.commands import command
 from toolrl import ConfigError, make
-from toolrl.policy import VLLMPolicy
+from toolrl.policy import PolicySettings, VLLMPolicy
 from toolrl.training import GRPORun
-from toolrl.training.arguments import SamplerSettings
 from toolrl.trajectory import read_trajectories
 
 # vLLM leaves contexts of ZeroMQ to the garbage collector.
 UNCLOSED = "ignore:Unclosed context:ResourceWarning"
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400), pytest.mark.filterwarnings(UNCLOSED)]
-VLLM = SamplerSettings("vllm")
+VLLM = PolicySettings(sampler="vllm")
 # Enough episodes that some group has both right and wrong ones: without, no weight changes.
 STEPS = {"max_steps": 3, "temperature": 0.6, "learning_rate": 3e-3, "per_device_train_batch_size": 48}
 

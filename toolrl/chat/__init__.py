@@ -1,4 +1,4 @@
-"""Chat: messages to tokens (append-only), and sampled text to messages."""
+"""Chat: renders messages as tokens (append-only), and parses sampled text into messages."""
 
 from toolrl.chat.dialects import DIALECTS, Dialect, HermesDialect, dialect_named
 from toolrl.chat.renderer import Renderer

@@ -1,8 +1,8 @@
 """The start-up proof: at every point where the assistant speaks, the tokens so far are what the template renders.
 
-An episode is played on paper: one call, then two, with and without thoughts, with and without a system message. Each
-rendering must begin with the one before it, go on with a turn that ends in a stop token, and then with the very
-observation that is cut out of a stand-in conversation.
+A dry episode is rendered: one call, then two, with and without thoughts, with and without a system message. Each
+rendering must start with the previous one, continue with a turn that ends in a stop token, and then with exactly the
+observation that the renderer cuts out of a stand-in conversation.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ TWO_CALLS = [Message("user", "q"), Message("assistant", "", tuple(_CALLS[:2])), 
 
 
 def prove_prefix_stable(template: ChatTemplate, ends: TurnEnds, observe: Observe, thoughts: Sequence[str]) -> None:
-    """Play the episode on paper.
+    """Render a dry episode and check that each rendering extends the previous one.
 
     Args:
-        template: What renders it.
-        ends: Of turns.
-        observe: What the renderer would append for tool messages.
-        thoughts: What the turns think, one episode for each; "" for nothing.
+        template: The template to prove.
+        ends: The ends of turns.
+        observe: The text that the renderer would append for tool messages.
+        thoughts: The thoughts of the turns, one episode for each; "" for none.
 
     Raises:
-        TemplateError: The template rewrites what was said, or does not show tool results; the message shows where.
+        TemplateError: The template rewrites history or does not show tool results; the message shows where.
     """
     for opening in ([Message("user", "q")], [Message("system", "s"), Message("user", "q")]):
         for thinking in thoughts:
@@ -53,7 +53,7 @@ def _prove(template: ChatTemplate, ends: TurnEnds, observe: Observe, opening: li
         if after != observed:
             raise unstable(template.model, observed, after)
         turn = after[len(before) : end.end()]
-        # The same call again is the same turn, of which a prompt may have opened more: no header comes between.
+        # The same call again is the same turn, except for what the prompt has opened: no header may be in between.
         first = first or turn
         if chosen.start == 0 and not first.endswith(turn):
             raise unstable(template.model, before + first, after)
@@ -61,7 +61,7 @@ def _prove(template: ChatTemplate, ends: TurnEnds, observe: Observe, opening: li
 
 
 def unstable(model: str, prefix: str, full: str) -> TemplateError:
-    """The error for a rendering that does not begin with an earlier one."""
+    """The error for a rendering that does not start with an earlier one."""
     at = common_prefix(prefix, full)
     return TemplateError(
         f"the chat template of {model!r} is not prefix-stable: a longer conversation renders "
@@ -72,10 +72,10 @@ def unstable(model: str, prefix: str, full: str) -> TemplateError:
 
 
 def check_results_shown(template: ChatTemplate) -> None:
-    """Check that what tools answer is rendered.
+    """Check that the template renders tool results.
 
     Raises:
-        TemplateError: It is not.
+        TemplateError: It does not.
     """
     shown = template.render(TWO_CALLS)
     if missing := [message.content for message in TWO_CALLS if message.role == "tool" and message.content not in shown]:
@@ -86,5 +86,5 @@ def check_results_shown(template: ChatTemplate) -> None:
 
 
 def shows_thinking(template: ChatTemplate) -> bool:
-    """Whether the template renders what the last assistant turn thought."""
+    """Whether the template renders the thoughts of the last assistant turn."""
     return "aloud" in template.render([Message("user", "q"), Message("assistant", "", thinking="aloud")])

@@ -1,10 +1,10 @@
 """Messages to tokens, append-only: a sampled turn is never decoded and encoded again.
 
-A conversation is `prompt_ids`, then alternately a sample and `observation_ids`. The second are cut
-out of a rendering of a stand-in conversation, which is right exactly if the template is
-prefix-stable: rendering more messages only adds text at the end. The constructor proves that.
+A conversation is `prompt_ids`, then samples and `observation_ids` in turn. Observations are cut out of a
+rendering of a stand-in conversation. That is right if and only if the template is prefix-stable, so that
+further messages only add text at the end. The constructor proves it.
 
-Text written by users, tools and web pages never becomes a control token: see `_encode`.
+Text by users, tools and web pages never becomes a control token: see `_encode`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-# Stand-ins for control-token texts inside contents: private-use characters, one each side of an index.
-# _OPEN has a stand-in too, so that no content can bring one of its own.
+# Placeholders for control-token texts inside contents: an index between two private-use characters.
+# _OPEN has a placeholder too, so that no content can contain one.
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _USER = Message("user", "?")
-_SAID = "probing words"
+_PROBE_TEXT = "probing words"
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +44,12 @@ class Renderer:
     Attributes:
         tokenizer: The tokenizer whose template is used.
         dialect: How the model writes tool calls.
+        template: The chat template that renders messages.
+        opened: The beginning of a block of thoughts that the prompt ends with; otherwise empty.
         end_of_turn_id: The token that ends an answer.
-        stop_token_ids: All tokens that end a turn; a call may have one of its own.
-        closing_ids: What a truncated completion must not end on: trainers take these, and padding, for its end.
-        template_name: The variant that replaced a template that rewrites history; empty if none did.
+        stop_token_ids: All tokens that end a turn; a call may have its own.
+        closing_ids: Tokens that a truncated completion must not end on, because trainers read them as its end.
+        template_name: The variant used instead of a template that rewrites history; otherwise empty.
     """
 
     def __init__(
@@ -58,20 +60,20 @@ class Renderer:
         chat_template: str | None = None,
         template_options: Mapping[str, Any] | None = None,
     ):
-        """Prepare a tokenizer's template and prove that it only ever appends.
+        """Prepare the tokenizer's template and prove that it only appends.
 
         A known template that rewrites history is replaced by its fixed variant.
 
         Args:
             tokenizer: A fast tokenizer.
             dialect: A dialect or its name; by default the one in which the template writes a call.
-            chat_template: Jinja text to use in place of the tokenizer's own.
+            chat_template: Jinja text to use instead of the tokenizer's own.
             template_options: Variables for the template, such as `{"enable_thinking": False}`.
 
         Raises:
-            ConfigError: There is no dialect of that name.
-            TemplateError: There is no template, no end-of-turn token, or the template rewrites history or does not
-                show tool calls and their results.
+            ConfigError: No dialect has this name.
+            TemplateError: The template or the end-of-turn token is missing, or the template rewrites history or does
+                not show tool calls and their results.
         """
         self.tokenizer = tokenizer
         text = chat_template or getattr(tokenizer, "chat_template", None)
@@ -83,8 +85,8 @@ class Renderer:
                 "pass chat_template="
             )
         if tokenizer.eos_token_id is None:
-            raise TemplateError(f"the tokenizer {tokenizer.name_or_path!r} has no EOS token to end a turn with")
-        # Runs of spaces and line breaks, which some tokenizers add, control nothing.
+            raise TemplateError(f"the tokenizer {tokenizer.name_or_path!r} has no EOS token to end a turn")
+        # Some tokenizers add tokens for runs of spaces and line breaks: those are not control tokens.
         self._control_ids = {str(token): id for token, id in tokenizer.get_added_vocab().items() if str(token).strip()}
         longest_first = sorted(self._control_ids, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
@@ -97,10 +99,10 @@ class Renderer:
         self._choose_template(template_options or {})
 
     def with_options(self, options: Mapping[str, Any]) -> Renderer:
-        """The renderer of the same tokenizer with further variables for the template; proven once for each set.
+        """The renderer of the same tokenizer with further template variables; each set is proven once.
 
         Raises:
-            TemplateError: With these the template rewrites history.
+            TemplateError: The template rewrites history with these variables.
         """
         if not options:
             return self
@@ -108,26 +110,26 @@ class Renderer:
         if key not in self._variants:
             variant = copy.copy(self)
             variant._variants = {}
-            variant._choose_template({**self._chat.options, **options})
+            variant._choose_template({**self.template.options, **options})
             self._variants[key] = variant
         return self._variants[key]
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
-        """Ids (P,) of a conversation up to where the assistant speaks.
+        """Ids (P,) of a conversation, up to the point where the assistant speaks.
 
         Args:
             messages: System and user messages.
-            tools: JSON schemas, as `Toolbox.schemas` gives them.
+            tools: JSON schemas, as in `Toolbox.schemas`.
         """
-        return self._encode(self._chat.render(messages, tools, generate=True))
+        return self._encode(self.template.render(messages, tools, generate=True))
 
     def observation_ids(self, messages: Sequence[Message], *, after: int | None = None) -> list[int]:
         """Ids (O,) to append after a sampled turn that ended with one of the stop tokens.
 
         Args:
-            messages: What the assistant is told: tool messages, or a user message.
-            after: The token that ended the turn. If the template ends such a turn with a token of its own
-                (GLM's `<|observation|>`) and the model did not, that token is written first.
+            messages: Tool messages, or a user message.
+            after: The token that ended the turn. If the template ends such a turn with its own token
+                (GLM's `<|observation|>`) and the model did not, that token comes first.
         """
         end, observation = self._observe(messages)
         missing = after is not None and end != self._ends.texts[0] and after != self._control_ids[end]
@@ -136,7 +138,7 @@ class Renderer:
     def assistant_ids(self, message: Message, tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Ids (T,) of an assistant turn as a policy would sample it, end-of-turn token included.
 
-        Written by the template where that reads back as the same message, else by the dialect.
+        The template writes the turn if its text parses back to the same message, else the dialect does.
 
         Args:
             message: The turn.
@@ -149,9 +151,9 @@ class Renderer:
         if written is not None:
             return self._encode(written)
         text = self.dialect.format(message, tools)
-        if self._opened and not message.thinking:
+        if self.opened and not message.thinking:
             text = self.dialect.write_thinking("") + text
-        for opened in (self._opened, self._opened.strip()):
+        for opened in (self.opened, self.opened.strip()):
             text = text.removeprefix(opened) if opened else text
         return [*self._encode(self._protect(text, keep=self.dialect.marks)), self.end_of_turn_id]
 
@@ -159,30 +161,30 @@ class Renderer:
         """Ids (T,) of a text.
 
         Args:
-            text: Whatever it is.
-            control: Whether texts of control tokens in it become these; else they are spelled out.
+            text: Any text.
+            control: Whether texts of control tokens become control tokens; otherwise they are spelled out.
         """
         return self._encode(text if control else self._protect(text))
 
     def parse(
         self, token_ids: Sequence[int], tools: Sequence[dict[str, Any]] = (), *, after_tools: bool = False
     ) -> Message:
-        """Read a sampled turn (T,); its end-of-turn token is left out.
+        """Parse a sampled turn (T,), ignoring its end-of-turn token.
 
         Args:
             token_ids: The turn.
             tools: JSON schemas; see `Dialect.parse`.
-            after_tools: Whether it follows tool results: some templates open the thinking only there.
+            after_tools: Whether it follows tool results: some templates open the thinking only then.
         """
         ids = list(token_ids)
         if ids and ids[-1] in self.stop_token_ids:
             ids.pop()
-        opened = self._opened_after_tools if after_tools else self._opened
+        opened = self._opened_after_tools if after_tools else self.opened
         return self.dialect.parse(opened + self.decode(ids), tools)
 
     def end_of_thinking_ids(self, token_ids: Sequence[int], *, after_tools: bool = False) -> list[int]:
-        """Ids that end the thinking of a turn (T,) that was cut in the middle of it; none if it does not think."""
-        text = (self._opened_after_tools if after_tools else self._opened) + self.decode(token_ids)
+        """Ids that end the thinking of a turn (T,) that was cut while it thinks; empty if it does not think."""
+        text = (self._opened_after_tools if after_tools else self.opened) + self.decode(token_ids)
         opening, closing = self.dialect.thinking
         if not text.lstrip().startswith(opening) or closing in text:
             return []
@@ -193,11 +195,11 @@ class Renderer:
         text = self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(text)
 
-    # ---- choosing
+    # ---- choosing a template
 
     def _choose_template(self, options: Mapping[str, Any]) -> None:
-        """Take the template, or the first of its fixed variants that passes the proof."""
-        self._beginning = lru_cache(1024)(self._render_beginning)  # most turns call one tool, for which it is the same
+        """Choose the template, or the first of its fixed variants that passes the proof."""
+        self._beginning = lru_cache(1024)(self._render_beginning)  # the same for most turns, which call one tool
         failure: TemplateError | None = None
         for name, candidate in (("", self._source), *fixed_variants(self._source)):
             self.template_name = name
@@ -207,18 +209,18 @@ class Renderer:
                 failure = failure or error
             else:
                 if self.template_name:
-                    _log.info("the chat template rewrites history; %s is used in its place", self.template_name)
+                    _log.info("the chat template rewrites history; using %s instead", self.template_name)
                 return
         assert failure is not None
         raise failure
 
     def _set_up(self, template: ChatTemplate) -> None:
-        """Find a template's dialect, its ends of turns and the form of its stand-ins; prove it.
+        """Find the template's dialect, its ends of turns and how it opens a turn, and prove it.
 
         Raises:
-            TemplateError: It cannot be used.
+            TemplateError: The template cannot be used.
         """
-        self._chat = template
+        self.template = template
         self._beginning.cache_clear()
         template.find_restrictions(TWO_CALLS)
         check_results_shown(template)
@@ -231,7 +233,7 @@ class Renderer:
         pad = self.tokenizer.pad_token_id
         self.closing_ids = frozenset(self.stop_token_ids) | ({pad} if pad is not None else set())
         end = self._ends.first(answered, common_prefix(prompt, answered))
-        if end is None:  # some write it as the beginning of what follows
+        if end is None:  # some templates write it at the beginning of what follows
             followed = template.render([_USER, Message("assistant", "!"), _USER])
             end = self._ends.first(followed, common_prefix(prompt, followed))
         if end is None:
@@ -240,90 +242,90 @@ class Renderer:
                 "tokenizer.eos_token to the token that does"
             )
         self.end_of_turn_id: int = int(self._control_ids.get(end.group(), self.tokenizer.eos_token_id))
-        self._opened, thinks = self._left_open(prompt), self._may_think(prompt) and shows_thinking(template)
-        # A prompt that opens the thinking goes on as the template writes only with a thought in it.
-        self._thought = "." if self._opened else ""
-        thoughts = [self._thought] + ["thinking aloud"] * (thinks and not self._opened)
+        self.opened, thinks = self._left_open(prompt), self._may_think(prompt) and shows_thinking(template)
+        # If the prompt opens the thinking, the template continues it only with a non-empty thought.
+        self._thought = "." if self.opened else ""
+        thoughts = [self._thought] + ["thinking aloud"] * (thinks and not self.opened)
         self._opened_after_tools = self._left_open(self._observe([Message("tool", "?", name="f", tool_call_id="c")])[1])
         prove_prefix_stable(template, self._ends, lambda messages: self._observe(messages)[1], thoughts)
 
     def _detect(self, prompt: str) -> Dialect:
         eos, dialect, written = str(self.tokenizer.eos_token), None, ""
-        for said, probe in ((_SAID, PROBE), ("", PROBE), ("", PROBE_NAMED_BY_ID)):
-            written = self._chat.render([_USER, Message("assistant", said, (probe,))])
+        for said, probe in ((_PROBE_TEXT, PROBE), ("", PROBE), ("", PROBE_NAMED_BY_ID)):
+            written = self.template.render([_USER, Message("assistant", said, (probe,))])
             dialect = dialect or detect_dialect(written[common_prefix(prompt, written) :], eos, said)
         if PROBE.name not in written:
             raise TemplateError(
-                f"the chat template of {self._chat.model!r} does not show tool calls; pass a template that supports "
+                f"the chat template of {self.template.model!r} does not show tool calls; pass a template that supports "
                 "tools (chat_template=), or name the dialect (dialect=) in which the model calls tools"
             )
         if dialect is None:
             raise TemplateError(
-                f"the chat template of {self._chat.model!r} writes a tool call in no form that toolrl reads: "
+                f"the chat template of {self.template.model!r} writes tool calls in a form that toolrl cannot read: "
                 f"{written[-200:]!r}; pass a template that supports tools (chat_template=), or name the dialect "
                 "(dialect=) in which the model calls tools"
             )
         return dialect
 
     def _left_open(self, prompt: str) -> str:
-        """The opening of a block of thoughts, if the prompt ends inside of one, and what follows it."""
+        """The opening of a block of thoughts and what follows it, if the prompt ends inside one."""
         opening, closing = self.dialect.thinking
         end = prompt[prompt.rfind(_USER.content) :]
         at = end.rfind(opening)
         return end[at:] if at >= 0 and closing not in end[at:] else ""
 
     def _may_think(self, prompt: str) -> bool:
-        """Whether a turn may begin with thoughts: not if the prompt has an empty block of them."""
+        """Whether a turn may start with thoughts: not if the prompt closes an empty block of them."""
         return self.dialect.thinking[1] not in prompt[prompt.rfind(_USER.content) :]
 
     # ---- rendering
 
     def _observe(self, messages: Sequence[Message]) -> tuple[str, str]:
-        """The end of a turn that is followed by these messages, and what the template adds after it."""
+        """The end of a turn that is followed by these messages, and the text that the template adds after it."""
         called = tuple((message.name, message.tool_call_id) for message in messages if message.role == "tool")
         before, beginning = self._beginning(called)
-        full = self._chat.render([*before, *messages], generate=True)
+        full = self.template.render([*before, *messages], generate=True)
         if not full.startswith(beginning):
-            raise unstable(self._chat.model, beginning, full)
+            raise unstable(self.template.model, beginning, full)
         end = next(text for text in self._ends.texts if beginning.endswith(text))
         return end, full[len(beginning) :]
 
     def _render_beginning(self, called: tuple[tuple[str, str], ...]) -> tuple[list[Message], str]:
-        """A short conversation up to an assistant's turn with calls (name, id), or without; and its rendering."""
+        """A short conversation up to an assistant turn, with calls (name, id) or without, and its rendering."""
         calls = tuple(ToolCall(name, id=call_id) for name, call_id in called)
         turn = Message("assistant", "" if calls else "!", calls, thinking=self._thought if calls else "")
-        told = [Message("tool", "?", name=name, tool_call_id=call_id) for name, call_id in called] or [_USER]
-        full = self._chat.render([_USER, turn, *told], generate=True)
+        answers = [Message("tool", "?", name=name, tool_call_id=call_id) for name, call_id in called] or [_USER]
+        full = self.template.render([_USER, turn, *answers], generate=True)
         start = common_prefix(self._prompt, full)
         end = self._ends.first(full, start)
         if end is None or (calls and start < len(self._prompt)):
-            raise unstable(self._chat.model, self._prompt, full)
+            raise unstable(self.template.model, self._prompt, full)
         return [_USER, turn], full[: end.end()]
 
     def _write_by_template(self, message: Message, tools: Sequence[dict[str, Any]]) -> str | None:
-        """An assistant turn with its end as the template writes it; None if it would not be read back the same."""
+        """An assistant turn and its end as the template writes them; None if that parses to another message."""
         if any(call.error is not None for call in message.tool_calls):
             return None
         calls = [replace(call, id=call.id or f"call_{index}") for index, call in enumerate(message.tool_calls)]
         turn = replace(message, tool_calls=tuple(calls))
-        told = [Message("tool", "?", name=call.name, tool_call_id=call.id) for call in calls]
-        for after in [told] if told else [[], [_USER]]:
+        answers = [Message("tool", "?", name=call.name, tool_call_id=call.id) for call in calls]
+        for after in [answers] if answers else [[], [_USER]]:
             try:
-                full = self._chat.render([_USER, turn, *after], generate=bool(after))
+                full = self.template.render([_USER, turn, *after], generate=bool(after))
             except TemplateError:
                 return None
             end = self._ends.first(full, len(self._prompt))
             if full.startswith(self._prompt) and end is not None:
                 written = full[len(self._prompt) : end.start()]
                 known = tools or schemas_of(message.tool_calls)
-                read = self.dialect.parse(self._opened + self._unprotect(written), known)
+                read = self.dialect.parse(self.opened + self._unprotect(written), known)
                 return written + end.group() if meaning(read) == meaning(message) else None
         return None
 
     # ---- encoding
 
     def _protect(self, text: str, keep: Sequence[str] = ()) -> str:
-        """Replace the texts of control tokens inside a content by placeholders that `_encode` undoes."""
+        """Replace texts of control tokens inside a content with placeholders, which `_encode` undoes."""
         return self._unprotected.sub(
             lambda match: (
                 match.group() if match.group() in keep else f"{_OPEN}{self._protected.index(match.group())}{_CLOSE}"
@@ -335,7 +337,7 @@ class Renderer:
         return self._placeholder.sub(lambda match: self._protected[int(match.group(1))], text)
 
     def _protect_all(self, value: Any) -> Any:
-        """`_protect` every text inside JSON values: contents, names that a model made up, tool descriptions."""
+        """Apply `_protect` to every text in a JSON value: contents, names that a model made up, tool descriptions."""
         if isinstance(value, str):
             return self._protect(value)
         if isinstance(value, dict):
@@ -345,11 +347,11 @@ class Renderer:
         return value
 
     def _encode(self, text: str) -> list[int]:
-        """Encode a rendering. Placeholders become the plain characters of what they stand for.
+        """Encode a rendering. Placeholders become the plain characters that they replaced.
 
-        Only pieces with a placeholder leave the tokenizer's own path: they are cut at control
-        tokens, where no merge can cross, and encoded by the same model without added tokens. Lone surrogates, which no
-        tokenizer takes, become question marks.
+        Only pieces with a placeholder leave the tokenizer's own path: they are cut at control tokens, which no merge
+        crosses, and encoded by the same model without added tokens. Lone surrogates, which no tokenizer accepts, become
+        question marks.
         """
         text = text.encode("utf-8", "replace").decode()
         if not self._placeholder.search(text):
@@ -369,9 +371,9 @@ class Renderer:
 
 
 def _backends(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokenizer, Tokenizer]:
-    """The tokenizer's own model, and a copy of it that knows no added tokens, so that every text is plain text.
+    """The tokenizer's own model, and a copy without added tokens, for which every text is plain text.
 
-    `tokenizer.encode` gives the same ids by way of a batch, which takes nearly twice as long.
+    `tokenizer.encode` gives the same ids through a batch, which takes nearly twice as long.
     """
     from tokenizers import Tokenizer
 
@@ -379,7 +381,7 @@ def _backends(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokenizer, Tokenizer]
     if backend is None:
         raise TemplateError(f"the tokenizer {tokenizer.name_or_path!r} is not a fast tokenizer; use one that is")
     state = json.loads(backend.to_str())
-    state["truncation"] = state["padding"] = None  # left behind by whoever encoded last
+    state["truncation"] = state["padding"] = None  # left over from the last call
     own = json.dumps(state)
     state["added_tokens"] = []
     state["post_processor"] = None

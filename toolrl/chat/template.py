@@ -1,4 +1,4 @@
-"""A chat template as the renderer uses it: rendering, the fixed variant of a known one, and where a turn ends."""
+"""Chat templates for the renderer: rendering, fixed variants of known templates, and where a turn ends."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class ChatTemplate:
     Attributes:
         text: The Jinja source.
         options: Variables of the template.
-        short_ids: Whether it takes only call ids of nine letters and digits, as Mistral's do.
-        one_call: Whether it renders one call a turn only.
+        short_ids: Whether call ids must be nine letters and digits, as in Mistral's templates.
+        one_call: Whether it renders only one call per turn.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class ChatTemplate:
         options: Mapping[str, Any],
         protect: Callable[[Any], Any] = lambda value: value,
     ):
-        """Wrap a template; what it refuses is found out by `find_restrictions`.
+        """Wrap a template; `find_restrictions` finds out what it refuses.
 
         Args:
-            tokenizer: Renders it.
+            tokenizer: The tokenizer that renders it.
             text: The Jinja source.
             options: Variables of the template.
-            protect: Applied to messages and schemas, as JSON values, before they are rendered.
+            protect: Applied to messages and schemas, as JSON values, before rendering.
         """
         self._protect = protect
         self._tokenizer = tokenizer
@@ -59,16 +59,16 @@ class ChatTemplate:
         return str(self._tokenizer.name_or_path)
 
     def render(self, messages: Sequence[Message], tools: Sequence[Any] = (), generate: bool = False) -> str:
-        """Text of a conversation, up to where the assistant speaks if `generate`.
+        """Render a conversation; with `generate`, up to the point where the assistant speaks.
 
         Raises:
-            TemplateError: The template refuses it.
+            TemplateError: The template refuses the conversation.
         """
         import jinja2
 
         try:
             rendered = self._tokenizer.apply_chat_template(
-                [self._protect(self._as_dict(message)) for message in with_own_ids(messages)],
+                [self._protect(self._as_dict(message)) for message in with_distinct_ids(messages)],
                 tools=self._protect(list(tools)) or None,  # [] makes some templates print an empty tool section
                 chat_template=self.text,
                 add_generation_prompt=generate,
@@ -83,7 +83,7 @@ class ChatTemplate:
         return str(rendered)
 
     def find_restrictions(self, conversation: Sequence[Message]) -> None:
-        """Set `short_ids` and `one_call` by a conversation with two calls in one turn.
+        """Set `short_ids` and `one_call` by rendering a conversation with two calls in one turn.
 
         Raises:
             TemplateError: The template cannot render tool calls at all.
@@ -98,7 +98,8 @@ class ChatTemplate:
                 shown = [
                     str(value) in rendered for call in conversation[1].tool_calls for value in call.arguments.values()
                 ]
-                self.one_call = self.one_call or (shown[0] and not all(shown))  # some drop all but the first
+                # Some templates drop all calls but the first.
+                self.one_call = self.one_call or (shown[0] and not all(shown))
                 return
         self.short_ids = self.one_call = False
         assert first is not None
@@ -107,7 +108,7 @@ class ChatTemplate:
     def _as_dict(self, message: Message) -> dict[str, Any]:
         value = message.to_dict()
         if message.thinking:
-            value["thinking"] = message.thinking  # as gpt-oss and LFM name it
+            value["thinking"] = message.thinking  # the name in templates of gpt-oss and LFM
         if self.one_call and message.tool_calls:
             value["tool_calls"] = value["tool_calls"][:1]
         if self.short_ids:
@@ -118,9 +119,9 @@ class ChatTemplate:
         return value
 
 
-def with_own_ids(messages: Sequence[Message]) -> list[Message]:
-    """The messages with ids that tell the calls of a turn apart: some templates look results up by them."""
-    told: list[Message] = []
+def with_distinct_ids(messages: Sequence[Message]) -> list[Message]:
+    """Make the call ids of each turn distinct: some templates look results up by them."""
+    renamed: list[Message] = []
     waiting: dict[str, list[str]] = {}
     for message in messages:
         if message.tool_calls:
@@ -136,8 +137,8 @@ def with_own_ids(messages: Sequence[Message]) -> list[Message]:
             message = replace(message, tool_calls=calls)
         elif message.role == "tool" and waiting.get(message.tool_call_id):
             message = replace(message, tool_call_id=waiting[message.tool_call_id].pop(0))
-        told.append(message)
-    return told
+        renamed.append(message)
+    return renamed
 
 
 def _short_id(id: str) -> str:
@@ -147,8 +148,8 @@ def _short_id(id: str) -> str:
 def fixed_variants(text: str) -> Iterator[tuple[str, str]]:
     """Names and sources of templates that do the same as a known one without rewriting history.
 
-    A template is known by its whole text, so that nothing is exchanged that was not compared. First TRL's own
-    (trl/chat_templates/*_training.jinja), then ours, for what TRL's does not fix.
+    A template is recognised by its whole text, so that only templates that were compared are replaced. TRL's variants
+    (trl/chat_templates/*_training.jinja) come first, then toolrl's own, for what TRL's do not fix.
     """
     for name in _known().get(text, ()):
         if name.startswith("toolrl/"):
@@ -165,7 +166,7 @@ def trl_templates() -> Path:
 
 @cache
 def _known() -> dict[str, list[str]]:
-    """Names of fixed variants by the text of what they replace."""
+    """Names of fixed variants, by the text of the template that they replace."""
     known: dict[str, list[str]] = {}
     folder, own = trl_templates(), {path.stem for path in OWN_TEMPLATES.glob("*.jinja")}
     for path in sorted(folder.glob("*.jinja")) if folder != OWN_TEMPLATES else []:
@@ -180,19 +181,19 @@ def _known() -> dict[str, list[str]]:
 
 
 class TurnEnds:
-    """The texts of the tokens on which sampling stops, and the first of them in a text."""
+    """The texts of the tokens on which sampling stops."""
 
     def __init__(self, texts: Sequence[str]):
-        """Take the texts, EOS first."""
+        """Prepare the search. EOS comes first in `texts`."""
         self.texts = tuple(dict.fromkeys(texts))
         self._any = re.compile("|".join(map(re.escape, sorted(self.texts, key=len, reverse=True))))
 
     def first(self, text: str, start: int) -> re.Match[str] | None:
-        """The first end at or after a position: where a policy that wrote this text would have stopped."""
+        """The first end at or after a position, where a policy that wrote this text would have stopped."""
         return self._any.search(text, start)
 
 
 def common_prefix(first: str, second: str) -> int:
-    """Length of what two texts begin with alike."""
+    """Length of the common prefix of two texts."""
     pairs = zip(first, second, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))

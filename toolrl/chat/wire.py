@@ -1,4 +1,4 @@
-"""Messages in the form of chat-completions APIs, and back."""
+"""Converts messages to the form of chat-completions APIs, and back."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
-from toolrl.chat.dialects.jsons import load_json
+from toolrl.chat.dialects.json_text import load_json
 from toolrl.types import Message, Role, ToolCall
 
-# Of what a model wrote, in an error that it reads.
-_MAX_QUOTED_CHARACTERS = 200
+_MAX_QUOTED_CHARACTERS = 200  # of what a model wrote, in an error that it reads
 _THOUGHTS = ("thinking", "reasoning")
-# Of Qwen, DeepSeek and most others, older instructions, Mistral, Seed, Kimi-VL, Gemma, OpenThinker.
+# Qwen, DeepSeek and most others; older prompts (3); Mistral; Seed; Kimi-VL; Gemma; OpenThinker.
 _MARKS = (
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -34,14 +33,14 @@ _without_marks = re.compile(r"analysis(.*?)assistantfinal(.*)", re.DOTALL)
 
 
 def to_wire(message: Message) -> dict[str, Any]:
-    """A message as a chat-completions API takes it: arguments are JSON text, thinking is left out."""
+    """A message in the form of chat-completions APIs: arguments are JSON text, thinking is left out."""
     wire: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.tool_calls:
         wire["tool_calls"] = [
             {
                 "id": call.id,
                 "type": "function",
-                # A malformed call goes back without its arguments: servers that render the history read them as JSON.
+                # A malformed call is sent without arguments: servers that render the history parse them as JSON.
                 "function": {"name": call.name, "arguments": json.dumps(dict(call.arguments), ensure_ascii=False)},
             }
             for call in message.tool_calls
@@ -54,23 +53,22 @@ def to_wire(message: Message) -> dict[str, Any]:
 def from_wire(wire: Any) -> Message:
     """Read a message of a chat-completions API, or of a data set in Hugging Face's conversational form.
 
-    The first has a call's arguments as JSON text, the second as an object. What a model got wrong in a call is its
-    `error`.
+    An API gives a call's arguments as JSON text, a data set as an object. A malformed call has its `error` set.
 
     Raises:
-        ValueError: It is no message.
+        ValueError: This is not a message.
     """
     if not isinstance(wire, Mapping) or wire.get("role") not in get_args(Role):
-        raise ValueError(f"no message with one of the roles {', '.join(get_args(Role))}: {_quoted(wire)}")
+        raise ValueError(f"not a message with one of the roles {', '.join(get_args(Role))}: {_quoted(wire)}")
     content = wire.get("content") or wire.get("refusal") or ""
     thinking = wire.get("reasoning_content") or wire.get("reasoning") or wire.get("thinking") or ""
-    if isinstance(content, list):  # in parts, of which some are thoughts
+    if isinstance(content, list):  # parts, some of which are thoughts
         parts = [part for part in content if isinstance(part, Mapping)]
         thinking = thinking or "".join(_text(part) for part in parts if part.get("type") in _THOUGHTS)
         content = "".join(_text(part) for part in parts if part.get("type") not in _THOUGHTS)
     calls = wire.get("tool_calls") or ()
     if not isinstance(content, str) or not isinstance(thinking, str) or not isinstance(calls, list | tuple):
-        raise ValueError(f"a message whose content, reasoning or tool_calls are of another type: {_quoted(wire)}")
+        raise ValueError(f"the content, reasoning or tool_calls of a message have the wrong type: {_quoted(wire)}")
     return Message(
         wire["role"],
         content,
@@ -81,8 +79,8 @@ def from_wire(wire: Any) -> Message:
     )
 
 
-def with_thinking_apart(message: Message) -> Message:
-    """A message whose thoughts stand in its content, as servers without a reasoning parser give them, without them."""
+def with_thinking_split(message: Message) -> Message:
+    """Move thoughts out of the content, where servers without a reasoning parser leave them."""
     thinking, content = split_thinking(message.content)
     if content == message.content:
         return message
@@ -90,11 +88,11 @@ def with_thinking_apart(message: Message) -> Message:
 
 
 def split_thinking(content: str) -> tuple[str, str]:
-    """The thoughts in a content, and what is said.
+    """Split a content into its thoughts and its text.
 
-    Thoughts are blocks between the marks of some family, outside of code. The first may lack its opening mark, which
-    then stood in the prompt, and the last its closing one, if the turn was cut. Of OpenAI's channels only "final" is
-    said.
+    Thoughts are blocks between the marks of any family, outside code. The first block may lack its opening mark, which
+    was then in the prompt, and the last its closing mark, if the turn was cut. Of OpenAI's channels only "final" is
+    text.
     """
     if "<|channel|>" in content:
         parts = _channel.findall(content)
@@ -123,7 +121,7 @@ def split_thinking(content: str) -> tuple[str, str]:
 
 
 def _is_quoted(before: str) -> bool:
-    """Whether what follows stands in code, or in a JSON value that the content is."""
+    """Whether what follows is in code, or in a content that is a JSON value."""
     return before.count("```") % 2 == 1 or before.count("`") % 2 == 1 or before.lstrip()[:1] == "{"
 
 

@@ -66,7 +66,7 @@ def audit(
     renderer = None
     if tokens:
         from toolrl.chat.renderer import Renderer
-        from toolrl.training.models import load_tokenizer
+        from toolrl.policy.models import load_tokenizer
 
         renderer = Renderer(load_tokenizer(tokens))
     _report("episodes", partial(audit_environment, renderer=renderer), environments, tasks, settings, as_json)

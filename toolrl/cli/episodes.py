@@ -45,7 +45,7 @@ def show(
         chosen = list(found.sample(n, seed))
     decode: Callable[[list[int]], str] | None = None
     if tokens:
-        from toolrl.training.models import load_tokenizer
+        from toolrl.policy.models import load_tokenizer
 
         tokenizer = load_tokenizer(tokens)
 

@@ -5,17 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from toolrl.errors import ConfigError
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
-
-if TYPE_CHECKING:
-    from toolrl.chat import Renderer
-    from toolrl.policy import OpenAIPolicy, Policy
-    from toolrl.training.arguments import SamplerSettings
 
 app = typer.Typer()
 
@@ -74,10 +69,9 @@ def evaluate_command(
     from toolrl.chat import Renderer
     from toolrl.env import make
     from toolrl.evaluation import evaluate, progress, report_table, terminal
-    from toolrl.policy import ChatPolicy
+    from toolrl.policy import PolicySettings, Prices, open_policy
     from toolrl.support.outputs import new_file, refuse_existing
-    from toolrl.training.arguments import SamplerSettings, parse_env_settings
-    from toolrl.training.models import CHAT_API, load_tokenizer
+    from toolrl.training.arguments import parse_env_settings
     from toolrl.trajectory import TrajectoryWriter
     from toolrl.types import SamplingParams
 
@@ -86,19 +80,22 @@ def evaluate_command(
     settings = parse_env_settings(env_settings)
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
+    policy_settings = PolicySettings(
+        model=model,
+        sampler=sampler,
+        device=device,
+        base_url=base_url,
+        request=_request_fields(request),
+        prices=Prices(price_in, price_out) if price_in or price_out else None,
+        max_concurrent=concurrency or 16,
+    )
     made = {env_id: make(env_id, **{"split": split, **settings.get(env_id, {})}) for env_id in environments}
     renderer: Renderer | None = None
-    player: Policy | ChatPolicy | None = None
-    if policy == "model" and model.startswith(CHAT_API):
-        concurrency = concurrency or 16
-        name = model.removeprefix(CHAT_API)
-        player = _chat_policy(name, base_url, request, (price_in, price_out), concurrency)
-    else:
-        if base_url or request != "{}" or price_in or price_out:
-            raise ConfigError(f"--base-url, --request and --price-... are for --model openai:NAME, got {model!r}")
+    if policy == "oracle" or not policy_settings.is_chat:
+        from toolrl.policy.models import load_tokenizer
+
         renderer = Renderer(load_tokenizer(model), dialect=dialect or None)
-        if policy == "model":
-            player = _token_policy(model, device, SamplerSettings(sampler), renderer)
+    player = open_policy(policy_settings, renderer) if policy == "model" else None
     writer = TrajectoryWriter(new_file(out, overwrite=overwrite)) if out else None
     try:
         with progress("episodes") as show:
@@ -109,7 +106,7 @@ def evaluate_command(
                 tasks=n,
                 samples=k,
                 sampling=SamplingParams(temperature, max_turn_tokens),
-                concurrency=concurrency or 128,
+                concurrency=concurrency or (16 if policy_settings.is_chat else 128),
                 policy_timeout_seconds=policy_timeout_seconds,
                 on_trajectory=writer.write if writer else None,
                 on_progress=show,
@@ -128,23 +125,8 @@ def evaluate_command(
         terminal().print(report_table(reports))
 
 
-def _token_policy(model: str, device: str, sampler: SamplerSettings, renderer: Renderer) -> Policy:
-    from toolrl.policy import TransformersPolicy, VLLMPolicy, VLLMServerPolicy
-    from toolrl.training.models import ALIASES, load_for_generation
-
-    stops = renderer.stop_token_ids
-    if sampler.kind == "transformers":
-        return TransformersPolicy(load_for_generation(model, device), stop_token_ids=stops)
-    if device:
-        raise ConfigError(f"--device is for --sampler transformers; vLLM takes what it was built for, got {device!r}")
-    if sampler.kind == "vllm":
-        return VLLMPolicy(ALIASES.get(model, model), stop_token_ids=stops)
-    return VLLMServerPolicy(sampler.urls, stop_token_ids=stops, tokenizer=renderer.tokenizer)
-
-
-def _chat_policy(name: str, base_url: str, request: str, prices: tuple[float, float], concurrency: int) -> OpenAIPolicy:
-    from toolrl.policy import Endpoint, OpenAIPolicy, Prices
-    from toolrl.policy.completions import RETRY_POLICY, default_base_url
+def _request_fields(request: str) -> dict[str, Any]:
+    """The fields that `--request` adds to each request."""
     from toolrl.support.secret_values import expand
 
     try:
@@ -153,11 +135,4 @@ def _chat_policy(name: str, base_url: str, request: str, prices: tuple[float, fl
         raise ConfigError(f"--request is not valid JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ConfigError(f"--request must be a JSON object, got a {type(fields).__name__}")
-    fields = expand(fields)
-    endpoint = Endpoint(
-        name,
-        base_url or default_base_url(),
-        retry_policy=dataclasses.replace(RETRY_POLICY, max_concurrent=concurrency),
-        prices=Prices(*prices) if any(prices) else None,
-    )
-    return OpenAIPolicy(endpoint, request=fields)
+    return dict(expand(fields))

@@ -1,4 +1,4 @@
-"""The interfaces to whatever plays: a policy that generates tokens, and one that only gives messages."""
+"""The interfaces of policies: one that samples tokens, and one that only returns messages."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ class Policy(Protocol):
 
         Args:
             prompt_ids: (P,) everything so far: prompt, samples, observations.
-            sampling: How to draw.
+            sampling: How to sample.
 
         Returns:
             A future of the turn. Cancelling it abandons the generation. It raises `PolicyFault` if
-            the generator fails or is unreachable.
+            generation fails or the policy is unreachable.
         """
         ...
 
     def generating(self) -> AbstractContextManager[None]:
-        """Entered around a batch of submissions, for instance to put a model into evaluation mode."""
+        """Surround a batch of submissions, for instance to put a model into evaluation mode."""
         ...
 
     def close(self) -> None:
@@ -38,27 +38,26 @@ class Policy(Protocol):
 
 @runtime_checkable
 class ShowsProgress(Protocol):
-    """A policy of either kind that can tell whether it is at work while nobody has an answer yet.
+    """A policy of either kind that can tell whether it is working before it has answered anyone.
 
-    One that shows none is judged by its answers: if none of them comes for `policy_timeout_seconds`, it is taken for
-    dead.
+    A policy without `progress` is judged by its answers: if none comes for `policy_timeout_seconds`, it counts as dead.
     """
 
     def progress(self) -> float:
-        """A number that grows as it works for anybody: tokens sampled, steps made. Must not block."""
+        """A number that grows while it works, for any submission: tokens sampled, steps made. Must not block."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """One turn of a policy that gives messages.
+class ChatReply:
+    """One turn of a `ChatPolicy`.
 
     Attributes:
         message: The turn; a malformed call in it has its `error` set.
         finish: "stop" if the model ended its turn, "length" if it was cut.
-        input_tokens: The conversation before it, as the policy counts; None if it does not say.
-        output_tokens: The turn itself.
-        seconds: What the model took. Queues, and attempts that failed, are not counted.
+        input_tokens: Tokens of the conversation before the turn, as the policy counts them; None if unknown.
+        output_tokens: Tokens of the turn itself.
+        seconds: The time the model took, without queues and failed attempts.
     """
 
     message: Message
@@ -70,17 +69,17 @@ class Reply:
 
 @runtime_checkable
 class ChatPolicy(Protocol):
-    """Answers messages with messages, as chat APIs do: without tokens, so it can be evaluated and never trained."""
+    """Answers messages with messages, as chat APIs do. It has no tokens: it can be evaluated, but not trained."""
 
     async def reply(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams
-    ) -> Reply:
+    ) -> ChatReply:
         """Continue a conversation.
 
         Args:
             messages: Everything so far.
-            tools: JSON schemas, as `Toolbox.schemas` gives them.
-            sampling: How to draw.
+            tools: JSON schemas, as in `Toolbox.schemas`.
+            sampling: How to sample.
 
         Raises:
             PolicyFault: The model failed or is unreachable.

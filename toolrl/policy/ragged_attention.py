@@ -1,11 +1,11 @@
 """Attention over sequences of different lengths, for continuous batching without a flash kernel.
 
-transformers' continuous batching packs all sequences of a step into one. With `sdpa` it then computes
-the full (all queries x all keys) product and masks most of it away, so a step's cost grows with the
-square of the number of sequences. The function here attends sequence by sequence: those that decode
-one token in one padded call, each prefill in a call of its own. `tests/benchmarks` has the ratio.
+transformers' continuous batching packs all sequences of a step into one. With `sdpa` it computes the full
+product (all queries x all keys) and masks most of it away, so the cost of a step grows with the square of
+the number of sequences. This function attends sequence by sequence: those that decode one token share a
+padded call, each prefill has its own. `tests/benchmarks` measures the ratio.
 
-Its name contains "flash" because that is how transformers decides that no mask is to be built.
+The name contains "flash" because transformers builds no mask for attention of that name.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def ragged_attention(
         attention_mask: None; causality follows from the lengths.
         scaling: Factor of the scores.
         cache: transformers' `PagedAttentionCache`.
-        cu_seq_lens_q: (S + 1,) cumulated numbers of new tokens.
-        kwargs: The remaining arguments of transformers' paged attention.
+        cu_seq_lens_q: (S + 1,) cumulative counts of new tokens.
+        kwargs: Further arguments of transformers' paged attention.
 
     Returns:
         (1, Q, H, D), and None for the weights.

@@ -1,6 +1,6 @@
-"""What servers of chat APIs mean when they refuse: a full context, an account, a wrong name, a field they do not take.
+"""What chat APIs mean by a refusal: a full context, the account, a wrong name, or a field they do not accept.
 
-The wordings are those of the servers themselves, collected from their sources and from what people have reported:
+The wordings are the servers' own, collected from their sources and from reports of users:
 OpenAI and Azure, vLLM, SGLang, TGI, llama.cpp, Ollama, LM Studio, LiteLLM, OpenRouter, Anthropic, Mistral, DeepSeek,
 Together, Groq, xAI, Google, Cohere, Fireworks, Bedrock, DashScope.
 """
@@ -36,7 +36,7 @@ _full = re.compile(
 _size = r"\b(context|prompts?|inputs?|conversation|messages|sequence|tokens?)\b"
 _over = r"(exceed|too (long|large|many)\b|(longer|larger|greater|more) than|overflow|(only|not) .{0,20}\bfit\b)"
 _too_long = re.compile(rf"{_size}.{{0,60}}{_over}|{_over}.{{0,60}}{_size}", re.IGNORECASE)
-# What else can be too long, and is another's to mend.
+# Other things that can be too long.
 _others = re.compile(
     r"\b(images?|audios?|videos?|files?|upload|deadline|timeout|time|requests|tool|tools|stop|completion|output|max_tokens)\b",
     re.IGNORECASE,
@@ -75,7 +75,7 @@ _numbers = {
         re.IGNORECASE,
     ),
 }
-# Fields that a request can do without, if the server does not take them.
+# Fields that are left out for a server that does not accept them.
 _DISPENSABLE = (
     "temperature", "top_p", "seed", "stop", "logprobs", "top_logprobs", "presence_penalty", "frequency_penalty",
     "parallel_tool_calls",
@@ -88,8 +88,8 @@ def is_context_full(text: str, status: int = 400) -> bool:
     """Whether a refusal says that the conversation is longer than the model's context.
 
     Args:
-        text: What the server says.
-        status: The HTTP status: of an error that may be the server's own, only well-known words are believed.
+        text: The server's message.
+        status: The HTTP status. Unless it blames the request, only well-known wordings count.
     """
     if _rate.search(text) and "context" not in text.lower():
         return False
@@ -99,7 +99,7 @@ def is_context_full(text: str, status: int = 400) -> bool:
 
 
 def room_left(text: str) -> int | None:
-    """Tokens that a reply to a refused conversation may have; None if the refusal does not say, 0 if there are none."""
+    """Tokens that are left for a reply to a refused conversation; None if the refusal does not say."""
     context, used = (
         max((int(next(filter(None, match.groups()))) for match in pattern.finditer(text)), default=None)
         for pattern in (_numbers["context"], _numbers["used"])
@@ -107,18 +107,18 @@ def room_left(text: str) -> int | None:
     return None if context is None or used is None else max(0, context - used)
 
 
-def is_users_to_mend(status: int, text: str) -> bool:
-    """Whether a refusal is about the account, the key or the model's name: no other attempt will do better."""
+def needs_user_action(status: int, text: str) -> bool:
+    """Whether a refusal is about the account, the key or the model's name, so that retrying is pointless."""
     if status in (400, 402, 403, 429) and _account.search(text):
         return status != 429 or "insufficient_quota" in text or not _rate.search(text)
     return status in (400, 401, 402, 403, 404, 422) and (status in (401, 402, 403, 404) or bool(_wrong.search(text)))
 
 
-class Habits:
-    """What one server has been seen not to take, learnt from its refusals once for all threads.
+class ServerQuirks:
+    """What one server does not accept, learnt from its refusals and shared by all threads.
 
     Args:
-        name: The server, for the log.
+        name: What the log calls the server.
     """
 
     def __init__(self, name: str) -> None:
@@ -126,10 +126,10 @@ class Habits:
         self._lock = threading.RLock()
         self._renamed: dict[str, str] = {}
         self._left_out: set[str] = set()
-        self._role = 0  # place in _ROLES of what a system message is sent as
+        self._role = 0  # index in _ROLES of the role that system messages are sent with
 
     def apply(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """A request as the server takes it."""
+        """The request in a form that the server accepts."""
         with self._lock:
             renamed, left_out, role = dict(self._renamed), set(self._left_out), _ROLES[self._role]
         fitted = {renamed.get(name, name): value for name, value in body.items() if name not in left_out}
@@ -138,20 +138,20 @@ class Habits:
         return fitted
 
     def learn(self, body: Mapping[str, Any], sent: Mapping[str, Any], text: str) -> bool:
-        """Learn from a refusal; whether the same request would be sent otherwise now.
+        """Learn from a refusal; returns whether the request would now be sent differently.
 
         Args:
-            body: The request as it was meant.
-            sent: As it was sent.
-            text: What the server says.
+            body: The original request.
+            sent: The request as it was sent.
+            text: The server's message.
         """
         parameter, message = _complaint(text)
         with self._lock:
             if self.apply(body) != sent:
-                return True  # another thread has learnt it meanwhile
+                return True  # another thread has learnt it in the meantime
             learnt = self._learn(sent, parameter, message)
         if learnt:
-            _log.warning("%s %s; told so: %s", self._name, learnt, message[:200])
+            _log.warning("%s %s; it answered: %s", self._name, learnt, message[:200])
         return bool(learnt)
 
     def _learn(self, sent: Mapping[str, Any], parameter: str, message: str) -> str:
@@ -162,21 +162,21 @@ class Habits:
                 meant = parameter == name or (not parameter and re.search(rf"\b{name}\b", message))
                 if meant and (name == "max_tokens" or other not in message or parameter == name):
                     self._renamed[name] = other
-                    return f"is sent {other} in place of {name} from now on"
+                    return f"gets {other} instead of {name} from now on"
         for name in _DISPENSABLE:
             if name in sent and (parameter == name or (not parameter and re.search(rf"\b{name}\b", message))):
                 self._left_out.add(name)
-                return f"is asked without {name} from now on"
+                return f"gets no {name} from now on"
         roles = {message.get("role") for message in sent.get("messages", ())}
         said = f"{parameter} {message}".lower()
         if _ROLES[self._role] in roles & {"system", "developer"} and "role" in said and _ROLES[self._role] in said:
             self._role += 1
-            return f"is sent system messages as {_ROLES[self._role]!r} from now on"
+            return f"gets system messages as {_ROLES[self._role]!r} from now on"
         return ""
 
 
 def _complaint(text: str) -> tuple[str, str]:
-    """The parameter that a refusal is about, if it names one, and its words."""
+    """The parameter that a refusal names, if any, and its message."""
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):
@@ -184,7 +184,7 @@ def _complaint(text: str) -> tuple[str, str]:
     error = answer.get("error", answer) if isinstance(answer, dict) else answer
     if isinstance(error, dict):
         detail = error.get("detail")
-        if isinstance(detail, list) and detail and isinstance(detail[0], dict):  # as FastAPI has it
+        if isinstance(detail, list) and detail and isinstance(detail[0], dict):  # FastAPI's form
             location = detail[0].get("loc") or [""]
             return str(location[-1]), f"{detail[0].get('msg')} ({detail[0].get('type')})"
         words = " ".join(str(error[name]) for name in ("message", "detail", "code", "type") if error.get(name))
@@ -193,17 +193,17 @@ def _complaint(text: str) -> tuple[str, str]:
 
 
 def _without_system(messages: Sequence[Mapping[str, Any]], role: str) -> list[dict[str, Any]]:
-    """System messages under another role; as the user's they become one with what the user says next."""
+    """Give system messages another role; as the user's they are merged into the next user message."""
     if role != "user":
         return [{**message, "role": role} if message["role"] == "system" else dict(message) for message in messages]
     fitted: list[dict[str, Any]] = []
-    said = ""
+    pending = ""
     for message in messages:
         if message["role"] == "system":
-            said += f"{message['content']}\n\n"
-        elif said and message["role"] == "user":
-            fitted.append({**message, "content": f"{said}{message['content']}"})
-            said = ""
+            pending += f"{message['content']}\n\n"
+        elif pending and message["role"] == "user":
+            fitted.append({**message, "content": f"{pending}{message['content']}"})
+            pending = ""
         else:
             fitted.append(dict(message))
-    return [*([{"role": "user", "content": said.strip()}] if said else []), *fitted]
+    return [*([{"role": "user", "content": pending.strip()}] if pending else []), *fitted]

@@ -1,4 +1,4 @@
-"""Policies that say what they are told to: for oracles, demonstrations, tests and benchmarks."""
+"""Policies that follow a script: for oracles, demonstrations, tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
-from toolrl.policy.base import Reply
+from toolrl.policy.base import ChatReply
 from toolrl.types import Message, Sample, SamplingParams
 
 
 class ScriptedPolicy:
-    """Replays turns. It keeps no state, so episodes can be retried and run in any order."""
+    """Replays turns. It is stateless, so episodes can be retried and run in any order."""
 
     def __init__(self, script: Sequence[Sequence[int]] | Callable[[list[int]], Sequence[int]], *, seconds: float = 0.0):
         """Prepare a script.
 
         Args:
-            script: The turns of one episode as token ids, given in order; or a function from the
-                token ids so far (P,) to the next turn's.
-            seconds: Each sample is delivered after so much time.
+            script: The turns of one episode as token ids, in order; or a function from the token ids
+                so far (P,) to those of the next turn.
+            seconds: Delay before each sample is delivered.
         """
         self._script = script
         self._seconds = seconds
 
     def submit(self, prompt_ids: list[int], sampling: SamplingParams) -> Future[Sample]:
-        """Give the next turn, cut to `sampling.max_tokens`; every logprob is 0."""
+        """Deliver the next turn, cut to `sampling.max_tokens`; every logprob is 0."""
         turn = list(self._script(prompt_ids) if callable(self._script) else self._next(prompt_ids))
         cut = turn[: sampling.max_tokens]
         sample = Sample(cut, [0.0] * len(cut), "stop" if len(cut) == len(turn) else "length")
@@ -46,7 +46,7 @@ class ScriptedPolicy:
         return future
 
     def _next(self, prompt_ids: list[int]) -> Sequence[int]:
-        """The first turn that does not yet stand in `prompt_ids`, searched in order; the last one repeats."""
+        """The first turn that is not yet in `prompt_ids`, searched in order; the last one repeats."""
         assert not callable(self._script)
         position = 0
         for turn in self._script[:-1]:
@@ -65,18 +65,17 @@ class ScriptedPolicy:
 
 
 class ScriptedChatPolicy:
-    """Says messages, the n-th as the n-th turn of an episode; the last one repeats. It keeps no state."""
+    """Answers the n-th turn of an episode with the n-th message; the last one repeats. It is stateless."""
 
     def __init__(self, script: Sequence[Message]):
-        """Prepare a script."""
         self._script = script
 
     async def reply(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams
-    ) -> Reply:
-        """Give the next message, whatever the limits."""
+    ) -> ChatReply:
+        """Return the next message, ignoring the limits."""
         turn = sum(message.role == "assistant" for message in messages)
-        return Reply(self._script[min(turn, len(self._script) - 1)])
+        return ChatReply(self._script[min(turn, len(self._script) - 1)])
 
     def close(self) -> None:
         """Nothing to release."""

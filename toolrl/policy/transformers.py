@@ -21,16 +21,15 @@ from toolrl.policy.ragged_attention import RAGGED_ATTENTION
 from toolrl.support.waiting import ends_within
 from toolrl.types import Sample, SamplingParams
 
-_STEP_SECONDS = 600.0  # which one step of generation may take to let go of the model
-
+STEP_SECONDS = 600.0  # that one step of generation may take before the model counts as hanging
 CPU_CACHE_TOKENS = 65_536
 
 
 class TransformersPolicy:
-    """Samples with a model in this process, which may be the one that is being trained.
+    """Samples with a model in this process, possibly the one that is being trained.
 
     Attributes:
-        version: Number of times the weights were declared changed; stamped on each sample.
+        version: How often the weights have changed; stamped on each sample.
     """
 
     def __init__(
@@ -47,13 +46,13 @@ class TransformersPolicy:
         """Wrap a model; nothing starts before the first submission.
 
         Args:
-            model: The model. It is put into evaluation mode inside `generating()` and restored after.
+            model: The model. It is in evaluation mode inside `generating()` and restored afterwards.
             stop_token_ids: Tokens that end a turn.
-            max_sequences: Sequences generated together; others wait. 32 on a CPU, else up to transformers.
+            max_sequences: Sequences generated together; others wait. 32 on a CPU, else chosen by transformers.
             max_batch_tokens: Tokens per forward pass. 512 on a CPU, else inferred from memory.
             cache_tokens: Capacity of the key-value cache. 65,536 on a CPU, else inferred from memory.
             page_tokens: Tokens per cache page, the unit in which prefixes are shared. 16 on a CPU.
-            seed: Seeds sampling once, when generation starts.
+            seed: Seeds sampling when generation starts.
         """
         self.model = model
         self.version = 0
@@ -68,12 +67,12 @@ class TransformersPolicy:
             "max_requests_per_batch": max_sequences or (32 if on_cpu else None),
             "use_async_batching": False if on_cpu else None,
             "use_cuda_graph": False if on_cpu else None,
-            "auto_switch_to_flash": False,  # it would change the attention that the model is trained with
+            "auto_switch_to_flash": False,  # would change the attention that the model is trained with
             "return_logprobs": True,
             "seed": seed,
         }
         self._attention = _attention_for_generation(model.config, on_cpu)
-        self._engine: _Engine | None = None
+        self._engine: _BatchingEngine | None = None
         self._generating = 0
         self._before: tuple[bool, str] = (model.training, model.config._attn_implementation)
         self._lock = threading.Lock()
@@ -82,8 +81,7 @@ class TransformersPolicy:
         """Queue a turn. The temperature can only change while nothing is in flight.
 
         Raises:
-            ConfigError: Another temperature is in use by submissions in flight, or this is outside of
-                `generating()`.
+            ConfigError: Submissions in flight use another temperature, or this is called outside `generating()`.
         """
         with self._lock:
             if not self._generating:
@@ -92,23 +90,23 @@ class TransformersPolicy:
                 self._engine.close()
                 self._engine = None
             if self._engine is None:
-                self._engine = _Engine(self.model, self._config, self._stop_token_ids, sampling.temperature)
+                self._engine = _BatchingEngine(self.model, self._config, self._stop_token_ids, sampling.temperature)
             return self._engine.submit(prompt_ids, sampling.max_tokens, self.version)
 
     @contextmanager
     def generating(self) -> Iterator[None]:
-        """Evaluation mode, and the attention made for generation, for as long as submissions are in flight.
+        """Switch the model to evaluation mode and to the attention for generation.
 
-        May be entered several times at once. The last to leave cancels what is still in flight.
+        Can be entered several times at once. The last to leave cancels the submissions in flight.
 
         Raises:
-            PolicyFault: The generation thread hangs in a step, and does not let go of the model.
+            PolicyFault: The generation thread hangs in a step and does not release the model.
         """
         with self._lock:
             if not self._generating:
                 self._before = self.model.training, self.model.config._attn_implementation
                 self.model.eval()
-                # Not set_attn_implementation: it would look for a kernel package of that name.
+                # Not set_attn_implementation, which would look for a kernel package of that name.
                 self.model.config._attn_implementation = self._attention
             self._generating += 1
         try:
@@ -127,12 +125,12 @@ class TransformersPolicy:
                         self.model.train(training)
 
     def progress(self) -> float:
-        """Steps of generation; see `ShowsProgress`."""
+        """Steps of generation so far; see `ShowsProgress`."""
         engine = self._engine
         return 0.0 if engine is None else engine.steps()
 
     def weights_changed(self) -> None:
-        """Say that the model's weights were updated: cached prefixes are dropped, the version goes up.
+        """Note that the model's weights were updated: drop cached prefixes and count the version up.
 
         Raises:
             ConfigError: Submissions are in flight.
@@ -150,7 +148,7 @@ class TransformersPolicy:
                 self._engine = None
 
 
-class _Engine:
+class _BatchingEngine:
     """One running continuous-batching manager, and the thread that hands its results to futures."""
 
     def __init__(self, model: PreTrainedModel, config: dict[str, Any], stop_token_ids: list[int], temperature: float):
@@ -169,8 +167,8 @@ class _Engine:
         self._request_ids = map(str, itertools.count())
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        # A thread inherits "daemon" from the one that starts it; a manager that is not a daemon would
-        # keep the interpreter from exiting when close() was never called.
+        # A thread inherits "daemon" from the thread that starts it. A manager that is not a daemon would
+        # keep the interpreter from exiting if close() is never called.
         starter = threading.Thread(target=self._manager.start, daemon=True)
         starter.start()
         starter.join()
@@ -180,7 +178,7 @@ class _Engine:
         self._collector.start()
 
     def serves(self, temperature: float) -> bool:
-        """Whether this engine can take a submission; False means that it may be replaced."""
+        """Whether this engine can take a submission; if False, it may be replaced."""
         if self._death():
             return False
         if temperature == self._temperature:
@@ -233,25 +231,25 @@ class _Engine:
                 future.set_exception(PolicyFault(reason))
 
     def settle(self) -> None:
-        """Cancel what is in flight, and return when the generation thread has let go of the model."""
+        """Cancel what is in flight, and wait until the generation thread has released the model."""
         with self._lock:
             pending = [future for future, _ in self._pending.values()]
         for future in pending:
             future.cancel()
 
         def pause() -> None:
-            # The loop reads its queues, then pauses, then acts on what it read: the first pause may have come
-            # between, and one more step of a cancelled request is over only at the second.
+            # The loop reads its queues, then pauses, then acts on what it read. The first pause may fall in
+            # between; then one more step of a cancelled request ends only at the second pause.
             for _ in range(2):
-                with suppress(RuntimeError), self._manager.pause():  # raised if the loop is not running
+                with suppress(RuntimeError), self._manager.pause():  # the error says that the loop is not running
                     pass
 
-        if not ends_within(_STEP_SECONDS, pause):
-            raise PolicyFault(f"a step of generation has not ended within {_STEP_SECONDS:g} seconds; the model hangs")
+        if not ends_within(STEP_SECONDS, pause):
+            raise PolicyFault(f"a step of generation did not end within {STEP_SECONDS:g} seconds; the model hangs")
 
     def steps(self) -> float:
-        """How many so far."""
-        return float(getattr(self._manager, "current_batch", 0))  # there is none before the first
+        """How many steps of generation were made."""
+        return float(getattr(self._manager, "current_batch", 0))  # missing before the first step
 
     def drop_cache(self) -> None:
         if self._pending:
@@ -267,14 +265,14 @@ class _Engine:
         self._collector.join(timeout=5.0)
 
     def _death(self) -> str:
-        """Why the generation thread takes no more submissions; empty if it does."""
+        """Why the generation thread accepts no more submissions; empty if it does."""
         status = self._manager.background_thread_status
         if self._manager.is_running() and status.can_accept_new_requests() is None:
             return ""
         return f"the generation thread died: {status.fatal_error!r}"
 
 
-def _collect(engine_ref: weakref.ref[_Engine], manager: Any, stop: threading.Event) -> None:
+def _collect(engine_ref: weakref.ref[_BatchingEngine], manager: Any, stop: threading.Event) -> None:
     """Deliver results until the engine is closed or forgotten, or its generation thread dies."""
     while not stop.is_set():
         output = manager.get_result(timeout=0.2)
@@ -292,7 +290,7 @@ def _collect(engine_ref: weakref.ref[_Engine], manager: Any, stop: threading.Eve
 
 
 def _attention_for_generation(config: PretrainedConfig, on_cpu: bool) -> str:
-    """The name of the attention that continuous batching should use in place of the model's own."""
+    """The attention that continuous batching should use instead of the model's own."""
     attention, text = config._attn_implementation, config.get_text_config()
     layers = getattr(text, "layer_types", None)
     slides = "sliding_attention" in layers if layers else getattr(text, "sliding_window", None) is not None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toolrl.chat.wire import from_wire, with_thinking_apart
+from toolrl.chat.wire import from_wire, with_thinking_split
 from toolrl.errors import ConfigError, InfrastructureError, PolicyFault, RetrieverFault
 from toolrl.policy.completions import ChatCompletions, Endpoint, Prices
 from toolrl.support.disk_cache import DiskCache
@@ -209,7 +209,7 @@ def _read(answer: Mapping[str, Any], quoted: str) -> tuple[float, str]:
     """
     try:
         choice = answer["choices"][0]
-        content = with_thinking_apart(from_wire({**choice["message"], "role": "assistant"})).content
+        content = with_thinking_split(from_wire({**choice["message"], "role": "assistant"})).content
     except (ValueError, TypeError, LookupError):
         raise TryAgain(f"no message in the reply: {str(answer)[:200]!r}") from None
     short = repr(content[:200])

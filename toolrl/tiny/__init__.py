@@ -4,9 +4,6 @@ It knows the format of tool calls and how to copy, and uses its tools badly: a s
 `python -m toolrl.tiny.make` makes it.
 """
 
-from pathlib import Path
-
-PATH = Path(__file__).parent / "weights"
-"""A folder that `transformers.AutoModelForCausalLM.from_pretrained` reads."""
+from toolrl.policy.settings import TINY_PATH as PATH
 
 __all__ = ["PATH"]

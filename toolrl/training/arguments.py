@@ -3,61 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toolrl.env import ToolEnv, make
 from toolrl.errors import ConfigError
+from toolrl.policy import PolicySettings
 from toolrl.support.secret_values import expand
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
-
-if TYPE_CHECKING:
-    from toolrl.policy.vllm.weights_sender import Transfer
 
 # Mean difference between sampler and trainer that raises the alarm, in nats a token. An engine in float32 was
 # at 1e-6, one in bfloat16 at 0.02 (docs/vllm.md).
 MISMATCH_LIMIT = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class SamplerSettings:
-    """Which sampler, and how it is set up.
-
-    Attributes:
-        kind: "transformers": the trained model itself. "vllm": an engine of each process's own. Else addresses of vLLM
-            servers, separated by commas.
-        transfer: How weights travel to vLLM; by default "file" without a GPU, else "ipc" to an engine and "nccl" to
-            servers.
-        sequences: Sequences that transformers generates together; None for the device's default.
-        engine: Further arguments of vLLM's `AsyncEngineArgs`.
-    """
-
-    kind: str = "transformers"
-    transfer: Transfer | None = None
-    sequences: int | None = None
-    engine: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            ConfigError: There is no such sampler or way, or settings are for another sampler.
-        """
-        if self.kind not in ("transformers", "vllm") and not self.urls:
-            raise ConfigError(f"sampler must be 'transformers', 'vllm' or addresses of vLLM servers, got {self.kind!r}")
-        if self.transfer not in (None, "file", "ipc", "nccl"):
-            raise ConfigError(f"weight_transfer must be 'file', 'ipc' or 'nccl', got {self.transfer!r}")
-        if self.kind == "vllm" and self.transfer == "nccl":
-            raise ConfigError("weights go to an engine of one's own by 'file' or 'ipc'; 'nccl' is for servers")
-        if self.engine and self.kind != "vllm":
-            raise ConfigError(f"engine_settings are for sampler 'vllm', not for {self.kind!r}")
-
-    @property
-    def urls(self) -> list[str]:
-        """Addresses of servers, if it is those."""
-        urls = [url.strip() for url in self.kind.split(",")]
-        return urls if all(url.startswith(("http://", "https://")) for url in urls) else []
 
 
 @dataclass
@@ -141,7 +98,7 @@ class ToolrlArguments:
     )
     sample_every: int = field(default=0, metadata={"help": "Print one episode every so many steps; 0 for never."})
 
-    def sampler_settings(self) -> SamplerSettings:
+    def sampler_settings(self) -> PolicySettings:
         """What generates.
 
         Raises:
@@ -151,7 +108,12 @@ class ToolrlArguments:
         if not isinstance(engine, dict):
             raise ConfigError(f'engine_settings must be like {{"max_num_seqs": 128}}, got a {type(engine).__name__}')
         transfer: Any = self.weight_transfer or None
-        return SamplerSettings(expand(self.sampler), transfer, self.generation_sequences or None, engine)
+        return PolicySettings(
+            sampler=expand(self.sampler),
+            transfer=transfer,
+            sequences=self.generation_sequences or None,
+            engine=engine,
+        )
 
     def weighted_envs(self) -> dict[str, float]:
         """Environment ids with their weights.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toolrl import __version__
-from toolrl.training.models import ALIASES
+from toolrl.policy.settings import ALIASES
 
 
 def write_card(

@@ -21,10 +21,10 @@ from toolrl.env import ToolEnv
 from toolrl.evaluation import short_name
 from toolrl.evaluation.tables import number
 from toolrl.policy import ScriptedPolicy
+from toolrl.policy.models import load_model
 from toolrl.rollout import RolloutRequest, renderer_of
 from toolrl.training.loading import bytes_of, loading_options
 from toolrl.training.memory import MemoryEstimate, ModelSize, estimate_memory, read_size
-from toolrl.training.models import load_model
 from toolrl.training.trl import GRPORun
 from toolrl.trajectory import Trajectory
 
@@ -73,7 +73,7 @@ def dry_run(
             trajectories = run.engine.run(requests)
             console.print(_episodes_table(trajectories))
             longest = max(len(trajectory.prompt_ids) for trajectory in trajectories)
-            own = sampler is None or sampler.kind == "transformers"
+            own = sampler is None or sampler.sampler == "transformers"
             for line in _budget(run, args):
                 console.print(line, highlight=False, soft_wrap=True)
             estimate = estimate_memory(

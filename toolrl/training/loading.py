@@ -14,7 +14,8 @@ from trl import GRPOConfig, ModelConfig, SFTConfig, get_peft_config  # type: ign
 
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError, MissingExtra
-from toolrl.training.models import ALIASES, base_of_adapter, load_model
+from toolrl.policy.models import base_of_adapter, load_model
+from toolrl.policy.settings import ALIASES
 from toolrl.training.values import refusals
 
 TASKS_LOOKED_AT = 20  # of each environment, for the length of its prompts

@@ -17,9 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from trl import GRPOConfig, SFTConfig  # type: ignore[attr-defined]
 
 from toolrl.errors import ConfigError
+from toolrl.policy.models import base_of_adapter
+from toolrl.policy.settings import ALIASES
 from toolrl.policy.transformers import CPU_CACHE_TOKENS
 from toolrl.sandbox.local.cgroups import hierarchies
-from toolrl.training.models import ALIASES, base_of_adapter
 from toolrl.training.values import refusals
 
 

@@ -22,6 +22,7 @@ from trl import GRPOConfig, ModelConfig  # type: ignore[attr-defined]
 
 from toolrl.env import ToolEnv
 from toolrl.evaluation import EnvReport, before_after_table, evaluate, progress, terminal
+from toolrl.policy.models import load_tokenizer
 from toolrl.training.arguments import ToolrlArguments
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
 from toolrl.training.checkpoints import StampCallback, find_checkpoint, passed_over
@@ -37,7 +38,6 @@ from toolrl.training.loading import (
     read_template,
 )
 from toolrl.training.memory import check_memory, read_size
-from toolrl.training.models import load_tokenizer
 from toolrl.training.parsing import parse
 from toolrl.training.trl import GRPORun
 from toolrl.trajectory import TrajectoryWriter
@@ -83,7 +83,7 @@ def train(
         return {}
     if arguments.check_memory:
         size = read_size(name, peft_config=settings["peft_config"], **loading_options(args, model_config))
-        own = settings["sampler"].kind == "transformers" and not args.use_vllm
+        own = settings["sampler"].sampler == "transformers" and not args.use_vllm
         warning = check_memory(
             size, args, longest_prompt(training, tokenizer), bytes_of(model_config), device=args.device, own=own
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,14 +13,9 @@ from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
 from toolrl.chat import Renderer
 from toolrl.errors import ConfigError
-from toolrl.policy.base import Policy
-from toolrl.policy.transformers import TransformersPolicy
+from toolrl.policy import Policy, PolicySettings, TransformersPolicy, VLLMPolicy, VLLMServerPolicy, open_policy
 from toolrl.policy.vllm.base import EnginePolicy
-from toolrl.policy.vllm.colocated import ColocatedVLLMPolicy
-from toolrl.policy.vllm.policy import VLLMPolicy
-from toolrl.policy.vllm.server import VLLMServerPolicy
-from toolrl.training.arguments import SamplerSettings
-from toolrl.training.models import ALIASES
+from toolrl.policy.vllm.policy import ColocatedVLLMPolicy
 
 with warnings.catch_warnings():
     # TRL 1.16 names 0.31 as the newest vLLM that it knows; what is used of it here is tested with 0.32.
@@ -79,8 +75,8 @@ class CopyPolicy(TransformersPolicy):
         self._copy()
 
 
-def open_policy(
-    settings: SamplerSettings, trainer: GRPOTrainer, model: PreTrainedModel, renderer: Renderer, args: GRPOConfig
+def open_sampler(
+    settings: PolicySettings, trainer: GRPOTrainer, model: PreTrainedModel, renderer: Renderer, args: GRPOConfig
 ) -> Policy:
     """Open the sampler of a run, with `trainer` as the source of its weights.
 
@@ -94,33 +90,37 @@ def open_policy(
     Raises:
         ConfigError: Settings contradict each other, or the engine's context is too short.
     """
-    stops, rank = renderer.stop_token_ids, trainer.accelerator.process_index
-    seed = args.seed + rank
     if args.use_vllm:
         return _trls_own(settings, trainer, renderer, args)
-    if settings.kind == "transformers":
-        options: Any = {"stop_token_ids": stops, "max_sequences": settings.sequences, "seed": seed}
+    rank = trainer.accelerator.process_index
+    settings = replace(settings, model=str(model.name_or_path), seed=args.seed + rank)
+    if settings.sampler == "transformers":
         computing = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
         # An adapter's own small numbers would be rounded away in a copy; beside it, only its wrapping is converted.
         if computing != model.dtype and not hasattr(trainer.model, "peft_config"):
-            return CopyPolicy(model, TrainerWeights(trainer), computing, **options)
+            return CopyPolicy(
+                model,
+                TrainerWeights(trainer),
+                computing,
+                stop_token_ids=renderer.stop_token_ids,
+                max_sequences=settings.sequences,
+                seed=settings.seed,
+            )
         if trainer.is_fsdp_enabled or _splits_weights(trainer):
             raise ConfigError("split weights (FSDP, DeepSpeed's ZeRO-3) cannot generate; pass --sampler vllm")
-        return TransformersPolicy(model, **options)
+        policy = open_policy(settings, renderer, model=model)
+        assert isinstance(policy, TransformersPolicy)
+        return policy
     on_gpu = trainer.accelerator.device.type == "cuda"
-    policy: VLLMPolicy | VLLMServerPolicy
-    if settings.kind == "vllm":
-        name = str(model.name_or_path)
-        policy = VLLMPolicy(
-            ALIASES.get(name, name),
-            stop_token_ids=stops,
+    if settings.sampler == "vllm":
+        settings = replace(
+            settings,
             transfer=settings.transfer or ("ipc" if on_gpu else "file"),
             sleep=args.vllm_enable_sleep_mode,
-            seed=seed,
             engine={**_engine_settings(args, on_gpu), **settings.engine},
         )
-    else:
-        policy = VLLMServerPolicy(settings.urls, stop_token_ids=stops, tokenizer=renderer.tokenizer)
+    policy = open_policy(settings, renderer)
+    assert isinstance(policy, VLLMPolicy | VLLMServerPolicy)
     try:
         check_context(policy.max_model_len, args)
         if isinstance(policy, VLLMPolicy):
@@ -168,14 +168,14 @@ def _engine_settings(args: GRPOConfig, on_gpu: bool) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _trls_own(settings: SamplerSettings, trainer: GRPOTrainer, renderer: Renderer, args: GRPOConfig) -> Policy:
+def _trls_own(settings: PolicySettings, trainer: GRPOTrainer, renderer: Renderer, args: GRPOConfig) -> Policy:
     """Sample from what TRL has set up for `use_vllm`; it sends the weights itself.
 
     Raises:
         ConfigError: Settings contradict each other.
     """
-    if settings.kind != "transformers":
-        raise ConfigError(f"use_vllm and sampler={settings.kind!r} are two samplers; choose one")
+    if settings.sampler != "transformers":
+        raise ConfigError(f"use_vllm and sampler={settings.sampler!r} are two samplers; choose one")
     policy: EnginePolicy
     if args.vllm_mode == "server":
         url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"

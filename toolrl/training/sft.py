@@ -22,6 +22,7 @@ from trl import ModelConfig, SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 from toolrl.chat import Renderer
 from toolrl.errors import ConfigError, UserError
 from toolrl.evaluation import terminal
+from toolrl.policy.models import load_tokenizer
 from toolrl.support.rows import is_arrow, read_rows
 from toolrl.training.callbacks import MetricsCallback
 from toolrl.training.card import write_card
@@ -30,7 +31,6 @@ from toolrl.training.flags import refuse_unhonoured
 from toolrl.training.folder import run_folder, write_config
 from toolrl.training.loading import adapter_settings, bytes_of, load_to_train, loading_options, read_template
 from toolrl.training.memory import check_memory, read_size
-from toolrl.training.models import load_tokenizer
 from toolrl.training.parsing import parse
 from toolrl.training.run import quieten
 from toolrl.training.token_rows import TokenRow, token_row

@@ -35,12 +35,13 @@ from toolrl.chat import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError, UserError
 from toolrl.evaluation.evaluate import task_info
+from toolrl.policy import PolicySettings
 from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
-from toolrl.training.arguments import MISMATCH_LIMIT, SamplerSettings
+from toolrl.training.arguments import MISMATCH_LIMIT
 from toolrl.training.flags import refuse_unhonoured
 from toolrl.training.metrics import alike_in_float32, batch_metrics, zero_variance_shares
-from toolrl.training.sampler import open_policy, update
+from toolrl.training.sampler import open_sampler, update
 from toolrl.training.trainer import SampledTokensTrainer
 from toolrl.training.values import is_refusal, refusals
 from toolrl.trajectory import Trajectory, TrajectoryWriter
@@ -80,7 +81,7 @@ class GRPORun:
         concurrency: int = 256,
         retries: int = 2,
         policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS,
-        sampler: SamplerSettings | None = None,
+        sampler: PolicySettings | None = None,
         mismatch_limit: float = MISMATCH_LIMIT,
         callbacks: list[Any] | None = None,
         model_name: str = "",
@@ -113,8 +114,8 @@ class GRPORun:
             ConfigError: A setting of `args` would make training wrong.
             TemplateError: The chat template cannot be used.
         """
-        sampler = sampler or SamplerSettings()
-        refuse_unhonoured(args, sampler=sampler.kind, use_peft=peft_config is not None)
+        sampler = sampler or PolicySettings()
+        refuse_unhonoured(args, sampler=sampler.sampler, use_peft=peft_config is not None)
         self.environments = dict(environments)
         self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect)
         self.last_batch: list[Trajectory] = []
@@ -140,9 +141,9 @@ class GRPORun:
         self.session = str(broadcast_object_list([secrets.token_hex(8)])[0])
         self._rollouts = itertools.count()
         self._numbers = itertools.count()
-        self.policy = open_policy(sampler, self.trainer, self._base_model(), self.renderer, args)
+        self.policy = open_sampler(sampler, self.trainer, self._base_model(), self.renderer, args)
         # The model itself has its own weights from the start.
-        self._synced_step = 0 if sampler.kind == "transformers" else -1
+        self._synced_step = 0 if sampler.sampler == "transformers" else -1
         self.engine = RolloutEngine(
             self.policy,
             self.renderer,

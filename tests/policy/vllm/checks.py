@@ -1,4 +1,4 @@
-"""What a policy on vLLM is compared with: the same model in transformers, in this process."""
+"""Compares a policy on vLLM with the same model in transformers, in this process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import torch
 from transformers import PreTrainedModel
 
 from toolrl.policy import Policy
+from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.tiny import PATH
-from toolrl.training.models import load_model, load_tokenizer
 from toolrl.types import Sample, SamplingParams
 
 TOKENIZER = load_tokenizer("tiny")
@@ -47,7 +47,7 @@ def greedy(model: PreTrainedModel, ids: list[int]) -> list[int]:
 
 @torch.no_grad()
 def gap(model: PreTrainedModel, ids: list[int], sample: Sample, temperature: float) -> float:
-    """The largest difference between the logprobs of a sample and the model's."""
+    """The largest difference between a sample's logprobs and the model's."""
     logits = model(torch.tensor([ids + sample.token_ids])).logits[0, len(ids) - 1 : -1] / temperature
     own = logits.log_softmax(-1)[torch.arange(len(sample.token_ids)), sample.token_ids]
     return float((own - torch.tensor(sample.logprobs)).abs().max())
@@ -65,13 +65,13 @@ def assert_same_model(policy: Policy, model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def step(model: PreTrainedModel) -> None:
-    """Change all weights, as an optimiser would, only more."""
+    """Change all weights, by more than an optimiser would."""
     for parameter in model.parameters():
         parameter.add_(0.02 * torch.randn_like(parameter))
 
 
 def connect(policy: Any) -> PreTrainedModel:
-    """A trainer's model, which the policy has the weights of."""
+    """Load a trainer's model and send the policy its weights."""
     model = load_model("tiny")
     policy.connect(lambda: iter(model.named_parameters()))
     policy.update_weights()
@@ -96,7 +96,7 @@ class RunningServer:
             self._command += ["--weight-transfer-config", '{"backend": "file"}']
 
     def start(self) -> RunningServer:
-        """It answers some time later."""
+        """Start it; it answers some time later."""
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, env=self._environment, start_new_session=True
@@ -104,7 +104,7 @@ class RunningServer:
         return self
 
     def wait(self) -> RunningServer:
-        """Until it answers."""
+        """Wait until it answers."""
         assert self._process is not None
         while not self._answers():
             assert self._process.poll() is None, self._log.read_text()[-3000:]
@@ -112,7 +112,7 @@ class RunningServer:
         return self
 
     def kill(self) -> None:
-        """End all of its processes at once, if it runs."""
+        """Kill all of its processes at once, if it runs."""
         if self._process is not None:
             os.killpg(self._process.pid, 9)
             self._process.wait()
@@ -126,7 +126,7 @@ class RunningServer:
 
 
 def processes_of(pid: int) -> Iterator[int]:
-    """The children of a process, and theirs."""
+    """The ids of all descendants of a process."""
     for child in Path(f"/proc/{pid}/task").glob("*/children"):
         for entry in child.read_text().split():
             yield int(entry)

@@ -1,25 +1,26 @@
-"""Promises of sampling with an engine that somebody else made in this process, as TRL does; here on a CPU."""
+"""Promises of sampling with an engine that someone else made in this process, as TRL does; here on a CPU."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.policy.vllm.checks import GREEDY, PROMPTS, STOPS, assert_same_model, play
 from toolrl import ConfigError, PolicyFault
-from toolrl.policy.vllm.colocated import ColocatedVLLMPolicy
+from toolrl.policy.models import load_model
+from toolrl.policy.vllm.policy import ColocatedVLLMPolicy
 from toolrl.tiny import PATH
-from toolrl.training.models import load_model
 from toolrl.types import SamplingParams
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def policy() -> Iterator[ColocatedVLLMPolicy]:
+def llm() -> Iterator[Any]:
     os.environ["VLLM_NO_USAGE_STATS"] = "1"
     from vllm import LLM
 
@@ -32,22 +33,27 @@ def policy() -> Iterator[ColocatedVLLMPolicy]:
         generation_config="vllm",
         logprobs_mode="processed_logprobs",
     )
+    yield llm
+    llm.llm_engine.engine_core.shutdown()
+
+
+@pytest.fixture(scope="module")
+def policy(llm: Any) -> Iterator[ColocatedVLLMPolicy]:
     policy = ColocatedVLLMPolicy(llm, stop_token_ids=STOPS)
     yield policy
     policy.close()
-    llm.llm_engine.engine_core.shutdown()
 
 
 def test_tokens_and_logprobs_are_the_models(policy: ColocatedVLLMPolicy) -> None:
     assert_same_model(policy, load_model("tiny"))
 
 
-def test_the_last_to_leave_cancels_what_is_in_flight(policy: ColocatedVLLMPolicy) -> None:
+def test_the_last_to_leave_cancels_what_is_in_flight(llm: Any, policy: ColocatedVLLMPolicy) -> None:
     with policy.generating():
         futures = [policy.submit(ids, SamplingParams(max_tokens=1500)) for ids in PROMPTS]
         futures[0].cancel()
     assert all(future.cancelled() for future in futures)
-    assert not policy._engine.has_unfinished_requests()
+    assert not llm.llm_engine.has_unfinished_requests()
     assert_same_model(policy, load_model("tiny"))
 
 
@@ -67,7 +73,7 @@ def test_submissions_belong_inside_generating(policy: ColocatedVLLMPolicy) -> No
         policy.submit(PROMPTS[0], GREEDY)
 
 
-def test_it_shows_progress_before_anybody_has_an_answer(policy: ColocatedVLLMPolicy) -> None:
+def test_it_shows_progress_before_the_first_answer(policy: ColocatedVLLMPolicy) -> None:
     seen = set()
     with policy.generating():
         future = policy.submit(PROMPTS[0], SamplingParams(max_tokens=1500))
@@ -77,10 +83,12 @@ def test_it_shows_progress_before_anybody_has_an_answer(policy: ColocatedVLLMPol
     assert len(seen) > 3
 
 
-def test_what_fails_in_the_engine_is_a_fault(policy: ColocatedVLLMPolicy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_the_engine_is_a_fault(
+    llm: Any, policy: ColocatedVLLMPolicy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail() -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(policy._engine, "step", fail)
+    monkeypatch.setattr(llm.llm_engine, "step", fail)
     with policy.generating(), pytest.raises(PolicyFault, match="vLLM failed: RuntimeError: out of memory"):
         policy.submit(PROMPTS[0], GREEDY).result(timeout=60)

@@ -1,4 +1,4 @@
-"""Promises of sampling with a vLLM engine of one's own, on a CPU: its tokens and logprobs are the trainer's model's."""
+"""Promises of sampling with a vLLM engine of its own, on a CPU: tokens and logprobs are those of the trained model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def policy() -> Iterator[VLLMPolicy]:
 
 @pytest.fixture
 def model(policy: VLLMPolicy) -> PreTrainedModel:
-    """The trainer's: the engine has its weights."""
+    """The trainer's model, whose weights the engine has."""
     return connect(policy)
 
 
@@ -204,7 +204,7 @@ def test_nothing_is_left_however_the_process_ends(tmp_path: Path, end: str) -> N
     assert not [path for path in Path(tempfile.gettempdir()).glob("toolrl-vllm-*") if f"-{process.pid}-" in path.name]
 
 
-def test_it_shows_progress_before_anybody_has_an_answer(policy: VLLMPolicy, model: PreTrainedModel) -> None:
+def test_it_shows_progress_before_the_first_answer(policy: VLLMPolicy, model: PreTrainedModel) -> None:
     seen = set()
     with policy.generating():
         future = policy.submit(PROMPTS[0], SamplingParams(max_tokens=1500))

@@ -1,9 +1,8 @@
-"""Promises of sampling from running vLLM servers, on a CPU; where a test says so, without one."""
+"""Promises of sampling from running vLLM servers, on a CPU; a few tests need no vLLM."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,9 +29,10 @@ from tests.policy.vllm.checks import (
 )
 from toolrl import ConfigError, PolicyFault
 from toolrl.policy import VLLMServerPolicy
-from toolrl.policy.vllm.server_pool import Server
+from toolrl.policy.models import load_model
+from toolrl.policy.vllm.server_client import VLLMServer
+from toolrl.policy.vllm.weights_sender import FileSender, WeightClient
 from toolrl.support.waiting import TookTooLong
-from toolrl.training.models import load_model
 from toolrl.types import SamplingParams
 
 Test = TypeVar("Test", bound=Callable[..., None])
@@ -40,13 +40,13 @@ LONG = SamplingParams(max_tokens=1500)
 
 
 def with_servers(test: Test) -> Test:
-    """Everything but what needs no vLLM."""
+    """Mark a test that needs vLLM."""
     return pytest.mark.vllm(pytest.mark.timeout(300)(test))
 
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningServer]]:
-    """Two that take weights. Started together."""
+    """Two servers that accept weights, started together."""
     folder = tmp_path_factory.mktemp("servers")
     servers = [RunningServer(folder).start() for _ in range(2)]
     try:
@@ -58,7 +58,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RunningSe
 
 @pytest.fixture
 def mortal(tmp_path: Path) -> Iterator[RunningServer]:
-    """One to kill."""
+    """A server for a test to kill."""
     server = RunningServer(tmp_path).start()
     try:
         yield server.wait()
@@ -68,7 +68,7 @@ def mortal(tmp_path: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def opened() -> Iterator[Callable[..., VLLMServerPolicy]]:
-    """Opens policies on servers; closes them after the test."""
+    """Open policies on servers, and close them after the test."""
     policies: list[VLLMServerPolicy] = []
 
     def open_policy(*servers: RunningServer, **settings: float) -> VLLMServerPolicy:
@@ -88,7 +88,7 @@ def policy(servers: list[RunningServer], opened: Callable[..., VLLMServerPolicy]
 
 @pytest.fixture
 def model(policy: VLLMServerPolicy) -> PreTrainedModel:
-    """The trainer's: the servers have its weights."""
+    """The trainer's model, whose weights the servers have."""
     return connect(policy)
 
 
@@ -111,16 +111,16 @@ def test_a_conversation_goes_on_where_it_is_known_and_work_is_shared(
     with policy.generating():
         futures = [policy.submit(ids, LONG) for ids in PROMPTS]
         time.sleep(0.3)
-        assert min(server.in_flight for server in policy._servers) > 0
+        assert min(server.in_flight for server in policy.servers) > 0
         for future in futures:
             future.cancel()
         sample = policy.submit(PROMPTS[0], GREEDY).result()
     longer = [*PROMPTS[0], *sample.token_ids, 7, 8, 9]
-    known = policy._servers.choose(longer)
+    known = policy.servers.choose(longer)
     assert known is not None
-    known.in_flight += 5  # it has more to do than the other
-    assert policy._servers.choose(longer) is known
-    assert policy._servers.choose(PROMPTS[1]) is not known
+    known.in_flight += 5  # it is busier than the other
+    assert policy.servers.choose(longer) is known
+    assert policy.servers.choose(PROMPTS[1]) is not known
     known.in_flight -= 5
 
 
@@ -162,9 +162,9 @@ def test_logprobs_before_the_temperature_and_servers_without_weight_routes_are_r
         with pytest.raises(ConfigError, match="--logprobs-mode processed_logprobs"):
             opened(raw.wait())
         policy = opened(fixed.wait())
-        with pytest.raises(ConfigError, match="takes no weights; start it with VLLM_SERVER_DEV_MODE=1"):
+        with pytest.raises(ConfigError, match="accepts no weights; start it with VLLM_SERVER_DEV_MODE=1"):
             policy.connect(lambda: iter(()))
-        assert_same_model(policy, load_model("tiny"))  # to evaluate, no more is needed
+        assert_same_model(policy, load_model("tiny"))  # evaluation needs no more
     finally:
         raw.kill()
         fixed.kill()
@@ -184,11 +184,11 @@ def test_when_a_server_dies_the_others_go_on_and_it_comes_back_with_the_trainers
     step(model)
     policy.update_weights()  # it misses this one
     assert_same_model(policy, model)
-    assert [server.url for server in policy._servers.down()] == [mortal.url]
+    assert [server.url for server in policy.servers.down()] == [mortal.url]
     mortal.start().wait()
     assert_same_model(policy, model)
-    assert policy._servers.down() == []
-    assert {server.weight_version() for server in policy._servers} == {str(policy.version)}
+    assert policy.servers.down() == []
+    assert {server.weight_version() for server in policy.servers} == {str(policy.version)}
 
 
 @with_servers
@@ -199,19 +199,20 @@ def test_a_restart_of_the_only_server_is_survived_in_a_rollout_and_in_an_update(
     model = connect(policy)
     step(model)
     policy.update_weights()
-    send_again, given_turns = policy._sender.send_again, []
+    send_again, given_turns = FileSender.send_again, []
 
-    def watched(server: Server) -> bool:
-        given_turns.append(not server.down)
-        return send_again(server)
+    def watched(sender: FileSender, client: WeightClient) -> bool:
+        if isinstance(client, VLLMServer):
+            given_turns.append(not client.down)
+        return send_again(sender, client)
 
-    monkeypatch.setattr(policy._sender, "send_again", watched)
+    monkeypatch.setattr(FileSender, "send_again", watched)
     with policy.generating():
         futures = [policy.submit(ids, SamplingParams(max_tokens=800)) for ids in PROMPTS]
         mortal.kill()
         mortal.start()
         samples = [future.result(timeout=200) for future in futures]
-    assert given_turns == [False]  # one in the middle of an update would end the engine
+    assert given_turns == [False]  # a turn in the middle of an update would crash the engine
     assert all(gap(model, ids, sample, 1.0) < 1e-3 for ids, sample in zip(PROMPTS, samples, strict=True))
     mortal.kill()
     mortal.start()
@@ -235,7 +236,7 @@ def test_when_no_server_comes_back_it_is_a_fault(
 
 
 class SomeServer(BaseHTTPRequestHandler):
-    """Answers everything with a JSON object that says nothing."""
+    """Answers everything with an empty JSON object."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -243,7 +244,7 @@ class SomeServer(BaseHTTPRequestHandler):
         self.wfile.write(b"{}")
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 def test_a_server_of_something_else_is_one_clear_error() -> None:
@@ -267,10 +268,16 @@ def test_a_server_that_is_down_at_the_start_is_one_clear_error() -> None:
 
 @with_servers
 def test_a_servers_metrics_tell_that_it_samples(policy: VLLMServerPolicy, model: PreTrainedModel) -> None:
+    async def tokens_of(url: str) -> float:
+        server = VLLMServer(url, "tiny", None, timeout_seconds=10.0)
+        try:
+            return (await server.progress())[1]
+        finally:
+            await server.close_completions()
+            server.close()
+
     def tokens() -> list[float]:
-        for server in policy._servers:
-            server._looked = -math.inf
-        return [policy._wait(server._progress())[1] for server in policy._servers]
+        return [asyncio.run(tokens_of(server.url)) for server in policy.servers]
 
     before = tokens()
     play(policy, PROMPTS, GREEDY)
@@ -279,7 +286,7 @@ def test_a_servers_metrics_tell_that_it_samples(policy: VLLMServerPolicy, model:
 
 
 class SlowServer(BaseHTTPRequestHandler):
-    """Gives one completion after a second and a half; meanwhile its metrics may tell that it samples for others."""
+    """Answers after a second and a half; meanwhile its metrics may say that it samples for others."""
 
     works = True
 
@@ -297,7 +304,7 @@ class SlowServer(BaseHTTPRequestHandler):
             self.wfile.write(body.encode())
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.mark.parametrize("works", [True, False])
@@ -307,11 +314,11 @@ def test_a_server_that_samples_for_others_is_alive_and_one_that_does_not_is_a_fa
     monkeypatch.setattr(SlowServer, "works", works)
 
     async def complete(url: str) -> object:
-        server = Server(url, "m", None, timeout_seconds=0.4)
+        server = VLLMServer(url, "m", None, timeout_seconds=0.4)
         try:
             return await server.complete({"prompt": [1]})
         finally:
-            await server.hang_up()
+            await server.close_completions()
 
     with ThreadingHTTPServer(("127.0.0.1", 0), SlowServer) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()

@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from toolrl import ConfigError, PolicyFault
-from toolrl.policy.vllm.weights_sender import FileSender, _place_for, open_sender
+from toolrl.policy.vllm.weights_sender import FileSender, folder_for, open_sender
 
 
 class Engine:
-    """Loads what it is sent."""
+    """Loads the weights that it is sent."""
 
     def __init__(self) -> None:
         self.weights: dict[str, torch.Tensor] = {}
@@ -54,13 +54,13 @@ def test_an_engine_gets_the_weights_as_they_are_and_their_version(tmp_path: Path
         assert engine.weights["half"].dtype is torch.bfloat16
         assert torch.equal(engine.weights["whole"], base)
         assert torch.equal(engine.weights["turned"], base.T)
-        assert len(list(tmp_path.glob("*/*"))) == 1  # the file before it is gone
+        assert len(list(tmp_path.glob("*/*"))) == 1  # the previous file is gone
     sender.close()
     sender.close()
     assert not list(tmp_path.iterdir())
 
 
-def test_an_engine_that_has_been_restarted_is_given_the_last_weights(tmp_path: Path) -> None:
+def test_a_restarted_engine_is_sent_the_last_weights(tmp_path: Path) -> None:
     weight = torch.zeros(2)
     sender = FileSender(Engine(), lambda: iter([("weight", weight)]), folder=str(tmp_path))
     fresh = Engine()
@@ -115,9 +115,9 @@ def test_memory_is_used_only_where_two_files_fit(monkeypatch: pytest.MonkeyPatch
     tensors = {"weight": torch.zeros(1000)}
     for free, place in ((4000 * 3, "/dev/shm"), (4000 * 2, None)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        assert _place_for(tensors) == place
+        assert folder_for(tensors) == place
 
 
-def test_there_are_three_ways() -> None:
+def test_an_unknown_transfer_is_refused() -> None:
     with pytest.raises(ConfigError, match="not by 'pigeon'"):
         open_sender("pigeon", Engine(), lambda: iter(()))  # type: ignore[arg-type]

@@ -1,16 +1,29 @@
-"""How models write tool calls: text to `Message`, and back. A module for each kin of families."""
+"""How models write tool calls: parses text into a `Message`, and writes it back.
+
+`DIALECTS` lists all dialects, in the order in which a template is matched with them. There is one module per form:
+
+- `json_blocks`, `argument_tags`: JSON, or a tag for each argument, between marks; a family is an entry in a table.
+- `sections`, `channels`, `pythonic`, `gemma`, `bare_json`, `research`: a class for each family.
+
+To add a dialect, add an entry to one of the two tables, or subclass `Dialect` (`base`; `BlockDialect` for calls between
+marks) with `read` and `write_calls` and list it below. Add the mark that starts its calls to `foreign.CALL_BEGINNINGS`,
+and the dialect to docs/dialects.md; tests/chat then covers it. Shared by all dialects: `foreign` (calls in another
+spelling), `json_text`, `python_text`, `values` (values without quotes), `scanning` (marks inside quoted strings).
+"""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import replace
 
-from toolrl.chat.dialects.base import Dialect
+from toolrl.chat.dialects.argument_tags import ARGUMENT_TAG_DIALECTS
+from toolrl.chat.dialects.bare_json import LlamaJsonDialect, XlamDialect
+from toolrl.chat.dialects.base import Dialect, schemas_of
 from toolrl.chat.dialects.channels import AtemDialect, HarmonyDialect
 from toolrl.chat.dialects.gemma import FunctionGemmaDialect, GemmaDialect
-from toolrl.chat.dialects.json_tags import JSON_DIALECTS, HermesDialect
-from toolrl.chat.dialects.llama import LlamaJsonDialect, XlamDialect
+from toolrl.chat.dialects.json_blocks import JSON_DIALECTS, HermesDialect
 from toolrl.chat.dialects.pythonic import LfmDialect, OlmoDialect, PythonicDialect
+from toolrl.chat.dialects.research import FencedDialect, TagDialect
 from toolrl.chat.dialects.sections import (
     DeepSeek31Dialect,
     DeepSeekDialect,
@@ -18,17 +31,15 @@ from toolrl.chat.dialects.sections import (
     MistralDialect,
     MistralNamedDialect,
 )
-from toolrl.chat.dialects.tags import FencedDialect, TagDialect
-from toolrl.chat.dialects.value_tags import VALUE_TAG_DIALECTS
 from toolrl.errors import ConfigError
 from toolrl.types import Message, ToolCall
 
-# Those without marks of their own come last: they would take another dialect's JSON for theirs.
+# Dialects without marks of their own come last: they would mistake another dialect's JSON for theirs.
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
         *JSON_DIALECTS,
-        *VALUE_TAG_DIALECTS,
+        *ARGUMENT_TAG_DIALECTS,
         GemmaDialect(),
         FunctionGemmaDialect(),
         HarmonyDialect(),
@@ -47,31 +58,17 @@ DIALECTS: dict[str, Dialect] = {
         FencedDialect(),
     )
 }
-# A call that no template writes by itself.
+# A call that no template contains.
 PROBE = ToolCall("probe_tool", {"probe_key": "probe value"}, id="call00000")
-# Some templates, such as Kimi's, write an id in place of a name.
+# Some templates, such as Kimi's, write an id instead of a name.
 PROBE_NAMED_BY_ID = replace(PROBE, id=f"functions.{PROBE.name}:0")
-_PROBE_TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": PROBE.name,
-            "description": "Probe.",
-            "parameters": {
-                "type": "object",
-                "properties": {"probe_key": {"type": "string", "description": "Probe."}},
-                "required": ["probe_key"],
-            },
-        },
-    }
-]
 
 
 def dialect_named(name: str) -> Dialect:
-    """The dialect of that name.
+    """The dialect with this name.
 
     Raises:
-        ConfigError: There is none; the message names near matches.
+        ConfigError: No dialect has this name; the message lists similar ones.
     """
     if name not in DIALECTS:
         near = difflib.get_close_matches(name, DIALECTS, n=3, cutoff=0.4) or DIALECTS
@@ -80,20 +77,20 @@ def dialect_named(name: str) -> Dialect:
 
 
 def detect_dialect(written: str, eos: str = "", said: str = "") -> Dialect | None:
-    """The dialect in which a template has written the call `PROBE`; None if none reads it.
+    """The dialect in which a template has written the call `PROBE`; None if none can read it.
 
-    The turn is read up to EOS, or to another token that ends a turn in that dialect. Of two that read it, the one that
-    writes it so is taken: the other is another form of the same family.
+    The turn is read up to EOS, or to another token that ends a turn in the dialect. If several dialects can read it,
+    the one that would write it the same way wins: the others are variants of the same family.
 
     Args:
         written: The turn.
         eos: The tokenizer's EOS.
-        said: A text before the call. With one, only a dialect that writes both so is taken.
+        said: A text before the call. If there is one, only a dialect that writes both the same way counts.
     """
     reading = []
     for dialect in DIALECTS.values():
         ends = [written.find(end) for end in (eos, *dialect.ends) if end and end in written]
-        calls = dialect.parse(written[: min(ends, default=None)], _PROBE_TOOLS).tool_calls
+        calls = dialect.parse(written[: min(ends, default=None)], schemas_of((PROBE,))).tool_calls
         if [(call.name, call.arguments, call.error) for call in calls] == [(PROBE.name, PROBE.arguments, None)]:
             reading.append(dialect)
     probe = Message("assistant", said, (PROBE,))

@@ -1,15 +1,15 @@
-"""Calls in a spelling that is not the dialect's: they do not run, and are no answer either.
+"""Calls in another dialect's spelling: they do not run, and they are not an answer either.
 
-The rule: a turn is refused as a malformed call, with an error that says how to spell it, if outside of its own calls
+Such a turn is refused as a malformed call, with an error that shows the right form. Outside a turn's own calls, these
+count:
 
-- there is a mark by which a call of some family begins, at the start of a line, or followed by what a call goes on with
-  (a bracket, a tag, the name of a tool); or,
-- in a turn without calls of its own, what it begins or ends with, perhaps in a code fence or a tag, is a call of one
-  of the environment's tools, whole or broken: JSON with its name and arguments, Python with its name and named
+- a mark that starts a call in any family, at the start of a line, or followed by the continuation of a call (a bracket,
+  a tag, the name of a tool);
+- in a turn without calls of its own, a call of one of the environment's tools, whole or broken, at the start or end of
+  the turn, possibly in a code fence or a tag: JSON with its name and arguments, Python with its name and named
   arguments, a tag of its name, or ReAct's `Action:`.
 
-Everything else is text: a mark or a call that is mentioned in a sentence, a call of something that is no tool here,
-code in a fence.
+Everything else is text: a mark or a call mentioned in a sentence, a call of an unknown tool, code in a fence.
 """
 
 from __future__ import annotations
@@ -21,85 +21,49 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from toolrl.chat.dialects.jsons import load_json_at
-from toolrl.chat.dialects.python_calls import read_python_calls
+from toolrl.chat.dialects.json_text import load_json_at
+from toolrl.chat.dialects.python_text import read_python_calls
 
-# By what a call of any dialect begins, where no ordinary text would have it. None of them is plain JSON, a code
-# fence or a tag of research code: those stand in answers too.
+# Marks that start a call in any dialect and do not occur in ordinary text. Plain JSON, code fences and the tags of
+# research code are not among them: answers contain those too.
 CALL_BEGINNINGS = (
-    "<tool_call>",
-    "<tool_calls>",
-    "<function=",
-    "<function_call>",
-    "<function_calls>",
-    "<|tool_call>",
-    "<start_function_call>",
-    "<tool_use>",
-    "<execute_tool>",
-    "<use_mcp_tool>",
-    "<|function_call|>",
-    "<|FunctionCallBegin|>",
-    "<|plugin|>",
-    "<|tool_calls|>",
-    "<|tool▁calls▁begin|>",
-    "[TOOL_REQUEST]",
-    "✿FUNCTION✿",
-    "<|tool_call|>",
-    "<|tool_call_start|>",
-    "<|python_tag|>",
-    "<|python_start|>",
-    "[TOOL_CALLS]",
-    "<｜tool▁calls▁begin｜>",
-    "<｜tool▁call▁begin｜>",
-    "<｜tool_calls_begin｜>",
-    "<｜tool_call_begin｜>",
-    "<steptml:invoke",
-    "<｜DSML｜function_calls>",
-    "<｜DSML｜tool_calls>",
-    "<｜DSML｜invoke",
-    "<|tool_calls_section_begin|>",
-    "<|tool_call_begin|>",
-    "<|channel|>commentary",
-    "commentary to=",
-    "to=functions.",
-    "<atem:invoke",
-    "<minimax:tool_call>",
-    "<invoke name=",
-    "<seed:tool_call>",
-    "<|action_start|>",
-    "<|START_ACTION|>",
-    "<|tools_prefix|>",
-    "<longcat_tool_call>",
-    "<TOOLCALL>",
-    "functools[",
-    "Action: ```json",
-)
+    "<tool_call>", "<tool_calls>", "<function=", "<function_call>", "<function_calls>", "<|tool_call>",
+    "<start_function_call>", "<tool_use>", "<execute_tool>", "<use_mcp_tool>", "<|function_call|>",
+    "<|FunctionCallBegin|>", "<|plugin|>", "<|tool_calls|>", "<|tool▁calls▁begin|>", "[TOOL_REQUEST]",
+    "✿FUNCTION✿", "<|tool_call|>", "<|tool_call_start|>", "<|python_tag|>", "<|python_start|>", "[TOOL_CALLS]",
+    "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool_calls_begin｜>", "<｜tool_call_begin｜>",
+    "<steptml:invoke", "<｜DSML｜function_calls>", "<｜DSML｜tool_calls>", "<｜DSML｜invoke",
+    "<|tool_calls_section_begin|>", "<|tool_call_begin|>", "<|channel|>commentary", "commentary to=",
+    "to=functions.", "<atem:invoke", "<minimax:tool_call>", "<invoke name=", "<seed:tool_call>",
+    "<|action_start|>", "<|START_ACTION|>", "<|tools_prefix|>", "<longcat_tool_call>", "<TOOLCALL>",
+    "functools[", "Action: ```json",
+)  # fmt: skip
 _TAGS = "|".join(re.escape(mark[1:]) for mark in CALL_BEGINNINGS if mark.startswith("<"))
 _OTHERS = "|".join(re.escape(mark) for mark in CALL_BEGINNINGS if not mark.startswith("<"))
 _MARK = re.compile(f"<(?:{_TAGS})|{_OTHERS}")
-# What may stand between a mark and the name of a tool.
+# What may come between a mark and the name of a tool.
 _BETWEEN = r"(?:[\W_]|\b(?:call|calls|function|functions|name|tool|tool_name|type|to|sep|plugin|invoke)\b){0,60}?"
 _FENCE = r"(?P<fence>```[\w-]*[ \t]*\n\s*)?"
 _JSON_LINE = re.compile(rf"^[ \t]*{_FENCE}(?=[\[{{])", re.MULTILINE)
 _TRIED_LINES = 50
 _NAMES = ("name", "tool_name", "tool", "function", "action", "function_name", "recipient_name")
 _ARGUMENTS = ("arguments", "parameters", "args", "kwargs", "input", "action_input", "tool_input", "params")
-# What may follow a call at the end of a turn: what closes a list, code, or a tag that is about calls.
+# What may follow a call at the end of a turn: closing brackets, fences, and tags about calls.
 _CLOSING = r"(?:[\s`;]|(?:<[/|]|\[/?)\w{0,20}(?:tool|function|call|action|plugin)[\w|]{0,20}[>\]])*"
 _AFTER = re.compile(_CLOSING, re.IGNORECASE)
 _AFTER_CODE = re.compile(rf"(?<![\s`;>]){_CLOSING}\Z", re.IGNORECASE)
 
 
 def find_mark(text: str) -> re.Match[str] | None:
-    """The first mark by which a call begins, of whatever dialect."""
+    """The first mark that starts a call, of any dialect."""
     return _MARK.search(text)
 
 
 def find_attempt(text: str, tools: Sequence[Mapping[str, Any]], alone: bool) -> tuple[int, str] | None:
-    """Where a call in another spelling begins, and what is wrong with it; None if there is none.
+    """Find a call in another spelling: where it starts, and what is wrong with it. None if there is no such call.
 
     Args:
-        text: What a dialect has taken for text.
+        text: The part of a turn that its dialect reads as text.
         tools: JSON schemas.
         alone: Whether the turn has no calls of its own.
     """
@@ -114,7 +78,7 @@ def find_attempt(text: str, tools: Sequence[Mapping[str, Any]], alone: bool) -> 
 
 
 def _goes_on(text: str, mark: re.Match[str], names: tuple[str, ...]) -> bool:
-    """Whether a mark begins a call, and is not only spoken of."""
+    """Whether a mark starts a call, and is not just mentioned."""
     line = text.rfind("\n", 0, mark.start()) + 1
     if mark.group().endswith("[") or not text[max(line, mark.start() - 80) : mark.start()].strip():
         return True
@@ -136,7 +100,7 @@ def _unmarked(text: str, names: tuple[str, ...]) -> tuple[int, str] | None:
         if _ends_turn(text, head):
             return head.start(), f"this JSON does not call {head['name']} here"
     line = re.compile(rf"^[ \t]*{_FENCE}(?P<code>\[?[ \t]*(?P<name>{some})\()", re.MULTILINE)
-    # Behind words, but no value of a variable, and no part of an expression.
+    # After words, but not the value of a variable or a part of an expression.
     inline = re.compile(rf"(?<![\w.,(=])(?<!=[ \t])(?P<fence>)(?P<code>\[?(?P<name>{some})\((?=\s*\w+\s*=))")
     for code in [*islice(line.finditer(text), 3), *islice(inline.finditer(text), 3)]:
         written = _AFTER_CODE.sub("", text[code.start("code") :])
@@ -155,7 +119,7 @@ def _unmarked(text: str, names: tuple[str, ...]) -> tuple[int, str] | None:
 
 @lru_cache(64)
 def _json_head(some: str) -> re.Pattern[str]:
-    """How JSON or a Python dict with the name of a tool and its arguments begins, whole or broken."""
+    """The start of JSON or a Python dict with a tool's name and arguments, whole or broken."""
     keys, arguments = "|".join(_NAMES), "|".join(_ARGUMENTS)
     return re.compile(
         rf"""(?:<(?!answer)\w{{1,30}}>\s{{0,9}})?`?(?P<json>(?:\[\s{{0,9}})?\{{\s{{0,99}}["'](?:{keys})["']\s{{0,9}}:"""
@@ -164,7 +128,7 @@ def _json_head(some: str) -> re.Pattern[str]:
 
 
 def _ends_turn(text: str, head: re.Match[str]) -> bool:
-    """Whether JSON that begins so is the end of the turn; if it is broken, whether it looks so, or begins the turn."""
+    """Whether this JSON ends the turn; if it is broken, whether it seems to, or starts the turn."""
     try:
         _, end = load_json_at(text, head.start("json"))
     except json.JSONDecodeError as error:
@@ -176,7 +140,7 @@ def _ends_turn(text: str, head: re.Match[str]) -> bool:
 
 
 def json_at_start(text: str) -> tuple[int, Any] | None:
-    """The JSON value that a text begins with, perhaps in a code fence; its start is 0."""
+    """The JSON value at the start of a text, possibly in a code fence; its position is 0."""
     match = re.compile(rf"\s*{_FENCE}(?=[\[{{])").match(text)
     if match is None:
         return None
@@ -189,13 +153,13 @@ def json_at_start(text: str) -> tuple[int, Any] | None:
 
 
 def json_at_end(text: str) -> tuple[int, Any] | None:
-    """The JSON value that a text ends with, on lines of its own and perhaps in a code fence; and where it begins."""
+    """The JSON value at the end of a text, on its own lines and possibly in a code fence, with its position."""
     lines = list(_JSON_LINE.finditer(text))
     at = 0
-    # An error counts the lines before it: not every line can be tried.
+    # Creating a JSON error counts the lines before it, so not every line can be tried.
     for match in lines if len(lines) <= 2 * _TRIED_LINES else [*lines[:_TRIED_LINES], *lines[-_TRIED_LINES:]]:
         if match.start() < at:
-            continue  # inside of a value that was tried
+            continue  # inside a value that was already tried
         try:
             value, at = load_json_at(text, match.end())
         except json.JSONDecodeError as error:
@@ -209,7 +173,7 @@ def json_at_end(text: str) -> tuple[int, Any] | None:
 
 
 def _called(value: Any) -> Iterator[str]:
-    """The names of tools that a JSON value says to call, in whatever words."""
+    """The names of tools that a JSON value calls, under any of the usual keys."""
     for one in value if isinstance(value, list) else [value]:
         if not isinstance(one, dict):
             continue

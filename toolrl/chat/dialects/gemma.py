@@ -1,4 +1,4 @@
-"""Gemma 4 and FunctionGemma: `call:name{key:value}` with strings between marks of their own."""
+"""Gemma 4 and FunctionGemma: `call:name{key:value}`, with strings between special marks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from toolrl.chat.dialects.blocks import BlockDialect
-from toolrl.chat.dialects.jsons import write_json_text
+from toolrl.chat.dialects.base import BlockDialect, Dialect
+from toolrl.chat.dialects.json_text import write_json_text
 from toolrl.chat.dialects.scanning import JSON_STRING, skip_space
 from toolrl.chat.dialects.values import Schemas, hide, show, typed_value
 from toolrl.types import ToolCall
@@ -17,7 +17,7 @@ _KEY = re.compile(r"([^:{}\[\],]*+)(?=:)")
 
 
 class GemmaDialect(BlockDialect):
-    """Gemma 4's calls. A string that holds the string mark writes its `<` as `&lt;`.
+    """Gemma 4's calls. Inside a string, the `<` of a mark is written as `&lt;`.
 
     Source: trl/chat_templates/gemma4_v5.jinja.
     """
@@ -30,19 +30,16 @@ class GemmaDialect(BlockDialect):
     marks: tuple[str, ...] = ("<|tool_call>", "<tool_call|>", '<|"|>', "<|channel>", "<channel|>")
     ends: tuple[str, ...] = ("<turn|>", "<|tool_response>", "<eos>")
     thinking = ("<|channel>thought", "<channel|>")
+    thought_form = "{0}\n{2}\n{1}"
     _head = re.compile(r"\s*call:([^\s{]+)\s*(?=\{)")
 
     def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
-        """One call."""
+        """Read one call."""
         return [self._read(body, raw)]
 
-    def write_block(self, calls: list[ToolCall]) -> str:
-        """Arguments sorted by name, as the template does."""
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write one call, with arguments sorted by name as in the template."""
         return f"{self.block[0]}call:{calls[0].name}{self._write(dict(calls[0].arguments))}{self.block[1]}"
-
-    def write_thinking(self, thinking: str) -> str:
-        """The channel `thought`."""
-        return f"<|channel>thought\n{thinking}\n<channel|>"
 
     def _read(self, body: str, raw: str) -> ToolCall:
         head = self._head.match(body)
@@ -57,10 +54,10 @@ class GemmaDialect(BlockDialect):
         return ToolCall(head.group(1), arguments, raw=raw)
 
     def _value(self, text: str, position: int) -> tuple[Any, int]:
-        """The value that begins at a position, and where it ends.
+        """Read the value that starts at a position; returns it and where it ends.
 
         Raises:
-            ValueError: There is none.
+            ValueError: The text there is not a value.
         """
         position = skip_space(text, position)
         if text.startswith(self.quote, position):
@@ -127,7 +124,7 @@ class GemmaDialect(BlockDialect):
 
 
 class FunctionGemmaDialect(GemmaDialect):
-    """The same with other marks.
+    """Gemma's form with other marks.
 
     Source: ai.google.dev/gemma/docs/functiongemma/formatting-and-best-practices.
     """
@@ -139,8 +136,4 @@ class FunctionGemmaDialect(GemmaDialect):
     strings = rf"{quote}.*?(?P<quoted>{quote}|\Z)|{JSON_STRING}"
     marks = ("<start_function_call>", "<end_function_call>", "<escape>")
     ends = ("<end_of_turn>", "<start_function_response>", "<eos>")
-    thinking = ("<think>", "</think>")
-
-    def write_thinking(self, thinking: str) -> str:
-        """FunctionGemma does not think; as other families do."""
-        return f"<think>\n{thinking}\n</think>\n\n"
+    thinking, thought_form = Dialect.thinking, Dialect.thought_form  # it does not think; these are the defaults

@@ -1,32 +1,32 @@
-"""Calls written as Python does, with named arguments: Llama 3.2 and 4, LFM2, OLMo 3."""
+"""Calls in Python syntax, with named arguments: Llama 3.2 and 4, LFM2, OLMo 3."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from toolrl.chat.dialects.base import Dialect
-from toolrl.chat.dialects.blocks import BlockDialect
-from toolrl.chat.dialects.jsons import write_lists
-from toolrl.chat.dialects.python_calls import read_python_calls, write_python_call
+from toolrl.chat.dialects.base import BlockDialect, Dialect
+from toolrl.chat.dialects.python_text import read_python_calls, write_python_call
 from toolrl.chat.dialects.scanning import PYTHON_STRING
 from toolrl.chat.dialects.values import Parameters, Schemas
 from toolrl.types import Message, ToolCall
 
 
 class PythonicDialect(Dialect):
-    """A Python list of calls, which is the whole turn: `[search(query="x"), now()]`.
+    """A Python list of calls that makes up the whole turn: `[search(query="x"), now()]`.
 
-    A turn with marks around it is one, whatever is in them. Source: Meta's prompt format for Llama 3.2 and 4.
+    A turn with marks around it always counts as calls. Source: Meta's prompt format for Llama 3.2 and 4.
     """
 
     name = "llama3-pythonic"
     form = "[TOOL(PARAMETER=VALUE)]"
     marks = ("<|python_start|>", "<|python_end|>")
     ends = ("<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>")
+    listed = True
     _bare = re.compile(r"\[\s*([^\s\[\](){},='\"]+)\(")
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """A turn that begins with a call in brackets, or with the opening mark, is calls only; any other is text."""
+        """A turn that starts with a call in brackets, or with the opening mark, is only calls; any other is text."""
         body = text.strip()
         marked, begun = body.startswith(self.marks[0]), self._bare.match(body)
         if not marked and not begun:
@@ -35,11 +35,12 @@ class PythonicDialect(Dialect):
         meant = marked or not tools or calls[0].error is None or (begun and Parameters(tools, begun.group(1)).known)
         return ("", calls) if meant else (text, [])
 
-    def write(self, message: Message) -> str:
-        """The text if there are no calls, else the calls; the form has no room for both."""
-        return "".join(write_lists(message.tool_calls, self._write_list)) or message.content
+    def write(self, message: Message, tools: Schemas = ()) -> str:
+        """Write the calls if there are any, else the text; the form has no room for both."""
+        return super().write(replace(message, content=""), tools) or message.content
 
-    def _write_list(self, calls: list[ToolCall]) -> str:
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write all calls in one list."""
         return f"[{', '.join(write_python_call(call, self.hidden) for call in calls)}]"
 
 
@@ -53,29 +54,23 @@ class LfmDialect(BlockDialect):
     form = "<|tool_call_start|>[TOOL(PARAMETER=VALUE)]<|tool_call_end|>"
     block = marks = ("<|tool_call_start|>", "<|tool_call_end|>")
     strings = PYTHON_STRING
+    thought_form = "{0}{2}{1}"
+    listed = True
     _between = ("[", ", ", "]")
 
     def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
-        """A list of calls."""
+        """Read a list of calls."""
         return read_python_calls(body, raw)
 
-    def write(self, message: Message) -> str:
-        """The text, then all calls in one block."""
-        return "".join([message.content, *write_lists(message.tool_calls, self.write_block)])
-
-    def write_block(self, calls: list[ToolCall]) -> str:
-        """All calls."""
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write all calls in one block."""
         opening, between, closing = self._between
         written = between.join(write_python_call(call, self.hidden) for call in calls)
         return f"{self.block[0]}{opening}{written}{closing}{self.block[1]}"
 
-    def write_thinking(self, thinking: str) -> str:
-        """Without line breaks."""
-        return f"<think>{thinking}</think>"
-
 
 class OlmoDialect(LfmDialect):
-    """A call on each line between `<function_calls>` tags.
+    """One call per line between `<function_calls>` tags.
 
     Source: vLLM's examples/tool_chat_template_olmo3.jinja and olmo3_tool_parser.py.
     """

@@ -1,4 +1,4 @@
-"""Where a call ends: marks inside of quoted strings are text. Takes time linear in the text, whatever is in it."""
+"""Finds where a call ends: marks inside quoted strings are text. Always takes time linear in the text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-# Patterns of strings. A string that is not closed goes to the end of the text, and its group `close...` is empty.
+# Patterns of strings. An unclosed string extends to the end of the text, and its group `close...` is empty.
 JSON_STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?P<close>"?)'
 PYTHON_STRING = (
     r'"""(?:[^"\\]|\\.|"(?!""))*+(?P<close1>(?:""")?)'
@@ -17,16 +17,16 @@ PYTHON_STRING = (
 
 
 class Scanner:
-    """Finds marks outside of strings in one text."""
+    """Finds marks outside strings in one text."""
 
     def __init__(self, text: str, strings: str = JSON_STRING):
-        """Take the text and the pattern of strings."""
         self._text = text
         self._strings = strings
-        self._unbalanced = False  # if strings are, once, only marks are looked for: else each mark could cost the text
+        # Once a string is unclosed, strings are ignored; otherwise each mark could cost a pass over the text.
+        self._unbalanced = False
 
     def find(self, start: int, marks: Sequence[str]) -> tuple[int, str] | None:
-        """The first mark after a position that stands outside of strings; the first at all if these do not close."""
+        """The first mark outside strings from a position on; the first mark anywhere if a string is not closed."""
         if not self._unbalanced:
             for match in _pattern(tuple(marks), self._strings).finditer(self._text, start):
                 if match.lastgroup == "mark":

@@ -1,4 +1,4 @@
-"""Calls in a section at the end of a turn, the name outside of the arguments' JSON: Mistral, DeepSeek V3, Kimi K2."""
+"""Calls in a section at the end of a turn, with the name outside the JSON: Mistral, DeepSeek V3, Kimi K2."""
 
 from __future__ import annotations
 
@@ -6,28 +6,30 @@ import re
 from abc import abstractmethod
 from dataclasses import replace
 
-from toolrl.chat.dialects.base import Dialect
-from toolrl.chat.dialects.blocks import BlockDialect
-from toolrl.chat.dialects.jsons import json_calls, load_json_at, named_call, write_json, write_lists
+from toolrl.chat.dialects.base import BlockDialect, Dialect
+from toolrl.chat.dialects.json_text import json_calls, load_json_at, named_call, write_json
 from toolrl.chat.dialects.scanning import Scanner
 from toolrl.chat.dialects.values import Schemas
 from toolrl.types import Message, ToolCall
 
 
 class MistralDialect(Dialect):
-    """`[TOOL_CALLS]` and a JSON list, or since the tokenizer's version 11 `[TOOL_CALLS]name[ARGS]{...}`.
+    """`[TOOL_CALLS]` and a JSON list. The form since tokenizer version 11, `[TOOL_CALLS]name[ARGS]{...}`, is read too.
 
-    Both are read. Source: mistral_common/tokens/tokenizers/instruct.py.
+    Source: mistral_common/tokens/tokenizers/instruct.py.
     """
 
     name = "mistral"
     form = '[TOOL_CALLS][{"name": "TOOL", "arguments": {"PARAMETER": VALUE}}]'
     marks = ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]")
     ends = ("</s>",)
+    thinking = ("[THINK]", "[/THINK]")  # Magistral's
+    thought_form = "{0}{2}{1}"
+    listed = True
     _named = re.compile(r"\s*([^\s\[\]{}]+)(?:\[CALL_ID\](\w*))?\[ARGS\](.*)", re.DOTALL)
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """What stands before the first mark is the text, each part after one is calls."""
+        """The text is before the first mark; the part after each mark is calls."""
         scanner, start = Scanner(text), text.find("[TOOL_CALLS]")
         content, calls = text[: start if start >= 0 else None], list[ToolCall]()
         while start >= 0:
@@ -51,36 +53,22 @@ class MistralDialect(Dialect):
             return [ToolCall("", error="text follows the tool calls", raw=raw)]
         return json_calls(values, raw)
 
-    def write(self, message: Message) -> str:
-        """The text, then all calls in one list; malformed ones as they were sampled."""
-        return "".join([message.content, *write_lists(message.tool_calls, self._write_list)])
-
-    def _write_list(self, calls: list[ToolCall]) -> str:
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write all calls in one list."""
         values = [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]
         return f"[TOOL_CALLS]{write_json(values, self.hidden)}"
 
-    thinking = ("[THINK]", "[/THINK]")
-
-    def write_thinking(self, thinking: str) -> str:
-        """As Magistral writes it."""
-        return f"[THINK]{thinking}[/THINK]"
-
 
 class MistralNamedDialect(MistralDialect):
-    """Mistral's form since version 11 of its tokenizer: a name, then the arguments."""
+    """Mistral's form since tokenizer version 11: a name, then the arguments."""
 
     name = "mistral-v11"
     form = '[TOOL_CALLS]TOOL[ARGS]{"PARAMETER": VALUE}'
+    listed = False
 
-    def write(self, message: Message) -> str:
-        """The text, then each call."""
-        calls = [
-            call.raw
-            if call.error is not None
-            else f"[TOOL_CALLS]{call.name}[ARGS]{write_json(dict(call.arguments), self.hidden)}"
-            for call in message.tool_calls
-        ]
-        return "".join([message.content, *calls])
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """One call."""
+        return f"[TOOL_CALLS]{calls[0].name}[ARGS]{write_json(dict(calls[0].arguments), self.hidden)}"
 
 
 class SectionDialect(BlockDialect):
@@ -90,7 +78,7 @@ class SectionDialect(BlockDialect):
     separator: str
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """What stands outside of the calls and of the section's marks is the text."""
+        """The text is everything outside the calls and the section's marks."""
         content, calls = super().read(text, tools)
         if not calls and self.section[0] in content:
             calls = [ToolCall("", error=f"{self.section[0]} holds no call", raw=self.section[0])]
@@ -105,25 +93,14 @@ class SectionDialect(BlockDialect):
             return [ToolCall("", error=f"there is no {self.separator} after the tool's name", raw=raw)]
         return [self.read_call(head.strip(), arguments.strip(), raw)]
 
-    def write(self, message: Message) -> str:
-        """The text, then the section."""
-        calls = [
-            call.raw if call.error is not None else self.write_call(call, index)
-            for index, call in enumerate(message.tool_calls)
-        ]
-        return message.content + (self.section[0] + self.joint.join(calls) + self.section[1] if calls else "")
-
-    def write_block(self, calls: list[ToolCall]) -> str:
-        """Calls of a turn."""
-        return self.joint.join(self.write_call(call, index) for index, call in enumerate(calls))
+    def write(self, message: Message, tools: Schemas = ()) -> str:
+        """Write the text, then the section."""
+        calls = super().write(replace(message, content=""), tools)
+        return message.content + (self.section[0] + calls + self.section[1] if message.tool_calls else "")
 
     @abstractmethod
     def read_call(self, head: str, arguments: str, raw: str) -> ToolCall:
-        """A call from what stands before and after the separator."""
-
-    @abstractmethod
-    def write_call(self, call: ToolCall, index: int) -> str:
-        """A call between its marks; `index` counts from 0 in the turn."""
+        """Read a call from the texts before and after the separator."""
 
 
 class DeepSeekDialect(SectionDialect):
@@ -145,16 +122,16 @@ class DeepSeekDialect(SectionDialect):
     joint = "\n"
 
     def read_call(self, head: str, arguments: str, raw: str) -> ToolCall:
-        """In V3's form the head is `function` and the name stands before the fence."""
+        """In V3's form the head is `function`, and the name comes before the fence."""
         name, fence, fenced = arguments.removesuffix("```").partition("```")
         if fence and arguments.endswith("```"):
             return named_call(name.strip(), fenced.strip().removeprefix("json"), raw)
         return named_call(head, arguments, raw)
 
-    def write_call(self, call: ToolCall, index: int) -> str:
-        """With the fence."""
-        arguments = write_json(dict(call.arguments), self.hidden)
-        return f"{self.block[0]}function{self.separator}{call.name}\n```json\n{arguments}\n```{self.block[1]}"
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write one call, with the fence."""
+        arguments = write_json(dict(calls[0].arguments), self.hidden)
+        return f"{self.block[0]}function{self.separator}{calls[0].name}\n```json\n{arguments}\n```{self.block[1]}"
 
 
 class DeepSeek31Dialect(DeepSeekDialect):
@@ -170,15 +147,14 @@ class DeepSeek31Dialect(DeepSeekDialect):
     )
     joint = ""
 
-    def write_call(self, call: ToolCall, index: int) -> str:
-        """Without a fence."""
-        return (
-            f"{self.block[0]}{call.name}{self.separator}{write_json(dict(call.arguments), self.hidden)}{self.block[1]}"
-        )
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write one call, without a fence."""
+        arguments = write_json(dict(calls[0].arguments), self.hidden)
+        return f"{self.block[0]}{calls[0].name}{self.separator}{arguments}{self.block[1]}"
 
 
 class KimiDialect(SectionDialect):
-    """Kimi K2: `functions.NAME:INDEX`, then JSON; that head is the call's id in what the tool answers.
+    """Kimi K2: `functions.NAME:INDEX`, then JSON. That head is the call's id, which the tool message repeats.
 
     Source: docs/tool_call_guidance.md of moonshotai/Kimi-K2-Instruct.
     """
@@ -200,8 +176,17 @@ class KimiDialect(SectionDialect):
         name = self._head.fullmatch(head)
         return replace(named_call(name.group(1) if name else "", arguments, raw), id=head)
 
-    def write_call(self, call: ToolCall, index: int) -> str:
-        """Under its own id if that is one of Kimi's."""
-        own = re.fullmatch(rf"functions\.{re.escape(call.name)}:\d+", call.id)
-        head = call.id if own else f"functions.{call.name}:{index}"
-        return f"{self.block[0]}{head}{self.separator}{write_json(dict(call.arguments), self.hidden)}{self.block[1]}"
+    def write(self, message: Message, tools: Schemas = ()) -> str:
+        """Write the text, then the section; calls without an id in Kimi's form get one."""
+        calls = tuple(
+            call
+            if re.fullmatch(rf"functions\.{re.escape(call.name)}:\d+", call.id)
+            else replace(call, id=f"functions.{call.name}:{index}")
+            for index, call in enumerate(message.tool_calls)
+        )
+        return super().write(replace(message, tool_calls=calls), tools)
+
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write one call, headed by its id."""
+        arguments = write_json(dict(calls[0].arguments), self.hidden)
+        return f"{self.block[0]}{calls[0].id}{self.separator}{arguments}{self.block[1]}"

@@ -1,4 +1,4 @@
-"""Values that stand between tags as they are, without quotes: what a schema makes of a text, and marks inside of it."""
+"""Values without quotes, between tags: how a schema types a text, and how marks inside it are escaped."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toolrl.chat.dialects.jsons import load_json, write_json_text
+from toolrl.chat.dialects.json_text import load_json, write_json_text
 
 Schemas = Sequence[Mapping[str, Any]]
 Schema = Mapping[str, Any] | bool
 
 _PYTHON_CONSTANTS = {"True": True, "False": False, "None": None}
-# Names of types that schemas by other hands have in place of JSON Schema's.
+# Type names that schemas from elsewhere use instead of JSON Schema's.
 _TYPES = {
     "str": "string",
     "text": "string",
@@ -28,14 +28,14 @@ _TYPES = {
     "tuple": "array",
     "none": "null",
 }
-_DEEPEST = 16  # levels of a schema that are looked into, and references that are followed
+_MAX_DEPTH = 16  # levels of a schema that are examined, and references that are followed
 
 
 class Parameters:
-    """The parameters of a tool by name, with what its schemas refer to."""
+    """The parameters of a tool, by name."""
 
     def __init__(self, tools: Schemas, name: str):
-        """Find the tool; one that is unknown has no parameters."""
+        """Look up the tool; an unknown tool has no parameters."""
         functions = [tool.get("function", tool) for tool in tools]
         found = next((function for function in functions if function.get("name") == name), None)
         self.known = found is not None
@@ -46,21 +46,21 @@ class Parameters:
         self.required = [name for name in required if isinstance(name, str) and name in self.schemas]
 
     def value(self, name: str, text: str) -> Any:
-        """The value of an argument that was written as a bare text."""
+        """The value of an argument that was written as bare text."""
         return typed_value(text, self.schemas.get(name), self._root)
 
 
 def typed_value(text: str, schema: Schema | None, root: Any = None) -> Any:
-    """The value that a text without quotes stands for.
+    """The value that a text without quotes denotes.
 
-    What the schema takes decides: the text itself where it takes that alone, else what the text says as JSON, or as
-    Python's `True`, `False` and `None`. Where it takes both (`int | str`, `str | None`), `12` is a number and `null`
-    nothing, as vLLM and SGLang read them. Only types, `enum`, `const` and how they are put together are looked at: that
-    a number is too large is for the tool to say.
+    The schema decides: the value is the text itself if only that is valid, else the text read as JSON, or as Python's
+    `True`, `False` and `None`. If both are valid (`int | str`, `str | None`), `12` is a number and `null` is None, as
+    in vLLM and SGLang. Only types, `enum`, `const` and their combinations are checked: whether, say, a number is too
+    large is up to the tool.
 
     Args:
-        text: What stands between the tags.
-        schema: Of the argument; None if it is unknown.
+        text: The text between the tags.
+        schema: Of the argument; None if unknown.
         root: The schema that `$ref` refers to.
     """
     stripped = text.strip()
@@ -82,7 +82,7 @@ def typed_value(text: str, schema: Schema | None, root: Any = None) -> Any:
 
 def _takes(schema: Any, value: Any, root: Any, depth: int = 0) -> bool:
     """Whether a value has a type that a schema allows, at every level."""
-    if not isinstance(schema, Mapping) or depth > _DEEPEST:
+    if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
         return schema is not False
     if "$ref" in schema and not _takes(_resolve(schema["$ref"], root), value, root, depth + 1):
         return False
@@ -115,8 +115,8 @@ def _takes(schema: Any, value: Any, root: Any, depth: int = 0) -> bool:
 
 
 def _kinds(schema: Any, root: Any, depth: int = 0) -> set[str]:
-    """The types that a schema names, in it or in its branches."""
-    if not isinstance(schema, Mapping) or depth > _DEEPEST:
+    """The types that a schema names, itself or in its branches."""
+    if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
         return set()
     kinds = set(_types(schema))
     for choice in [*_as_list(schema.get("enum", [])), *([schema["const"]] if "const" in schema else [])]:
@@ -133,7 +133,7 @@ def _types(schema: Mapping[str, Any]) -> list[str]:
 
 
 def _kinds_of(value: Any) -> tuple[str, ...]:
-    """The names that JSON Schema has for a value's type."""
+    """JSON Schema's names for the type of a value."""
     match value:
         case None:
             return ("null",)
@@ -142,7 +142,7 @@ def _kinds_of(value: Any) -> tuple[str, ...]:
         case int():
             return ("integer", "number")
         case float():
-            return ("number",)  # `1.0` too: tools take no such integer
+            return ("number",)  # `1.0` too: tools do not accept it as an integer
         case str():
             return ("string",)
         case list():
@@ -155,7 +155,7 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def _resolve(reference: Any, root: Any) -> Any:
-    """What `#/$defs/Name` refers to; whatever cannot be found takes everything."""
+    """Resolve `#/$defs/Name`; a reference that cannot be resolved accepts everything."""
     if not isinstance(reference, str) or not reference.startswith("#"):
         return True
     place = root
@@ -175,20 +175,20 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def write_value(value: Any) -> str:
-    """An argument without quotes: a string as it is, anything else as JSON."""
+    """Write an argument without quotes: a string verbatim, anything else as JSON."""
     return value if isinstance(value, str) else write_json_text(value)
 
 
-# ---- marks inside of values
+# ---- marks inside values
 
 
 def hide(text: str, marks: Sequence[str]) -> str:
-    """Write the first character of marks inside a value as HTML does, `<` as `&lt;`; `show` inverts it for any text."""
+    """Escape the first character of marks inside a value as in HTML, `<` as `&lt;`; `show` inverts it for any text."""
     return re.sub(_with_ampersands(marks), lambda found: _hide_once(found.group()), text)
 
 
 def show(text: str, marks: Sequence[str]) -> str:
-    """Undo `hide`: `&lt;/parameter>` is `</parameter>`, `&amp;lt;/parameter>` is `&lt;/parameter>`; all else stays."""
+    """Undo `hide`: `&lt;/parameter>` is `</parameter>`, `&amp;lt;/parameter>` is `&lt;/parameter>`; the rest stays."""
     return re.sub(_with_ampersands(marks), lambda found: _show_once(found.group()), text) if "&" in text else text
 
 
@@ -203,5 +203,5 @@ def _show_once(mark: str) -> str:
 
 
 def _with_ampersands(marks: Sequence[str]) -> str:
-    """A mark as it is or hidden any number of times. All marks begin with `<`."""
+    """Pattern of a mark, verbatim or escaped any number of times. All marks start with `<`."""
     return "(?:<|&(?:amp;)*+lt;)(?:" + "|".join(re.escape(mark[1:]) for mark in marks) + ")"

@@ -1,1 +1,1 @@
-"""Policies on vLLM: an engine in processes of its own, one that somebody else has made, or servers."""
+"""Policies on vLLM: an engine in processes of its own, an engine made by someone else, or servers."""

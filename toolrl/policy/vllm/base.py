@@ -1,4 +1,4 @@
-"""What policies on vLLM share: turns as coroutines on a loop of the policy's own, and weights from a trainer."""
+"""The base of policies on vLLM: turns as coroutines on the policy's own event loop, and weights from a trainer."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from toolrl.types import Sample, SamplingParams
 
 T = TypeVar("T")
 
-_WAIT_SECONDS = 1800.0  # a large model starts, or its weights are loaded anew
+_WAIT_SECONDS = 1800.0  # for a large model to start, or to load its weights again
 CLOSING_SECONDS = 30.0
 
 
 class EnginePolicy(ABC):
-    """Generates with an engine that has a copy of the weights.
+    """Samples with an engine that has its own copy of the weights.
 
     Attributes:
         version: Number of weight updates; stamped on each sample.
-        max_model_len: Tokens of the longest conversation that the engine takes.
+        max_model_len: Tokens in the longest conversation that the engine accepts.
     """
 
     max_model_len: int
 
     def __init__(self, stop_token_ids: Sequence[int]):
-        """Start the loop; `close` ends it."""
+        """Start the event loop; `close` ends it."""
         self.version = 0
         self._stop_token_ids = [int(token) for token in stop_token_ids]
         self._sender: WeightSender | None = None
@@ -45,10 +45,10 @@ class EnginePolicy(ABC):
         self._thread.start()
 
     def submit(self, prompt_ids: list[int], sampling: SamplingParams) -> Future[Sample]:
-        """Queue a turn. Where the conversation fills the engine's context, the turn is cut: its finish is "length".
+        """Queue a turn. A turn that fills the engine's context is cut: its finish is "length".
 
         Raises:
-            ConfigError: This is outside of `generating()`.
+            ConfigError: Called outside `generating()`.
         """
         with self._lock:
             if not self._generating or self._loop is None:
@@ -60,10 +60,10 @@ class EnginePolicy(ABC):
 
     @contextmanager
     def generating(self) -> Iterator[None]:
-        """Make the engine ready, with the trainer's weights; the last to leave cancels what is in flight.
+        """Make the engine ready, with the trainer's weights; the last to leave cancels the submissions in flight.
 
         Raises:
-            PolicyFault: The engine is gone, and cannot be had back as it was.
+            PolicyFault: The engine is gone and cannot be restored.
         """
         with self._lock:
             if not self._generating:
@@ -81,7 +81,7 @@ class EnginePolicy(ABC):
 
     @property
     def connected(self) -> bool:
-        """Whether a trainer sends its weights through this policy."""
+        """Whether a trainer is connected and sends its weights."""
         return self._sender is not None
 
     def update_weights(self) -> None:
@@ -100,7 +100,7 @@ class EnginePolicy(ABC):
             self.version += 1
 
     def weights_changed(self) -> None:
-        """Say that the engine's weights were updated, and its cache dropped, by somebody else.
+        """Note that someone else has updated the engine's weights and dropped its cache.
 
         Raises:
             ConfigError: Submissions are in flight.
@@ -119,7 +119,7 @@ class EnginePolicy(ABC):
                 future.cancel()
             if self._sender is not None:
                 self._sender.close()
-            with suppress(TimeoutError):  # an engine that hangs must not keep us from going
+            with suppress(TimeoutError):  # an engine that hangs must not block closing
                 asyncio.run_coroutine_threadsafe(_end_tasks(), loop).result(CLOSING_SECONDS)
             self._release(loop)
         loop.call_soon_threadsafe(loop.stop)
@@ -137,41 +137,41 @@ class EnginePolicy(ABC):
 
     @abstractmethod
     async def _turn(self, prompt_ids: list[int], sampling: SamplingParams) -> tuple[list[int], list[float], bool]:
-        """Sampled ids (T,), their logprobs (T,) and whether a stop token ended the turn. Runs on the loop."""
+        """Sample ids (T,), their logprobs (T,) and whether a stop token ended the turn. Runs on the loop."""
 
-    def _make_ready(self) -> None:  # noqa: B027 - a hook, as are the next two
-        """See that the engine runs and has the last weights."""
+    def _make_ready(self) -> None:  # noqa: B027 - a hook, like the next two
+        """Make sure that the engine runs and has the latest weights."""
 
     def _settle(self) -> None:  # noqa: B027
-        """Return when the engine has let go of what was cancelled."""
+        """Wait until the engine has dropped what was cancelled."""
 
     def _release(self, loop: asyncio.AbstractEventLoop) -> None:  # noqa: B027
-        """Release what the policy holds; no task is left on the loop, which still runs."""
+        """Release what the policy holds. The loop still runs, without tasks."""
 
     def _refuse_in_flight(self) -> None:
         if self._in_flight:
             raise ConfigError(f"weights changed while {len(self._in_flight)} submissions are in flight; wait for them")
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run something on the loop, and return what it gives.
+        """Run a coroutine on the loop and return its result.
 
         Raises:
-            PolicyFault: It has not ended after `_WAIT_SECONDS`.
+            PolicyFault: It did not finish within `_WAIT_SECONDS`.
         """
         assert self._loop is not None
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result(_WAIT_SECONDS)
         except TimeoutError:
-            if future.done():  # its own
+            if future.done():  # the coroutine itself raised it
                 raise
             future.cancel()
             raise PolicyFault(f"the engine has not answered for {_WAIT_SECONDS:g} seconds") from None
 
 
 async def _end_tasks() -> None:
-    """Let the tasks that are left on a loop come to their end."""
-    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in left:
+    """Cancel the remaining tasks of the loop and wait for them."""
+    remaining = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in remaining:
         task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.gather(*remaining, return_exceptions=True)

@@ -1,7 +1,7 @@
-"""A policy on vLLM's engine, which runs in processes of its own: tokens in, tokens out, weights from a trainer.
+"""Policies on a vLLM engine on this machine: in processes of its own, or one that someone else made in this process.
 
-Requests are added and finished one by one, so episodes need not keep step with each other, and what a conversation has
-in common with an earlier one is not computed again (prefix caching).
+Requests start and finish one by one, so episodes need not keep in step. A prefix that a conversation shares with an
+earlier one is not computed again (prefix caching).
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from toolrl.types import SamplingParams
 
 T = TypeVar("T")
 
-# Set in the engine's processes: the id of the process that they work for.
+# Environment variable of the engine's processes: the id of the process that owns them.
 OWNER = "TOOLRL_ENGINE_OWNER"
 CPU_CACHE_BYTES = 1 << 30
-# Of the memory of a GPU that a trainer shares: vLLM's own default takes nearly all of it.
+# Of the memory of a GPU, which the trainer needs too: vLLM's own default is nearly all of it.
 GPU_SHARE = 0.3
 
 
 class VLLMPolicy(EnginePolicy):
-    """Samples with a vLLM engine of this process's own. It starts again if it dies."""
+    """Samples with a vLLM engine of its own, which is restarted if it dies."""
 
     def __init__(
         self,
@@ -47,15 +47,15 @@ class VLLMPolicy(EnginePolicy):
         seed: int = 0,
         engine: Mapping[str, Any] | None = None,
     ):
-        """Start the engine, which takes some seconds, on a GPU up to minutes.
+        """Start the engine: seconds on a CPU, up to minutes on a GPU.
 
         Args:
             model: A folder or a hub id.
             stop_token_ids: Tokens that end a turn.
-            dtype: Of weights and computation. By default float32 on a CPU and bfloat16 on a GPU; vLLM's own choice
-                would be bfloat16 for a model that is trained in float32.
-            transfer: How `connect` sends weights: "file" or, with engine and trainer on one GPU, "ipc".
-            sleep: Give the GPU's memory back between rollouts.
+            dtype: Of weights and computation; by default float32 on a CPU and bfloat16 on a GPU. vLLM's own default is
+                bfloat16 even for a model that is trained in float32.
+            transfer: How `connect` sends weights: "file", or "ipc" if engine and trainer share a GPU.
+            sleep: Release the GPU's memory between rollouts.
             seed: Seeds sampling.
             engine: Further arguments of vLLM's `AsyncEngineArgs`, such as `max_model_len`, `gpu_memory_utilization`,
                 `tensor_parallel_size`, `max_num_seqs` or `enforce_eager`.
@@ -73,7 +73,7 @@ class VLLMPolicy(EnginePolicy):
         self._numbers = itertools.count()
         self._engine: Any = None
         self._folder = make_folder("vllm")
-        # An engine that nobody closed would be ended in the middle of the interpreter's own end.
+        # An engine that nobody closed would otherwise die in the middle of the interpreter's shutdown.
         atexit.register(_close, weakref.ref(self))
         try:
             self._engine = self._start()
@@ -83,14 +83,14 @@ class VLLMPolicy(EnginePolicy):
         self.max_model_len = int(self._engine.model_config.max_model_len)
 
     def connect(self, weights: NamedWeights) -> None:
-        """Take weights from a trainer: `update_weights` sends what `weights()` gives."""
+        """Connect a trainer: `update_weights` then sends what `weights()` yields."""
         with self._lock:
             if self._sender is not None:
                 self._sender.close()
             self._sender = open_sender(self._transfer, _Client(self), weights)
 
     def progress(self) -> float:
-        """Tokens of the turns in flight; see `ShowsProgress`."""
+        """Tokens sampled so far for the turns in flight; see `ShowsProgress`."""
         if self._engine is None:
             return 0
         states = list(self._engine.output_processor.request_states.values())
@@ -125,13 +125,13 @@ class VLLMPolicy(EnginePolicy):
             raise PolicyFault(f"vLLM did not start: {error}") from error
 
     def _make_ready(self) -> None:
-        """Wake the engine, or start it again with the last weights."""
+        """Wake the engine, or restart it with the latest weights."""
         if self._engine.errored:
             self._engine.shutdown()
             self._engine = self._start()
             self._asleep = False
             if self.version and not (self._sender and self._sender.send_again(_Client(self))):
-                raise PolicyFault("vLLM's engine died, and the weights it had are gone; resume from a checkpoint")
+                raise PolicyFault("vLLM's engine died and its weights are gone; resume from a checkpoint")
         if self._asleep:
             self._call(self._engine.wake_up())
             self._asleep = False
@@ -155,26 +155,82 @@ class VLLMPolicy(EnginePolicy):
             return self._wait(coroutine)
 
 
+class ColocatedVLLMPolicy(EnginePolicy):
+    """Samples with the engine of a `vllm.LLM` made by someone else: TRL, with `use_vllm` and "colocate".
+
+    Requests are added one by one, and the loop's thread steps the engine while there are any.
+    """
+
+    def __init__(self, llm: Any, *, stop_token_ids: Sequence[int]):
+        """Wrap a `vllm.LLM`. Its owner closes it; inside `generating()` only this policy may use it."""
+        super().__init__(stop_token_ids)
+        self.max_model_len = int(llm.model_config.max_model_len)
+        self._engine = llm.llm_engine
+        self._numbers = itertools.count()
+        self._pending: dict[str, asyncio.Future[Any]] = {}
+        self._steps = 0
+        self._stepping: asyncio.Task[None] | None = None
+
+    def progress(self) -> float:
+        """Steps of the engine so far; see `ShowsProgress`."""
+        return self._steps
+
+    async def _turn(self, prompt_ids: list[int], sampling: SamplingParams) -> tuple[list[int], list[float], bool]:
+        request = str(next(self._numbers))
+        parameters = sampling_parameters(sampling, self._stop_token_ids)
+        self._engine.add_request(request, {"prompt_token_ids": prompt_ids}, parameters)
+        done = self._pending[request] = asyncio.get_running_loop().create_future()
+        if self._stepping is None or self._stepping.done():
+            self._stepping = asyncio.create_task(self._step())
+        try:
+            return read_completion(await done)
+        except asyncio.CancelledError:
+            if self._pending.pop(request, None) is not None:
+                self._engine.abort_request([request])
+            raise
+
+    async def _step(self) -> None:
+        try:
+            while self._pending:
+                self._steps += 1
+                for output in self._engine.step():
+                    if output.finished and (done := self._pending.pop(output.request_id, None)) and not done.done():
+                        done.set_result(output.outputs[0])  # unless it was cancelled during the step
+                await asyncio.sleep(0)  # lets others add or cancel requests
+        except Exception as error:  # noqa: BLE001 - a failure of the engine is not a mistake of the episodes
+            pending, self._pending = self._pending, {}
+            for done in pending.values():
+                if not done.done():
+                    done.set_exception(PolicyFault(f"vLLM failed: {type(error).__name__}: {error}"))
+
+    def _settle(self) -> None:
+        self._wait(self._stepped())
+
+    async def _stepped(self) -> None:
+        if self._stepping is not None:
+            await self._stepping
+
+
 def sampling_parameters(sampling: SamplingParams, stop_token_ids: list[int]) -> Any:
-    """The `SamplingParams` for one turn."""
+    """VLLM's `SamplingParams` for one turn."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
         temperature=sampling.temperature,
         max_tokens=sampling.max_tokens,
-        logprobs=0,  # of the sampled token alone
+        logprobs=0,  # of the sampled token only
         stop_token_ids=stop_token_ids,
-        ignore_eos=True,  # a turn ends where the renderer says
+        ignore_eos=True,  # only the renderer's stop tokens end a turn
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 
 def read_completion(completion: Any) -> tuple[list[int], list[float], bool]:
-    """Ids (T,), logprobs (T,) and whether a stop token came, of a finished `CompletionOutput`."""
+    """Read ids (T,), logprobs (T,) and whether a stop token ended it from a finished `CompletionOutput`."""
     ids = list(completion.token_ids)
-    logprobs = [place[id].logprob for place, id in zip(completion.logprobs, ids, strict=True)]
+    logprobs = [position[id].logprob for position, id in zip(completion.logprobs, ids, strict=True)]
     return ids, logprobs, completion.finish_reason == "stop"
 
 
@@ -190,7 +246,7 @@ async def _all_finished(engine: Any) -> None:
 
 
 class _Client:
-    """Takes a weight update to an engine in this process. A `WeightClient`."""
+    """Passes a weight update on to the policy's engine. A `WeightClient`."""
 
     def __init__(self, policy: VLLMPolicy):
         self._policy = policy
@@ -207,7 +263,7 @@ class _Client:
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         self._call("finish_weight_update")
         if not self._policy._call(self._policy._engine.reset_prefix_cache()):
-            raise PolicyFault("vLLM keeps prefixes that were computed with the old weights: requests are in flight")
+            raise PolicyFault("vLLM keeps prefixes computed with the old weights because requests are in flight")
 
     def _call(self, method: str, **arguments: Any) -> None:
         self._policy._call(self._policy._engine.collective_rpc(method, kwargs=arguments))
@@ -225,27 +281,27 @@ def _engine_settings(
         "enable_sleep_mode": sleep,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
-        "enforce_eager": on_cpu,  # compiling takes longer than it saves with the models that a CPU can train
+        "enforce_eager": on_cpu,  # for models that a CPU can train, compiling takes longer than it saves
         **memory,
         **further,
-        # What the rest relies on.
+        # The policy relies on these.
         "model": model,
         "skip_tokenizer_init": True,
-        "generation_config": "vllm",  # else the model's own top-p and its like apply
-        "logprobs_mode": "processed_logprobs",  # after the temperature, as the trainer's
+        "generation_config": "vllm",  # otherwise the model's own top-p and the like apply
+        "logprobs_mode": "processed_logprobs",  # after the temperature, like the trainer's
         "weight_transfer_config": {"backend": transfer},
     }
 
 
 def _engine_environment(folder: str) -> dict[str, str]:
-    """What the engine's processes have in their environment, besides what this one has."""
+    """Environment variables of the engine's processes, besides those of this one."""
     variables = {
-        "VLLM_NO_USAGE_STATS": os.environ.get("VLLM_NO_USAGE_STATS", "1"),  # it would report to its makers
+        "VLLM_NO_USAGE_STATS": os.environ.get("VLLM_NO_USAGE_STATS", "1"),  # otherwise vLLM reports usage to its makers
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         OWNER: str(os.getpid()),
-        "TMPDIR": folder,  # it leaves files behind
+        "TMPDIR": folder,  # vLLM leaves files behind
     }
-    if torch.cuda.is_available():  # the GPU that is current here comes first there
+    if torch.cuda.is_available():  # this process's current GPU comes first in the engine
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
         first = torch.cuda.current_device()
@@ -269,17 +325,17 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextmanager
 def _faults() -> Iterator[None]:
-    """Name what fails in vLLM a fault. Its refusals (ValueError, TypeError) pass, so does a cancellation."""
+    """Turn failures of vLLM into faults. Its refusals (ValueError, TypeError) and cancellations pass through."""
     try:
         yield
     except (ValueError, TypeError, PolicyFault, ConfigError):
         raise
-    except Exception as error:  # whatever fails in the engine is no mistake of the episode
+    except Exception as error:  # a failure of the engine is not a mistake of the episode
         raise PolicyFault(f"vLLM failed: {type(error).__name__}: {error}") from error
 
 
 def _reason(error: Exception) -> str:
-    """The line of an error that says what was wrong: pydantic puts a heading before it."""
+    """The line of an error that says what was wrong; pydantic puts a heading above it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("Value error, ")]
-    return (told or lines or [type(error).__name__])[0].removeprefix("Value error, ").partition(" [type=")[0]
+    causes = [line for line in lines if line.startswith("Value error, ")]
+    return (causes or lines or [type(error).__name__])[0].removeprefix("Value error, ").partition(" [type=")[0]

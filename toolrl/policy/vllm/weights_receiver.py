@@ -1,8 +1,8 @@
 """The receiving side of a weight update by file, in vLLM's worker processes.
 
-vLLM moves weights between trainers and engines through backends that it finds by name: "nccl" and "ipc" come with it
-and need GPUs. This adds "file": a safetensors file that both sides can read. vLLM loads `register` in each of its
-processes, through the entry point in pyproject.toml, so a server needs no more than toolrl installed beside it.
+vLLM moves weights between trainers and engines through named backends: its own "nccl" and "ipc" need GPUs. This module
+adds "file": a safetensors file that both sides can read. vLLM calls `register` in each of its processes, through the
+entry point in pyproject.toml, so a server only needs toolrl installed next to vLLM.
 
 Source: vllm/distributed/weight_transfer (0.32).
 """
@@ -30,12 +30,12 @@ from vllm.platforms import current_platform
 
 from toolrl.policy.vllm.policy import OWNER
 
-# How long an engine has for a good end once its owner is gone.
+# How long an engine may take to shut down cleanly once its owner is gone.
 ENDING_SECONDS = 5.0
 
 
 def register() -> None:
-    """Make the backend "file" known to vLLM, and have this process end with its owner; may be called again."""
+    """Register the backend "file" with vLLM, and end this process with its owner. Safe to call twice."""
     owner = os.environ.get(OWNER)
     if owner and int(owner) != os.getpid() and not any(thread.name == OWNER for thread in threading.enumerate()):
         threading.Thread(target=_end_with, args=(int(owner),), name=OWNER, daemon=True).start()
@@ -45,12 +45,16 @@ def register() -> None:
 
 @dataclass
 class FileInit(WeightTransferInitInfo):
-    """Nothing has to be agreed on."""
+    """Nothing to agree on."""
 
 
 @dataclass
 class FileUpdate(WeightTransferUpdateInfo):
-    """Attributes: path: A safetensors file with all weights, named as in the model's checkpoint."""
+    """An update.
+
+    Attributes:
+        path: A safetensors file with all weights, named as in the model's checkpoint.
+    """
 
     path: str
 
@@ -65,7 +69,7 @@ class FileWeightTransfer(WeightTransferEngine[FileInit, FileUpdate]):
         """Nothing to connect."""
 
     def start_weight_update(self) -> None:
-        """Let layers take checkpoint weights again."""
+        """Prepare the layers to load checkpoint weights again."""
         initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: FileUpdate) -> None:
@@ -73,11 +77,11 @@ class FileWeightTransfer(WeightTransferEngine[FileInit, FileUpdate]):
         self.model.load_weights(load_file(update_info.path).items())
 
     def update_weights(self, update_info: dict[str, str]) -> None:
-        """`receive_weights`; a copy from a file is done when it returns, and there is no accelerator to wait for."""
+        """Load the file. Unlike vLLM's own backends it need not wait for an accelerator: the copy is done on return."""
         self.receive_weights(self.parse_update_info(update_info))
 
     def finish_weight_update(self) -> None:
-        """Put the layers back into the form that they compute in."""
+        """Convert the layers back to the form in which they compute."""
         finalize_layerwise_reload(self.model, self.model_config)
         if current_platform.is_cpu():
             _pack_heads(self.model)
@@ -87,7 +91,7 @@ class FileWeightTransfer(WeightTransferEngine[FileInit, FileUpdate]):
 
 
 def _end_with(owner: int) -> None:
-    """Wait for a process to end, and end this one. An engine outlives a killed trainer otherwise."""
+    """End this process when another one ends. An engine would otherwise outlive a killed trainer."""
     try:
         handle = os.pidfd_open(owner)
         select.select([handle], [], [])
@@ -101,8 +105,8 @@ def _end_with(owner: int) -> None:
 def _pack_heads(model: nn.Module) -> None:
     """Pack output layers again from their weights.
 
-    On a CPU a layer multiplies with a packed copy of its weights. That of a head which is tied to the embedding is not
-    made again by a reload: the embedding's values are copied into place, and the copy stays as it was.
+    On a CPU a layer multiplies with a packed copy of its weights. A reload does not refresh the copy of a head that is
+    tied to the embedding: it only copies the embedding's values into place.
     """
     for layer in model.modules():
         if isinstance(layer, VocabParallelEmbedding):

@@ -1,11 +1,11 @@
 """The sending side of weight updates: from a trainer to vLLM engines.
 
 Both sides follow vLLM's own protocol (vllm/distributed/weight_transfer): `start_weight_update`, `update_weights`,
-`finish_weight_update`, over whatever a `WeightClient` talks to. How the weights travel is the backend's matter:
+`finish_weight_update`, through a `WeightClient`. The backend decides how the weights travel:
 
-- "file": written to a file that the engine reads. Anywhere, without a GPU. In memory where the machine has /dev/shm.
-- "ipc": the engine maps the trainer's GPU memory. One machine, engine and trainer on the same GPU; vLLM's own.
-- "nccl": broadcast to the engine's GPUs, on this machine or others; vLLM's own.
+- "file": written to a file that the engine reads. Needs no GPU. The file is in memory if the machine has /dev/shm.
+- "ipc" (vLLM's own): the engine maps the trainer's GPU memory. Engine and trainer share a GPU.
+- "nccl" (vLLM's own): broadcast to the engine's GPUs, on this machine or others.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from toolrl.errors import ConfigError, PolicyFault
 from toolrl.support.leftovers import make_folder
 
 Transfer = Literal["file", "ipc", "nccl"]
-# Gives all weights under the names of the checkpoint, one by one; may be called again.
+# Yields all weights one by one, under the names of the checkpoint. Can be called repeatedly.
 NamedWeights = Callable[[], Iterator[tuple[str, torch.Tensor]]]
 
 
 class WeightClient(Protocol):
-    """What an engine takes a weight update through: vLLM's `VLLMWeightSyncClient`."""
+    """The engine's side of a weight update: vLLM's `VLLMWeightSyncClient`."""
 
     def init_weight_transfer_engine(self, init_info: dict[str, Any]) -> None:
         """Connect both sides."""
         ...
 
     def start_weight_update(self) -> None:
-        """Begin an update; nothing may be in flight."""
+        """Begin an update; no request may be in flight."""
         ...
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
-        """Take (a part of) the weights."""
+        """Receive the weights, or a part of them."""
         ...
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
@@ -54,11 +54,11 @@ class WeightSender(Protocol):
     """Sends the weights of a trainer to the engines behind a `WeightClient`."""
 
     def send(self, version: int) -> None:
-        """Send the weights as they are now. Called in each of the trainer's processes."""
+        """Send the current weights. Called in each of the trainer's processes."""
         ...
 
     def send_again(self, client: WeightClient) -> bool:
-        """Give an engine that has been restarted what was sent last; False if that is no longer at hand."""
+        """Send a restarted engine the last weights that were sent; False if they are no longer available."""
         ...
 
     def close(self) -> None:
@@ -73,13 +73,13 @@ def open_sender(
 
     Args:
         transfer: How the weights travel.
-        client: Where to.
-        weights: What to send. With sharded models, giving them is a collective.
-        rank: Of this process among those that share the engines; the first one sends. 0 if each has its own engine.
-        engine_gpus: GPUs of all engines together; only "nccl" asks.
+        client: The engines.
+        weights: What to send. With sharded models, iterating over it is a collective.
+        rank: Of this process among those that share the engines; rank 0 sends. 0 if each has its own engine.
+        engine_gpus: GPUs of all engines together; only "nccl" needs it.
 
     Raises:
-        ConfigError: There is no such way.
+        ConfigError: The transfer is unknown.
     """
     if transfer == "file":
         return FileSender(client, weights, rank=rank)
@@ -89,10 +89,10 @@ def open_sender(
 
 
 class FileSender:
-    """Writes the weights to a file and tells the engine where it is; the file stays until the next one is sent."""
+    """Writes the weights to a file that the engine loads. A file is kept until the next one is sent."""
 
     def __init__(self, client: WeightClient, weights: NamedWeights, *, folder: str | None = None, rank: int = 0):
-        """Prepare; files will lie in a folder of our own in `folder`, by default in memory if they fit there twice."""
+        """Prepare. Files go into a new folder inside `folder`; by default in memory, if two of them fit."""
         self._client = client
         self._weights = weights
         self._rank = rank
@@ -101,17 +101,17 @@ class FileSender:
         self._sent: tuple[Path, int] | None = None
 
     def send(self, version: int) -> None:
-        """Write a file, and have the engine load it.
+        """Write a file and have the engine load it.
 
         Raises:
-            PolicyFault: It cannot be written, or the engine is gone.
+            PolicyFault: The file cannot be written, or the engine is gone.
         """
-        # The format wants tensors of their own: views of a common storage are copied.
+        # The format does not allow tensors to share storage: views are copied.
         tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in self._weights()}
         if self._rank:
             return
         if self._folder is None:
-            self._folder = Path(make_folder("weights", self._parent or _place_for(tensors)))
+            self._folder = Path(make_folder("weights", self._parent or folder_for(tensors)))
             self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         path = self._folder / f"{version}.safetensors"
         try:
@@ -139,8 +139,8 @@ class FileSender:
             self._remove()
 
 
-def _place_for(tensors: Mapping[str, torch.Tensor]) -> str | None:
-    """Where files lie in memory, if two of them fit (containers have little there); None for the usual place."""
+def folder_for(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """The folder in memory, if two files fit (containers have little there); None for the default folder."""
     size = sum(tensor.nbytes for tensor in tensors.values())
     memory = "/dev/shm"
     fits = os.path.isdir(memory) and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2.1 * size
@@ -161,7 +161,7 @@ class VLLMSender:
         from vllm.utils.network_utils import get_ip, get_open_port
 
         class Source(WeightSource):
-            @cache  # noqa: B019 - one source for each run; names and shapes stay, and asking gathers all weights
+            @cache  # noqa: B019 - one source per run; names and shapes are fixed, and reading them gathers all weights
             def metadata(self) -> list[ParamMeta]:
                 return [ParamMeta(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in weights()]
 
@@ -183,7 +183,7 @@ class VLLMSender:
         self._engine.send_weights()
 
     def send_again(self, client: WeightClient) -> bool:
-        """Nothing is kept, and a group that lost a member cannot be joined again."""
+        """Do nothing: no copy is kept, and a group that lost a member cannot be joined again."""
         return False
 
     def close(self) -> None:
@@ -192,7 +192,7 @@ class VLLMSender:
 
 
 class _Versioned:
-    """A client that says the version where vLLM's backends say none."""
+    """A client that adds the version, which vLLM's backends leave out."""
 
     def __init__(self, client: WeightClient):
         self.init_weight_transfer_engine = client.init_weight_transfer_engine

@@ -1,23 +1,24 @@
-"""Calls as JSON between marks: one form, and a table of the families that write it."""
+"""Calls as JSON between marks: one class, and a table of the families that write this form."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from toolrl.chat.dialects.blocks import BlockDialect
-from toolrl.chat.dialects.jsons import json_calls, load_json, load_json_at, read_json_call, write_json, write_lists
+from toolrl.chat.dialects.base import BlockDialect
+from toolrl.chat.dialects.json_text import json_call, json_calls, load_json, load_json_at, write_json
 from toolrl.chat.dialects.scanning import Scanner
 from toolrl.chat.dialects.values import Schemas
 from toolrl.types import Message, ToolCall
 
-# As vLLM and SGLang take them out: `<co>330 m</co: 0:[1,2]>`, and Command R's `<co: 0>330 m</co: 0>`.
+# Citations, which vLLM and SGLang remove too: `<co>330 m</co: 0:[1,2]>`, and Command R's `<co: 0>330 m</co: 0>`.
 _CITATION = re.compile(r"</?co(?::[\s\d:,\[\]]*)?>")
 
 
 class JsonDialect(BlockDialect):
-    """JSON between two marks: an object for each call, or all calls in one list.
+    """JSON between two marks: an object for each call, or one list of all calls.
 
-    Where there is no closing mark, the end of the JSON ends the block.
+    Without a closing mark, the end of the JSON ends the block.
     """
 
     def __init__(
@@ -39,45 +40,37 @@ class JsonDialect(BlockDialect):
         wrapped: tuple[tuple[str, str], ...] = (),
         cites: bool = False,
         thinking: tuple[str, str] = ("<think>", "</think>"),
-        thinks_with: str = "{0}\n{2}\n{1}\n\n",
+        thought_form: str = "{0}\n{2}\n{1}\n\n",
     ):
-        """Describe a family.
+        """Describe a family; see `Dialect` for the other arguments.
 
         Args:
             name: Of the dialect.
             block: The marks, as they are written.
-            listed: Whether all calls stand in one list; else each is an object in a block of its own.
-            keys: Those of a call's name and of its arguments.
-            opening: Pattern of the first mark, if more than that text.
-            also: Further openings that are read (patterns), each with its closing mark.
-            also_marks: Tokens that marks consist of.
-            other_arguments: Another key that is read for the arguments.
-            id_key: That of a call's id.
-            numbered: Whether calls are written with their number in the turn as an id.
+            listed: Whether all calls are in one list; otherwise each is an object in its own block.
+            keys: The keys of a call's name and arguments.
+            opening: Pattern of the opening mark, if it is more than that text.
+            also: Patterns of further openings that are read, each with its closing mark.
+            also_marks: Tokens that the marks consist of.
+            other_arguments: Another key that is read as the arguments.
+            id_key: The key of a call's id.
+            numbered: Whether a call is written with its number in the turn as its id.
             spaces: What is written between the marks and the JSON.
-            joint: What stands between the text and the blocks.
-            ends: See `Dialect`.
-            wrapped: Marks around the text, which is written between the first of them.
-            cites: Whether parts of the text stand in tags that say by which document they are supported.
-            thinking: See `Dialect`.
-            thinks_with: How thoughts are written: the marks, then the thought.
+            wrapped: Pairs of marks around the text; the first pair is written.
+            cites: Whether parts of the text are in citation tags, which are removed.
         """
         call = f'{{"{keys[0]}": "TOOL", "{keys[1]}": {{"PARAMETER": VALUE}}}}'
         self.name, self.block, self.listed, self.keys, self.joint, self.ends = name, block, listed, keys, joint, ends
         self.form = f"{block[0]}{spaces}{f'[{call}]' if listed else call}{spaces}{block[1]}"
         self.openings = ((opening or re.escape(block[0]), block[1]), *also)
-        self.thinking, self._thinks_with = thinking, thinks_with
+        self.thinking, self.thought_form = thinking, thought_form
         marks = (*block, *(mark for pair in wrapped for mark in pair), *also_marks)
         self.marks = tuple(mark for mark in marks if mark.startswith("<"))
         self._other_arguments, self._id_key, self._numbered = other_arguments, id_key, numbered
         self._spaces, self._wrapped, self._cites = spaces, wrapped, cites
 
-    def write_thinking(self, thinking: str) -> str:
-        """As the family does."""
-        return self._thinks_with.format(*self.thinking, thinking)
-
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """Blocks, and the text without the marks around it."""
+        """Read the blocks, and the text without the marks around it."""
         content, calls = super().read(text, tools)
         for mark in (mark for pair in self._wrapped for mark in pair):
             content = content.replace(mark, "")
@@ -86,7 +79,7 @@ class JsonDialect(BlockDialect):
     def read_at(
         self, text: str, opening: re.Match[str], closing: str, scanner: Scanner, tools: Schemas
     ) -> tuple[list[ToolCall], int]:
-        """A block; one without a closing mark ends with its JSON."""
+        """Read a block; without a closing mark it ends with its JSON."""
         if closing:
             return super().read_at(text, opening, closing, scanner, tools)
         try:
@@ -99,13 +92,13 @@ class JsonDialect(BlockDialect):
         return self._calls(value, text[opening.start() : end]), end
 
     def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
-        """An object, or a list of them; a broken list is one broken call."""
-        if not self.listed and not self._other_arguments:
-            return [read_json_call(body, raw, self.keys)]
+        """Read an object or a list of objects; a broken list is one broken call."""
         try:
             value = load_json(body)
         except (ValueError, RecursionError) as error:
             return [ToolCall("", error=f"the tool call is not valid JSON: {error}", raw=raw)]
+        if not self.listed and not self._other_arguments:
+            return [json_call(value, raw, self.keys)]
         return self._calls(value, raw)
 
     def _calls(self, value: object, raw: str) -> list[ToolCall]:
@@ -119,18 +112,15 @@ class JsonDialect(BlockDialect):
             ]
         return json_calls(value, raw, self.keys, self._id_key)
 
-    def write(self, message: Message) -> str:
-        """The text, then the calls."""
+    def write(self, message: Message, tools: Schemas = ()) -> str:
+        """Write the text between its marks, then the calls."""
         if message.content and self._wrapped:
             before, after = self._wrapped[0]
-            message = Message("assistant", f"{before}{message.content}{after}", message.tool_calls)
-        if not self.listed:
-            return super().write(message)
-        texts = [message.content] if message.content else []
-        return self.joint.join([*texts, *write_lists(message.tool_calls, self.write_block)])
+            message = replace(message, content=f"{before}{message.content}{after}")
+        return super().write(message, tools)
 
-    def write_block(self, calls: list[ToolCall]) -> str:
-        """One object, or a list."""
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write one object, or a list."""
         values = [
             {
                 **({self._id_key: call.id or str(index)} if self._numbered else {}),
@@ -150,13 +140,12 @@ class HermesDialect(JsonDialect):
     """
 
     def __init__(self) -> None:
-        """Describe it."""
         super().__init__("hermes", ("<tool_call>", "</tool_call>"), spaces="\n", joint="\n")
 
 
 _FUNCTOOLS = r"functools(?=\s*\[\s*\{)"
 
-# Sources: of each family its template where vLLM has one (examples/tool_chat_template_*.jinja), and what the parsers of
+# Sources: each family's template, if vLLM has one (examples/tool_chat_template_*.jinja), and what the parsers of
 # vLLM 0.32 (vllm/tool_parsers, vllm/parser) and SGLang 0.5 (srt/function_call) read.
 JSON_DIALECTS = (
     HermesDialect(),
@@ -170,7 +159,7 @@ JSON_DIALECTS = (
         other_arguments="parameters",
         ends=("<|end|>",),
     ),
-    # As vLLM's tool_chat_template_phi4_mini.jinja asks for it.
+    # The form that vLLM's tool_chat_template_phi4_mini.jinja asks for.
     JsonDialect(
         "phi4-functools",
         ("functools", ""),
@@ -180,7 +169,7 @@ JSON_DIALECTS = (
         other_arguments="parameters",
         ends=("<|end|>",),
     ),
-    # vllm/parser/granite.py: 3.0 has the first mark, 3.1 and later the second. Granite 4 is Hermes.
+    # vllm/parser/granite.py: 3.0 writes the first mark, 3.1 and later the second. Granite 4 writes Hermes.
     JsonDialect(
         "granite3",
         ("<|tool_call|>", ""),
@@ -201,7 +190,7 @@ JSON_DIALECTS = (
     ),
     # hunyuan_a13b_tool_parser.py, tool_chat_template_hunyuan_a13b.jinja; jamba_tool_parser.py reads the same.
     JsonDialect("hunyuan", ("<tool_calls>", "</tool_calls>"), listed=True, ends=("<|eos|>", "<|im_end|>")),
-    # ernie45_tool_parser.py: Hermes's calls beside a text with marks of its own.
+    # ernie45_tool_parser.py: calls as in Hermes, and marks around the text.
     JsonDialect(
         "ernie4.5",
         ("<tool_call>", "</tool_call>"),
@@ -209,7 +198,7 @@ JSON_DIALECTS = (
         joint="\n",
         wrapped=(("<response>", "</response>"),),
     ),
-    # cohere_command4_detector.py, vllm/parser/cohere_command.py: Command R7B, Command A and their kin.
+    # cohere_command4_detector.py, vllm/parser/cohere_command.py: Command R7B, Command A and related models.
     JsonDialect(
         "cohere",
         ("<|START_ACTION|>", "<|END_ACTION|>"),
@@ -221,7 +210,7 @@ JSON_DIALECTS = (
         cites=True,
         ends=("<|END_OF_TURN_TOKEN|>",),
         thinking=("<|START_THINKING|>", "<|END_THINKING|>"),
-        thinks_with="{0}{2}{1}",
+        thought_form="{0}{2}{1}",
     ),
     # The tool_use template of c4ai-command-r-plus (vLLM's examples/tool_template_cohere.jinja).
     JsonDialect(

@@ -1,4 +1,4 @@
-"""A list of calls as Python writes it, with named arguments. Nothing is evaluated."""
+"""Reads and writes lists of calls in Python syntax, with named arguments. Nothing is evaluated."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from toolrl.types import ToolCall
 
 
 def read_python_calls(text: str, raw: str) -> list[ToolCall]:
-    """The calls of a Python list, or of lines without brackets.
+    """Read the calls of a Python list, or of lines without brackets.
 
-    Names are what stands before a parenthesis or an equals sign, so that `from="x"` and `my-tool()` are read, as models
-    write them. Values are literals, or JSON's `true`, `false` and `null`. What is wrong with one is wrong with all.
+    Everything before a parenthesis or an equals sign is a name, so that `from="x"` and `my-tool()`, which models write,
+    are read. Values are literals, or JSON's `true`, `false` and `null`. One wrong call makes all of them one error.
     """
     try:
         return _Reader(text).calls(raw)
@@ -25,7 +25,7 @@ def read_python_calls(text: str, raw: str) -> list[ToolCall]:
 
 
 class _Reader:
-    """Goes through the text of a list of calls."""
+    """Parses the text of a list of calls."""
 
     _name = re.compile(r"\s*([^\s\[\](){},='\";]+)\s*\(")
     _key = re.compile(r"\s*((?:[^\s\[\](){},='\";]++ ?)++)\s*=(?!=)")
@@ -35,11 +35,11 @@ class _Reader:
         self._scanner = Scanner(self._text, PYTHON_STRING)
 
     def calls(self, raw: str) -> list[ToolCall]:
-        """All calls.
+        """Read all calls.
 
         Raises:
-            ValueError: This is no list of calls.
-            SyntaxError: A value is no Python.
+            ValueError: The text is not a list of calls.
+            SyntaxError: A value is not valid Python.
         """
         text = self._text
         bracketed = text.startswith("[")
@@ -80,7 +80,7 @@ class _Reader:
             at = stop + (self._text[stop] == ",")
 
     def _end_of_value(self, at: int, end: int) -> int:
-        """Where the comma or the parenthesis after a value stands."""
+        """The position of the comma or parenthesis after a value."""
         depth = 0
         while found := self._scanner.find(at, ("(", "[", "{", ")", "]", "}", ",")):
             place, mark = found
@@ -103,12 +103,12 @@ _ESCAPE_OR_BREAK = re.compile(r"\\.|[\n\r\0]", re.DOTALL)
 def _value(text: str) -> Any:
     text = _STRING.sub(lambda found: _on_one_line(found.group()), text.strip())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # of escapes that Python does not know
+        warnings.simplefilter("ignore", SyntaxWarning)  # about escapes that Python does not know
         return _literal(ast.parse(text, mode="eval").body)
 
 
 def _on_one_line(string: str) -> str:
-    """A line break or NUL in a string is what models mean by it, where Python asks for three quotes or an escape."""
+    """Escape line breaks and NUL in a string: models write them, where Python needs three quotes or an escape."""
     if string[:3] in ('"""', "'''"):
         return string
     return _ESCAPE_OR_BREAK.sub(lambda found: _ESCAPED.get(found.group(), found.group()), string)
@@ -118,10 +118,10 @@ _NAMES = {"true": True, "false": False, "null": None}
 
 
 def _literal(node: ast.expr) -> Any:
-    """The JSON value that an expression writes.
+    """The JSON value of a literal expression.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: It is not a literal.
     """
     match node:
         case ast.Constant(value=None | bool() | int() | str() as value):
@@ -146,7 +146,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 def write_python_call(call: ToolCall, marks: tuple[str, ...]) -> str:
-    """`name(key=value)`, marks inside strings escaped."""
+    """Write `name(key=value)`, with marks inside strings escaped."""
     text = f"{call.name}({', '.join(f'{key}={value!r}' for key, value in call.arguments.items())})"
     for mark in marks:
         text = text.replace(mark, f"\\x{ord(mark[0]):02x}{mark[1:]}")

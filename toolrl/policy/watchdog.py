@@ -1,4 +1,4 @@
-"""Whether a policy that was asked is at work. One that is not is a fault, and never the model's doing."""
+"""Tells whether a policy still works on what it was asked. One that does not is a fault, not the model's failure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from toolrl.errors import PolicyFault
-from toolrl.policy.base import ChatPolicy, Policy, Reply, ShowsProgress
+from toolrl.policy.base import ChatPolicy, ChatReply, Policy, ShowsProgress
 from toolrl.support.waiting import contained, give_up
 from toolrl.types import Message, Sample, SamplingParams
 
@@ -16,11 +16,11 @@ T = TypeVar("T")
 _LOOKS = 20
 
 
-class Watch:
-    """Asks one policy for all episodes of an engine, and gives up when it does nothing for any of them."""
+class Watchdog:
+    """Asks a policy on behalf of all episodes of an engine, and gives up when it does nothing for any of them."""
 
     def __init__(self, policy: Policy | ChatPolicy, timeout_seconds: float):
-        """Watch a policy; one that does nothing for `timeout_seconds` is given up."""
+        """Watch a policy, and give up on it when it does nothing for `timeout_seconds`."""
         self._policy: Any = policy
         self._name = f"policy {type(policy).__name__}"
         self._timeout_seconds = timeout_seconds
@@ -41,13 +41,13 @@ class Watch:
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
                     raise
-                raise PolicyFault("the policy gave up a turn") from None  # it was closed, say
+                raise PolicyFault("the policy gave up a turn") from None  # for instance because it was closed
 
         return await self._answer(ask)
 
     async def reply(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams
-    ) -> Reply:
+    ) -> ChatReply:
         """`ChatPolicy.reply`; raises the same as `sample`."""
         return await self._answer(lambda: self._policy.reply(messages, tools, sampling))
 
@@ -55,7 +55,7 @@ class Watch:
         task = asyncio.ensure_future(self._ask(ask))
         try:
             seen, idle = self._progress(), 0
-            # Looks are counted, not seconds: an event loop that others hold up says nothing about the policy.
+            # Looks are counted, not seconds: a blocked event loop says nothing about the policy.
             while idle <= _LOOKS:
                 done, _ = await asyncio.wait((task,), timeout=self._timeout_seconds / _LOOKS)
                 if done:

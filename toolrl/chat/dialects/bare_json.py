@@ -1,12 +1,13 @@
-"""Calls as bare JSON, which nothing marks: Llama 3.x, xLAM."""
+"""Calls as bare JSON, without marks: Llama 3.x, xLAM."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from toolrl.chat.dialects.base import Dialect
 from toolrl.chat.dialects.foreign import json_at_end
-from toolrl.chat.dialects.jsons import json_call, json_calls, load_json_at, write_json, write_lists
+from toolrl.chat.dialects.json_text import json_call, json_calls, load_json_at, write_json
 from toolrl.chat.dialects.values import Parameters, Schemas
 from toolrl.types import Message, ToolCall
 
@@ -14,19 +15,20 @@ from toolrl.types import Message, ToolCall
 class LlamaJsonDialect(Dialect):
     """A bare JSON object with `"name"` and `"parameters"`; several are separated by semicolons.
 
-    Nothing marks a call. An object counts as one if it names a tool, or has both keys and the turn begins or ends with
-    it; a broken one if the turn begins as a call does, or it names a tool. Source: trl/chat_templates/llama3_1.jinja.
+    An object counts as a call if it names a tool, or if it has both keys and the turn starts or ends with it. A broken
+    object counts if it names a tool, or if the turn starts like a call. Source: trl/chat_templates/llama3_1.jinja.
     """
 
     name = "llama3-json"
     form = '{"name": "TOOL", "parameters": {"PARAMETER": VALUE}}'
     marks = ("<|python_tag|>",)
     ends = ("<|eot_id|>", "<|eom_id|>")
+    joint = "; "
     _start = re.compile(r'\{\s*"(?:name|type|parameters)"\s*:')
     _name = re.compile(r'"name"\s*:\s*"([^"]*)"')
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """JSON objects that look like calls are taken out of the text."""
+        """Take JSON objects that look like calls out of the text."""
         tagged = text.lstrip().startswith("<|python_tag|>")
         text = text.lstrip().removeprefix("<|python_tag|>") if tagged else text
         calls: list[ToolCall] = []
@@ -62,31 +64,32 @@ class LlamaJsonDialect(Dialect):
         name = self._name.search(text, start.start(), start.end() + 200)
         return name is not None and Parameters(tools, name.group(1)).known
 
-    def write(self, message: Message) -> str:
-        """The text, if any, then the calls."""
-        calls = [
-            call.raw
-            if call.error is not None
-            else write_json({"name": call.name, "parameters": dict(call.arguments)}, self.hidden)
-            for call in message.tool_calls
-        ]
-        return "\n".join([message.content] * bool(message.content) + ["; ".join(calls)] * bool(calls))
+    def write(self, message: Message, tools: Schemas = ()) -> str:
+        """Write the text, then the calls on a line of their own."""
+        calls = super().write(replace(message, content=""), tools)
+        return "\n".join([message.content] * bool(message.content) + [calls] * bool(message.tool_calls))
+
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write one call."""
+        return write_json({"name": calls[0].name, "parameters": dict(calls[0].arguments)}, self.hidden)
 
 
 class XlamDialect(Dialect):
-    """A bare JSON list of calls, at the end of a turn; also in a code fence.
+    """A bare JSON list of calls at the end of a turn, possibly in a code fence.
 
-    A list counts as calls if each of its objects has a name and arguments, or names a tool; a broken one if the turn
-    begins as a call does. Source: vLLM's examples/tool_chat_template_xlam_qwen.jinja and xlam_tool_parser.py.
+    A list counts as calls if each of its objects has a name and arguments, or names a tool. A broken list counts if the
+    turn starts like a call. Source: vLLM's examples/tool_chat_template_xlam_qwen.jinja and xlam_tool_parser.py.
     """
 
     name = "xlam"
     form = '[{"name": "TOOL", "arguments": {"PARAMETER": VALUE}}]'
     ends = ("<|im_end|>", "<|eot_id|>")
+    listed = True
+    joint = "\n"
     _start = re.compile(r'\s*\[\s*\{\s*"name"\s*:.*"arguments"\s*:', re.DOTALL)
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """The list at the end, and the text before it."""
+        """Read the list at the end, and the text before it."""
         found = json_at_end(text)
         if found is not None:
             start, value = found
@@ -103,10 +106,6 @@ class XlamDialect(Dialect):
             return "", [ToolCall("", error=error, raw=text.strip())]
         return text, []
 
-    def write(self, message: Message) -> str:
-        """The text, then the list."""
-        texts = [message.content] if message.content else []
-        return "\n".join([*texts, *write_lists(message.tool_calls, self._write_list)])
-
-    def _write_list(self, calls: list[ToolCall]) -> str:
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write all calls in one list."""
         return write_json([{"name": call.name, "arguments": dict(call.arguments)} for call in calls], self.hidden)

@@ -1,4 +1,4 @@
-"""Loading models and tokenizers by name: `tiny`, a folder, or a hub id; of a whole model, or of an adapter of one."""
+"""Loads models and tokenizers by name: "tiny", a folder or a hub id, of a whole model or of an adapter."""
 
 from __future__ import annotations
 
@@ -11,23 +11,19 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from toolrl.errors import ConfigError, MissingExtra
-from toolrl.tiny import PATH
-
-ALIASES = {"tiny": str(PATH)}
-# Before the name of a model behind a chat-completions API.
-CHAT_API = "openai:"
+from toolrl.policy.settings import ALIASES, CHAT_API
 
 
 def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
     """Load a tokenizer; padding falls back to the end-of-text token.
 
     Raises:
-        ConfigError: There is no such model, or it is one behind an API.
+        ConfigError: The model does not exist, or is behind a chat API.
     """
     if name.startswith(CHAT_API):
         raise ConfigError(
-            f"{name!r} gives messages and no tokens, so it cannot be trained: play with it (toolrl eval --model {name} "
-            "--out), and learn from what it did well (toolrl demos, toolrl sft)"
+            f"{name!r} returns messages without tokens, so it cannot be trained: record its episodes (toolrl eval "
+            f"--model {name} --out), then learn from the good ones (toolrl demos, toolrl sft)"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(ALIASES.get(name, name), **options)
@@ -39,11 +35,14 @@ def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
 
 
 def load_for_generation(name: str, device: str = "") -> PreTrainedModel:
-    """Load a model to sample with: bfloat16 on a GPU, float32 on a CPU. An adapter stays beside its model's weights.
+    """Load a model to sample with: bfloat16 on a GPU, float32 on a CPU. An adapter is not merged into the weights.
 
     Args:
         name: "tiny", a folder, or a hub id.
         device: "cpu", "cuda" ...; by default a GPU if there is one.
+
+    Raises:
+        ConfigError: The model cannot be loaded, or not onto this device.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model: Any = load_model(name, dtype="float32" if device == "cpu" else "bfloat16")
@@ -51,7 +50,7 @@ def load_for_generation(name: str, device: str = "") -> PreTrainedModel:
     try:
         torch.nn.Module.to(model, device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"the model cannot be put on the device {device!r}: {error}") from None
+        raise ConfigError(f"the model cannot be moved to the device {device!r}: {error}") from None
     return model
 
 
@@ -59,14 +58,13 @@ def load_model(name: str, *, dtype: str = "float32", **options: Any) -> PreTrain
     """Load a causal language model onto the CPU.
 
     Args:
-        name: "tiny", a folder, or a hub id; of an adapter, it comes with its model, as a `PeftModel` that can be
-            trained on.
+        name: "tiny", a folder, or a hub id. An adapter is loaded with its base model, as a trainable `PeftModel`.
         dtype: Of the weights, such as "float32" or "bfloat16".
         options: For `AutoModelForCausalLM.from_pretrained`.
 
     Raises:
-        ConfigError: There is no such model, or the one that an adapter is of is gone.
-        MissingExtra: It is an adapter, and peft is not installed.
+        ConfigError: The model, or the base model of an adapter, does not exist.
+        MissingExtra: The model is an adapter, and peft is not installed.
     """
     base = base_of_adapter(name, **options)
     if base is None:
@@ -75,7 +73,7 @@ def load_model(name: str, *, dtype: str = "float32", **options: Any) -> PreTrain
         from peft import PeftModel
     except ImportError:
         raise MissingExtra("peft", "lora") from None
-    model = _load(base, f"{base} (which the adapter {name} is of)", dtype, {**options, "revision": "main"})
+    model = _load(base, f"{base} (the base of the adapter {name})", dtype, {**options, "revision": "main"})
     try:
         return PeftModel.from_pretrained(model, name, is_trainable=True)  # type: ignore[return-value]
     except (OSError, ValueError, RuntimeError) as error:
@@ -83,7 +81,7 @@ def load_model(name: str, *, dtype: str = "float32", **options: Any) -> PreTrain
 
 
 def base_of_adapter(name: str, **options: Any) -> str | None:
-    """The model that an adapter is of; None if `name` is no adapter.
+    """The base model of an adapter; None if `name` is not an adapter.
 
     Raises:
         ConfigError: The adapter's configuration is damaged.
@@ -92,7 +90,7 @@ def base_of_adapter(name: str, **options: Any) -> str | None:
         path = find_adapter_config_file(ALIASES.get(name, name), revision=options.get("revision"))
         return None if path is None else str(json.loads(Path(path).read_text())["base_model_name_or_path"])
     except OSError:
-        return None  # no such folder or id: loading it says so
+        return None  # no such folder or id: loading it raises the error
     except (ValueError, KeyError) as error:
         raise ConfigError(f"the adapter {name!r} has a damaged adapter_config.json ({error!r})") from None
 

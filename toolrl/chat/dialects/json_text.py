@@ -1,34 +1,34 @@
-"""Calls as JSON: reading it strictly, the shape of a call, and writing it so that no mark is found inside."""
+"""JSON of tool calls: strict reading, the shape of a call, and writing without marks inside."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
 from toolrl.types import ToolCall
 
-# What a call may hold beside its name and its arguments.
+# Keys that a call may have besides its name and its arguments.
 _BESIDE = {"name", "type", "id", "index", "tool_call_id"}
 
 
 def load_json(text: str) -> Any:
-    """Decode JSON as its standard has it.
+    """Decode JSON strictly by its standard.
 
     Raises:
-        ValueError: It is none, gives a name twice, or has a number that JSON has not.
+        ValueError: The text is not JSON, has a duplicate name, or a number that JSON does not allow.
         RecursionError: It is nested too deeply.
     """
     return _STRICT.decode(text)
 
 
 def load_json_at(text: str, start: int) -> tuple[Any, int]:
-    """Decode the JSON value that begins at a position; and where it ends.
+    """Decode the JSON value that starts at a position; returns it and where it ends.
 
     Raises:
-        ValueError: There is none; see `load_json`.
+        ValueError: The text there is not JSON; see `load_json`.
         RecursionError: It is nested too deeply.
     """
     while start < len(text) and text[start] in " \t\r\n":
@@ -59,7 +59,7 @@ _STRICT = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_number, parse_
 
 
 def json_call(value: Any, raw: str, keys: tuple[str, str] = ("name", "arguments")) -> ToolCall:
-    """Check the shape `{"name": str, "arguments": object}` of a decoded call."""
+    """Turn a decoded `{"name": str, "arguments": object}` into a call; another shape is an error of the call."""
     name_key, arguments_key = keys
     if not isinstance(value, dict):
         return ToolCall("", error=f'a tool call must be a JSON object with "{name_key}" and "{arguments_key}"', raw=raw)
@@ -78,19 +78,10 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name[:40]}"' for name in sorted(names)[:3])
 
 
-def read_json_call(text: str, raw: str, keys: tuple[str, str] = ("name", "arguments")) -> ToolCall:
-    """Read one call."""
-    try:
-        value = load_json(text)
-    except (ValueError, RecursionError) as error:
-        return ToolCall("", error=f"the tool call is not valid JSON: {error}", raw=raw)
-    return json_call(value, raw, keys)
-
-
 def json_calls(
     values: Any, raw: str, keys: tuple[str, str] = ("name", "arguments"), id_key: str = "id"
 ) -> list[ToolCall]:
-    """The calls of a decoded list, or of a single object, with the ids that they have."""
+    """Read the calls, with their ids, from a decoded list or a single object."""
     values = values if isinstance(values, list) else [values]
     if not values:
         return [ToolCall("", error="the list of tool calls is empty", raw=raw)]
@@ -100,7 +91,7 @@ def json_calls(
 
 
 def named_call(name: str, arguments_text: str, raw: str) -> ToolCall:
-    """A call whose name stands outside of the JSON of its arguments."""
+    """Read a call whose name is outside the JSON of its arguments."""
     if not name:
         return ToolCall("", error="the tool call has no name", raw=raw)
     try:
@@ -113,27 +104,21 @@ def named_call(name: str, arguments_text: str, raw: str) -> ToolCall:
 
 
 def write_json_text(value: Any) -> str:
-    """JSON on one line, letters as they are.
+    """JSON on one line, with letters unescaped.
 
     Raises:
-        ValueError: JSON has no such value.
+        ValueError: JSON cannot represent the value.
     """
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def write_json(value: Any, marks: Sequence[str]) -> str:
-    """JSON in which no mark can be found: its first character is escaped, which in a JSON string means the same.
+    """JSON without marks: their first character is written as an escape of the same meaning.
 
     Raises:
-        ValueError: JSON has no such value.
+        ValueError: JSON cannot represent the value.
     """
     text = write_json_text(value)
     for mark in marks:
         text = text.replace(mark, f"\\u{ord(mark[0]):04x}{mark[1:]}")
     return text
-
-
-def write_lists(calls: Sequence[ToolCall], write: Callable[[list[ToolCall]], str]) -> list[str]:
-    """The well-formed calls in one list, malformed ones after it as they were sampled."""
-    good = [call for call in calls if call.error is None]
-    return [*([write(good)] if good else []), *(call.raw for call in calls if call.error is not None)]

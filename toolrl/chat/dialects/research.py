@@ -1,7 +1,7 @@
-"""The forms of research code, for base models and fixed prompts: a tag named like the tool, or a fenced code block.
+"""Forms of research code, for base models and fixed prompts: a tag named after the tool, or a fenced code block.
 
-No template writes them; choose them by name. A call's text is a JSON object of its arguments, or, for a tool that has
-one parameter or needs one, that argument as it is; so the writer writes a string, if it knows the parameter.
+No template writes them; choose them by name. The text of a call is a JSON object of its arguments. For a tool with only
+one parameter, or one required parameter, it may also be that argument's raw text; the writer writes strings so.
 """
 
 from __future__ import annotations
@@ -11,35 +11,30 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 from toolrl.chat.dialects.base import Dialect
-from toolrl.chat.dialects.jsons import load_json, write_json_text
+from toolrl.chat.dialects.json_text import load_json, write_json_text
 from toolrl.chat.dialects.values import Parameters, Schemas, hide, show
-from toolrl.types import Message, ToolCall
+from toolrl.types import ToolCall
 
-# What a call's text is given to where no schema names the parameter.
+# The parameter that a call's text belongs to if no schema is known.
 USUAL_PARAMETERS = {"search": "query", "python": "code", "code": "code"}
 
 
 class TextDialect(Dialect):
-    """What both forms share: a bare text for a call."""
+    """The base of both forms: a bare text for each call."""
 
-    def write(self, message: Message) -> str:
-        """The text first, then each call."""
-        return self.write_for(message, ())
+    joint = "\n"
 
-    def write_for(self, message: Message, tools: Schemas) -> str:
-        """The text first, then each call."""
-        blocks = [message.content] if message.content else []
-        for call in message.tool_calls:
-            blocks.append(call.raw if call.error is not None else self.wrap(call.name, call_text(call, tools)))
-        return "\n".join(blocks)
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write one call."""
+        return self.wrap(calls[0].name, call_text(calls[0], tools))
 
     @abstractmethod
     def wrap(self, name: str, text: str) -> str:
-        """A call with this text."""
+        """Write a call with this text."""
 
 
 class TagDialect(TextDialect):
-    """`<search>words</search>`, `<python>code</python>`: a tag for each tool, as Search-R1 and its kin write them.
+    """`<search>words</search>`, `<python>code</python>`: a tag for each tool, as in Search-R1 and similar code.
 
     Source: the prompt in github.com/PeterGriffinJin/Search-R1.
     """
@@ -48,7 +43,7 @@ class TagDialect(TextDialect):
     form = "<TOOL>TEXT</TOOL>, TEXT being a JSON object if the tool has several parameters"
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """Tags that name a tool (without schemas: a usual one) are calls, all others are text."""
+        """Tags named after a tool (without schemas: after a usual one) are calls; all others are text."""
         names = "|".join(map(re.escape, sorted(_names(tools), key=len, reverse=True)))
         pattern = re.compile(f"<({names})>(.*?)(</\\1>|\\Z)", re.DOTALL)
         calls = [self._read(match, tools) for match in pattern.finditer(text)]
@@ -61,7 +56,7 @@ class TagDialect(TextDialect):
         return text_call(name, show(body, self._marks(name)), raw, tools)
 
     def wrap(self, name: str, text: str) -> str:
-        """Between tags of its name."""
+        """Put the text between tags of its name."""
         return f"<{name}>{hide(text, self._marks(name))}</{name}>"
 
     def _marks(self, name: str) -> tuple[str, ...]:
@@ -69,7 +64,7 @@ class TagDialect(TextDialect):
 
 
 class FencedDialect(TextDialect):
-    """A code block is a call of the tool that its fence names: ```` ```python ````, as ToRL and its kin write it.
+    """A code block is a call of the tool that its fence names: ```` ```python ````, as in ToRL and similar code.
 
     Source: the prompt in github.com/GAIR-NLP/ToRL.
     """
@@ -79,7 +74,7 @@ class FencedDialect(TextDialect):
     _block = re.compile(r"^```([^\s`]+)[ \t]*\n(.*?)(^```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
-        """Blocks whose fence names a tool (without schemas: a usual one) are calls, all others are text."""
+        """Blocks whose fence names a tool (without schemas: a usual one) are calls; all others are text."""
         names = _names(tools)
         calls = [self._read(match, tools) for match in self._block.finditer(text) if match.group(1) in names]
         return self._block.sub(lambda match: "" if match.group(1) in names else match.group(), text), calls
@@ -92,17 +87,17 @@ class FencedDialect(TextDialect):
         return text_call(name, body, match.group(), tools)
 
     def wrap(self, name: str, text: str) -> str:
-        """In a fence. A line that begins with a fence is given a backslash."""
+        """Put the text in a fence; lines that start with a fence get a backslash."""
         fenced = re.sub(r"^(\\*```)", r"\\\1", text, flags=re.MULTILINE)
         return f"```{name}\n{fenced}\n```"
 
     def is_in_call(self, before: str) -> bool:
-        """Whether a text ends inside of an argument: also after a fence."""
+        """Whether a text ends inside an argument: also after a fence."""
         return super().is_in_call(before) or self._block.search(before) is not None
 
 
 def text_call(name: str, text: str, raw: str, tools: Schemas) -> ToolCall:
-    """A call from a bare text."""
+    """Read a call from its bare text."""
     parameters = Parameters(tools, name)
     bare = _bare_parameter(name, parameters)
     reason = "must be a JSON object of its parameters"
@@ -120,7 +115,7 @@ def text_call(name: str, text: str, raw: str, tools: Schemas) -> ToolCall:
 
 
 def call_text(call: ToolCall, tools: Schemas) -> str:
-    """The bare text of a call with one argument that is a text, if it is read back as that; else JSON."""
+    """The raw text of a call's only argument, if it is a string that is read back the same; otherwise JSON."""
     if not call.arguments and not Parameters(tools, call.name).schemas:
         return ""
     if len(call.arguments) == 1:
@@ -140,7 +135,7 @@ def _names(tools: Schemas) -> set[str]:
 
 
 def _bare_parameter(name: str, parameters: Parameters) -> str:
-    """The parameter that a bare text is given to: the only one, or the only one that a call needs; "" if none is."""
+    """The parameter that a bare text belongs to: the only one, or the only required one; otherwise ""."""
     if not parameters.known:
         return USUAL_PARAMETERS.get(name, "text")
     if len(parameters.schemas) == 1:

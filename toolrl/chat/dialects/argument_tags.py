@@ -1,23 +1,23 @@
-"""Calls with a tag for each argument, whose text stands there as it is: one form, and a table of the families.
+"""Calls with a tag for each argument, around its raw text: one class, and a table of the families that write this form.
 
-Strings have no quotes, so that only a tool's schema tells `7` from `"7"` (see `values.typed_value`). A value ends at
-the first closing tag of an argument. Other marks of the dialect inside of it are text, but not the opening of an
-argument: then a closing tag was left out, and the call is malformed. The writer writes the `<` of marks as `&lt;`.
+Strings have no quotes, so only the tool's schema tells `7` from `"7"` (see `values.typed_value`). A value ends at the
+first closing tag of an argument. Other marks of the dialect inside a value are text. An opening tag of an argument is
+not: it shows that a closing tag is missing, so the call is malformed. The writer writes the `<` of marks as `&lt;`.
 """
 
 from __future__ import annotations
 
 import re
 
-from toolrl.chat.dialects.blocks import BlockDialect
-from toolrl.chat.dialects.jsons import load_json
+from toolrl.chat.dialects.base import BlockDialect
+from toolrl.chat.dialects.json_text import load_json
 from toolrl.chat.dialects.scanning import Scanner, skip_space
 from toolrl.chat.dialects.values import Parameters, Schemas, hide, show, write_value
-from toolrl.types import Message, ToolCall
+from toolrl.types import ToolCall
 
 
 class Broken(ValueError):
-    """A call that cannot be read on: of which tool, why, and from where on a closing mark ends it."""
+    """A call that cannot be read: its tool, the reason, and where to look for the mark that closes it."""
 
     def __init__(self, name: str, reason: str, at: int):
         super().__init__(reason)
@@ -27,9 +27,9 @@ class Broken(ValueError):
 
 
 class TagForm:
-    """How a family writes a call: what opens it, each of its arguments, and what closes it.
+    """How a family writes a call: its opening, its arguments and its closing.
 
-    Openings hold `{}` where a name stands; an argument's may hold `{string}`, DeepSeek's word for whether it is a text.
+    Openings contain `{}` for a name. That of an argument may contain `{string}`, DeepSeek's flag for strings.
     """
 
     def __init__(self, invoke: tuple[str, str], parameter: tuple[str, str], hidden: tuple[str, ...], line: str = ""):
@@ -38,8 +38,8 @@ class TagForm:
         Args:
             invoke: What opens and closes a call.
             parameter: What opens and closes an argument.
-            hidden: Marks that are no part of a value as they are.
-            line: What is written around a value; one line break on each side is then no part of it.
+            hidden: Marks that are escaped inside a value.
+            line: What is written around a value. If it is set, one line break on each side is not part of the value.
         """
         self._invoke, self._parameter, self._hidden, self._line = invoke, parameter, hidden, line
         self._head, self._opening = _pattern(invoke[0]), _pattern(parameter[0])
@@ -47,10 +47,10 @@ class TagForm:
         self._close = re.compile(r"\s*".join(map(re.escape, re.findall(r"<[^<]*", invoke[1])))) if invoke[1] else None
 
     def read(self, text: str, position: int, tools: Schemas) -> tuple[ToolCall, int]:
-        """The call that begins at a position, and where it ends.
+        """Read the call that starts at a position; returns it and where it ends.
 
         Raises:
-            Broken: It cannot be read.
+            Broken: The call cannot be read.
         """
         head = self._head.match(text, position)
         if head is None:
@@ -89,7 +89,7 @@ class TagForm:
             raise Broken(name, f"the parameter {key} is not valid JSON: {error}", end) from error
 
     def write(self, call: ToolCall) -> str:
-        """A call, a line for each tag."""
+        """Write a call, with a line for each tag."""
         parameters = "".join(f"{self._write(key, value)}\n" for key, value in call.arguments.items())
         return f"{self._invoke[0].format(call.name)}\n{parameters}{self._invoke[1]}"
 
@@ -102,21 +102,21 @@ class TagForm:
 
 
 def _tag_of(mark: str) -> str:
-    """The tag that an opening has a name in, up to that name; the first tag of a closing."""
+    """Of an opening: the tag that contains the name, up to the name. Of a closing: its first tag."""
     before, named, _ = mark.partition("{}")
     return before[before.rindex("<") :].rstrip('"') if named else re.findall(r"<[^<]*", mark)[0]
 
 
 def _pattern(opening: str) -> re.Pattern[str]:
-    """An opening with a name in it; white space between its tags does not matter."""
+    """The pattern of an opening with a name in it; white space between its tags does not matter."""
     characters = r'[^"\n]+' if '"{}"' in opening else r"[^<>\n]+" if opening != "{}" else r"[^<>\s{}\"']+"
     pattern = re.escape(opening).replace(r"\{string\}", "(?P<string>true|false)")
     pattern = pattern.replace(r"\{\}", f"(?P<name>{characters})")
     return re.compile(re.sub(r">(?:\\\n)*(?=<)", r">\\s*", pattern))
 
 
-class ValueTagDialect(BlockDialect):
-    """Calls in tags between an opening and a closing mark: one call, or several."""
+class ArgumentTagDialect(BlockDialect):
+    """Calls in tags between an opening and a closing mark: one per block, or several."""
 
     def __init__(
         self,
@@ -125,11 +125,11 @@ class ValueTagDialect(BlockDialect):
         invoke: tuple[str, str],
         parameter: tuple[str, str],
         *,
-        several: bool = False,
+        listed: bool = False,
         line: str = "",
         ends: tuple[str, ...] = (),
         thinking: tuple[str, str] = ("<think>", "</think>"),
-        thinks_with: str = "{0}\n{2}\n{1}\n\n",
+        thought_form: str = "{0}\n{2}\n{1}\n\n",
         joint: str = "\n",
         also_marks: tuple[str, ...] = (),
     ):
@@ -140,40 +140,32 @@ class ValueTagDialect(BlockDialect):
             block: The marks around calls.
             invoke: What opens and closes a call.
             parameter: What opens and closes an argument.
-            several: Whether all calls of a turn stand in one block.
+            listed: Whether one block holds all calls of a turn.
             line: What is written around values.
-            ends: Tokens that end a turn.
-            thinking: What opens and closes thoughts.
-            thinks_with: How they are written: the marks, then the thought.
-            joint: What stands between the text and the blocks.
             also_marks: Further tokens that a call is written with.
         """
         tags = [_tag_of(mark) for mark in (*invoke, *parameter) if mark.startswith("<")]
         self.name, self.block, self.joint, self.ends, self.thinking = name, block, joint, ends, thinking
         self.marks = tuple(dict.fromkeys([*block, *tags, *also_marks]))
-        self._several, self._thinks_with = several, thinks_with
+        self.listed, self.thought_form = listed, thought_form
         self._tags = TagForm(invoke, parameter, self.hidden, line)
         self.form = self._wrap([self._tags.write(ToolCall("TOOL", {"PARAMETER": "VALUE"}))])
-
-    def write_thinking(self, thinking: str) -> str:
-        """As the family does."""
-        return self._thinks_with.format(*self.thinking, thinking)
 
     def read_at(
         self, text: str, opening: re.Match[str], closing: str, scanner: Scanner, tools: Schemas
     ) -> tuple[list[ToolCall], int]:
-        """The calls of a block. Of one that holds a single call nothing runs unless it is closed."""
+        """Read the calls of a block. If it may hold only one call, that call runs only if the block is closed."""
         calls, at = list[ToolCall](), opening.end()
         try:
             while not (closed := text.startswith(closing, (next_at := skip_space(text, at)))) or not calls:
-                if calls and not self._several:
+                if calls and not self.listed:
                     raise Broken(calls[0].name, f"the tool call is not closed with {closing}", at)
                 if next_at == len(text):
                     raise Broken(calls[-1].name if calls else "", f"{opening.group()} is not closed with {closing}", at)
                 call, at = self._tags.read(text, next_at, tools)
                 calls.append(call)
         except Broken as broken:
-            kept = calls if self._several else []
+            kept = calls if self.listed else []
             start = at if kept else opening.start()
             following = re.compile(f"{re.escape(closing)}|(?={re.escape(opening.group())})").search(text, broken.at)
             end = following.end() if following else len(text)
@@ -184,42 +176,28 @@ class ValueTagDialect(BlockDialect):
             calls = [ToolCall(calls[0].name, calls[0].arguments, raw=text[opening.start() : end])]
         return calls, end
 
-    def read_block(self, body: str, raw: str, tools: Schemas) -> list[ToolCall]:
-        """Calls from between the marks."""
-        return self.read(raw, tools)[1]
-
-    def write(self, message: Message) -> str:
-        """The text, then the calls; malformed ones as they were sampled."""
-        if not self._several:
-            return super().write(message)
-        good = [call for call in message.tool_calls if call.error is None]
-        broken = [call.raw for call in message.tool_calls if call.error is not None]
-        texts = [message.content] if message.content else []
-        return self.joint.join([*texts, *([self.write_block(good)] if good else []), *broken])
-
-    def write_block(self, calls: list[ToolCall]) -> str:
-        """Calls between the marks."""
+    def write_calls(self, calls: list[ToolCall], tools: Schemas) -> str:
+        """Write calls between the marks."""
         return self._wrap([self._tags.write(call) for call in calls])
 
     def _wrap(self, calls: list[str]) -> str:
         return "\n".join([self.block[0], *calls, self.block[1]])
 
 
-class GlmDialect(ValueTagDialect):
-    """The tool's name, then `<arg_key>` and `<arg_value>` in turn, as GLM-4.5 and later write it.
+class GlmDialect(ArgumentTagDialect):
+    """The tool's name, then alternately `<arg_key>` and `<arg_value>`, as GLM-4.5 and later write calls.
 
     Source: the tool section of trl/chat_templates/glm4moe.jinja.
     """
 
     def __init__(self) -> None:
-        """Describe it."""
         super().__init__(
             "glm4",
             ("<tool_call>", "</tool_call>"),
             ("{}", ""),
             ("<arg_key>{}</arg_key>\n<arg_value>", "</arg_value>"),
             ends=("<|user|>", "<|observation|>", "<|endoftext|>"),
-            thinks_with="\n{0}{2}{1}\n",
+            thought_form="\n{0}{2}{1}\n",
             also_marks=("</arg_key>", "<arg_value>"),
         )
 
@@ -231,16 +209,16 @@ _FUNCTION = ("<function={}>", "</function>")
 _DSML = {
     "invoke": ('<｜DSML｜invoke name="{}">', "</｜DSML｜invoke>"),
     "parameter": ('<｜DSML｜parameter name="{}" string="{string}">', "</｜DSML｜parameter>"),
-    "several": True,
+    "listed": True,
     "joint": "\n\n",
     "ends": ("<｜end▁of▁sentence｜>",),
-    "thinks_with": "{0}{2}{1}",
+    "thought_form": "{0}{2}{1}",
 }
 
 # Sources: what vLLM 0.32 (vllm/parser, vllm/tool_parsers) and SGLang 0.5 (srt/function_call) read.
-VALUE_TAG_DIALECTS = (
-    # The tool section of trl/chat_templates/qwen3_5_think.jinja; Qwen3.5, Nemotron 3 and Step 3.5 write it too.
-    ValueTagDialect(
+ARGUMENT_TAG_DIALECTS = (
+    # The tool section of trl/chat_templates/qwen3_5_think.jinja; Qwen3.5, Nemotron 3 and Step 3.5 write this form too.
+    ArgumentTagDialect(
         "qwen3-coder",
         ("<tool_call>", "</tool_call>"),
         _FUNCTION,
@@ -248,8 +226,8 @@ VALUE_TAG_DIALECTS = (
         line="\n",
     ),
     GlmDialect(),
-    # vllm/parser/seed_oss.py: as Qwen3-Coder, with values on the line of their tags.
-    ValueTagDialect(
+    # vllm/parser/seed_oss.py: like Qwen3-Coder, with values on the same line as their tags.
+    ArgumentTagDialect(
         "seed-oss",
         ("<seed:tool_call>", "</seed:tool_call>"),
         _FUNCTION,
@@ -257,22 +235,22 @@ VALUE_TAG_DIALECTS = (
         line="as needed",
         ends=("<seed:eos>",),
         thinking=("<seed:think>", "</seed:think>"),
-        thinks_with="{0}{2}{1}",
+        thought_form="{0}{2}{1}",
     ),
     # vllm/parser/minimax_m2.py.
-    ValueTagDialect(
+    ArgumentTagDialect(
         "minimax-m2",
         ("<minimax:tool_call>", "</minimax:tool_call>"),
         ('<invoke name="{}">', "</invoke>"),
         ('<parameter name="{}">', "</parameter>"),
-        several=True,
+        listed=True,
         ends=("[e~[",),
     ),
-    # encoding/encoding_dsv32.py of deepseek-ai/DeepSeek-V3.2, as vllm/tokenizers has it; V4 has another outer tag.
-    ValueTagDialect("deepseek-v3.2", ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>"), **_DSML),  # type: ignore[arg-type]
-    ValueTagDialect("deepseek-v4", ("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>"), **_DSML),  # type: ignore[arg-type]
+    # encoding/encoding_dsv32.py of deepseek-ai/DeepSeek-V3.2, copied in vllm/tokenizers; V4 has another outer tag.
+    ArgumentTagDialect("deepseek-v3.2", ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>"), **_DSML),  # type: ignore[arg-type]
+    ArgumentTagDialect("deepseek-v4", ("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>"), **_DSML),  # type: ignore[arg-type]
     # step3_tool_parser.py, step3_detector.py.
-    ValueTagDialect(
+    ArgumentTagDialect(
         "step3",
         ("<｜tool_calls_begin｜>", "<｜tool_calls_end｜>"),
         (
@@ -280,7 +258,7 @@ VALUE_TAG_DIALECTS = (
             "</steptml:invoke><｜tool_call_end｜>",
         ),
         ('<steptml:parameter name="{}">', "</steptml:parameter>"),
-        several=True,
+        listed=True,
         ends=("<|EOT|>",),
         also_marks=(
             "<｜tool_call_begin｜>",
