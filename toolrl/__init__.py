@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from toolrl.rollout import RolloutEngine as RolloutEngine, RolloutRequest as RolloutRequest
     from toolrl.support.retry import RetryPolicy as RetryPolicy
     from toolrl.support.rows import is_file_name as is_file_name, read_rows as read_rows
-    from toolrl.tasks import TaskSet as TaskSet, of_split as of_split
+    from toolrl.tasks import TaskSet as TaskSet, is_held_out as is_held_out, of_split as of_split
     from toolrl.tools import Tool as Tool, per_episode as per_episode, per_run as per_run, tool as tool
     from toolrl.trajectory import (
         Trajectory as Trajectory,
@@ -70,7 +70,7 @@ _EXPORTS = {
     "toolrl.support.retry": "RetryPolicy",
     "toolrl.support.rows": "is_file_name read_rows",
     "toolrl.gym.spaces": "UnicodeText",
-    "toolrl.tasks": "TaskSet of_split",
+    "toolrl.tasks": "TaskSet is_held_out of_split",
     "toolrl.tools": "Tool per_episode per_run tool",
     "toolrl.trajectory": "Trajectory TrajectoryWriter read_trajectories",
     "toolrl.types": "Episode Limits Message Role Sample SamplingParams Score StopReason Task ToolCall ToolFailure "

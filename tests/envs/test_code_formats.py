@@ -289,5 +289,5 @@ def test_rows_whose_own_solution_fails_are_found_if_asked(tmp_path: Path, caplog
         assert [problem.id for problem in load_problems(data, "train", 9, 0, verify=True)] == ["601"]
     assert "task 7: its own solution fails 1 tests, the first: " in caplog.text
     write(tmp_path / "train.jsonl", wrong)
-    with pytest.raises(TaskError, match="can be solved; the first: task 7"):
+    with pytest.raises(TaskError, match="passes with its own solution; the first: task 7"):
         CodeTestsEnv("train", data=data, verify=True)

@@ -181,7 +181,7 @@ def test_rows_that_cannot_be_graded_are_left_out_and_logged(tmp_path: Path, capl
     with caplog.at_level(logging.WARNING):
         assert [problem.id for problem in load_problems(tmp_path / "{split}.jsonl", "train", 9, 0)] == ["601"]
     assert f"{path}, line 2" in caplog.text
-    with pytest.raises(TaskError, match="no problem of"):
+    with pytest.raises(TaskError, match="no row of"):
         load_problems(write(tmp_path / "none.jsonl", broken), "train", 9, 0)
     with pytest.raises(TaskError, match="no data file"):
         load_problems(tmp_path / "missing.jsonl", "train", 9, 0)

@@ -71,9 +71,9 @@ def test_the_answer_is_not_in_the_question(env: ToolEnv) -> None:
         assert task.answer not in re.findall(r"\w+", task.prompt)
 
 
-def test_files_are_made_again_from_the_tasks_metadata_alone(env: ToolEnv) -> None:
+def test_files_are_rebuilt_from_the_task_alone(env: ToolEnv) -> None:
     task = env.tasks[0]
-    again = Task(task.id, "", metadata=json.loads(json.dumps(dict(task.metadata))))
+    again = Task(task.id, "", metadata=json.loads(json.dumps(dict(task.metadata))), kind=task.kind)
     assert files_of(again) == files_of(task)
 
 

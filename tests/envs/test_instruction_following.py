@@ -81,7 +81,7 @@ def test_a_chosen_kind_is_in_every_request_and_an_unknown_one_is_refused() -> No
         InstructionFollowingEnv("train", size=60, kinds=["detectable_format:title"])
     with pytest.raises(ConfigError, match=r"only 0 requests .* or add kinds"):
         InstructionFollowingEnv("train", size=1, kinds=["punctuation:no_comma"])
-    with pytest.raises(ConfigError, match=r"kinds=.* is about generated tasks; leave it out"):
+    with pytest.raises(ConfigError, match=r"kinds=.* applies to generated tasks; remove it"):
         InstructionFollowingEnv("train", data="google/IFEval", kinds=["punctuation:no_comma"])
 
 

@@ -101,12 +101,12 @@ def test_a_size_that_is_none_is_refused(env_id: str, size: Any) -> None:
 @pytest.mark.parametrize(
     ("env_id", "settings", "message"),
     [
-        ("toolrl/PythonMath-v0", {"easy_share": 0.5}, "easy_share=0.5 is about generated tasks"),
-        ("toolrl/DataFiles-v0", {"rows": 100}, "rows=100 is about generated tasks"),
-        ("toolrl/InstructionFollowing-v0", {"kinds": ["a"]}, "kinds=.* is about generated tasks"),
-        ("toolrl/OpenQA-v0", {"test_split": "dev"}, "test_split='dev' is about data sets on the hub"),
-        ("toolrl/PythonMath-v0", {"test_split": "dev"}, "test_split='dev' is about data sets on the hub"),
-        ("toolrl/DataFiles-v0", {"hub_split": "train"}, "hub_split='train' is about data sets on the hub"),
+        ("toolrl/PythonMath-v0", {"easy_share": 0.5}, "easy_share=0.5 applies to generated tasks"),
+        ("toolrl/DataFiles-v0", {"rows": 100}, "rows=100 applies to generated tasks"),
+        ("toolrl/InstructionFollowing-v0", {"kinds": ["a"]}, "kinds=.* applies to generated tasks"),
+        ("toolrl/OpenQA-v0", {"test_split": "dev"}, "test_split='dev' applies to data sets on the hub"),
+        ("toolrl/PythonMath-v0", {"test_split": "dev"}, "test_split='dev' applies to data sets on the hub"),
+        ("toolrl/DataFiles-v0", {"hub_split": "train"}, "hub_split='train' applies to data sets on the hub"),
         ("toolrl/PythonMath-v0", {"split": "validation"}, "split must be 'train' or 'test', got 'validation'"),
     ],
 )
@@ -121,7 +121,7 @@ def test_what_would_do_nothing_beside_a_file_is_refused(
 @pytest.mark.parametrize("setting", ["test_split", "hub_split"])
 @pytest.mark.parametrize("env_id", ["toolrl/PythonMath-v0", "toolrl/DataFiles-v0", "toolrl/OpenQA-v0"])
 def test_settings_of_the_hub_are_refused_without_data(env_id: str, setting: str) -> None:
-    with pytest.raises(ConfigError, match=f"{setting}='dev' is about data sets"):
+    with pytest.raises(ConfigError, match=f"{setting}='dev' applies to data sets"):
         make(env_id, **{setting: "dev"})
 
 
@@ -156,9 +156,9 @@ def test_a_set_of_the_hub_with_one_split_is_divided(hub_set: Path) -> None:
 
 
 def test_a_test_split_that_is_the_train_split_is_refused(hub_set: Path) -> None:
-    with pytest.raises(ConfigError, match="hub_split='train' divides it"):
+    with pytest.raises(ConfigError, match="use hub_split='train' to divide it"):
         make("toolrl/PythonMath-v0", data=str(hub_set), split="test", test_split="train")
-    with pytest.raises(ConfigError, match="so test_split='test' does nothing"):
+    with pytest.raises(ConfigError, match="so test_split='test' has no effect"):
         make("toolrl/PythonMath-v0", data=str(hub_set), test_split="test", hub_split="train")
 
 

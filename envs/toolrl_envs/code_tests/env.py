@@ -10,7 +10,7 @@ from toolrl.rewards import code_reward
 from toolrl.tools import python_tool
 from toolrl_envs.code_tests.problem import Problem
 from toolrl_envs.code_tests.sources import load_problems
-from toolrl_envs.common import CALL_COST, Split, check_size, check_split
+from toolrl_envs.common import CALL_COST, Split, check_unused
 
 SYSTEM_PROMPT = (
     "Solve the task in Python; hidden tests decide. You may try code with the tool first. End with the whole program "
@@ -58,8 +58,7 @@ class CodeTestsEnv(ToolEnv):
             ConfigError: A setting is wrong, or the data set cannot be loaded.
             TaskError: The file is missing or broken.
         """
-        check_split(split)
-        check_size(size)
+        check_unused(data, hub_split=hub_split)
         reward = code_reward(
             partial=partial, call_cost=call_cost, test_seconds=test_seconds, total_seconds=total_seconds
         )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import random
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 from toolrl import ConfigError, Task, TaskError, TaskSet
-from toolrl_envs.common import Split, check_size, check_split
+from toolrl_envs.common import Split, check_split, task_id
 from toolrl_envs.data_files.problems import KINDS, PACKAGE_KINDS, Problem
 
 MAX_ROWS = 10_000
@@ -23,8 +22,7 @@ def generated(split: Split, size: int, seed: int, rows: int, parquet: bool) -> T
         ConfigError: `rows` or `size` is out of its range.
         TaskError: No further task could be drawn.
     """
-    check_split(split)
-    check_size(size)
+    check_split(split, size)
     if not 10 <= rows <= MAX_ROWS:
         raise ConfigError(f"rows must be from 10 to {MAX_ROWS}, got {rows!r}")
     kinds = [*KINDS, *(PACKAGE_KINDS if parquet else ())]
@@ -43,8 +41,8 @@ def _draw(kind: str, name: str, rows: int, taken: set[str]) -> Task:
         # Nothing is the answer that one would guess.
         if problem.answer != 0 and problem.prompt not in taken:
             metadata = {"source": source, "rows": rows, "code": problem.code}
-            task_id = f"{kind}-{zlib.crc32(problem.prompt.encode()):08x}"
-            return Task(task_id, problem.prompt, str(problem.answer), metadata, kind=kind, needs_tool=True)
+            id = task_id(kind, problem.prompt)
+            return Task(id, problem.prompt, str(problem.answer), metadata, kind=kind, needs_tool=True)
     raise TaskError(f"no further task of the kind {kind!r} could be drawn; ask for a smaller size")
 
 
@@ -82,5 +80,5 @@ def from_row(row: dict[str, Any], key: str) -> Task:
     metadata = {"files": files}
     if row.get("code"):
         metadata["code"] = row["code"]
-    task_id = key if row.get("id") is None else str(row["id"])
-    return Task(task_id, prompt, str(row["answer"]), metadata, kind="read", needs_tool=True)
+    id = key if row.get("id") is None else str(row["id"])
+    return Task(id, prompt, str(row["answer"]), metadata, kind="read", needs_tool=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from toolrl import Limits, Message, Task, ToolEnv, call, say
 from toolrl.rewards import StoreState, state_reward
-from toolrl_envs.common import CALL_COST, Split, check_split, same_answer
+from toolrl_envs.common import CALL_COST, Split, same_answer
 from toolrl_envs.database.company import changed, company
 from toolrl_envs.database.tasks import make_tasks
 from toolrl_envs.database.tools import TOOLS, open_for
@@ -47,7 +47,6 @@ class DatabaseEnv(ToolEnv):
         Raises:
             ConfigError: A setting is out of its range.
         """
-        check_split(split)
         super().__init__(
             tasks=make_tasks(split, difficulty, size, seed, kinds),
             tools=TOOLS,

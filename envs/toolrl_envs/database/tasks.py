@@ -7,13 +7,12 @@ what they forbid. So neither doing nothing nor guessing pays.
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolrl import ConfigError, Task, TaskError, TaskSet
-from toolrl_envs.common import Split, check_size
+from toolrl import ConfigError, Task, TaskError, TaskSet, is_held_out
+from toolrl_envs.common import Split, check_split, task_id
 from toolrl_envs.database.company import OPEN_STATUSES, STATUSES, TODAY, WAREHOUSES, Row, Rows, company, total_cents
 
 Call = tuple[str, dict[str, Any]]
@@ -69,7 +68,7 @@ def make_tasks(split: Split, difficulty: int, size: int, seed: int, kinds: Seque
     """
     if difficulty not in range(1, MAX_DIFFICULTY + 1):
         raise ConfigError(f"difficulty must be from 1 to {MAX_DIFFICULTY}, got {difficulty!r}")
-    check_size(size)
+    check_split(split, size)
     chosen = _choose_kinds(kinds, difficulty)
     tasks: dict[str, Task] = {}
     for index in range(size):
@@ -96,7 +95,7 @@ def _draw(kind: Kind, name: str, split: Split, rng: random.Random, taken: dict[s
         if draft is None or draft.refused != refused or draft.prompt in taken:
             continue
         # The companies of the splits differ, but might share a name or a number.
-        if (zlib.crc32(draft.prompt.encode()) % 5 == 0) != (split == "test"):
+        if is_held_out(draft.prompt) != (split == "test"):
             continue
         metadata = {
             "company": source,
@@ -104,8 +103,8 @@ def _draw(kind: Kind, name: str, split: Split, rng: random.Random, taken: dict[s
             "changes": list(draft.changes),
             "refused": draft.refused,
         }
-        task_id = f"{kind.name}-{zlib.crc32(draft.prompt.encode()):08x}"
-        return Task(task_id, draft.prompt, str(draft.answer), metadata, kind=kind.name, needs_tool=True)
+        id = task_id(kind.name, draft.prompt)
+        return Task(id, draft.prompt, str(draft.answer), metadata, kind=kind.name, needs_tool=True)
     raise TaskError(f"no further task of the kind {kind.name!r} could be drawn; ask for a smaller size")
 
 

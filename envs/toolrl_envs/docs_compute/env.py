@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Sequence
 
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, call, say
 from toolrl.rewards import answer_reward, numbers_equal
 from toolrl.tools import python_tool, search_tool
-from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_size, check_split, opener
+from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_split, opener, task_id
 from toolrl_envs.docs_search import facts as documentation
 
 OPERATIONS = {"times": "*", "plus": "+", "minus": "-"}
@@ -46,8 +45,7 @@ class DocsComputeEnv(ToolEnv):
             retriever: What is searched, see `toolrl.search.open_retriever`: a server of the same documents, say.
             render_mode: See `ToolEnv`.
         """
-        check_split(split)
-        check_size(size)
+        check_split(split, size)
         search = search_tool(
             opener(retriever), k=documentation.RESULTS, snippet_characters=documentation.SNIPPET_CHARACTERS
         )
@@ -96,5 +94,4 @@ def _task(fact: documentation.Fact, wording: str, word: str, number: int) -> Tas
     code = f"{fact.value}{OPERATIONS[word]}{number}"
     answer = {"times": int.__mul__, "plus": int.__add__, "minus": int.__sub__}[word](int(fact.value), number)
     metadata = {"query": fact.query, "code": code, "subject": fact.subject}
-    task_id = f"{fact.kind}-{zlib.crc32(prompt.encode()):08x}"
-    return Task(task_id, prompt, str(answer), metadata, kind=fact.kind, needs_tool=True)
+    return Task(task_id(fact.kind, prompt), prompt, str(answer), metadata, kind=fact.kind, needs_tool=True)

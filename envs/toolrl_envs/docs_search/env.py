@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, call, say
 from toolrl.rewards import answer_reward, exact_match
 from toolrl.tools import search_tool
-from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_size, check_split, opener
+from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_split, opener, task_id
 from toolrl_envs.docs_search.facts import RESULTS, SNIPPET_CHARACTERS, Fact, FactKind, facts
 
 WORDINGS: dict[FactKind, tuple[str, ...]] = {
@@ -45,8 +44,7 @@ class DocsSearchEnv(ToolEnv):
             retriever: What is searched, see `toolrl.search.open_retriever`: a server of the same documents, say.
             render_mode: See `ToolEnv`.
         """
-        check_split(split)
-        check_size(size)
+        check_split(split, size)
         super().__init__(
             tasks=documentation_tasks(split, size, seed),
             tools=[search_tool(opener(retriever), k=RESULTS, snippet_characters=SNIPPET_CHARACTERS)],
@@ -89,6 +87,5 @@ def _without_article(text: str) -> str:
 def _task(fact: Fact, wording: str) -> Task:
     prompt = wording.format(subject=fact.subject, detail=fact.detail)
     metadata = {"query": fact.query, "subject": fact.subject}
-    key = f"{fact.kind}/{fact.subject}/{fact.detail}"
-    task_id = f"{fact.kind}-{zlib.crc32(key.encode()):08x}"
-    return Task(task_id, prompt, fact.value, metadata, kind=fact.kind, needs_tool=True)
+    id = task_id(fact.kind, f"{fact.kind}/{fact.subject}/{fact.detail}")
+    return Task(id, prompt, fact.value, metadata, kind=fact.kind, needs_tool=True)

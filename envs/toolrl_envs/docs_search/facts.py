@@ -7,13 +7,13 @@ The splits share no object.
 from __future__ import annotations
 
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from toolrl import is_held_out
 from toolrl.search import Symbol, python_docs_retriever, python_symbols
 from toolrl_envs.common import Split
 
@@ -44,8 +44,8 @@ class Fact:
 
 
 def split_of(name: str) -> Split:
-    """Every fifth object is held out, by a hash of its last name, so that namesakes stay together."""
-    return "test" if zlib.crc32(name.rsplit(".", 1)[-1].encode()) % 5 == 0 else "train"
+    """The split of an object, by the last part of its name, so that namesakes stay together."""
+    return "test" if is_held_out(name.rsplit(".", 1)[-1]) else "train"
 
 
 @cache

@@ -8,7 +8,7 @@ from pathlib import Path
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, is_file_name, say
 from toolrl.rewards import ifeval_task, instructions_reward
 from toolrl.rewards.instructions import Mode, count_words, instructions_of
-from toolrl_envs.common import CALL_COST, Split, check_size, check_split, check_unused, read_tasks
+from toolrl_envs.common import CALL_COST, Split, check_unused, read_tasks
 from toolrl_envs.instruction_following.requests import generate
 from toolrl_envs.instruction_following.topics import sentences_about
 from toolrl_envs.instruction_following.writer import write
@@ -53,8 +53,6 @@ class InstructionFollowingEnv(ToolEnv):
             TaskError: The file is missing or broken; names the line.
             MissingExtra: An instruction is about languages, and langdetect is not installed.
         """
-        check_split(split)
-        check_size(size)
         check_unused(data, kinds=kinds)
         super().__init__(
             tasks=generate(split, size, seed, kinds) if data is None else load(str(data), split, size, seed),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from toolrl import ConfigError, Task, TaskSet
 from toolrl.rewards.instructions import follows_loosely, make_instruction
-from toolrl_envs.common import Split
+from toolrl_envs.common import Split, check_split, task_id
 from toolrl_envs.instruction_following.topics import Topic, topics_of
 from toolrl_envs.instruction_following.writer import FOREIGN
 
@@ -68,6 +67,7 @@ def generate(split: Split, size: int, seed: int, kinds: Sequence[str] | None = N
         ConfigError: A kind is not among those that can be drawn.
         MissingExtra: One is about languages, and langdetect is not installed.
     """
+    check_split(split, size)
     chosen = list(kinds) if kinds is not None else [id for id in KINDS if id not in (*ABOUT_LANGUAGE, *NEARLY_FREE)]
     if not chosen or any(id not in KINDS for id in chosen):
         raise ConfigError(f"kinds must be among {', '.join(KINDS)}; got {chosen!r}")
@@ -107,8 +107,7 @@ def _draw(rng: random.Random, topic: Topic, first: str, kinds: Sequence[str]) ->
         )
     answer = {"instruction_id_list": ids, "kwargs": [demand.arguments for demand in demands]}
     metadata = {"instructions": len(ids), "subject": topic.name}
-    task_id = f"{first.replace(':', '-')}-{zlib.crc32(prompt.encode()):08x}"
-    return Task(task_id, prompt, answer, metadata, kind=first, needs_tool=False)
+    return Task(task_id(first.replace(":", "-"), prompt), prompt, answer, metadata, kind=first, needs_tool=False)
 
 
 def _are_compatible(one: str, other: str) -> bool:

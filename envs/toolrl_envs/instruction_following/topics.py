@@ -6,9 +6,9 @@ them, and what an instruction asks for must come from the oracle alone.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
+from toolrl import is_held_out
 from toolrl_envs.common import Split
 
 
@@ -28,10 +28,8 @@ class Topic:
 
 
 def topics_of(split: Split) -> tuple[Topic, ...]:
-    """The topics of one split; a fourth of all are held out for "test"."""
-    ranked = sorted(_TOPICS, key=lambda topic: zlib.crc32(topic.name.encode()))
-    cut = len(ranked) // 4
-    return tuple(ranked[:cut] if split == "test" else ranked[cut:])
+    """The topics of one split."""
+    return tuple(topic for topic in _TOPICS if is_held_out(topic.name) == (split == "test"))
 
 
 def sentences_about(name: str | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from toolrl.audit import AuditOptions
 from toolrl.rewards import Metric, qa_reward
 from toolrl.search import BM25Retriever, Retriever
 from toolrl.tools import search_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split, check_unused, opener
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_unused, opener
 from toolrl_envs.open_qa.formats import Question
 from toolrl_envs.open_qa.sources import corpus_of, load_questions
 
@@ -67,7 +67,6 @@ class OpenQAEnv(ToolEnv):
                 is not given.
             TaskError: The file is missing or broken; names the line and the field.
         """
-        check_split(split)
         check_unused(data, test_split=test_split, hub_split=hub_split)
         reward = qa_reward(metric, call_cost=call_cost)
         questions = load_questions(data, split, size, seed, test_split=test_split, hub_split=hub_split)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 import random
 import re
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolrl import ConfigError, Task, TaskError, TaskSet
-from toolrl_envs.common import Split, check_size, check_split
+from toolrl import ConfigError, Task, TaskError, TaskSet, is_held_out
+from toolrl_envs.common import Split, check_split, task_id
 
 
 @dataclass(frozen=True)
@@ -143,11 +142,6 @@ HARD = (
 )
 
 
-def in_test(text: str) -> bool:
-    """Whether a problem belongs to the test split: every fifth, by a hash of its text."""
-    return zlib.crc32(text.encode()) % 5 == 0
-
-
 def generated(split: Split, size: int, seed: int, easy_share: float) -> TaskSet:
     """Draw `size` distinct problems.
 
@@ -160,8 +154,7 @@ def generated(split: Split, size: int, seed: int, easy_share: float) -> TaskSet:
     Raises:
         ConfigError: A setting is out of its range.
     """
-    check_split(split)
-    check_size(size)
+    check_split(split, size)
     if not 0 <= easy_share <= 1:
         raise ConfigError(f"easy_share is a share from 0 to 1, got {easy_share!r}")
     rng = random.Random(f"{split}/{seed}")
@@ -176,7 +169,7 @@ def generated(split: Split, size: int, seed: int, easy_share: float) -> TaskSet:
             kind = rng.choice(kinds)
             a, b = kind.draw(rng)
             prompt = rng.choice(kind.wordings).format(a=a, b=b)
-            if in_test(prompt) == (split == "test") and prompt not in pool:
+            if is_held_out(prompt) == (split == "test") and prompt not in pool:
                 pool[prompt] = _task(kind, a, b, prompt)
     tasks = [*easy.values(), *hard.values()]
     rng.shuffle(tasks)
@@ -186,8 +179,9 @@ def generated(split: Split, size: int, seed: int, easy_share: float) -> TaskSet:
 def _task(kind: Kind, a: int, b: int, prompt: str) -> Task:
     code = kind.code.format(a=a, b=b)
     answer = eval(code, {"math": math})  # our own template, numbers filled in
-    task_id = f"{kind.name}-{zlib.crc32(prompt.encode()):08x}"
-    return Task(task_id, prompt, str(answer), {"code": code}, kind=kind.name, needs_tool=kind.needs_tool)
+    return Task(
+        task_id(kind.name, prompt), prompt, str(answer), {"code": code}, kind=kind.name, needs_tool=kind.needs_tool
+    )
 
 
 def from_row(row: dict[str, Any], key: str) -> Task:

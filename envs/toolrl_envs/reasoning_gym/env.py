@@ -8,7 +8,7 @@ from typing import Any
 from toolrl import ConfigError, Episode, Limits, Message, Score, Task, ToolEnv, say
 from toolrl.rewards import check_call_cost, extract_answer, partial_value, with_call_cost
 from toolrl.tools import python_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split
 from toolrl_envs.reasoning_gym.generators import Problem, draw
 from toolrl_envs.reasoning_gym.guards import is_safe_to_score
 
@@ -47,7 +47,6 @@ class ReasoningGymEnv(ToolEnv):
             MissingExtra: reasoning-gym is not installed.
             ConfigError: There is no such generator, or it does not take these settings.
         """
-        check_split(split)
         problems = draw(split, _configs(dataset, config), size, seed)
         super().__init__(
             tasks=[problem.task for problem in problems],

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolrl import ConfigError, MissingExtra, Task
-from toolrl_envs.common import Split, check_size
+from toolrl import ConfigError, MissingExtra, Task, is_held_out
+from toolrl_envs.common import Split, check_split
 from toolrl_envs.reasoning_gym.guards import is_safe_to_score
 
 # Item i of a generator with seed s is drawn from seed s + i: each split and seed has a range of its own.
@@ -51,7 +51,7 @@ def draw(split: Split, configs: Mapping[str, Mapping[str, Any]], size: int, seed
         MissingExtra: reasoning-gym is not installed.
         ConfigError: There is no such generator, it does not take the settings, or has no problem.
     """
-    check_size(size)
+    check_split(split, size)
     streams = [_stream(split, name, config, seed) for name, config in configs.items()]
     problems: list[Problem] = []
     while streams and len(problems) < size:
@@ -65,11 +65,6 @@ def draw(split: Split, configs: Mapping[str, Mapping[str, Any]], size: int, seed
     if not problems:
         raise ConfigError(f"{', '.join(configs)} has no problem for the split {split!r}; change its settings")
     return problems
-
-
-def in_test(question: str) -> bool:
-    """Whether a question belongs to the test split: every fifth, by a hash of its text."""
-    return hashlib.sha256(question.encode()).digest()[0] % 5 == 0
 
 
 def _stream(split: Split, name: str, config: Mapping[str, Any], seed: int) -> Iterator[Problem]:
@@ -87,7 +82,7 @@ def _distinct(split: Split, name: str, dataset: Any) -> Iterator[Problem]:
         entry = dataset[index]
         question = entry["question"].strip()
         answer = str(entry["answer"] or "")
-        if question in seen or in_test(question) != (split == "test"):
+        if question in seen or is_held_out(question) != (split == "test"):
             continue
         if not answer.strip() or not is_safe_to_score(name, answer):  # some have no answer, some an unsolved integral
             continue

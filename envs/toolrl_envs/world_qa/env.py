@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from toolrl import Limits, Message, Task, ToolEnv, call, say
 from toolrl.rewards import answer_reward
 from toolrl.tools import search_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_size, same_answer
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split, same_answer
 from toolrl_envs.world_qa.questions import check_hops, make_tasks
 from toolrl_envs.world_qa.world import WorldSettings, make_world
 
@@ -54,7 +54,7 @@ class WorldQAEnv(ToolEnv):
             TaskError: The world has no such question.
         """
         wanted = check_hops(hops)
-        check_size(size)
+        check_split(split, size)
         settings = WorldSettings(documents, namesakes, seed, split)
         rng = random.Random(f"questions/{split}/{seed}")
         deepest = max(wanted)
