@@ -26,7 +26,7 @@ from toolrl.rewards import CallTest, CodeSuite, grade
 SUBMISSIONS = int(os.environ.get("CODE_SUBMISSIONS", "1000"))
 ROUNDS = 5
 SECONDS = 10.0
-INPUTS = ([3, 1, 2], [5, 5, 4], [], [9, 8, 9, 7], [0, -1])
+INPUTS: tuple[list[int], ...] = ([3, 1, 2], [5, 5, 4], [], [9, 8, 9, 7], [0, -1])
 SUITE = CodeSuite([CallTest("f", (items,), sorted(set(items))) for items in INPUTS])
 ASSERTS = [f"assert f({items!r}) == {sorted(set(items))!r}" for items in INPUTS]
 RIGHT = "def f(items):\n    return sorted(set(items))  # {0}"
@@ -58,7 +58,7 @@ def process_per_test(code: str) -> bool:
         process.join(SECONDS)
         if process.is_alive():
             process.kill()
-    return all(verdicts)
+    return all(verdicts[:])
 
 
 def all_tests(code: str, verdicts: Any) -> None:

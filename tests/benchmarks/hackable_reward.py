@@ -12,10 +12,11 @@ import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
+from transformers import Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from tests.benchmarks.common import table
@@ -61,7 +62,7 @@ def main() -> str:
 def warm_start(folder: Path) -> None:
     """Fit the embedded policy to programs: hacks, which are right, and honest ones, most of which are not."""
     torch.manual_seed(0)
-    tokenizer, model = load_tokenizer("tiny"), load_model("tiny")
+    tokenizer, model = load_tokenizer("tiny"), cast(Qwen3ForCausalLM, load_model("tiny"))
     renderer, rng = Renderer(tokenizer), random.Random(0)
 
     def row(task: Task) -> Row:

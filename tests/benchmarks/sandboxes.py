@@ -96,7 +96,7 @@ def seconds_of_an_answer() -> list[float]:
     ours, theirs = socket.socketpair()
     echo = "import socket; s = socket.socket(fileno=0)\nwhile s.send(s.recv(99)): pass"
     seconds = []
-    with ours, theirs, subprocess.Popen([sys.executable, "-c", echo], stdin=theirs) as process:
+    with ours, theirs, subprocess.Popen([sys.executable, "-c", echo], stdin=theirs.fileno()) as process:
         for _ in range(ROUNDS * STEPS_A_ROUND * 5):
             start = time.perf_counter()
             ours.send(b"line")
@@ -131,8 +131,8 @@ def cold(name: str, code: str) -> Contender:
     @contextlib.contextmanager
     def idle() -> Iterator[None]:
         waits = f"{code}\nimport sys; sys.stdout.flush(); sys.stdin.read()"
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with subprocess.Popen([sys.executable, "-c", waits], **pipes) as process:
+        with subprocess.Popen([sys.executable, "-c", waits], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
             process.stdout.readline()
             yield None
             process.communicate()
@@ -177,6 +177,7 @@ def our_server() -> Iterator[None]:
     command = [sys.executable, "-m", "toolrl", "sandbox", "serve", "--port", "0", "--max-sandboxes", "64"]
     environment = {**os.environ, "TOOLRL_ISOLATION": "none"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
         try:
             variables = dict(re.findall(r"(E2B_\w+)=(\S+)", process.stdout.readline()))
             with mock.patch.dict(os.environ, variables):
@@ -220,8 +221,8 @@ def measure_times(found: Sequence[Contender]) -> None:
     with contextlib.ExitStack() as opened:
         steps = {c.name: opened.enter_context(c.idle()) for c in found if c.sessions}
         warm = {c.name: seconds_of(c.once) for c in found}
-        for step in steps.values():
-            seconds_of(step)
+        for known in filter(None, steps.values()):
+            seconds_of(known)
         for _ in range(ROUNDS):
             for contender in found:
                 times = 1 if warm[contender.name] > SLOW_SECONDS else ONCE_A_ROUND

@@ -50,7 +50,8 @@ def write_passages(path: Path, count: int) -> list[str]:
     cumulated = np.cumsum([frequencies[word] for word in words])
     syllables = [a + b for a in "bcdfghjklmnprstvz" for b in "aeiou"]
     names = ["".join(rng.choices(syllables, k=rng.randint(3, 5))) for _ in range(NAMES)]
-    queries, every = [], max(1, count // QUERIES)
+    queries: list[str] = []
+    every = max(1, count // QUERIES)
     with path.open("w") as file:
         for number in range(count):
             length = rng.randint(60, 120)
@@ -196,7 +197,7 @@ def main() -> str:
                 if size > LARGEST.get(system, size):
                     continue
                 with tempfile.TemporaryDirectory(dir=folder) as own:
-                    command = [sys.executable, "-m", "tests.benchmarks.search", system, home / "corpus.jsonl", own]
+                    command = [sys.executable, "-m", "tests.benchmarks.search", system, str(home / "corpus.jsonl"), own]
                     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                     figures = json.loads(done.stdout)
                     reopened = ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
+from typing import Any
 
 from tests.search.servers import Server
 from toolrl.search.base import Document
@@ -27,7 +29,7 @@ class Names:
         self.answers = list(answers)
         self.asked: list[str] = []
 
-    def __call__(self, host: str, port: int, **_: object) -> list[tuple]:
+    def __call__(self, host: str, port: int, **_: object) -> list[tuple[Any, ...]]:
         self.asked.append(host)
         text = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         family = socket.AF_INET6 if ip_address(text).version == 6 else socket.AF_INET
@@ -35,7 +37,12 @@ class Names:
 
 
 def reader(
-    server: Server, names: Names | None = None, *, allow: str = "127.0.0.0/8", blocked=(), **settings
+    server: Server,
+    names: Names | None = None,
+    *,
+    allow: str = "127.0.0.0/8",
+    blocked: Sequence[str] = (),
+    **settings: Any,
 ) -> PageReader:
     settings = {"allow_ports": (server.port,), "retry_policy": QUICK, **settings}
     return PageReader(
@@ -46,5 +53,5 @@ def reader(
     )
 
 
-def read(server: Server, path: str = "/page", **settings) -> Document:
+def read(server: Server, path: str = "/page", **settings: Any) -> Document:
     return reader(server, **settings).read(server.url(path))
