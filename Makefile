@@ -7,6 +7,8 @@
 # make test-vllm     sampling and training with vLLM on a CPU, in .venv-vllm (minutes, and 3 GB at the first call)
 # make audit         check and audit every environment that comes with toolrl (minutes)
 # make lint          ruff, mypy
+# make format        ruff's fixes and layout
+# make build         sdist and wheel in dist/, the wheel checked
 # make bench         benchmarks
 # make clean         remove caches and build products; .venv and runs/ stay
 #
@@ -26,7 +28,7 @@ VLLM_BIN := .venv-vllm/bin
 VLLM_READY := .venv-vllm/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-sandbox test-slow test-browser test-vllm audit lint bench clean
+.PHONY: help setup train test test-sandbox test-slow test-browser test-vllm audit lint format build bench clean
 
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
@@ -61,6 +63,15 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+build: $(READY)
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/python -m tests.check_wheel dist/*.whl
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
