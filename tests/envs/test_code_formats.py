@@ -236,7 +236,7 @@ def test_names_of_the_prelude_are_neither_the_answer_nor_in_its_way() -> None:
     [
         ({**CONTEST, "input_file": "sum.in"}, "use the file 'sum.in'"),
         ({**CONTEST, "private_tests": {}, "generated_tests": {}}, "no hidden tests"),
-        ({**CONTEST, "checker": "def check(a, b): ..."}, "the field 'checker' may say which programs are right"),
+        ({**CONTEST, "checker": "def check(a, b): ..."}, "the field 'checker' might decide which programs are right"),
         ({**MBPP, "hidden_tests": ["assert half(1) == 0.5"]}, "'hidden_tests'"),
         ({**HUMAN_EVAL, "plus_test": "..."}, "'plus_test'"),
         ({**LIVE, "is_interactive": True}, "'is_interactive'"),
@@ -255,9 +255,9 @@ def test_names_of_the_prelude_are_neither_the_answer_nor_in_its_way() -> None:
         ({**MBPP, "test_list": ["assert half(len) == 2"] * 2}, "cannot be handed"),
         ({**MBPP, "test_setup_code": "class T: pass\nroot = T()", "test_list": ["assert half(root) == 2"] * 2}, "cannot be handed"),
         ({**HUMAN_EVAL, "entry_point": "other"}, "entry_point 'other' is not defined"),
-        ({**KOD, "solution": "class A: pass", "test": "def test_a():\n    assert A()"}, "own class 'A'"),
-        ({**MBPP, "test_list": 7}, "another type"),
-        ({"question": 7, "input_output": json.dumps(STDIN)}, "another type"),
+        ({**KOD, "solution": "class A: pass", "test": "def test_a():\n    assert A()"}, "program's class 'A'"),
+        ({**MBPP, "test_list": 7}, "wrong type"),
+        ({"question": 7, "input_output": json.dumps(STDIN)}, "wrong type"),
     ],
 )  # fmt: skip
 def test_what_would_be_ignored_or_cannot_be_solved_is_refused(row: dict[str, Any], message: str) -> None:

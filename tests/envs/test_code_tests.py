@@ -157,7 +157,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "?"}, "no known format"),
+        ({"question": "?"}, "unknown format"),
         ({**MBPP, "test_list": ["assert half(4) == 2"], "challenge_test_list": []}, "hidden test"),
         ({**MBPP, "test_list": ["assert depth(Node(1)) == 1"] * 2, "code": "def depth(n): return 1"}, "Node"),
         ({**MBPP, "test_list": ["assert ("] * 2}, "no assertion calls"),

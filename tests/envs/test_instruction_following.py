@@ -189,5 +189,5 @@ def test_the_writer_avoids_what_is_forbidden_and_refuses_what_contradicts_itself
     assert all(one.check(write(avoid)) for one in avoid)
     forbidden = make_instruction("keywords:forbidden_words", {"forbidden_words": ["tea"]})
     wanted = make_instruction("keywords:existence", {"keywords": ["tea"]})
-    with pytest.raises(TaskError, match="can write no text that keeps to ForbiddenWords"):
+    with pytest.raises(TaskError, match="cannot write a text that follows ForbiddenWords"):
         write([forbidden, wanted])

@@ -193,13 +193,13 @@ def test_a_page_of_several_questions_is_there_once_and_namesakes_have_ids_of_the
         ({"answer": "a"}, "field 'question' is missing; it has: answer"),
         ({"question": " ", "answer": "a"}, "field 'question' must be a text, got ' '"),
         ({"question": 3, "answer": "a"}, "field 'question' must be a text, got 3"),
-        ({"question": "q"}, "none of the fields 'golden_answers', 'answers', 'answer' is there; it has: question"),
+        ({"question": "q"}, "it needs one of the fields 'golden_answers', 'answers', 'answer'; it has: question"),
         ({"question": "q", "answer": 4}, "field 'answer' must be a text or a list of texts, got 4"),
         ({"question": "q", "answers": []}, r"field 'answers' has no answer, got \[\]"),
         ({**HOTPOT, "context": [["t"]]}, r"field 'context': expected a passage with title and text, got \['t'\]"),
         ({**HOTPOT, "context": [["t", 5]]}, "field 'context': expected a passage"),
         ({**HOTPOT, "context": 5}, "field 'context' must be a list of passages, got 5"),
-        ({**HOTPOT, "context": "{"}, "field 'context' must be a list, or its JSON, got '{'"),
+        ({**HOTPOT, "context": "{"}, "field 'context' must be a list, or a list as JSON, got '{'"),
         ({**HOTPOT, "context": {"title": ["t"], "sentences": []}}, "must have 'title' and 'sentences' of one length"),
         ({**HOTPOT, "supporting_facts": [[5, 1]]}, "field 'supporting_facts' must be a list of"),
         ({**HOTPOT, "paragraphs": [{"title": "t"}]}, "field 'paragraphs': expected a passage"),
@@ -276,7 +276,7 @@ def test_what_cannot_be_loaded_from_the_hub_is_said(hub_set: Path, tmp_path: Pat
 def test_questions_without_pages_need_a_retriever_and_are_searched_as_they_are(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", {"question": QUESTION, "answer": ["Port Maron"]})
     data = str(path).replace("train", "{split}")
-    with pytest.raises(ConfigError, match="come without passages to search; pass retriever="):
+    with pytest.raises(ConfigError, match="come without passages to search; set retriever="):
         env_of(data)
     pages = [Document(title, title, text) for title, text in TEXTS.items()]
     env = env_of(data, retriever=lambda: BM25Retriever(pages))

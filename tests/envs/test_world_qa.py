@@ -267,17 +267,17 @@ def test_a_name_without_its_parentheses_brings_up_all_its_bearers() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hops": 0}, "hops is a number from 1 to 4, or several, got 0"),
+        ({"hops": 0}, "hops must be a number from 1 to 4, or several, got 0"),
         ({"hops": (2, 5)}, r"got \(2, 5\)"),
         ({"hops": ()}, r"got \(\)"),
         ({"documents": 49}, "documents must be from 50 to 100000, got 49"),
         ({"documents": 100_001}, "got 100001"),
-        ({"namesakes": 0.9}, "namesakes is a share from 0 to 0.8, got 0.9"),
+        ({"namesakes": 0.9}, "namesakes must be from 0 to 0.8, got 0.9"),
         ({"split": "dev"}, "got 'dev'"),
         ({"call_cost": -1}, "call cost must be >= 0"),
     ],
 )
-def test_a_setting_out_of_its_range_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         WorldQAEnv(**settings)
 

@@ -38,11 +38,11 @@ class DocsComputeEnv(ToolEnv):
         """Make the environment.
 
         Args:
-            split: "train" or "test"; they are about different objects.
-            size: At most so many tasks.
-            seed: Fixes their choice and order.
-            call_cost: Taken off a right answer for each call.
-            retriever: What is searched, see `toolrl.search.open_retriever`: a server of the same documents, say.
+            split: "train" or "test"; the splits are about different objects.
+            size: Maximum number of tasks.
+            seed: Fixes which tasks are drawn, and their order.
+            call_cost: Deducted from a right answer for each call.
+            retriever: Name of the retriever, as for `toolrl.search.open_retriever`; may be a server.
             render_mode: See `ToolEnv`.
         """
         check_split(split, size)

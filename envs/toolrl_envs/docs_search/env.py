@@ -37,11 +37,11 @@ class DocsSearchEnv(ToolEnv):
         """Make the environment.
 
         Args:
-            split: "train" or "test"; they are about different objects.
-            size: At most so many tasks.
-            seed: Fixes their choice and order.
-            call_cost: Taken off a right answer for each call.
-            retriever: What is searched, see `toolrl.search.open_retriever`: a server of the same documents, say.
+            split: "train" or "test"; the splits are about different objects.
+            size: Maximum number of tasks.
+            seed: Fixes which tasks are drawn, and their order.
+            call_cost: Deducted from a right answer for each call.
+            retriever: Name of the retriever, as for `toolrl.search.open_retriever`; may be a server.
             render_mode: See `ToolEnv`.
         """
         check_split(split, size)
@@ -57,7 +57,7 @@ class DocsSearchEnv(ToolEnv):
 
 
 def documentation_tasks(split: Split, size: int, seed: int) -> TaskSet:
-    """Draw questions, the kinds in turn, until `size` is reached or the facts are used up."""
+    """Draw questions, cycling through the kinds, until `size` is reached or no facts are left."""
     rng = random.Random(f"{split}/{seed}")
     pools = {kind: rng.sample(facts(kind, split), len(facts(kind, split))) for kind in WORDINGS}
     tasks: list[Task] = []
@@ -75,7 +75,7 @@ def solve(task: Task) -> Sequence[Message]:
 
 
 def same_text(answer: str, expected: Any) -> bool:
-    """Equal up to case, white space, quotes and a leading article."""
+    """Whether both are equal, ignoring case, white space, quotes and a leading article."""
     return exact_match(_without_article(answer), _without_article(str(expected)))
 
 

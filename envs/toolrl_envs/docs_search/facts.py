@@ -1,6 +1,6 @@
-"""Facts about the standard library, each with the document that states it.
+"""Facts about the standard library that the search tool can find.
 
-Facts are about objects of the running interpreter, so tasks differ a little between Python versions.
+Facts come from the running interpreter, so tasks differ slightly between Python versions.
 The splits share no object.
 """
 
@@ -19,7 +19,7 @@ from toolrl_envs.common import Split
 
 FactKind = Literal["module", "parameter", "default", "returns", "constant"]
 
-# What the search tool of the documentation environments shows.
+# Settings of the search tool in both documentation environments.
 RESULTS = 2
 SNIPPET_CHARACTERS = 80
 
@@ -29,11 +29,11 @@ class Fact:
     """One fact.
 
     Attributes:
-        kind: Which question it answers.
+        kind: The kind of question it answers.
         subject: The dotted name of the object, or the bare name for "module".
-        detail: For "default": the parameter.
+        detail: The parameter, for "default".
         value: The answer.
-        query: A search that brings the document up.
+        query: A query that finds the document.
     """
 
     kind: FactKind
@@ -50,7 +50,7 @@ def split_of(name: str) -> Split:
 
 @cache
 def facts(kind: FactKind, split: Split) -> tuple[Fact, ...]:
-    """All facts of a kind that the search tool can find, in the order of the documentation."""
+    """All facts of a kind that the search tool can find, in documentation order."""
     return tuple(fact for fact in _candidates(kind) if split_of(fact.subject) == split and _is_found(fact))
 
 

@@ -37,21 +37,21 @@ class InstructionFollowingEnv(ToolEnv):
         Args:
             split: "train" or "test".
             data: A `.json`, `.jsonl` or `.parquet` file in IFEval's format, or the id of such a data set on the
-                Hugging Face hub, "google/IFEval"; None generates requests. "{split}" in a file's name stands for the
-                split; without it, and on the hub, every fifth request is held out for "test".
+                Hugging Face hub, such as "google/IFEval"; None generates requests. "{split}" in a file name stands for
+                the split; without it, and on the hub, every fifth request is held out for "test".
             mode: "strict" or "loose"; see `toolrl.rewards.instructions_reward`.
-            partial: Pay the share of instructions that are followed.
-            kinds: What generated requests are made of: ids of kinds of instructions; by default all 20 that need no
-                language detector and that not just any text follows.
-            size: At most so many tasks.
-            seed: Fixes their choice and order.
-            call_cost: Taken off a right response for each call.
+            partial: Give partial credit: the share of instructions followed.
+            kinds: Ids of the kinds of instructions in generated requests; by default the 20 that need no language
+                detector and that few texts follow by chance.
+            size: Maximum number of tasks.
+            seed: Fixes which tasks are drawn, and their order.
+            call_cost: Deducted from a right response for each call.
             render_mode: See `ToolEnv`.
 
         Raises:
-            ConfigError: A setting is wrong, or no request is left for the split.
+            ConfigError: A setting is wrong, or the split is empty.
             TaskError: The file is missing or broken; names the line.
-            MissingExtra: An instruction is about languages, and langdetect is not installed.
+            MissingExtra: An instruction is about the language, and langdetect is not installed.
         """
         check_unused(data, kinds=kinds)
         super().__init__(
@@ -76,10 +76,10 @@ def word_count(text: str) -> int:
 
 def load(data: str, split: Split, size: int, seed: int) -> TaskSet:
     """Read requests in IFEval's format, and draw at most `size` of them."""
-    hub_split = "" if is_file_name(data) else "train"  # IFEval's only one
+    hub_split = "" if is_file_name(data) else "train"  # IFEval has no other
     return read_tasks(data, ifeval_task, split, size=size, seed=seed, hub_split=hub_split)
 
 
 def solve(task: Task) -> Sequence[Message]:
-    """A text that keeps to the instructions, about the topic where that is one of ours; no call is needed."""
+    """Write a text that follows the instructions, about the topic of a generated request. No call is needed."""
     return [say(write(instructions_of(task), sentences_about(task.metadata.get("subject"))))]

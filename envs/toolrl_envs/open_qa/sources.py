@@ -39,7 +39,7 @@ def load_questions(
 
 
 def corpus_of(questions: list[Question]) -> list[Document]:
-    """The passages of all questions, each once; those that share a title have ids of their own."""
+    """All distinct passages of the questions; passages that share a title get different ids."""
     documents: dict[tuple[str, str], Document] = {}
     count: dict[str, int] = {}
     for question in questions:
@@ -54,7 +54,7 @@ def corpus_of(questions: list[Question]) -> list[Document]:
 
 
 def _with_unique_ids(documents: list[Document]) -> list[Document]:
-    """A title may itself look like the id of another's namesake."""
+    """Make ids unique: a title may look like the numbered id of another passage."""
     taken: set[str] = set()
     result = []
     for document in documents:
