@@ -1,4 +1,4 @@
-"""Requests as no library sends them, over sockets of our own."""
+"""Malformed requests that no library would send, over plain sockets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from typing import Any
 from urllib.parse import urlsplit
 
-# Whatever a server is sent of these, it answers in JSON, or closes; and serves on.
+# To each of these a server answers in JSON or closes the connection, and keeps serving.
 MALFORMED = (
     b"\r\n\r\n",
     b"\x00\x01\x02\x03",
@@ -42,7 +42,7 @@ MALFORMED = (
     b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\nContent-Length: -1\r\n\r\n0\r\n\r\n",
 )
 
-# Bodies of JSON that make no sense anywhere.
+# Bodies that are valid for no request.
 BODIES = (
     b"",
     b"null",
@@ -58,13 +58,13 @@ BODIES = (
 
 
 def connected(url: str, timeout: float = 10.0) -> socket.socket:
-    """A connection to a server."""
+    """Open a connection to a server."""
     parts = urlsplit(url)
     return socket.create_connection((parts.hostname, parts.port), timeout)
 
 
 def exchange(url: str, sent: bytes, timeout: float = 10.0) -> bytes:
-    """All that a server answers until it closes, or says no more for half a second."""
+    """Everything a server answers until it closes, or is silent for half a second."""
     with connected(url, timeout) as connection:
         connection.sendall(sent)
         received = b""
@@ -78,7 +78,7 @@ def exchange(url: str, sent: bytes, timeout: float = 10.0) -> bytes:
 
 
 def answered(received: bytes) -> tuple[int, Any]:
-    """Status and JSON of a single answer."""
+    """The status and JSON of a single response."""
     head, _, body = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 "), received[:200]
     assert b"application/json" in head, received[:400]
@@ -86,7 +86,7 @@ def answered(received: bytes) -> tuple[int, Any]:
 
 
 def request(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
-    """A well-formed request with any headers, underscores in whose names are hyphens."""
+    """A well-formed request; underscores in header names become hyphens."""
     lines = {"Host": "127.0.0.1", "Connection": "close", "Content-Length": str(len(body)), **headers}
     head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in lines.items())
     return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body

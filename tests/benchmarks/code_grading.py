@@ -86,7 +86,7 @@ def cold_interpreter_per_test(code: str) -> bool:
     return all(run.returncode == 0 for run in runs)
 
 
-# Those that take long grade a share of the submissions.
+# Slow contenders grade a fraction of the submissions.
 CONTENDERS: dict[str, tuple[Grader, float]] = {
     "`toolrl.rewards.grade`, a sandbox per submission": (ours, 1.0),
     "a forked process per test": (process_per_test, 0.25),
@@ -96,7 +96,7 @@ CONTENDERS: dict[str, tuple[Grader, float]] = {
 
 
 def seconds_for(grader: Grader, count: int, workers: int) -> float:
-    """Wall-clock time of so many submissions, graded by so many threads."""
+    """Wall-clock time of grading submissions on several threads."""
 
     def check(number: int) -> None:
         wrong = number % 6 == 0

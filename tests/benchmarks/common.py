@@ -1,4 +1,4 @@
-"""What the benchmarks share: a tokenizer with a chat template, an environment of calls, a table."""
+"""Shared by the benchmarks: a tokenizer with a chat template, an environment of calls, a table."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tasks() -> list[Task]:
 
 
 def script() -> list[Any]:
-    """What the model says in each episode: some calls, then the answer."""
+    """The turns of the model in each episode: some calls, then the answer."""
     calls = [call("lookup", query=f"the catalogue's entry for part {part}, as of today") for part in range(CALLS)]
     return [*calls, say("42")]
 

@@ -1,4 +1,4 @@
-"""Training on a reward that can be hacked, and on the repaired one, as the monitors see it.
+"""Training on a reward that can be hacked, and on the fixed one, as seen by the monitors.
 
 From one warm start of the embedded policy: three quarters of its demonstrations are honest programs, most of them
 wrong, and a quarter know the prompt's example by heart (`tests/training/hackable.py`). The first reward pays for the
@@ -78,7 +78,7 @@ def warm_start(folder: Path) -> None:
 
 
 def run(paid: Paid) -> str:
-    """Train on one of the rewards, and say what its metrics show."""
+    """Train on one of the rewards, and report its metrics."""
     folder = FOLDER / paid
     settings = f'--env_settings={{"{ENV_ID}": {{"paid": "{paid}"}}}}'
     (folder / "trajectories.jsonl").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Loss and gradient of one batch of tool episodes: TRL's own scoring of every padded position, and ours.
+"""Loss and gradient of one batch of tool episodes: TRL's scoring of every padded position compared with ours.
 
 Both are the same trainer on the same batch, 64 episodes of the embedded policy on the three environments,
 so the loss is the same too (tests/training/test_trl.py compares the gradients).

@@ -129,7 +129,7 @@ def measure(system: str, corpus: str, folder: str) -> None:
 
 
 def recall_against_bm25s(retriever: BM25Retriever, queries: Sequence[str]) -> float:
-    """Share of what bm25s itself retrieves from the same index that ours finds, or that scores as much."""
+    """Recall of bm25s's own results for the same index; ties count as found."""
     index = retriever._index
     tokens = [[term for term in query_terms(query) if term in index.vocab_dict] for query in queries]
     scores_QK = index.retrieve(tokens, k=K, show_progress=False).scores
@@ -149,7 +149,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def http_row(address: str, clients: int) -> list[object]:
-    """Requests by so many threads, each of which waits for its answer before it asks again."""
+    """Requests by several threads, each waiting for its answer before it asks again."""
     names = [document.title for document in python_documentation()[::4]]
     seconds: list[float] = []
     ready = threading.Barrier(clients)

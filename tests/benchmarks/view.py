@@ -1,4 +1,4 @@
-"""Looking at 100,000 episodes of four turns: the index, queries, and the local page, beside `json.loads` of each line.
+"""Viewing 100,000 episodes of four turns: index, queries and local page, compared with `json.loads` of each line.
 
 `EPISODES=1000 python -m tests.benchmarks view` does fewer.
 """
@@ -71,7 +71,7 @@ def clocked(work: Callable[[], object], times: int = 1) -> float:
 
 
 def in_a_process(code: str, run: Path) -> tuple[float, float]:
-    """Seconds of a piece of code in a fresh process, imports not counted, and its highest memory in MiB."""
+    """Seconds of a piece of code in a fresh process, without imports, and its peak memory in MiB."""
     script = f"""
 import json, resource, time
 import pandas, toolrl.view, pyarrow.compute
@@ -86,7 +86,7 @@ print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_m
 
 
 def page_times(run: Path) -> tuple[list[list[str]], float]:
-    """What `toolrl view` takes for each page, the first time and again; and its highest memory in MiB."""
+    """Time of each page of `toolrl view`, first and repeated, and peak memory in MiB."""
     command = [sys.executable, "-m", "toolrl", "view", str(run), "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

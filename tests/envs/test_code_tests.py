@@ -1,4 +1,4 @@
-"""Promises about code tasks: each format is read, its own solution passes, and what cannot be graded is left out."""
+"""Promises about coding tasks: each format is read, its solutions pass, and rows that cannot be graded are skipped."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_row_that_cannot_be_used_says_why(row: dict[str, Any], message: str) -
 # ---- files
 
 
-def test_rows_that_cannot_be_graded_are_left_out_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_that_cannot_be_graded_are_skipped_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     broken = {**MBPP, "task_id": 7, "test_list": ["assert half(Node(1)) == 1"]}
     path = write(tmp_path / "train.jsonl", MBPP, broken)
     with caplog.at_level(logging.WARNING):
@@ -204,10 +204,10 @@ def test_a_file_is_divided_and_parquet_holds_the_same(tmp_path: Path) -> None:
         load_problems(one, "test", 9, 0)
 
 
-# ---- our own set
+# ---- the bundled set
 
 
-def test_own_tasks_show_examples_and_hide_at_least_as_many_tests() -> None:
+def test_bundled_tasks_show_examples_and_hide_at_least_as_many_tests() -> None:
     for split in ("train", "test"):
         for problem in load_problems(None, split, 99, 0):
             visible, hidden = problem.suite.visible, problem.suite.hidden
@@ -219,7 +219,7 @@ def test_own_tasks_show_examples_and_hide_at_least_as_many_tests() -> None:
             assert shown == []
 
 
-def test_every_own_solution_passes_and_every_visible_table_fails() -> None:
+def test_every_bundled_solution_passes_and_every_lookup_table_of_the_visible_tests_fails() -> None:
     env = CodeTestsEnv("train", call_cost=0.0)
     for task in env.tasks:
         assert answer(env, task, task.answer)["value"] == 1.0, task
