@@ -42,8 +42,8 @@ def main(wheel: Path) -> None:
     assert packed == tracked, f"missing: {sorted(tracked - packed)}; untracked: {sorted(packed - tracked)}"
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
-        python = Path(folder, "bin", "python")
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", wheel]
+        python = str(Path(folder, "bin", "python"))
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", str(wheel)]
         subprocess.run(install, check=True)
         query = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
         site_packages = subprocess.run(query, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()

@@ -62,9 +62,6 @@ PENDING: tuple[str, ...] = (
     "toolrl/training/",
     "toolrl/types.py",
     "toolrl/view/",
-    "CHANGELOG.md",
-    "README.md",
-    "docs/",
 )
 
 
