@@ -53,6 +53,10 @@ class Item(Protocol):
     def id(self) -> str:
         """Unique among the rows."""
 
+    @property
+    def prompt(self) -> str:
+        """The question, by which a file is divided."""
+
 
 ItemT = TypeVar("ItemT", bound=Item)
 
@@ -60,7 +64,6 @@ ItemT = TypeVar("ItemT", bound=Item)
 def read_split(
     data: str | Path,
     read: Callable[[dict[str, Any], str], ItemT | None],
-    text: Callable[[ItemT], str],
     split: Split,
     *,
     size: int | None = None,
@@ -76,7 +79,6 @@ def read_split(
         data: Anything `toolrl.read_rows` reads. "{split}" in a file name stands for the split; a file without it is
             divided by `toolrl.of_split`. Data sets on the hub have their own splits.
         read: Turns a row, and the id to use if it has none, into an item; None skips the row.
-        text: The question of an item, by which a file is divided.
         split: "train" or "test".
         size: Maximum number of items; None for all.
         seed: Fixes which are drawn, and their order.
@@ -102,9 +104,9 @@ def read_split(
     divided = bool(hub_split) or (is_file and "{split}" not in name)
     on_hub = hub_split or (split if split == "train" else test_split or default_test_split)
     rows = read_rows(name.replace("{split}", split), split=on_hub)
-    items = _read(rows, read, text, "" if divided else f"{split}-", name if skip_broken else "")
+    items = _read(rows, read, "" if divided else f"{split}-", name if skip_broken else "")
     if divided:
-        items = of_split(items, text, split)
+        items = of_split(items, lambda item: item.prompt, split)
     # Only the items drawn are kept in memory: some data sets come with whole pages.
     drawn = heapq.nsmallest(size, items, _order(split, seed)) if size else sorted(items, key=_order(split, seed))
     if not drawn:
@@ -113,20 +115,19 @@ def read_split(
     return drawn
 
 
-def read_tasks(data: str | Path, read: Callable[[dict[str, Any], str], Task], split: Split, **settings: Any) -> TaskSet:
+def load_tasks(data: str | Path, read: Callable[[dict[str, Any], str], Task], split: Split, **settings: Any) -> TaskSet:
     """`read_split` for rows that become tasks."""
-    return TaskSet(read_split(data, read, lambda task: task.prompt, split, **settings))
+    return TaskSet(read_split(data, read, split, **settings))
 
 
 def _read(
     rows: Iterator[tuple[str, dict[str, Any]]],
     read: Callable[[dict[str, Any], str], ItemT | None],
-    text: Callable[[ItemT], str],
     prefix: str,
     skipping_in: str,
 ) -> Iterator[ItemT]:
     """Read rows, each distinct one once; broken ones are skipped if `skipping_in` names the data set."""
-    texts: dict[str, str] = {}
+    prompts: dict[str, str] = {}
     broken: list[str] = []
     for index, (place, row) in enumerate(rows):
         try:
@@ -140,12 +141,12 @@ def _read(
             continue
         if item is None:
             continue
-        if item.id not in texts:
-            texts[item.id] = text(item)
+        if item.id not in prompts:
+            prompts[item.id] = item.prompt
             yield item
-        elif texts[item.id] != text(item):
+        elif prompts[item.id] != item.prompt:
             raise TaskError(f"{place}: another row has the id {item.id!r} too")
-    if broken and not texts:
+    if broken and not prompts:
         raise TaskError(f"no row of data={skipping_in!r} can be used; the first: {broken[0]}")
     if broken:
         _log.warning("skipped %d rows of %s; the first: %s", len(broken), skipping_in, broken[0])

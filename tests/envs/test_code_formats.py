@@ -160,7 +160,7 @@ def test_a_public_format_is_read_and_tells_right_from_wrong(name: str) -> None:
     assert passes(problem, right)
     assert not passes(problem, right.replace("a + b", "a").replace("sum", "max"))
     assert problem.solution in ("", right, f"{HUMAN_EVAL_PLUS['prompt']}    return a + b".strip())
-    assert "dd" in problem.text
+    assert "dd" in problem.prompt
 
 
 def test_tests_of_mbpp_plus_count_too() -> None:

@@ -118,18 +118,18 @@ def test_each_format_is_read_and_its_solution_passes(name: str, tmp_path: Path) 
 
 def test_the_prompt_shows_what_is_visible_and_nothing_hidden() -> None:
     problem = read_problem(MBPP)
-    assert "assert half(4) == 2" in problem.text
-    assert "half(-6)" not in problem.text
-    assert "helper" not in problem.text
+    assert "assert half(4) == 2" in problem.prompt
+    assert "half(-6)" not in problem.prompt
+    assert "helper" not in problem.prompt
     assert problem.suite.visible == (CallTest("half", (4,), 2),)
     assert [type(test) for test in problem.suite.hidden] == [CallTest, AssertTest, CallTest]
     human = read_problem(HUMAN_EVAL)
-    assert "Undo backwards" in human.text
-    assert "randint" not in human.text
+    assert "Undo backwards" in human.prompt
+    assert "randint" not in human.prompt
     live = read_problem(LIVE)
-    assert "3 4" in live.text
+    assert "3 4" in live.prompt
     assert live.suite.hidden == (StdioTest("1\n5\n", "5\n"),)
-    assert "def pair" in read_problem(LEET).text
+    assert "def pair" in read_problem(LEET).prompt
 
 
 def test_imports_and_helpers_of_humanevals_prompt_need_not_be_repeated(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_file_is_divided_and_parquet_holds_the_same(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "all.parquet")
     train, test = (load_problems(path, split, 99, 0) for split in ("train", "test"))
     assert {p.id for p in train} | {p.id for p in test} == {str(n) for n in range(30)}
-    assert not {p.text for p in train} & {p.text for p in test}  # two that ask the same are on one side
+    assert not {p.prompt for p in train} & {p.prompt for p in test}  # two that ask the same are on one side
     assert load_problems(tmp_path / "all.parquet", "train", 99, 0) == train
     assert load_problems(path, "train", 5, 0) == train[:5]
     one = write(tmp_path / "one.jsonl", next(row for row in rows if str(row["task_id"]) == train[0].id))
@@ -214,7 +214,7 @@ def test_bundled_tasks_show_examples_and_hide_at_least_as_many_tests() -> None:
             assert len(hidden) >= 4
             assert not set(map(repr, visible)) & set(map(repr, hidden))
             shown = [
-                test for test in hidden if isinstance(test, CallTest) and f"({str(test.args)[1:-1]})" in problem.text
+                test for test in hidden if isinstance(test, CallTest) and f"({str(test.args)[1:-1]})" in problem.prompt
             ]
             assert shown == []
 

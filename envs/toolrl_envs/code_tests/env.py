@@ -89,7 +89,7 @@ def solve(task: Task) -> Sequence[Message]:
     return [call("python", code=trial), final]
 
 
-def _task(problem: Problem) -> Task:
+def _task(p: Problem) -> Task:
     """Make a task; its answer is the reference solution, but any program that passes the tests is right."""
-    metadata = {"tests": problem.suite.to_dict()}
-    return Task(problem.id, problem.text, problem.solution, metadata, kind=problem.kind, needs_tool=problem.needs_tool)
+    metadata = {"tests": p.suite.to_dict()}
+    return Task(p.id, p.prompt, p.solution, metadata, kind=p.kind, needs_tool=p.needs_tool)

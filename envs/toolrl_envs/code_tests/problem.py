@@ -25,7 +25,7 @@ class Problem:
 
     Attributes:
         id: Unique within its set.
-        text: The prompt.
+        prompt: The prompt.
         suite: The tests.
         solution: A program that passes them; empty if the data set has none.
         kind: The kind of problem, for metrics.
@@ -33,7 +33,7 @@ class Problem:
     """
 
     id: str
-    text: str
+    prompt: str
     suite: CodeSuite
     solution: str
     kind: str
@@ -46,7 +46,7 @@ def problem(row: Mapping[str, Any], id: Any, text: str, suite: CodeSuite, soluti
     Args:
         row: Gives the kind, and whether a tool is needed.
         id: Its id in the data set; None for a hash of the text and the tests.
-        text: The prompt.
+        prompt: The prompt.
         suite: The tests.
         solution: The reference solution.
     """

@@ -38,7 +38,6 @@ def load_problems(
     problems = read_split(
         source,
         lambda row, key: read_problem(row),
-        lambda problem: problem.text,
         split,
         size=size,
         seed=seed,

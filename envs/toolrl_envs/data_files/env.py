@@ -10,8 +10,8 @@ from toolrl import Limits, Message, Task, ToolEnv, call, say
 from toolrl.rewards import answer_reward
 from toolrl.sandbox import LocalSandbox, SandboxLimits
 from toolrl.tools import python_tool
-from toolrl_envs.common import CALL_COST, Split, check_unused, read_tasks, same_answer
-from toolrl_envs.data_files.tasks import files_of, from_row, generated
+from toolrl_envs.common import CALL_COST, Split, check_unused, load_tasks, same_answer
+from toolrl_envs.data_files.tasks import files_of, make_tasks, read_task
 
 _SYSTEM_PROMPT = "The files are in python's working directory. End with <answer>...</answer>."
 # pyarrow alone needs more address space than all of the standard library.
@@ -58,10 +58,10 @@ class DataFilesEnv(ToolEnv):
         """
         check_unused(data, test_split=test_split, hub_split=hub_split, rows=rows)
         if data is None:
-            tasks = generated(split, 2000 if size is None else size, seed, 60 if rows is None else rows, parquet)
+            tasks = make_tasks(split, 2000 if size is None else size, seed, 60 if rows is None else rows, parquet)
         else:
             hub = {"test_split": test_split, "hub_split": hub_split}
-            tasks = read_tasks(data, from_row, split, size=size, seed=seed, **hub)
+            tasks = load_tasks(data, read_task, split, size=size, seed=seed, **hub)
         sandbox = functools.partial(LocalSandbox, packages=True) if parquet else LocalSandbox
         super().__init__(
             tasks=tasks,

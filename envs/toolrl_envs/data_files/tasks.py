@@ -15,7 +15,7 @@ MAX_ROWS = 10_000
 _DRAWS = 200
 
 
-def generated(split: Split, size: int, seed: int, rows: int, parquet: bool) -> TaskSet:
+def make_tasks(split: Split, size: int, seed: int, rows: int, parquet: bool) -> TaskSet:
     """Draw tasks, cycling through the kinds; no task is in both splits.
 
     Raises:
@@ -60,7 +60,7 @@ def files_of(task: Task) -> Mapping[str, bytes]:
     return problem_of(task.kind, task.metadata["source"], task.metadata["rows"]).files
 
 
-def from_row(row: dict[str, Any], key: str) -> Task:
+def read_task(row: dict[str, Any], key: str) -> Task:
     """Read a row with `prompt` (or `question`), `answer` and `files`, an object of texts by path.
 
     Raises:

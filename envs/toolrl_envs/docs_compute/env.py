@@ -50,7 +50,7 @@ class DocsComputeEnv(ToolEnv):
             opener(retriever), k=documentation.RESULTS, snippet_characters=documentation.SNIPPET_CHARACTERS
         )
         super().__init__(
-            tasks=compute_tasks(split, size, seed),
+            tasks=make_tasks(split, size, seed),
             tools=[python_tool(), search],
             reward=answer_reward(numbers_equal, call_cost=call_cost),
             system_prompt=SYSTEM_PROMPT,
@@ -60,7 +60,7 @@ class DocsComputeEnv(ToolEnv):
         )
 
 
-def compute_tasks(split: Split, size: int, seed: int) -> TaskSet:
+def make_tasks(split: Split, size: int, seed: int) -> TaskSet:
     """Draw a fact and an operation with a number of four or five digits, so that guessing does not pay."""
     rng = random.Random(f"{split}/{seed}")
     pools = {

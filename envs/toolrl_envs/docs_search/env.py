@@ -46,7 +46,7 @@ class DocsSearchEnv(ToolEnv):
         """
         check_split(split, size)
         super().__init__(
-            tasks=documentation_tasks(split, size, seed),
+            tasks=make_tasks(split, size, seed),
             tools=[search_tool(opener(retriever), k=RESULTS, snippet_characters=SNIPPET_CHARACTERS)],
             reward=answer_reward(same_text, call_cost=call_cost),
             system_prompt=SYSTEM_PROMPT,
@@ -56,7 +56,7 @@ class DocsSearchEnv(ToolEnv):
         )
 
 
-def documentation_tasks(split: Split, size: int, seed: int) -> TaskSet:
+def make_tasks(split: Split, size: int, seed: int) -> TaskSet:
     """Draw questions, cycling through the kinds, until `size` is reached or no facts are left."""
     rng = random.Random(f"{split}/{seed}")
     pools = {kind: rng.sample(facts(kind, split), len(facts(kind, split))) for kind in WORDINGS}

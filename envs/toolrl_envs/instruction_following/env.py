@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolrl import Limits, Message, Task, TaskSet, ToolEnv, is_file_name, say
+from toolrl import Limits, Message, Task, ToolEnv, is_file_name, say
 from toolrl.rewards import ifeval_task, instructions_reward
 from toolrl.rewards.instructions import Mode, count_words, instructions_of
-from toolrl_envs.common import CALL_COST, Split, check_unused, read_tasks
-from toolrl_envs.instruction_following.requests import generate
+from toolrl_envs.common import CALL_COST, Split, check_unused, load_tasks
+from toolrl_envs.instruction_following.requests import make_tasks
 from toolrl_envs.instruction_following.topics import sentences_about
 from toolrl_envs.instruction_following.writer import write
 
@@ -54,8 +54,13 @@ class InstructionFollowingEnv(ToolEnv):
             MissingExtra: An instruction is about the language, and langdetect is not installed.
         """
         check_unused(data, kinds=kinds)
+        if data is None:
+            tasks = make_tasks(split, size, seed, kinds)
+        else:
+            hub_split = "" if is_file_name(data) else "train"  # IFEval has no other
+            tasks = load_tasks(data, ifeval_task, split, size=size, seed=seed, hub_split=hub_split)
         super().__init__(
-            tasks=generate(split, size, seed, kinds) if data is None else load(str(data), split, size, seed),
+            tasks=tasks,
             tools=[word_count],
             reward=instructions_reward(mode, partial=partial, call_cost=call_cost),
             system_prompt=PROMPT,
@@ -72,12 +77,6 @@ def word_count(text: str) -> int:
         text: The text.
     """
     return count_words(text)
-
-
-def load(data: str, split: Split, size: int, seed: int) -> TaskSet:
-    """Read requests in IFEval's format, and draw at most `size` of them."""
-    hub_split = "" if is_file_name(data) else "train"  # IFEval has no other
-    return read_tasks(data, ifeval_task, split, size=size, seed=seed, hub_split=hub_split)
 
 
 def solve(task: Task) -> Sequence[Message]:

@@ -53,7 +53,7 @@ _TOPICAL = "keywords:existence"
 _POOR = ("I do not know.", "I cannot help with that.", "Sure!", "<answer></answer>", "{prompt}")
 
 
-def generate(split: Split, size: int, seed: int, kinds: Sequence[str] | None = None) -> TaskSet:
+def make_tasks(split: Split, size: int, seed: int, kinds: Sequence[str] | None = None) -> TaskSet:
     """Draw requests, cycling through the kinds of their first instruction.
 
     Args:

@@ -101,12 +101,12 @@ def _open_passages(questions: list[Question], data: str | Path | None) -> Callab
 
 def _task(question: Question) -> Task:
     """Make a task; its answer is a text, or a list of texts if several are right."""
-    queries = _with_the_answer_last(question) or [question.text]
+    queries = _with_the_answer_last(question) or [question.prompt]
     metadata: dict[str, Any] = {"hops": len(question.supporting), "queries": queries}
     if question.supporting:
         metadata["subject"] = queries[0]
     answer = question.answers[0] if len(question.answers) == 1 else list(question.answers)
-    return Task(question.id, question.text, answer, metadata, kind=question.kind, needs_tool=True)
+    return Task(question.id, question.prompt, answer, metadata, kind=question.kind, needs_tool=True)
 
 
 def _with_the_answer_last(question: Question) -> list[str]:

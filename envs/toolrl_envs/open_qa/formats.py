@@ -36,7 +36,7 @@ class Question:
 
     Attributes:
         id: The id of the row, or a hash of the question.
-        text: The question.
+        prompt: The question.
         answers: All right answers, the main one first; at least one.
         passages: Passages that come with it, including distractors; may be empty.
         supporting: Titles of the passages needed, in the order of the reasoning if the row gives it; may be empty.
@@ -44,7 +44,7 @@ class Question:
     """
 
     id: str
-    text: str
+    prompt: str
     answers: tuple[str, ...]
     passages: tuple[Passage, ...]
     supporting: tuple[str, ...]

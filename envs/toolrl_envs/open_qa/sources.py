@@ -28,7 +28,6 @@ def load_questions(
     return read_split(
         _OWN if data is None else data,
         lambda row, key: read_question(row),
-        lambda question: question.text,
         split,
         size=size,
         seed=seed,

@@ -8,8 +8,8 @@ from pathlib import Path
 from toolrl import Limits, Message, Task, ToolEnv, call, say
 from toolrl.rewards import answer_reward, math_reward, numbers_equal
 from toolrl.tools import python_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_unused, read_tasks
-from toolrl_envs.python_math.tasks import from_row, generated
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_unused, load_tasks
+from toolrl_envs.python_math.tasks import make_tasks, read_task
 
 
 class PythonMathEnv(ToolEnv):
@@ -52,11 +52,11 @@ class PythonMathEnv(ToolEnv):
         check_unused(data, test_split=test_split, hub_split=hub_split, easy_share=easy_share)
         reward = answer_reward(numbers_equal, call_cost=call_cost)
         if data is None:
-            tasks = generated(split, 2000 if size is None else size, seed, 0.4 if easy_share is None else easy_share)
+            tasks = make_tasks(split, 2000 if size is None else size, seed, 0.4 if easy_share is None else easy_share)
         else:
             hub = {"test_split": test_split, "hub_split": hub_split}
             reward = math_reward(call_cost=call_cost)
-            tasks = read_tasks(data, from_row, split, size=size, seed=seed, **hub)
+            tasks = load_tasks(data, read_task, split, size=size, seed=seed, **hub)
         super().__init__(
             tasks=tasks,
             tools=[python_tool()],

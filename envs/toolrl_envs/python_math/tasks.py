@@ -142,7 +142,7 @@ HARD = (
 )
 
 
-def generated(split: Split, size: int, seed: int, easy_share: float) -> TaskSet:
+def make_tasks(split: Split, size: int, seed: int, easy_share: float) -> TaskSet:
     """Draw `size` distinct problems.
 
     Args:
@@ -184,7 +184,7 @@ def _task(kind: Kind, a: int, b: int, prompt: str) -> Task:
     )
 
 
-def from_row(row: dict[str, Any], key: str) -> Task:
+def read_task(row: dict[str, Any], key: str) -> Task:
     """Read a row of a GSM8K-style (`question`, `answer` with `####`) or MATH-style data set (`problem`, `solution`).
 
     Plain rows with `prompt` (or `question`, `problem`) and `answer` work too. A null field counts as missing.

@@ -9,7 +9,7 @@ from toolrl import ConfigError, Episode, Limits, Message, Score, Task, ToolEnv, 
 from toolrl.rewards import check_call_cost, extract_answer, partial_value, with_call_cost
 from toolrl.tools import python_tool
 from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split
-from toolrl_envs.reasoning_gym.generators import Problem, draw
+from toolrl_envs.reasoning_gym.generators import Problem, make_problems
 from toolrl_envs.reasoning_gym.guards import is_safe_to_score
 
 
@@ -47,7 +47,7 @@ class ReasoningGymEnv(ToolEnv):
             MissingExtra: reasoning-gym is not installed.
             ConfigError: The generator does not exist, or rejects the settings.
         """
-        problems = draw(split, _configs(dataset, config), size, seed)
+        problems = make_problems(split, _configs(dataset, config), size, seed)
         super().__init__(
             tasks=[problem.task for problem in problems],
             tools=[python_tool()] if python else [],

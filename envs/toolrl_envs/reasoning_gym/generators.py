@@ -38,7 +38,7 @@ class Problem:
         return min(1.0, max(0.0, credit)) if math.isfinite(credit) else 0.0
 
 
-def draw(split: Split, configs: Mapping[str, Mapping[str, Any]], size: int, seed: int) -> list[Problem]:
+def make_problems(split: Split, configs: Mapping[str, Mapping[str, Any]], size: int, seed: int) -> list[Problem]:
     """Draw problems with distinct questions, cycling through the generators.
 
     Args:
