@@ -176,13 +176,20 @@ def test_the_model_must_refuse_an_order_for_a_customer_on_hold(env: ToolEnv) -> 
     pytest.fail("no task about a customer on hold")
 
 
-def test_a_lost_store_leaves_the_episode_unscored(env: ToolEnv) -> None:
+def test_a_lost_store_leaves_the_episode_unscored(env: ToolEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[sqlite3.Connection] = []
+
+    def open_and_keep(seed: str) -> sqlite3.Connection:
+        opened.append(open_store(seed))
+        return opened[-1]
+
+    monkeypatch.setattr("toolrl_envs.database.tools.open_store", open_and_keep)
     task = tasks_of(env, "ship")[0]
     session = env.open_episode(task)
     for message in env.oracle(task):
         run_sync(session.advance(message))
     assert run_sync(session.score(StopReason.ANSWER)).success
-    session._scope.state["store"].close()
+    opened[0].close()
     score = run_sync(session.score(StopReason.ANSWER))
     assert (score.value, score.reason) == (
         None,
