@@ -1,4 +1,4 @@
-"""What the ready-made environments share: one loader for files and hub data sets, and a few settings."""
+"""Shared by the ready-made environments: one loader for files and hub data sets, and a few settings."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ _integer = re.compile(r"-?\d+")
 
 
 def live_code_bench(row: Mapping[str, Any]) -> Problem:
-    """Public tests are visible, private ones hidden."""
+    """Read a row of LiveCodeBench. Public tests are visible, private ones hidden."""
     refuse_others(row, "public_test_cases private_test_cases")
     starter = row.get("starter_code") or ""
     function = _function_name(row.get("metadata"))
@@ -59,7 +59,7 @@ def live_code_bench(row: Mapping[str, Any]) -> Problem:
 
 
 def apps(row: Mapping[str, Any]) -> Problem:
-    """All tests of APPS and TACO are hidden; their statements have examples."""
+    """Read a row of APPS or TACO. All tests are hidden; the statement has examples."""
     refuse_others(row, "input_output")
     statement = row["question"] if "question" in row else row["problem"]
     solutions = row.get("solutions")
@@ -70,7 +70,7 @@ def apps(row: Mapping[str, Any]) -> Problem:
 
 
 def code_contests(row: Mapping[str, Any]) -> Problem:
-    """Public tests are visible, private and generated ones hidden."""
+    """Read a row of CodeContests. Public tests are visible, private and generated ones hidden."""
     refuse_others(row, "public_tests private_tests generated_tests input_file output_file")
     for name in ("input_file", "output_file"):
         if row.get(name):
@@ -88,7 +88,7 @@ def code_contests(row: Mapping[str, Any]) -> Problem:
 
 
 def verl(row: Mapping[str, Any]) -> Problem:
-    """Rows of PRIME (Eurus-2-RL-Data) and DeepCoder as used by verl: the prompt is a conversation."""
+    """Read a row of PRIME (Eurus-2-RL-Data) or DeepCoder in verl's format: the prompt is a conversation."""
     refuse_others(row, "")
     tests = row["reward_model"]["ground_truth"]
     for _ in range(2):  # some are encoded twice
@@ -100,7 +100,7 @@ def verl(row: Mapping[str, Any]) -> Problem:
 
 
 def deep_coder(row: Mapping[str, Any]) -> Problem:
-    """All tests of DeepCoder's and PrimeIntellect's data sets are hidden."""
+    """Read a row of DeepCoder or PrimeIntellect. All tests are hidden."""
     refuse_others(row, "tests verification_info")
     if "verification_info" in row:
         info = _python_or_json(row["verification_info"], "verification_info")
@@ -137,7 +137,7 @@ def _contest(
 
 
 def _columns(records: Any) -> Mapping[str, Any]:
-    """Records as lists side by side: exports have them one by one."""
+    """Turn a list of records, as in some exports, into parallel lists."""
     if not isinstance(records, list):
         return records or {}
     return {name: [record[name] for record in records] for name in (records[0] if records else ())}

@@ -47,7 +47,7 @@ class Kind:
     """A family of tasks.
 
     Attributes:
-        name: For metrics.
+        name: The name, for metrics.
         calls: Maximum number of calls.
         may_be_refused: Whether a rule may forbid the request.
         draw: Draws a draft, or None if the rows drawn are unsuitable.

@@ -20,7 +20,7 @@ class Demand(NamedTuple):
 
     Attributes:
         arguments: The arguments of its kind.
-        wording: How the request puts it.
+        wording: Its wording in the request.
     """
 
     arguments: Arguments

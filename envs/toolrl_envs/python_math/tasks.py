@@ -22,7 +22,7 @@ class Kind:
     """A family of problems.
 
     Attributes:
-        name: For metrics.
+        name: The name, for metrics.
         needs_tool: Whether it is too hard without a computer.
         wordings: Templates of the prompt, with `{a}` and `{b}`.
         draw: Draws the operands.
