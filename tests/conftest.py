@@ -1,4 +1,4 @@
-"""Shared by tests of several folders: the hypothesis profile, a small tokenizer, TRL's chat templates."""
+"""Shared by all tests: the hypothesis profile, a small tokenizer, TRL's chat templates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-# The same examples in every run, and no time limit: a busy machine is not a failure.
+# The same examples in every run, without a deadline: a busy machine must not fail a test.
 settings.register_profile("toolrl", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("toolrl")
 
@@ -24,10 +24,10 @@ settings.load_profile("toolrl")
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
 
-# Merges are learned from this; some of them cross the boundaries of control tokens.
+# Merges are learned from this; some cross the texts of control tokens.
 CORPUS = ["system user assistant tool <|im_start|> <|im_end|> <tool_call> </tool_call> im_end arguments name the"] * 4
 
-# Folders with long tests, which would run alone at the end if they started last.
+# Folders with long tests. Started last, one would run alone while the other workers idle.
 LONG = ("notebooks", "training", "audit", "policy", "tiny")
 
 

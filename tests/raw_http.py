@@ -58,7 +58,7 @@ BODIES = (
 
 
 def connected(url: str, timeout: float = 10.0) -> socket.socket:
-    """A connection to a server."""
+    """Open a connection to a server."""
     parts = urlsplit(url)
     return socket.create_connection((parts.hostname, parts.port), timeout)
 

@@ -1,4 +1,4 @@
-"""The shape of the code base, read from its sources: who may import whom, and how long a file may be."""
+"""The shape of the code base, read from its sources: which imports are allowed, and how long a file may be."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LAYERS = (
     "__main__",
 )
 
-# Heavy or optional packages, and the units of toolrl that are about them.
+# Heavy or optional packages, and the units of toolrl that may import them.
 OWNERS = {
     "torch": "policy tiny training",
     "transformers": "chat policy tiny training",
@@ -82,7 +82,7 @@ def is_type_checking(node: ast.AST) -> bool:
 
 
 def running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those that only a type checker sees."""
+    """All nodes except those that only a type checker sees."""
     for node in ast.iter_child_nodes(tree):
         if is_type_checking(node):
             assert isinstance(node, ast.If)
@@ -94,7 +94,7 @@ def running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def imports_of(source: str, module: str, is_package: bool = False) -> list[Import]:
-    """The imports that can run, those inside functions included, with relative ones made absolute."""
+    """All imports that can run, including those in functions; relative ones are made absolute."""
     imports = []
     for node in running_nodes(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -129,22 +129,22 @@ def package_imports(package: str) -> list[Import]:
 
 
 def unit_of(module: str) -> str:
-    """The entry of LAYERS that a module of toolrl belongs to: the longest one that is its prefix."""
+    """The entry of LAYERS to which a module of toolrl belongs: its longest prefix."""
     parts = module.split(".")[1:]
     return next((unit for end in range(len(parts), 0, -1) if (unit := ".".join(parts[:end])) in RANK), parts[0])
 
 
 def internal_edges() -> Iterator[tuple[Import, str, str]]:
-    """Imports within toolrl, with the units they lead from and to."""
+    """Imports within toolrl, with their source and target units."""
     for entry in package_imports("toolrl"):
         target = entry.target
-        if target == "toolrl" and entry.name:  # a submodule, or a public name that lives in one
+        if target == "toolrl" and entry.name:  # a submodule, or a public name defined in one
             target = toolrl._MODULE_OF.get(entry.name, f"toolrl.{entry.name}")
         elif target.startswith("toolrl.") and f"{target}.{entry.name}" in modules("toolrl"):
             target = f"{target}.{entry.name}"
         if entry.importer == "toolrl" or target == "toolrl.__version__" or not target.startswith("toolrl."):
             continue
-        if entry.name or target in modules("toolrl"):  # a string may name something else
+        if entry.name or target in modules("toolrl"):  # a string may name other things
             yield entry, unit_of(entry.importer), unit_of(target)
 
 
@@ -156,12 +156,12 @@ def test_every_module_has_a_layer_and_every_layer_has_modules() -> None:
     assert {unit_of(module) for module in modules("toolrl") if module != "toolrl"} == set(RANK)
 
 
-def test_what_owns_a_heavy_package_exists() -> None:
+def test_the_owners_of_heavy_packages_exist() -> None:
     owners = {f"toolrl.{unit}" for units in OWNERS.values() for unit in units.split()}
     assert owners - modules("toolrl").keys() == set()
 
 
-def test_only_the_spine_lies_loose() -> None:
+def test_only_the_spine_is_outside_the_rooms() -> None:
     loose = {path.stem for path in (ROOT / "toolrl").glob("*.py")}
     assert loose == {"__init__", "__main__", *["types", "errors", "tasks", "episode", "env", "rollout", "trajectory"]}
 
@@ -180,7 +180,7 @@ def test_modules_do_not_import_each_other_in_a_cycle() -> None:
     for entry in package_imports("toolrl"):
         target = f"{entry.target}.{entry.name}"
         target = target if target in modules("toolrl") else entry.target
-        # A package's __init__ gathers names; its modules may import siblings through it only by their full names.
+        # A package's __init__ collects names; its modules import siblings by their full names.
         if target in modules("toolrl") and target != entry.importer and not entry.importer.startswith(f"{target}."):
             graph.setdefault(entry.importer, set()).add(target)
     try:
@@ -189,7 +189,7 @@ def test_modules_do_not_import_each_other_in_a_cycle() -> None:
         pytest.fail(f"import cycle: {' <- '.join(error.args[1])}")
 
 
-def test_heavy_packages_are_imported_only_where_the_code_is_about_them() -> None:
+def test_heavy_packages_are_imported_only_by_their_owners() -> None:
     strays = [
         str(entry)
         for package in PACKAGE_FOLDERS
@@ -215,7 +215,7 @@ def test_environments_use_only_public_names_of_toolrl() -> None:
     assert strays == [], "import a name that is in `__all__` of toolrl or of one of its packages"
 
 
-def test_what_is_imported_is_declared_as_a_dependency() -> None:
+def test_every_imported_package_is_declared_as_a_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     declared = [
         *project["dependencies"],
@@ -229,7 +229,7 @@ def test_what_is_imported_is_declared_as_a_dependency() -> None:
         for entry in package_imports(package)
         if (top := entry.target.split(".")[0]) not in sys.stdlib_module_names and top not in PACKAGE_FOLDERS
     }
-    # A package that is not installed cannot be looked up: it goes by its own name.
+    # A package that is not installed cannot be looked up; its own name is used.
     missing = {top for top in imported if not {normalised(name) for name in distributions.get(top, [top])} & names}
     assert missing == set()
 
@@ -249,7 +249,7 @@ def test_every_folder_with_modules_is_a_package() -> None:
     assert [str(folder.relative_to(ROOT)) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
 
 
-def test_the_reader_sees_imports_in_functions_and_skips_those_for_type_checkers() -> None:
+def test_imports_in_functions_are_seen_and_those_for_type_checkers_skipped() -> None:
     source = """
 import torch.nn
 from .sibling import a

@@ -47,7 +47,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         toolrl.Tusk  # noqa: B018
 
 
-def test_dir_lists_the_public_names_before_they_are_used() -> None:
+def test_dir_lists_public_names_before_their_first_use() -> None:
     assert set(toolrl.__all__) <= set(dir(toolrl))
 
 
@@ -55,7 +55,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert toolrl.__version__ == importlib.metadata.version("toolrl")
 
 
-def test_importing_toolrl_envs_registers_its_environments_once_and_without_a_warning() -> None:
+def test_importing_toolrl_envs_registers_its_environments_once_without_a_warning() -> None:
     code = (
         "import warnings; warnings.simplefilter('error')\n"
         "import gymnasium, toolrl_envs; toolrl_envs.register()\n"

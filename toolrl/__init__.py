@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from toolrl.rollout import RolloutEngine as RolloutEngine, RolloutRequest as RolloutRequest
     from toolrl.support.retry import RetryPolicy as RetryPolicy
     from toolrl.support.rows import is_file_name as is_file_name, read_rows as read_rows
-    from toolrl.tasks import TaskSet as TaskSet, of_split as of_split
+    from toolrl.tasks import TaskSet as TaskSet, is_held_out as is_held_out, of_split as of_split
     from toolrl.tools.definition import Tool as Tool, tool as tool
     from toolrl.tools.resources import per_episode as per_episode, per_run as per_run
     from toolrl.trajectory import (
@@ -60,7 +60,7 @@ _EXPORTS = {
     "toolrl.rollout": "RolloutEngine RolloutRequest",
     "toolrl.support.retry": "RetryPolicy",
     "toolrl.support.rows": "is_file_name read_rows",
-    "toolrl.tasks": "TaskSet of_split",
+    "toolrl.tasks": "TaskSet is_held_out of_split",
     "toolrl.tools.definition": "Tool tool",
     "toolrl.tools.resources": "per_episode per_run",
     "toolrl.trajectory": "Trajectory TrajectoryWriter read_trajectories",

@@ -5,8 +5,8 @@
 
     env = gymnasium.make("toolrl/PythonMath-v0")
 
-`gymnasium.make("toolrl_envs:toolrl/PythonMath-v0")` does the same in one line. Registering imports none
-of the environments: that happens in `make`.
+`gymnasium.make("toolrl_envs:toolrl/PythonMath-v0")` does the same in one line. An environment is imported
+when it is made, not when it is registered.
 """
 
 import gymnasium
@@ -28,7 +28,7 @@ ENTRY_POINTS = {
 
 
 def register() -> None:
-    """Register the environments that are not registered yet; called at import and by the entry point."""
+    """Register the environments not registered yet; runs at import and as the entry point."""
     for environment_id, entry_point in ENTRY_POINTS.items():
         if environment_id not in gymnasium.registry:
             gymnasium.register(id=environment_id, entry_point=entry_point)

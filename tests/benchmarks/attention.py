@@ -22,7 +22,7 @@ WORKLOADS = {  # sequences, tokens of each prompt, tokens to generate
 
 
 def tokens_per_second(policy: TransformersPolicy, sequences: int, prompt_tokens: int, new_tokens: int) -> float:
-    """Generated tokens per second, or those of the prompts where they are all there is."""
+    """Generated tokens per second, or prompt tokens if none are generated."""
     rng = random.Random(0)
     prompts = [rng.choices(range(VOCABULARY), k=prompt_tokens) for _ in range(sequences)]
     policy.weights_changed()

@@ -26,7 +26,7 @@ from toolrl.rewards import CallTest, CodeSuite, grade_code
 SUBMISSIONS = int(os.environ.get("CODE_SUBMISSIONS", "1000"))
 ROUNDS = 5
 SECONDS = 10.0
-INPUTS = ([3, 1, 2], [5, 5, 4], [], [9, 8, 9, 7], [0, -1])
+INPUTS: tuple[list[int], ...] = ([3, 1, 2], [5, 5, 4], [], [9, 8, 9, 7], [0, -1])
 SUITE = CodeSuite([CallTest("f", (items,), sorted(set(items))) for items in INPUTS])
 ASSERTS = [f"assert f({items!r}) == {sorted(set(items))!r}" for items in INPUTS]
 RIGHT = "def f(items):\n    return sorted(set(items))  # {0}"
@@ -58,7 +58,7 @@ def process_per_test(code: str) -> bool:
         process.join(SECONDS)
         if process.is_alive():
             process.kill()
-    return all(verdicts)
+    return all(verdicts[:])
 
 
 def all_tests(code: str, verdicts: Any) -> None:
@@ -86,7 +86,7 @@ def cold_interpreter_per_test(code: str) -> bool:
     return all(run.returncode == 0 for run in runs)
 
 
-# Those that take long grade a share of the submissions.
+# Slow contenders grade a fraction of the submissions.
 CONTENDERS: dict[str, tuple[Grader, float]] = {
     "`toolrl.rewards.grade_code`, a sandbox per submission": (ours, 1.0),
     "a forked process per test": (process_per_test, 0.25),
@@ -96,7 +96,7 @@ CONTENDERS: dict[str, tuple[Grader, float]] = {
 
 
 def seconds_for(grader: Grader, count: int, workers: int) -> float:
-    """Wall-clock time of so many submissions, graded by so many threads."""
+    """Wall-clock time of grading submissions on several threads."""
 
     def check(number: int) -> None:
         wrong = number % 6 == 0

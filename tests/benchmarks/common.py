@@ -1,4 +1,4 @@
-"""What the benchmarks share: a tokenizer with a chat template, an environment of calls, a table."""
+"""Shared by the benchmarks: a tokenizer with a chat template, an environment of calls, a table."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tasks() -> list[Task]:
 
 
 def script() -> list[Any]:
-    """What the model says in each episode: some calls, then the answer."""
+    """The turns of the model in each episode: some calls, then the answer."""
     calls = [call("lookup", query=f"the catalogue's entry for part {part}, as of today") for part in range(CALLS)]
     return [*calls, say("42")]
 
@@ -50,10 +50,14 @@ def turns(renderer: Renderer) -> list[list[int]]:
     return [renderer.assistant_ids(message) for message in script()]
 
 
+def no_reward(completions: list[Any], **_: Any) -> list[float | None]:
+    return [0.0] * len(completions)
+
+
 def make_trl_trainer(lookup: Callable[..., Any], renderer: Renderer) -> Any:
     """TRL's `GRPOTrainer(tools=[lookup])` around a small model, with the prompts of all episodes as one batch."""
     from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer
+    from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
     from toolrl.tiny.make import make_model
 
@@ -62,7 +66,7 @@ def make_trl_trainer(lookup: Callable[..., Any], renderer: Renderer) -> Any:
         warnings.simplefilter("ignore")
         return GRPOTrainer(
             model=make_model(len(renderer.tokenizer)),
-            reward_funcs=lambda completions, **_: [0.0] * len(completions),
+            reward_funcs=no_reward,
             args=GRPOConfig(
                 folder, per_device_train_batch_size=EPISODES, num_generations=2, max_completion_length=8192,
                 report_to="none", use_cpu=True,

@@ -1,4 +1,4 @@
-"""What the engine adds to generation: full rollouts against bare continuous batching of the same tokens.
+"""Overhead of the engine: full rollouts compared with bare continuous batching of the same tokens.
 
 A model of the embedded policy's size generates as many tokens as each scripted turn has, and the
 script's tokens are handed on in their place. So both sides generate exactly the same numbers of tokens
@@ -35,7 +35,7 @@ def lookup(query: str) -> str:
 
 
 class TimedScript:
-    """Takes the model's time for each turn of a script, and records what was submitted."""
+    """Spends the model's time on each turn of a script, and records the submissions."""
 
     def __init__(self, model_policy: TransformersPolicy, script: list[list[int]]):
         self.submitted: list[tuple[list[int], int]] = []

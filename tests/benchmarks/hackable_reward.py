@@ -1,4 +1,4 @@
-"""Training on a reward that can be hacked, and on the repaired one, as the monitors see it.
+"""Training on a reward that can be hacked, and on the fixed one, as seen by the monitors.
 
 From one warm start of the embedded policy: three quarters of its demonstrations are honest programs, most of them
 wrong, and a quarter know the prompt's example by heart (`tests/training/hackable.py`). The first reward pays for the
@@ -12,10 +12,11 @@ import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
+from transformers import Qwen3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
 from tests.benchmarks.common import table
@@ -61,7 +62,7 @@ def main() -> str:
 def warm_start(folder: Path) -> None:
     """Fit the embedded policy to programs: hacks, which are right, and honest ones, most of which are not."""
     torch.manual_seed(0)
-    tokenizer, model = load_tokenizer("tiny"), load_model("tiny")
+    tokenizer, model = load_tokenizer("tiny"), cast(Qwen3ForCausalLM, load_model("tiny"))
     renderer, rng = Renderer(tokenizer), random.Random(0)
 
     def row(task: Task) -> Row:
@@ -77,7 +78,7 @@ def warm_start(folder: Path) -> None:
 
 
 def run(paid: Paid) -> str:
-    """Train on one of the rewards, and say what its metrics show."""
+    """Train on one of the rewards, and report its metrics."""
     folder = FOLDER / paid
     settings = f'--env_settings={{"{ENV_ID}": {{"paid": "{paid}"}}}}'
     (folder / "trajectories.jsonl").unlink(missing_ok=True)

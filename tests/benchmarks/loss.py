@@ -1,4 +1,4 @@
-"""Loss and gradient of one batch of tool episodes: TRL's own scoring of every padded position, and ours.
+"""Loss and gradient of one batch of tool episodes: TRL's scoring of every padded position compared with ours.
 
 Both are the same trainer on the same batch, 64 episodes of the embedded policy on the three environments,
 so the loss is the same too (tests/training/test_trl.py compares the gradients).
@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 import trl.trainer.utils
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 from trl.kernels import chunked_logprob
 
 from tests.benchmarks.common import EPISODES, table
@@ -22,6 +22,7 @@ from toolrl import make
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.training import GRPORun
 
+trl_utils: Any = trl.trainer.utils
 REPEATS = 5
 ENVIRONMENTS = ("toolrl/PythonMath-v0", "toolrl/DocsSearch-v0", "toolrl/DocsCompute-v0")
 
@@ -40,18 +41,18 @@ def main() -> str:
         trainer.current_gradient_accumulation_steps = 1
         trainer.model.train()
         batch = trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
-        ours = trainer._get_per_token_logps_and_entropies, trl.trainer.utils._use_triton
+        ours = trainer._get_per_token_logps_and_entropies, trl_utils._use_triton
         theirs = partial(GRPOTrainer._get_per_token_logps_and_entropies, trainer), chunked_logprob._use_triton
 
         def seconds(scoring: tuple[Any, Any]) -> float:
-            trainer._get_per_token_logps_and_entropies, trl.trainer.utils._use_triton = scoring
+            trainer._get_per_token_logps_and_entropies, trl_utils._use_triton = scoring
             start = time.perf_counter()
             trainer.compute_loss(trainer.model, copy.copy(batch)).backward()
             return time.perf_counter() - start
 
         seconds(ours), seconds(theirs)
         pairs = [(seconds(theirs), seconds(ours)) for _ in range(REPEATS)]
-        trl.trainer.utils._use_triton = ours[1]
+        trl_utils._use_triton = ours[1]
         run.close()
     padded = batch["completion_mask"].numel() + batch["prompt_mask"].numel()
     real = int(batch["completion_mask"].sum() + batch["prompt_mask"].sum())

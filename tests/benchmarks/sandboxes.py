@@ -1,4 +1,4 @@
-"""Running code: local sandboxes at every level, E2B's SDK against our server, a plain subprocess, a Jupyter kernel.
+"""Running code: local sandboxes at every level, E2B's SDK with our server, a plain subprocess, a Jupyter kernel.
 
 A stateless execution opens, runs and closes, one right after the other; "to the output" is the part of one until its
 output is there, after a short rest, or when spares stand ready. A step runs in a session that is open; the last line
@@ -92,11 +92,11 @@ def await_spares() -> None:
 
 
 def seconds_of_an_answer() -> list[float]:
-    """Times in which another process reads a line and writes one."""
+    """Times in which another process echoes a line."""
     ours, theirs = socket.socketpair()
     echo = "import socket; s = socket.socket(fileno=0)\nwhile s.send(s.recv(99)): pass"
     seconds = []
-    with ours, theirs, subprocess.Popen([sys.executable, "-c", echo], stdin=theirs) as process:
+    with ours, theirs, subprocess.Popen([sys.executable, "-c", echo], stdin=theirs.fileno()) as process:
         for _ in range(ROUNDS * STEPS_A_ROUND * 5):
             start = time.perf_counter()
             ours.send(b"line")
@@ -131,8 +131,8 @@ def cold(name: str, code: str) -> Contender:
     @contextlib.contextmanager
     def idle() -> Iterator[None]:
         waits = f"{code}\nimport sys; sys.stdout.flush(); sys.stdin.read()"
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with subprocess.Popen([sys.executable, "-c", waits], **pipes) as process:
+        with subprocess.Popen([sys.executable, "-c", waits], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
             process.stdout.readline()
             yield None
             process.communicate()
@@ -173,10 +173,11 @@ def e2b_session() -> Iterator[Run]:
 
 @contextlib.contextmanager
 def our_server() -> Iterator[None]:
-    """`toolrl sandbox serve` in a process of its own, and the variables that point E2B's SDK at it."""
+    """`toolrl sandbox serve` in a process of its own, and the variables that direct E2B's SDK to it."""
     command = [sys.executable, "-m", "toolrl", "sandbox", "serve", "--port", "0", "--max-sandboxes", "64"]
     environment = {**os.environ, "TOOLRL_ISOLATION": "none"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
         try:
             variables = dict(re.findall(r"(E2B_\w+)=(\S+)", process.stdout.readline()))
             with mock.patch.dict(os.environ, variables):
@@ -186,13 +187,13 @@ def our_server() -> Iterator[None]:
 
 
 def contenders(opened: contextlib.ExitStack) -> tuple[list[Contender], list[str]]:
-    """All that can run here, and what is left out."""
+    """All contenders that can run here, and those that cannot, with the reason."""
     found = [
         cold("`subprocess`, a cold interpreter", CODE),
         cold("the same, NumPy and SymPy imported", PACKAGES + CODE),
     ]
     session = partial(local_session, partial(LocalSandbox, isolation="none"), CODE)
-    # Their memory is not measured: they are there before.
+    # Their memory is not measured: they exist before.
     spares = Contender("local, from spares", partial(once_in, session), session, rest=await_spares, memory=False)
     found.append(spares)
     left_out = []
@@ -220,8 +221,8 @@ def measure_times(found: Sequence[Contender]) -> None:
     with contextlib.ExitStack() as opened:
         steps = {c.name: opened.enter_context(c.idle()) for c in found if c.sessions}
         warm = {c.name: seconds_of(c.once) for c in found}
-        for step in steps.values():
-            seconds_of(step)
+        for known in filter(None, steps.values()):
+            seconds_of(known)
         for _ in range(ROUNDS):
             for contender in found:
                 times = 1 if warm[contender.name] > SLOW_SECONDS else ONCE_A_ROUND
@@ -252,7 +253,7 @@ def measure_rates(found: Sequence[Contender], cores: int) -> None:
 
 
 def measure_memory(contender: Contender) -> None:
-    """Memory that no other process shares, of what is there for some idle workers and was not before."""
+    """Unshared memory of the processes that some idle workers add."""
     ours = psutil.Process()
     before = set(ours.children(recursive=True))
     with contextlib.ExitStack() as opened:

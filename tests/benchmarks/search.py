@@ -50,7 +50,8 @@ def write_passages(path: Path, count: int) -> list[str]:
     cumulated = np.cumsum([frequencies[word] for word in words])
     syllables = [a + b for a in "bcdfghjklmnprstvz" for b in "aeiou"]
     names = ["".join(rng.choices(syllables, k=rng.randint(3, 5))) for _ in range(NAMES)]
-    queries, every = [], max(1, count // QUERIES)
+    queries: list[str] = []
+    every = max(1, count // QUERIES)
     with path.open("w") as file:
         for number in range(count):
             length = rng.randint(60, 120)
@@ -128,7 +129,7 @@ def measure(system: str, corpus: str, folder: str) -> None:
 
 
 def recall_against_bm25s(retriever: BM25Retriever, queries: Sequence[str]) -> float:
-    """Share of what bm25s itself retrieves from the same index that ours finds, or that scores as much."""
+    """Recall of bm25s's own results for the same index; ties count as found."""
     index = retriever._index
     tokens = [[term for term in query_terms(query) if term in index.vocab_dict] for query in queries]
     scores_QK = index.retrieve(tokens, k=K, show_progress=False).scores
@@ -148,7 +149,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def http_row(address: str, clients: int) -> list[object]:
-    """Requests by so many threads, each of which waits for its answer before it asks again."""
+    """Requests by several threads, each waiting for its answer before it asks again."""
     names = [document.title for document in python_documentation()[::4]]
     seconds: list[float] = []
     ready = threading.Barrier(clients)
@@ -196,7 +197,7 @@ def main() -> str:
                 if size > LARGEST.get(system, size):
                     continue
                 with tempfile.TemporaryDirectory(dir=folder) as own:
-                    command = [sys.executable, "-m", "tests.benchmarks.search", system, home / "corpus.jsonl", own]
+                    command = [sys.executable, "-m", "tests.benchmarks.search", system, str(home / "corpus.jsonl"), own]
                     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                     figures = json.loads(done.stdout)
                     reopened = ""

@@ -1,4 +1,4 @@
-"""Rollouts on vLLM: TRL's tool loop, which keeps all episodes in step, beside toolrl's engine. In .venv-vllm.
+"""Rollouts on vLLM: TRL's tool loop, which keeps all episodes in step, compared with toolrl's engine. Needs .venv-vllm.
 
 Both have vLLM generate as many tokens as the script's turn has, and go on with the script's: the same work and the same
 conversations. TRL's is `GRPOTrainer(tools=[...])._generate` over `vllm.LLM.generate`, as `use_vllm` with "colocate"
@@ -56,7 +56,7 @@ def make_tool(seconds: Callable[[random.Random], float]) -> Callable[..., Any]:
 
 
 class ScriptedOverVLLM:
-    """A policy that lets vLLM generate each turn's tokens and says the script's. Counts what is computed of prompts."""
+    """A policy for which vLLM generates each turn, replaced by the script's. Counts the prompt tokens computed."""
 
     def __init__(self, policy: VLLMPolicy, script: ScriptedPolicy):
         self.prefilled = 0

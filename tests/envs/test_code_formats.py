@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Promises about the formats of public sets of code: each is read whole, and what would be ignored is refused."""
+"""Promises about public formats of coding problems: each is read completely, and unsupported fields are refused."""
 
 from __future__ import annotations
 
@@ -160,16 +160,16 @@ def test_a_public_format_is_read_and_tells_right_from_wrong(name: str) -> None:
     assert passes(problem, right)
     assert not passes(problem, right.replace("a + b", "a").replace("sum", "max"))
     assert problem.solution in ("", right, f"{HUMAN_EVAL_PLUS['prompt']}    return a + b".strip())
-    assert "dd" in problem.text
+    assert "dd" in problem.prompt
 
 
-def test_tests_of_mbpp_plus_decide_too() -> None:
+def test_tests_of_mbpp_plus_count_too() -> None:
     assert not passes(read_problem(MBPP_PLUS), "def add(a, b):\n    return a + b if b < 3 else 0")
     assert passes(read_problem({**MBPP_PLUS, "test": ""}), "def add(a, b):\n    return a + b if b < 3 else 0")
 
 
 @pytest.mark.parametrize("row", [MBPP_PLUS, HUMAN_EVAL_PLUS, INPUTS_ONLY])
-def test_floats_of_evalplus_are_compared_as_it_does(row: dict[str, Any]) -> None:
+def test_floats_of_evalplus_are_compared_the_way_it_does(row: dict[str, Any]) -> None:
     problem = read_problem(row)
     assert passes(problem, "def add(a, b):\n    return a + b + 1e-8 if isinstance(a, float) else a + b")
     assert not passes(problem, "def add(a, b):\n    return a + b + 1e-5 if isinstance(a, float) else a + b")
@@ -193,7 +193,7 @@ def test_public_tests_of_code_contests_are_visible() -> None:
     assert read_problem({**CONTEST, **one_by_one}) == problem
 
 
-def test_a_list_around_every_output_is_taken_off() -> None:
+def test_a_list_around_every_output_is_removed() -> None:
     problem = read_problem(FORMATS["APPS, functions"][0])
     assert [test.expected for test in problem.suite.hidden if isinstance(test, CallTest)] == [3, [1, 2]]
     bare = {"problem": "Add.", "tests": {"fn_name": "add", "inputs": [[1, 2], [[1], [2]]], "outputs": [3, [1, 2]]}}
@@ -224,7 +224,7 @@ def test_names_and_limits_are_those_of_live_code_benchs_harness() -> None:
     assert grade_code(PROGRAM.replace("if n == 1 else", "if n == 9 else"), read_problem(LIVE).suite).passed
 
 
-def test_names_of_the_prelude_are_neither_the_answer_nor_in_its_way() -> None:
+def test_names_of_the_prelude_neither_count_as_the_answer_nor_interfere_with_it() -> None:
     problem = read_problem({"problem": "?", "tests": CALLS})  # operator has a function `add`
     assert passes(problem, ADD)
     assert passes(problem, "class Solution:\n    def add(self, a, b): return a + b")
@@ -236,7 +236,7 @@ def test_names_of_the_prelude_are_neither_the_answer_nor_in_its_way() -> None:
     [
         ({**CONTEST, "input_file": "sum.in"}, "use the file 'sum.in'"),
         ({**CONTEST, "private_tests": {}, "generated_tests": {}}, "no hidden tests"),
-        ({**CONTEST, "checker": "def check(a, b): ..."}, "the field 'checker' may say which programs are right"),
+        ({**CONTEST, "checker": "def check(a, b): ..."}, "the field 'checker' might decide which programs are right"),
         ({**MBPP, "hidden_tests": ["assert half(1) == 0.5"]}, "'hidden_tests'"),
         ({**HUMAN_EVAL, "plus_test": "..."}, "'plus_test'"),
         ({**LIVE, "is_interactive": True}, "'is_interactive'"),
@@ -255,17 +255,17 @@ def test_names_of_the_prelude_are_neither_the_answer_nor_in_its_way() -> None:
         ({**MBPP, "test_list": ["assert half(len) == 2"] * 2}, "cannot be handed"),
         ({**MBPP, "test_setup_code": "class T: pass\nroot = T()", "test_list": ["assert half(root) == 2"] * 2}, "cannot be handed"),
         ({**HUMAN_EVAL, "entry_point": "other"}, "entry_point 'other' is not defined"),
-        ({**KOD, "solution": "class A: pass", "test": "def test_a():\n    assert A()"}, "own class 'A'"),
-        ({**MBPP, "test_list": 7}, "another type"),
-        ({"question": 7, "input_output": json.dumps(STDIN)}, "another type"),
+        ({**KOD, "solution": "class A: pass", "test": "def test_a():\n    assert A()"}, "program's class 'A'"),
+        ({**MBPP, "test_list": 7}, "wrong type"),
+        ({"question": 7, "input_output": json.dumps(STDIN)}, "wrong type"),
     ],
 )  # fmt: skip
-def test_what_would_be_ignored_or_cannot_be_solved_is_refused(row: dict[str, Any], message: str) -> None:
+def test_rows_with_unsupported_fields_or_tests_are_refused(row: dict[str, Any], message: str) -> None:
     with pytest.raises(TaskError, match=message):
         read_problem(row)
 
 
-def test_files_are_read_as_they_are_published(tmp_path: Path) -> None:
+def test_files_are_read_as_published(tmp_path: Path) -> None:
     packed = tmp_path / "HumanEval.jsonl.gz"
     packed.write_bytes(gzip.compress("\n".join(map(json.dumps, many(HUMAN_EVAL))).encode()))
     env = CodeTestsEnv("train", data=packed)
@@ -280,7 +280,7 @@ def test_files_are_read_as_they_are_published(tmp_path: Path) -> None:
         load_problems(tmp_path / "none.jsonl.gz", "train", 99, 0)
 
 
-def test_rows_whose_own_solution_fails_are_found_if_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_whose_own_solution_fails_are_skipped_on_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     wrong = {**MBPP, "task_id": 7, "code": MBPP["code"].replace("n / 2", "n // 2")}
     write(tmp_path / "train.jsonl", MBPP, wrong)
     data = tmp_path / "{split}.jsonl"
@@ -289,5 +289,5 @@ def test_rows_whose_own_solution_fails_are_found_if_asked(tmp_path: Path, caplog
         assert [problem.id for problem in load_problems(data, "train", 9, 0, verify=True)] == ["601"]
     assert "task 7: its own solution fails 1 tests, the first: " in caplog.text
     write(tmp_path / "train.jsonl", wrong)
-    with pytest.raises(TaskError, match="can be solved; the first: task 7"):
+    with pytest.raises(TaskError, match="passes with its own solution; the first: task 7"):
         CodeTestsEnv("train", data=data, verify=True)

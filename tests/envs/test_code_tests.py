@@ -1,4 +1,4 @@
-"""Promises about code tasks: each format is read, its own solution passes, and what cannot be graded is left out."""
+"""Promises about coding tasks: each format is read, its solutions pass, and rows that cannot be graded are skipped."""
 
 from __future__ import annotations
 
@@ -119,18 +119,18 @@ def test_each_format_is_read_and_its_solution_passes(name: str, tmp_path: Path) 
 
 def test_the_prompt_shows_what_is_visible_and_nothing_hidden() -> None:
     problem = read_problem(MBPP)
-    assert "assert half(4) == 2" in problem.text
-    assert "half(-6)" not in problem.text
-    assert "helper" not in problem.text
+    assert "assert half(4) == 2" in problem.prompt
+    assert "half(-6)" not in problem.prompt
+    assert "helper" not in problem.prompt
     assert problem.suite.visible == (CallTest("half", (4,), 2),)
     assert [type(test) for test in problem.suite.hidden] == [CallTest, AssertTest, CallTest]
     human = read_problem(HUMAN_EVAL)
-    assert "Undo backwards" in human.text
-    assert "randint" not in human.text
+    assert "Undo backwards" in human.prompt
+    assert "randint" not in human.prompt
     live = read_problem(LIVE)
-    assert "3 4" in live.text
+    assert "3 4" in live.prompt
     assert live.suite.hidden == (StdioTest("1\n5\n", "5\n"),)
-    assert "def pair" in read_problem(LEET).text
+    assert "def pair" in read_problem(LEET).prompt
 
 
 def test_imports_and_helpers_of_humanevals_prompt_need_not_be_repeated(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"question": "?"}, "no known format"),
+        ({"question": "?"}, "unknown format"),
         ({**MBPP, "test_list": ["assert half(4) == 2"], "challenge_test_list": []}, "hidden test"),
         ({**MBPP, "test_list": ["assert depth(Node(1)) == 1"] * 2, "code": "def depth(n): return 1"}, "Node"),
         ({**MBPP, "test_list": ["assert ("] * 2}, "no assertion calls"),
@@ -176,13 +176,13 @@ def test_a_row_that_cannot_be_used_says_why(row: dict[str, Any], message: str) -
 # ---- files
 
 
-def test_rows_that_cannot_be_graded_are_left_out_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_that_cannot_be_graded_are_skipped_and_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     broken = {**MBPP, "task_id": 7, "test_list": ["assert half(Node(1)) == 1"]}
     path = write(tmp_path / "train.jsonl", MBPP, broken)
     with caplog.at_level(logging.WARNING):
         assert [problem.id for problem in load_problems(tmp_path / "{split}.jsonl", "train", 9, 0)] == ["601"]
     assert f"{path}, line 2" in caplog.text
-    with pytest.raises(TaskError, match="no problem of"):
+    with pytest.raises(TaskError, match="no row of"):
         load_problems(write(tmp_path / "none.jsonl", broken), "train", 9, 0)
     with pytest.raises(TaskError, match="no data file"):
         load_problems(tmp_path / "missing.jsonl", "train", 9, 0)
@@ -197,7 +197,7 @@ def test_a_file_is_divided_and_parquet_holds_the_same(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "all.parquet")
     train, test = (load_problems(path, split, 99, 0) for split in ("train", "test"))
     assert {p.id for p in train} | {p.id for p in test} == {str(n) for n in range(30)}
-    assert not {p.text for p in train} & {p.text for p in test}  # two that ask the same are on one side
+    assert not {p.prompt for p in train} & {p.prompt for p in test}  # two that ask the same are on one side
     assert load_problems(tmp_path / "all.parquet", "train", 99, 0) == train
     assert load_problems(path, "train", 5, 0) == train[:5]
     one = write(tmp_path / "one.jsonl", next(row for row in rows if str(row["task_id"]) == train[0].id))
@@ -205,22 +205,22 @@ def test_a_file_is_divided_and_parquet_holds_the_same(tmp_path: Path) -> None:
         load_problems(one, "test", 9, 0)
 
 
-# ---- our own set
+# ---- the bundled set
 
 
-def test_own_tasks_show_examples_and_hide_at_least_as_many_tests() -> None:
+def test_bundled_tasks_show_examples_and_hide_at_least_as_many_tests() -> None:
     for split in ("train", "test"):
         for problem in load_problems(None, split, 99, 0):
             visible, hidden = problem.suite.visible, problem.suite.hidden
             assert len(hidden) >= 4
             assert not set(map(repr, visible)) & set(map(repr, hidden))
             shown = [
-                test for test in hidden if isinstance(test, CallTest) and f"({str(test.args)[1:-1]})" in problem.text
+                test for test in hidden if isinstance(test, CallTest) and f"({str(test.args)[1:-1]})" in problem.prompt
             ]
             assert shown == []
 
 
-def test_every_own_solution_passes_and_every_visible_table_fails() -> None:
+def test_every_bundled_solution_passes_and_every_lookup_table_of_the_visible_tests_fails() -> None:
     env = CodeTestsEnv("train", call_cost=0.0)
     for task in env.tasks:
         assert answer(env, task, task.answer)["value"] == 1.0, task

@@ -1,4 +1,4 @@
-"""Promises about DataFiles-v0: the files are there, the answers follow from them, and from nothing else."""
+"""Promises about DataFiles-v0: the files are in place, and the answers follow from them alone."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def env() -> Iterator[ToolEnv]:
 
 
 def run(env: ToolEnv, task: Task, *codes: str) -> list[str]:
-    """What the python tool says to each program, in one episode."""
+    """The output of the python tool for each program, in one episode."""
     env.reset(options={"task": task})
     return [env.step(HermesDialect().format(call("python", code=code)))[0] for code in codes]
 
 
-def test_each_episode_begins_with_the_tasks_files_and_no_others(env: ToolEnv) -> None:
+def test_each_episode_begins_with_the_files_of_its_task_and_no_others(env: ToolEnv) -> None:
     for task in env.tasks[:6]:
         for _ in range(2):  # what one episode does to them is gone in the next
             listing, *_ = run(
@@ -42,7 +42,7 @@ def test_each_episode_begins_with_the_tasks_files_and_no_others(env: ToolEnv) ->
 
 
 @pytest.mark.parametrize("rows", [10, 60, 1000])
-def test_a_program_that_reads_the_files_gets_the_answer_that_was_worked_out_before(rows: int) -> None:
+def test_a_program_that_reads_the_files_gets_the_answer_computed_before(rows: int) -> None:
     env = toolrl.make("toolrl/DataFiles-v0", size=12, rows=rows, seed=rows)
     for task in env.tasks:
         assert run(env, task, task.metadata["code"]) == [task.answer], task
@@ -50,7 +50,7 @@ def test_a_program_that_reads_the_files_gets_the_answer_that_was_worked_out_befo
 
 
 def test_the_answer_changes_with_the_files(env: ToolEnv) -> None:
-    """So that nobody has it by heart, or guesses it."""
+    """Otherwise it could be memorised or guessed."""
     by_kind = {kind: [task.answer for task in env.tasks if task.kind == kind] for kind in KINDS}
     for kind, answers in by_kind.items():
         assert len(answers) == 20
@@ -58,7 +58,7 @@ def test_the_answer_changes_with_the_files(env: ToolEnv) -> None:
         assert "0" not in answers
 
 
-def test_broken_lines_are_there_and_matter(env: ToolEnv) -> None:
+def test_broken_lines_occur_and_matter(env: ToolEnv) -> None:
     tasks = [task for task in env.tasks if task.kind == "malformed"]
     careless = (
         "import csv\nt = 0\nfor row in csv.DictReader(open({!r})):\n    try: t += int(row['quantity'])\n"
@@ -72,13 +72,13 @@ def test_the_answer_is_not_in_the_question(env: ToolEnv) -> None:
         assert task.answer not in re.findall(r"\w+", task.prompt)
 
 
-def test_files_are_made_again_from_the_tasks_metadata_alone(env: ToolEnv) -> None:
+def test_files_are_rebuilt_from_the_task_alone(env: ToolEnv) -> None:
     task = env.tasks[0]
-    again = Task(task.id, "", metadata=json.loads(json.dumps(dict(task.metadata))))
+    again = Task(task.id, "", metadata=json.loads(json.dumps(dict(task.metadata))), kind=task.kind)
     assert files_of(again) == files_of(task)
 
 
-def test_parquet_files_are_asked_about_only_where_that_was_chosen(env: ToolEnv) -> None:
+def test_parquet_files_occur_only_on_request(env: ToolEnv) -> None:
     assert {task.kind for task in env.tasks} == set(KINDS)
     with_packages = toolrl.make("toolrl/DataFiles-v0", size=7, parquet=True)
     (task,) = [task for task in with_packages.tasks if task.kind in PACKAGE_KINDS]
@@ -92,7 +92,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
         toolrl.make("toolrl/DataFiles-v0", **settings)
 
 
-# ---- data that is read
+# ---- reading data
 
 
 def write(path: Path, *rows: dict[str, Any]) -> str:
@@ -100,7 +100,7 @@ def write(path: Path, *rows: dict[str, Any]) -> str:
     return str(path)
 
 
-def test_tasks_with_their_files_are_read(tmp_path: Path) -> None:
+def test_tasks_are_read_with_their_files(tmp_path: Path) -> None:
     files = {"data/a.csv": "x,y\n1,2\n", "ü.txt": "ü"}
     row = {"question": "Sum of x and y?", "answer": 3, "files": files, "id": "own", "code": "print(1 + 2)"}
     other = {"prompt": "What?", "answer": "b", "files": {"b.txt": "b", "a.csv": None}}
@@ -118,7 +118,7 @@ def test_tasks_with_their_files_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("files", ["a.csv", ["a.csv"], {"a.csv": 1}, {"a.csv": {"x": "y"}}])
-def test_files_that_are_no_texts_by_path_are_refused_with_their_line(tmp_path: Path, files: Any) -> None:
+def test_files_other_than_texts_by_path_are_refused_with_their_line(tmp_path: Path, files: Any) -> None:
     path = write(tmp_path / "d.jsonl", {"prompt": "p", "answer": "a", "files": files})
     with pytest.raises(TaskError, match="line 1: files must be an object of texts by path"):
         toolrl.make("toolrl/DataFiles-v0", data=path)

@@ -1,4 +1,4 @@
-"""Promises about Database-v0: its tools keep the store whole, its queries change nothing, side effects earn nothing."""
+"""Promises about Database-v0: tools keep the store consistent, queries change nothing, side effects earn nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def store() -> Iterator[sqlite3.Connection]:
 
 
 def play(env: ToolEnv, task: Task, *calls: tuple[str, dict[str, Any]], answer: str | None = None) -> dict[str, Any]:
-    """Make the calls, then answer rightly or as told; returns the score and what the calls returned."""
+    """Make the calls, then give the right or the given answer; return the score and the results of the calls."""
     env.reset(options={"task": task})
     observations = [env.step(HermesDialect().format(call(name, **arguments)))[0] for name, arguments in calls]
     info = env.step(f"<answer>{task.answer if answer is None else answer}</answer>")[4]
@@ -65,7 +65,7 @@ def test_the_store_holds_the_companys_rows_and_is_new_for_each_episode(env: Tool
     assert [play(env, task, *calls_of(task))["parts"]["correct"] for _ in range(2)] == [1.0, 1.0]
 
 
-def test_a_goal_differs_from_the_beginning_exactly_where_something_is_to_be_changed(env: ToolEnv) -> None:
+def test_the_goal_differs_from_the_initial_state_exactly_where_the_task_asks_for_a_change(env: ToolEnv) -> None:
     for task in env.tasks:
         differences = list(state_difference(changed(company(task.metadata["company"]), []), goal(task)))
         keys = {str((change["table"], [*change["row"].values()][:2])) for change in task.metadata["changes"]}
@@ -74,19 +74,19 @@ def test_a_goal_differs_from_the_beginning_exactly_where_something_is_to_be_chan
         assert not (task.metadata["refused"] and differences)
 
 
-def test_every_kind_is_drawn_and_some_of_each_that_may_be_are_refused(env: ToolEnv) -> None:
+def test_every_kind_is_drawn_and_some_requests_of_each_refusable_kind_are_refused(env: ToolEnv) -> None:
     for kind in KINDS:
         assert tasks_of(env, kind.name), kind
         assert bool(tasks_of(env, kind.name, refused=True)) is kind.may_be_refused, kind
 
 
 @pytest.mark.parametrize("difficulty", [1, 2, 3, 4])
-def test_no_task_takes_more_calls_than_the_difficulty_and_some_take_as_many(difficulty: int) -> None:
+def test_no_task_needs_more_calls_than_the_difficulty_and_some_need_as_many(difficulty: int) -> None:
     tasks = toolrl.make("toolrl/Database-v0", difficulty=difficulty, size=100).tasks
     assert max(len(task.metadata["calls"]) for task in tasks) == difficulty
 
 
-def test_only_the_chosen_kinds_are_asked_in_turn() -> None:
+def test_only_the_selected_kinds_occur_and_they_alternate() -> None:
     tasks = toolrl.make("toolrl/Database-v0", kinds=["order_total", "cancel"], size=20).tasks
     assert [task.kind for task in tasks] == ["order_total", "cancel"] * 10
 
@@ -106,7 +106,7 @@ def test_settings_out_of_range_are_refused(options: dict[str, Any]) -> None:
 # ---- what earns nothing
 
 
-def test_the_right_answer_alone_earns_nothing_where_something_was_to_be_changed(env: ToolEnv) -> None:
+def test_the_right_answer_alone_earns_nothing_if_a_change_was_requested(env: ToolEnv) -> None:
     changing = [task for task in env.tasks if task.metadata["changes"]]
     assert len(changing) > 50
     for task in random.Random(0).sample(changing, 20):
@@ -121,7 +121,7 @@ def test_the_right_state_with_a_wrong_answer_earns_nothing(env: ToolEnv) -> None
 
 
 def side_effects(task: Task) -> list[tuple[str, dict[str, Any]]]:
-    """One call for each tool that changes something; not those that the task asks for."""
+    """One call for each tool that changes something, none of them requested by the task."""
     rows = company(task.metadata["company"])
     touched = {tuple(change["row"].values())[:1] for change in task.metadata["changes"]}
     order = next(order for order in rows["orders"] if order["status"] == "paid" and (order["id"],) not in touched)
@@ -141,7 +141,7 @@ def side_effects(task: Task) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def test_a_side_effect_that_nobody_asked_for_earns_nothing(env: ToolEnv) -> None:
+def test_an_unrequested_side_effect_earns_nothing(env: ToolEnv) -> None:
     for task in [tasks_of(env, "customer_phone")[0], tasks_of(env, "ship", True)[0], tasks_of(env, "ship")[0]]:
         assert play(env, task, *calls_of(task))["parts"]["correct"] == 1.0
         for effect in side_effects(task):
@@ -161,7 +161,7 @@ def test_doing_it_twice_earns_nothing(env: ToolEnv) -> None:
             pytest.fail(f"no task of {kind} could be done twice")
 
 
-def test_an_order_for_a_customer_on_hold_is_the_models_to_refuse(env: ToolEnv) -> None:
+def test_the_model_must_refuse_an_order_for_a_customer_on_hold(env: ToolEnv) -> None:
     for task in tasks_of(env, "create", refused=True):
         find_customer = calls_of(task)[0]
         rows = company(task.metadata["company"])
@@ -177,13 +177,20 @@ def test_an_order_for_a_customer_on_hold_is_the_models_to_refuse(env: ToolEnv) -
     pytest.fail("no task about a customer on hold")
 
 
-def test_a_store_that_is_lost_leaves_the_episode_unscored(env: ToolEnv) -> None:
+def test_a_lost_store_leaves_the_episode_unscored(env: ToolEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[sqlite3.Connection] = []
+
+    def open_and_keep(seed: str) -> sqlite3.Connection:
+        opened.append(open_store(seed))
+        return opened[-1]
+
+    monkeypatch.setattr("toolrl_envs.database.tools.open_store", open_and_keep)
     task = tasks_of(env, "ship")[0]
     session = env.open_episode(task)
     for message in env.oracle(task):
         run_sync(session.advance(message))
     assert run_sync(session.score(StopReason.ANSWER)).success
-    session._scope.state["store"].close()
+    opened[0].close()
     score = run_sync(session.score(StopReason.ANSWER))
     assert (score.value, score.reason) == (
         None,
@@ -215,9 +222,7 @@ def test_a_store_that_is_lost_leaves_the_episode_unscored(env: ToolEnv) -> None:
         ),
     ],
 )
-def test_what_does_not_exist_is_an_error_for_the_model(
-    env: ToolEnv, tool: str, arguments: dict[str, Any], said: str
-) -> None:
+def test_a_missing_row_is_an_error_for_the_model(env: ToolEnv, tool: str, arguments: dict[str, Any], said: str) -> None:
     (observation,) = play(env, env.tasks[0], (tool, arguments))["observations"]
     assert observation.startswith("error: ")
     assert said in observation
@@ -235,7 +240,7 @@ def test_impossible_quantities_change_nothing(env: ToolEnv, quantity: int) -> No
     assert score["parts"] == {**score["parts"], "state": 1.0, "correct": 1.0}
 
 
-def test_half_of_a_transfer_is_taken_back(env: ToolEnv) -> None:
+def test_half_a_transfer_is_rolled_back(env: ToolEnv) -> None:
     task = next(task for task in tasks_of(env, "transfer") if int(task.answer) >= 0)
     (_, (name, move)) = calls_of(task)
     score = play(env, task, (name, {**move, "to_warehouse": "east"}), *calls_of(task))
@@ -276,7 +281,7 @@ def test_a_query_shows_columns_and_rows_up_to_its_limit(env: ToolEnv) -> None:
         "VALUES (1, 2)",
     ],
 )
-def test_ordinary_queries_give_what_sqlite_gives(store: sqlite3.Connection, sql: str) -> None:
+def test_ordinary_queries_give_the_same_rows_as_sqlite(store: sqlite3.Connection, sql: str) -> None:
     columns, rows = run_query(store, sql)
     cursor = store.execute(sql)
     assert rows == cursor.fetchmany(MAX_ROWS + 1)
@@ -356,7 +361,7 @@ def test_a_query_that_is_more_than_a_select_fails_and_changes_nothing(
         "SELECT count(*) FROM orders a, orders b, orders c, orders d, orders e",
     ],
 )
-def test_a_runaway_query_is_stopped_after_the_same_steps(env: ToolEnv, sql: str) -> None:
+def test_a_runaway_query_always_stops_after_the_same_number_of_steps(env: ToolEnv, sql: str) -> None:
     env.reset(options={"task": env.tasks[0]})
     observation, *_, info = env.step(HermesDialect().format(call("query", sql=sql)))
     assert observation == "error: the query takes too long; ask for less"

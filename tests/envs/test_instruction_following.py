@@ -1,4 +1,4 @@
-"""Promises about generated requests and IFEval's files: all can be followed, none by saying nothing."""
+"""Promises about generated requests and IFEval's files: all can be followed, none by an empty response."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_saying_nothing_earns_nothing(mode: Any) -> None:
             assert play(env, task, text)[0] == 0.0, (task, text)
 
 
-def test_requests_are_made_of_every_kind_and_of_several() -> None:
+def test_requests_cover_every_kind_and_combine_several() -> None:
     tasks = list(InstructionFollowingEnv("train", size=400).tasks)
     assert set(KINDS) == set(instruction_kinds()) >= set(ABOUT_LANGUAGE)
     assert {task.kind for task in tasks} == set(KINDS) - set(ABOUT_LANGUAGE) - set(NEARLY_FREE)
@@ -72,7 +72,7 @@ def test_the_splits_are_about_different_topics() -> None:
     assert not train & test
 
 
-def test_a_chosen_kind_is_in_every_request_and_an_unknown_one_is_refused() -> None:
+def test_a_selected_kind_is_in_every_request_and_an_unknown_one_is_refused() -> None:
     env = InstructionFollowingEnv("train", size=8, kinds=["detectable_format:title"])
     assert {tuple(task.answer["instruction_id_list"]) for task in env.tasks} == {("detectable_format:title",)}
     for kinds in ([], ["no:such"]):
@@ -82,7 +82,7 @@ def test_a_chosen_kind_is_in_every_request_and_an_unknown_one_is_refused() -> No
         InstructionFollowingEnv("train", size=60, kinds=["detectable_format:title"])
     with pytest.raises(ConfigError, match=r"only 0 requests .* or add kinds"):
         InstructionFollowingEnv("train", size=1, kinds=["punctuation:no_comma"])
-    with pytest.raises(ConfigError, match=r"kinds=.* is about generated tasks; leave it out"):
+    with pytest.raises(ConfigError, match=r"kinds=.* applies to generated tasks; remove it"):
         InstructionFollowingEnv("train", data="google/IFEval", kinds=["punctuation:no_comma"])
 
 
@@ -127,7 +127,7 @@ def test_partial_and_mode_reach_the_reward(tmp_path: Path) -> None:
 # ---- IFEval's files
 
 
-def test_of_one_file_every_fifth_request_or_so_is_held_out(tmp_path: Path) -> None:
+def test_about_every_fifth_request_of_a_file_is_held_out(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "input_data.jsonl")
     train, test = ({task.id for task in InstructionFollowingEnv(split, data=path).tasks} for split in ("train", "test"))  # type: ignore[arg-type]
     assert not train & test
@@ -139,7 +139,7 @@ def test_of_one_file_every_fifth_request_or_so_is_held_out(tmp_path: Path) -> No
     )
 
 
-def test_a_file_for_each_split_is_read_whole(tmp_path: Path) -> None:
+def test_a_file_per_split_is_read_completely(tmp_path: Path) -> None:
     write_rows(tmp_path / "test.jsonl", 9)
     env = InstructionFollowingEnv("test", data=tmp_path / "{split}.jsonl")
     assert len(env.tasks) == 9
@@ -158,7 +158,7 @@ def test_a_data_set_in_the_hubs_format_is_loaded_from_its_train_split(tmp_path: 
     assert env.tasks[0].answer == {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
 
 
-def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
+def test_the_error_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="no data file at"):
         InstructionFollowingEnv("train", data=tmp_path / "none.jsonl")
     path = write_rows(tmp_path / "one.jsonl", 1)
@@ -181,7 +181,7 @@ def _split_of(path: Path) -> str:
 # ---- the writer
 
 
-def test_the_writer_avoids_what_is_forbidden_and_refuses_what_contradicts_itself() -> None:
+def test_the_writer_avoids_what_is_forbidden_and_refuses_contradictions() -> None:
     avoid = [
         make_instruction("keywords:letter_frequency", {"letter": "y", "let_frequency": 1, "let_relation": "less than"}),
         make_instruction("keywords:frequency", {"keyword": "day", "frequency": 1, "relation": "less than"}),
@@ -190,5 +190,5 @@ def test_the_writer_avoids_what_is_forbidden_and_refuses_what_contradicts_itself
     assert all(one.check(write(avoid)) for one in avoid)
     forbidden = make_instruction("keywords:forbidden_words", {"forbidden_words": ["tea"]})
     wanted = make_instruction("keywords:existence", {"keywords": ["tea"]})
-    with pytest.raises(TaskError, match="can write no text that keeps to ForbiddenWords"):
+    with pytest.raises(TaskError, match="cannot write a text that follows ForbiddenWords"):
         write([forbidden, wanted])

@@ -1,4 +1,4 @@
-"""Promises about question sets: each format is read, what is broken is named, and the pages are searched."""
+"""Promises about question sets: each format is read, broken rows are reported, and the pages are searched."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_formats_agree_on_the_text_of_a_passage(name: str) -> None:
     assert set(question.passages) <= {Passage(title, text) for title, text in TEXTS.items()}
 
 
-def test_any_right_answer_earns_and_f1_pays_for_parts(tmp_path: Path) -> None:
+def test_any_right_answer_is_rewarded_and_f1_gives_partial_credit(tmp_path: Path) -> None:
     path = write(tmp_path / "q.jsonl", *({**FORMATS["musique"], "id": str(n), "question": str(n)} for n in range(9)))
     for metric, expected in (("em", [1.0, 1.0, 0.0]), ("f1", [1.0, 1.0, 0.8])):
         env = env_of(path, metric=metric, call_cost=0)
@@ -136,7 +136,7 @@ def test_any_right_answer_earns_and_f1_pays_for_parts(tmp_path: Path) -> None:
         assert rewards == pytest.approx(expected)
 
 
-def test_questions_that_cannot_be_answered_are_left_out(tmp_path: Path) -> None:
+def test_unanswerable_questions_are_skipped(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", {**FORMATS["musique"], "answerable": False}, HOTPOT)
     assert [task.id for task in env_of(str(path).replace("train", "{split}")).tasks] == ["5a7"]
 
@@ -160,7 +160,7 @@ def test_lists_lines_and_parquet_hold_the_same_questions(tmp_path: Path) -> None
     assert all(tasks == first for tasks in others)
 
 
-def test_one_file_is_divided_and_names_with_split_are_not(tmp_path: Path) -> None:
+def test_a_single_file_is_divided_but_not_a_name_with_split(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", *numbered(200))
     parts = [{task.id for task in OpenQAEnv(split, data=path).tasks} for split in ("train", "test")]
     assert not parts[0] & parts[1]
@@ -169,7 +169,7 @@ def test_one_file_is_divided_and_names_with_split_are_not(tmp_path: Path) -> Non
     assert len(env_of(tmp_path / "{split}.jsonl").tasks) == 200
 
 
-def test_size_draws_questions_by_the_seed_and_their_pages_alone_are_searched(tmp_path: Path) -> None:
+def test_size_and_seed_draw_questions_and_only_their_pages_are_searched(tmp_path: Path) -> None:
     rows = [{**row, "context": [[f"Page {row['_id']}", ["Text."]]]} for row in numbered(100)]
     write(tmp_path / "train.jsonl", *rows)
     data = tmp_path / "{split}.jsonl"
@@ -179,7 +179,7 @@ def test_size_draws_questions_by_the_seed_and_their_pages_alone_are_searched(tmp
     assert {document.title for document in corpus_of(drawn)} == {f"Page {question.id}" for question in drawn}
 
 
-def test_a_page_of_several_questions_is_there_once_and_namesakes_have_ids_of_their_own(tmp_path: Path) -> None:
+def test_a_page_of_several_questions_occurs_once_and_pages_with_one_title_get_distinct_ids(tmp_path: Path) -> None:
     odd = {**HOTPOT, "_id": "odd", "context": [["Sara Lev", ["Another."]], ["Sara Lev#2", ["A third."]], ["x", [" "]]]}
     write(tmp_path / "train.jsonl", *numbered(5), odd)
     documents = corpus_of(load_questions(tmp_path / "{split}.jsonl", "train", 100, 0))
@@ -194,13 +194,13 @@ def test_a_page_of_several_questions_is_there_once_and_namesakes_have_ids_of_the
         ({"answer": "a"}, "field 'question' is missing; it has: answer"),
         ({"question": " ", "answer": "a"}, "field 'question' must be a text, got ' '"),
         ({"question": 3, "answer": "a"}, "field 'question' must be a text, got 3"),
-        ({"question": "q"}, "none of the fields 'golden_answers', 'answers', 'answer' is there; it has: question"),
+        ({"question": "q"}, "it needs one of the fields 'golden_answers', 'answers', 'answer'; it has: question"),
         ({"question": "q", "answer": 4}, "field 'answer' must be a text or a list of texts, got 4"),
         ({"question": "q", "answers": []}, r"field 'answers' has no answer, got \[\]"),
         ({**HOTPOT, "context": [["t"]]}, r"field 'context': expected a passage with title and text, got \['t'\]"),
         ({**HOTPOT, "context": [["t", 5]]}, "field 'context': expected a passage"),
         ({**HOTPOT, "context": 5}, "field 'context' must be a list of passages, got 5"),
-        ({**HOTPOT, "context": "{"}, "field 'context' must be a list, or its JSON, got '{'"),
+        ({**HOTPOT, "context": "{"}, "field 'context' must be a list, or a list as JSON, got '{'"),
         ({**HOTPOT, "context": {"title": ["t"], "sentences": []}}, "must have 'title' and 'sentences' of one length"),
         ({**HOTPOT, "supporting_facts": [[5, 1]]}, "field 'supporting_facts' must be a list of"),
         ({**HOTPOT, "paragraphs": [{"title": "t"}]}, "field 'paragraphs': expected a passage"),
@@ -209,7 +209,7 @@ def test_a_page_of_several_questions_is_there_once_and_namesakes_have_ids_of_the
     ],
 )
 @pytest.mark.parametrize("name", ["train.jsonl", "train.json"])
-def test_a_broken_row_is_named_with_its_line_and_field(name: str, row: Any, message: str, tmp_path: Path) -> None:
+def test_a_broken_row_is_reported_with_its_line_and_field(name: str, row: Any, message: str, tmp_path: Path) -> None:
     path = write(tmp_path / name, HOTPOT, row)
     place = "line 2"
     if name == "train.json":
@@ -219,7 +219,7 @@ def test_a_broken_row_is_named_with_its_line_and_field(name: str, row: Any, mess
         env_of(tmp_path / name.replace("train", "{split}"))
 
 
-def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:
+def test_a_line_that_is_not_json_is_reported(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text(json.dumps(HOTPOT) + "\n\n{oops\n")
     with pytest.raises(TaskError, match=r"q\.jsonl, line 3: not valid JSON"):
         env_of(tmp_path / "q.jsonl")
@@ -236,7 +236,7 @@ def test_a_file_without_questions_for_a_split_is_refused(tmp_path: Path) -> None
         env_of(path)
 
 
-# ---- the hub, which a folder can stand for
+# ---- the hub, represented by a folder
 
 
 @pytest.fixture
@@ -252,13 +252,13 @@ def hub_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_set_of_the_hub_has_its_own_splits(hub_set: Path) -> None:
+def test_a_hub_data_set_has_its_own_splits(hub_set: Path) -> None:
     assert len(env_of(str(hub_set)).tasks) == 8
     (task,) = OpenQAEnv("test", data=str(hub_set)).tasks
     assert (task.id, task.metadata["queries"]) == ("v", ["Tavel Bank", "Ida Pihem"])
 
 
-def test_what_cannot_be_loaded_from_the_hub_is_said(hub_set: Path, tmp_path: Path) -> None:
+def test_a_data_set_that_cannot_be_loaded_from_the_hub_is_reported(hub_set: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot load the data set .*, split 'dev'"):
         OpenQAEnv("test", data=str(hub_set), test_split="dev")
     with pytest.raises(ConfigError, match="cannot load the data set"):
@@ -274,10 +274,10 @@ def test_what_cannot_be_loaded_from_the_hub_is_said(hub_set: Path, tmp_path: Pat
 # ---- searching
 
 
-def test_questions_without_pages_need_a_retriever_and_are_searched_as_they_are(tmp_path: Path) -> None:
+def test_questions_without_pages_need_a_retriever_and_the_oracle_searches_for_the_question(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", {"question": QUESTION, "answer": ["Port Maron"]})
     data = str(path).replace("train", "{split}")
-    with pytest.raises(ConfigError, match="come without passages to search; pass retriever="):
+    with pytest.raises(ConfigError, match="come without passages to search; set retriever="):
         env_of(data)
     pages = [Document(title, title, text) for title, text in TEXTS.items()]
     env = env_of(data, retriever=lambda: BM25Retriever(pages))
@@ -287,17 +287,17 @@ def test_questions_without_pages_need_a_retriever_and_are_searched_as_they_are(t
     assert "Ida Pihem" in env.step(HermesDialect().format(env.oracle(task)[0]))[0]
 
 
-def test_a_retriever_given_is_searched_in_place_of_the_pages() -> None:
+def test_a_given_retriever_replaces_the_pages() -> None:
     env = OpenQAEnv(retriever=lambda: BM25Retriever([Document("d", "Everything", "the only page")]))
     env.reset(seed=0)
     assert "the only page" in env.step('<tool_call>{"name": "search", "arguments": {"query": "page"}}</tool_call>')[0]
 
 
-# ---- the set that comes with the package
+# ---- the bundled set
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_the_own_set_is_in_hotpotqas_format_and_its_supporting_sentences_lead_to_the_answer(split: str) -> None:
+def test_the_bundled_set_is_in_hotpotqas_format_and_its_supporting_sentences_lead_to_the_answer(split: str) -> None:
     path = Path(load_questions.__code__.co_filename).parent / "data" / f"{split}.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(rows) == {"train": 24, "test": 12}[split]
@@ -310,7 +310,7 @@ def test_the_own_set_is_in_hotpotqas_format_and_its_supporting_sentences_lead_to
         assert row["supporting_facts"][0][0] in row["question"]
 
 
-def test_the_oracle_plays_the_own_set_through_the_engine_without_a_loss(
+def test_the_oracle_solves_all_of_the_bundled_set_through_the_engine(
     byte_tokenizer: PreTrainedTokenizerFast, trl_template: Callable[[str], str]
 ) -> None:
     renderer = Renderer(byte_tokenizer, chat_template=trl_template("qwen2_5"))
@@ -320,7 +320,7 @@ def test_the_oracle_plays_the_own_set_through_the_engine_without_a_loss(
         assert report.stops == {"answer": len(envs[split].tasks)}
 
 
-def test_a_setting_that_is_wrong_is_refused() -> None:
+def test_a_wrong_setting_is_refused() -> None:
     with pytest.raises(ConfigError, match="metric must be"):
         OpenQAEnv(metric="rouge")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="split must be"):

@@ -38,7 +38,7 @@ def solve(env: ToolEnv, index: int, answer: str) -> float:
     return env.step(f"<answer>{answer}</answer>")[1]
 
 
-def test_gsm8k_rows_are_answered_by_what_stands_behind_the_last_hashes(tmp_path: Path) -> None:
+def test_the_answer_of_a_gsm8k_row_follows_the_last_hashes(tmp_path: Path) -> None:
     env = env_from(tmp_path, GSM8K)
     assert answers(env) == ["72", "1234"]
     assert env.tasks.by_id("row0").prompt == GSM8K[0]["question"]
@@ -50,13 +50,13 @@ def test_gsm8k_rows_are_answered_by_what_stands_behind_the_last_hashes(tmp_path:
     ]
 
 
-def test_math_rows_are_answered_by_the_last_box(tmp_path: Path) -> None:
+def test_the_answer_of_a_math_row_is_in_the_last_box(tmp_path: Path) -> None:
     env = env_from(tmp_path, MATH)
     assert answers(env) == [r"\frac{1}{2}", "42", "x^2"]
     assert [solve(env, 0, r"\frac{1}{2}"), solve(env, 1, "42"), solve(env, 1, "41")] == [1.0, 1.0, 0.0]
 
 
-def test_a_row_keeps_its_id_and_else_is_named_by_its_place(tmp_path: Path) -> None:
+def test_a_row_keeps_its_id_or_gets_one_from_its_position(tmp_path: Path) -> None:
     rows = [{"prompt": "p", "answer": "1", "id": "mine"}, {"prompt": "q", "answer": "2", "id": None}]
     env = env_from(tmp_path, rows)  # type: ignore[arg-type]
     assert {task.id for task in env.tasks} == {"mine", "train-1"}
@@ -71,7 +71,9 @@ def test_a_row_keeps_its_id_and_else_is_named_by_its_place(tmp_path: Path) -> No
         ({"question": None, "answer": "1"}, "line 2: the prompt must be text, got None"),
     ],
 )
-def test_a_row_without_a_problem_or_an_answer_is_named(tmp_path: Path, row: dict[str, str], message: str) -> None:
+def test_a_row_without_problem_or_answer_is_reported_with_its_line(
+    tmp_path: Path, row: dict[str, str], message: str
+) -> None:
     with pytest.raises(TaskError, match=rf"problems-train\.jsonl, {message}"):
         env_from(tmp_path, [GSM8K[0], row])
 
@@ -91,7 +93,7 @@ def test_the_last_box_is_read_with_its_braces_balanced(text: str, content: str |
     assert last_boxed(text) == content
 
 
-def test_the_share_of_easy_problems_is_as_asked() -> None:
+def test_the_share_of_easy_problems_is_as_requested() -> None:
     for share in (0.0, 0.25, 1.0):
         env = make("toolrl/PythonMath-v0", size=100, easy_share=share)
         easy = sum(not task.needs_tool for task in env.tasks)
@@ -105,13 +107,13 @@ def test_problems_that_need_no_tool_are_solved_by_the_oracle_without_one() -> No
 
 
 @pytest.mark.parametrize("word", ["+", "-", "*", "plus", "minus", "times", "Add", "Subtract", "Multiply"])
-def test_the_words_of_a_sum_difference_or_product_do_not_tell_whether_a_tool_is_needed(word: str) -> None:
+def test_the_wording_of_a_sum_difference_or_product_does_not_reveal_whether_a_tool_is_needed(word: str) -> None:
     asked = [t for t in make("toolrl/PythonMath-v0", size=4000).tasks if f"{word} " in t.prompt]
     plain = [t.needs_tool for t in asked if not re.search(r"digit|remainder|sum of", t.prompt)]
     assert 0.2 < sum(plain) / len(plain) < 0.9
 
 
-def test_answers_to_read_data_are_compared_as_mathematics_and_to_generated_problems_as_numbers(tmp_path: Path) -> None:
+def test_answers_to_data_are_compared_as_mathematics_and_to_generated_problems_as_numbers(tmp_path: Path) -> None:
     env = env_from(tmp_path, MATH)
     assert [solve(env, 0, answer) for answer in ("1/2", r"\dfrac12", "0.5", "2", "1, 1/2")] == [1.0, 1.0, 1.0, 0.0, 0.0]
     assert [solve(env, 2, answer) for answer in ("x*x", "2x")] == [1.0, 0.0]

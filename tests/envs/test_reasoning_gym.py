@@ -50,7 +50,7 @@ def test_a_generators_own_answers_are_right_and_others_are_not(name: str) -> Non
 
 
 @needs_package
-def test_several_generators_take_turns_each_with_its_settings() -> None:
+def test_several_generators_alternate_each_with_its_settings() -> None:
     config = {"chain_sum": {"min_terms": 2, "max_terms": 2}}
     env = make(ENV_ID, dataset=["chain_sum", "gcd"], config=config, size=8)
     assert sorted(task.kind for task in env.tasks) == ["chain_sum"] * 4 + ["gcd"] * 4
@@ -59,7 +59,7 @@ def test_several_generators_take_turns_each_with_its_settings() -> None:
 
 
 @needs_package
-def test_a_generator_with_few_questions_gives_each_once() -> None:
+def test_a_generator_with_few_questions_yields_each_once() -> None:
     config = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
     splits = [
         make(ENV_ID, split=split, dataset="chain_sum", config=config, size=5000).tasks for split in ("train", "test")
@@ -71,7 +71,7 @@ def test_a_generator_with_few_questions_gives_each_once() -> None:
 
 
 @needs_package
-def test_a_text_that_contains_the_answer_earns_a_part_only_if_that_is_asked_for() -> None:
+def test_a_text_containing_the_answer_earns_partial_credit_only_on_request() -> None:
     index = 0
     for partial, cost, share in ((False, 0.1, 0.0), (True, 0.0, 1.0), (True, 0.1, 0.5)):
         env = make(ENV_ID, dataset="leg_counting", partial_credit=partial, call_cost=cost, size=3)
@@ -92,15 +92,15 @@ def test_the_python_tool_can_be_left_out() -> None:
     ("settings", "message"),
     [
         ({"dataset": "no_such"}, "reasoning-gym has no generator 'no_such'; it has: ab, acre"),
-        ({"config": {"colour": 1}}, "basic_arithmetic does not take the settings {'colour': 1}"),
-        ({"config": {"min_terms": -1}}, "basic_arithmetic does not take the settings {'min_terms': -1}"),
+        ({"config": {"colour": 1}}, "basic_arithmetic rejects the settings {'colour': 1}"),
+        ({"config": {"min_terms": -1}}, "basic_arithmetic rejects the settings {'min_terms': -1}"),
         ({"dataset": ["gcd", "gcd"]}, "dataset must name generators, each once"),
-        ({"dataset": ["gcd", "lcm"], "config": {"min_value": 1}}, "config maps their names to settings"),
-        ({"size": 0}, "size must be positive, got 0"),
+        ({"dataset": ["gcd", "lcm"], "config": {"min_value": 1}}, "config must map their names to settings"),
+        ({"size": 0}, "size must be a whole number of at least 1, got 0"),
         ({"split": "dev"}, "split must be 'train' or 'test'"),
     ],
 )
-def test_settings_that_make_no_sense_are_named(settings: dict[str, Any], message: str) -> None:
+def test_the_error_names_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make(ENV_ID, **settings)
 
@@ -133,7 +133,7 @@ def test_an_answer_is_never_run_as_code(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("name", ["spiral_matrix", "countdown"])
-def test_code_does_not_reach_a_scorer_that_evaluates(name: str, attack: str) -> None:
+def test_code_does_not_reach_a_scorer_that_evaluates_answers(name: str, attack: str) -> None:
     assert not is_safe_to_score(name, attack)
 
 
@@ -155,8 +155,8 @@ def test_honest_answers_reach_their_scorer(name: str, text: str) -> None:
 
 
 @needs_package
-def test_the_guards_know_every_scorer_that_evaluates() -> None:
-    """A new version of the package may bring another."""
+def test_the_guards_know_every_scorer_that_evaluates_answers() -> None:
+    """A new version of the package may add one."""
     import inspect
     import re
 

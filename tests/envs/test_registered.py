@@ -1,4 +1,4 @@
-"""Promises that every environment keeps: Gymnasium's contract, a solvable task set, a reward that is earned."""
+"""Promises that every environment keeps: Gymnasium's contract, solvable tasks, a reward that must be earned."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from toolrl_envs import ENTRY_POINTS
 
 SIZE = 60
 SAMPLE = 5
-# Of each tool, its parameter and a text for it.
+# For each tool, a parameter and a value for it.
 CALLS = {
     "python": ("code", "1+1"),
     "search": ("query", "path"),
     "word_count": ("text", "one two"),
     "find_customer": ("name", "berg"),
 }
-# What an environment cannot be made without, and is optional.
+# Optional packages that an environment needs.
 NEEDS = {"toolrl/ReasoningGym-v0": "reasoning_gym"}
 EVERY_ENVIRONMENT = pytest.mark.parametrize("env_id", list(ENTRY_POINTS))
 
@@ -55,12 +55,12 @@ def env_id(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["train", "test"])
 def env(request: pytest.FixtureRequest, env_id: str, make: Make) -> ToolEnv:
-    """Each environment, once for each split."""
+    """Each environment with each split."""
     return make(env_id, request.param)
 
 
 def sample(env: ToolEnv) -> list[Task]:
-    """Some tasks, of every kind."""
+    """A sample of tasks with every kind."""
     tasks = random.Random(0).sample(list(env.tasks), len(env.tasks))
     kinds = {task.kind: task for task in tasks}
     return [*kinds.values(), *tasks[:SAMPLE]]
@@ -81,12 +81,12 @@ def oracle_actions(env: ToolEnv, task: Task) -> list[str]:
 
 
 def right(env: ToolEnv, task: Task) -> str:
-    """A right final message: the answer in its tags, or a response that is right as a whole."""
+    """A right final message: the answer in tags, or the whole response."""
     return f"<answer>{task.answer}</answer>" if isinstance(task.answer, str) else env.oracle(task)[-1].content
 
 
 def a_call(env: ToolEnv, text: str | None = None, tool: str | None = None) -> str:
-    """A call that any task allows, with a text of one's own if one is given."""
+    """A call that any task allows, with the given text if there is one."""
     name = tool or next(name for name in CALLS if name in env.toolbox.tools)
     parameter, default = CALLS.get(name, ("query", ""))  # others refuse it, which is a call too
     return HermesDialect().format(toolrl.call(name, **{parameter: default if text is None else text}))
@@ -144,7 +144,7 @@ def test_train_and_test_share_no_task_and_no_subject(env_id: str, make: Make) ->
     train, test = (make(env_id, split, size=2000).tasks for split in ("train", "test"))
     assert not {task.id for task in train} & {task.id for task in test}
     assert not {task.prompt for task in train} & {task.prompt for task in test}
-    # Namesakes are one subject: who has learned what `shutil.copy` is knows much of `copy.copy`.
+    # Namesakes are one subject: knowing `shutil.copy` helps with `copy.copy`.
     subjects = [
         {str(task.metadata["subject"]).rsplit(".", 1)[-1] for task in tasks if "subject" in task.metadata}
         for tasks in (train, test)
@@ -153,7 +153,7 @@ def test_train_and_test_share_no_task_and_no_subject(env_id: str, make: Make) ->
 
 
 def test_the_documentation_environments_share_no_subject_across_splits(make: Make) -> None:
-    """So that what one is trained on does not give away what the other is tested on."""
+    """Otherwise training on one environment would reveal answers to the test tasks of the other."""
     subjects: dict[str, set[str]] = {"train": set(), "test": set()}
     for split, known in subjects.items():
         for env_id in ("toolrl/DocsSearch-v0", "toolrl/DocsCompute-v0"):
@@ -200,7 +200,7 @@ def test_an_empty_or_wrong_answer_earns_nothing(env: ToolEnv, text: str) -> None
         assert play(env, task, text)[0] == 0.0
 
 
-def test_the_right_answer_of_another_task_or_among_guesses_earns_nothing(env: ToolEnv) -> None:
+def test_the_answer_of_another_task_or_one_of_several_guesses_earns_nothing(env: ToolEnv) -> None:
     if not isinstance(env.tasks[0].answer, str):
         pytest.skip("its final messages are right or wrong as a whole")
     tasks = sample(env)
@@ -213,7 +213,7 @@ def test_the_right_answer_of_another_task_or_among_guesses_earns_nothing(env: To
         assert play(env, task, str(task.answer))[0] == 0.0, "an answer stands in its tags"
 
 
-def test_calls_that_were_not_needed_cost_but_a_right_answer_stays_above_a_wrong_one(env: ToolEnv) -> None:
+def test_unneeded_calls_cost_but_a_right_answer_still_earns_more_than_a_wrong_one(env: ToolEnv) -> None:
     task = env.tasks[0]
     answer = right(env, task)
     rewards = [play(env, task, *[a_call(env)] * calls, answer)[0] for calls in range(4)]
@@ -222,7 +222,7 @@ def test_calls_that_were_not_needed_cost_but_a_right_answer_stays_above_a_wrong_
     assert min(rewards) >= 0.5
 
 
-# ---- what models do wrong
+# ---- mistakes of models
 
 
 def test_malformed_and_misdirected_calls_are_survived(env: ToolEnv) -> None:
@@ -245,7 +245,7 @@ def test_malformed_and_misdirected_calls_are_survived(env: ToolEnv) -> None:
         assert env.step(answer)[1] > 0.0
 
 
-def test_an_answer_inside_a_call_or_a_result_is_no_answer(env: ToolEnv) -> None:
+def test_an_answer_inside_a_call_or_a_result_does_not_count(env: ToolEnv) -> None:
     task = env.tasks[0]
     planted = right(env, task)
     for name in env.toolbox.tools:
@@ -254,7 +254,7 @@ def test_an_answer_inside_a_call_or_a_result_is_no_answer(env: ToolEnv) -> None:
         assert play(env, task, *[f"{planted}\n{action}"] * env.limits.turns)[0] == 0.0
 
 
-def test_calling_without_end_is_truncated(env: ToolEnv) -> None:
+def test_endless_calling_is_truncated(env: ToolEnv) -> None:
     action = a_call(env)
     env.reset(seed=0)
     for _ in range(env.limits.turns):

@@ -1,4 +1,4 @@
-"""Promises about splits of whatever can be read or generated: no task in two, every setting does something."""
+"""Promises about splits: no task is in two of them, and every setting has an effect."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toolrl_envs import ENTRY_POINTS
 pytest.importorskip("math_verify", reason="read data is graded by the extra `math`")
 
 SEEDS = range(4)
-# Environments that read files, with what makes a row of each.
+# Environments that read files, with functions that make a row for each.
 ROWS: dict[str, Any] = {
     "toolrl/PythonMath-v0": lambda n: {"question": f"What is {n} and one?", "answer": f"It is\n#### {n + 1}"},
     "toolrl/DataFiles-v0": lambda n: {"prompt": f"How long is file {n}?", "answer": "1", "files": {"a.txt": str(n)}},
@@ -55,7 +55,7 @@ def test_no_task_of_a_file_is_in_two_splits_whatever_the_rows_and_their_order(en
         count = rng.choice((30, 60, 200))
         rows = [ROWS[env_id](n) for n in range(count)]
         expected = len(rows)
-        if env_id not in ("toolrl/OpenQA-v0", "toolrl/CodeTests-v0"):  # ids of their own
+        if env_id not in ("toolrl/OpenQA-v0", "toolrl/CodeTests-v0"):  # these derive the id from the row
             rows += rng.choices(rows, k=10)  # the same question again
             expected += 10
         rng.shuffle(rows)
@@ -65,7 +65,7 @@ def test_no_task_of_a_file_is_in_two_splits_whatever_the_rows_and_their_order(en
         assert not ids(train) & ids(test)
         assert len(prompts(train) | prompts(test)) == count
         assert len(train.tasks) + len(test.tasks) == expected
-        # The side is the row's own: it stays when the file grows, and whatever is drawn of it.
+        # A row keeps its side when the file grows, whatever is drawn.
         write(data, [*rows, *(ROWS[env_id](n) for n in range(count, count + 50))])
         again = make(env_id, data=str(data), split="test", seed=seed + 1)
         assert prompts(test) <= prompts(again)
@@ -83,7 +83,7 @@ def test_size_and_seed_choose_from_a_file(env_id: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("env_id", ROWS)
-def test_files_of_the_splits_are_taken_whole_and_share_no_id(env_id: str, tmp_path: Path) -> None:
+def test_a_file_per_split_is_used_completely_and_shares_no_id_with_the_other(env_id: str, tmp_path: Path) -> None:
     write(tmp_path / "my-train.jsonl", map(ROWS[env_id], range(12)))
     write(tmp_path / "my-test.jsonl", map(ROWS[env_id], range(100, 107)))
     train, test = (make(env_id, data=str(tmp_path / "my-{split}.jsonl"), split=split) for split in ("train", "test"))
@@ -93,7 +93,7 @@ def test_files_of_the_splits_are_taken_whole_and_share_no_id(env_id: str, tmp_pa
 
 @pytest.mark.parametrize("env_id", sorted(ENTRY_POINTS))
 @pytest.mark.parametrize("size", [0, -1, 2.5, "10", True])
-def test_a_size_that_is_none_is_refused(env_id: str, size: Any) -> None:
+def test_an_invalid_size_is_refused(env_id: str, size: Any) -> None:
     with pytest.raises(ConfigError, match=r"size must be a whole number of at least 1|reasoning-gym"):
         make(env_id, size=size)
 
@@ -101,16 +101,16 @@ def test_a_size_that_is_none_is_refused(env_id: str, size: Any) -> None:
 @pytest.mark.parametrize(
     ("env_id", "settings", "message"),
     [
-        ("toolrl/PythonMath-v0", {"easy_share": 0.5}, "easy_share=0.5 is about generated tasks"),
-        ("toolrl/DataFiles-v0", {"rows": 100}, "rows=100 is about generated tasks"),
-        ("toolrl/InstructionFollowing-v0", {"kinds": ["a"]}, "kinds=.* is about generated tasks"),
-        ("toolrl/OpenQA-v0", {"test_split": "dev"}, "test_split='dev' is about data sets on the hub"),
-        ("toolrl/PythonMath-v0", {"test_split": "dev"}, "test_split='dev' is about data sets on the hub"),
-        ("toolrl/DataFiles-v0", {"hub_split": "train"}, "hub_split='train' is about data sets on the hub"),
+        ("toolrl/PythonMath-v0", {"easy_share": 0.5}, "easy_share=0.5 applies to generated tasks"),
+        ("toolrl/DataFiles-v0", {"rows": 100}, "rows=100 applies to generated tasks"),
+        ("toolrl/InstructionFollowing-v0", {"kinds": ["a"]}, "kinds=.* applies to generated tasks"),
+        ("toolrl/OpenQA-v0", {"test_split": "dev"}, "test_split='dev' applies to data sets on the hub"),
+        ("toolrl/PythonMath-v0", {"test_split": "dev"}, "test_split='dev' applies to data sets on the hub"),
+        ("toolrl/DataFiles-v0", {"hub_split": "train"}, "hub_split='train' applies to data sets on the hub"),
         ("toolrl/PythonMath-v0", {"split": "validation"}, "split must be 'train' or 'test', got 'validation'"),
     ],
 )
-def test_what_would_do_nothing_beside_a_file_is_refused(
+def test_settings_without_effect_on_a_file_are_refused(
     env_id: str, settings: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     data = write(tmp_path / "all.jsonl", map(ROWS[env_id], range(9)))
@@ -120,8 +120,8 @@ def test_what_would_do_nothing_beside_a_file_is_refused(
 
 @pytest.mark.parametrize("setting", ["test_split", "hub_split"])
 @pytest.mark.parametrize("env_id", ["toolrl/PythonMath-v0", "toolrl/DataFiles-v0", "toolrl/OpenQA-v0"])
-def test_settings_of_the_hub_are_refused_without_data(env_id: str, setting: str) -> None:
-    with pytest.raises(ConfigError, match=f"{setting}='dev' is about data sets"):
+def test_settings_for_the_hub_are_refused_without_data(env_id: str, setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"{setting}='dev' applies to data sets"):
         make(env_id, **{setting: "dev"})
 
 
@@ -138,7 +138,7 @@ def hub_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_set_of_the_hub_has_its_own_splits_and_their_tasks_other_ids(hub_set: Path) -> None:
+def test_a_hub_data_set_has_its_own_splits_with_distinct_ids(hub_set: Path) -> None:
     env_id, data = "toolrl/PythonMath-v0", str(hub_set)
     train, test = make(env_id, data=data), make(env_id, data=data, split="test")
     other = make(env_id, data=data, split="test", test_split="validation", size=3)
@@ -148,7 +148,7 @@ def test_a_set_of_the_hub_has_its_own_splits_and_their_tasks_other_ids(hub_set: 
     assert all(int(task.prompt.split()[2]) >= 2000 for task in other.tasks)
 
 
-def test_a_set_of_the_hub_with_one_split_is_divided(hub_set: Path) -> None:
+def test_a_hub_data_set_with_one_split_is_divided(hub_set: Path) -> None:
     settings = {"data": str(hub_set), "hub_split": "validation"}
     train, test = (make("toolrl/PythonMath-v0", split=split, **settings) for split in ("train", "test"))
     assert not prompts(train) & prompts(test)
@@ -156,20 +156,20 @@ def test_a_set_of_the_hub_with_one_split_is_divided(hub_set: Path) -> None:
 
 
 def test_a_test_split_that_is_the_train_split_is_refused(hub_set: Path) -> None:
-    with pytest.raises(ConfigError, match="hub_split='train' divides it"):
+    with pytest.raises(ConfigError, match="use hub_split='train' to divide it"):
         make("toolrl/PythonMath-v0", data=str(hub_set), split="test", test_split="train")
-    with pytest.raises(ConfigError, match="so test_split='test' does nothing"):
+    with pytest.raises(ConfigError, match="so test_split='test' has no effect"):
         make("toolrl/PythonMath-v0", data=str(hub_set), test_split="test", hub_split="train")
 
 
-def test_two_rows_with_one_id_that_ask_otherwise_are_refused_whichever_split_they_are_in(tmp_path: Path) -> None:
+def test_different_rows_with_the_same_id_are_refused_in_both_splits(tmp_path: Path) -> None:
     rows = [{"id": "same", "question": f"How many are {n}?", "answer": "1"} for n in range(30)]
     for split in ("train", "test"):
         with pytest.raises(TaskError, match="line 2: another row has the id 'same' too"):
             make("toolrl/PythonMath-v0", data=str(write(tmp_path / "all.jsonl", rows)), split=split)
 
 
-def test_a_field_that_is_null_is_not_there(tmp_path: Path) -> None:
+def test_a_null_field_counts_as_missing(tmp_path: Path) -> None:
     row = {"id": None, "prompt": None, "problem": "2?", "answer": None, "solution": r"\boxed{2}"}
     write(tmp_path / "train.jsonl", [row])
     (task,) = make("toolrl/PythonMath-v0", data=str(tmp_path / "{split}.jsonl")).tasks
@@ -191,7 +191,7 @@ def test_a_field_that_is_null_is_not_there(tmp_path: Path) -> None:
         ("toolrl/DataFiles-v0", {"size": 300}),
     ],
 )
-def test_no_generated_task_is_in_two_splits_of_any_seeds(env_id: str, settings: dict[str, Any]) -> None:
+def test_no_generated_task_is_in_both_splits_whatever_their_seeds(env_id: str, settings: dict[str, Any]) -> None:
     train: set[str] = set()
     test: set[str] = set()
     for seed in (0, 1, 7):

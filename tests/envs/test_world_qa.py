@@ -1,4 +1,4 @@
-"""Promises about made-up worlds: one answer to each question, which the oracle's searches show; nothing shared."""
+"""Promises about made-up worlds: each question has one answer, which the oracle finds; splits share nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from toolrl_envs.world_qa.world import World, WorldSettings, make_world
 
 ROLES = "|".join([*SETTLEMENTS, "novel", "film", "play", "song"])
 NAME = r"[^.]+"
-# What names are made of besides the stems of a world.
+# The parts of names other than stems.
 COMMON = """
     Port North South New Old Bay Hill Bridge Valley Coast Lower Upper Lands East West Republic Islands Kingdom Union
     Bank Works Press Mills Steel Radio Lines Foods Glass Song of Return to The Letters Night in Garden A Day Lost
@@ -41,7 +41,7 @@ def world_of(documents: int = 400, namesakes: float = 0.3, seed: int = 0, split:
 
 
 @pytest.mark.parametrize("documents", [50, 51, 1000])
-def test_a_world_has_as_many_documents_as_asked_for_each_of_its_own_title(documents: int) -> None:
+def test_a_world_has_the_requested_number_of_documents_with_distinct_titles(documents: int) -> None:
     pages = world_of(documents).documents
     assert len(pages) == documents
     assert len({page.title for page in pages}) == len({page.id for page in pages}) == documents
@@ -50,7 +50,7 @@ def test_a_world_has_as_many_documents_as_asked_for_each_of_its_own_title(docume
         assert 2 <= len(re.findall(r"\.(?: |$)", page.text)) <= 6
 
 
-def test_kinds_of_things_are_all_there_and_linked() -> None:
+def test_all_kinds_of_entities_occur_and_are_linked() -> None:
     world = world_of(50)
     assert set(Counter(entity.kind for entity in world.entities)) == {
         *("person", "town", "region", "country", "company", "work", "event")
@@ -60,7 +60,7 @@ def test_kinds_of_things_are_all_there_and_linked() -> None:
             assert fact.target is None or world.entities[fact.target].title == fact.value
 
 
-def test_the_share_of_namesakes_is_what_was_asked_for_and_parentheses_tell_them_apart() -> None:
+def test_the_share_of_namesakes_is_as_requested_and_parentheses_tell_them_apart() -> None:
     for share in (0.0, 0.3, 0.8):
         world = world_of(1000, share)
         for kind in ("person", "town"):
@@ -154,7 +154,7 @@ def follow(text: str, facts: dict[tuple[str, str], set[str]], titles: set[str], 
 
 
 @pytest.mark.parametrize("documents", [60, 400])
-def test_who_reads_all_documents_finds_exactly_one_answer_to_each_question(documents: int) -> None:
+def test_reading_all_documents_gives_exactly_one_answer_to_each_question(documents: int) -> None:
     settings: dict[str, Any] = {"documents": documents, "namesakes": 0.3, "seed": 5}
     world = world_of(**settings)
     facts, titles = read_facts(world), {page.title for page in world.documents}
@@ -164,8 +164,8 @@ def test_who_reads_all_documents_finds_exactly_one_answer_to_each_question(docum
         assert follow(task.prompt, facts, titles, "questions") == {task.answer}, task
 
 
-def test_what_a_document_leaves_unsaid_counts_too_when_answers_are_counted() -> None:
-    """A second child that no document names would make a question ambiguous all the same."""
+def test_facts_that_no_document_states_count_too_when_answers_are_counted() -> None:
+    """Even a second child that no document names would make a question ambiguous."""
     world = world_of()
     several = [
         (index, relation)
@@ -179,7 +179,7 @@ def test_what_a_document_leaves_unsaid_counts_too_when_answers_are_counted() -> 
         assert relation not in {fact.relation for fact in world.pages[index].ends}
 
 
-def test_hops_are_documents_and_only_the_last_one_gives_the_answer_away() -> None:
+def test_each_hop_is_a_document_and_only_the_last_one_has_the_answer() -> None:
     world = world_of(seed=2)
     texts = {page.title: page.text for page in world.documents}
     tasks = WorldQAEnv(hops=(1, 2, 3, 4), documents=400, namesakes=0.3, seed=2, size=400).tasks
@@ -196,7 +196,7 @@ def test_hops_are_documents_and_only_the_last_one_gives_the_answer_away() -> Non
         assert "(" not in task.answer
 
 
-def test_answers_are_of_many_kinds_numbers_and_dates_among_them() -> None:
+def test_answers_are_of_many_kinds_including_numbers_and_dates() -> None:
     tasks = WorldQAEnv(hops=(1, 2), size=1000).tasks
     assert len({task.metadata["relations"][-1] for task in tasks}) > 20
     assert sum(bool(re.fullmatch(r"\d+", task.answer)) for task in tasks) > 50
@@ -251,7 +251,7 @@ def test_each_search_of_the_oracle_shows_what_the_next_step_needs(
         assert trajectory.score.value == pytest.approx(max(0.5, 1 - 0.1 * len(shown)))
 
 
-def test_a_name_without_its_parentheses_brings_up_all_its_bearers() -> None:
+def test_a_name_without_parentheses_finds_all_its_bearers() -> None:
     env = WorldQAEnv(namesakes=0.5)
     world = world_of(1000, 0.5)
     name = next(entity.name for entity in world.entities if entity.has_namesakes and entity.kind == "person")
@@ -268,17 +268,17 @@ def test_a_name_without_its_parentheses_brings_up_all_its_bearers() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hops": 0}, "hops is a number from 1 to 4, or several, got 0"),
+        ({"hops": 0}, "hops must be a number from 1 to 4, or several, got 0"),
         ({"hops": (2, 5)}, r"got \(2, 5\)"),
         ({"hops": ()}, r"got \(\)"),
         ({"documents": 49}, "documents must be from 50 to 100000, got 49"),
         ({"documents": 100_001}, "got 100001"),
-        ({"namesakes": 0.9}, "namesakes is a share from 0 to 0.8, got 0.9"),
+        ({"namesakes": 0.9}, "namesakes must be from 0 to 0.8, got 0.9"),
         ({"split": "dev"}, "got 'dev'"),
         ({"call_cost": -1}, "call cost must be >= 0"),
     ],
 )
-def test_a_setting_out_of_its_range_is_refused(settings: dict[str, Any], message: str) -> None:
+def test_a_setting_out_of_range_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         WorldQAEnv(**settings)
 
@@ -288,7 +288,7 @@ def test_snippets_too_short_for_any_fact_are_refused() -> None:
         WorldQAEnv(documents=50, snippet_characters=10)
 
 
-def test_one_question_is_one_task_in_whatever_words() -> None:
+def test_a_question_is_one_task_however_it_is_worded() -> None:
     tasks = WorldQAEnv(documents=50, hops=1, size=2000).tasks
     assert len({(task.metadata["subject"], *task.metadata["relations"]) for task in tasks}) == len(tasks) < 2000
 

@@ -38,7 +38,7 @@ def make_policy(model: Qwen3ForCausalLM) -> Iterator[Callable[..., TransformersP
 
     def make(**settings: object) -> TransformersPolicy:
         defaults = {"stop_token_ids": [STOP], "max_sequences": 8, "max_batch_tokens": 64, "cache_tokens": 8192}
-        made.append(TransformersPolicy(model, **{**defaults, **settings}))  # type: ignore[arg-type]
+        made.append(TransformersPolicy(model, **{**defaults, **settings}))
         return made[-1]
 
     yield make

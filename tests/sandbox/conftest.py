@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -115,7 +115,7 @@ def open_sandbox(level: str, request: pytest.FixtureRequest) -> Iterator[Callabl
         zygote = request.getfixturevalue("zygote")
         backend = partial(LocalSandbox, isolation="none", zygote=lambda: zygote)
 
-    def open_one(mounts: Sequence[Mount] = (), **limits: float) -> Sandbox:
+    def open_one(mounts: Sequence[Mount] = (), **limits: Any) -> Sandbox:
         opened.append(backend(SandboxLimits(**limits), mounts=mounts))
         return opened[-1]
 
@@ -209,6 +209,7 @@ ONLY_IN_TEST_SLOW = ("no-landlock", "e2b-unreliable")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Test the remaining surroundings in `make test-slow` only."""
     for item in items:
-        level = getattr(item, "callspec", None) and item.callspec.params.get("level")
+        callspec = getattr(item, "callspec", None)
+        level = callspec and callspec.params.get("level")
         if level in ONLY_IN_TEST_SLOW and Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trl import GRPOConfig
+from trl import GRPOConfig  # type: ignore[attr-defined]
 
 from toolrl import TrajectoryWriter, make
 from toolrl.policy.models import load_model, load_tokenizer

@@ -107,4 +107,4 @@ def sloppy(task: Task, rng: random.Random, wrong: float) -> str:
 
 
 if ENV_ID not in gymnasium.registry:
-    gymnasium.register(ENV_ID, entry_point=HackableEnv)
+    gymnasium.register(ENV_ID, entry_point=lambda **settings: HackableEnv(**settings))

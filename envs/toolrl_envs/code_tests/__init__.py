@@ -1,4 +1,4 @@
-"""Functions and programs to be written against hidden tests."""
+"""Functions and programs to write against hidden tests."""
 
 from toolrl_envs.code_tests.env import CodeTestsEnv
 

@@ -1,4 +1,4 @@
-"""Reads rows of programming contests: programs that read and print, and functions that are called with JSON values.
+"""Reads rows of programming contests: programs that read and print, and functions called with JSON values.
 
 Formats, as their harnesses read them: LiveCodeBench (lcb_runner/benchmarks/code_generation.py), APPS and TACO
 (`input_output`), CodeContests (`public_tests` ...), verl's and PRIME's rows (`reward_model.ground_truth`), DeepCoder
@@ -21,7 +21,8 @@ from toolrl import TaskError
 from toolrl.rewards import AssertTest, CallTest, CodeSuite, CodeTest, Comparison, StdioTest, read_asserts
 from toolrl_envs.code_tests.problem import Problem, json_of, problem, reference, refuse_others
 
-# What LiveCodeBench's harness puts before each program (lcb_runner/evaluation/testing_util.py); starter code needs it.
+# LiveCodeBench's harness puts these imports before each program (lcb_runner/evaluation/testing_util.py); its starter
+# code needs them.
 _MODULES = (
     "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
     "functools", "operator", "io", "sys", "json",
@@ -33,16 +34,16 @@ PRELUDE = "".join(
     ]
 )
 _EXACT = Comparison(number_types=False, sequence_types=False)
-# The other harnesses take printed numbers for equal within 1e-5; whole numbers are compared exactly here.
+# The other harnesses accept printed numbers within 1e-5. Here integers are compared exactly.
 _NEAR = Comparison(tolerance=1e-6, number_types=False, sequence_types=False)
 _READS = "The program reads its input from standard input and prints its output."
-_PYTHON_3 = 3  # of CodeContests' languages
+_PYTHON_3 = 3  # CodeContests' number for the language
 _checked = re.compile(r"^check\((?:Solution\(\)\.)?(\w+)\)", re.MULTILINE)
 _integer = re.compile(r"-?\d+")
 
 
 def live_code_bench(row: Mapping[str, Any]) -> Problem:
-    """Public tests are visible, private ones hidden."""
+    """Read a row of LiveCodeBench. Public tests are visible, private ones hidden."""
     refuse_others(row, "public_test_cases private_test_cases")
     starter = row.get("starter_code") or ""
     function = _function_name(row.get("metadata"))
@@ -58,7 +59,7 @@ def live_code_bench(row: Mapping[str, Any]) -> Problem:
 
 
 def apps(row: Mapping[str, Any]) -> Problem:
-    """All tests of APPS and TACO are hidden; the statement has its examples."""
+    """Read a row of APPS or TACO. All tests are hidden; the statement has examples."""
     refuse_others(row, "input_output")
     statement = row["question"] if "question" in row else row["problem"]
     solutions = row.get("solutions")
@@ -69,7 +70,7 @@ def apps(row: Mapping[str, Any]) -> Problem:
 
 
 def code_contests(row: Mapping[str, Any]) -> Problem:
-    """Public tests are visible, private and generated ones hidden."""
+    """Read a row of CodeContests. Public tests are visible, private and generated ones hidden."""
     refuse_others(row, "public_tests private_tests generated_tests input_file output_file")
     for name in ("input_file", "output_file"):
         if row.get(name):
@@ -87,10 +88,10 @@ def code_contests(row: Mapping[str, Any]) -> Problem:
 
 
 def verl(row: Mapping[str, Any]) -> Problem:
-    """Rows of PRIME (Eurus-2-RL-Data) and of DeepCoder as verl trains on them: the prompt is a conversation."""
+    """Read a row of PRIME (Eurus-2-RL-Data) or DeepCoder in verl's format: the prompt is a conversation."""
     refuse_others(row, "")
     tests = row["reward_model"]["ground_truth"]
-    for _ in range(2):  # some have been written twice
+    for _ in range(2):  # some are encoded twice
         tests = json_of(tests, "reward_model.ground_truth")
     prompt = row["prompt"]
     if not isinstance(prompt, str):
@@ -99,16 +100,16 @@ def verl(row: Mapping[str, Any]) -> Problem:
 
 
 def deep_coder(row: Mapping[str, Any]) -> Problem:
-    """All tests of DeepCoder and PrimeIntellect's sets are hidden."""
+    """Read a row of DeepCoder or PrimeIntellect. All tests are hidden."""
     refuse_others(row, "tests verification_info")
     if "verification_info" in row:
         info = _python_or_json(row["verification_info"], "verification_info")
         if info.get("language", "python") != "python":
-            raise TaskError(f"its programs are to be in {info['language']!r}, not Python")
+            raise TaskError(f"its programs must be written in {info['language']!r}, not Python")
         tests, solutions = info["test_cases"], row.get("gold_standard_solution")
     else:
         tests, solutions = _python_or_json(row["tests"], "tests"), row.get("solutions")
-        tests = json_of(tests, "tests")  # some have been written twice
+        tests = json_of(tests, "tests")  # some are encoded twice
     statement = row["problem"] if "problem" in row else row["prompt"]
     function = _function_name(row.get("metadata"))
     return _contest(row, row.get("problem_id"), statement, _tests(tests, function), solutions)
@@ -136,7 +137,7 @@ def _contest(
 
 
 def _columns(records: Any) -> Mapping[str, Any]:
-    """Records as lists side by side: exports have them one by one."""
+    """Turn a list of records, as in some exports, into parallel lists."""
     if not isinstance(records, list):
         return records or {}
     return {name: [record[name] for record in records] for name in (records[0] if records else ())}
@@ -148,11 +149,11 @@ def _function_name(metadata: Any) -> str:
 
 
 def _tests(tests: Any, function: str = "") -> list[CodeTest]:
-    """Tests as lists side by side, as a list of tests, or as DeepCoder's from LeetCode: a function `check`."""
+    """Read tests given as parallel lists, as a list of tests, or as a function `check` (DeepCoder's from LeetCode)."""
     if isinstance(tests, dict) and set(tests) == {"functional"}:
         called = _checked.search(tests["functional"])
         if called is None:
-            raise TaskError("its tests check no function")
+            raise TaskError("its tests call no function")
         return read_asserts(tests["functional"], called[1])
     if isinstance(tests, dict):
         return _paired(tests)
@@ -168,18 +169,18 @@ def _tests(tests: Any, function: str = "") -> list[CodeTest]:
             is_call = test.get("type") == "function_call" or test.get("fn_name")
             read += _paired({**paired, "fn_name": name} if is_call else paired)
         else:
-            raise TaskError(f"tests of the type {test['type']!r} are not read")
+            raise TaskError(f"tests of type {test['type']!r} are not supported")
     return read
 
 
 def _paired(tests: Any) -> list[CodeTest]:
-    """Tests as APPS has them: inputs and outputs side by side, perhaps the function that they are of."""
+    """Read tests in APPS's format: parallel lists of inputs and outputs, and possibly the function they test."""
     try:
         inputs, outputs, function = list(tests["inputs"]), list(tests["outputs"]), tests.get("fn_name")
     except (TypeError, KeyError, AttributeError):
         raise TaskError(f"expected an object with inputs and outputs, got {str(tests)[:80]!r}") from None
     if others := set(tests) - {"inputs", "outputs", "fn_name", "metadata"}:
-        raise TaskError(f"tests have the field {sorted(others)[0]!r}, which is not read")
+        raise TaskError(f"tests have the field {sorted(others)[0]!r}, which is not supported")
     if len(inputs) != len(outputs):
         raise TaskError(f"there are {len(inputs)} inputs and {len(outputs)} outputs")
     function = function or _function_name(tests.get("metadata"))
@@ -188,7 +189,7 @@ def _paired(tests: Any) -> list[CodeTest]:
     if any(isinstance(given, str) for given in inputs):  # a JSON value on each line, as LiveCodeBench has it
         cases = zip(inputs, outputs, strict=True)
         return [_case({"input": one, "output": two, "testtype": "functional"}, function) for one, two in cases]
-    # The value itself, or a list around it, as most rows have it: their harness takes both.
+    # Either the value itself or, in most rows, a list around it; their harness accepts both.
     if all(isinstance(output, list) and len(output) == 1 for output in outputs):
         outputs = [output[0] for output in outputs]
     return [
@@ -198,7 +199,7 @@ def _paired(tests: Any) -> list[CodeTest]:
 
 
 def _with_numbers(value: Any) -> Any:
-    """A JSON value; objects whose keys are all numbers have lost them to JSON."""
+    """Restore integer keys, which JSON turns into strings, in objects whose keys all look like integers."""
     if isinstance(value, list):
         return [_with_numbers(item) for item in value]
     if isinstance(value, dict):
@@ -222,7 +223,7 @@ def _case(case: Mapping[str, Any], function: str) -> CodeTest:
     if case["testtype"] in ("stdin", "stdin_stdout"):
         return StdioTest(_lines(case["input"]), _lines(case["output"]))
     if case["testtype"] != "functional":
-        raise TaskError(f"tests of the type {case['testtype']!r} are not read")
+        raise TaskError(f"tests of type {case['testtype']!r} are not supported")
     if not function:
         raise TaskError("tests of a function, but metadata has no func_name")
     lines = [line for line in case["input"].splitlines() if line.strip()]
@@ -230,12 +231,12 @@ def _case(case: Mapping[str, Any], function: str) -> CodeTest:
 
 
 def _cases(text: Any, field: str) -> list[dict[str, Any]]:
-    """Tests as JSON; the private ones of the set on the hub are packed once more."""
+    """Read tests from JSON; on the hub, private ones are also compressed and pickled."""
     if isinstance(text, str) and not text.lstrip().startswith("["):
         try:
             text = _TextOnly(io.BytesIO(zlib.decompress(base64.b64decode(text)))).load()
         except (binascii.Error, zlib.error, pickle.UnpicklingError, EOFError, ValueError) as error:
-            raise TaskError(f"{field} is neither JSON nor packed JSON: {error}") from None
+            raise TaskError(f"{field} is neither JSON nor compressed JSON: {error}") from None
     cases = json_of(text, field)
     if not isinstance(cases, list) or not all(isinstance(case, dict) for case in cases):
         raise TaskError(f"{field} must be a list of tests, got {type(cases).__name__}")
@@ -243,7 +244,7 @@ def _cases(text: Any, field: str) -> list[dict[str, Any]]:
 
 
 class _TextOnly(pickle.Unpickler):
-    """Unpickles texts; a pickle that wants anything else could run code."""
+    """Unpickles strings only: a pickle with anything else could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         raise pickle.UnpicklingError(f"it refers to {module}.{name}")

@@ -10,7 +10,7 @@ from toolrl.rewards import code_reward
 from toolrl.tools import python_tool
 from toolrl_envs.code_tests.problem import Problem
 from toolrl_envs.code_tests.sources import load_problems
-from toolrl_envs.common import CALL_COST, Split, check_size, check_split
+from toolrl_envs.common import CALL_COST, Split, check_unused
 
 SYSTEM_PROMPT = (
     "Solve the task in Python; hidden tests decide. You may try code with the tool first. End with the whole program "
@@ -19,7 +19,7 @@ SYSTEM_PROMPT = (
 
 
 class CodeTestsEnv(ToolEnv):
-    """Write a function or a program against hidden tests, with a python tool to try it first."""
+    """Write a function or a program against hidden tests, with a python tool to try it out."""
 
     def __init__(
         self,
@@ -40,26 +40,25 @@ class CodeTestsEnv(ToolEnv):
 
         Args:
             split: "train" or "test".
-            data: A `.jsonl`, `.jsonl.gz` or `.parquet` file in the format of a public set (see the README), or such a
-                set on the Hugging Face hub, as "google-research-datasets/mbpp:full"; None is the small set that comes
-                with the package. "{split}" in a file's name stands for the split; without it every fifth problem is
-                held out for "test".
-            hub_split: The only split of a set on the hub ("test" for HumanEval): divided as a file is. Empty: `split`.
-            size: At most so many tasks.
-            seed: Fixes their choice and order.
-            verify: Run the reference solutions first, and leave out tasks whose own solution fails.
-            partial: Whether passing some hidden tests earns something; see `toolrl.rewards.code_reward`.
-            call_cost: Taken off a right answer for each call.
-            test_seconds: Time of one test.
-            total_seconds: Of all tests of an answer.
+            data: A `.jsonl`, `.jsonl.gz` or `.parquet` file in the format of a public data set (see the README), or the
+                id of one on the Hugging Face hub, such as "google-research-datasets/mbpp:full"; None for the small one
+                that comes with the package. "{split}" in a file name stands for the split; without it, every fifth
+                problem is held out for "test".
+            hub_split: The only split of a data set on the hub ("test" for HumanEval), then divided like a file.
+            size: Maximum number of tasks.
+            seed: Fixes which tasks are drawn, and their order.
+            verify: Run the reference solutions first, and skip tasks whose own solution fails.
+            partial: Give partial credit for passing some hidden tests; see `toolrl.rewards.code_reward`.
+            call_cost: Deducted from a right answer for each call.
+            test_seconds: Time limit of one test.
+            total_seconds: Time limit of all tests of an answer.
             render_mode: See `ToolEnv`.
 
         Raises:
             ConfigError: A setting is wrong, or the data set cannot be loaded.
             TaskError: The file is missing or broken.
         """
-        check_split(split)
-        check_size(size)
+        check_unused(data, hub_split=hub_split)
         reward = code_reward(
             partial=partial, call_cost=call_cost, test_seconds=test_seconds, total_seconds=total_seconds
         )
@@ -76,13 +75,13 @@ class CodeTestsEnv(ToolEnv):
 
 
 def solve(task: Task) -> Sequence[Message]:
-    """Look at the reference solution once where that is worth a call, and hand it in.
+    """Submit the reference solution, after compiling it if the task is worth a tool call.
 
     Raises:
-        TaskError: The data set has none.
+        TaskError: The task has no reference solution.
     """
     if not task.answer:
-        raise TaskError(f"task {task.id!r} comes without a solution")
+        raise TaskError(f"task {task.id!r} has no reference solution")
     final = say(f"```python\n{task.answer}\n```")
     if not task.needs_tool:
         return [final]
@@ -90,7 +89,7 @@ def solve(task: Task) -> Sequence[Message]:
     return [call("python", code=trial), final]
 
 
-def _task(problem: Problem) -> Task:
-    """A task whose answer is the reference solution: any program that passes the tests is right."""
-    metadata = {"tests": problem.suite.to_dict()}
-    return Task(problem.id, problem.text, problem.solution, metadata, kind=problem.kind, needs_tool=problem.needs_tool)
+def _task(p: Problem) -> Task:
+    """Make a task; its answer is the reference solution, but any program that passes the tests is right."""
+    metadata = {"tests": p.suite.to_dict()}
+    return Task(p.id, p.prompt, p.solution, metadata, kind=p.kind, needs_tool=p.needs_tool)

@@ -1,4 +1,4 @@
-"""Tests of EvalPlus (HumanEval+, MBPP+) without NumPy, which is not in the sandbox that they run in.
+"""EvalPlus tests (HumanEval+, MBPP+) without NumPy, which their sandbox does not have.
 
 They use it to compare floats; see `evalplus/eval/__init__.py` in https://github.com/evalplus/evalplus.
 """
@@ -45,35 +45,35 @@ def assertion(out, exp, atol):
 
 
 def without_numpy(code: str) -> str:
-    """Tests that import NumPy with a stand-in for the little that they use of it.
+    """Replace NumPy in tests by a stand-in for the few functions they use.
 
     Raises:
-        TaskError: They use more.
+        TaskError: They use other parts of NumPy.
     """
     if not _import.search(code):
         return code
     try:
         nodes = list(ast.walk(ast.parse(code)))
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise TaskError(f"tests that are not Python: {error}") from None
+        raise TaskError(f"the tests are not Python: {error}") from None
     used = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)}
     if others := {name for name in used if name.startswith("np.")} - _USED:
-        raise TaskError(f"its tests use {sorted(others)[0]!r} of NumPy, which is not in their sandbox")
+        raise TaskError(f"its tests use {sorted(others)[0]!r} of NumPy, which their sandbox does not have")
     return _import.sub(lambda _: _NUMPY, code)
 
 
 def from_inputs(row: Mapping[str, Any]) -> str:
-    """The test of a row that has inputs only (`HumanEvalPlus.jsonl.gz`): its own solution says what is right.
+    """Build the test of a row with inputs only (`HumanEvalPlus.jsonl.gz`): its own solution gives the expected values.
 
     Raises:
-        TaskError: The inputs are of a form that JSON cannot hold, or the row needs a checker of its own.
+        TaskError: The inputs lost their types in JSON, or the row needs its own checker.
     """
     if str(row["task_id"]).startswith("Mbpp/"):
         raise TaskError(
-            "the inputs of MbppPlus.jsonl have lost their types; take the set evalplus/mbppplus, with tests"
+            "the inputs of MbppPlus.jsonl have lost their types; use the data set evalplus/mbppplus, which has tests"
         )
     if row["entry_point"] == "find_zero":
-        raise TaskError("any zero is right, so that values cannot be compared")
+        raise TaskError("any zero is right, so values cannot be compared")
     source = f"{row['prompt']}{row['canonical_solution']}"
     inputs = [*row["base_input"], *(row.get("plus_input") or ())]
     return f"""{_COMPARED}

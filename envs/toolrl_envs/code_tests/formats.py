@@ -1,4 +1,4 @@
-"""Reads rows of public sets: each becomes a problem with visible and hidden tests. Here are those with assertions."""
+"""Reads rows of public data sets into problems with visible and hidden tests; those with assertions are read here."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from toolrl_envs.code_tests import contests
 from toolrl_envs.code_tests.evalplus import from_inputs, without_numpy
 from toolrl_envs.code_tests.problem import Problem, problem, reference, refuse_others
 
-_LENIENT = Comparison(number_types=False)  # Python's own `==`, which the solutions of public sets rely on
+_LENIENT = Comparison(number_types=False)  # Python's own `==`, which the solutions of public data sets rely on
 
 
 def read_problem(row: Mapping[str, Any]) -> Problem:
-    """Read a row, by the fields that it has.
+    """Read a row; its fields tell the format.
 
     Raises:
-        TaskError: It is of no known format, broken, or has tests that cannot be kept out of a program's reach.
+        TaskError: The format is unknown, the row is broken, or its tests cannot be kept away from the program.
     """
-    row = {name: value for name, value in row.items() if value is not None}  # which Arrow fills in
+    row = {name: value for name, value in row.items() if value is not None}  # Arrow fills in nulls
     for fields, reader in _READERS.items():
         if set(fields.split()) <= set(row):
             try:
                 return reader(row)
             except KeyError as error:
-                raise TaskError(f"field {error} is missing; there are: {', '.join(row)}") from None
+                raise TaskError(f"field {error} is missing; it has: {', '.join(row)}") from None
             except (TypeError, AttributeError, ValueError) as error:
                 if isinstance(error, TaskError):
                     raise
-                raise TaskError(f"a field is of another type than its format has: {error}") from error
+                raise TaskError(f"a field has the wrong type for its format: {error}") from error
     known = "; ".join(_READERS)
-    raise TaskError(f"no known format: it would have the fields {known}. Those of the row are: {', '.join(row)}")
+    raise TaskError(f"unknown format: expected the fields {known}; it has: {', '.join(row)}")
 
 
 def _mbpp(row: Mapping[str, Any]) -> Problem:
-    """The first assertion is shown, as is usual with this set; `visible` says otherwise in our own.
+    """Read a row of MBPP. The first assertion is shown, as is usual; in our own data set, `visible` of them are.
 
-    MBPP+ has a `test` of many more inputs, which is hidden too.
+    MBPP+ adds a `test` with many more inputs, which is hidden too.
     """
     refuse_others(row, "test test_list challenge_test_list test_setup_code test_imports")
     asserts = [*row["test_list"], *(row.get("challenge_test_list") or ())]
@@ -60,7 +60,7 @@ def _mbpp(row: Mapping[str, Any]) -> Problem:
 
 
 def _function_of(row: Mapping[str, Any], asserts: Sequence[str]) -> str:
-    """The function that the assertions call and the solution defines."""
+    """The name of the function that the assertions call and the solution defines."""
     try:
         tree = ast.parse(row.get("code", ""))
     except SyntaxError as error:
@@ -68,23 +68,21 @@ def _function_of(row: Mapping[str, Any], asserts: Sequence[str]) -> str:
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     function = called_function("\n".join(asserts), defined or None)
     if any(isinstance(node, ast.ClassDef) and node.name == function for node in tree.body):
-        raise TaskError(
-            f"its tests use objects of the program's own class {function!r}, which cannot leave its process"
-        )
+        raise TaskError(f"its tests use objects of the program's class {function!r}, which cannot leave its process")
     if function is None:
         raise TaskError(f"no assertion calls a function: {asserts[:1]}")
     return function
 
 
 def _human_eval(row: Mapping[str, Any]) -> Problem:
-    """What stands above the function in the prompt (imports, helpers) comes before a program, and helps its tests."""
+    """Read a row of HumanEval. Imports and helpers above the function are given to the program and its tests."""
     refuse_others(row, "test base_input plus_input atol")
     prompt, function = row["prompt"], row["entry_point"]
     solution = prompt + row.get("canonical_solution", "")
     try:
         tree = ast.parse(solution)
     except SyntaxError as error:
-        raise TaskError(f"prompt and canonical_solution are not Python together: {error}") from None
+        raise TaskError(f"prompt and canonical_solution together are not Python: {error}") from None
     if not any(isinstance(node, ast.FunctionDef) and node.name == function for node in tree.body):
         raise TaskError(f"entry_point {function!r} is not defined in prompt and canonical_solution")
     above = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name == function)]
@@ -96,17 +94,17 @@ def _human_eval(row: Mapping[str, Any]) -> Problem:
 
 
 def _kod_code(row: Mapping[str, Any]) -> Problem:
-    """KodCode's tests are functions for pytest, each a hidden test."""
+    """Read a row of KodCode. Its tests are pytest functions, each a hidden test."""
     refuse_others(row, "test test_code test_info")
     try:
         tree = ast.parse(row["test"] if "test" in row else row["test_code"])
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise TaskError(f"tests that are not Python: {error}") from None
+        raise TaskError(f"the tests are not Python: {error}") from None
     body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "solution")]
     tests = [node for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
     setup = "\n".join(ast.unparse(node) for node in body if node not in tests)
     if any(node.args.args or node.decorator_list for node in tests) or "pytest" in setup:
-        raise TaskError("its tests need pytest, which is not in their sandbox")
+        raise TaskError("its tests need pytest, which their sandbox does not have")
     text = row["question"].strip()
     function = _function_of({"code": row["solution"]}, [ast.unparse(tree)])
     if function not in text:
@@ -118,7 +116,7 @@ def _kod_code(row: Mapping[str, Any]) -> Problem:
     return problem(row, row.get("question_id"), text, CodeSuite(hidden, (), _LENIENT), reference(row["solution"]))
 
 
-# In this order: by the first whose fields a row has, it is read.
+# The first entry whose fields a row has reads it.
 _READERS: dict[str, Callable[[Mapping[str, Any]], Problem]] = {
     "test_list": _mbpp,
     "entry_point test": _human_eval,

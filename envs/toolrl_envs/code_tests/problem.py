@@ -1,4 +1,4 @@
-"""What readers of rows make, and what they share."""
+"""The problems that rows are read into, and helpers for reading them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """What is to be written, and its tests.
+    """A coding problem and its tests.
 
     Attributes:
         id: Unique within its set.
-        text: For the model: all that it is told.
+        prompt: The prompt.
         suite: The tests.
-        solution: A program that passes them; empty if the set has none.
-        kind: What sort of problem it is.
-        needs_tool: Whether it is worth trying the code first.
+        solution: A program that passes them; empty if the data set has none.
+        kind: The kind of problem, for metrics.
+        needs_tool: Whether the code is worth trying out first.
     """
 
     id: str
-    text: str
+    prompt: str
     suite: CodeSuite
     solution: str
     kind: str
@@ -41,14 +41,14 @@ class Problem:
 
 
 def problem(row: Mapping[str, Any], id: Any, text: str, suite: CodeSuite, solution: str) -> Problem:
-    """A problem with what a row says besides its tests.
+    """Make a problem from a row and its tests.
 
     Args:
-        row: For its kind, and whether it needs a tool.
-        id: What the set calls it; if None, a hash of the text and the tests.
-        text: For the model.
+        row: Gives the kind, and whether a tool is needed.
+        id: Its id in the data set; None for a hash of the text and the tests.
+        prompt: The prompt.
         suite: The tests.
-        solution: The reference.
+        solution: The reference solution.
     """
     if id is None:
         id = hashlib.blake2b(f"{text}{suite.to_dict()}".encode(errors="replace"), digest_size=8).hexdigest()
@@ -57,11 +57,11 @@ def problem(row: Mapping[str, Any], id: Any, text: str, suite: CodeSuite, soluti
 
 
 def refuse_others(row: Mapping[str, Any], known: str) -> None:
-    """Refuse a row that has further fields by which answers would be judged.
+    """Refuse a row with other fields that might decide which programs are right.
 
     Args:
-        row: With all of its fields.
-        known: The names of those that are read, or that decide nothing.
+        row: All fields of the row.
+        known: Names of the fields that are read or decide nothing, separated by spaces.
 
     Raises:
         TaskError: Names the field.
@@ -70,15 +70,15 @@ def refuse_others(row: Mapping[str, Any], known: str) -> None:
         decides = _WORDS & set(name.lower().split("_"))
         if decides and name not in known.split() and value not in (None, "", [], {}, False):
             raise TaskError(
-                f"the field {name!r} may say which programs are right, and is not read; remove it if it does not"
+                f"the field {name!r} might decide which programs are right, but is not supported; if not, remove it"
             )
 
 
 def json_of(text: Any, field: str) -> Any:
-    """What a field holds as JSON text, or as it is.
+    """Decode a field that may hold JSON text.
 
     Raises:
-        TaskError: It is a text that is not JSON; names the field.
+        TaskError: The text is not JSON; names the field.
     """
     if not isinstance(text, (str, bytes)):
         return text
@@ -89,7 +89,7 @@ def json_of(text: Any, field: str) -> Any:
 
 
 def reference(solutions: Any) -> str:
-    """The first of some solutions that is Python 3, without fences around it; empty if there is none."""
+    """The first solution that is Python 3, without fences around it; empty if no solution is."""
     for text in [solutions] if isinstance(solutions, str) else solutions or []:
         code = str(text).strip()
         if code.startswith("```") and code.endswith("```"):

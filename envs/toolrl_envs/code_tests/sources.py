@@ -1,4 +1,4 @@
-"""Where problems come from: files, the Hugging Face hub, and the small set that comes with the package."""
+"""Reads coding problems from files, the hub, or the small data set that comes with the package."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from toolrl import ConfigError, TaskError, is_file_name, of_split, read_rows
+from toolrl import TaskError
 from toolrl.rewards import UngradableTest, grade_code
 from toolrl_envs.code_tests.formats import read_problem
 from toolrl_envs.code_tests.problem import Problem
-from toolrl_envs.common import Split, lot
+from toolrl_envs.common import Split, read_split
 
 _OWN = Path(__file__).parent / "data" / "{split}.jsonl"
 _log = logging.getLogger(__name__)
@@ -20,44 +20,35 @@ _log = logging.getLogger(__name__)
 def load_problems(
     data: str | Path | None, split: Split, size: int, seed: int, *, hub_split: str = "", verify: bool = False
 ) -> list[Problem]:
-    """Read problems, and draw at most `size` of them, in an order that `seed` fixes.
+    """Read problems and draw at most `size` of them; see `toolrl_envs.common.read_split`.
 
     Args:
-        data: What `toolrl.read_rows` reads, or None for our own.
-            "{split}" in a file's name stands for the split; else every fifth problem is held out, by what it asks.
+        data: None for the small data set that comes with the package.
         split: "train" or "test".
-        size: At most so many.
-        seed: Fixes their choice and order.
-        hub_split: The one split of a set on the hub that has no other; it is then divided as a file is. Empty: `split`.
-        verify: Run their reference solutions, and leave out those whose own fails.
+        size: Maximum number of problems.
+        seed: Fixes which are drawn, and their order.
+        hub_split: The only split of a data set on the hub.
+        verify: Run the reference solutions, and skip problems whose own solution fails.
 
     Raises:
-        TaskError: There is no such file, or no row of it can be read.
-        ConfigError: The set cannot be loaded from the hub, or nothing is left for the split.
+        TaskError: The file does not exist, or none of its rows can be used.
+        ConfigError: The data set cannot be loaded, or the split is empty.
     """
-    name = str(_OWN if data is None else data)
-    shared = bool(hub_split) or (is_file_name(name) and "{split}" not in name)
-    rows = read_rows(name.replace("{split}", split), split=hub_split or split)
-    problems, refused = [], []
-    for place, row in rows:
-        try:
-            problems.append(read_problem(row))
-        except TaskError as error:
-            refused.append(f"{place}: {error}")
-    if refused and not problems:
-        raise TaskError(f"no problem of data={name!r} can be read; the first: {refused[0]}")
-    if refused:
-        _log.warning("%d problems of %s are left out; the first: %s", len(refused), name, refused[0])
-    if shared:
-        problems = list(of_split(problems, lambda problem: problem.text, split))
-    if not problems:
-        raise ConfigError(f"data={name!r} has no problem for split={split!r}")
-    chosen = sorted(problems, key=lambda problem: lot(problem.id, split, seed))[:size]
-    return _verified(chosen, name) if verify else chosen
+    source = _OWN if data is None else data
+    problems = read_split(
+        source,
+        lambda row, key: read_problem(row),
+        split,
+        size=size,
+        seed=seed,
+        hub_split=hub_split,
+        skip_broken=True,
+    )
+    return _verified(problems, str(source)) if verify else problems
 
 
 def _verified(problems: list[Problem], name: str) -> list[Problem]:
-    """Those that can be solved, or have no solution to tell that by."""
+    """The problems whose solution passes, and those that come without one."""
 
     def fault(problem: Problem) -> str:
         try:
@@ -71,7 +62,7 @@ def _verified(problems: list[Problem], name: str) -> list[Problem]:
         faults = list(pool.map(fault, problems))
     refused = [f"task {problem.id}: {why}" for problem, why in zip(problems, faults, strict=True) if why]
     if len(refused) == len(problems):
-        raise TaskError(f"no problem of data={name!r} can be solved; the first: {refused[0]}")
+        raise TaskError(f"no problem of data={name!r} passes with its own solution; the first: {refused[0]}")
     if refused:
-        _log.warning("%d problems of %s are left out: %s", len(refused), name, "; ".join(refused[:20]))
+        _log.warning("skipped %d problems of %s: %s", len(refused), name, "; ".join(refused[:20]))
     return [problem for problem, why in zip(problems, faults, strict=True) if not why]

@@ -1,4 +1,4 @@
-"""CSV, JSON and Parquet files in the sandbox, and questions about what stands in them."""
+"""CSV, JSON and Parquet files in the sandbox, and questions about their contents."""
 
 from toolrl_envs.data_files.env import DataFilesEnv
 

@@ -10,14 +10,13 @@ import csv
 import io
 import json
 import random
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
-from toolrl import MissingExtra
+from toolrl import MissingExtra, is_held_out
 
 Row = dict[str, Any]
 
@@ -36,7 +35,7 @@ class Problem:
     Attributes:
         prompt: The question.
         answer: Its answer.
-        files: What the question is about, by name.
+        files: The files the question is about, by name.
         code: Python code that reads the files and prints the answer.
     """
 
@@ -124,7 +123,7 @@ def _join(rng: random.Random, count: int, in_test: bool) -> Problem:
     orders_name, people_name = _name(rng, "csv", in_test), _name(rng, "json", in_test)
     ids = rng.sample(range(100, 1000), max(4, count // 10))
     people = [{"id": number, "city": rng.choice(REGIONS).upper(), "member": rng.random() < 0.5} for number in ids]
-    # Some orders are of nobody in the other file.
+    # Some orders belong to no person in the other file.
     orders = [
         {"order": i + 1, "person": rng.choice([*ids, rng.randint(1000, 1100)]), "amount": rng.randint(1, 500)}
         for i in range(count)
@@ -201,10 +200,10 @@ PACKAGE_KINDS: dict[str, Draw] = {"parquet": _parquet}
 
 
 def _name(rng: random.Random, extension: str, in_test: bool) -> str:
-    """A file's name, of those that belong to the split: so no question stands in both."""
+    """Draw a file name that belongs to the split, so that no question is in both."""
     while True:
         name = f"{''.join(rng.choices(_SYLLABLES, k=3))}{rng.randint(10, 999)}.{extension}"
-        if (zlib.crc32(name.encode()) % 5 == 0) is in_test:
+        if is_held_out(name) is in_test:
             return name
 
 

@@ -1,6 +1,6 @@
 """A made-up company: its tables as plain rows, drawn from a seed, and the SQLite store that holds them.
 
-Money is in whole cents. What the goal of a task is, is worked out on the rows (`changed`), not with the tools.
+Money is in whole cents. The goal of a task is computed on the rows (`changed`), not with the tools.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ _GOODS = _words("desk lamp chair shelf rug vase bowl clock tray stool frame bask
 
 @functools.lru_cache(maxsize=64)
 def company(seed: str) -> Rows:
-    """The company of that seed. Its rows are shared: `changed` copies them."""
+    """The company with this seed. Callers share its rows and must not change them; `changed` copies them."""
     rng = random.Random(f"company/{seed}")
     names = iter(_draw_names(rng, 40))
     base = rng.randint(100, 899) * 100
@@ -151,7 +151,7 @@ def company(seed: str) -> Rows:
 
 
 def open_store(seed: str) -> sqlite3.Connection:
-    """The company's store, in memory, as it is at the beginning; calls come from several threads."""
+    """Open the company's store in its initial state, in memory. Several threads may call it."""
     store = sqlite3.connect(":memory:", check_same_thread=False)
     for table, columns in SCHEMA.items():
         parts = [f"{name} {kind}" for name, kind in columns.items()]
@@ -169,8 +169,8 @@ def changed(rows: Rows, changes: Iterable[Mapping[str, Any]]) -> StoreState:
 
     Args:
         rows: The company.
-        changes: Each with a `table` and a `row`; its values replace those of the row with the same key, or make
-            a new row if there is none.
+        changes: Each with a `table` and a `row`, whose values update the row with the same key; a row with a new key
+            is added.
     """
     tables = {name: {_key(name, row): row for row in table} for name, table in rows.items()}
     for change in changes:
@@ -190,7 +190,7 @@ def changed(rows: Rows, changes: Iterable[Mapping[str, Any]]) -> StoreState:
 
 
 def total_cents(rows: Rows, order_id: int) -> int:
-    """What an order costs."""
+    """The total of an order."""
     return sum(line["quantity"] * line["price_cents"] for line in rows["order_lines"] if line["order_id"] == order_id)
 
 
@@ -199,7 +199,7 @@ def _key(table: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _draw_names(rng: random.Random, count: int) -> list[str]:
-    """Names of which none contains another."""
+    """Draw names, none of which contains another."""
     families = rng.sample([start + end for start in _STARTS for end in _ENDS], count)
     return [f"{rng.choice(_GIVEN)} {family}" for family in families]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from toolrl import Limits, Message, Task, ToolEnv, call, say
 from toolrl.rewards import StoreState, state_reward
-from toolrl_envs.common import CALL_COST, Split, check_split, same_answer
+from toolrl_envs.common import CALL_COST, Split, same_answer
 from toolrl_envs.database.company import changed, company
 from toolrl_envs.database.tasks import make_tasks
 from toolrl_envs.database.tools import TOOLS, open_for
@@ -20,7 +20,7 @@ _SYSTEM_PROMPT = (
 
 
 class DatabaseEnv(ToolEnv):
-    """A small company's SQLite behind typed tools, graded by the state that it is left in and by the answer."""
+    """A small company's SQLite database behind typed tools, graded by its final state and the answer."""
 
     def __init__(
         self,
@@ -36,18 +36,17 @@ class DatabaseEnv(ToolEnv):
         """Make the environment.
 
         Args:
-            split: "train" or "test"; they are about different companies, and share no task.
-            difficulty: How many calls a task takes at most, 1 to 4; with 1, one call always does.
-            kinds: Of tasks, by name, such as "order_total" and "cancel"; all that `difficulty` allows if empty.
+            split: "train" or "test"; the splits are about different companies and share no task.
+            difficulty: Maximum number of calls that a task needs, 1 to 4.
+            kinds: Kinds of tasks by name, such as "order_total" and "cancel"; if empty, all that `difficulty` allows.
             size: Number of tasks.
             seed: Fixes the companies and the tasks.
-            call_cost: Taken off for each call of a right episode, down to half.
+            call_cost: Deducted from a right episode for each call, down to half.
             render_mode: See `ToolEnv`.
 
         Raises:
-            ConfigError: A setting is out of its range.
+            ConfigError: A setting is out of range.
         """
-        check_split(split)
         super().__init__(
             tasks=make_tasks(split, difficulty, size, seed, kinds),
             tools=TOOLS,
@@ -60,11 +59,11 @@ class DatabaseEnv(ToolEnv):
 
 
 def goal(task: Task) -> StoreState:
-    """The state that the task's store should be left in."""
+    """The state in which the task should leave the store."""
     return changed(company(task.metadata["company"]), task.metadata["changes"])
 
 
 def solve(task: Task) -> Sequence[Message]:
-    """Look up what has to be known, change what has to be changed, and answer."""
+    """Make the calls of the task, and answer."""
     calls = [call(name, **arguments) for name, arguments in task.metadata["calls"]]
     return [*calls, say(f"<answer>{task.answer}</answer>")]

@@ -1,4 +1,4 @@
-"""Read-only SQL for a model: it runs on a copy, so that nothing it does can reach the store."""
+"""Read-only SQL for a model: it runs on a copy, so it cannot change the store."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from toolrl import ToolError
 from toolrl_envs.database.company import SCHEMA
 
 MAX_ROWS = 20
-# Steps of SQLite's virtual machine, not seconds: the same query ends the same way on any machine.
+# Steps of SQLite's virtual machine, not seconds, so that a query ends the same way on any machine.
 MAX_STEPS = 1_000_000
 _STEPS_BETWEEN_CHECKS = 1000
 _MAX_VALUE_BYTES = 1000  # so that no step takes long
 _MAX_SQL_BYTES = 4000
 
-# None of them is random, reads the clock unasked, or makes much out of little.
+# None of these is random, reads the clock unasked, or makes large values of small ones.
 _FUNCTIONS = {
     *("abs", "avg", "max", "min", "round", "sum", "total", "count", "group_concat"),
     *("coalesce", "ifnull", "iif", "nullif", "typeof", "glob", "like", "instr"),
@@ -31,10 +31,10 @@ def run_query(store: sqlite3.Connection, sql: str) -> tuple[list[str], list[tupl
     """Run one SELECT on a copy of the store.
 
     Returns:
-        The columns' names, and up to `MAX_ROWS + 1` rows: one more than should be shown tells that there are more.
+        The column names, and up to `MAX_ROWS + 1` rows, so that the caller sees whether there are more.
 
     Raises:
-        ToolError: It is not one SELECT, reads something else than the tables, or takes too many steps.
+        ToolError: It is not a single SELECT, reads anything but the tables, or takes too many steps.
     """
     steps = 0
 
@@ -68,7 +68,7 @@ def run_query(store: sqlite3.Connection, sql: str) -> tuple[list[str], list[tupl
 def _authorize(action: int, first: str | None, second: str | None, database: str | None, source: str | None) -> int:
     if action in _ALLOWED:
         return sqlite3.SQLITE_OK
-    # A table of which no column is read may also be one of the query's own (WITH).
+    # A table without a column is read by count(*), for example, and may be the query's own (WITH).
     if action == sqlite3.SQLITE_READ and (not second or (first or "").lower() in _TABLES):
         return sqlite3.SQLITE_OK
     if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _FUNCTIONS:

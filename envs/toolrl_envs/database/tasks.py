@@ -1,19 +1,18 @@
-"""Tasks about a company: what is asked, which state is right afterwards, and the calls that get there.
+"""Tasks about a company: the prompt, the right final state, and the calls that lead to it.
 
-Every answer is a number or a name that only the store shows, and the same words ask for what the rules allow and for
-what they forbid. So neither doing nothing nor guessing pays.
+Every answer is a number or a name that only the store shows, and requests that the rules allow and forbid are worded
+alike. So neither guessing nor doing nothing pays.
 """
 
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolrl import ConfigError, Task, TaskError, TaskSet
-from toolrl_envs.common import Split, check_size
+from toolrl import ConfigError, Task, TaskError, TaskSet, is_held_out
+from toolrl_envs.common import Split, check_split, task_id
 from toolrl_envs.database.company import OPEN_STATUSES, STATUSES, TODAY, WAREHOUSES, Row, Rows, company, total_cents
 
 Call = tuple[str, dict[str, Any]]
@@ -21,19 +20,19 @@ Call = tuple[str, dict[str, Any]]
 MAX_DIFFICULTY = 4
 _TASKS_PER_COMPANY = 8
 _DRAWS = 300
-_REFUSED_SHARE = 0.4  # of what may be refused
+_REFUSED_SHARE = 0.4  # of the tasks whose kind may be refused
 
 
 @dataclass(frozen=True)
 class Draft:
-    """One thing to ask.
+    """A task before it gets an id.
 
     Attributes:
-        prompt: The question or order.
-        answer: What is to be answered; the last of the calls shows it.
-        calls: Tool calls that do it.
-        changes: What they change, for `company.changed`.
-        refused: Whether a rule forbids what is asked, so that nothing may change.
+        prompt: The question or request.
+        answer: The answer, which the last call shows.
+        calls: Tool calls that solve it.
+        changes: Changes made by the calls, for `company.changed`.
+        refused: Whether a rule forbids the request, so that nothing may change.
     """
 
     prompt: str
@@ -48,10 +47,10 @@ class Kind:
     """A family of tasks.
 
     Attributes:
-        name: For metrics.
-        calls: How many it takes at most.
-        may_be_refused: Whether a rule forbids some of them.
-        draw: Draws one, or nothing if what it came upon in the company is of no use.
+        name: The name, for metrics.
+        calls: Maximum number of calls.
+        may_be_refused: Whether a rule may forbid the request.
+        draw: Draws a draft, or None if the rows drawn are unsuitable.
     """
 
     name: str
@@ -61,15 +60,15 @@ class Kind:
 
 
 def make_tasks(split: Split, difficulty: int, size: int, seed: int, kinds: Sequence[str] = ()) -> TaskSet:
-    """Draw tasks, the kinds in turn, about a new company every eight; none stands in both splits.
+    """Draw tasks, cycling through the kinds, with a new company every eight; no task is in both splits.
 
     Raises:
-        ConfigError: `difficulty` is not from 1 to 4, `size` below 1, or one of `kinds` unknown or too difficult.
-        TaskError: No further task could be drawn.
+        ConfigError: `difficulty` is not from 1 to 4, `size` is below 1, or one of `kinds` is unknown or too difficult.
+        TaskError: Too few distinct tasks exist.
     """
     if difficulty not in range(1, MAX_DIFFICULTY + 1):
         raise ConfigError(f"difficulty must be from 1 to {MAX_DIFFICULTY}, got {difficulty!r}")
-    check_size(size)
+    check_split(split, size)
     chosen = _choose_kinds(kinds, difficulty)
     tasks: dict[str, Task] = {}
     for index in range(size):
@@ -90,13 +89,13 @@ def _choose_kinds(names: Sequence[str], difficulty: int) -> list[Kind]:
 def _draw(kind: Kind, name: str, split: Split, rng: random.Random, taken: dict[str, Task]) -> Task:
     refused = kind.may_be_refused and rng.random() < _REFUSED_SHARE
     for attempt in range(_DRAWS):
-        # Another company if this one has nothing left to ask.
+        # Use another company if this one has nothing left to ask.
         source = name if attempt < _DRAWS // 4 else f"{name}/{attempt // 20}"
         draft = kind.draw(company(source), rng)
         if draft is None or draft.refused != refused or draft.prompt in taken:
             continue
         # The companies of the splits differ, but might share a name or a number.
-        if (zlib.crc32(draft.prompt.encode()) % 5 == 0) != (split == "test"):
+        if is_held_out(draft.prompt) != (split == "test"):
             continue
         metadata = {
             "company": source,
@@ -104,12 +103,12 @@ def _draw(kind: Kind, name: str, split: Split, rng: random.Random, taken: dict[s
             "changes": list(draft.changes),
             "refused": draft.refused,
         }
-        task_id = f"{kind.name}-{zlib.crc32(draft.prompt.encode()):08x}"
-        return Task(task_id, draft.prompt, str(draft.answer), metadata, kind=kind.name, needs_tool=True)
-    raise TaskError(f"no further task of the kind {kind.name!r} could be drawn; ask for a smaller size")
+        id = task_id(kind.name, draft.prompt)
+        return Task(id, draft.prompt, str(draft.answer), metadata, kind=kind.name, needs_tool=True)
+    raise TaskError(f"found no more distinct tasks of kind {kind.name!r}; lower size=")
 
 
-# ---- looking something up
+# ---- questions
 
 
 def _customer_phone(rows: Rows, rng: random.Random) -> Draft | None:
@@ -149,7 +148,7 @@ def _product_sold(rows: Rows, rng: random.Random) -> Draft | None:
     return Draft(prompt, total, [("query", {"sql": sql})]) if lines else None
 
 
-# ---- changing something
+# ---- changes
 
 
 def _ship(rows: Rows, rng: random.Random) -> Draft | None:
@@ -242,12 +241,12 @@ def _replace(rows: Rows, rng: random.Random) -> Draft | None:
     changes = _cancelled(rows, order)
     back = {change["row"]["product_id"]: change for change in changes if change["table"] == "stock"}
     stock = _stock(rows, product, order["warehouse"])
-    if product["id"] in back:  # what comes back can go out again
+    if product["id"] in back:  # returned goods can be sold again
         stock = back[product["id"]]["row"]["quantity"]
     if order["status"] not in OPEN_STATUSES or customer["status"] == "on hold":
         return Draft(prompt, order["id"], calls, refused=True)
     if stock < quantity:
-        return None  # it would take a look at the stock as well
+        return None  # finding out would take one more call
     create, created = _created(rows, customer, product, order["warehouse"], quantity, stock)
     answer = created[0]["row"]["id"]
     return Draft(prompt, answer, [*calls, _update(order, "cancelled"), create], [*changes, *created])
@@ -267,7 +266,7 @@ KINDS = (
 )
 
 
-# ---- what several kinds share
+# ---- shared helpers
 
 
 def _find_customer(customer: Row) -> Call:

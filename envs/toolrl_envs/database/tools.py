@@ -1,4 +1,4 @@
-"""The company's tools. Each works on the episode's own store, in one transaction, and checks what it is asked."""
+"""The company's tools. Each checks its arguments and works on the episode's store in one transaction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def open_for(task: Task) -> sqlite3.Connection:
     return open_store(task.metadata["company"])
 
 
-# One recipe for all tools: they share the episode's store.
+# One resource for all tools: they share the episode's store.
 _store = per_episode(open_for)
 
 
@@ -208,7 +208,7 @@ def _one(store: sqlite3.Connection, sql: str, row_id: int, *, what: str) -> tupl
 
 
 def _whole(number: int) -> int:
-    return number if abs(number) < 2**63 else -1  # what SQLite cannot hold is no id
+    return number if abs(number) < 2**63 else -1  # larger numbers do not fit into SQLite
 
 
 def _order(store: sqlite3.Connection, order_id: int) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Sequence
 
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, call, say
 from toolrl.rewards import answer_reward, numbers_equal
 from toolrl.tools import python_tool, search_tool
-from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_size, check_split, opener
+from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_split, opener, task_id
 from toolrl_envs.docs_search import facts as documentation
 
 OPERATIONS = {"times": "*", "plus": "+", "minus": "-"}
@@ -39,20 +38,19 @@ class DocsComputeEnv(ToolEnv):
         """Make the environment.
 
         Args:
-            split: "train" or "test"; they are about different objects.
-            size: At most so many tasks.
-            seed: Fixes their choice and order.
-            call_cost: Taken off a right answer for each call.
-            retriever: What is searched, see `toolrl.search.open_retriever`: a server of the same documents, say.
+            split: "train" or "test"; the splits are about different objects.
+            size: Maximum number of tasks.
+            seed: Fixes which tasks are drawn, and their order.
+            call_cost: Deducted from a right answer for each call.
+            retriever: Name of the retriever, as for `toolrl.search.open_retriever`; may be a server.
             render_mode: See `ToolEnv`.
         """
-        check_split(split)
-        check_size(size)
+        check_split(split, size)
         search = search_tool(
             opener(retriever), k=documentation.RESULTS, snippet_characters=documentation.SNIPPET_CHARACTERS
         )
         super().__init__(
-            tasks=compute_tasks(split, size, seed),
+            tasks=make_tasks(split, size, seed),
             tools=[python_tool(), search],
             reward=answer_reward(numbers_equal, call_cost=call_cost),
             system_prompt=SYSTEM_PROMPT,
@@ -62,7 +60,7 @@ class DocsComputeEnv(ToolEnv):
         )
 
 
-def compute_tasks(split: Split, size: int, seed: int) -> TaskSet:
+def make_tasks(split: Split, size: int, seed: int) -> TaskSet:
     """Draw a fact and an operation with a number of four or five digits, so that guessing does not pay."""
     rng = random.Random(f"{split}/{seed}")
     pools = {
@@ -96,5 +94,4 @@ def _task(fact: documentation.Fact, wording: str, word: str, number: int) -> Tas
     code = f"{fact.value}{OPERATIONS[word]}{number}"
     answer = {"times": int.__mul__, "plus": int.__add__, "minus": int.__sub__}[word](int(fact.value), number)
     metadata = {"query": fact.query, "code": code, "subject": fact.subject}
-    task_id = f"{fact.kind}-{zlib.crc32(prompt.encode()):08x}"
-    return Task(task_id, prompt, str(answer), metadata, kind=fact.kind, needs_tool=True)
+    return Task(task_id(fact.kind, prompt), prompt, str(answer), metadata, kind=fact.kind, needs_tool=True)

@@ -1,4 +1,4 @@
-"""Questions whose answer stands in the Python standard library's documentation."""
+"""Questions answered by the documentation of Python's standard library."""
 
 from toolrl_envs.docs_search.env import DocsSearchEnv
 

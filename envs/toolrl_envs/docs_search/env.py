@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, call, say
 from toolrl.rewards import answer_reward, exact_match
 from toolrl.tools import search_tool
-from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_size, check_split, opener
+from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_split, opener, task_id
 from toolrl_envs.docs_search.facts import RESULTS, SNIPPET_CHARACTERS, Fact, FactKind, facts
 
 WORDINGS: dict[FactKind, tuple[str, ...]] = {
@@ -38,17 +37,16 @@ class DocsSearchEnv(ToolEnv):
         """Make the environment.
 
         Args:
-            split: "train" or "test"; they are about different objects.
-            size: At most so many tasks.
-            seed: Fixes their choice and order.
-            call_cost: Taken off a right answer for each call.
-            retriever: What is searched, see `toolrl.search.open_retriever`: a server of the same documents, say.
+            split: "train" or "test"; the splits are about different objects.
+            size: Maximum number of tasks.
+            seed: Fixes which tasks are drawn, and their order.
+            call_cost: Deducted from a right answer for each call.
+            retriever: Name of the retriever, as for `toolrl.search.open_retriever`; may be a server.
             render_mode: See `ToolEnv`.
         """
-        check_split(split)
-        check_size(size)
+        check_split(split, size)
         super().__init__(
-            tasks=documentation_tasks(split, size, seed),
+            tasks=make_tasks(split, size, seed),
             tools=[search_tool(opener(retriever), k=RESULTS, snippet_characters=SNIPPET_CHARACTERS)],
             reward=answer_reward(same_text, call_cost=call_cost),
             system_prompt=SYSTEM_PROMPT,
@@ -58,8 +56,8 @@ class DocsSearchEnv(ToolEnv):
         )
 
 
-def documentation_tasks(split: Split, size: int, seed: int) -> TaskSet:
-    """Draw questions, the kinds in turn, until `size` is reached or the facts are used up."""
+def make_tasks(split: Split, size: int, seed: int) -> TaskSet:
+    """Draw questions, cycling through the kinds, until `size` is reached or no facts are left."""
     rng = random.Random(f"{split}/{seed}")
     pools = {kind: rng.sample(facts(kind, split), len(facts(kind, split))) for kind in WORDINGS}
     tasks: list[Task] = []
@@ -77,7 +75,7 @@ def solve(task: Task) -> Sequence[Message]:
 
 
 def same_text(answer: str, expected: Any) -> bool:
-    """Equal up to case, white space, quotes and a leading article."""
+    """Whether both are equal, ignoring case, white space, quotes and a leading article."""
     return exact_match(_without_article(answer), _without_article(str(expected)))
 
 
@@ -89,6 +87,5 @@ def _without_article(text: str) -> str:
 def _task(fact: Fact, wording: str) -> Task:
     prompt = wording.format(subject=fact.subject, detail=fact.detail)
     metadata = {"query": fact.query, "subject": fact.subject}
-    key = f"{fact.kind}/{fact.subject}/{fact.detail}"
-    task_id = f"{fact.kind}-{zlib.crc32(key.encode()):08x}"
-    return Task(task_id, prompt, fact.value, metadata, kind=fact.kind, needs_tool=True)
+    id = task_id(fact.kind, f"{fact.kind}/{fact.subject}/{fact.detail}")
+    return Task(id, prompt, fact.value, metadata, kind=fact.kind, needs_tool=True)

@@ -1,25 +1,25 @@
-"""Facts about the standard library, each with the document that states it.
+"""Facts about the standard library that the search tool can find.
 
-Facts are about objects of the running interpreter, so tasks differ a little between Python versions.
+Facts come from the running interpreter, so tasks differ slightly between Python versions.
 The splits share no object.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from toolrl import is_held_out
 from toolrl.search import Symbol, python_docs_retriever, python_symbols
 from toolrl_envs.common import Split
 
 FactKind = Literal["module", "parameter", "default", "returns", "constant"]
 
-# What the search tool of the documentation environments shows.
+# Settings of the search tool in both documentation environments.
 RESULTS = 2
 SNIPPET_CHARACTERS = 80
 
@@ -29,11 +29,11 @@ class Fact:
     """One fact.
 
     Attributes:
-        kind: Which question it answers.
+        kind: The kind of question it answers.
         subject: The dotted name of the object, or the bare name for "module".
-        detail: For "default": the parameter.
+        detail: The parameter, for "default".
         value: The answer.
-        query: A search that brings the document up.
+        query: A query that finds the document.
     """
 
     kind: FactKind
@@ -44,13 +44,13 @@ class Fact:
 
 
 def split_of(name: str) -> Split:
-    """Every fifth object is held out, by a hash of its last name, so that namesakes stay together."""
-    return "test" if zlib.crc32(name.rsplit(".", 1)[-1].encode()) % 5 == 0 else "train"
+    """The split of an object, by the last part of its name, so that namesakes stay together."""
+    return "test" if is_held_out(name.rsplit(".", 1)[-1]) else "train"
 
 
 @cache
 def facts(kind: FactKind, split: Split) -> tuple[Fact, ...]:
-    """All facts of a kind that the search tool can find, in the order of the documentation."""
+    """All facts of a kind that the search tool can find, in documentation order."""
     return tuple(fact for fact in _candidates(kind) if split_of(fact.subject) == split and _is_found(fact))
 
 

@@ -1,4 +1,4 @@
-"""Requests with instructions that a program can check, in the manner of IFEval."""
+"""Requests with instructions that a program can check, as in IFEval."""
 
 from toolrl_envs.instruction_following.env import InstructionFollowingEnv
 

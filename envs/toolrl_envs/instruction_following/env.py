@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolrl import Limits, Message, Task, TaskSet, ToolEnv, is_file_name, say
+from toolrl import Limits, Message, Task, ToolEnv, is_file_name, say
 from toolrl.rewards.instructions import Mode, count_words, ifeval_task, instructions_of, instructions_reward
-from toolrl_envs.common import CALL_COST, Split, check_size, check_split, check_unused, read_tasks
-from toolrl_envs.instruction_following.requests import generate
+from toolrl_envs.common import CALL_COST, Split, check_unused, load_tasks
+from toolrl_envs.instruction_following.requests import make_tasks
 from toolrl_envs.instruction_following.topics import sentences_about
 from toolrl_envs.instruction_following.writer import write
 
@@ -36,27 +36,30 @@ class InstructionFollowingEnv(ToolEnv):
         Args:
             split: "train" or "test".
             data: A `.json`, `.jsonl` or `.parquet` file in IFEval's format, or the id of such a data set on the
-                Hugging Face hub, "google/IFEval"; None generates requests. "{split}" in a file's name stands for the
-                split; without it, and on the hub, every fifth request is held out for "test".
+                Hugging Face hub, such as "google/IFEval"; None generates requests. "{split}" in a file name stands for
+                the split; without it, and on the hub, every fifth request is held out for "test".
             mode: "strict" or "loose"; see `toolrl.rewards.instructions_reward`.
-            partial: Pay the share of instructions that are followed.
-            kinds: What generated requests are made of: ids of kinds of instructions; by default all 20 that need no
-                language detector and that not just any text follows.
-            size: At most so many tasks.
-            seed: Fixes their choice and order.
-            call_cost: Taken off a right response for each call.
+            partial: Give partial credit: the share of instructions followed.
+            kinds: Ids of the kinds of instructions in generated requests; by default the 20 that need no language
+                detector and that few texts follow by chance.
+            size: Maximum number of tasks.
+            seed: Fixes which tasks are drawn, and their order.
+            call_cost: Deducted from a right response for each call.
             render_mode: See `ToolEnv`.
 
         Raises:
-            ConfigError: A setting is wrong, or no request is left for the split.
+            ConfigError: A setting is wrong, or the split is empty.
             TaskError: The file is missing or broken; names the line.
-            MissingExtra: An instruction is about languages, and langdetect is not installed.
+            MissingExtra: An instruction is about the language, and langdetect is not installed.
         """
-        check_split(split)
-        check_size(size)
         check_unused(data, kinds=kinds)
+        if data is None:
+            tasks = make_tasks(split, size, seed, kinds)
+        else:
+            hub_split = "" if is_file_name(data) else "train"  # IFEval has no other
+            tasks = load_tasks(data, ifeval_task, split, size=size, seed=seed, hub_split=hub_split)
         super().__init__(
-            tasks=generate(split, size, seed, kinds) if data is None else load(str(data), split, size, seed),
+            tasks=tasks,
             tools=[word_count],
             reward=instructions_reward(mode, partial=partial, call_cost=call_cost),
             system_prompt=PROMPT,
@@ -75,12 +78,6 @@ def word_count(text: str) -> int:
     return count_words(text)
 
 
-def load(data: str, split: Split, size: int, seed: int) -> TaskSet:
-    """Read requests in IFEval's format, and draw at most `size` of them."""
-    hub_split = "" if is_file_name(data) else "train"  # IFEval's only one
-    return read_tasks(data, ifeval_task, split, size=size, seed=seed, hub_split=hub_split)
-
-
 def solve(task: Task) -> Sequence[Message]:
-    """A text that keeps to the instructions, about the topic where that is one of ours; no call is needed."""
+    """Write a text that follows the instructions, about the topic of a generated request. No call is needed."""
     return [say(write(instructions_of(task), sentences_about(task.metadata.get("subject"))))]

@@ -1,15 +1,14 @@
-"""Generated requests: a small topic, and up to three instructions that a text about it can keep to together."""
+"""Generated requests: a small topic, and up to three instructions that one text about it can follow."""
 
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from toolrl import ConfigError, Task, TaskSet
 from toolrl.rewards.instructions import follows_loosely, make_instruction
-from toolrl_envs.common import Split
+from toolrl_envs.common import Split, check_split, task_id
 from toolrl_envs.instruction_following.topics import Topic, topics_of
 from toolrl_envs.instruction_following.writer import FOREIGN
 
@@ -20,8 +19,8 @@ class Demand(NamedTuple):
     """One instruction of a request.
 
     Attributes:
-        arguments: Of its kind.
-        wording: How the request puts it.
+        arguments: The arguments of its kind.
+        wording: Its wording in the request.
     """
 
     arguments: Arguments
@@ -36,8 +35,8 @@ class Kind(NamedTuple):
 
     Attributes:
         draw: Draws one for a topic.
-        places: What in the text it lays claim to; instructions that share a place are not combined. "all" shares
-            with every other.
+        places: Parts of the text that it constrains; instructions that share one are not combined. "all" stands for
+            every part.
     """
 
     draw: Draw
@@ -50,24 +49,25 @@ _COMMON_WORDS = ("good", "people", "small", "day", "slowly", "soon", "often")
 _ENDINGS = ("Is there anything else you would like to know?", "That is all for today.", "Thank you for reading.")
 _SECTIONS = ("Section", "PART", "Chapter")
 _TOPICAL = "keywords:existence"
-# What earns nothing in any request.
+# Responses that must earn nothing.
 _POOR = ("I do not know.", "I cannot help with that.", "Sure!", "<answer></answer>", "{prompt}")
 
 
-def generate(split: Split, size: int, seed: int, kinds: Sequence[str] | None = None) -> TaskSet:
-    """Draw requests, the kinds of their first instruction in turn.
+def make_tasks(split: Split, size: int, seed: int, kinds: Sequence[str] | None = None) -> TaskSet:
+    """Draw requests, cycling through the kinds of their first instruction.
 
     Args:
-        split: Whose topics they are about.
-        size: So many requests.
+        split: The split whose topics they are about.
+        size: Number of requests.
         seed: Fixes them.
         kinds: The ids of the kinds to draw from; by default all but those that need the extra for languages, and those
-            that a text of one word or an option from the request satisfies.
+            that one word or an option from the request satisfies.
 
     Raises:
-        ConfigError: A kind is not among those that can be drawn.
-        MissingExtra: One is about languages, and langdetect is not installed.
+        ConfigError: A kind is unknown, or too few distinct requests exist.
+        MissingExtra: A kind is about the language, and langdetect is not installed.
     """
+    check_split(split, size)
     chosen = list(kinds) if kinds is not None else [id for id in KINDS if id not in (*ABOUT_LANGUAGE, *NEARLY_FREE)]
     if not chosen or any(id not in KINDS for id in chosen):
         raise ConfigError(f"kinds must be among {', '.join(KINDS)}; got {chosen!r}")
@@ -77,19 +77,19 @@ def generate(split: Split, size: int, seed: int, kinds: Sequence[str] | None = N
         if len(tasks) == size:
             break
         task = _draw(rng, rng.choice(topics), chosen[attempt % len(chosen)], chosen)
-        if not _is_for_nothing(task):
+        if not _is_trivial(task):
             tasks.setdefault(task.id, task)
     if len(tasks) < size:
         raise ConfigError(
-            f"only {len(tasks)} requests of kinds={chosen!r} were found that differ, and that neither a refusal nor "
-            f"the request itself follows; lower size={size}, or add kinds"
+            f"only {len(tasks)} requests of kinds={chosen!r} are distinct and not already satisfied by a refusal or "
+            f"the request itself; lower size={size}, or add kinds"
         )
     return TaskSet(tasks.values())
 
 
 def _draw(rng: random.Random, topic: Topic, first: str, kinds: Sequence[str]) -> Task:
     ids = [first]
-    # Words of the topic are asked for wherever they may be: a list of numbers, say, follows many instructions.
+    # Ask for words of the topic wherever possible: a mere list of numbers, say, follows many other instructions.
     if _TOPICAL in kinds and all(_are_compatible(_TOPICAL, id) for id in ids):
         ids.append(_TOPICAL)
     for other in rng.sample(kinds, len(kinds))[: rng.choice((0, 2, 4, 8))]:
@@ -107,8 +107,7 @@ def _draw(rng: random.Random, topic: Topic, first: str, kinds: Sequence[str]) ->
         )
     answer = {"instruction_id_list": ids, "kwargs": [demand.arguments for demand in demands]}
     metadata = {"instructions": len(ids), "subject": topic.name}
-    task_id = f"{first.replace(':', '-')}-{zlib.crc32(prompt.encode()):08x}"
-    return Task(task_id, prompt, answer, metadata, kind=first, needs_tool=False)
+    return Task(task_id(first.replace(":", "-"), prompt), prompt, answer, metadata, kind=first, needs_tool=False)
 
 
 def _are_compatible(one: str, other: str) -> bool:
@@ -116,8 +115,8 @@ def _are_compatible(one: str, other: str) -> bool:
     return one != other and "all" not in (*places, *others) and not set(places) & set(others)
 
 
-def _is_for_nothing(task: Task) -> bool:
-    """Whether a refusal, or the request itself, keeps to all of its instructions."""
+def _is_trivial(task: Task) -> bool:
+    """Whether a refusal, or the request itself, follows all instructions."""
     instructions = [make_instruction(*pair) for pair in zip(*task.answer.values(), strict=True)]
     texts = [text.format(prompt=task.prompt) if text == "{prompt}" else text for text in _POOR]
     return any(all(follows_loosely(one, text) for one in instructions) for text in texts)
@@ -128,7 +127,7 @@ def _fixed(wording: str, **arguments: Any) -> Draw:
 
 
 def _counted(name: str, low: int, high: int, wording: str, **arguments: Any) -> Draw:
-    """Draws a number for the argument `name`; the wording has it as {n}."""
+    """Draws a number for the argument `name`; {n} in the wording."""
 
     def draw(rng: random.Random, topic: Topic) -> Demand:
         n = rng.randint(low, high)
@@ -138,7 +137,7 @@ def _counted(name: str, low: int, high: int, wording: str, **arguments: Any) -> 
 
 
 def _related(number: str, relation: str, at_least: tuple[int, int], less_than: tuple[int, int], wording: str) -> Draw:
-    """Draws a relation and a number; the wording has them as {relation} and {n}."""
+    """Draws a relation and a number; {relation} and {n} in the wording."""
 
     def draw(rng: random.Random, topic: Topic) -> Demand:
         name, span = rng.choice((("at least", at_least), ("less than", less_than)))
@@ -200,7 +199,7 @@ def _language(rng: random.Random, topic: Topic) -> Demand:
     return Demand({"language": code}, f"Answer in {_LANGUAGES[code]} only.")
 
 
-# The wordings show no example that would itself be what they ask for.
+# No wording contains an example that would itself satisfy the instruction.
 KINDS: dict[str, Kind] = {
     "keywords:existence": Kind(_existence, ("keywords",)),
     "keywords:frequency": Kind(_frequency, ("keywords",)),
@@ -257,5 +256,5 @@ KINDS: dict[str, Kind] = {
     "language:response_language": Kind(_language, ("all",)),
 }
 ABOUT_LANGUAGE = ("change_case:english_capital", "change_case:english_lowercase", "language:response_language")
-# They stand alone, and are kept to with next to nothing: "0" is JSON.
+# These cannot be combined, and almost nothing satisfies them: "0" is JSON.
 NEARLY_FREE = ("detectable_format:constrained_response", "detectable_format:json_format")

@@ -1,14 +1,14 @@
-"""What the generated requests are about: small topics, each with words of its own and a few plain sentences.
+"""The topics of generated requests, each with its own words and a few plain sentences.
 
-The sentences have no comma, no word in capitals, no abbreviation and no digit: the oracle composes its answers of
-them, and what an instruction asks for must come from the oracle alone.
+The oracle composes its answers of these sentences. They have no comma, no word in capitals, no abbreviation and no
+digit, so that whatever an instruction asks for comes from the oracle itself.
 """
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 
+from toolrl import is_held_out
 from toolrl_envs.common import Split
 
 
@@ -17,9 +17,9 @@ class Topic:
     """A topic.
 
     Attributes:
-        name: As it stands in a request: "write about NAME".
-        words: Words that belong to it, in lower case.
-        sentences: What can be said about it.
+        name: As used in a request: "write about NAME".
+        words: Words related to it, in lower case.
+        sentences: Sentences about it.
     """
 
     name: str
@@ -28,14 +28,12 @@ class Topic:
 
 
 def topics_of(split: Split) -> tuple[Topic, ...]:
-    """The topics of one split; a fourth of all are held out for "test"."""
-    ranked = sorted(_TOPICS, key=lambda topic: zlib.crc32(topic.name.encode()))
-    cut = len(ranked) // 4
-    return tuple(ranked[:cut] if split == "test" else ranked[cut:])
+    """The topics of one split."""
+    return tuple(topic for topic in _TOPICS if is_held_out(topic.name) == (split == "test"))
 
 
 def sentences_about(name: str | None) -> tuple[str, ...]:
-    """What can be said about the topic of that name; nothing if there is none."""
+    """The sentences about a topic; empty if its name is unknown."""
     return next((topic.sentences for topic in _TOPICS if topic.name == name), ())
 
 

@@ -1,4 +1,4 @@
-"""A writer that knows the instructions and nothing else: the oracle of the environment."""
+"""The oracle of the environment: a writer that knows the instructions and nothing else."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from toolrl.rewards.instructions import (
     follows_strictly,
 )
 
-# How many sentences are added to what the instructions ask for, until all of them are followed.
+# Numbers of filler sentences to try until all instructions are followed.
 _EXTRAS = (0, 1, 2, 3, 5, 8, 12, 20, 40, 80, 160, 320)
 _PLAIN = (
     "This is how it often goes.",
@@ -47,7 +47,7 @@ _PLAIN = (
     "That makes the day better.",
     "We can try it again soon.",
 )
-# Enough of each language to tell it by; for `language:response_language`.
+# For `language:response_language`: enough text to detect each language.
 FOREIGN = {
     "de": "Das ist eine gute Frage und wir sprechen gern darüber. Am Morgen gehen die Kinder zur Schule.",
     "es": "Esta es una buena pregunta y hablamos de ella con gusto. Por la mañana los niños van a la escuela.",
@@ -59,24 +59,24 @@ FOREIGN = {
 
 
 def write(instructions: Sequence[Instruction], sentences: Sequence[str] = ()) -> str:
-    """Write a text that keeps to all instructions.
+    """Write a text that follows all instructions.
 
     Args:
-        instructions: What to keep to.
-        sentences: What the text may say; plain sentences are added where these are not enough.
+        instructions: The instructions.
+        sentences: Sentences to use; filler is added if they are not enough.
 
     Raises:
-        TaskError: They contradict each other, or are beyond this writer.
+        TaskError: The instructions contradict each other, or this writer cannot follow them.
     """
     for extra in _EXTRAS:
         text = _Draft(instructions, sentences).text(extra)
         if all(follows_strictly(instruction, text) for instruction in instructions):
             return text
-    raise TaskError(f"the oracle can write no text that keeps to {', '.join(map(repr, instructions))}")
+    raise TaskError(f"the oracle cannot write a text that follows {', '.join(map(repr, instructions))}")
 
 
 class _Draft:
-    """The pieces that the instructions ask for, put together in the one order in which they all fit."""
+    """Assembles the pieces that the instructions ask for, in the one order in which they all fit."""
 
     def __init__(self, instructions: Sequence[Instruction], sentences: Sequence[str]):
         self._instructions = instructions
@@ -89,7 +89,7 @@ class _Draft:
         self._pool = [sentence for sentence in pool if self._allows(sentence)] or pool
 
     def text(self, extra: int) -> str:
-        """The text with so many more sentences than needed."""
+        """The text with a number of filler sentences."""
         units = [*self._demanded(), *itertools.islice(itertools.cycle(self._pool), extra)] or self._pool[:1]
         if ConstrainedResponse in self._of_kind:
             units.insert(0, CONSTRAINED_RESPONSES[0])
@@ -99,7 +99,7 @@ class _Draft:
         return body.upper() if EnglishCapital in self._of_kind else body
 
     def _allows(self, sentence: str) -> bool:
-        """Whether a sentence does nothing that an instruction says to avoid."""
+        """Whether a sentence avoids whatever the instructions forbid."""
         for one in self._instructions:
             if isinstance(one, ForbiddenWords | NoComma) and not one.check(sentence):
                 return False
@@ -150,13 +150,13 @@ class _Draft:
         return " ".join(units)
 
     def _shared_out(self, units: list[str], count: int) -> list[str]:
-        """So many parts, none of them empty."""
+        """Divide the sentences into non-empty parts."""
         if len(units) < count:
             units = [*units, *itertools.islice(itertools.cycle(self._pool), count - len(units))]
         return [" ".join(units[number::count]) for number in range(count)]
 
     def _framed(self, body: str) -> str:
-        """What stands before, behind and around the body."""
+        """Add what goes before, after and around the body."""
         kinds = self._of_kind
         if JsonFormat in kinds:
             return json.dumps({"text": body})

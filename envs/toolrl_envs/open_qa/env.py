@@ -12,7 +12,7 @@ from toolrl.audit import AuditOptions
 from toolrl.rewards import Metric, qa_reward
 from toolrl.search import BM25Retriever, Retriever
 from toolrl.tools import search_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split, check_unused, opener
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_unused, opener
 from toolrl_envs.open_qa.formats import Question
 from toolrl_envs.open_qa.sources import corpus_of, load_questions
 
@@ -21,10 +21,10 @@ SNIPPET_CHARACTERS = 600
 
 
 class OpenQAEnv(ToolEnv):
-    """Open questions from a data set, with a search tool over its passages or any other corpus."""
+    """Open questions from a data set, with a search tool over its passages or another corpus."""
 
     audit_options = AuditOptions(
-        excused={"other-sign": "SQuAD's metric, by which results are compared, drops punctuation, minus signs among it"}
+        excused={"other-sign": "SQuAD's metric, kept for comparable results, drops punctuation, including minus signs"}
     )
 
     def __init__(
@@ -47,19 +47,19 @@ class OpenQAEnv(ToolEnv):
 
         Args:
             split: "train" or "test".
-            data: A `.json`, `.jsonl` or `.parquet` file, or a set on the Hugging Face hub, as
-                "hotpotqa/hotpot_qa:distractor"; None is the small set that comes with the package. "{split}" in a
-                file's name stands for the split; without it every fifth question is held out for "test".
-            test_split: What "test" is called on the hub; "validation" by default.
-            hub_split: The only split of a set on the hub, which is divided as a file is.
-            retriever: What is searched: a name (see `toolrl.search.open_retriever`), or what opens it, once per run;
-                by default BM25 over the passages of the questions.
+            data: A `.json`, `.jsonl` or `.parquet` file, or the id of a data set on the Hugging Face hub, such as
+                "hotpotqa/hotpot_qa:distractor"; None for the small one that comes with the package. "{split}" in a
+                file name stands for the split; without it, every fifth question is held out for "test".
+            test_split: The name of the test split on the hub; "validation" by default.
+            hub_split: The only split of a data set on the hub, which is then divided like a file.
+            retriever: What to search: a name (see `toolrl.search.open_retriever`), or a function that opens a
+                retriever, called once per run; by default BM25 over the passages of the questions.
             metric: "em" or "f1"; see `toolrl.rewards.qa_reward`.
-            size: At most so many tasks.
-            seed: Fixes their choice and order.
-            results: Documents that a search shows.
-            snippet_characters: How much of each.
-            call_cost: Taken off an exact answer for each call.
+            size: Maximum number of tasks.
+            seed: Fixes which tasks are drawn, and their order.
+            results: Number of documents that a search shows.
+            snippet_characters: Number of characters shown of each.
+            call_cost: Deducted from an exact answer for each call.
             render_mode: See `ToolEnv`.
 
         Raises:
@@ -67,7 +67,6 @@ class OpenQAEnv(ToolEnv):
                 is not given.
             TaskError: The file is missing or broken; names the line and the field.
         """
-        check_split(split)
         check_unused(data, test_split=test_split, hub_split=hub_split)
         reward = qa_reward(metric, call_cost=call_cost)
         questions = load_questions(data, split, size, seed, test_split=test_split, hub_split=hub_split)
@@ -85,7 +84,7 @@ class OpenQAEnv(ToolEnv):
 
 
 def solve(task: Task) -> Sequence[Message]:
-    """Search for each supporting page by its title, or for the question if none is known; then answer."""
+    """Search for each supporting page by title, or for the question if none is marked; then answer."""
     answer = task.answer if isinstance(task.answer, str) else task.answer[0]
     return [*(call("search", query=query) for query in task.metadata["queries"]), say(f"<answer>{answer}</answer>")]
 
@@ -94,24 +93,24 @@ def _open_passages(questions: list[Question], data: str | Path | None) -> Callab
     documents = corpus_of(questions)
     if not documents:
         raise ConfigError(
-            f"the questions of data={str(data)!r} come without passages to search; pass retriever=, such as "
+            f"the questions of data={str(data)!r} come without passages to search; set retriever=, such as "
             "'bm25:passages.jsonl'"
         )
     return functools.partial(BM25Retriever, documents)
 
 
 def _task(question: Question) -> Task:
-    """A task whose answer is a text, or a list of texts where several are right."""
-    queries = _with_the_answer_last(question) or [question.text]
+    """Make a task; its answer is a text, or a list of texts if several are right."""
+    queries = _with_the_answer_last(question) or [question.prompt]
     metadata: dict[str, Any] = {"hops": len(question.supporting), "queries": queries}
     if question.supporting:
         metadata["subject"] = queries[0]
     answer = question.answers[0] if len(question.answers) == 1 else list(question.answers)
-    return Task(question.id, question.text, answer, metadata, kind=question.kind, needs_tool=True)
+    return Task(question.id, question.prompt, answer, metadata, kind=question.kind, needs_tool=True)
 
 
 def _with_the_answer_last(question: Question) -> list[str]:
-    """The supporting titles, in their order but for one: the page that has the answer is read last."""
+    """The supporting titles in order, except that the page with the answer comes last."""
     titles = list(question.supporting)
     for passage in question.passages:
         if passage.title in titles and question.answers[0].lower() in passage.text.lower():

@@ -1,8 +1,8 @@
-"""Rows of open question answering data sets, whose fields differ, as questions.
+"""Reads rows of open question answering data sets into questions.
 
-Read are the formats of HotpotQA and 2WikiMultihopQA (`context`, `supporting_facts`; as published and as on the Hugging
-Face hub), MuSiQue (`paragraphs`), NQ-open (`answer`, a list), DPR's Natural Questions (`answers`, `positive_ctxs`) and
-FlashRAG (`golden_answers`, the rest under `metadata`).
+Supported formats: HotpotQA and 2WikiMultihopQA (`context`, `supporting_facts`; as published and as on the Hugging Face
+hub), MuSiQue (`paragraphs`), NQ-open (`answer`, a list), DPR's Natural Questions (`answers`, `positive_ctxs`) and
+FlashRAG (`golden_answers`, other fields under `metadata`).
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ class Question:
     """One question.
 
     Attributes:
-        id: The row's own, or made from the question.
-        text: The question itself.
-        answers: Those that are right, the main one first; at least one.
-        passages: What comes with it, distractors included; may be empty.
-        supporting: Titles of what one must read, in the order of the reasoning where the row tells; may be empty.
-        kind: The row's type, such as "bridge" or "2hop"; else "open".
+        id: The id of the row, or a hash of the question.
+        prompt: The question.
+        answers: All right answers, the main one first; at least one.
+        passages: Passages that come with it, including distractors; may be empty.
+        supporting: Titles of the passages needed, in the order of the reasoning if the row gives it; may be empty.
+        kind: The type of the row, such as "bridge" or "2hop"; otherwise "open".
     """
 
     id: str
-    text: str
+    prompt: str
     answers: tuple[str, ...]
     passages: tuple[Passage, ...]
     supporting: tuple[str, ...]
@@ -55,10 +55,10 @@ def read_question(row: Mapping[str, Any]) -> Question | None:
     """Read one row.
 
     Returns:
-        None for a question that is marked as not answerable.
+        None for a question marked as unanswerable.
 
     Raises:
-        TaskError: A field is missing or of another shape; the message names it.
+        TaskError: A field is missing or has another shape; the message names it.
     """
     if row.get("answerable") is False:
         return None
@@ -86,7 +86,7 @@ def read_question(row: Mapping[str, Any]) -> Question | None:
 def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
     name = next((name for name in _ANSWERS if fields.get(name) is not None), None)
     if name is None:
-        raise TaskError(f"none of the fields {', '.join(map(repr, _ANSWERS))} is there; it has: {', '.join(fields)}")
+        raise TaskError(f"it needs one of the fields {', '.join(map(repr, _ANSWERS))}; it has: {', '.join(fields)}")
     value = fields[name]
     if isinstance(value, Mapping):  # SQuAD's {"text": [...], "answer_start": [...]}
         value = value.get("text")
@@ -103,7 +103,7 @@ def _answers(fields: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _passages(value: Any, field: str) -> tuple[list[Passage], list[Passage]]:
-    """All passages of a field, and those among them that are marked as needed."""
+    """All passages of a field, and those marked as supporting."""
     if isinstance(value, Mapping):  # columns, as on the hub
         texts = next((value[name] for name in _TEXTS if name in value), None)
         if not isinstance(value.get("title"), list) or not isinstance(texts, list) or len(texts) != len(value["title"]):
@@ -140,7 +140,7 @@ def _supporting(value: Any) -> list[str]:
 
 
 def _in_order(steps: Iterable[Any], paragraphs: Any) -> list[str]:
-    """Titles of the paragraphs that MuSiQue's steps rest on, in the order of the steps."""
+    """Titles of the supporting paragraphs of MuSiQue's steps, in the order of the steps."""
     by_index = {p.get("idx"): p for p in paragraphs or () if isinstance(p, Mapping)}
     found = [by_index.get(step.get("paragraph_support_idx")) for step in steps if isinstance(step, Mapping)]
     return [str(paragraph.get("title", "")).strip() for paragraph in found if paragraph]
@@ -162,13 +162,13 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
 
 
 def _decoded(value: Any, field: str) -> Any:
-    """Some sets on the hub keep lists as JSON texts."""
+    """Decode lists that some data sets on the hub store as JSON texts."""
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value)
     except ValueError:
-        raise TaskError(f"field {field!r} must be a list, or its JSON, got {_short(value)}") from None
+        raise TaskError(f"field {field!r} must be a list, or a list as JSON, got {_short(value)}") from None
 
 
 def _short(value: Any) -> str:

@@ -1,10 +1,9 @@
-"""Where questions come from: files, the Hugging Face hub, and the small set that comes with the package."""
+"""Reads questions from files, the hub, or the small data set that comes with the package; and their passages."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from toolrl.search import Document
 from toolrl_envs.common import Split, read_split
@@ -16,24 +15,19 @@ _OWN = Path(__file__).parent / "data" / "{split}.jsonl"
 def load_questions(
     data: str | Path | None, split: Split, size: int, seed: int, *, test_split: str = "", hub_split: str = ""
 ) -> list[Question]:
-    """Read questions, and draw at most `size` of them; see `toolrl_envs.common.read_split`.
+    """Read questions and draw at most `size` of them; see `toolrl_envs.common.read_split`.
 
     Args:
-        data: None for the small set that comes with the package.
+        data: None for the small data set that comes with the package.
         split: "train" or "test".
-        size: At most so many.
-        seed: Fixes their choice and order.
-        test_split: What the test split is called on the hub: "validation", since that of many sets has no answers.
-        hub_split: The only split of a set on the hub.
+        size: Maximum number of questions.
+        seed: Fixes which are drawn, and their order.
+        test_split: The name of the test split on the hub, by default "validation": many test sets lack answers.
+        hub_split: The only split of a data set on the hub.
     """
-
-    def read(row: dict[str, Any], key: str) -> Question | None:
-        return read_question(row)
-
     return read_split(
         _OWN if data is None else data,
-        read,
-        lambda question: question.text,
+        lambda row, key: read_question(row),
         split,
         size=size,
         seed=seed,
@@ -44,7 +38,7 @@ def load_questions(
 
 
 def corpus_of(questions: list[Question]) -> list[Document]:
-    """The passages of all questions, each once; those that share a title have ids of their own."""
+    """All distinct passages of the questions; passages that share a title get different ids."""
     documents: dict[tuple[str, str], Document] = {}
     count: dict[str, int] = {}
     for question in questions:
@@ -59,7 +53,7 @@ def corpus_of(questions: list[Question]) -> list[Document]:
 
 
 def _with_unique_ids(documents: list[Document]) -> list[Document]:
-    """A title may itself look like the id of another's namesake."""
+    """Make ids unique: a title may look like the numbered id of another passage."""
     taken: set[str] = set()
     result = []
     for document in documents:

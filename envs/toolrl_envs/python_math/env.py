@@ -8,12 +8,12 @@ from pathlib import Path
 from toolrl import Limits, Message, Task, ToolEnv, call, say
 from toolrl.rewards import answer_reward, math_reward, numbers_equal
 from toolrl.tools import python_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_unused, read_tasks
-from toolrl_envs.python_math.tasks import from_row, generated
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_unused, load_tasks
+from toolrl_envs.python_math.tasks import make_tasks, read_task
 
 
 class PythonMathEnv(ToolEnv):
-    """Arithmetic and number problems with a python tool; a share of them needs no tool."""
+    """Arithmetic and number problems with a python tool, some of which need no tool."""
 
     def __init__(
         self,
@@ -33,30 +33,30 @@ class PythonMathEnv(ToolEnv):
         Args:
             split: "train" or "test".
             data: None for generated problems; a `.jsonl` or `.parquet` file, of which every fifth problem is held out
-                for "test" unless "{split}" in its name stands for the split; or a hub id such as "openai/gsm8k" (with
-                `:main` behind it for a configuration).
-            test_split: What "test" is called on the hub, if otherwise.
-            hub_split: The only split of a set on the hub, which is divided as a file is.
-            size: At most so many problems: by default 2000 generated ones (fewer if the easy ones are used up), or all
-                that the data has.
-            seed: Fixes the generated problems, or the choice and order of those read.
+                for "test" unless "{split}" in its name stands for the split; or a hub id, with its configuration if it
+                has several, such as "openai/gsm8k:main".
+            test_split: The name of the test split on the hub, if not "test".
+            hub_split: The only split of a data set on the hub, which is then divided like a file.
+            size: Maximum number of problems: by default 2000 generated ones (fewer if there are not enough easy
+                ones), or all of the data.
+            seed: Fixes the generated problems; or which problems read are drawn, and their order.
             easy_share: Share of generated problems that need no tool; 0.4 by default.
-            call_cost: Taken off a right answer for each call.
+            call_cost: Deducted from a right answer for each call.
             render_mode: See `ToolEnv`.
 
         Raises:
-            ConfigError: A setting is wrong, does nothing beside `data`, or the data cannot be loaded.
+            ConfigError: A setting is wrong or has no effect with `data`, or the data cannot be loaded.
             TaskError: The file is missing or broken; names the line.
-            MissingExtra: `data` is given and math-verify, which grades it, is not installed.
+            MissingExtra: `data` is set, and math-verify, which grades it, is not installed.
         """
         check_unused(data, test_split=test_split, hub_split=hub_split, easy_share=easy_share)
         reward = answer_reward(numbers_equal, call_cost=call_cost)
         if data is None:
-            tasks = generated(split, 2000 if size is None else size, seed, 0.4 if easy_share is None else easy_share)
+            tasks = make_tasks(split, 2000 if size is None else size, seed, 0.4 if easy_share is None else easy_share)
         else:
             hub = {"test_split": test_split, "hub_split": hub_split}
             reward = math_reward(call_cost=call_cost)
-            tasks = read_tasks(data, from_row, split, size=size, seed=seed, **hub)
+            tasks = load_tasks(data, read_task, split, size=size, seed=seed, **hub)
         super().__init__(
             tasks=tasks,
             tools=[python_tool()],
@@ -69,7 +69,7 @@ class PythonMathEnv(ToolEnv):
 
 
 def solve(task: Task) -> Sequence[Message]:
-    """Compute what needs computing, and answer."""
+    """Compute the answer where a tool is needed, and give it."""
     answer = say(f"<answer>{task.answer}</answer>")
     code = task.metadata.get("code")
     return [call("python", code=code), answer] if code and task.needs_tool else [answer]

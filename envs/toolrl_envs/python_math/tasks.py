@@ -1,7 +1,7 @@
-"""Problems for `python_math`: a generator, and readers for GSM8K- and MATH-style sets.
+"""Problems for `python_math`: a generator, and a reader for GSM8K- and MATH-style data sets.
 
-A generated problem is a kind, operands and a wording. The splits share no problem: the same operands
-may stand in both, in different words.
+A generated problem is a kind, operands and a wording. The splits share no problem, but the same operands may occur in
+both, worded differently.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 import random
 import re
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from toolrl import ConfigError, Task, TaskError, TaskSet
-from toolrl_envs.common import Split, check_size, check_split
+from toolrl import ConfigError, Task, TaskError, TaskSet, is_held_out
+from toolrl_envs.common import Split, check_split, task_id
 
 
 @dataclass(frozen=True)
@@ -23,9 +22,9 @@ class Kind:
     """A family of problems.
 
     Attributes:
-        name: For metrics.
-        needs_tool: Whether it is out of reach without a computer.
-        wordings: Ways to ask, with `{a}` and `{b}`.
+        name: The name, for metrics.
+        needs_tool: Whether it is too hard without a computer.
+        wordings: Templates of the prompt, with `{a}` and `{b}`.
         draw: Draws the operands.
         code: A Python expression for the answer, with `{a}` and `{b}`.
     """
@@ -49,7 +48,7 @@ def _descending(low: int, high: int) -> Callable[[random.Random], tuple[int, int
     return draw
 
 
-# Sums, differences and products are asked in the same words whether they are easy or hard: the numbers tell which.
+# Easy and hard sums, differences and products share their wordings: only the numbers tell them apart.
 _SUM = (
     "What is {a} + {b}?",
     "Compute {a} + {b}.",
@@ -143,40 +142,34 @@ HARD = (
 )
 
 
-def in_test(text: str) -> bool:
-    """Whether a problem belongs to the test split: every fifth, by a hash of its text."""
-    return zlib.crc32(text.encode()) % 5 == 0
-
-
-def generated(split: Split, size: int, seed: int, easy_share: float) -> TaskSet:
+def make_tasks(split: Split, size: int, seed: int, easy_share: float) -> TaskSet:
     """Draw `size` distinct problems.
 
     Args:
         split: "train" or "test".
-        size: Number of tasks; there are fewer if the easy ones are used up.
+        size: Number of tasks; the result has fewer if there are not enough easy ones.
         seed: Fixes the draw.
-        easy_share: Share of problems that need no tool.
+        easy_share: Fraction of problems that need no tool.
 
     Raises:
-        ConfigError: A setting is out of its range.
+        ConfigError: A setting is out of range.
     """
-    check_split(split)
-    check_size(size)
+    check_split(split, size)
     if not 0 <= easy_share <= 1:
-        raise ConfigError(f"easy_share is a share from 0 to 1, got {easy_share!r}")
+        raise ConfigError(f"easy_share must be from 0 to 1, got {easy_share!r}")
     rng = random.Random(f"{split}/{seed}")
     easy: dict[str, Task] = {}
     hard: dict[str, Task] = {}
     wanted_easy = round(size * easy_share)
     for pool, kinds, wanted in ((easy, EASY, wanted_easy), (hard, HARD, size - wanted_easy)):
-        # There are only so many easy problems: give up after many draws that bring nothing new.
+        # The number of easy problems is limited: give up after many draws.
         for _ in range(200 * wanted):
             if len(pool) == wanted:
                 break
             kind = rng.choice(kinds)
             a, b = kind.draw(rng)
             prompt = rng.choice(kind.wordings).format(a=a, b=b)
-            if in_test(prompt) == (split == "test") and prompt not in pool:
+            if is_held_out(prompt) == (split == "test") and prompt not in pool:
                 pool[prompt] = _task(kind, a, b, prompt)
     tasks = [*easy.values(), *hard.values()]
     rng.shuffle(tasks)
@@ -185,19 +178,20 @@ def generated(split: Split, size: int, seed: int, easy_share: float) -> TaskSet:
 
 def _task(kind: Kind, a: int, b: int, prompt: str) -> Task:
     code = kind.code.format(a=a, b=b)
-    answer = eval(code, {"math": math})  # our own template, numbers filled in
-    task_id = f"{kind.name}-{zlib.crc32(prompt.encode()):08x}"
-    return Task(task_id, prompt, str(answer), {"code": code}, kind=kind.name, needs_tool=kind.needs_tool)
+    answer = eval(code, {"math": math})  # safe: our own template with numbers
+    return Task(
+        task_id(kind.name, prompt), prompt, str(answer), {"code": code}, kind=kind.name, needs_tool=kind.needs_tool
+    )
 
 
-def from_row(row: dict[str, Any], key: str) -> Task:
-    """Read a row of a GSM8K-style (`question`, `answer` with `####`) or MATH-style set (`problem`, `solution`).
+def read_task(row: dict[str, Any], key: str) -> Task:
+    """Read a row of a GSM8K-style (`question`, `answer` with `####`) or MATH-style data set (`problem`, `solution`).
 
-    Plain rows with `prompt` (or `question`, `problem`) and `answer` are read too. A field that is null is not there.
+    Plain rows with `prompt` (or `question`, `problem`) and `answer` work too. A null field counts as missing.
 
     Raises:
-        KeyError: There is no problem, or neither an answer nor a solution.
-        TaskError: The solution gives no answer.
+        KeyError: The problem is missing, or both the answer and the solution are.
+        TaskError: The solution marks no answer.
     """
     prompt = row[next((name for name in ("problem", "prompt") if row.get(name) is not None), "question")]
     has_answer = row.get("answer") is not None
@@ -214,7 +208,7 @@ def from_row(row: dict[str, Any], key: str) -> Task:
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{...}`, braces balanced; None if there is none."""
+    r"""The content of the last `\boxed{...}`, with balanced braces; None without one."""
     starts = [match.end() for match in re.finditer(r"\\boxed\s*\{", text)]
     if not starts:
         return None

@@ -8,8 +8,8 @@ from typing import Any
 from toolrl import ConfigError, Episode, Limits, Message, Score, Task, ToolEnv, say
 from toolrl.rewards import check_call_cost, partial_value, tagged_answer, with_call_cost
 from toolrl.tools import python_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split
-from toolrl_envs.reasoning_gym.generators import Problem, draw
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split
+from toolrl_envs.reasoning_gym.generators import Problem, make_problems
 from toolrl_envs.reasoning_gym.guards import is_safe_to_score
 
 
@@ -32,23 +32,22 @@ class ReasoningGymEnv(ToolEnv):
         """Make the environment.
 
         Args:
-            split: "train" or "test"; they use other seeds, and share no question.
-            dataset: A generator of reasoning-gym by its name, or several, which take turns.
-            config: Settings of the generator; of several, a mapping from the name to its settings.
-            size: Number of problems; there are fewer if the generator has no more questions.
+            split: "train" or "test"; the splits use different seeds and share no question.
+            dataset: The name of a generator of reasoning-gym, or several names, whose problems alternate.
+            config: Settings of the generator; with several, a mapping from each name to its settings.
+            size: Number of problems; fewer if the generators run out of questions.
             seed: Fixes the problems.
-            python: Whether there is a python tool.
-            partial_credit: Whether an answer that the generator's scorer gives less than 1 earns a part of the
-                reward. Many scorers give some to any text that contains the answer, so by default it earns nothing.
-            call_cost: Taken off a right answer for each call.
+            python: Whether to offer a python tool.
+            partial_credit: Give partial credit to answers that the generator's scorer gives less than 1. Many scorers
+                give some to any text that contains the answer, so by default such answers earn nothing.
+            call_cost: Deducted from a right answer for each call.
             render_mode: See `ToolEnv`.
 
         Raises:
             MissingExtra: reasoning-gym is not installed.
-            ConfigError: There is no such generator, or it does not take these settings.
+            ConfigError: The generator does not exist, or rejects the settings.
         """
-        check_split(split)
-        problems = draw(split, _configs(dataset, config), size, seed)
+        problems = make_problems(split, _configs(dataset, config), size, seed)
         super().__init__(
             tasks=[problem.task for problem in problems],
             tools=[python_tool()] if python else [],
@@ -75,7 +74,7 @@ def _configs(dataset: str | Sequence[str], config: Mapping[str, Any] | None) -> 
     for name, settings in config.items():
         if name not in names or not isinstance(settings, Mapping):
             raise ConfigError(
-                f"with several generators config maps their names to settings; {name!r}: {settings!r} does not"
+                f"with several generators, config must map their names to settings, got {name!r}: {settings!r}"
             )
     return {name: config.get(name, {}) for name in names}
 
@@ -91,7 +90,7 @@ def _reward(
             reason = "no final message" if episode.answer is None else "no single <answer>...</answer> in it"
             return Score(0.0, {"correct": 0.0, "answered": 0.0}, None, reason)
         if task.id not in problems:
-            raise ConfigError(f"task {task.id!r} is not one of this environment's, so it has no scorer")
+            raise ConfigError(f"task {task.id!r} does not belong to this environment, so it has no scorer")
         if not is_safe_to_score(task.kind, answer):
             return Score(0.0, {"correct": 0.0, "answered": 1.0}, answer, "not in the form of an answer")
         credit = problems[task.id].score(answer)

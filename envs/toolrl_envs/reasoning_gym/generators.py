@@ -1,4 +1,4 @@
-"""Problems from reasoning-gym's generators, with the scorers that belong to them."""
+"""Problems from reasoning-gym's generators, with their scorers."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolrl import ConfigError, MissingExtra, Task
-from toolrl_envs.common import Split, check_size
+from toolrl import ConfigError, MissingExtra, Task, is_held_out
+from toolrl_envs.common import Split, check_split
 from toolrl_envs.reasoning_gym.guards import is_safe_to_score
 
-# Item i of a generator with seed s is drawn from seed s + i: each split and seed has a range of its own.
+# Item i of a generator with seed s uses seed s + i: each split and seed has its own range.
 _RANGE = 10_000_000
 _FRUITLESS_DRAWS = 500
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A task, and what scores it.
+    """A task, and the generator that scores it.
 
     Attributes:
         task: The task.
         dataset: The generator.
-        entry: What it generated.
+        entry: The generated entry.
     """
 
     task: Task
@@ -33,25 +33,25 @@ class Problem:
     entry: Mapping[str, Any]
 
     def score(self, answer: str) -> float:
-        """The generator's own score, kept within [0, 1]."""
+        """The score of the generator, clipped to [0, 1]."""
         credit = float(self.dataset.score_answer(answer=answer, entry=self.entry))
         return min(1.0, max(0.0, credit)) if math.isfinite(credit) else 0.0
 
 
-def draw(split: Split, configs: Mapping[str, Mapping[str, Any]], size: int, seed: int) -> list[Problem]:
-    """Draw problems with distinct questions, from the generators in turn.
+def make_problems(split: Split, configs: Mapping[str, Mapping[str, Any]], size: int, seed: int) -> list[Problem]:
+    """Draw problems with distinct questions, cycling through the generators.
 
     Args:
-        split: The splits use other seeds; a question belongs to one of them by its hash.
+        split: The splits use different seeds, and a hash of each question decides which split it belongs to.
         configs: Settings of the generators, by their names.
-        size: At most so many problems.
+        size: Maximum number of problems.
         seed: Fixes the draw.
 
     Raises:
         MissingExtra: reasoning-gym is not installed.
-        ConfigError: There is no such generator, it does not take the settings, or has no problem.
+        ConfigError: The generator does not exist, rejects the settings, or has no problems.
     """
-    check_size(size)
+    check_split(split, size)
     streams = [_stream(split, name, config, seed) for name, config in configs.items()]
     problems: list[Problem] = []
     while streams and len(problems) < size:
@@ -63,13 +63,8 @@ def draw(split: Split, configs: Mapping[str, Mapping[str, Any]], size: int, seed
             else:
                 problems.append(problem)
     if not problems:
-        raise ConfigError(f"{', '.join(configs)} has no problem for the split {split!r}; change its settings")
+        raise ConfigError(f"{', '.join(configs)} has no problem for split={split!r}; change its settings")
     return problems
-
-
-def in_test(question: str) -> bool:
-    """Whether a question belongs to the test split: every fifth, by a hash of its text."""
-    return hashlib.sha256(question.encode()).digest()[0] % 5 == 0
 
 
 def _stream(split: Split, name: str, config: Mapping[str, Any], seed: int) -> Iterator[Problem]:
@@ -87,14 +82,14 @@ def _distinct(split: Split, name: str, dataset: Any) -> Iterator[Problem]:
         entry = dataset[index]
         question = entry["question"].strip()
         answer = str(entry["answer"] or "")
-        if question in seen or in_test(question) != (split == "test"):
+        if question in seen or is_held_out(question) != (split == "test"):
             continue
-        if not answer.strip() or not is_safe_to_score(name, answer):  # some have no answer, some an unsolved integral
+        if not answer.strip() or not is_safe_to_score(name, answer):  # e.g. an unsolved integral
             continue
         seen.add(question)
         fruitless = 0
         key = f"{name}-{hashlib.sha256(question.encode()).hexdigest()[:12]}"
-        # No tool is needed to solve these in principle, and which of them a model can do without is not known.
+        # In principle these can be solved without a tool; which a model can is unknown.
         yield Problem(Task(key, question, answer, kind=name, needs_tool=False), dataset, dict(entry))
 
 
@@ -112,4 +107,4 @@ def _create(name: str, settings: dict[str, Any]) -> Any:
         return reasoning_gym.create_dataset(name, **settings)
     except (AssertionError, TypeError, ValueError) as error:
         shown = {key: value for key, value in settings.items() if key not in ("seed", "size")}
-        raise ConfigError(f"reasoning-gym's {name} does not take the settings {shown}: {error}") from None
+        raise ConfigError(f"reasoning-gym's {name} rejects the settings {shown}: {error}") from None

@@ -1,4 +1,4 @@
-"""Questions over several documents about worlds that are made up."""
+"""Multi-hop questions about made-up worlds."""
 
 from toolrl_envs.world_qa.env import WorldQAEnv
 

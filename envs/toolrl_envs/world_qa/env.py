@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from toolrl import Limits, Message, Task, ToolEnv, call, say
 from toolrl.rewards import answer_reward
 from toolrl.tools import search_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_size, same_answer
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_split, same_answer
 from toolrl_envs.world_qa.questions import check_hops, make_tasks
 from toolrl_envs.world_qa.world import WorldSettings, make_world
 
 RESULTS = 3
 SNIPPET_CHARACTERS = 400
-_TOKENS_PER_HOP = 1400  # of a search with its results, for a tokenizer that knows bytes only
+_TOKENS_PER_HOP = 1400  # a search with its results, in bytes
 
 
 class WorldQAEnv(ToolEnv):
-    """Questions over several documents about a made-up world, with a search tool over these."""
+    """Multi-hop questions about a made-up world, with a search tool over its documents."""
 
     def __init__(
         self,
@@ -37,24 +37,24 @@ class WorldQAEnv(ToolEnv):
         """Make the environment.
 
         Args:
-            split: "train" or "test"; they are about different worlds.
-            hops: How many facts, each from a document of its own, a question puts together: 1 to 4, or several
-                such numbers for equal shares.
-            documents: Of the world, from 50 to 100,000.
-            namesakes: Share of people and of towns that have a namesake.
-            size: At most so many tasks.
-            seed: Fixes the world, and the choice and order of the questions.
-            results: Documents that a search shows.
-            snippet_characters: How much of each; only what stands there is asked for.
-            call_cost: Taken off a right answer for each call.
+            split: "train" or "test"; the splits are about different worlds.
+            hops: Number of facts, each from a different document, that a question combines: 1 to 4, or several
+                numbers for equal shares.
+            documents: Number of documents in the world, from 50 to 100,000.
+            namesakes: Fraction of people and towns that have a namesake.
+            size: Maximum number of tasks.
+            seed: Fixes the world, and the questions and their order.
+            results: Number of documents that a search shows.
+            snippet_characters: Number of characters shown of each; questions ask only about these.
+            call_cost: Deducted from a right answer for each call.
             render_mode: See `ToolEnv`.
 
         Raises:
-            ConfigError: A number is out of its range.
+            ConfigError: A setting is out of range.
             TaskError: The world has no such question.
         """
         wanted = check_hops(hops)
-        check_size(size)
+        check_split(split, size)
         settings = WorldSettings(documents, namesakes, seed, split)
         rng = random.Random(f"questions/{split}/{seed}")
         deepest = max(wanted)
@@ -70,6 +70,6 @@ class WorldQAEnv(ToolEnv):
 
 
 def solve(task: Task) -> Sequence[Message]:
-    """Search for each thing on the way, then answer."""
+    """Search for each entity on the path, then answer."""
     searches = [call("search", query=query) for query in task.metadata["queries"]]
     return [*searches, say(f"<answer>{task.answer}</answer>")]

@@ -1,7 +1,7 @@
 """Names of made-up people, places and things: a stem of two syllables, and common words around it.
 
-A name has few tokens whatever the tokenizer: the syllables are short and come again and again. Each world has
-stems of its own, so that what is known of one says nothing about another.
+Names have few tokens with any tokenizer, since the syllables are short and recur. Each world has its own stems, so
+that knowledge of one world says nothing about another.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from toolrl_envs.common import Split
 
-# Worlds of one split whose seeds differ by less than this share no stem.
+# Worlds of one split share no stem if their seeds differ by less than this.
 SEEDS_APART = 32
 
 _FIRST_NAME_ATTEMPTS = 20
@@ -29,7 +29,7 @@ _CLUSTERS = ("br", "dr", "gr", "kr", "pr", "tr", "st", "sh", "th", "bl", "fl", "
 _VOWELS = ("a", "e", "i", "o", "u")
 _CODAS = ("n", "r", "l", "k", "m", "th", "d")
 
-# Real places that the syllables would give, and words that nobody wants to be called.
+# Combinations of syllables that are real places, or unsuitable as names.
 _TAKEN = frozenset(
     _words(
         "babel baron begin biden boden damon dublin gabon golem haram harem "
@@ -72,7 +72,7 @@ _PATTERNS = {
 
 @functools.lru_cache(maxsize=8)
 def stems(seed: int, split: Split) -> tuple[str, ...]:
-    """The stems of a world, in an order of its own: some two thousand."""
+    """The stems of a world in random order, about two thousand."""
     own = 2 * (seed % SEEDS_APART) + (split == "test")
     mine = [stem for stem in _all_stems() if zlib.crc32(stem.encode()) % (2 * SEEDS_APART) == own]
     random.Random(f"stems/{split}/{seed}").shuffle(mine)
@@ -88,13 +88,13 @@ def _all_stems() -> tuple[str, ...]:
 
 
 class Namer:
-    """Gives out names, each once."""
+    """Hands out each name once."""
 
     def __init__(self, stems: Sequence[str], rng: random.Random):
-        """Name the things of one world.
+        """Create a namer for one world.
 
         Args:
-            stems: Of that world; the fewer, the more things share one.
+            stems: Stems of the world; the fewer there are, the more things share one.
             rng: Fixes the choices.
         """
         self._stems = stems
@@ -102,20 +102,20 @@ class Namer:
         self._given: set[str] = set()
 
     def thing(self, kind: str) -> str:
-        """A new name of a town, region, country, company, work or event."""
+        """Draw a new name for a town, region, country, company, work or event."""
         while True:
             name = self._rng.choice(_PATTERNS[kind]).format(self._rng.choice(self._stems))
             if self._is_new(name):
                 return name
 
     def person(self, pronoun: str, surname: str = "") -> str:
-        """A new name of a woman ("she") or a man ("he"), with that surname as long as there are first names for it."""
+        """Draw a new name for a woman ("she") or a man ("he"), with this surname while unused first names are found."""
         for attempt in itertools.count():
             family = surname if surname and attempt < _FIRST_NAME_ATTEMPTS else self._rng.choice(self._stems)
             name = f"{self._rng.choice(FIRST_NAMES[pronoun])} {family}"
             if self._is_new(name):
                 return name
-        raise AssertionError  # unreachable: counting has no end
+        raise AssertionError  # unreachable: the loop never ends
 
     def _is_new(self, name: str) -> bool:
         new = name not in self._given

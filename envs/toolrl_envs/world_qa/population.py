@@ -1,4 +1,4 @@
-"""Who and what there is in a world, and what holds between them."""
+"""The entities of a world, and the facts that relate them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Sequence
 from toolrl_envs.world_qa.names import PROFESSIONS, SETTLEMENTS, Namer
 from toolrl_envs.world_qa.relations import Entity, Fact
 
-# Shares of the documents; the rest are people. No kind is left out, however small the world.
+# Fractions of the documents; the rest are people. Each kind occurs at least once.
 _SHARES = {"country": 0.004, "region": 0.03, "town": 0.17, "company": 0.13, "work": 0.12, "event": 0.06}
 _WORKS = ("novel", "film", "play", "song")
 _STEMS_PER_DOCUMENT = 0.25
 _FEWEST_STEMS = 40
-_LAST_PARENT_BORN = 1930  # so that whatever their children do at fifty lies in the past
+_LAST_PARENT_BORN = 1930  # so that their children are fifty in the past
 
 
 def populate(
     documents: int, namesakes: float, stems: Sequence[str], rng: random.Random
 ) -> tuple[list[Entity], list[list[Fact]]]:
-    """Make entities and all facts about each, by the same index.
+    """Make entities, and by the same index all facts about each.
 
     Args:
-        documents: How many entities.
-        namesakes: Share of people and of towns that have a namesake.
-        stems: What names are made of.
-        rng: Fixes everything else.
+        documents: Number of entities.
+        namesakes: Fraction of people and towns that have a namesake.
+        stems: Stems of the names.
+        rng: Fixes all other choices.
     """
     return _Population(documents, namesakes, stems, rng).make()
 
@@ -73,7 +73,7 @@ class _Population:
         return Entity("person", "", "", self._rng.choice(PROFESSIONS), self._rng.choice(("she", "he")))
 
     def _parents(self) -> dict[int, int]:
-        """A parent for half of the people, among those before them, with at most two children each."""
+        """Draw parents for half of the people, among those before them, with at most two children each."""
         parents: dict[int, int] = {}
         free: list[int] = []
         for person in self._of["person"]:
@@ -91,7 +91,7 @@ class _Population:
         return parents
 
     def _name_people(self, parents: dict[int, int]) -> None:
-        """Give most children the surname of their parent."""
+        """Name everyone; most children share their parent's surname."""
         for person in self._of["person"]:
             parent = parents.get(person)
             surname = ""
@@ -102,7 +102,7 @@ class _Population:
             self._entities[person] = Entity("person", name, name, entity.role, entity.pronoun)
 
     def _make_namesakes(self, kind: str) -> None:
-        """Give pairs of entities one name, told apart by their roles."""
+        """Give pairs of entities the same name, distinguished by their roles."""
         indices = self._of[kind]
         pairs = round(len(indices) * self._share / 2)
         chosen = self._rng.sample(indices, 2 * pairs)

@@ -1,4 +1,4 @@
-"""Questions that go from thing to thing along stated facts, each with one answer in its world."""
+"""Questions that follow stated facts from entity to entity, each with exactly one answer in its world."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from toolrl_envs.world_qa.relations import RELATIONS, Fact
 from toolrl_envs.world_qa.world import World
 
 MOST_HOPS = 4
-_FRUITLESS = 1000  # attempts without a new question, after which there are hardly any
+_FRUITLESS = 1000  # consecutive attempts without a new question before giving up
 
 
 def check_hops(hops: int | Sequence[int]) -> tuple[int, ...]:
-    """The numbers of hops that are asked for.
+    """Return the numbers of hops as a tuple.
 
     Raises:
-        ConfigError: One is not from 1 to 4, or there is none.
+        ConfigError: A number is not from 1 to 4, or the sequence is empty.
     """
     wanted = (hops,) if isinstance(hops, int) else tuple(hops)
     if not wanted or any(type(number) is not int or not 1 <= number <= MOST_HOPS for number in wanted):
-        raise ConfigError(f"hops is a number from 1 to {MOST_HOPS}, or several, got {hops!r}")
+        raise ConfigError(f"hops must be a number from 1 to {MOST_HOPS}, or several, got {hops!r}")
     return wanted
 
 
 def make_tasks(world: World, hops: Sequence[int], size: int, snippet_characters: int, rng: random.Random) -> TaskSet:
-    """Draw questions about a world, equally many of each number of hops as far as there are.
+    """Draw questions about a world, in equal shares for each number of hops while they last.
 
     Args:
-        world: What they are about.
-        hops: How many facts one must put together.
-        size: At most so many; a small world has fewer.
-        snippet_characters: How much of a document a search shows: what stands behind that is not asked.
-        rng: Fixes the choice and the order.
+        world: The world.
+        hops: Numbers of facts to combine.
+        size: Maximum number of questions; a small world has fewer.
+        snippet_characters: Number of characters that a search shows of a document; questions ask only about these.
+        rng: Fixes the questions and their order.
 
     Raises:
-        TaskError: There is no such question.
+        TaskError: The world has no such question.
     """
     asker = _Asker(world, snippet_characters, rng)
     tasks: dict[str, Task] = {}
@@ -56,7 +56,7 @@ def make_tasks(world: World, hops: Sequence[int], size: int, snippet_characters:
                 places.remove(place)
     if not tasks:
         raise TaskError(
-            f"this world has no question of {tuple(hops)} hops whose facts stand in the first {snippet_characters} "
+            f"this world has no question of {tuple(hops)} hops whose facts are in the first {snippet_characters} "
             "characters of their documents; raise snippet_characters or documents"
         )
     drawn = list(tasks.values())
@@ -70,13 +70,13 @@ class _Asker:
         self._rng = rng
         self._characters = snippet_characters
         self._shown: dict[int, list[Fact]] = {}
-        # Kinds in turn, not entities: else most questions would begin with a person.
+        # Draw a kind first: otherwise most questions would begin with a person.
         self._kinds: dict[str, list[int]] = {}
         for index, entity in enumerate(world.entities):
             self._kinds.setdefault(entity.kind, []).append(index)
 
     def draw(self, hops: int) -> Task | None:
-        """A question of so many hops, or None if this attempt led nowhere."""
+        """Draw a question with this number of hops, or None if the attempt fails."""
         index = self._rng.choice(self._kinds[self._rng.choice(list(self._kinds))])
         path = [index]
         facts: list[Fact] = []
@@ -99,12 +99,12 @@ class _Asker:
             page = self._world.pages[index]
             text, seen = page.document.text, self._characters
             if len(text) > seen:
-                seen = len(text[:seen].rsplit(" ", 1)[0])  # as the search tool cuts
+                seen = len(text[:seen].rsplit(" ", 1)[0])  # the way the search tool cuts
             self._shown[index] = [fact for fact, end in page.ends.items() if end <= seen]
         return self._shown[index]
 
     def _is_sound(self, path: Sequence[int], facts: Sequence[Fact]) -> bool:
-        """Whether there is one answer, which is a plain name or number, and only the last document gives it away."""
+        """Whether the answer is unique, a plain name or number, and only in the last document."""
         answer, target = facts[-1].value, facts[-1].target
         if target is not None and self._world.entities[target].has_namesakes:
             return False
@@ -119,7 +119,7 @@ class _Asker:
             subject = RELATIONS[fact.relation].phrase.format(x=subject)
         prompt = self._rng.choice(RELATIONS[facts[-1].relation].questions).format(x=subject)
         relations = [fact.relation for fact in facts]
-        # Two wordings of one question are the same task.
+        # Two wordings of a question are the same task.
         key = hashlib.sha256("/".join([titles[0], *relations]).encode()).hexdigest()[:12]
         kind = f"{len(facts)}-hop"
         metadata = {

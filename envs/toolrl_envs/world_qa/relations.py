@@ -1,4 +1,4 @@
-"""What a world is made of: things and facts, and the relations between them with their wordings."""
+"""Entities and facts of a world, and the relations with their wordings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """A thing with a document of its own.
+    """A person, place or thing with its own document.
 
     Attributes:
         kind: "person", "town", "region", "country", "company", "work" or "event".
-        name: Shared with others of its kind if it has namesakes.
+        name: The name, shared with others of its kind if it has namesakes.
         title: The name, with the role in parentheses if it has namesakes; unique in its world.
         role: The profession of a person, the size of a town, the form of a work; empty otherwise.
         pronoun: "she", "he" or "it".
@@ -31,12 +31,12 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What holds between an entity and another one, or a number or a date.
+    """A fact about an entity, whose value is another entity, a number or a date.
 
     Attributes:
         relation: A key of `RELATIONS`.
-        value: As text.
-        target: The index of the entity that the value is the title of; None for numbers and dates.
+        value: The value as text.
+        target: The index of the entity whose title is the value; None for numbers and dates.
     """
 
     relation: str
@@ -46,13 +46,13 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """What one thing has to do with another, or with a number or a date.
+    """A kind of fact, and its wordings.
 
     Attributes:
-        sentences: How a document says it, with {it} and {its} for its subject, {role} for what that is, {value} for
-            the other side. The first one has {it}, since a document may begin with it.
-        questions: How one asks for the value of {x}.
-        phrase: A noun phrase for the value, to go on from; empty if that is a number or a date.
+        sentences: Wordings in documents, with {it} and {its} for the subject, {role} for its role, and {value}. The
+            first one has {it}, so that a document can begin with it.
+        questions: Questions for the value of {x}.
+        phrase: A noun phrase for the value, from which a question can continue; empty for numbers and dates.
     """
 
     sentences: tuple[str, ...]
@@ -205,7 +205,7 @@ _POSSESSIVE = {"she": "her", "he": "his", "it": "its"}
 
 
 def sentence(wording: str, name: str, pronoun: str, role: str, value: str, *, first: bool) -> str:
-    """Write a fact out, the subject by its name in a document's first sentence and by its pronoun later."""
+    """Write out a fact, with the subject's name in the first sentence of a document and its pronoun later."""
     own = _POSSESSIVE[pronoun]
     it = name if first else pronoun.capitalize()
     return wording.format(it=it, its=own.capitalize(), its_own=own, role=role, value=value)

@@ -1,6 +1,6 @@
-"""A made-up world: things, the facts about them, and the documents that state these.
+"""A made-up world: entities, the facts about them, and the documents that state these facts.
 
-Everything follows from the settings alone, in every process alike.
+The settings determine everything, identically in every process.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _SENTENCES = 5
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A document with what it states.
+    """A document, and the facts it states.
 
     Attributes:
         document: The document.
-        ends: For each fact that it states, how many characters of the text one must see.
+        ends: For each fact stated, the number of characters that must be visible to read it.
     """
 
     document: Document
@@ -37,13 +37,13 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class WorldSettings:
-    """What a world follows from. Called, it opens the retriever over the world's documents.
+    """The settings that determine a world. Calling them opens a retriever over its documents.
 
     Attributes:
-        documents: How many there are.
-        namesakes: Share of people and of towns that have a namesake.
-        seed: Seeds that differ by less than 32 give worlds without a name in common; beyond that a few recur.
-        split: The worlds of the two splits have no name in common, whatever their seeds.
+        documents: Number of documents.
+        namesakes: Fraction of people and towns that have a namesake.
+        seed: Worlds whose seeds differ by less than 32 have no name in common; otherwise a few recur.
+        split: Worlds of different splits never have a name in common.
     """
 
     documents: int
@@ -56,10 +56,10 @@ class WorldSettings:
         if not FEWEST_DOCUMENTS <= self.documents <= MOST_DOCUMENTS:
             raise ConfigError(f"documents must be from {FEWEST_DOCUMENTS} to {MOST_DOCUMENTS}, got {self.documents}")
         if not 0 <= self.namesakes <= MOST_NAMESAKES:
-            raise ConfigError(f"namesakes is a share from 0 to {MOST_NAMESAKES}, got {self.namesakes}")
+            raise ConfigError(f"namesakes must be from 0 to {MOST_NAMESAKES}, got {self.namesakes}")
 
     def __call__(self) -> BM25Retriever:
-        """Open the retriever; indexing 100,000 documents takes seconds."""
+        """Open the retriever; indexing 100,000 documents takes several seconds."""
         return _retriever(self)
 
 
@@ -68,7 +68,7 @@ class World:
 
     Attributes:
         entities: All of them.
-        facts: What holds about each, stated or not.
+        facts: All facts about each, stated or not.
         pages: The document of each.
     """
 
@@ -84,7 +84,7 @@ class World:
         return [page.document for page in self.pages]
 
     def answers(self, subject: int, relations: Sequence[str]) -> set[str]:
-        """All that is true to answer where one goes along relations from a subject, stated or not."""
+        """All true answers to a chain of relations from a subject, stated or not."""
         reached = {subject}
         for relation in relations[:-1]:
             reached = {
@@ -98,7 +98,7 @@ class World:
 
 @functools.lru_cache(maxsize=2)
 def make_world(settings: WorldSettings) -> World:
-    """The world of these settings; 100,000 documents take some seconds."""
+    """Make the world of these settings; 100,000 documents take several seconds."""
     key = f"{settings.split}/{settings.seed}/{settings.documents}/{settings.namesakes}"
     rng = random.Random(f"world/{key}")
     own = stems(settings.seed, settings.split)
@@ -112,7 +112,7 @@ def _retriever(settings: WorldSettings) -> BM25Retriever:
 
 
 def _write(entity: Entity, facts: Sequence[Fact], rng: random.Random) -> Page:
-    """State some facts of an entity, in any order and one of their wordings; what has two values is left out."""
+    """State some facts about an entity in random order and wording; relations with two values are skipped."""
     count = {fact.relation: 0 for fact in facts}
     for fact in facts:
         count[fact.relation] += 1

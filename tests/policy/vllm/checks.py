@@ -34,7 +34,8 @@ def play(policy: Policy, prompts: list[list[int]], sampling: SamplingParams) -> 
 @torch.no_grad()
 def greedy(model: PreTrainedModel, ids: list[int]) -> list[int]:
     prompt = torch.tensor([ids])
-    out = model.generate(
+    generate: Any = model.generate  # transformers leaves it untyped
+    out = generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
         max_new_tokens=GREEDY.max_tokens,

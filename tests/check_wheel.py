@@ -1,0 +1,58 @@
+"""Checks a wheel (`make build`): it holds every tracked file of both packages, and works where it is installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SOURCES = {"toolrl": "", "envs/toolrl_envs": "envs/"}  # with the prefix that the wheel leaves out
+
+# Data files, recipes, templates and weights are read from where the wheel was installed.
+PROGRAM = """
+import sys, toolrl, toolrl_envs
+from toolrl.tiny import PATH
+from toolrl.training.models import load_model, load_tokenizer
+from toolrl.training.run import parse_arguments
+
+assert toolrl.__file__.startswith(sys.prefix), toolrl.__file__
+assert str(PATH).startswith(sys.prefix), PATH
+for env_id in ("toolrl/CodeTests-v0", "toolrl/OpenQA-v0"):
+    toolrl.make(env_id, size=1).close()
+load_model("tiny"), load_tokenizer("tiny")
+parse_arguments(["--config", "tiny"])
+"""
+
+
+def main(wheel: Path) -> None:
+    tracked = {
+        name.removeprefix(prefix)
+        for folder, prefix in SOURCES.items()
+        for name in subprocess.run(
+            ["git", "ls-files", folder], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout.splitlines()
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert packed == tracked, f"missing: {sorted(tracked - packed)}; untracked: {sorted(packed - tracked)}"
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(folder, with_pip=True)
+        python = str(Path(folder, "bin", "python"))
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", str(wheel)]
+        subprocess.run(install, check=True)
+        query = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        site_packages = subprocess.run(query, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        # The dependencies are this environment's. A path in a .pth file does not bring that folder's own .pth files
+        # along, so the editable toolrl stays out.
+        Path(site_packages, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+        subprocess.run([python, "-I", "-W", "error:::toolrl", "-c", PROGRAM], cwd=folder, check=True)
+    print(f"{wheel.name}: {len(packed)} files, installed and imported")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve())
