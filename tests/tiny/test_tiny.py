@@ -174,7 +174,8 @@ def test_a_warm_start_gives_a_model_that_knows_the_demonstrations_better(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = {"documents": 60, "results": 1, "snippet_characters": 120}
-    warm.main("toolrl/WorldQA-v0", tmp_path, json.dumps(settings), worlds=2, demonstrations=8, epochs=2, mediocre=2)
+    by_id = json.dumps({"toolrl/WorldQA-v0": settings})
+    warm.main("toolrl/WorldQA-v0", tmp_path, by_id, worlds=2, demonstrations=8, epochs=2, mediocre=2)
     command = next(line for line in capsys.readouterr().out.splitlines() if "toolrl eval" in line)
     assert json.loads(shlex.split(command)[-1]) == {"toolrl/WorldQA-v0": settings}
     env = make("toolrl/WorldQA-v0", **settings)
@@ -188,6 +189,7 @@ def test_a_warm_start_gives_a_model_that_knows_the_demonstrations_better(
     assert losses[1] < losses[0]
 
 
-def test_settings_of_a_warm_start_that_are_no_object_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="settings must be like"):
-        warm.main("toolrl/WorldQA-v0", tmp_path, "[1]")
+@pytest.mark.parametrize("settings", ["[1]", "{", '{"hops": 2}'])
+def test_settings_of_a_warm_start_that_are_not_an_object_are_refused(tmp_path: Path, settings: str) -> None:
+    with pytest.raises(ConfigError, match="env_settings must be like"):
+        warm.main("toolrl/WorldQA-v0", tmp_path, settings)

@@ -17,11 +17,10 @@ from pydantic import BaseModel
 from toolrl import Message, Renderer, ToolCall, ToolEnv, say, tool
 from toolrl.evaluation import evaluate
 from toolrl.support.rows import read_rows
-from toolrl.training.conversations import read_conversation, without_nulls
 from toolrl.training.demonstrations import as_demonstration
 from toolrl.training.models import load_tokenizer
 from toolrl.training.sft import read_token_rows
-from toolrl.training.token_rows import token_row
+from toolrl.training.token_rows import read_conversation, token_row, without_nulls
 from toolrl.types import Task
 
 
@@ -95,8 +94,8 @@ ROWS = [
 
 
 def parquet(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "demos.parquet")
-    return [row for _, row in read_rows(folder / "demos.parquet")]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "rows.parquet")
+    return [row for _, row in read_rows(folder / "rows.parquet")]
 
 
 def dataset(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
@@ -182,7 +181,7 @@ def test_nothing_that_sft_learns_from_a_parquet_file_has_a_null(tmp_path: Path) 
 
     parquet([row for row in copy.deepcopy(ROWS) if row["tools"][0] != choose.schema], tmp_path)
     renderer = Renderer(load_tokenizer("tiny"))
-    rows = read_token_rows([str(tmp_path / "demos.parquet")], renderer, None, Console(quiet=True))
+    rows = read_token_rows([str(tmp_path / "rows.parquet")], renderer, None, Console(quiet=True))
     texts = [renderer.decode([token for token in row.labels if token >= 0]) for row in rows]
     assert len(texts) == 3
     assert all("null" not in text for text in texts)

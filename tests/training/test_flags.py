@@ -10,7 +10,7 @@ import pytest
 from trl import GRPOConfig, ModelConfig, ScriptArguments, SFTConfig
 
 from toolrl import ConfigError
-from toolrl.training.flags import SCRIPT, TABLES, refuse_unhonoured
+from toolrl.training.flags import SCRIPT, TABLES, refuse_unsupported
 from toolrl.training.run import parse_arguments
 from toolrl.training.sft import parse_arguments as parse_sft
 
@@ -23,8 +23,8 @@ def test_each_setting_of_trl_was_decided_on(kind: Any, table: dict[str, Any]) ->
 
 
 def test_what_is_left_at_its_default_is_never_refused() -> None:
-    refuse_unhonoured(GRPOConfig(output_dir="x", use_cpu=True, bf16=False), ModelConfig(), sampler="transformers")
-    refuse_unhonoured(SFTConfig(output_dir="x", use_cpu=True, bf16=False), ModelConfig())
+    refuse_unsupported(GRPOConfig(output_dir="x", use_cpu=True, bf16=False), ModelConfig(), sampler="transformers")
+    refuse_unsupported(SFTConfig(output_dir="x", use_cpu=True, bf16=False), ModelConfig())
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_setting_that_holds_beside_another_is_taken(flags: list[str]) -> None:
         (["--gradient_checkpointing=maybe"], "got maybe"),
         (["--learning_rte=3"], "did you mean --learning_rate"),
         (["stray"], "'stray' belongs to no flag"),
-        (["--model_init_kwargs={"], "refuses these settings"),
+        (["--model_init_kwargs={"], "rejects these settings"),
         (["--bf16=true", "--fp16=true"], "not both"),
         (["--save_strategy=best"], "must be one of no, steps, epoch"),
         (["--eval_tasks=-1"], "at least 0"),

@@ -17,8 +17,7 @@ from safetensors.torch import save_file
 
 from tests.training.commands import command
 from toolrl import ConfigError, read_trajectories
-from toolrl.training.checkpoints import STAMP, find_checkpoint, passed_over, what_is_missing
-from toolrl.training.folder import run_folder
+from toolrl.training.folder import STAMP, checkpoint_problem, find_checkpoint, run_folder, skipped_checkpoints
 
 SMALL = [
     "train", "--model_name_or_path=tiny", "--envs", "toolrl/PythonMath-v0", "--num_generations=4",
@@ -54,8 +53,8 @@ def test_the_newest_whole_checkpoint_is_taken_whatever_its_step(config: Callable
     assert find_checkpoint(args) == newest
     (newest / "optimizer.pt").unlink()
     assert find_checkpoint(args) == newer
-    assert passed_over(newer, 1) == [
-        "checkpoint-3: optimizer.pt is missing (saved with save_only_model?); without it, training would not go on "
+    assert skipped_checkpoints(newer, 1) == [
+        "checkpoint-3: optimizer.pt is missing (saved with save_only_model?); without it, training would not continue "
         "where it stopped"
     ]
 
@@ -80,7 +79,7 @@ def test_a_checkpoint_that_lacks_a_part_is_never_gone_on_from(
     config: Callable[..., Any], tmp_path: Path, part: str, damage: str
 ) -> None:
     path = checkpoint(tmp_path / "run", 5)
-    assert what_is_missing(path) == ""
+    assert checkpoint_problem(path) == ""
     content = (path / part).read_bytes()
     if damage == "missing":
         (path / part).unlink()
@@ -99,11 +98,11 @@ def test_a_checkpoint_that_lacks_a_part_is_never_gone_on_from(
 
 def test_processes_each_need_their_random_numbers(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, 5)
-    assert "rng_state_0.pth is missing" in what_is_missing(path, world_size=2)
+    assert "rng_state_0.pth is missing" in checkpoint_problem(path, world_size=2)
     for rank in range(2):
         shutil.copy(path / "rng_state.pth", path / f"rng_state_{rank}.pth")
-    assert what_is_missing(path, world_size=2) == ""
-    assert "rng_state_2.pth" in what_is_missing(path, world_size=3)
+    assert checkpoint_problem(path, world_size=2) == ""
+    assert "rng_state_2.pth" in checkpoint_problem(path, world_size=3)
 
 
 def test_a_folder_is_one_runs_at_a_time(config: Callable[..., Any]) -> None:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from toolrl import ConfigError, read_trajectories
-from toolrl.training.metrics import alike_in_float32, zero_variance_shares
+from toolrl.training.metrics import equal_in_float32, zero_variance_shares
+from toolrl.training.parsing import check_groups
 from toolrl.training.trl import group_numbers
-from toolrl.training.values import check_groups
 
 numbers = st.integers(1, 6)
 
@@ -77,9 +77,9 @@ def test_a_group_is_judged_with_all_of_its_members() -> None:
 
 
 def test_rewards_that_float32_takes_for_one_are_told() -> None:
-    assert alike_in_float32([("e", "a", 1e8), ("e", "a", 1e8 + 1)])
-    assert not alike_in_float32([("e", "a", 1e8), ("e", "b", 1e8 + 1)])
-    assert not alike_in_float32([("e", "a", 0.1), ("e", "a", 0.2), ("e", "a", None)])
+    assert equal_in_float32([("e", "a", 1e8), ("e", "a", 1e8 + 1)])
+    assert not equal_in_float32([("e", "a", 1e8), ("e", "b", 1e8 + 1)])
+    assert not equal_in_float32([("e", "a", 0.1), ("e", "a", 0.2), ("e", "a", None)])
 
 
 @pytest.mark.slow
@@ -105,4 +105,4 @@ def test_two_processes_have_groups_of_one_task_each_where_groups_lie_in_both(tmp
     # Half of the episodes of a batch would not be whole groups.
     refused = subprocess.run([*run, "--per_device_train_batch_size=5"], env=environment, capture_output=True, text=True)
     assert refused.returncode
-    assert "is not of whole groups of num_generations=4" in refused.stderr
+    assert "does not divide into groups of num_generations=4" in refused.stderr

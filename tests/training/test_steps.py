@@ -77,7 +77,7 @@ def test_a_step_without_a_verdict_leaves_the_weights_and_says_so(
     assert any(not torch.equal(a, b) for a, b in zip(start, first, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     printed = " ".join(console.export_text().split())
-    assert "no episode was scored, so nothing was learnt; a reason: " in printed
+    assert "no episode was scored, so nothing was learnt; for example: " in printed
     assert "the grader is down" in printed
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert len(rows) >= 2
@@ -149,7 +149,7 @@ def test_training_ends_when_no_loss_is_finite_any_more(grpo_run: Callable[..., G
         compute(*a, **o)[0] * torch.nan,
         *compute(*a, **o)[1:],
     )
-    with pytest.raises(ConfigError, match=f"not finite in {BROKEN_STEPS} steps in a row"):
+    with pytest.raises(ConfigError, match=f"not finite in {BROKEN_STEPS} consecutive steps"):
         run.train()
     assert run.trainer.state.global_step < 20
 

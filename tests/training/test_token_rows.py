@@ -111,5 +111,5 @@ def test_any_conversation_can_be_learnt_from_users_further_turns_included(render
     ],
 )
 def test_what_is_no_demonstration_is_refused_with_its_place(row: dict[str, Any], renderer: Renderer) -> None:
-    with pytest.raises(TaskError, match=r"demos\.jsonl, line 3: "):
-        token_row(row, renderer, "demos.jsonl, line 3")
+    with pytest.raises(TaskError, match=r"demonstrations\.jsonl, line 3: "):
+        token_row(row, renderer, "demonstrations.jsonl, line 3")

@@ -235,7 +235,7 @@ def test_lora_trains_the_adapter_and_generates_with_it(grpo_run: Callable[..., G
 def test_what_a_chat_policy_plays_is_never_trained_on(grpo_run: Callable[..., GRPORun]) -> None:
     run = grpo_run()
     run.engine.policy = ScriptedChatPolicy([say("<answer>4</answer>")])
-    with pytest.raises(ConfigError, match="gives no tokens to train on"):
+    with pytest.raises(ConfigError, match="has no tokens to train on"):
         play(run)
 
 

@@ -88,6 +88,6 @@ def test_the_command_trains_and_evaluates_with_vllm(tmp_path: Path, capsys: pyte
     assert max(row["mismatch/max"] for row in rows if "mismatch/max" in row) < 1e-3
     versions = {turn.sample.policy_version for t in read_trajectories(out / "trajectories.jsonl") for turn in t.turns}
     assert versions == {1, 2, 3}
-    arguments = ["--model", str(out / "model"), "--n", "4", "--sampler", "vllm", "--json"]
+    arguments = ["--model", str(out / "model"), "--tasks", "4", "--sampler", "vllm", "--json"]
     assert command("eval", "toolrl/PythonMath-v0", *arguments) == 0
     assert json.loads(capsys.readouterr().out)["toolrl/PythonMath-v0"]["samples"] == 4

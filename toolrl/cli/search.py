@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from toolrl.cli.ending import expect_end
+from toolrl.cli.common import Host, Port, catch_signals
 
 app = typer.Typer(no_args_is_help=True, help="Search backends.")
 
@@ -17,7 +17,7 @@ RETRIEVER = typer.Argument(
     ".parquet file, a folder of texts, or hf:OWNER/NAME.",
 )
 MODEL = typer.Option(help="Sentence-transformers model of a dense or hybrid backend.")
-STORE = typer.Option(help="SQLite file that remembers the answers.")
+STORE = typer.Option(help="SQLite file that caches the results.")
 MODE = typer.Option(help="'cache', 'record' or 'replay'; with --store.")
 
 
@@ -25,12 +25,12 @@ MODE = typer.Option(help="'cache', 'record' or 'replay'; with --store.")
 def search_query(
     backend: Annotated[str, RETRIEVER],
     query: Annotated[str, typer.Argument(help="What to search for.")],
-    k: Annotated[int, typer.Option("--k", min=1, help="Results.")] = 5,
+    k: Annotated[int, typer.Option("--k", min=1, help="Number of results.")] = 5,
     model: Annotated[str, MODEL] = "",
     store: Annotated[Path | None, STORE] = None,
     mode: Annotated[str, MODE] = "cache",
 ) -> None:
-    """Search once, and print what is found."""
+    """Search once, and print the results."""
     from toolrl.search import open_retriever
 
     with open_retriever(backend, model=model or None, store=store, mode=mode) as retriever:  # type: ignore[arg-type]
@@ -42,9 +42,9 @@ def search_query(
 @app.command(name="serve")
 def search_serve(
     backend: Annotated[str, RETRIEVER],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    api_key: Annotated[str, typer.Option(envvar="TOOLRL_SEARCH_API_KEY", help="What clients must send.")] = "",
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key: Annotated[str, typer.Option(envvar="TOOLRL_SEARCH_API_KEY", help="Key that clients must send.")] = "",
     model: Annotated[str, MODEL] = "",
     store: Annotated[Path | None, STORE] = None,
     mode: Annotated[str, MODE] = "cache",
@@ -52,10 +52,10 @@ def search_serve(
     """Serve a backend through Search-R1's protocol (POST /retrieve) until Ctrl-C or SIGTERM."""
     from toolrl.search import RetrievalServer, open_retriever
 
-    wait_for_end = expect_end()
+    wait = catch_signals()
     with (
         open_retriever(backend, model=model or None, store=store, mode=mode) as retriever,  # type: ignore[arg-type]
         RetrievalServer(retriever, host=host, port=port, api_key=api_key or None) as server,
     ):
         typer.echo(f"serving {backend} at {server.url}/retrieve")
-        wait_for_end()
+        wait()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from toolrl.cli.common import AsJson, EnvironmentIds, EnvSettings, Overwrite, Tasks, opened_environments
 from toolrl.errors import ConfigError
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from toolrl.chat import Renderer
-    from toolrl.policy import OpenAIPolicy, Policy
+    from toolrl.policy import ChatPolicy, OpenAIPolicy, Policy
     from toolrl.training.arguments import SamplerSettings
 
 app = typer.Typer()
@@ -22,7 +24,7 @@ app = typer.Typer()
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Train a policy with TRL's GRPOTrainer. Takes TRL's own flags and toolrl's; see `toolrl train --help`.",
+    help="Train a policy with TRL's GRPOTrainer. Takes the flags of TRL and toolrl; see `toolrl train --help`.",
 )
 def train(context: typer.Context) -> None:
     """Train a policy."""
@@ -33,23 +35,23 @@ def train(context: typer.Context) -> None:
 
 @app.command(name="eval")
 def evaluate_command(
-    environments: Annotated[list[str], typer.Argument(metavar="ENV...", help="Environment ids.")],
+    environments: EnvironmentIds,
     model: Annotated[
         str, typer.Option(help="'tiny', a folder (a run's model/), a hub id, or 'openai:NAME' behind a chat API.")
     ] = "tiny",
     policy: Annotated[str, typer.Option(help="'model', or 'oracle' to replay each task's solution.")] = "model",
-    n: Annotated[int, typer.Option("--n", min=1, help="Tasks per environment.")] = 100,
-    k: Annotated[int, typer.Option("--k", min=1, help="Episodes per task; pass@1 ... pass@k are reported.")] = 1,
+    tasks: Tasks = 100,
+    samples: Annotated[int, typer.Option(min=1, help="Episodes per task; reports pass@k up to this number.")] = 1,
     split: Annotated[str, typer.Option(help="'train' or 'test'.")] = "test",
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     max_turn_tokens: Annotated[int, typer.Option(min=1, help="Sampled tokens per turn.")] = 512,
     dialect: Annotated[
         str, typer.Option(help="How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
     ] = "",
-    env_settings: Annotated[str, typer.Option(help='JSON: {"ID": {"setting": value}}.')] = "{}",
+    env_settings: EnvSettings = "{}",
     out: Annotated[Path | None, typer.Option(help="Write the trajectories to this JSONL file, a new one.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it exists.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
     device: Annotated[str, typer.Option(help="'cpu', 'cuda' ...; default: a GPU if there is one.")] = "",
     sampler: Annotated[
         str,
@@ -59,69 +61,62 @@ def evaluate_command(
         int, typer.Option(min=0, help="Episodes in flight; 0 for 128, or 16 behind a chat API.")
     ] = 0,
     policy_timeout_seconds: Annotated[
-        float, typer.Option(help="A model that does nothing for so long, for any episode, is a fault.")
+        float, typer.Option(help="A model that does nothing for this long, for any episode, has failed.")
     ] = POLICY_TIMEOUT_SECONDS,
     base_url: Annotated[
-        str, typer.Option(help="Of 'openai:NAME', up to and with /v1; default: OPENAI_BASE_URL, else OpenAI's.")
+        str, typer.Option(help="Of 'openai:NAME', including /v1; default: OPENAI_BASE_URL, else OpenAI's.")
     ] = "",
     request: Annotated[
         str, typer.Option(help="""Further fields of its requests, as JSON: '{"reasoning_effort": "low"}'.""")
     ] = "{}",
-    price_in: Annotated[float, typer.Option(min=0.0, help="Dollars per million tokens of its prompts.")] = 0.0,
-    price_out: Annotated[float, typer.Option(min=0.0, help="Dollars per million tokens of its replies.")] = 0.0,
+    price_in: Annotated[float, typer.Option(min=0.0, help="Dollars per million prompt tokens.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0.0, help="Dollars per million sampled tokens.")] = 0.0,
 ) -> None:
-    """Play tasks and report success with intervals, pass@k, tool use and what was used."""
+    """Play tasks, and report success with intervals, pass@k, tool use and resources used."""
     from toolrl.chat import Renderer
-    from toolrl.env import make
     from toolrl.evaluation import evaluate, progress, report_table, terminal
-    from toolrl.policy import ChatPolicy
     from toolrl.support.outputs import new_file, refuse_existing
-    from toolrl.training.arguments import SamplerSettings, parse_env_settings
+    from toolrl.training.arguments import SamplerSettings
     from toolrl.training.models import CHAT_API, load_tokenizer
     from toolrl.trajectory import TrajectoryWriter
     from toolrl.types import SamplingParams
 
     if policy not in ("model", "oracle"):
         raise ConfigError(f"--policy must be 'model' or 'oracle', got {policy!r}")
-    settings = parse_env_settings(env_settings)
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
-    made = {env_id: make(env_id, **{"split": split, **settings.get(env_id, {})}) for env_id in environments}
-    renderer: Renderer | None = None
-    player: Policy | ChatPolicy | None = None
-    if policy == "model" and model.startswith(CHAT_API):
-        concurrency = concurrency or 16
-        name = model.removeprefix(CHAT_API)
-        player = _chat_policy(name, base_url, request, (price_in, price_out), concurrency)
-    else:
-        if base_url or request != "{}" or price_in or price_out:
-            raise ConfigError(f"--base-url, --request and --price-... are for --model openai:NAME, got {model!r}")
-        renderer = Renderer(load_tokenizer(model), dialect=dialect or None)
-        if policy == "model":
-            player = _token_policy(model, device, SamplerSettings(sampler), renderer)
-    writer = TrajectoryWriter(new_file(out, overwrite=overwrite)) if out else None
-    try:
-        with progress("episodes") as show:
-            reports = evaluate(
-                made,
-                player,
-                renderer,
-                tasks=n,
-                samples=k,
-                sampling=SamplingParams(temperature, max_turn_tokens),
-                concurrency=concurrency or 128,
-                policy_timeout_seconds=policy_timeout_seconds,
-                on_trajectory=writer.write if writer else None,
-                on_progress=show,
-                info={"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
-            )
-    finally:
+    with ExitStack() as stack:
+        environment = stack.enter_context(opened_environments(env_settings, environments))
+        made = {env_id: environment(env_id, split) for env_id in environments}
+        renderer: Renderer | None = None
+        player: Policy | ChatPolicy | None = None
+        if policy == "model" and model.startswith(CHAT_API):
+            concurrency = concurrency or 16
+            name = model.removeprefix(CHAT_API)
+            player = _chat_policy(name, base_url, request, (price_in, price_out), concurrency)
+        else:
+            if base_url or request != "{}" or price_in or price_out:
+                raise ConfigError(f"--base-url, --request and --price-... are for --model openai:NAME, got {model!r}")
+            renderer = Renderer(load_tokenizer(model), dialect=dialect or None)
+            if policy == "model":
+                player = _token_policy(model, device, SamplerSettings(sampler), renderer)
         if player is not None:
-            player.close()
-        if writer is not None:
-            writer.close()
-        for env in made.values():
-            env.close()
+            stack.callback(player.close)
+        writer = stack.enter_context(TrajectoryWriter(new_file(out, overwrite=overwrite))) if out else None
+        show = stack.enter_context(progress("episodes"))
+        reports = evaluate(
+            made,
+            player,
+            renderer,
+            tasks=tasks,
+            samples=samples,
+            sampling=SamplingParams(temperature, max_turn_tokens),
+            concurrency=concurrency or 128,
+            policy_timeout_seconds=policy_timeout_seconds,
+            on_trajectory=writer.write if writer else None,
+            on_progress=show,
+            info={"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
+        )
     if as_json:
         typer.echo(json.dumps({env_id: dataclasses.asdict(report) for env_id, report in reports.items()}, indent=1))
     else:
@@ -136,7 +131,7 @@ def _token_policy(model: str, device: str, sampler: SamplerSettings, renderer: R
     if sampler.kind == "transformers":
         return TransformersPolicy(load_for_generation(model, device), stop_token_ids=stops)
     if device:
-        raise ConfigError(f"--device is for --sampler transformers; vLLM takes what it was built for, got {device!r}")
+        raise ConfigError(f"--device is for --sampler transformers; vLLM chooses its own device, got {device!r}")
     if sampler.kind == "vllm":
         return VLLMPolicy(ALIASES.get(model, model), stop_token_ids=stops)
     return VLLMServerPolicy(sampler.urls, stop_token_ids=stops, tokenizer=renderer.tokenizer)
@@ -145,15 +140,11 @@ def _token_policy(model: str, device: str, sampler: SamplerSettings, renderer: R
 def _chat_policy(name: str, base_url: str, request: str, prices: tuple[float, float], concurrency: int) -> OpenAIPolicy:
     from toolrl.policy import Endpoint, OpenAIPolicy, Prices
     from toolrl.policy.completions import RETRY_POLICY, default_base_url
-    from toolrl.support.secret_values import expand
+    from toolrl.training.arguments import parse_json
 
-    try:
-        fields = json.loads(request)
-    except ValueError as error:
-        raise ConfigError(f"--request is not valid JSON: {error}") from None
+    fields = parse_json("--request", request)
     if not isinstance(fields, dict):
         raise ConfigError(f"--request must be a JSON object, got a {type(fields).__name__}")
-    fields = expand(fields)
     endpoint = Endpoint(
         name,
         base_url or default_base_url(),

@@ -13,7 +13,7 @@ from typing import Any
 from toolrl.chat import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
-from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
+from toolrl.evaluation.statistics import bootstrap_interval, mean, pass_at_k, wilson_interval
 from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy, ScriptedPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
@@ -191,21 +191,16 @@ def summarise(env_id: str, trajectories: Sequence[Trajectory]) -> EnvReport:
         tasks=len(by_task),
         samples=len(scored),
         unscored=len(trajectories) - len(scored),
-        success=mean([float(bool(t.score.success)) for t in scored]) or 0.0,
+        success=mean(bool(t.score.success) for t in scored) or 0.0,
         success_interval=interval,
-        pass_at={k: mean([pass_at_k(len(group), int(sum(group)), k) for group in by_task.values()]) or 0.0 for k in ks},
-        reward=mean([t.score.value or 0.0 for t in scored]) or 0.0,
-        calls=mean([float(len(t.tool_results)) for t in scored]) or 0.0,
+        pass_at={k: mean(pass_at_k(len(group), int(sum(group)), k) for group in by_task.values()) or 0.0 for k in ks},
+        reward=mean(t.score.value or 0.0 for t in scored) or 0.0,
+        calls=mean(len(t.tool_results) for t in scored) or 0.0,
         calls_by_tool={name: count / len(scored) for name, count in sorted(tools.items())},
-        call_share_needed=mean([float(bool(t.tool_results)) for t in needed]),
-        call_share_needless=mean([float(bool(t.tool_results)) for t in needless]),
-        success_needless=mean([float(bool(t.score.success)) for t in needless]),
+        call_share_needed=mean(bool(t.tool_results) for t in needed),
+        call_share_needless=mean(bool(t.tool_results) for t in needless),
+        success_needless=mean(bool(t.score.success) for t in needless),
         failures=dict(Counter(str(r.failure) for t in scored for r in t.tool_results if r.failure)),
         stops=dict(Counter(str(t.stop) for t in trajectories)),
         usage=add_up(t.usage for t in trajectories),
     )
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """The mean; None of nothing."""
-    return sum(values) / len(values) if values else None

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 
 import numpy
 
 from toolrl.errors import ConfigError
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """The mean; None for no values."""
+    numbers = [float(value) for value in values]
+    return sum(numbers) / len(numbers) if numbers else None
 
 
 def pass_at_k(samples: int, successes: int, k: int) -> float:
@@ -70,8 +76,8 @@ def bootstrap_interval(
         return bounds
     if numpy.ptp(means) < 1e-12:
         unseen = wilson_interval(0, len(means), NormalDist().inv_cdf((1 + level) / 2))[1]
-        mean = float(means[0])
-        return mean - unseen * (mean - bounds[0]), mean + unseen * (bounds[1] - mean)
+        common = float(means[0])
+        return common - unseen * (common - bounds[0]), common + unseen * (bounds[1] - common)
     rng = numpy.random.default_rng(seed)
     estimates = sorted(float(rng.choice(means, len(means)).mean()) for _ in range(resamples))
     tail = (1 - level) / 2

@@ -198,5 +198,5 @@ def kept_out(trajectory: Trajectory) -> bool:
 
 
 if __name__ == "__main__":
-    torch.set_flush_denormal(True)  # holds for the process: numbers that small slow a CPU down
+    torch.set_flush_denormal(True)  # holds for the process: such small numbers slow a CPU down
     typer.run(main)

@@ -1,4 +1,4 @@
-"""Loading models and tokenizers by name: `tiny`, a folder, or a hub id; of a whole model, or of an adapter of one."""
+"""Models and tokenizers by name: "tiny", a folder, or a hub id, of a whole model or an adapter."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
+from trl import GRPOConfig, ModelConfig, SFTConfig, get_peft_config  # type: ignore[attr-defined]
 
 from toolrl.errors import ConfigError, MissingExtra
 from toolrl.tiny import PATH
+from toolrl.training.flags import rejections
 
 ALIASES = {"tiny": str(PATH)}
-# Before the name of a model behind a chat-completions API.
+# Prefix of a model behind a chat-completions API.
 CHAT_API = "openai:"
 
 
 def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
-    """Load a tokenizer; padding falls back to the end-of-text token.
+    """Load a tokenizer; without a padding token it pads with the end-of-text token.
 
     Raises:
-        ConfigError: There is no such model, or it is one behind an API.
+        ConfigError: There is no such model, or it is behind an API.
     """
     if name.startswith(CHAT_API):
         raise ConfigError(
-            f"{name!r} gives messages and no tokens, so it cannot be trained: play with it (toolrl eval --model {name} "
-            "--out), and learn from what it did well (toolrl demos, toolrl sft)"
+            f"{name!r} returns messages without tokens, so it cannot be trained: play episodes with it (toolrl eval "
+            f"--model {name} --out), then fine-tune on the successful ones (toolrl demonstrations, toolrl sft)"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(ALIASES.get(name, name), **options)
@@ -38,8 +40,34 @@ def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_model(name: str, *, dtype: str = "float32", **options: Any) -> PreTrainedModel:
+    """Load a causal language model onto the CPU.
+
+    Args:
+        name: "tiny", a folder, or a hub id. An adapter is loaded with its base model, as a trainable `PeftModel`.
+        dtype: Of the weights, such as "float32" or "bfloat16".
+        options: For `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        ConfigError: There is no such model, or an adapter's base model is missing.
+        MissingExtra: It is an adapter, and peft is not installed.
+    """
+    base = base_of_adapter(name, **options)
+    if base is None:
+        return _load(name, name, dtype, options)
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise MissingExtra("peft", "lora") from None
+    model = _load(base, f"{base} (the base model of the adapter {name})", dtype, {**options, "revision": "main"})
+    try:
+        return PeftModel.from_pretrained(model, name, is_trainable=True)  # type: ignore[return-value]
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(_not_loaded(name, error)) from None
+
+
 def load_for_generation(name: str, device: str = "") -> PreTrainedModel:
-    """Load a model to sample with: bfloat16 on a GPU, float32 on a CPU. An adapter stays beside its model's weights.
+    """Load a model to sample with: bfloat16 on a GPU, float32 on a CPU. An adapter is not merged into the weights.
 
     Args:
         name: "tiny", a folder, or a hub id.
@@ -51,39 +79,45 @@ def load_for_generation(name: str, device: str = "") -> PreTrainedModel:
     try:
         torch.nn.Module.to(model, device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"the model cannot be put on the device {device!r}: {error}") from None
+        raise ConfigError(f"cannot move the model to the device {device!r}: {error}") from None
     return model
 
 
-def load_model(name: str, *, dtype: str = "float32", **options: Any) -> PreTrainedModel:
-    """Load a causal language model onto the CPU.
+def load_for_training(name: str, args: GRPOConfig | SFTConfig, model_config: ModelConfig) -> PreTrainedModel:
+    """Load the model that TRL's settings describe; float32 unless they say otherwise.
 
-    Args:
-        name: "tiny", a folder, or a hub id; of an adapter, it comes with its model, as a `PeftModel` that can be
-            trained on.
-        dtype: Of the weights, such as "float32" or "bfloat16".
-        options: For `AutoModelForCausalLM.from_pretrained`.
+    TRL loads the reference model (`beta`) itself; `args.model_init_kwargs` tells it how.
 
     Raises:
-        ConfigError: There is no such model, or the one that an adapter is of is gone.
-        MissingExtra: It is an adapter, and peft is not installed.
+        ConfigError: The model or a setting is rejected.
     """
-    base = base_of_adapter(name, **options)
-    if base is None:
-        return _load(name, name, dtype, options)
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise MissingExtra("peft", "lora") from None
-    model = _load(base, f"{base} (which the adapter {name} is of)", dtype, {**options, "revision": "main"})
-    try:
-        return PeftModel.from_pretrained(model, name, is_trainable=True)  # type: ignore[return-value]
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(_not_loaded(name, error)) from None
+    given: dict[str, Any] = dict(args.model_init_kwargs or {})  # type: ignore[arg-type] # TRL has parsed it
+    options = {**loading_options(args, model_config), **given}
+    if model_config.attn_implementation:
+        options["attn_implementation"] = model_config.attn_implementation
+    dtype = str(options.pop("dtype", None) or model_config.dtype or "float32")
+    args.model_init_kwargs = {**options, "dtype": dtype}
+    with rejections("the model"):
+        return load_model(name, dtype=dtype, **options)
+
+
+def loading_options(args: GRPOConfig | SFTConfig, model_config: ModelConfig) -> dict[str, Any]:
+    """Options for loading the model's configuration, tokenizer and weights.
+
+    Raises:
+        ConfigError: A revision is requested for a local folder.
+    """
+    name = model_config.model_name_or_path or "tiny"
+    if model_config.model_revision != "main" and (name in ALIASES or Path(name).is_dir()):
+        raise ConfigError(
+            f"--model_revision {model_config.model_revision}: the folder {name!r} has no revisions; remove it"
+        )
+    trusted = {"trust_remote_code": True} if args.trust_remote_code else {}
+    return {"revision": model_config.model_revision, **trusted}
 
 
 def base_of_adapter(name: str, **options: Any) -> str | None:
-    """The model that an adapter is of; None if `name` is no adapter.
+    """The base model of an adapter; None if `name` is not an adapter.
 
     Raises:
         ConfigError: The adapter's configuration is damaged.
@@ -95,6 +129,48 @@ def base_of_adapter(name: str, **options: Any) -> str | None:
         return None  # no such folder or id: loading it says so
     except (ValueError, KeyError) as error:
         raise ConfigError(f"the adapter {name!r} has a damaged adapter_config.json ({error!r})") from None
+
+
+def adapter_settings(name: str, model_config: ModelConfig) -> Any:
+    """TRL's `peft_config`; None without `--use_peft`, and if the model already is an adapter.
+
+    Raises:
+        ConfigError: The model is an adapter with other settings.
+        MissingExtra: peft is not installed.
+    """
+    is_adapter = base_of_adapter(name, revision=model_config.model_revision) is not None
+    if not model_config.use_peft and not is_adapter:
+        return None
+    try:
+        import peft
+    except ImportError:
+        raise MissingExtra("peft", "lora") from None
+    if not is_adapter:
+        with rejections("peft"):
+            return get_peft_config(model_config)
+    existing: dict[str, Any] = peft.PeftConfig.from_pretrained(name).to_dict()
+    defaults = ModelConfig()
+    for setting in ("lora_r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora"):
+        field = "r" if setting == "lora_r" else setting
+        value = getattr(model_config, setting)
+        if value not in (getattr(defaults, setting), existing.get(field)):
+            raise ConfigError(
+                f"--{setting} {value}: {name!r} is an adapter with {field}={existing.get(field)!r}, which stays; "
+                f"remove --{setting}, or start a new adapter on {existing.get('base_model_name_or_path')!r}"
+            )
+    return None
+
+
+def read_template(path: str) -> str | None:
+    """The text of a chat template's file; None without a path.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8") if path else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--chat_template {path!r} cannot be read: {error}") from None
 
 
 def _load(name: str, shown: str, dtype: str, options: dict[str, Any]) -> PreTrainedModel:

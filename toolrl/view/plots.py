@@ -9,13 +9,15 @@ import io
 import itertools
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
 from matplotlib.figure import Figure
 
 from toolrl.errors import ConfigError
-from toolrl.evaluation import short_name, wilson_interval
+from toolrl.evaluation import mean, short_name, wilson_interval
+from toolrl.view.metrics import read_metrics
 
 if TYPE_CHECKING:
     import pandas
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
     from toolrl.view.collection import Trajectories
 
 _END = "end"
+# Panels of a run's curves: an environment's metric and the title.
+_CURVES = {
+    "success": "success",
+    "call_share_needed": "share of episodes with a tool call\n(solid: tool needed, dashed: not needed)",
+    "reward": "reward",
+    "zero_variance_group_share": "share of groups without variance",
+}
 
 
 class Drawing(Figure):
@@ -239,3 +248,47 @@ def _bars(axis: Any, names: Sequence[str], shares: pandas.DataFrame) -> None:
 def _legend(axis: Any) -> None:
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize=8, frameon=False)
+
+
+def plot_curves(metrics_path: Path, image_path: Path, window: int = 5) -> bool:
+    """Draw a run's success, tool use, reward and zero-variance groups over steps as a PNG.
+
+    Args:
+        metrics_path: `metrics.jsonl` of a run.
+        image_path: Replaced atomically.
+        window: Lines are running means over this many steps; dots are single steps.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    rows = [row for row in read_metrics(metrics_path) if any("/" in name for name in row)]
+    if not rows:
+        return False
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    for axis, (metric, title) in zip(figure.subplots(2, 2).flat, _CURVES.items(), strict=True):
+        names = sorted({name for row in rows for name in row if name.endswith(f"/{metric}")})
+        for name in names:
+            env_id = name.removesuffix(f"/{metric}")
+            colour = _curve(axis, rows, name, window, label=env_id)
+            needless = f"{env_id}/call_share_needless"
+            if metric == "call_share_needed" and any(needless in row for row in rows):
+                _curve(axis, rows, needless, window, color=colour, linestyle="--")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step")
+        axis.set_ylim(-0.03, 1.03)
+        axis.grid(alpha=0.3)
+        if names:
+            axis.legend(fontsize=8)
+    partial = image_path.with_suffix(".partial.png")
+    figure.savefig(partial, dpi=110)
+    partial.replace(image_path)
+    return True
+
+
+def _curve(axis: Any, rows: Sequence[dict[str, Any]], name: str, window: int, **style: Any) -> Any:
+    points = [(row["step"], row[name]) for row in rows if name in row]
+    steps = [step for step, _ in points]
+    smooth = [mean(value for _, value in points[max(0, i + 1 - window) : i + 1]) for i in range(len(points))]
+    (line,) = axis.plot(steps, smooth, **style)
+    axis.plot(steps, [value for _, value in points], ".", color=line.get_color(), alpha=0.25, markersize=3)
+    return line.get_color()
