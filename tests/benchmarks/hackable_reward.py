@@ -23,8 +23,7 @@ from tests.training.hackable import ENV_ID, SYSTEM_PROMPT, Paid, answer, hack, m
 from toolrl import Message, Renderer, Task, Trajectory, read_trajectories
 from toolrl.evaluation import mean, wilson_interval
 from toolrl.tiny.fitting import IGNORED, Row, fit
-from toolrl.training.models import load_model, load_tokenizer
-from toolrl.training.run import parse_arguments, train
+from toolrl.training import load_model, load_tokenizer, parse_arguments, train
 from toolrl.view.metrics import read_metrics
 
 STEPS = int(os.environ.get("HACKABLE_STEPS", "20"))

@@ -19,8 +19,7 @@ from trl.kernels import chunked_logprob
 
 from tests.benchmarks.common import EPISODES, table
 from toolrl import make
-from toolrl.training import GRPORun
-from toolrl.training.models import load_model, load_tokenizer
+from toolrl.training import GRPORun, load_model, load_tokenizer
 
 REPEATS = 5
 ENVIRONMENTS = ("toolrl/PythonMath-v0", "toolrl/DocsSearch-v0", "toolrl/DocsCompute-v0")

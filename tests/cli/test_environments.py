@@ -1,4 +1,4 @@
-"""`toolrl check` and `toolrl audit`, as they are typed."""
+"""Promises about `toolrl check` and `toolrl audit`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def pays_nobody(**settings: object) -> ToolEnv:
     return ToolEnv(tasks=TaskSet([Task("only", "What is 6 times 7?", "42")]), reward=lambda task, episode: Score(0.0))
 
 
-def test_an_environment_that_fails_ends_in_status_1() -> None:
+def test_a_failed_check_exits_with_status_1() -> None:
     gymnasium.register("toolrl/PaidForAnything-v0", entry_point=paid_for_anything)
     try:
         result = CliRunner().invoke(app, ["check", "toolrl/PaidForAnything-v0", "--tasks", "1"])

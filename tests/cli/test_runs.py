@@ -1,4 +1,4 @@
-"""Promises of `toolrl view`, `show`, `export` and `regrade`."""
+"""Promises about `toolrl view`, `show`, `export` and `regrade`."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_without_its_packages_the_page_says_what_to_install(
     assert "pip install 'toolrl[view]'" in capsys.readouterr().err
 
 
-def test_export_writes_what_fits_a_query(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_writes_the_episodes_that_match(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "page.html"
     assert command("export", str(run), "--out", str(out), "--where", "success == 1", "--limit", "4") == 0
     assert re.search(r"4 episodes, [\d.]+ MB", capsys.readouterr().out)

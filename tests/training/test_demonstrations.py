@@ -1,4 +1,4 @@
-"""Promises about demonstrations: what went well, the best of each task first, no held-out task unasked."""
+"""Promises about demonstrations: successful episodes only, the best of each task first, no held-out task by default."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolrl.trajectory import Turn
 def played(
     task: str = "t", reward: float | None = 1.0, calls: int = 0, answer: str = "4", success: bool = True, **fields: Any
 ) -> Trajectory:
-    """An episode of some calls and an answer."""
+    """An episode with some calls and an answer."""
     turns = []
     for index in range(calls):
         call = ToolCall("f", {"x": index}, f"c{index}")
@@ -52,11 +52,11 @@ def test_equal_conversations_count_once() -> None:
     assert dict(selection.left_out) == {"are surplus for their task": 1}
 
 
-def test_equal_tasks_of_two_environments_are_two() -> None:
+def test_equal_task_ids_of_two_environments_are_two_tasks() -> None:
     assert len(select_demonstrations([played(), replace(played(), env_id="other")]).chosen) == 2
 
 
-def test_what_did_not_go_well_is_left_out_and_counted() -> None:
+def test_unsuccessful_episodes_are_left_out_and_counted() -> None:
     broken = ToolCall("f", id="c", error="not JSON", raw="{")
     malformed = replace(
         played(), turns=(Turn(Sample([1], [0.0]), Message("assistant", "", (broken,))), *played().turns)
@@ -78,7 +78,7 @@ def test_what_did_not_go_well_is_left_out_and_counted() -> None:
     )
 
 
-def test_a_least_reward_can_be_asked_for() -> None:
+def test_a_lowest_reward_can_be_set() -> None:
     assert [
         t.score.value for t in select_demonstrations([played("a", 0.6), played("b", 0.8)], min_reward=0.7).chosen
     ] == [0.8]
@@ -97,7 +97,7 @@ def test_a_least_reward_can_be_asked_for() -> None:
         ({"mode": "after"}, True),
     ],
 )
-def test_held_out_tasks_are_known_and_left_out_unless_asked_for(info: dict[str, str], held_out: bool) -> None:
+def test_held_out_tasks_are_recognised_and_left_out_by_default(info: dict[str, str], held_out: bool) -> None:
     trajectory = played(info=info)
     assert is_held_out(trajectory) is held_out
     assert len(select_demonstrations([trajectory]).chosen) == (0 if held_out else 1)
@@ -115,9 +115,9 @@ def test_a_row_is_a_conversation_with_its_tools_and_its_tokens(tmp_path: Path) -
     assert (row["prompt_ids"], row["completion_ids"], row["mask"]) == ([7, 8], [1, 2, 3, 4], [1, 1, 0, 1])
     assert (row["env_id"], row["task_id"], row["reward"], row["tool_calls"]) == ("env", "t", 1.0, 1)
     assert [entry.name for entry in path.parent.iterdir()] == ["demonstrations.jsonl"]
-    assert "input_ids" not in as_demonstration(played(), tools)  # TRL would take the row for tokenised
+    assert "input_ids" not in as_demonstration(played(), tools)  # TRL would treat the row as tokenised
 
 
-def test_none_of_a_task_is_refused() -> None:
+def test_zero_demonstrations_per_task_are_refused() -> None:
     with pytest.raises(ConfigError, match="per_task must be at least 1, got 0"):
         select_demonstrations([], per_task=0)

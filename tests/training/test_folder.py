@@ -1,4 +1,4 @@
-"""Promises about a run's folder and its checkpoints: one run's alone, and gone on from only if whole."""
+"""Promises about a run's folder and its checkpoints: one run per folder, resumed only from complete checkpoints."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SMALL = [
 
 
 def checkpoint(folder: Path, step: int, made: float | None = None) -> Path:
-    """A whole one."""
+    """A complete checkpoint."""
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
     (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
@@ -39,15 +39,15 @@ def checkpoint(folder: Path, step: int, made: float | None = None) -> Path:
     return path
 
 
-def test_the_newest_whole_checkpoint_is_taken_whatever_its_step(config: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_newest_complete_checkpoint_is_chosen_whatever_its_step(config: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     args = config(resume_from_checkpoint="true", max_steps=500)
     older, newer = checkpoint(folder, 500, made=1000.0), checkpoint(folder, 20, made=2000.0)
-    # Times of files are those of a copy.
+    # The files have the times of a copy.
     os.utime(older / "trainer_state.json", (9e8, 9e8 + 100))
     os.utime(newer / "trainer_state.json", (9e8, 9e8))
     assert find_checkpoint(args) == newer
-    # Without a stamp, when it was written.
+    # Without a stamp, the file's time counts.
     newest = checkpoint(folder, 3)
     os.utime(newest / "trainer_state.json", (time.time(), time.time()))
     assert find_checkpoint(args) == newest
@@ -59,7 +59,7 @@ def test_the_newest_whole_checkpoint_is_taken_whatever_its_step(config: Callable
     ]
 
 
-def test_settings_that_do_not_go_on_with_a_checkpoint_are_refused(config: Callable[..., Any], tmp_path: Path) -> None:
+def test_settings_that_do_not_fit_a_checkpoint_are_refused(config: Callable[..., Any], tmp_path: Path) -> None:
     found = checkpoint(tmp_path / "run", 2)
     (found / STAMP).write_text(json.dumps({"time": 1.0, "optim": "sgd"}))
     for wanted in ("true", str(found)):
@@ -75,7 +75,7 @@ def test_settings_that_do_not_go_on_with_a_checkpoint_are_refused(config: Callab
     "part", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
 )
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty", "flipped"])
-def test_a_checkpoint_that_lacks_a_part_is_never_gone_on_from(
+def test_a_checkpoint_with_a_missing_or_damaged_part_is_never_resumed_from(
     config: Callable[..., Any], tmp_path: Path, part: str, damage: str
 ) -> None:
     path = checkpoint(tmp_path / "run", 5)
@@ -96,7 +96,7 @@ def test_a_checkpoint_that_lacks_a_part_is_never_gone_on_from(
             find_checkpoint(config(resume_from_checkpoint=wanted))
 
 
-def test_processes_each_need_their_random_numbers(tmp_path: Path) -> None:
+def test_each_process_needs_its_random_state(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, 5)
     assert "rng_state_0.pth is missing" in checkpoint_problem(path, world_size=2)
     for rank in range(2):
@@ -105,7 +105,7 @@ def test_processes_each_need_their_random_numbers(tmp_path: Path) -> None:
     assert "rng_state_2.pth" in checkpoint_problem(path, world_size=3)
 
 
-def test_a_folder_is_one_runs_at_a_time(config: Callable[..., Any]) -> None:
+def test_a_folder_belongs_to_one_run_at_a_time(config: Callable[..., Any]) -> None:
     args = config()
     with (
         run_folder(args, None) as folder,
@@ -113,14 +113,14 @@ def test_a_folder_is_one_runs_at_a_time(config: Callable[..., Any]) -> None:
         run_folder(args, None),
     ):
         pass
-    # Nothing was written: it may be taken again.
+    # Nothing was written, so it is free again.
     with run_folder(args, None) as again:
         assert again == folder
         assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("left", ["trajectories.jsonl", "metrics.jsonl", "report.json", "model", "checkpoint-3"])
-def test_what_an_earlier_run_left_keeps_a_new_one_out(config: Callable[..., Any], tmp_path: Path, left: str) -> None:
+def test_results_of_an_earlier_run_keep_a_new_one_out(config: Callable[..., Any], tmp_path: Path, left: str) -> None:
     args, path = config(), tmp_path / "run" / left
     path.parent.mkdir()
     (path.mkdir if "." not in left else lambda: path.write_text("{}\n"))()
@@ -137,7 +137,7 @@ def test_what_an_earlier_run_left_keeps_a_new_one_out(config: Callable[..., Any]
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nothing", "/dev/null"])
-def test_a_place_that_cannot_be_written_to_is_one_clear_error(
+def test_a_folder_that_cannot_be_written_to_is_one_clear_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""Promises of the comparison between sampler and trainer."""
+"""Promises about the comparison of sampler and trainer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toolrl.training.callbacks import ProgressCallback
 from toolrl.training.metrics import Mismatch, measure_mismatch, sum_mismatches
 
 
-def test_differences_count_where_the_model_chose_the_token_and_the_sampler_told() -> None:
+def test_differences_count_for_sampled_tokens_with_a_logprob() -> None:
     trainer = torch.tensor([[-1.0, -2.0, -3.0], [-1.0, -1.0, -9.0]])
     sampler = torch.tensor([[-1.5, -2.0, -9.0], [-0.5, math.nan, -1.0]])
     sampled = torch.tensor([[1, 1, 0], [1, 1, 0]])
@@ -27,7 +27,7 @@ def test_differences_count_where_the_model_chose_the_token_and_the_sampler_told(
     assert found.divergence == pytest.approx(sum(r - 1 - math.log(r) for r in ratio))
 
 
-def test_the_estimate_of_the_divergence_is_that_of_the_distributions() -> None:
+def test_the_estimated_divergence_is_that_of_the_distributions() -> None:
     torch.manual_seed(0)
     sampler, trainer = (torch.randn(8).log_softmax(0) for _ in range(2))
     drawn = torch.multinomial(sampler.exp(), 200_000, replacement=True)[None]
@@ -43,7 +43,7 @@ def test_tokens_that_importance_correction_masks_are_counted(weight: list[list[f
     assert found.metrics()["mismatch/masked_share"] == 0.5
 
 
-def test_parts_add_up_and_nothing_gives_no_numbers() -> None:
+def test_mismatches_add_up_and_no_tokens_give_no_metrics() -> None:
     both = sum_mismatches([Mismatch(2, 1.0, 0.6, 0.2, 1), Mismatch(6, 1.0, 0.9, 0.2, 0)])
     assert both.metrics() == pytest.approx(
         {"mismatch/mean": 0.25, "mismatch/max": 0.9, "mismatch/kl": 0.05, "mismatch/masked_share": 0.125}
@@ -56,7 +56,7 @@ def logged(run: GRPORun, name: str) -> list[float]:
     return [row[name] for row in run.trainer.state.log_history if name in row]
 
 
-def test_training_logs_it_for_the_model_itself_too(grpo_run: Callable[..., GRPORun]) -> None:
+def test_training_logs_the_mismatch_of_the_model_itself_too(grpo_run: Callable[..., GRPORun]) -> None:
     run = grpo_run(changes={"max_steps": 2})
     run.trainer.train()
     assert len(logged(run, "mismatch/mean")) == 2
@@ -65,7 +65,7 @@ def test_training_logs_it_for_the_model_itself_too(grpo_run: Callable[..., GRPOR
 
 
 @pytest.mark.parametrize(("limit", "alarm"), [(0.05, 1.0), (0.0, 0.0), (9.0, 0.0)])
-def test_a_sampler_that_tells_other_logprobs_trips_the_alarm(
+def test_a_sampler_with_other_logprobs_trips_the_alarm(
     grpo_run: Callable[..., GRPORun], monkeypatch: pytest.MonkeyPatch, limit: float, alarm: float
 ) -> None:
     run = grpo_run(mismatch_limit=limit)

@@ -37,7 +37,7 @@ def folder(demonstrations: Path) -> Path:
 
 
 def greedy(model: str, path: Path) -> dict[str, tuple[bool, int]]:
-    """Success and calls by task, of the same held-out tasks."""
+    """Success and calls by task, on the same held-out tasks."""
     arguments = [ENV, "--tasks", "24", "--temperature", "0", "--max-turn-tokens", "96", "--device", "cpu"]
     assert command("eval", *arguments, "--model", model, "--out", str(path)) == 0
     return {t.task_id: (bool(t.score.success), len(t.tool_results)) for t in read_trajectories(path)}
@@ -51,12 +51,12 @@ def test_the_loss_falls_and_greedy_behaviour_changes(folder: Path, tmp_path: Pat
     assert sum(losses[-3:]) < sum(losses[:3]) / 3
     before, after = greedy("tiny", tmp_path / "before.jsonl"), greedy(str(folder / "model"), tmp_path / "after.jsonl")
     assert before != after
-    # The embedded policy calls tools without need; the oracle does not.
+    # The embedded policy makes needless calls; the oracle does not.
     assert sum(calls for _, calls in after.values()) < sum(calls for _, calls in before.values())
     assert sum(right for right, _ in after.values()) > sum(right for right, _ in before.values())
 
 
-def test_the_run_repeats_from_its_config_and_training_goes_on_from_its_model(folder: Path, tmp_path: Path) -> None:
+def test_a_run_repeats_from_its_config_and_training_starts_from_its_model(folder: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     config = ["--config", str(folder / "config.yaml"), f"--output_dir={again}", "--max_steps=1"]
     assert command("sft", *config) == 0
@@ -72,7 +72,7 @@ def test_a_models_own_episodes_are_learnt_from_token_by_token(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     episodes, data = tmp_path / "episodes.jsonl", tmp_path / "data.jsonl"
-    # At temperature 0.6 a third of its answers is right; at 1 a tenth, and now and then none of 24.
+    # At temperature 0.6 a third of its answers is correct; at 1 a tenth, and sometimes none of 24.
     arguments = [
         "eval",
         ENV,

@@ -1,4 +1,4 @@
-"""Promises of training with vLLM as the sampler, on a CPU: the weights reach the engine, and if not, that is seen."""
+"""Promises about training with vLLM as the sampler, on a CPU: the weights reach the engine, or an alarm says so."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from toolrl.trajectory import read_trajectories
 UNCLOSED = "ignore:Unclosed context:ResourceWarning"
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400), pytest.mark.filterwarnings(UNCLOSED)]
 VLLM = SamplerSettings("vllm")
-# Enough episodes that some group has both right and wrong ones: without, no weight changes.
+# Enough episodes for a group with both correct and wrong ones; otherwise no weight changes.
 STEPS = {"max_steps": 3, "temperature": 0.6, "learning_rate": 3e-3, "per_device_train_batch_size": 48}
 
 
@@ -61,7 +61,7 @@ def test_an_engine_that_keeps_its_old_weights_trips_the_alarm(
     assert min(later) > 0.1
     assert logged(run, "mismatch/alarm") == [0.0, 1.0, 1.0]
     assert min(logged(run, "mismatch/kl")[1:]) > 0.01
-    # Whether sequences are masked depends on what is drawn; `test_mismatch` has the share.
+    # Whether sequences are masked depends on the draw; `test_mismatch` checks the share.
     assert all(0 <= share <= 1 for share in logged(run, "mismatch/masked_share"))
 
 

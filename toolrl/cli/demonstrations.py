@@ -74,6 +74,6 @@ def demonstrations(
 )
 def sft(context: typer.Context) -> None:
     """Fine-tune a policy."""
-    from toolrl.training.sft import fine_tune, parse_arguments
+    from toolrl.training import fine_tune, parse_sft_arguments
 
-    fine_tune(*parse_arguments(context.args))
+    fine_tune(*parse_sft_arguments(context.args))

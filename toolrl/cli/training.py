@@ -17,7 +17,7 @@ from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 if TYPE_CHECKING:
     from toolrl.chat import Renderer
     from toolrl.policy import ChatPolicy, OpenAIPolicy, Policy
-    from toolrl.training.arguments import SamplerSettings
+    from toolrl.training import SamplerSettings
 
 app = typer.Typer()
 
@@ -28,7 +28,7 @@ app = typer.Typer()
 )
 def train(context: typer.Context) -> None:
     """Train a policy."""
-    from toolrl.training.run import parse_arguments, train as run_training
+    from toolrl.training import parse_arguments, train as run_training
 
     run_training(*parse_arguments(context.args))
 
@@ -76,7 +76,7 @@ def evaluate_command(
     from toolrl.chat import Renderer
     from toolrl.evaluation import evaluate, progress, report_table, terminal
     from toolrl.support.outputs import new_file, refuse_existing
-    from toolrl.training.arguments import SamplerSettings
+    from toolrl.training import SamplerSettings
     from toolrl.training.models import CHAT_API, load_tokenizer
     from toolrl.trajectory import TrajectoryWriter
     from toolrl.types import SamplingParams

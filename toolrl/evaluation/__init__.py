@@ -1,4 +1,4 @@
-"""Evaluation: success with intervals, pass@k, and how tools were used."""
+"""Evaluation: success with intervals, pass@k, and tool use."""
 
 from toolrl.evaluation.evaluate import FACTS, EnvReport, evaluate, summarise
 from toolrl.evaluation.statistics import bootstrap_interval, mean, pass_at_k, wilson_interval

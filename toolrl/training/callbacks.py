@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.text import Text
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from toolrl.view.metrics import read_metrics
 from toolrl.view.plots import plot_curves
@@ -28,9 +28,7 @@ class MetricsCallback(TrainerCallback):
         self._redraw_seconds = redraw_seconds
         self._drawn = time.monotonic()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Keep the rows up to the step where training starts."""
         if state.is_world_process_zero:
             kept = [row for row in read_metrics(self._metrics) if row["step"] <= state.global_step > 0]
@@ -38,23 +36,13 @@ class MetricsCallback(TrainerCallback):
             partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
             partial.replace(self._metrics)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Append one line."""
         if not state.is_world_process_zero or not logs:
             return
         # JSON has no NaN and no infinity.
-        numbers = {
-            name: value
-            for name, value in logs.items()
-            if value is not None and not (isinstance(value, float) and not math.isfinite(value))
-        }
+        infinite = {name for name, value in logs.items() if isinstance(value, float) and not math.isfinite(value)}
+        numbers = {name: value for name, value in logs.items() if value is not None and name not in infinite}
         with self._metrics.open("a") as file:
             file.write(json.dumps({"step": state.global_step, "time": time.time(), **numbers}) + "\n")
             file.flush()
@@ -63,9 +51,7 @@ class MetricsCallback(TrainerCallback):
             plot_curves(self._metrics, self._image)
             self._drawn = time.monotonic()
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Draw the last curves."""
         if state.is_world_process_zero:
             plot_curves(self._metrics, self._image)
@@ -81,9 +67,7 @@ class ProgressCallback(TrainerCallback):
         self.run = run
         self._start = time.monotonic()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start the clock."""
         self._start = time.monotonic()
         if state.is_world_process_zero and state.global_step >= state.max_steps:
@@ -95,14 +79,7 @@ class ProgressCallback(TrainerCallback):
                 "success, and share of episodes with a tool call where one is needed | where none is", style="dim"
             )
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Print one line."""
         if not state.is_world_process_zero or not logs or not logs.keys() & {"reward", "loss"}:
             return

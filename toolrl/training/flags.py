@@ -48,57 +48,49 @@ _DATA = "tasks come from environments; pass --envs ID, and --env_settings to use
 
 
 def _option(name: str, *values: Any) -> Callable[[Values], bool]:
-    return lambda settings: settings.get(name) in values
+    """Whether a setting has one of these values, or is on if there are none."""
+    return lambda settings: settings.get(name) in values if values else bool(settings.get(name))
 
 
-def _uses_vllm(settings: Values) -> bool:
-    return bool(settings.get("use_vllm")) or settings.get("sampler", "transformers") != "transformers"
+def _mode(settings: Values) -> Any:
+    return settings.get("use_vllm") and settings.get("vllm_mode")
 
 
-def _has_engine(settings: Values) -> bool:
-    return settings.get("sampler") == "vllm" or (
-        bool(settings.get("use_vllm")) and settings.get("vllm_mode") == "colocate"
-    )
-
-
-def _uses_trl_server(settings: Values) -> bool:
-    return bool(settings.get("use_vllm")) and settings.get("vllm_mode") == "server"
-
-
-def _tracks(settings: Values) -> bool:
-    return settings.get("report_to") not in (None, "none", [], ["none"])
-
-
-def _reports_to(tracker: str) -> Callable[[Values], bool]:
-    return lambda settings: tracker in str(settings.get("report_to"))
-
-
-_ENGINE = Needs(_has_engine, "it configures vLLM's engine; pass --sampler vllm")
-_SERVER = Needs(
-    _uses_trl_server, "it configures TRL's server mode; pass --use_vllm true --vllm_mode server, or --sampler URL"
+_ENGINE = Needs(
+    lambda settings: settings.get("sampler") == "vllm" or _mode(settings) == "colocate",
+    "it configures vLLM's engine; pass --sampler vllm",
 )
-_CORRECTION = Needs(_uses_vllm, "the trained model itself samples, so there is nothing to correct; pass --sampler vllm")
-_ADAPTER = Needs(lambda settings: bool(settings.get("use_peft")), "it configures an adapter; pass --use_peft true")
+_SERVER = Needs(
+    lambda settings: _mode(settings) == "server",
+    "it configures TRL's server mode; pass --use_vllm true --vllm_mode server, or --sampler URL",
+)
+_CORRECTION = Needs(
+    lambda settings: bool(_mode(settings)) or settings.get("sampler", "transformers") != "transformers",
+    "the trained model itself samples, so there is nothing to correct; pass --sampler vllm",
+)
+_ADAPTER = Needs(_option("use_peft"), "it configures an adapter; pass --use_peft true")
 _CLIPPED = Needs(
-    _option("loss_type", "grpo", "dr_grpo", "dapo", "bnpo", "luspo"),
-    "this --loss_type clips in another way",
+    _option("loss_type", "grpo", "dr_grpo", "dapo", "bnpo", "luspo"), "this --loss_type clips in another way"
 )
 _SAPO = Needs(_option("loss_type", "sapo"), "it belongs to --loss_type sapo")
 _VESPO = Needs(_option("loss_type", "vespo"), "it belongs to --loss_type vespo")
-_REFERENCE = Needs(lambda settings: bool(settings.get("sync_ref_model")), "pass --sync_ref_model true and --beta")
-_ADAPTIVE = Needs(lambda settings: bool(settings.get("use_adaptive_entropy")), "pass --use_adaptive_entropy true")
-_TRACKED = Needs(_tracks, "it configures a tracker; pass --report_to wandb, or another one")
-_TRACKIO = Needs(_reports_to("trackio"), "it configures trackio; pass --report_to trackio")
-_CHECKPOINTING = Needs(
-    lambda settings: bool(settings.get("gradient_checkpointing")), "pass --gradient_checkpointing true"
+_REFERENCE = Needs(_option("sync_ref_model"), "pass --sync_ref_model true and --beta")
+_ADAPTIVE = Needs(_option("use_adaptive_entropy"), "pass --use_adaptive_entropy true")
+_TRACKED = Needs(
+    lambda settings: settings.get("report_to") not in (None, "none", [], ["none"]),
+    "it configures a tracker; pass --report_to wandb, or another one",
 )
+_TRACKIO = Needs(
+    lambda settings: "trackio" in str(settings.get("report_to")), "it configures trackio; pass --report_to trackio"
+)
+_CHECKPOINTING = Needs(_option("gradient_checkpointing"), "pass --gradient_checkpointing true")
 _PROJECTING = Needs(
     lambda settings: str(getattr(settings.get("optim"), "value", settings.get("optim"))).startswith(
         ("galore", "apollo", "lomo", "adalomo", "stable_adamw")
     ),
     "it configures optimisers such as GaLore; pass --optim galore_adamw, or another one",
 )
-_WORKERS = Needs(lambda settings: int(settings.get("dataloader_num_workers") or 0) > 0, "pass --dataloader_num_workers")
+_WORKERS = Needs(_option("dataloader_num_workers"), "pass --dataloader_num_workers")
 
 
 def _supported(names: str) -> dict[str, Decision]:
@@ -165,7 +157,7 @@ GRPO: dict[str, Decision] = {
     **_refused(_VESPO, "vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg"),
     **_refused(_REFERENCE, "ref_model_mixup_alpha ref_model_sync_steps"),
     **_refused(_ADAPTIVE, "entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target"),
-    "use_bias_correction_kl": Needs(lambda settings: bool(settings.get("beta")), "without --beta there is no KL term"),
+    "use_bias_correction_kl": Needs(_option("beta"), "without --beta there is no KL term"),
     **_refused(_ENGINE, "vllm_model_impl vllm_enable_sleep_mode vllm_gpu_memory_utilization vllm_tensor_parallel_size"),
     "vllm_max_model_length": _ENGINE,
     "vllm_mode": Needs(_option("use_vllm", True), "pass --use_vllm true"),

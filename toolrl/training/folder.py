@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import transformers
 import yaml
 from safetensors import SafetensorError, safe_open
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 
 from toolrl import __version__
 from toolrl.errors import ConfigError, ToolrlError
@@ -37,9 +36,7 @@ _FREE = "free some space, and resume with --resume_from_checkpoint true"
 
 
 @contextmanager
-def run_folder(
-    args: transformers.TrainingArguments, checkpoint: Path | None, *, overwrite: bool = False
-) -> Iterator[Path]:
+def run_folder(args: TrainingArguments, checkpoint: Path | None, *, overwrite: bool = False) -> Iterator[Path]:
     """Reserve `args.output_dir` for a run until it ends.
 
     Args:
@@ -153,7 +150,7 @@ def _is_yaml(value: Any) -> bool:
 
 
 def write_card(
-    args: transformers.TrainingArguments,
+    args: TrainingArguments,
     *,
     method: str,
     model: str,
@@ -204,14 +201,14 @@ toolrl eval {sources[0] if method == "GRPO" else "ENV"} --model {folder}/model
 class StampCallback(TrainerCallback):
     """Records in each checkpoint when it was made (copying loses a file's time), and with which optimiser."""
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """After each checkpoint."""
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero and folder.is_dir():
             (folder / STAMP).write_text(json.dumps({"time": time.time(), "optim": _optimizer(args)}))
 
 
-def find_checkpoint(args: transformers.TrainingArguments) -> Path | None:
+def find_checkpoint(args: TrainingArguments) -> Path | None:
     """The checkpoint to resume from: a path, or `true` for the newest complete one in `output_dir`.
 
     Raises:
@@ -298,7 +295,7 @@ def _weights_problem(checkpoint: Path) -> str:
     return ""
 
 
-def _fitting(checkpoint: Path, args: transformers.TrainingArguments) -> Path:
+def _fitting(checkpoint: Path, args: TrainingArguments) -> Path:
     """The checkpoint, if it fits the settings."""
     step = json.loads((checkpoint / "trainer_state.json").read_text())["global_step"]
     if step > args.max_steps > 0:
@@ -319,7 +316,7 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name[11:])
 
 
-def _optimizer(args: transformers.TrainingArguments) -> str:
+def _optimizer(args: TrainingArguments) -> str:
     return str(getattr(args.optim, "value", args.optim))
 
 

@@ -50,7 +50,7 @@ class DemonstrationTrainer(SFTTrainer):
             write_card(self.args, method="SFT", model=self.model_name, sources=self.sources, facts=facts)
 
 
-def parse_arguments(arguments: list[str]) -> tuple[DemonstrationArguments, SFTConfig, ModelConfig]:
+def parse_sft_arguments(arguments: list[str]) -> tuple[DemonstrationArguments, SFTConfig, ModelConfig]:
     """Read the settings of a run; see `toolrl.training.parsing.parse`."""
     return parse((DemonstrationArguments, SFTConfig, ModelConfig), "toolrl sft", arguments)
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from toolrl.chat import Renderer
@@ -98,18 +100,12 @@ def _sampled(
         return None
     if not 0 <= min(completion) <= max(completion) < len(renderer.tokenizer):
         return None
-    turns: list[list[int]] = []
-    before = 0
-    for token, bit in zip(completion, mask, strict=True):
-        if bit and not before:
-            turns.append([])
-        if bit:
-            turns[-1].append(token)
-        before = bit
+    pairs = list(zip(completion, mask, strict=True))
+    turns = [[token for token, _ in run] for bit, run in groupby(pairs, key=itemgetter(1)) if bit]
     read = [renderer.parse(turn, tools, after_tools=number > 0) for number, turn in enumerate(turns)]
     if [_gist(message) for message in read] != [_gist(message) for message in said if message.role == "assistant"]:
         return None
-    labels = [token if bit else IGNORED for token, bit in zip(completion, mask, strict=True)]
+    labels = [token if bit else IGNORED for token, bit in pairs]
     return TokenRow(prompt_ids + completion, [IGNORED] * len(prompt_ids) + labels, is_sampled=True)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import trl.trainer.utils
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 from trl.kernels import chunked_logprob
 
@@ -167,15 +167,9 @@ class SampledTokensTrainer(GRPOTrainer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Log-probabilities and entropies (B, C); 0 for tokens that were not sampled."""
         if compute_aux_loss or any(value is not None for value in inputs.values()):  # experts; images
+            options = (batch_size, compute_entropy, compute_aux_loss)
             return super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **inputs,
+                model, input_ids, attention_mask, logits_to_keep, *options, **inputs
             )
         scored = attention_mask.clone()  # (B, P + C)
         scored[:, :-logits_to_keep] = 0
@@ -188,12 +182,8 @@ class SampledTokensTrainer(GRPOTrainer):
             used = attention_mask[rows].any(0).nonzero()
             columns = slice(int(used[0]), int(used[-1]) + 1)
             with self.accelerator.autocast():
-                outputs = model(
-                    input_ids=input_ids[rows, columns],
-                    attention_mask=attention_mask[rows, columns],
-                    labels=labels[rows, columns],
-                    fused_lm_head=True,
-                )
+                ids, mask = input_ids[rows, columns], attention_mask[rows, columns]
+                outputs = model(input_ids=ids, attention_mask=mask, labels=labels[rows, columns], fused_lm_head=True)
             # Position t scores the token at t + 1. Pad to the columns that TRL expects, (rows, P + C).
             margins = (columns.start + 1, input_ids.size(1) - columns.stop)
             logprobs.append(torch.nn.functional.pad(outputs.log_probs, margins)[:, -logits_to_keep:])
@@ -217,9 +207,7 @@ class StepGuard(TrainerCallback):
         self._trainer = trainer
         self._consecutive = 0
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Before each optimiser step, on every process."""
         trainer = self._trainer
         assert trainer.model is not None

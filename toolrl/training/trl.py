@@ -139,7 +139,7 @@ class GRPORun:
         self.session = str(broadcast_object_list([secrets.token_hex(8)])[0])
         self._rollouts = itertools.count()
         self._numbers = itertools.count()
-        self.policy = open_policy(sampler, self.trainer, self._base_model(), self.renderer, args)
+        self.policy = open_policy(sampler, self.trainer, self.base_model, self.renderer, args)
         # The trained model itself is up to date from the start.
         self._synced_step = 0 if sampler.kind == "transformers" else -1
         self.engine = RolloutEngine(
@@ -173,7 +173,9 @@ class GRPORun:
         for env in self.environments.values():
             env.close()
 
-    def _base_model(self) -> PreTrainedModel:
+    @property
+    def base_model(self) -> PreTrainedModel:
+        """The trained model without wrappers, which generates."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         # An adapter is injected into the base model's layers, so the base model generates with it.
         return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -186,16 +188,16 @@ class GRPORun:
             self.sync_weights()
         rank, mode = trainer.accelerator.process_index, "train" if self.trainer.is_training else "eval"
         found = [self.find_task(prompt) for prompt in prompts]
-        groups = group_numbers(
-            gather_object([(env_id, task.id) for env_id, task in found]), int(trainer.num_generations or 1)
-        )[rank * len(prompts) : (rank + 1) * len(prompts)]
+        everywhere = gather_object([(env_id, task.id) for env_id, task in found])
+        groups = group_numbers(everywhere, int(trainer.num_generations or 1))
         rollout = next(self._rollouts)
         requests = []
-        for (env_id, task), group in zip(found, groups, strict=True):
-            info = {"session": self.session, "mode": mode, "step": step, "group": f"{self.session}/{rollout}/{group}"}
+        for (env_id, task), group in zip(found, groups[rank * len(found) : (rank + 1) * len(found)], strict=True):
             id = f"{mode}/{self.session}/{step}/{rank}/{next(self._numbers)}"
-            info = {**task_info(task), **info}
-            requests.append(RolloutRequest(self.environments[env_id], task, env_id, id, info=info))
+            info = {"session": self.session, "mode": mode, "step": step, "group": f"{self.session}/{rollout}/{group}"}
+            requests.append(
+                RolloutRequest(self.environments[env_id], task, env_id, id, info={**task_info(task), **info})
+            )
         self.last_batch = self.engine.run(requests)
         if not all(trajectory.has_tokens for trajectory in self.last_batch):
             raise ConfigError(
@@ -231,8 +233,8 @@ class GRPORun:
                     "scale the rewards"
                 )
         if log_metric is not None:
-            played = [(t.env_id, t.info["group"], t.score.value) for t in self.last_batch]
-            played = gather_object(played)  # a group may span processes
+            # A group may span processes.
+            played = gather_object([(t.env_id, t.info["group"], t.score.value) for t in self.last_batch])
             shares = zero_variance_shares(played)
             if equal_in_float32(played):
                 shares["reward/alarm"] = 1.0
