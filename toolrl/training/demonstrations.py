@@ -138,11 +138,8 @@ def write_demonstrations(
 
 
 def _quality(trajectory: Trajectory) -> tuple[float, int, int]:
-    return (
-        float(trajectory.score.value or 0.0),
-        -len(trajectory.tool_results),
-        -sum(len(message.content) for message in trajectory.messages),
-    )
+    length = sum(len(message.content) for message in trajectory.messages)
+    return float(trajectory.score.value or 0.0), -len(trajectory.tool_results), -length
 
 
 def _conversation(trajectory: Trajectory) -> str:

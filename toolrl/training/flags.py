@@ -158,8 +158,11 @@ GRPO: dict[str, Decision] = {
     **_refused(_REFERENCE, "ref_model_mixup_alpha ref_model_sync_steps"),
     **_refused(_ADAPTIVE, "entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target"),
     "use_bias_correction_kl": Needs(_option("beta"), "without --beta there is no KL term"),
-    **_refused(_ENGINE, "vllm_model_impl vllm_enable_sleep_mode vllm_gpu_memory_utilization vllm_tensor_parallel_size"),
-    "vllm_max_model_length": _ENGINE,
+    **_refused(
+        _ENGINE,
+        "vllm_model_impl vllm_enable_sleep_mode vllm_gpu_memory_utilization vllm_tensor_parallel_size "
+        "vllm_max_model_length",
+    ),
     "vllm_mode": Needs(_option("use_vllm", True), "pass --use_vllm true"),
     **_refused(_SERVER, "vllm_server_base_url vllm_server_host vllm_server_port vllm_server_timeout vllm_group_port"),
     **_refused(

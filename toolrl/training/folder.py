@@ -223,7 +223,9 @@ def find_checkpoint(args: TrainingArguments) -> Path | None:
         return _fitting(Path(wanted), args)
     found = _checkpoints(Path(str(args.output_dir)))
     problems = {path: checkpoint_problem(path, args.world_size) for path in found}
-    complete = sorted((path for path in found if not problems[path]), key=lambda path: (_made(path), _step(path)))
+    complete = sorted(
+        (path for path in found if not problems[path]), key=lambda path: (_made(path), int(path.name[11:]))
+    )
     if complete:
         return _fitting(complete[-1], args)
     reasons = "".join(f"; {path.name}: {problems[path]}" for path in found[-3:])
@@ -312,10 +314,6 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("checkpoint-*") if path.name[11:].isdigit())
 
 
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name[11:])
-
-
 def _optimizer(args: TrainingArguments) -> str:
     return str(getattr(args.optim, "value", args.optim))
 
@@ -327,6 +325,8 @@ def _stamp(checkpoint: Path) -> dict[str, Any]:
         return {}
 
 
-def _made(checkpoint: Path) -> float:
+def _made(checkpoint: Path) -> tuple[float, int]:
+    """When a checkpoint was made, and its step."""
     made = _stamp(checkpoint).get("time")
-    return made if isinstance(made, float) else os.stat(checkpoint / "trainer_state.json").st_mtime
+    when = made if isinstance(made, float) else os.stat(checkpoint / "trainer_state.json").st_mtime
+    return when, int(checkpoint.name[11:])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +33,8 @@ def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
             f"{name!r} returns messages without tokens, so it cannot be trained: play episodes with it (toolrl eval "
             f"--model {name} --out), then fine-tune on the successful ones (toolrl demonstrations, toolrl sft)"
         )
-    try:
+    with _loading(name):
         tokenizer = AutoTokenizer.from_pretrained(ALIASES.get(name, name), **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(_not_loaded(name, error)) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -54,16 +54,17 @@ def load_model(name: str, *, dtype: str = "float32", **options: Any) -> PreTrain
     """
     base = base_of_adapter(name, **options)
     if base is None:
-        return _load(name, name, dtype, options)
+        with _loading(name):
+            return AutoModelForCausalLM.from_pretrained(ALIASES.get(name, name), dtype=dtype, **options)
     try:
         from peft import PeftModel
     except ImportError:
         raise MissingExtra("peft", "lora") from None
-    model = _load(base, f"{base} (the base model of the adapter {name})", dtype, {**options, "revision": "main"})
-    try:
+    with _loading(f"{base} (the base model of the adapter {name})"):
+        options = {**options, "revision": "main"}
+        model = AutoModelForCausalLM.from_pretrained(ALIASES.get(base, base), dtype=dtype, **options)
+    with _loading(name):
         return PeftModel.from_pretrained(model, name, is_trainable=True)  # type: ignore[return-value]
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(_not_loaded(name, error)) from None
 
 
 def load_for_generation(name: str, device: str = "") -> PreTrainedModel:
@@ -173,13 +174,10 @@ def read_template(path: str) -> str | None:
         raise ConfigError(f"--chat_template {path!r} cannot be read: {error}") from None
 
 
-def _load(name: str, shown: str, dtype: str, options: dict[str, Any]) -> PreTrainedModel:
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
     try:
-        return AutoModelForCausalLM.from_pretrained(ALIASES.get(name, name), dtype=dtype, **options)
+        yield
     except (OSError, ValueError, ImportError, TypeError, RuntimeError) as error:
-        raise ConfigError(_not_loaded(shown, error)) from None
-
-
-def _not_loaded(name: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"cannot load the model {name!r}: {reason} Use 'tiny', a local folder or a hub id"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"cannot load the model {name!r}: {reason} Use 'tiny', a local folder or a hub id") from None

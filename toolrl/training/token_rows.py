@@ -136,7 +136,7 @@ def read_conversation(row: Json, *, filled: bool = False) -> tuple[list[Message]
         elif isinstance(function.get("arguments"), Mapping):
             schema = parameters.get(function.get("name"))
             known = schema if schema is not None else {}
-            function["arguments"] = _Arguments(known, filled).of(function["arguments"], known)
+            function["arguments"] = _without_filled(function["arguments"], known, known, filled)
     return [from_wire(message) for message in messages], tools
 
 
@@ -187,39 +187,29 @@ def without_nulls(schema: Any, *, required: bool = False) -> Any:
     return [without_nulls(item) for item in schema] if isinstance(schema, list) else schema
 
 
-class _Arguments:
-    """Removes nulls from the arguments of a call."""
-
-    def __init__(self, root: Json, filled: bool):
-        self._root = root
-        self._filled = filled
-
-    def of(self, value: Any, schema: Any) -> Any:
-        if isinstance(value, list):
-            return [self.of(item, self._first(schema, "items")) for item in value]
-        if not isinstance(value, Mapping):
-            return value
-        known = self._object(value, schema)
-        properties, needed = known.get("properties") or {}, known.get("required") or ()
-        others = known.get("additionalProperties", {} if not properties else False)
-        kept = {}
-        for key, item in value.items():
-            inner = properties.get(key, others)
-            if item is None:
-                fits = inner is not False and _allows_null(inner, self._root)
-                if not fits or (self._filled and key not in needed):
-                    continue
-            kept[key] = self.of(item, inner)
-        return kept
-
-    def _first(self, schema: Any, key: str) -> Any:
-        return next((option[key] for option in _options(schema, self._root) if option.get(key) is not None), {})
-
-    def _object(self, value: Json, schema: Any) -> Json:
-        """The option of a schema that an object most likely follows: the one with most of its keys."""
-        options = [o for o in _options(schema, self._root) if "properties" in o or "additionalProperties" in o]
-        given = {key for key, item in value.items() if item is not None}
-        return max(options, key=lambda option: len(given & set(option.get("properties") or ())), default={})
+def _without_filled(value: Any, schema: Any, root: Json, filled: bool) -> Any:
+    """A call's arguments without the nulls that Arrow filled in."""
+    options = list(_options(schema, root))
+    if isinstance(value, list):
+        items = next((option["items"] for option in options if option.get("items") is not None), {})
+        return [_without_filled(item, items, root, filled) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    # The option that the object most likely follows: the one with most of its keys.
+    given = {key for key, item in value.items() if item is not None}
+    objects = [option for option in options if "properties" in option or "additionalProperties" in option]
+    known = max(objects, key=lambda option: len(given & set(option.get("properties") or ())), default={})
+    properties, needed = known.get("properties") or {}, known.get("required") or ()
+    others = known.get("additionalProperties", {} if not properties else False)
+    kept = {}
+    for key, item in value.items():
+        inner = properties.get(key, others)
+        if item is None:
+            fits = inner is not False and _allows_null(inner, root)
+            if not fits or (filled and key not in needed):
+                continue
+        kept[key] = _without_filled(item, inner, root, filled)
+    return kept
 
 
 def _options(schema: Any, root: Json, depth: int = 0) -> Iterator[Json]:

@@ -203,14 +203,16 @@ class GRPORun:
             raise ConfigError(
                 "a chat policy has no tokens to train on; evaluate it, or fine-tune on its episodes (toolrl sft)"
             )
+        eos, pad = self.renderer.tokenizer.eos_token_id, self.renderer.tokenizer.pad_token_id
+        # An empty completion gets a token that does not end a turn, and so counts as truncated.
+        filler = next(token for token in itertools.count() if token not in self.renderer.closing_ids)
         columns: dict[str, list[list[Any]]] = {"prompt_ids": [], "completion_ids": [], "logprobs": [], "env_mask": []}
         for trajectory in self.last_batch:
             ids, mask, logprobs = trajectory.completion_ids, trajectory.mask, trajectory.logprobs
-            if not ids:  # a fault before the first token; TRL needs one
-                ids, mask, logprobs = [self._filler_id()], [0], [0.0]
-            elif trajectory.stop is StopReason.ANSWER and ids[-1] not in self._trl_ends:
+            if not ids:  # a fault before the first token
+                ids, mask, logprobs = [filler], [0], [0.0]
+            elif trajectory.stop is StopReason.ANSWER and ids[-1] not in (eos, pad):
                 # The template ends answers with another token; TRL would count this one as truncated.
-                eos = self.renderer.tokenizer.eos_token_id
                 ids, mask, logprobs = [*ids, eos], [*mask, 0], [*logprobs, 0.0]
             columns["prompt_ids"].append(trajectory.prompt_ids)
             columns["completion_ids"].append(ids)
@@ -246,16 +248,6 @@ class GRPORun:
         """The environment's id and the task of a prompt of the data set."""
         message = prompt[-1]
         return message["env_id"], self.environments[message["env_id"]].tasks.by_id(message["task_id"])
-
-    def _filler_id(self) -> int:
-        """A token that does not end a turn, so that an empty completion counts as truncated."""
-        ends = self.renderer.closing_ids
-        return next(token for token in range(len(ends) + 1) if token not in ends)
-
-    @property
-    def _trl_ends(self) -> tuple[int | None, int | None]:
-        """The last tokens of completions that TRL does not count as truncated."""
-        return self.renderer.tokenizer.eos_token_id, self.renderer.tokenizer.pad_token_id
 
 
 def group_numbers(tasks: Sequence[tuple[str, str]], size: int) -> list[int]:
