@@ -184,12 +184,10 @@ def parse_env_settings(text: str | dict[str, Any], env_ids: Collection[str] | No
         ConfigError: It has another form, or names another environment.
     """
     settings = parse_json("env_settings", text)
-    if not isinstance(settings, dict) or not all(isinstance(value, dict) for value in settings.values()):
-        shape = type(settings).__name__
-        if isinstance(settings, dict):
-            env_id = next(key for key, value in settings.items() if not isinstance(value, dict))
-            shape = f"{type(settings[env_id]).__name__} for {env_id!r}"
-        raise ConfigError(f'env_settings must be like {{"toolrl/PythonMath-v0": {{"size": 500}}}}, got {shape}')
+    for env_id, value in settings.items() if isinstance(settings, dict) else [("", settings)]:
+        if not isinstance(value, dict):
+            shape = type(value).__name__ + (f" for {env_id!r}" if env_id else "")
+            raise ConfigError(f'env_settings must be like {{"toolrl/PythonMath-v0": {{"size": 500}}}}, got {shape}')
     if env_ids is not None and (unknown := sorted(set(settings) - set(env_ids))):
         raise ConfigError(f"env_settings names {unknown[0]!r}, which is not among {sorted(env_ids)}")
     return settings

@@ -27,7 +27,7 @@ from toolrl.training.models import ALIASES
 
 STAMP = "toolrl.json"
 _RESULTS = ("trajectories.jsonl", "metrics.jsonl", "report.json", "model")
-# Overwritten, but not a sign of an earlier run. config.yaml stays: the user may have put it there.
+# Deleted too, but not a sign of an earlier run. config.yaml stays: the user may have put it there.
 _FURTHER = ("curves.png", "README.md", "trajectories.index.arrow")
 _INDEX = ".safetensors.index.json"
 _ALMOST_NOTHING = 2**20  # bytes left on a full disk

@@ -71,9 +71,8 @@ class MemoryEstimate:
     @property
     def training(self) -> int | None:
         """Everything a backward pass needs; None if unknown."""
-        if self.activations is None:
-            return None
-        return self.weights + self.gradients + self.optimizer + self.activations
+        kept = self.activations
+        return None if kept is None else self.weights + self.gradients + self.optimizer + kept
 
 
 def read_size(name: str, *, peft_config: Any = None, **options: Any) -> ModelSize:

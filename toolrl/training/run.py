@@ -99,14 +99,14 @@ def train(
         reports = _read_reports(folder) if checkpoint else {}
         run.sync_weights()
         if held_out and is_main and "before" not in reports:
-            reports["before"] = _evaluate(run, held_out, arguments, args, writer, "before")
+            reports["before"] = _evaluate(run, held_out, arguments, writer, "before")
             _write_reports(folder, reports)
         run.trainer.accelerator.wait_for_everyone()
         run.train(checkpoint)
         run.sync_weights()
         save_run(run.trainer, folder)
         if held_out and is_main:
-            reports["after"] = _evaluate(run, held_out, arguments, args, writer, "after")
+            reports["after"] = _evaluate(run, held_out, arguments, writer, "after")
             _write_reports(folder, reports)
             console.print(before_after_table(reports["before"], reports["after"]))
         run.trainer.accelerator.wait_for_everyone()
@@ -160,13 +160,9 @@ def save_run(trainer: Any, folder: Path) -> None:
 
 
 def _evaluate(
-    run: GRPORun,
-    environments: dict[str, ToolEnv],
-    arguments: ToolrlArguments,
-    args: GRPOConfig,
-    writer: TrajectoryWriter,
-    mode: str,
+    run: GRPORun, environments: dict[str, ToolEnv], arguments: ToolrlArguments, writer: TrajectoryWriter, mode: str
 ) -> dict[str, EnvReport]:
+    args: Any = run.trainer.args
     with progress(f"held-out episodes, {mode} training") as show:
         return evaluate(
             environments,

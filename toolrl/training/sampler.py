@@ -29,14 +29,7 @@ class CopyPolicy(TransformersPolicy):
     """
 
     def __init__(self, model: PreTrainedModel, weights: TrainerWeights, dtype: torch.dtype, **options: Any):
-        """Copy `model`.
-
-        Args:
-            model: The trained model.
-            weights: Its current weights.
-            dtype: Of the copy.
-            options: Of `TransformersPolicy`.
-        """
+        """Copy `model`, whose current weights `weights` yields."""
         self._weights = weights
         with torch.device(model.device):
             copy = type(model)._from_config(model.config, dtype=dtype)
@@ -57,28 +50,24 @@ class CopyPolicy(TransformersPolicy):
 
 
 def open_policy(
-    settings: SamplerSettings,
-    trainer: SampledTokensTrainer,
-    model: PreTrainedModel,
-    renderer: Renderer,
-    args: GRPOConfig,
+    settings: SamplerSettings, trainer: SampledTokensTrainer, model: PreTrainedModel, renderer: Renderer
 ) -> Policy:
     """Open the sampler of a run, with `trainer` as the source of its weights.
 
     Args:
         settings: Which sampler.
-        trainer: Trains the model.
+        trainer: Trains the model; its `vllm_...` settings configure an engine.
         model: Generates if the sampler is "transformers".
         renderer: Of the run.
-        args: TRL's `vllm_...` settings configure an engine too.
 
     Raises:
         ConfigError: Settings contradict each other, or the engine's context is too short.
     """
+    args: Any = trainer.args
     stops, rank = renderer.stop_token_ids, trainer.accelerator.process_index
     seed = args.seed + rank
     if args.use_vllm:
-        return _trl_policy(settings, trainer, renderer, args)
+        return _trl_policy(settings, trainer, renderer)
     if settings.kind == "transformers":
         options: Any = {"stop_token_ids": stops, "max_sequences": settings.sequences, "seed": seed}
         computing = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
@@ -142,13 +131,12 @@ def _engine_settings(args: GRPOConfig, on_gpu: bool) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _trl_policy(
-    settings: SamplerSettings, trainer: SampledTokensTrainer, renderer: Renderer, args: GRPOConfig
-) -> Policy:
+def _trl_policy(settings: SamplerSettings, trainer: SampledTokensTrainer, renderer: Renderer) -> Policy:
     """Sample with the engine or server that TRL has set up for `use_vllm`, and that it sends weights to."""
     if settings.kind != "transformers":
         raise ConfigError(f"use_vllm and sampler={settings.kind!r} are two samplers; choose one")
     policy: EnginePolicy
+    args: Any = trainer.args
     if args.vllm_mode == "server":
         url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
         policy = VLLMServerPolicy(url, stop_token_ids=renderer.stop_token_ids, tokenizer=renderer.tokenizer)

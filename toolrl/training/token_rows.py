@@ -88,11 +88,7 @@ def token_row(row: Json, renderer: Renderer, place: str = "the row", *, filled: 
 
 
 def _sampled(
-    row: Json,
-    said: Sequence[Message],
-    tools: Sequence[dict[str, Any]],
-    prompt_ids: list[int],
-    renderer: Renderer,
+    row: Json, said: Sequence[Message], tools: Sequence[dict[str, Any]], prompt_ids: list[int], renderer: Renderer
 ) -> TokenRow | None:
     """The row's own tokens, if a policy with this renderer could have sampled them."""
     completion, mask = row.get("completion_ids") or [], row.get("mask") or []

@@ -139,7 +139,7 @@ class GRPORun:
         self.session = str(broadcast_object_list([secrets.token_hex(8)])[0])
         self._rollouts = itertools.count()
         self._numbers = itertools.count()
-        self.policy = open_policy(sampler, self.trainer, self.base_model, self.renderer, args)
+        self.policy = open_policy(sampler, self.trainer, self.base_model, self.renderer)
         # The trained model itself is up to date from the start.
         self._synced_step = 0 if sampler.kind == "transformers" else -1
         self.engine = RolloutEngine(
