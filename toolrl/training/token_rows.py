@@ -187,7 +187,7 @@ def _without_filled(value: Any, schema: Any, root: Json, filled: bool) -> Any:
     """A call's arguments without the nulls that Arrow filled in."""
     options = list(_options(schema, root))
     if isinstance(value, list):
-        items = next((option["items"] for option in options if option.get("items") is not None), {})
+        items: Any = next((option["items"] for option in options if option.get("items") is not None), {})
         return [_without_filled(item, items, root, filled) for item in value]
     if not isinstance(value, Mapping):
         return value
