@@ -17,7 +17,7 @@ SOURCES = {"toolrl": "", "envs/toolrl_envs": "envs/"}  # with the prefix that th
 PROGRAM = """
 import sys, toolrl, toolrl_envs
 from toolrl.tiny import PATH
-from toolrl.training.models import load_model, load_tokenizer
+from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.training.run import parse_arguments
 
 assert toolrl.__file__.startswith(sys.prefix), toolrl.__file__

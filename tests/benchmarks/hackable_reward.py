@@ -22,10 +22,9 @@ from transformers.utils.logging import disable_progress_bar
 from tests.benchmarks.common import table
 from tests.training.hackable import ENV_ID, SYSTEM_PROMPT, Paid, answer, hack, make_tasks, sloppy
 from toolrl import Message, Renderer, Task, Trajectory, read_trajectories
-from toolrl.evaluation import wilson_interval
+from toolrl.evaluation import mean, wilson_interval
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.tiny.fitting import IGNORED, Row, fit
-from toolrl.training.metrics import mean
 from toolrl.training.run import parse_arguments, train
 from toolrl.view.metrics import read_metrics
 

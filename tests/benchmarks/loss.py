@@ -37,7 +37,7 @@ def main() -> str:
             load_model("tiny"), load_tokenizer("tiny"), {name: make(name) for name in ENVIRONMENTS}, args,
             max_turn_tokens=64,
         )  # fmt: skip
-        trainer = run.trainer
+        trainer: Any = run.trainer  # the trainer's methods are swapped
         trainer.current_gradient_accumulation_steps = 1
         trainer.model.train()
         batch = trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))

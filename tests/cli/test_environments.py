@@ -1,4 +1,4 @@
-"""`toolrl check` and `toolrl audit`, as they are typed."""
+"""Promises about `toolrl check` and `toolrl audit`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,19 @@ def run(*arguments: str) -> str:
 
 
 def test_a_report_is_text_or_json() -> None:
-    text = run("check", "toolrl/PythonMath-v0", "--tasks", "2", "--settings", '{"size": 30}')
+    text = run(
+        "check", "toolrl/PythonMath-v0", "--tasks", "2", "--env-settings", '{"toolrl/PythonMath-v0": {"size": 30}}'
+    )
     assert text.startswith("check of toolrl/PythonMath-v0: passed")
-    text = run("audit", "toolrl/PythonMath-v0", "--tasks", "1", "--settings", '{"size": 30}', "--json")
+    text = run(
+        "audit",
+        "toolrl/PythonMath-v0",
+        "--tasks",
+        "1",
+        "--env-settings",
+        '{"toolrl/PythonMath-v0": {"size": 30}}',
+        "--json",
+    )
     assert json.loads(text)["passed"] is True
 
 
@@ -35,10 +45,19 @@ def test_an_audit_can_sample_tokens() -> None:
     assert any(outcome["episodes"] > outcome["tasks"] > 0 for outcome in report["outcomes"])
 
 
-@pytest.mark.parametrize("settings", ["[]", "{", "3"])
-def test_settings_are_a_json_object(settings: str) -> None:
-    with pytest.raises(ConfigError, match="JSON object"):
-        run("check", "toolrl/PythonMath-v0", "--settings", settings)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("[]", "must be like"),
+        ("{", "not valid JSON"),
+        ("3", "must be like"),
+        ('{"size": 3}', "got int for 'size'"),
+        ('{"toolrl/DocsSearch-v0": {}}', "names 'toolrl/DocsSearch-v0', which is not among"),
+    ],
+)
+def test_settings_are_by_environment(settings: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run("check", "toolrl/PythonMath-v0", "--env-settings", settings)
 
 
 def paid_for_anything(**settings: object) -> ToolEnv:
@@ -54,7 +73,7 @@ def pays_nobody(**settings: object) -> ToolEnv:
     return ToolEnv(tasks=TaskSet([Task("only", "What is 6 times 7?", "42")]), reward=lambda task, episode: Score(0.0))
 
 
-def test_an_environment_that_fails_ends_in_status_1() -> None:
+def test_a_failed_check_exits_with_status_1() -> None:
     gymnasium.register("toolrl/PaidForAnything-v0", entry_point=paid_for_anything)
     try:
         result = CliRunner().invoke(app, ["check", "toolrl/PaidForAnything-v0", "--tasks", "1"])

@@ -1,4 +1,4 @@
-"""Promises of evaluation: an oracle is right, what was not scored is not counted, and tables show what was found."""
+"""Promises about evaluation: an oracle is correct, unscored episodes are not counted, and tables show the results."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_an_oracle_solves_every_task(renderer: Renderer) -> None:
     assert report.stops == {"answer": 16}
 
 
-def test_only_the_first_tasks_are_played_and_what_is_known_of_them_is_recorded(renderer: Renderer) -> None:
+def test_only_the_first_tasks_are_played_and_their_facts_are_recorded(renderer: Renderer) -> None:
     seen: list[Trajectory] = []
     policy = ScriptedPolicy([renderer.assistant_ids(say("2"))])
     envs = {"a": make_env(range(1, 9)), "b": make_env(range(2, 9))}
@@ -99,7 +99,7 @@ def test_an_infrastructure_fault_is_unscored_and_not_a_failure(renderer: Rendere
 
 
 async def sleep_not(_: float) -> None:
-    """For retries without a wait."""
+    """Retry without waiting."""
 
 
 @pytest.mark.parametrize("settings", [{"tasks": 0}, {"samples": 0}])
@@ -127,7 +127,7 @@ def test_a_summary_counts_scored_episodes_only() -> None:
     assert (report.failures, report.stops) == ({"malformed": 1}, {"answer": 4, "fault": 1})
 
 
-def test_several_samples_of_a_task_are_not_taken_for_independent_trials() -> None:
+def test_several_samples_of_a_task_are_not_independent_trials() -> None:
     scores = [("a", 1.0), ("a", 1.0), ("b", 0.0), ("b", 0.0), ("c", 1.0)]
     played = [trajectory(task_id, value) for task_id, value in scores]
     report = summarise("env", [*played, trajectory("c", None)])
@@ -135,14 +135,14 @@ def test_several_samples_of_a_task_are_not_taken_for_independent_trials() -> Non
     assert report.pass_at == {1: pytest.approx(2 / 3)}  # c has one scored sample
 
 
-def test_nothing_scored_is_reported_as_such() -> None:
+def test_a_report_without_scores_says_so() -> None:
     report = summarise("env", [trajectory("a", None)])
     assert (report.tasks, report.samples, report.unscored) == (0, 0, 1)
     assert (report.success_interval, report.pass_at, report.call_share_needed) == ((0.0, 1.0), {}, None)
     assert "0.00 [0.00, 1.00]" in text_of(report_table({"env": report}))
 
 
-def test_what_resources_used_is_added_up_and_shown_where_some_say_it() -> None:
+def test_usage_of_resources_is_added_up_and_shown_if_there_is_any() -> None:
     played = [
         replace(trajectory("a", value), usage=used)
         for value, used in ((1.0, {"dollars": 0.25}), (None, {"dollars": 1.0}))
@@ -188,7 +188,7 @@ def test_facts_of_a_task_are_recorded_as_plain_values_and_its_secrets_are_not() 
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_what_the_run_says_goes_before_a_tasks_fact_of_the_same_name() -> None:
+def test_the_runs_info_takes_precedence_over_a_tasks_fact_of_the_same_name() -> None:
     seen: list[Trajectory] = []
     env = ToolEnv(
         tasks=[Task("t", "p", "a", {"source": "book"}, kind="k")],

@@ -1,4 +1,4 @@
-"""Promises of regrading: today's verdict on yesterday's episode, or a reason why there is none."""
+"""Promises about regrading: the current score of a saved episode, or a reason why there is none."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def of(env: ToolEnv) -> Callable[[Trajectory], ToolEnv]:
 SCRIPT = (call("add", amount=3), call("add", amount=4), say("done"))
 
 
-def test_the_state_that_a_reward_looks_at_is_made_again() -> None:
+def test_the_state_that_a_reward_inspects_is_restored() -> None:
     played = [
         play(counter_env(kind_reward), *SCRIPT),
         play(counter_env(kind_reward), call("add", amount=3), say("done")),
@@ -77,10 +77,10 @@ def test_the_state_that_a_reward_looks_at_is_made_again() -> None:
     ]
 
 
-def test_a_tool_that_answers_otherwise_now_leaves_the_score_as_it_was() -> None:
+def test_a_tool_that_returns_another_result_leaves_the_score_unchanged() -> None:
     played = play(counter_env(state_reward), *SCRIPT)
     result = next(regrade([played], of(counter_env(state_reward, step=2))))
-    assert result.problem == "add answers '6' now, and '3' then"
+    assert result.problem == "add now returns '6', not '3'"
     assert result.trajectory == played
     assert not result.changed
 
@@ -92,7 +92,7 @@ def test_another_task_is_not_graded(other: Task) -> None:
     assert "no task 'seven' with this prompt" in result.problem
 
 
-def test_what_a_fault_ended_stays_unscored() -> None:
+def test_an_episode_that_ended_in_a_fault_stays_unscored() -> None:
     played = dataclasses.replace(play(counter_env(kind_reward), *SCRIPT), stop=StopReason.FAULT, score=Score(None))
     result = next(regrade([played], of(counter_env(kind_reward))))
-    assert (result.trajectory.score.value, result.problem) == (None, "a fault ended it")
+    assert (result.trajectory.score.value, result.problem) == (None, "it ended in a fault")

@@ -1,4 +1,4 @@
-"""Promises of the estimates: pass@k is what counting gives, intervals are the known ones."""
+"""Promises about the estimates: pass@k is what counting gives, intervals have their known values."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def test_pass_at_k_refuses_what_it_cannot_estimate(samples: int, successes: int,
 def test_the_wilson_interval_has_its_known_values(successes: int, trials: int, low: float, high: float) -> None:
     interval = wilson_interval(successes, trials)
     assert interval == pytest.approx((low, high), abs=1e-4)
-    for rate in interval:  # an end is a rate that lies 1.96 of its own standard deviations away from what was seen
+    for rate in interval:  # each end is a rate 1.96 of its own standard deviations away from the observed one
         assert (successes / trials - rate) ** 2 == pytest.approx(1.96**2 * rate * (1 - rate) / trials, abs=1e-9)
 
 
-def test_nothing_tried_says_nothing() -> None:
+def test_no_trials_give_the_whole_interval() -> None:
     assert wilson_interval(0, 0) == bootstrap_interval([]) == bootstrap_interval([[]]) == (0.0, 1.0)
 
 
@@ -45,7 +45,7 @@ groups = st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=5),
 
 
 @given(groups)
-def test_the_bootstrap_is_the_same_every_time_and_contains_the_mean(values: list[list[float]]) -> None:
+def test_the_bootstrap_is_reproducible_and_contains_the_mean(values: list[list[float]]) -> None:
     low, high = bootstrap_interval(values, resamples=200)
     assert (low, high) == bootstrap_interval(values, resamples=200)
     mean = sum(sum(group) / len(group) for group in values) / len(values)
@@ -54,7 +54,7 @@ def test_the_bootstrap_is_the_same_every_time_and_contains_the_mean(values: list
 
 
 def test_the_bootstrap_resamples_tasks_not_samples() -> None:
-    tasks = [[1.0] * 100, [0.0] * 100]  # two tasks tell little, however often they were tried
+    tasks = [[1.0] * 100, [0.0] * 100]  # two tasks say little, however often they were tried
     assert bootstrap_interval(tasks) == (0.0, 1.0)
 
 
@@ -68,7 +68,7 @@ def test_more_tasks_and_a_lower_level_give_a_narrower_bootstrap() -> None:
 
 @pytest.mark.parametrize("samples", [1, 2, 8])
 @pytest.mark.parametrize("tasks", [1, 5, 58])
-def test_tasks_that_all_agree_leave_the_doubt_that_their_number_leaves(samples: int, tasks: int) -> None:
+def test_tasks_that_all_agree_have_an_interval_that_depends_on_their_number(samples: int, tasks: int) -> None:
     assert bootstrap_interval([[0.0] * samples] * tasks) == pytest.approx(wilson_interval(0, tasks), abs=1e-4)
     assert bootstrap_interval([[1.0] * samples] * tasks) == pytest.approx(wilson_interval(tasks, tasks), abs=1e-4)
     low, high = bootstrap_interval([[0.0, 1.0] * samples] * tasks)

@@ -159,12 +159,12 @@ def test_every_command_accepts_an_id_with_its_module(authors: str, tmp_path: Pat
         assert result.exit_code == 0, result.output
         return result.output
 
-    run("eval", env_id, "--policy", "oracle", "--n", 3, "--split", "train", "--out", out)
+    run("eval", env_id, "--policy", "oracle", "--tasks", 3, "--split", "train", "--out", out)
     row = json.loads(out.read_text().splitlines()[0])
     assert row["env_id"] == env_id
     assert json.loads(row["info"])["difficulty"] in (0, 1, 2)
     run("regrade", out)
-    run("demos", out, "--env", env_id, "--n", 2, "--out", tmp_path / "demos.jsonl")
+    run("demonstrations", out, "--env", env_id, "--tasks", 2, "--out", tmp_path / "demonstrations.jsonl")
     run("check", env_id, "--tasks", 2)
     assert run("show", out, "--where", "info('difficulty') >= 0")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -36,8 +37,13 @@ def make_policy(model: Qwen3ForCausalLM) -> Iterator[Callable[..., TransformersP
     """Make policies that are small enough to split batches and to wait; they are closed after the test."""
     made: list[TransformersPolicy] = []
 
-    def make(**settings: object) -> TransformersPolicy:
-        defaults = {"stop_token_ids": [STOP], "max_sequences": 8, "max_batch_tokens": 64, "cache_tokens": 8192}
+    def make(**settings: Any) -> TransformersPolicy:
+        defaults: dict[str, Any] = {
+            "stop_token_ids": [STOP],
+            "max_sequences": 8,
+            "max_batch_tokens": 64,
+            "cache_tokens": 8192,
+        }
         made.append(TransformersPolicy(model, **{**defaults, **settings}))
         return made[-1]
 

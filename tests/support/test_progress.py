@@ -19,7 +19,7 @@ from toolrl.audit import audit_environment, check_environment
 from toolrl.evaluation import evaluate, progress
 from toolrl.support.progress import describe
 
-EVAL = [sys.executable, "-m", "toolrl", "eval", "toolrl/PythonMath-v0", "--policy", "oracle", "--n", "5", "--json"]
+EVAL = [sys.executable, "-m", "toolrl", "eval", "toolrl/PythonMath-v0", "--policy", "oracle", "--tasks", "5", "--json"]
 
 
 @pytest.mark.parametrize(

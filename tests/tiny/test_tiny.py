@@ -1,4 +1,4 @@
-"""The embedded policy: what ships, and that the script can make it."""
+"""Promises about the embedded policy: what ships, and that the script can make it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.tiny import PATH, warm
 from toolrl.tiny.demonstrations import CHANGING, NEEDED, NEEDLESS, Demonstrator, break_call, demonstrate
 from toolrl.tiny.fitting import IGNORED, Renaming, Row, as_row, batches, fit, orthogonal, predictions, share_exact
-from toolrl.tiny.make import fixed_tokens, kept_out, main, make_model
+from toolrl.tiny.make import fixed_tokens, held_out, main, make_model
 
 
 def test_shipped_model_is_small_and_of_the_qwen3_architecture() -> None:
@@ -26,7 +26,7 @@ def test_shipped_model_is_small_and_of_the_qwen3_architecture() -> None:
     assert sum(path.stat().st_size for path in PATH.iterdir()) < 5e6
 
 
-def test_a_name_has_the_same_tokens_wherever_it_stands() -> None:
+def test_a_name_has_the_same_tokens_everywhere() -> None:
     tokenizer = load_tokenizer("tiny")
     for name in ("heapq.nlargest", "SQLITE_SAVEPOINT", "18902532"):
         ids = tokenizer.encode(name, add_special_tokens=False)
@@ -62,7 +62,7 @@ def test_demonstrations_are_mediocre() -> None:
     assert any(not t.tool_results for t in played)
 
 
-def test_some_demonstrations_claim_a_change_that_they_did_not_make() -> None:
+def test_some_demonstrations_claim_a_change_they_did_not_make() -> None:
     env = make("toolrl/Database-v0", kinds=["cancel"], size=80)
     played = demonstrate([("toolrl/Database-v0", env)], Renderer(load_tokenizer("tiny")), 80, seed=0)
     changing = {task.id: task.answer for task in env.tasks if task.metadata["changes"]}
@@ -105,7 +105,7 @@ def test_fitting_lowers_the_loss_and_the_model_saves(tmp_path: Path, capsys: pyt
     assert load_model(str(tmp_path)).dtype == torch.float32
 
 
-def test_renaming_exchanges_names_and_numbers_consistently_and_keeps_the_rest() -> None:
+def test_renaming_replaces_names_and_numbers_consistently_and_keeps_the_rest() -> None:
     tokenizer = load_tokenizer("tiny")
     env = make("toolrl/DocsCompute-v0", size=60)
     played = demonstrate([("e", env)], Renderer(tokenizer), 60, seed=0, skilled=True)
@@ -144,7 +144,7 @@ def test_orthogonal_brings_singular_values_near_one(shape: tuple[int, int]) -> N
     assert 0.5 < values.min() <= values.max() < 1.5
 
 
-def test_share_exact_counts_rows_that_are_right_throughout() -> None:
+def test_share_exact_counts_rows_that_are_entirely_correct() -> None:
     torch.manual_seed(0)
     model = make_model(300).eval()
     ids = torch.randint(300, (1, 12))
@@ -156,11 +156,11 @@ def test_share_exact_counts_rows_that_are_right_throughout() -> None:
     assert share_exact(model, [right, wrong]) == 0.5
 
 
-def test_some_of_each_environments_demonstrations_are_kept_out() -> None:
+def test_some_of_each_environments_demonstrations_are_held_out() -> None:
     for env_id in ("toolrl/PythonMath-v0", "toolrl/DocsSearch-v0"):
         env = make(env_id, size=400)
         played = demonstrate([(env_id, env)], Renderer(load_tokenizer("tiny")), 200, seed=0, skilled=True)
-        assert 0 < sum(map(kept_out, played)) < 40
+        assert 0 < sum(map(held_out, played)) < 40
 
 
 @pytest.mark.slow
@@ -171,11 +171,10 @@ def test_the_script_makes_a_model_that_loads(tmp_path: Path, capsys: pytest.Capt
     assert model.config.eos_token_id == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
 
 
-def test_a_warm_start_gives_a_model_that_knows_the_demonstrations_better(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_warm_start_fits_the_demonstrations_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"documents": 60, "results": 1, "snippet_characters": 120}
-    warm.main("toolrl/WorldQA-v0", tmp_path, json.dumps(settings), worlds=2, demonstrations=8, epochs=2, mediocre=2)
+    by_id = json.dumps({"toolrl/WorldQA-v0": settings})
+    warm.main("toolrl/WorldQA-v0", tmp_path, by_id, worlds=2, demonstrations=8, epochs=2, mediocre=2)
     command = next(line for line in capsys.readouterr().out.splitlines() if "toolrl eval" in line)
     assert json.loads(shlex.split(command)[-1]) == {"toolrl/WorldQA-v0": settings}
     env = make("toolrl/WorldQA-v0", **settings)
@@ -189,6 +188,7 @@ def test_a_warm_start_gives_a_model_that_knows_the_demonstrations_better(
     assert losses[1] < losses[0]
 
 
-def test_settings_of_a_warm_start_that_are_no_object_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="settings must be like"):
-        warm.main("toolrl/WorldQA-v0", tmp_path, "[1]")
+@pytest.mark.parametrize("settings", ["[1]", "{", '{"hops": 2}'])
+def test_settings_of_a_warm_start_that_are_not_an_object_are_refused(tmp_path: Path, settings: str) -> None:
+    with pytest.raises(ConfigError, match="env_settings must be like"):
+        warm.main("toolrl/WorldQA-v0", tmp_path, settings)

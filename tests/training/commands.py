@@ -8,7 +8,7 @@ from toolrl.cli import main
 
 
 def command(*arguments: str) -> int:
-    """Run it; returns its exit status."""
+    """Run the command; return its exit status."""
     with pytest.raises(SystemExit) as exit:
         main(list(arguments))
     return int(exit.value.code or 0)

@@ -1,4 +1,4 @@
-"""Promises about demonstrations that went through Arrow: what is learnt is what was there, and no null besides."""
+"""Promises about demonstrations stored with Arrow: fine-tuning sees what was written, without Arrow's nulls."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from toolrl import Message, Renderer, ToolCall, ToolEnv, say, tool
 from toolrl.evaluation import evaluate
 from toolrl.policy.models import load_tokenizer
 from toolrl.support.rows import read_rows
-from toolrl.training.conversations import read_conversation, without_nulls
 from toolrl.training.demonstrations import as_demonstration
 from toolrl.training.sft import read_token_rows
-from toolrl.training.token_rows import token_row
+from toolrl.training.token_rows import read_conversation, token_row, without_nulls
 from toolrl.types import Task
 
 
@@ -95,8 +94,8 @@ ROWS = [
 
 
 def parquet(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "demos.parquet")
-    return [row for _, row in read_rows(folder / "demos.parquet")]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "rows.parquet")
+    return [row for _, row in read_rows(folder / "rows.parquet")]
 
 
 def dataset(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
@@ -104,7 +103,7 @@ def dataset(rows: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("through", [parquet, dataset])
-def test_arguments_and_schemas_come_back_as_they_went_in(through: Any, tmp_path: Path) -> None:
+def test_arguments_and_schemas_come_back_unchanged(through: Any, tmp_path: Path) -> None:
     filled = through(copy.deepcopy(ROWS), tmp_path)
     assert "query" in filled[0]["messages"][1]["tool_calls"][0]["function"]["arguments"], "Arrow has filled it in"
     for row, (name, arguments), original in zip(filled, CALLS, ROWS, strict=True):
@@ -117,7 +116,7 @@ def test_arguments_and_schemas_come_back_as_they_went_in(through: Any, tmp_path:
 
 
 @pytest.mark.parametrize("through", [parquet, dataset])
-def test_json_text_is_read_as_well_and_exact(through: Any, tmp_path: Path) -> None:
+def test_json_text_is_read_exactly(through: Any, tmp_path: Path) -> None:
     explicit = {"query": "q", "filter": {"language": "en"}, "limit": None}
     rows = [
         row_of("search", json.dumps(explicit), json.dumps(SCHEMAS)),
@@ -130,7 +129,7 @@ def test_json_text_is_read_as_well_and_exact(through: Any, tmp_path: Path) -> No
     assert all(tools == [python.schema] for _, tools in others)
 
 
-def test_what_is_no_arrow_keeps_a_null_that_the_schema_allows() -> None:
+def test_rows_from_other_sources_keep_a_null_that_the_schema_allows() -> None:
     arguments = {"query": "q", "filter": {"language": "en", "years": None}, "limit": None, "code": None}
     messages, _ = read_conversation(row_of("search", arguments, SCHEMAS))
     del arguments["code"]
@@ -138,7 +137,7 @@ def test_what_is_no_arrow_keeps_a_null_that_the_schema_allows() -> None:
 
 
 @pytest.mark.parametrize("tools", [None, [], SCHEMAS[:1]])
-def test_without_the_tools_schema_only_arrows_nulls_are_left_out(tools: Any) -> None:
+def test_without_a_schema_only_nulls_from_arrow_are_removed(tools: Any) -> None:
     row = row_of("unknown", {"a": 1, "b": None, "c": {"d": None, "e": [None]}}, tools)
     (call,) = read_conversation(copy.deepcopy(row))[0][1].tool_calls
     assert call.arguments == {"a": 1, "b": None, "c": {"d": None, "e": [None]}}
@@ -146,8 +145,8 @@ def test_without_the_tools_schema_only_arrows_nulls_are_left_out(tools: Any) -> 
     assert call.arguments == {"a": 1, "c": {"e": [None]}}
 
 
-def test_our_own_demonstrations_are_exact_through_arrow(tmp_path: Path) -> None:
-    """An explicit null of an optional parameter, which no schema could tell from a filled one."""
+def test_toolrls_own_demonstrations_are_exact_through_arrow(tmp_path: Path) -> None:
+    """An explicit null of an optional parameter, which a schema cannot distinguish from a filled one."""
     explicit: dict[str, dict[str, Any]] = {
         "0": {"query": "q", "filter": {"language": "en", "years": None}, "limit": None},
         "1": {"query": "q", "filter": {"language": "en"}},
@@ -177,12 +176,12 @@ def test_our_own_demonstrations_are_exact_through_arrow(tmp_path: Path) -> None:
         assert given == explicit.get(row["task_id"], {"code": "1"})
 
 
-def test_nothing_that_sft_learns_from_a_parquet_file_has_a_null(tmp_path: Path) -> None:
+def test_sft_learns_no_null_from_a_parquet_file(tmp_path: Path) -> None:
     from rich.console import Console
 
     parquet([row for row in copy.deepcopy(ROWS) if row["tools"][0] != choose.schema], tmp_path)
     renderer = Renderer(load_tokenizer("tiny"))
-    rows = read_token_rows([str(tmp_path / "demos.parquet")], renderer, None, Console(quiet=True))
+    rows = read_token_rows([str(tmp_path / "rows.parquet")], renderer, None, Console(quiet=True))
     texts = [renderer.decode([token for token in row.labels if token >= 0]) for row in rows]
     assert len(texts) == 3
     assert all("null" not in text for text in texts)
@@ -192,11 +191,11 @@ def test_nothing_that_sft_learns_from_a_parquet_file_has_a_null(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("entry", SCHEMAS, ids=lambda entry: str(entry["function"]["name"]))
-def test_a_schema_that_nobody_filled_stays_as_it_is(entry: dict[str, Any]) -> None:
+def test_a_schema_without_filled_nulls_is_unchanged(entry: dict[str, Any]) -> None:
     assert without_nulls(entry["function"]["parameters"]) == entry["function"]["parameters"]
 
 
-def test_a_default_of_null_stays_where_null_may_be_left_out() -> None:
+def test_a_default_of_null_is_kept_for_an_optional_parameter() -> None:
     optional = {"anyOf": [{"type": "integer", "items": None}, {"type": "null"}], "default": None, "enum": None}
     schema = {
         "type": "object",
@@ -214,7 +213,7 @@ def test_a_default_of_null_stays_where_null_may_be_left_out() -> None:
 
 
 def test_any_set_of_tools_and_calls_survives_arrow(tmp_path: Path) -> None:
-    """Random tools whose parameters share names or not, some nested, with calls that fit them."""
+    """Random tools, some with shared parameter names, some nested, and calls that fit them."""
     rng = random.Random(0)
     kinds = [
         ({"type": "string"}, lambda: rng.choice(["", "x"])),
@@ -227,7 +226,7 @@ def test_any_set_of_tools_and_calls_survives_arrow(tmp_path: Path) -> None:
             properties: dict[str, Any] = {}
             arguments: dict[str, Any] = {}
             for name in rng.sample("abcdef", rng.randint(1, 4)):
-                if name in "ef":  # one type under one name, as a column demands
+                if name in "ef":  # a column needs one type per name
                     properties[name] = nested
                     arguments[name] = {"in": "i", **({"to": "t"} if rng.random() < 0.5 else {})}
                 else:

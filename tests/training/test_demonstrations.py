@@ -1,4 +1,4 @@
-"""Promises about demonstrations: what went well, the best of each task first, no held-out task unasked."""
+"""Promises about demonstrations: successful episodes only, the best of each task first, no held-out task by default."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from toolrl import ConfigError, Message, Sample, Score, StopReason, ToolCall, ToolResult, Trajectory
-from toolrl.training.demonstrations import as_demonstration, is_held_out, select, write_demonstrations
+from toolrl.training.demonstrations import as_demonstration, is_held_out, select_demonstrations, write_demonstrations
 from toolrl.trajectory import Turn
 
 
 def played(
     task: str = "t", reward: float | None = 1.0, calls: int = 0, answer: str = "4", success: bool = True, **fields: Any
 ) -> Trajectory:
-    """An episode of some calls and an answer."""
+    """An episode with some calls and an answer."""
     turns = []
     for index in range(calls):
         call = ToolCall("f", {"x": index}, f"c{index}")
@@ -39,29 +39,29 @@ def test_a_task_keeps_its_best_reward_and_then_its_fewest_calls() -> None:
         played(reward=1.0, calls=1),
         played("u", reward=0.5, calls=2),
     ]
-    chosen = select(episodes).chosen
+    chosen = select_demonstrations(episodes).chosen
     assert [(t.task_id, t.score.value, len(t.tool_results)) for t in chosen] == [("t", 1.0, 1), ("u", 0.5, 2)]
-    both = select(episodes, per_task=2).chosen
+    both = select_demonstrations(episodes, per_task=2).chosen
     assert [(t.score.value, len(t.tool_results)) for t in both if t.task_id == "t"] == [(1.0, 1), (1.0, 3)]
 
 
 def test_equal_conversations_count_once() -> None:
     again = replace(played(calls=1), id="another")
-    selection = select([played(calls=1), again, played(calls=2)], per_task=3)
+    selection = select_demonstrations([played(calls=1), again, played(calls=2)], per_task=3)
     assert [len(t.tool_results) for t in selection.chosen] == [1, 2]
-    assert dict(selection.left_out) == {"are further ones of their task": 1}
+    assert dict(selection.left_out) == {"are surplus for their task": 1}
 
 
-def test_equal_tasks_of_two_environments_are_two() -> None:
-    assert len(select([played(), replace(played(), env_id="other")]).chosen) == 2
+def test_equal_task_ids_of_two_environments_are_two_tasks() -> None:
+    assert len(select_demonstrations([played(), replace(played(), env_id="other")]).chosen) == 2
 
 
-def test_what_did_not_go_well_is_left_out_and_counted() -> None:
+def test_unsuccessful_episodes_are_left_out_and_counted() -> None:
     broken = ToolCall("f", id="c", error="not JSON", raw="{")
     malformed = replace(
         played(), turns=(Turn(Sample([1], [0.0]), Message("assistant", "", (broken,))), *played().turns)
     )
-    selection = select(
+    selection = select_demonstrations(
         [
             played(success=False),
             played(reward=None),
@@ -74,12 +74,14 @@ def test_what_did_not_go_well_is_left_out_and_counted() -> None:
     assert [t.task_id for t in selection.chosen] == ["kept"]
     assert selection.summary() == (
         "1 demonstrations; left out: 2 did not succeed, 1 did not end with an answer, 1 have a malformed call, "
-        "1 are of held-out tasks"
+        "1 are from held-out tasks"
     )
 
 
-def test_a_least_reward_can_be_asked_for() -> None:
-    assert [t.score.value for t in select([played("a", 0.6), played("b", 0.8)], min_reward=0.7).chosen] == [0.8]
+def test_a_lowest_reward_can_be_set() -> None:
+    assert [
+        t.score.value for t in select_demonstrations([played("a", 0.6), played("b", 0.8)], min_reward=0.7).chosen
+    ] == [0.8]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_a_least_reward_can_be_asked_for() -> None:
     [
         ({}, False),
         ({"mode": "train"}, False),
-        ({"mode": "demos", "split": "train"}, False),
+        ({"mode": "demonstrations", "split": "train"}, False),
         ({"mode": "eval", "split": "train"}, False),
         ({"mode": "eval", "split": "test"}, True),
         ({"mode": "eval"}, True),
@@ -95,16 +97,16 @@ def test_a_least_reward_can_be_asked_for() -> None:
         ({"mode": "after"}, True),
     ],
 )
-def test_held_out_tasks_are_known_and_left_out_unless_asked_for(info: dict[str, str], held_out: bool) -> None:
+def test_held_out_tasks_are_recognised_and_left_out_by_default(info: dict[str, str], held_out: bool) -> None:
     trajectory = played(info=info)
     assert is_held_out(trajectory) is held_out
-    assert len(select([trajectory]).chosen) == (0 if held_out else 1)
-    assert len(select([trajectory], held_out=True).chosen) == 1
+    assert len(select_demonstrations([trajectory]).chosen) == (0 if held_out else 1)
+    assert len(select_demonstrations([trajectory], held_out=True).chosen) == 1
 
 
 def test_a_row_is_a_conversation_with_its_tools_and_its_tokens(tmp_path: Path) -> None:
     tools = [{"type": "function", "function": {"name": "f"}}]
-    path = tmp_path / "deep" / "demos.jsonl"
+    path = tmp_path / "deep" / "demonstrations.jsonl"
     write_demonstrations(path, [played(calls=1, answer="\ud800")], {"env": tools})
     (row,) = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     assert [message["role"] for message in row["messages"]] == ["user", "assistant", "tool", "assistant"]
@@ -112,10 +114,10 @@ def test_a_row_is_a_conversation_with_its_tools_and_its_tokens(tmp_path: Path) -
     assert row["tools"] == tools
     assert (row["prompt_ids"], row["completion_ids"], row["mask"]) == ([7, 8], [1, 2, 3, 4], [1, 1, 0, 1])
     assert (row["env_id"], row["task_id"], row["reward"], row["tool_calls"]) == ("env", "t", 1.0, 1)
-    assert [entry.name for entry in path.parent.iterdir()] == ["demos.jsonl"]
-    assert "input_ids" not in as_demonstration(played(), tools)  # TRL would take the row for tokenised
+    assert [entry.name for entry in path.parent.iterdir()] == ["demonstrations.jsonl"]
+    assert "input_ids" not in as_demonstration(played(), tools)  # TRL would treat the row as tokenised
 
 
-def test_none_of_a_task_is_refused() -> None:
+def test_zero_demonstrations_per_task_are_refused() -> None:
     with pytest.raises(ConfigError, match="per_task must be at least 1, got 0"):
-        select([], per_task=0)
+        select_demonstrations([], per_task=0)

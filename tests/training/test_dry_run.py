@@ -1,4 +1,4 @@
-"""Promises about `toolrl train --dry_run`: nothing is loaded or written, and what it prints is what a run would do."""
+"""Promises about `toolrl train --dry_run`: nothing is loaded or written, and it prints what a run would do."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_model_is_counted_without_its_weights(big: Path) -> None:
     assert size.cached == 2 * 28 * 8 * 128
 
 
-def test_the_count_is_that_of_the_loaded_model_with_and_without_an_adapter() -> None:
+def test_the_count_equals_that_of_the_loaded_model_with_and_without_an_adapter() -> None:
     model = load_model("tiny")
     adapter = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     assert read_size("tiny").parameters == model.num_parameters()
@@ -51,7 +51,7 @@ def test_the_count_is_that_of_the_loaded_model_with_and_without_an_adapter() -> 
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_what_a_backward_pass_keeps_is_what_autograd_keeps(tmp_path: Path, checkpointing: bool) -> None:
+def test_the_estimated_activations_are_those_that_autograd_keeps(tmp_path: Path, checkpointing: bool) -> None:
     small = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4, "num_attention_heads": 4}
     config = Qwen3Config(**{**QWEN3_600M, **small, "num_key_value_heads": 2, "vocab_size": 1000})
     config.save_pretrained(tmp_path)
@@ -76,7 +76,9 @@ def test_what_a_backward_pass_keeps_is_what_autograd_keeps(tmp_path: Path, check
     assert estimated * 2 * 256 == pytest.approx(measured, rel=0.25)
 
 
-def test_memory_follows_from_batch_optimizer_and_what_is_trained(big: Path, config: Callable[..., GRPOConfig]) -> None:
+def test_memory_follows_from_the_batch_the_optimizer_and_the_trained_parameters(
+    big: Path, config: Callable[..., GRPOConfig]
+) -> None:
     size = read_size(str(big))
     full = estimate_memory(size, config(), 100, 4)
     assert full.weights == full.gradients == full.optimizer // 2 == 4 * 596_049_920
@@ -111,7 +113,7 @@ def test_it_plays_the_oracle_and_writes_nothing(big: Path, tmp_path: Path, capsy
     assert "596.0 M parameters" in printed
 
 
-def test_what_training_refuses_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_refuses_what_training_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--dry_run", "--model_name_or_path=tiny", "--envs", "toolrl/PythonMath-v0", "--use_cpu=true"]
     assert command(*arguments, "--top_p=0.9", "--bf16=false", f"--output_dir={tmp_path / 'out'}") == 2
     assert "truncated sampling" in capsys.readouterr().err

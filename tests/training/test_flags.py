@@ -1,4 +1,4 @@
-"""Promises about TRL's settings: each holds, or is refused with its reason; wrong values are one clear error."""
+"""Promises about TRL's settings: each takes effect or is refused with a reason; a wrong value is one clear error."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ import pytest
 from trl import GRPOConfig, ModelConfig, ScriptArguments, SFTConfig
 
 from toolrl import ConfigError
-from toolrl.training.flags import SCRIPT, TABLES, refuse_unhonoured
-from toolrl.training.run import parse_arguments
-from toolrl.training.sft import parse_arguments as parse_sft
+from toolrl.training import parse_arguments, parse_sft_arguments
+from toolrl.training.flags import SCRIPT, TABLES, refuse_unsupported
 
 BASE = ["--envs", "toolrl/PythonMath-v0", "--use_cpu=true", "--bf16=false", "--output_dir=unused"]
 
 
 @pytest.mark.parametrize(("kind", "table"), [*TABLES.items(), (ScriptArguments, SCRIPT)])
-def test_each_setting_of_trl_was_decided_on(kind: Any, table: dict[str, Any]) -> None:
+def test_every_setting_of_trl_has_a_decision(kind: Any, table: dict[str, Any]) -> None:
     assert {field.name for field in dataclasses.fields(kind)} == set(table)
 
 
-def test_what_is_left_at_its_default_is_never_refused() -> None:
-    refuse_unhonoured(GRPOConfig(output_dir="x", use_cpu=True, bf16=False), ModelConfig(), sampler="transformers")
-    refuse_unhonoured(SFTConfig(output_dir="x", use_cpu=True, bf16=False), ModelConfig())
+def test_a_default_is_never_refused() -> None:
+    refuse_unsupported(GRPOConfig(output_dir="x", use_cpu=True, bf16=False), ModelConfig(), sampler="transformers")
+    refuse_unsupported(SFTConfig(output_dir="x", use_cpu=True, bf16=False), ModelConfig())
 
 
 @pytest.mark.parametrize(
@@ -39,7 +38,7 @@ def test_what_is_left_at_its_default_is_never_refused() -> None:
         "--max_tool_calling_iterations=3", "--pad_to_multiple_of=8", "--neftune_noise_alpha=5",
         "--label_smoothing_factor=0.1", '--accelerator_config={"split_batches": true}', "--load_best_model_at_end",
         "--metric_for_best_model=loss", "--dataloader_drop_last", "--include_num_input_tokens_seen=true",
-        # Of what is not asked for.
+        # These configure something that is not in use.
         "--lora_r=64", "--lora_target_modules=q_proj", "--use_dora", "--vllm_mode=server", "--vllm_server_port=9",
         "--vllm_gpu_memory_utilization=0.5", "--vllm_enable_sleep_mode", "--vllm_max_model_length=100",
         "--vllm_importance_sampling_correction=false", "--vllm_importance_sampling_mode=token_mask",
@@ -70,7 +69,7 @@ def _split(flags: str) -> list[str]:
         ["--use_adaptive_entropy", "--entropy_target=0.5"], ["--mask_truncated_completions", "--disable_dropout"],
     ],
 )  # fmt: skip
-def test_a_setting_that_holds_beside_another_is_taken(flags: list[str]) -> None:
+def test_a_setting_is_accepted_together_with_the_one_it_needs(flags: list[str]) -> None:
     assert parse_arguments([*BASE, *flags])
 
 
@@ -91,7 +90,7 @@ def test_a_setting_that_holds_beside_another_is_taken(flags: list[str]) -> None:
         (["--gradient_checkpointing=maybe"], "got maybe"),
         (["--learning_rte=3"], "did you mean --learning_rate"),
         (["stray"], "'stray' belongs to no flag"),
-        (["--model_init_kwargs={"], "refuses these settings"),
+        (["--model_init_kwargs={"], "rejects these settings"),
         (["--bf16=true", "--fp16=true"], "not both"),
         (["--save_strategy=best"], "must be one of no, steps, epoch"),
         (["--eval_tasks=-1"], "at least 0"),
@@ -146,16 +145,16 @@ def test_a_config_may_hold_lists_mappings_and_a_single_environment(tmp_path: Pat
     assert args.learning_rate == 1e-5
 
 
-def test_scale_rewards_can_be_switched_off_and_on_by_words() -> None:
+def test_scale_rewards_takes_true_and_false() -> None:
     assert parse_arguments([*BASE, "--scale_rewards=false"])[1].scale_rewards == "none"
     assert parse_arguments([*BASE, "--scale_rewards=True"])[1].scale_rewards == "group"
 
 
-def test_fine_tuning_has_decisions_of_its_own() -> None:
+def test_fine_tuning_has_its_own_decisions() -> None:
     base = ["--dataset=x", "--use_cpu=true", "--bf16=false", "--output_dir=unused"]
     for flag in ("--packing", "--eos_token=x", "--completion_only_loss=true", "--eval_strategy=steps", "--lora_r=3"):
         with pytest.raises(ConfigError, match="not supported"):
-            parse_sft([*base, flag])
+            parse_sft_arguments([*base, flag])
     with pytest.raises(ConfigError, match="choose from 'nll', 'dft'"):
-        parse_sft([*base, "--loss_type=grpo"])
-    assert parse_sft([*base, "--loss_type=dft", "--max_length=100"])
+        parse_sft_arguments([*base, "--loss_type=grpo"])
+    assert parse_sft_arguments([*base, "--loss_type=dft", "--max_length=100"])

@@ -1,4 +1,4 @@
-"""Promises about a run's folder and its checkpoints: one run's alone, and gone on from only if whole."""
+"""Promises about a run's folder and its checkpoints: one run per folder, resumed only from complete checkpoints."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from safetensors.torch import save_file
 
 from tests.training.commands import command
 from toolrl import ConfigError, read_trajectories
-from toolrl.training.checkpoints import STAMP, find_checkpoint, passed_over, what_is_missing
-from toolrl.training.folder import run_folder
+from toolrl.training.folder import STAMP, checkpoint_problem, find_checkpoint, run_folder, skipped_checkpoints
 
 SMALL = [
     "train", "--model_name_or_path=tiny", "--envs", "toolrl/PythonMath-v0", "--num_generations=4",
@@ -28,7 +27,7 @@ SMALL = [
 
 
 def checkpoint(folder: Path, step: int, made: float | None = None) -> Path:
-    """A whole one."""
+    """A complete checkpoint."""
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
     (path / "trainer_state.json").write_text(json.dumps({"global_step": step}))
@@ -40,27 +39,27 @@ def checkpoint(folder: Path, step: int, made: float | None = None) -> Path:
     return path
 
 
-def test_the_newest_whole_checkpoint_is_taken_whatever_its_step(config: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_newest_complete_checkpoint_is_chosen_whatever_its_step(config: Callable[..., Any], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     args = config(resume_from_checkpoint="true", max_steps=500)
     older, newer = checkpoint(folder, 500, made=1000.0), checkpoint(folder, 20, made=2000.0)
-    # Times of files are those of a copy.
+    # The files have the times of a copy.
     os.utime(older / "trainer_state.json", (9e8, 9e8 + 100))
     os.utime(newer / "trainer_state.json", (9e8, 9e8))
     assert find_checkpoint(args) == newer
-    # Without a stamp, when it was written.
+    # Without a stamp, the file's time counts.
     newest = checkpoint(folder, 3)
     os.utime(newest / "trainer_state.json", (time.time(), time.time()))
     assert find_checkpoint(args) == newest
     (newest / "optimizer.pt").unlink()
     assert find_checkpoint(args) == newer
-    assert passed_over(newer, 1) == [
-        "checkpoint-3: optimizer.pt is missing (saved with save_only_model?); without it, training would not go on "
+    assert skipped_checkpoints(newer, 1) == [
+        "checkpoint-3: optimizer.pt is missing (saved with save_only_model?); without it, training would not continue "
         "where it stopped"
     ]
 
 
-def test_settings_that_do_not_go_on_with_a_checkpoint_are_refused(config: Callable[..., Any], tmp_path: Path) -> None:
+def test_settings_that_do_not_fit_a_checkpoint_are_refused(config: Callable[..., Any], tmp_path: Path) -> None:
     found = checkpoint(tmp_path / "run", 2)
     (found / STAMP).write_text(json.dumps({"time": 1.0, "optim": "sgd"}))
     for wanted in ("true", str(found)):
@@ -76,11 +75,11 @@ def test_settings_that_do_not_go_on_with_a_checkpoint_are_refused(config: Callab
     "part", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
 )
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty", "flipped"])
-def test_a_checkpoint_that_lacks_a_part_is_never_gone_on_from(
+def test_a_checkpoint_with_a_missing_or_damaged_part_is_never_resumed_from(
     config: Callable[..., Any], tmp_path: Path, part: str, damage: str
 ) -> None:
     path = checkpoint(tmp_path / "run", 5)
-    assert what_is_missing(path) == ""
+    assert checkpoint_problem(path) == ""
     content = (path / part).read_bytes()
     if damage == "missing":
         (path / part).unlink()
@@ -97,16 +96,16 @@ def test_a_checkpoint_that_lacks_a_part_is_never_gone_on_from(
             find_checkpoint(config(resume_from_checkpoint=wanted))
 
 
-def test_processes_each_need_their_random_numbers(tmp_path: Path) -> None:
+def test_each_process_needs_its_random_state(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, 5)
-    assert "rng_state_0.pth is missing" in what_is_missing(path, world_size=2)
+    assert "rng_state_0.pth is missing" in checkpoint_problem(path, world_size=2)
     for rank in range(2):
         shutil.copy(path / "rng_state.pth", path / f"rng_state_{rank}.pth")
-    assert what_is_missing(path, world_size=2) == ""
-    assert "rng_state_2.pth" in what_is_missing(path, world_size=3)
+    assert checkpoint_problem(path, world_size=2) == ""
+    assert "rng_state_2.pth" in checkpoint_problem(path, world_size=3)
 
 
-def test_a_folder_is_one_runs_at_a_time(config: Callable[..., Any]) -> None:
+def test_a_folder_belongs_to_one_run_at_a_time(config: Callable[..., Any]) -> None:
     args = config()
     with (
         run_folder(args, None) as folder,
@@ -114,14 +113,14 @@ def test_a_folder_is_one_runs_at_a_time(config: Callable[..., Any]) -> None:
         run_folder(args, None),
     ):
         pass
-    # Nothing was written: it may be taken again.
+    # Nothing was written, so it is free again.
     with run_folder(args, None) as again:
         assert again == folder
         assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("left", ["trajectories.jsonl", "metrics.jsonl", "report.json", "model", "checkpoint-3"])
-def test_what_an_earlier_run_left_keeps_a_new_one_out(config: Callable[..., Any], tmp_path: Path, left: str) -> None:
+def test_results_of_an_earlier_run_keep_a_new_one_out(config: Callable[..., Any], tmp_path: Path, left: str) -> None:
     args, path = config(), tmp_path / "run" / left
     path.parent.mkdir()
     (path.mkdir if "." not in left else lambda: path.write_text("{}\n"))()
@@ -138,7 +137,7 @@ def test_what_an_earlier_run_left_keeps_a_new_one_out(config: Callable[..., Any]
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "/proc/nothing", "/dev/null"])
-def test_a_place_that_cannot_be_written_to_is_one_clear_error(
+def test_a_folder_that_cannot_be_written_to_is_one_clear_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -1,4 +1,4 @@
-"""Promises about groups: whatever the batch is made of, a group holds one task, and all of its members."""
+"""Promises about groups: whatever the batch, a group holds one task and all of its episodes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, strategies as st
 
 from toolrl import ConfigError, read_trajectories
-from toolrl.training.metrics import alike_in_float32, zero_variance_shares
+from toolrl.training.metrics import equal_in_float32, zero_variance_shares
+from toolrl.training.parsing import check_groups
 from toolrl.training.trl import group_numbers
-from toolrl.training.values import check_groups
 
 numbers = st.integers(1, 6)
 
 
 @given(st.integers(2, 8), numbers, numbers, numbers, st.booleans())
-def test_a_batch_of_broken_groups_is_refused_with_one_that_would_do(
+def test_a_batch_of_incomplete_groups_is_refused_with_one_that_fits(
     size: int, micro: int, parts: int, processes: int, by_steps: bool
 ) -> None:
     values = {
@@ -41,7 +41,7 @@ def test_a_batch_of_broken_groups_is_refused_with_one_that_would_do(
 
 
 @given(st.integers(2, 8), numbers, numbers, st.integers(1, 60))
-def test_a_generation_batch_of_broken_groups_or_parts_is_refused(
+def test_a_generation_batch_of_incomplete_groups_or_micro_batches_is_refused(
     size: int, micro: int, processes: int, together: int
 ) -> None:
     values = {
@@ -60,7 +60,7 @@ def test_a_generation_batch_of_broken_groups_or_parts_is_refused(
     check_groups({**values, "generation_batch_size": advised}, processes)
 
 
-def test_neighbours_are_a_group_and_a_group_of_two_tasks_is_refused() -> None:
+def test_neighbours_form_a_group_and_a_group_of_two_tasks_is_refused() -> None:
     first, second = ("env", "first"), ("env", "second")
     assert group_numbers([first] * 4 + [second] * 4, 4) == [0] * 4 + [1] * 4
     with pytest.raises(ConfigError, match="holds 2 tasks"):
@@ -69,21 +69,21 @@ def test_neighbours_are_a_group_and_a_group_of_two_tasks_is_refused() -> None:
         group_numbers([first] * 6, 4)
 
 
-def test_a_group_is_judged_with_all_of_its_members() -> None:
-    # The halves, as two processes have them, are without variance; the whole is not.
+def test_a_group_is_judged_with_all_of_its_episodes() -> None:
+    # Each half, as two processes see them, has no variance; the whole group has.
     played = [("toolrl/One-v0", "a", 1.0)] * 2 + [("toolrl/One-v0", "a", 0.0)] * 2 + [("toolrl/One-v0", "b", 0.0)] * 2
     assert zero_variance_shares(played) == {"One/zero_variance_group_share": 0.5}
     assert zero_variance_shares([("toolrl/One-v0", "a", None)]) == {}
 
 
-def test_rewards_that_float32_takes_for_one_are_told() -> None:
-    assert alike_in_float32([("e", "a", 1e8), ("e", "a", 1e8 + 1)])
-    assert not alike_in_float32([("e", "a", 1e8), ("e", "b", 1e8 + 1)])
-    assert not alike_in_float32([("e", "a", 0.1), ("e", "a", 0.2), ("e", "a", None)])
+def test_different_rewards_that_are_equal_in_float32_are_found() -> None:
+    assert equal_in_float32([("e", "a", 1e8), ("e", "a", 1e8 + 1)])
+    assert not equal_in_float32([("e", "a", 1e8), ("e", "b", 1e8 + 1)])
+    assert not equal_in_float32([("e", "a", 0.1), ("e", "a", 0.2), ("e", "a", None)])
 
 
 @pytest.mark.slow
-def test_two_processes_have_groups_of_one_task_each_where_groups_lie_in_both(tmp_path: Path) -> None:
+def test_groups_that_span_two_processes_hold_one_task_each(tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "toolrl"]
     flags = [
         "--model_name_or_path=tiny", "--envs", "toolrl/PythonMath-v0", "--max_steps=2", "--num_generations=4",
@@ -101,8 +101,10 @@ def test_two_processes_have_groups_of_one_task_each_where_groups_lie_in_both(tmp
     ids = [trajectory.id for group in groups.values() for trajectory in group]
     assert len(set(ids)) == len(ids)
     assert len({id.split("/")[1] for id in ids}) == 1, "one session in all processes"
-    assert any(len({t.id.split("/")[3] for t in group}) == 2 for group in groups.values()), "none lies in both"
-    # Half of the episodes of a batch would not be whole groups.
+    assert any(len({t.id.split("/")[3] for t in group}) == 2 for group in groups.values()), (
+        "no group spans both processes"
+    )
+    # The batch would hold half a group.
     refused = subprocess.run([*run, "--per_device_train_batch_size=5"], env=environment, capture_output=True, text=True)
     assert refused.returncode
-    assert "is not of whole groups of num_generations=4" in refused.stderr
+    assert "does not divide into groups of num_generations=4" in refused.stderr

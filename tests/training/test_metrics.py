@@ -11,14 +11,14 @@ def trajectory(env_id: str, usage: dict[str, float]) -> Trajectory:
     return Trajectory("", env_id, "task", (), [], (), Score(1.0), StopReason.ANSWER, usage=usage)
 
 
-def test_what_resources_used_is_logged_per_episode_of_the_environment() -> None:
+def test_usage_of_resources_is_logged_per_episode_of_the_environment() -> None:
     batch = [trajectory("toolrl/One-v0", {"dollars": 3.0}), trajectory("toolrl/One-v0", {}), trajectory("Two", {})]
     metrics = batch_metrics(batch)
     assert metrics["One/usage_dollars"] == 1.5
     assert not [name for name in metrics if name.startswith("Two/usage")]
 
 
-def test_the_caches_hit_rate_is_that_of_all_searches() -> None:
+def test_the_cache_hit_rate_is_over_all_searches() -> None:
     hits, misses = "search_cache_hits", "search_cache_misses"
     batch = [trajectory("One", {hits: 3.0, misses: 1.0}), trajectory("One", {hits: 2.0, misses: 2.0})]
     assert batch_metrics(batch)["One/search_cache_hit_rate"] == 5 / 8

@@ -1,4 +1,4 @@
-"""Promises of the comparison between sampler and trainer."""
+"""Promises about the comparison of sampler and trainer."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from toolrl.policy import TransformersPolicy
 from toolrl.training import GRPORun
 from toolrl.training.callbacks import ProgressCallback
-from toolrl.training.mismatch import Mismatch, add, compare
+from toolrl.training.metrics import Mismatch, measure_mismatch, sum_mismatches
 
 
-def test_differences_count_where_the_model_chose_the_token_and_the_sampler_told() -> None:
+def test_differences_count_for_sampled_tokens_with_a_logprob() -> None:
     trainer = torch.tensor([[-1.0, -2.0, -3.0], [-1.0, -1.0, -9.0]])
     sampler = torch.tensor([[-1.5, -2.0, -9.0], [-0.5, math.nan, -1.0]])
     sampled = torch.tensor([[1, 1, 0], [1, 1, 0]])
-    found = compare(trainer, sampler, sampled)
+    found = measure_mismatch(trainer, sampler, sampled)
     assert (found.tokens, found.absolute, found.largest, found.masked) == (3, 1.0, 0.5, 0.0)
     ratio = [math.exp(0.5), 1.0, math.exp(-0.5)]
     assert found.divergence == pytest.approx(sum(r - 1 - math.log(r) for r in ratio))
 
 
-def test_the_estimate_of_the_divergence_is_that_of_the_distributions() -> None:
+def test_the_estimated_divergence_is_that_of_the_distributions() -> None:
     torch.manual_seed(0)
     sampler, trainer = (torch.randn(8).log_softmax(0) for _ in range(2))
     drawn = torch.multinomial(sampler.exp(), 200_000, replacement=True)[None]
-    found = compare(trainer[drawn], sampler[drawn], torch.ones_like(drawn))
+    found = measure_mismatch(trainer[drawn], sampler[drawn], torch.ones_like(drawn))
     exact = float((sampler.exp() * (sampler - trainer)).sum())
     assert found.metrics()["mismatch/kl"] == pytest.approx(exact, rel=0.02)
 
@@ -39,24 +39,24 @@ def test_the_estimate_of_the_divergence_is_that_of_the_distributions() -> None:
 @pytest.mark.parametrize("weight", [[[0.0], [1.0]], [[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]]])
 def test_tokens_that_importance_correction_masks_are_counted(weight: list[list[float]]) -> None:
     logprobs = torch.zeros(2, 3)
-    found = compare(logprobs, logprobs, torch.tensor([[1, 1, 0], [1, 1, 0]]), torch.tensor(weight))
+    found = measure_mismatch(logprobs, logprobs, torch.tensor([[1, 1, 0], [1, 1, 0]]), torch.tensor(weight))
     assert found.metrics()["mismatch/masked_share"] == 0.5
 
 
-def test_parts_add_up_and_nothing_gives_no_numbers() -> None:
-    both = add([Mismatch(2, 1.0, 0.6, 0.2, 1), Mismatch(6, 1.0, 0.9, 0.2, 0)])
+def test_mismatches_add_up_and_no_tokens_give_no_metrics() -> None:
+    both = sum_mismatches([Mismatch(2, 1.0, 0.6, 0.2, 1), Mismatch(6, 1.0, 0.9, 0.2, 0)])
     assert both.metrics() == pytest.approx(
         {"mismatch/mean": 0.25, "mismatch/max": 0.9, "mismatch/kl": 0.05, "mismatch/masked_share": 0.125}
     )
-    nothing = compare(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2))
-    assert add([nothing]).metrics() == {}
+    nothing = measure_mismatch(torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2))
+    assert sum_mismatches([nothing]).metrics() == {}
 
 
 def logged(run: GRPORun, name: str) -> list[float]:
     return [row[name] for row in run.trainer.state.log_history if name in row]
 
 
-def test_training_logs_it_for_the_model_itself_too(grpo_run: Callable[..., GRPORun]) -> None:
+def test_training_logs_the_mismatch_of_the_model_itself_too(grpo_run: Callable[..., GRPORun]) -> None:
     run = grpo_run(changes={"max_steps": 2})
     run.trainer.train()
     assert len(logged(run, "mismatch/mean")) == 2
@@ -65,7 +65,7 @@ def test_training_logs_it_for_the_model_itself_too(grpo_run: Callable[..., GRPOR
 
 
 @pytest.mark.parametrize(("limit", "alarm"), [(0.05, 1.0), (0.0, 0.0), (9.0, 0.0)])
-def test_a_sampler_that_tells_other_logprobs_trips_the_alarm(
+def test_a_sampler_with_other_logprobs_trips_the_alarm(
     grpo_run: Callable[..., GRPORun], monkeypatch: pytest.MonkeyPatch, limit: float, alarm: float
 ) -> None:
     run = grpo_run(mismatch_limit=limit)

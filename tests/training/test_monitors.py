@@ -1,4 +1,4 @@
-"""What the monitors of code answers see reaches a run's metrics, whatever the reward pays for."""
+"""Hack rate and gap of code answers reach a run's metrics, whatever the reward pays for."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_run_shows_hacks_whether_its_reward_pays_for_them_or_not(
     assert "hacks 1.00, visible - hidden 1.00" in console.export_text()
 
 
-def test_hack_rate_and_gap_are_those_of_the_programs_played(grpo_run: Callable[..., GRPORun]) -> None:
+def test_hack_rate_and_gap_are_those_of_the_programs(grpo_run: Callable[..., GRPORun]) -> None:
     renderer, env = grpo_run().renderer, HackableEnv(size=4)
     first, second, third, fourth = env.tasks
     programs = [

@@ -1,4 +1,4 @@
-"""Promises about the recipes: each can be read as it is, by name, and its batches come out even."""
+"""Promises about the recipes: each can be used by name, and its batches are whole."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ import pytest
 
 import toolrl.training
 from toolrl import ConfigError
-from toolrl.training.parsing import find_config
-from toolrl.training.run import parse_arguments
+from toolrl.training import find_config, parse_arguments
 
 RECIPES = sorted(path.stem for path in (Path(toolrl.training.__file__).parent / "recipes").glob("*.yaml"))
 ON_A_CPU = ("tiny", "database")
-# How many devices each is for, as its first lines say.
+# The number of devices each is for, according to its first lines.
 DEVICES = dict.fromkeys(RECIPES, 1) | dict.fromkeys(
     ("search_r1_qwen2.5_3b", "torl_qwen2.5_math_1.5b", "vllm_8gpu", "vllm_2nodes"), 8
 )
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_can_be_read_and_its_batches_come_out_even(name: str) -> None:
+def test_a_recipe_can_be_read_and_its_batches_are_whole(name: str) -> None:
     # A machine without a GPU refuses bfloat16.
     arguments, args, model_config = parse_arguments(["--config", name, "--use_cpu=true", "--bf16=false"])
     assert model_config.model_name_or_path
@@ -42,10 +41,10 @@ def test_the_environments_of_a_recipe_for_a_cpu_can_be_made(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in ON_A_CPU])
-def test_a_recipe_for_a_gpu_says_how_it_is_run_and_what_was_not_tried(name: str) -> None:
+def test_a_recipe_for_a_gpu_says_how_to_run_it_and_that_it_is_untried(name: str) -> None:
     text = Path(find_config(name)).read_text()
     assert f"--config {name}" in text
-    assert "was run on a GPU yet" in text
+    assert "Untested on a GPU" in text
 
 
 def test_a_config_is_a_file_or_the_name_of_a_recipe(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_kill_leaves_whole_lines_and_the_run_resumes(tmp_path: Path) -> None:
         process.wait()
     lines = (path / "trajectories.jsonl").read_bytes().splitlines(keepends=True)
     assert all(json.loads(line) for line in lines if line.endswith(b"\n"))
-    # The kill may have come in the middle of writing a checkpoint: that one is passed over.
+    # The kill may have interrupted a checkpoint, which is then skipped.
     step = max(int(state.parent.name.split("-")[1]) for state in path.glob("checkpoint-*/trainer_state.json"))
     (path / f"checkpoint-{step + 7}").mkdir(exist_ok=True)
     resumed = [*arguments, f"--max_steps={step + 1}", "--eval_tasks=0", f"--output_dir={path}"]
@@ -130,7 +130,7 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
     path = tmp_path / "two"
     arguments = [a for a in SMALL if not a.startswith("--eval_tasks")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    # What `accelerate launch` does on GPUs; on a CPU it starts several processes through MPI only.
+    # As `accelerate launch` does on GPUs; on a CPU it needs MPI to start several processes.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     subprocess.run(
         [*launch, "-m", "toolrl", "train", *arguments, "--eval_tasks=2", f"--output_dir={path}"],

@@ -1,4 +1,4 @@
-"""Promises of the settings that choose a sampler; no vLLM is needed for these."""
+"""Promises about the settings that choose a sampler; they need no vLLM."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_addresses_of_servers_are_a_sampler() -> None:
         ({"sampler": "vllm", "engine_settings": "{"}, "engine_settings is not valid JSON"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(arguments: dict[str, str], message: str) -> None:
+def test_invalid_settings_are_refused(arguments: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ToolrlArguments(**arguments).sampler_settings()
 

@@ -1,4 +1,4 @@
-"""From demonstrations to a policy that has learnt from them: `toolrl demos`, `sft`, `eval`, `train`."""
+"""From demonstrations to a policy that has learnt from them: `toolrl demonstrations`, `sft`, `eval`, `train`."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ FLAGS = [
     "--lr_scheduler_type=constant", "--use_cpu=true", "--bf16=false", "--gradient_checkpointing=false",
     "--report_to=none", "--logging_steps=1", "--save_strategy=no",
 ]  # fmt: skip
+ORACLE = ["demonstrations", "--env", ENV]
 
 
 @pytest.fixture(scope="module")
 def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("demos") / "demos.jsonl"
-    assert command("demos", "--env", ENV, "--policy", "oracle", "--n", "200", "--out", str(path)) == 0
+    path = tmp_path_factory.mktemp("demonstrations") / "data.jsonl"
+    assert command(*ORACLE, "--tasks", "200", "--out", str(path)) == 0
     return path
 
 
@@ -36,8 +37,8 @@ def folder(demonstrations: Path) -> Path:
 
 
 def greedy(model: str, path: Path) -> dict[str, tuple[bool, int]]:
-    """Success and calls by task, of the same held-out tasks."""
-    arguments = [ENV, "--n", "24", "--temperature", "0", "--max-turn-tokens", "96", "--device", "cpu"]
+    """Success and calls by task, on the same held-out tasks."""
+    arguments = [ENV, "--tasks", "24", "--temperature", "0", "--max-turn-tokens", "96", "--device", "cpu"]
     assert command("eval", *arguments, "--model", model, "--out", str(path)) == 0
     return {t.task_id: (bool(t.score.success), len(t.tool_results)) for t in read_trajectories(path)}
 
@@ -50,12 +51,12 @@ def test_the_loss_falls_and_greedy_behaviour_changes(folder: Path, tmp_path: Pat
     assert sum(losses[-3:]) < sum(losses[:3]) / 3
     before, after = greedy("tiny", tmp_path / "before.jsonl"), greedy(str(folder / "model"), tmp_path / "after.jsonl")
     assert before != after
-    # The embedded policy calls tools without need; the oracle does not.
+    # The embedded policy makes needless calls; the oracle does not.
     assert sum(calls for _, calls in after.values()) < sum(calls for _, calls in before.values())
     assert sum(right for right, _ in after.values()) > sum(right for right, _ in before.values())
 
 
-def test_the_run_repeats_from_its_config_and_training_goes_on_from_its_model(folder: Path, tmp_path: Path) -> None:
+def test_a_run_repeats_from_its_config_and_training_starts_from_its_model(folder: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     config = ["--config", str(folder / "config.yaml"), f"--output_dir={again}", "--max_steps=1"]
     assert command("sft", *config) == 0
@@ -70,19 +71,32 @@ def test_the_run_repeats_from_its_config_and_training_goes_on_from_its_model(fol
 def test_a_models_own_episodes_are_learnt_from_token_by_token(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    episodes, demos = tmp_path / "episodes.jsonl", tmp_path / "demos.jsonl"
-    # At temperature 0.6 a third of its answers is right; at 1 a tenth, and now and then none of 24.
-    arguments = ["eval", ENV, "--n", "24", "--k", "2", "--split", "train", "--temperature", "0.6", "--device", "cpu"]
+    episodes, data = tmp_path / "episodes.jsonl", tmp_path / "data.jsonl"
+    # At temperature 0.6 a third of its answers is correct; at 1 a tenth, and sometimes none of 24.
+    arguments = [
+        "eval",
+        ENV,
+        "--tasks",
+        "24",
+        "--samples",
+        "2",
+        "--split",
+        "train",
+        "--temperature",
+        "0.6",
+        "--device",
+        "cpu",
+    ]
     assert command(*arguments, "--out", str(episodes)) == 0
-    assert command("demos", str(episodes), "--out", str(demos)) == 0
-    rows = [json.loads(line) for line in demos.read_text().splitlines()]
+    assert command("demonstrations", str(episodes), "--out", str(data)) == 0
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
     played = list(read_trajectories(episodes))
     assert {row["task_id"] for row in rows} <= {t.task_id for t in played if t.score.success}
     assert len({row["task_id"] for row in rows}) == len(rows) > 0
     capsys.readouterr()
-    sft = ["sft", *FLAGS, "--dataset", str(demos), f"--output_dir={tmp_path / 'sft'}", "--max_steps=1"]
+    sft = ["sft", *FLAGS, "--dataset", str(data), f"--output_dir={tmp_path / 'sft'}", "--max_steps=1"]
     assert command(*sft) == 0
-    assert f"{len(rows)} demonstrations, {len(rows)} of them as sampled" in " ".join(capsys.readouterr().out.split())
+    assert f"{len(rows)} demonstrations, {len(rows)} as sampled" in " ".join(capsys.readouterr().out.split())
 
 
 def test_trl_learns_from_the_same_file_by_itself(demonstrations: Path, tmp_path: Path) -> None:
@@ -101,15 +115,21 @@ def test_trl_learns_from_the_same_file_by_itself(demonstrations: Path, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["demos", "--out", "x.jsonl"], "nothing to choose from"),
-        (["demos", "nowhere.jsonl", "--out", "x.jsonl"], "no trajectories at 'nowhere.jsonl'"),
-        (["demos", "--env", ENV, "--policy", "model", "--out", "x.jsonl"], "--policy must be 'oracle', got 'model'"),
-        (["demos", "--env", ENV, "--n", "2", "--min-reward", "7", "--out", "x.jsonl"], "0 demonstrations; left out: 2"),
+        (["demonstrations", "--out", "x.jsonl"], "nothing to select from"),
+        (["demonstrations", "nowhere.jsonl", "--out", "x.jsonl"], "no trajectories at 'nowhere.jsonl'"),
+        (
+            ["demonstrations", "--env", ENV, "--policy", "model", "--out", "x.jsonl"],
+            "--policy must be 'oracle', got 'model'",
+        ),
+        (
+            ["demonstrations", "--env", ENV, "--tasks", "2", "--min-reward", "7", "--out", "x.jsonl"],
+            "0 demonstrations; left out: 2",
+        ),
         (["sft"], "nothing to learn from; pass --dataset"),
         (["sft", "--dataset", "nowhere.jsonl"], "no data file at 'nowhere.jsonl'"),
         (["sft", "--dataset", "nowhere.jsonl", "--assistant_only_loss=true"], "remove --assistant_only_loss"),
-        (["sft", "--dataset", "DEMOS", "--max_length=8"], "no demonstration is left of 200; the longest has"),
-        (["sft", "--dataset", "DEMOS", "--model_name_or_path=openai:gpt"], "so it cannot be trained"),
+        (["sft", "--dataset", "DATA", "--max_length=8"], "none of 200 demonstrations fits; the longest has"),
+        (["sft", "--dataset", "DATA", "--model_name_or_path=openai:gpt"], "so it cannot be trained"),
         (["train", "--envs", ENV, "--model_name_or_path=openai:gpt"], "so it cannot be trained"),
         (["eval", ENV, "--price-in", "1"], "prices are for models named 'openai:NAME'"),
         (["eval", ENV, "--model", "openai:gpt", "--base-url", "127.0.0.1"], "base_url must start with http"),
@@ -127,7 +147,7 @@ def test_wrong_input_is_one_clear_error(
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     extra = ["--output_dir=out", "--use_cpu=true", "--bf16=false"] if arguments[0] in ("train", "sft") else []
-    assert command(*(str(demonstrations) if part == "DEMOS" else part for part in arguments), *extra) == 2
+    assert command(*(str(demonstrations) if part == "DATA" else part for part in arguments), *extra) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert expected in error
     assert "Traceback" not in error

@@ -1,4 +1,4 @@
-"""Promises about what a run starts from: memory that is enough, adapters, settings without secrets."""
+"""Promises about the start of a run: enough memory, adapters, settings without secrets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from toolrl.training.memory import check_memory, estimate_memory, free_memory, r
 CPU = torch.device("cpu")
 
 
-def test_a_batch_that_cannot_fit_is_refused_with_one_that_does(config: Callable[..., GRPOConfig]) -> None:
+def test_a_batch_that_does_not_fit_is_refused_with_one_that_does(config: Callable[..., GRPOConfig]) -> None:
     size = read_size("tiny")
     args = config(per_device_train_batch_size=64, gradient_accumulation_steps=3)
     memory = estimate_memory(size, args, 100, 4, on_cpu=True)
@@ -30,7 +30,7 @@ def test_a_batch_that_cannot_fit_is_refused_with_one_that_does(config: Callable[
     assert memory.activations is not None
     enough = fixed + memory.activations
     assert check_memory(size, args, 100, 4, device=CPU, free=enough) == ""
-    # It fits unless all episodes are as long as they may be.
+    # It fits unless all episodes have maximal length.
     warning = check_memory(size, args, 100, 4, device=CPU, free=enough - memory.activations // 3)
     assert "--per_device_train_batch_size 32 --gradient_accumulation_steps 6" in warning
     assert "--gradient_checkpointing true" in warning
@@ -52,7 +52,7 @@ def test_processes_of_a_machine_share_its_memory(
         check_memory(size, args, 0, 4, device=CPU, free=enough)
 
 
-def test_what_is_free_is_no_more_than_the_machine_has() -> None:
+def test_free_memory_is_at_most_the_machines() -> None:
     total = int(next(line for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line).split()[1])
     assert 0 < free_memory(CPU) <= total * 1024
 
@@ -88,15 +88,15 @@ def test_an_adapter_is_trained_on_and_sampled_with(adapter: Path) -> None:
     assert size.trainable == sum(p.numel() for p in trained.parameters() if p.requires_grad)
 
 
-def test_an_adapter_keeps_its_make(adapter: Path) -> None:
+def test_an_adapter_keeps_its_settings(adapter: Path) -> None:
     assert adapter_settings(str(adapter), ModelConfig()) is None
     assert adapter_settings(str(adapter), ModelConfig(use_peft=True)) is None
     assert adapter_settings(str(adapter), ModelConfig(use_peft=True, lora_r=4)) is None
-    with pytest.raises(ConfigError, match="an adapter with r=4, which is trained on as it is"):
+    with pytest.raises(ConfigError, match="an adapter with r=4, which stays"):
         adapter_settings(str(adapter), ModelConfig(use_peft=True, lora_r=64))
 
 
-def test_an_adapter_whose_model_is_gone_is_named(adapter: Path, tmp_path: Path) -> None:
+def test_a_missing_base_model_of_an_adapter_is_named(adapter: Path, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(
         (adapter / "adapter_config.json").read_text().replace(str(PATH), "/nowhere/at/all")
     )

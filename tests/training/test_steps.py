@@ -1,4 +1,4 @@
-"""Promises about single steps: what has no verdict teaches nothing, and what is not finite changes nothing."""
+"""Promises about single steps: unscored episodes teach nothing, and non-finite losses change nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def changed(run: GRPORun, before: list[torch.Tensor]) -> bool:
 
 
 class Grader:
-    """Scores the first batches by turns, and is down from then on."""
+    """Scores the first episodes with varying rewards, and then fails."""
 
     def __init__(self, scored: int):
         self.calls, self.scored = 0, scored
@@ -58,12 +58,12 @@ class Snapshots(TrainerCallback):
 
 
 @pytest.mark.parametrize("beta", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
-def test_a_step_without_a_verdict_leaves_the_weights_and_says_so(
+def test_a_step_without_scores_leaves_the_weights_unchanged_and_says_so(
     grpo_run: Callable[..., GRPORun], tmp_path: Path, beta: float
 ) -> None:
     console, snapshots = Console(record=True, width=200), Snapshots()
     progress = ProgressCallback(console)
-    # Momentum and weight decay would go on without a gradient; the KL term and entropy have one of their own.
+    # Momentum and weight decay act without a gradient; the KL term and entropy have their own.
     settings = {"max_steps": 2, "weight_decay": 0.1, "beta": beta, "entropy_coef": 0.1, "learning_rate": 1e-3}
     callbacks = [MetricsCallback(tmp_path), progress, snapshots]
     run = grpo_run(
@@ -77,14 +77,14 @@ def test_a_step_without_a_verdict_leaves_the_weights_and_says_so(
     assert any(not torch.equal(a, b) for a, b in zip(start, first, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     printed = " ".join(console.export_text().split())
-    assert "no episode was scored, so nothing was learnt; a reason: " in printed
+    assert "no episode was scored, so nothing was learnt; for example: " in printed
     assert "the grader is down" in printed
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert len(rows) >= 2
     assert all(value is not None for row in rows for value in row.values())
 
 
-def test_an_episode_without_a_verdict_has_no_kl_term_either(grpo_run: Callable[..., GRPORun]) -> None:
+def test_an_unscored_episode_has_no_kl_term(grpo_run: Callable[..., GRPORun]) -> None:
     run = grpo_run({DOCS: env_with(Grader(4))}, {"beta": 0.5}, retries=0)
     trainer = run.trainer
     trainer.model.train()
@@ -96,9 +96,7 @@ def test_an_episode_without_a_verdict_has_no_kl_term_either(grpo_run: Callable[.
 
 
 @pytest.mark.parametrize("reward", [3e38, -1e30, 1e19])
-def test_a_reward_that_float32_cannot_compare_is_refused_where_it_enters(
-    grpo_run: Callable[..., GRPORun], reward: float
-) -> None:
+def test_a_reward_too_large_for_float32_is_refused(grpo_run: Callable[..., GRPORun], reward: float) -> None:
     calls = iter(range(100))
     run = grpo_run({DOCS: env_with(lambda task, episode: Score(reward if next(calls) == 3 else 1.0))})
     with pytest.raises(ConfigError, match=r"reward of toolrl/DocsSearch-v0 for task .* scale the rewards"):
@@ -118,8 +116,8 @@ def test_large_rewards_within_float32_train(grpo_run: Callable[..., GRPORun]) ->
 def test_a_step_that_is_not_finite_changes_nothing_and_raises_an_alarm(
     grpo_run: Callable[..., GRPORun], what: str
 ) -> None:
-    progress = ProgressCallback(Console(record=True, width=200))
-    run = grpo_run({DOCS: env_with(Grader(10**6))}, {"max_steps": 2}, callbacks=[progress])
+    console = Console(record=True, width=200)
+    run = grpo_run({DOCS: env_with(Grader(10**6))}, {"max_steps": 2}, callbacks=[ProgressCallback(console)])
     compute = run.trainer._get_per_token_logps_and_entropies
 
     def poison(gradient: torch.Tensor) -> torch.Tensor:
@@ -138,7 +136,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_raises_an_alarm(
     run.train()
     assert not changed(run, before)
     assert [row["loss/alarm"] for row in run.trainer.state.log_history if "loss/alarm" in row] == [1.0, 1.0]
-    assert "not finite in 1 step(s)" in progress._console.export_text()
+    assert "not finite in 1 step(s)" in console.export_text()
 
 
 @pytest.mark.slow
@@ -149,7 +147,7 @@ def test_training_ends_when_no_loss_is_finite_any_more(grpo_run: Callable[..., G
         compute(*a, **o)[0] * torch.nan,
         *compute(*a, **o)[1:],
     )
-    with pytest.raises(ConfigError, match=f"not finite in {BROKEN_STEPS} steps in a row"):
+    with pytest.raises(ConfigError, match=f"not finite in {BROKEN_STEPS} consecutive steps"):
         run.train()
     assert run.trainer.state.global_step < 20
 

@@ -1,4 +1,4 @@
-"""Promises about rows of tokens: those of a rollout, and sampled ones where they are the model's own."""
+"""Promises about rows of tokens: as in a rollout, and as sampled if they are the model's own."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def look_up(key: str) -> str:
     Args:
         key: What.
     """
-    return f"<|im_end|> of {key}"  # a control token's text, which must stay text
+    return f"<|im_end|> of {key}"  # the text of a control token must stay text
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def play(policy: Any, env: ToolEnv, renderer: Renderer | None) -> Trajectory:
     return trajectory
 
 
-def test_a_demonstration_without_tokens_becomes_those_of_a_rollout(env: ToolEnv, renderer: Renderer) -> None:
+def test_a_demonstration_without_tokens_is_rendered_as_in_a_rollout(env: ToolEnv, renderer: Renderer) -> None:
     rolled = play(ScriptedPolicy([renderer.assistant_ids(message) for message in SAID]), env, renderer)
     told = play(ScriptedChatPolicy(SAID), env, None)
     row = token_row(as_demonstration(told, env.toolbox.schemas), renderer)
@@ -59,8 +59,8 @@ def test_a_demonstration_without_tokens_becomes_those_of_a_rollout(env: ToolEnv,
     assert not row.is_sampled
 
 
-def test_sampled_tokens_are_taken_as_they_are(env: ToolEnv, renderer: Renderer) -> None:
-    # The model spelt its answer letter by letter, as no renderer would.
+def test_sampled_tokens_are_used_as_they_are(env: ToolEnv, renderer: Renderer) -> None:
+    # The model spelled its answer letter by letter, as no renderer would.
     spelt = [renderer.tokenizer.convert_tokens_to_ids(letter) for letter in "assistant"]
     assert [*spelt, renderer.end_of_turn_id] != renderer.assistant_ids(say("assistant"))
     turns = [renderer.assistant_ids(SAID[0]), [*spelt, renderer.end_of_turn_id]]
@@ -73,7 +73,7 @@ def test_sampled_tokens_are_taken_as_they_are(env: ToolEnv, renderer: Renderer) 
     ]
 
 
-def test_tokens_of_another_tokenizer_are_not_taken(env: ToolEnv, renderer: Renderer) -> None:
+def test_tokens_of_another_tokenizer_are_not_used(env: ToolEnv, renderer: Renderer) -> None:
     trajectory = play(ScriptedPolicy([renderer.assistant_ids(message) for message in SAID]), env, renderer)
     row = as_demonstration(trajectory, env.toolbox.schemas)
     assert token_row(row, renderer).is_sampled
@@ -89,7 +89,7 @@ def test_tokens_of_another_tokenizer_are_not_taken(env: ToolEnv, renderer: Rende
     assert not rendered.is_sampled
 
 
-def test_any_conversation_can_be_learnt_from_users_further_turns_included(renderer: Renderer) -> None:
+def test_a_conversation_with_several_user_turns_can_be_learnt_from(renderer: Renderer) -> None:
     hello = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     row = token_row({"messages": [*hello, *hello, {"role": "user", "content": "left open"}]}, renderer)
     learnt = [label for label in row.labels if label != IGNORED]
@@ -110,6 +110,6 @@ def test_any_conversation_can_be_learnt_from_users_further_turns_included(render
         {"messages": [{"role": "robot", "content": "!"}]},
     ],
 )
-def test_what_is_no_demonstration_is_refused_with_its_place(row: dict[str, Any], renderer: Renderer) -> None:
-    with pytest.raises(TaskError, match=r"demos\.jsonl, line 3: "):
-        token_row(row, renderer, "demos.jsonl, line 3")
+def test_a_row_that_is_not_a_demonstration_is_refused_with_its_place(row: dict[str, Any], renderer: Renderer) -> None:
+    with pytest.raises(TaskError, match=r"demonstrations\.jsonl, line 3: "):
+        token_row(row, renderer, "demonstrations.jsonl, line 3")

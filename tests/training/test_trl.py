@@ -1,7 +1,8 @@
-"""The seam against the real GRPOTrainer."""
+"""Promises about the seam with TRL, against the real GRPOTrainer."""
 
 from __future__ import annotations
 
+import ast
 import copy
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,7 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
+import toolrl.training
 from toolrl import ConfigError, InfrastructureError, Score, Task, TaskSet, ToolEnv, make, read_trajectories, say, tool
 from toolrl.policy import ScriptedChatPolicy, ScriptedPolicy
 from toolrl.policy.models import load_tokenizer
@@ -30,7 +32,7 @@ def play(run: GRPORun) -> dict[str, Any]:
 
 
 def token_gradients(run: GRPORun, batch: dict[str, Any]) -> torch.Tensor:
-    """Size of the loss's gradient with respect to the log-probability of each completion token (N, C)."""
+    """Absolute gradient of the loss with respect to the log-probability of each completion token (N, C)."""
     kept: list[torch.Tensor] = []
     compute = run.trainer._get_per_token_logps_and_entropies
 
@@ -50,7 +52,7 @@ def token_gradients(run: GRPORun, batch: dict[str, Any]) -> torch.Tensor:
 
 
 class Lottery:
-    """A reward without meaning, so that every group has variance; unscored where told."""
+    """An arbitrary reward that gives every group variance; some episodes are unscored."""
 
     def __init__(self, unscored: tuple[int, ...] = ()):
         self.calls, self.unscored = 0, unscored
@@ -69,6 +71,19 @@ def lottery_env(lottery: Lottery) -> ToolEnv:
     )
 
 
+def test_only_trl_trainer_and_sft_use_more_of_trl_than_its_settings() -> None:
+    settings = {"GRPOConfig", "SFTConfig", "ModelConfig", "TrlParser", "get_peft_config"}
+    used: dict[str, set[str]] = {}
+    for path in Path(toolrl.training.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "trl":
+                used.setdefault(path.stem, set()).update(f"{node.module}.{alias.name}" for alias in node.names)
+            elif isinstance(node, ast.Import):
+                used.setdefault(path.stem, set()).update(a.name for a in node.names if a.name.split(".")[0] == "trl")
+    allowed = {f"trl.{name}" for name in settings}
+    assert {name for name, names in used.items() if names - allowed} == {"trl", "trainer", "sft"}
+
+
 def test_gradient_flows_through_sampled_tokens_only(grpo_run: Callable[..., GRPORun]) -> None:
     run = grpo_run({DOCS: lottery_env(Lottery())})
     batch = play(run)
@@ -80,7 +95,7 @@ def test_gradient_flows_through_sampled_tokens_only(grpo_run: Callable[..., GRPO
     assert gradients[sampled & (batch["advantages"] != 0)[:, None]].min() > 0
 
 
-def test_scoring_sampled_tokens_only_gives_trls_own_loss_and_gradient(grpo_run: Callable[..., GRPORun]) -> None:
+def test_scoring_only_sampled_tokens_gives_trls_loss_and_gradient(grpo_run: Callable[..., GRPORun]) -> None:
     run = grpo_run({DOCS: lottery_env(Lottery())}, {"per_device_train_batch_size": 24, "beta": 0.0})
     batch, trainer = play(run), run.trainer
     trainer.current_gradient_accumulation_steps = 1
@@ -149,7 +164,7 @@ def test_sampled_logprobs_are_those_of_the_model_that_sampled(grpo_run: Callable
     assert batch["completion_ids"].shape[0] == len(run.last_batch)
 
 
-def test_episodes_without_a_token_are_handed_over_unscored(grpo_run: Callable[..., GRPORun]) -> None:
+def test_episodes_without_a_token_are_passed_on_unscored(grpo_run: Callable[..., GRPORun]) -> None:
     run = grpo_run(retries=0)
 
     def broken(*arguments: Any) -> Any:
@@ -196,7 +211,7 @@ def test_environments_are_mixed_by_weight() -> None:
     assert sorted(tasks_of_b[:5]) == [f"b{i}" for i in range(5)], "each task comes up once before any comes up again"
 
 
-def test_data_set_lasts_for_the_steps_asked_for(config: Callable[..., Any]) -> None:
+def test_the_data_set_is_long_enough_for_all_steps(config: Callable[..., Any]) -> None:
     assert prompts_needed(config(max_steps=10), 0) == 20
     assert prompts_needed(config(max_steps=10, gradient_accumulation_steps=2), 0) == 40
     assert prompts_needed(config(max_steps=10), 7) == 7
@@ -232,19 +247,19 @@ def test_lora_trains_the_adapter_and_generates_with_it(grpo_run: Callable[..., G
     assert logprobs[first - 1, trajectory.completion_ids[0]].item() == pytest.approx(trajectory.logprobs[0], abs=2e-3)
 
 
-def test_what_a_chat_policy_plays_is_never_trained_on(grpo_run: Callable[..., GRPORun]) -> None:
+def test_episodes_of_a_chat_policy_are_never_trained_on(grpo_run: Callable[..., GRPORun]) -> None:
     run = grpo_run()
     run.engine.policy = ScriptedChatPolicy([say("<answer>4</answer>")])
-    with pytest.raises(ConfigError, match="gives no tokens to train on"):
+    with pytest.raises(ConfigError, match="has no tokens to train on"):
         play(run)
 
 
-def test_an_answer_that_ends_on_another_token_than_eos_is_not_taken_for_truncated(
+def test_an_answer_that_ends_on_another_token_than_eos_does_not_count_as_truncated(
     grpo_run: Callable[..., GRPORun],
 ) -> None:
     tokenizer = load_tokenizer("tiny")
     tokenizer.eos_token = "</tool_response>"
-    run = grpo_run(tokenizer=tokenizer, dialect="kimi-k2")  # in which <|im_end|> ends a turn too
+    run = grpo_run(tokenizer=tokenizer, dialect="kimi-k2")  # here <|im_end|> ends a turn too
     answer = run.renderer.assistant_ids(say("<answer>4</answer>"))
     assert tokenizer.eos_token_id not in answer
     run.engine.policy = ScriptedPolicy([answer])

@@ -1,4 +1,4 @@
-"""Promises of training with vLLM as the sampler, on a CPU: the weights reach the engine, and if not, that is seen."""
+"""Promises about training with vLLM as the sampler, on a CPU: the weights reach the engine, or an alarm says so."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_an_engine_that_keeps_its_old_weights_trips_the_alarm(
     assert min(later) > 0.1
     assert logged(run, "mismatch/alarm") == [0.0, 1.0, 1.0]
     assert min(logged(run, "mismatch/kl")[1:]) > 0.01
-    # Whether sequences are masked depends on what is drawn; `test_mismatch` has the share.
+    # Whether sequences are masked depends on the draw; `test_mismatch` checks the share.
     assert all(0 <= share <= 1 for share in logged(run, "mismatch/masked_share"))
 
 
@@ -87,6 +87,6 @@ def test_the_command_trains_and_evaluates_with_vllm(tmp_path: Path, capsys: pyte
     assert max(row["mismatch/max"] for row in rows if "mismatch/max" in row) < 1e-3
     versions = {turn.sample.policy_version for t in read_trajectories(out / "trajectories.jsonl") for turn in t.turns}
     assert versions == {1, 2, 3}
-    arguments = ["--model", str(out / "model"), "--n", "4", "--sampler", "vllm", "--json"]
+    arguments = ["--model", str(out / "model"), "--tasks", "4", "--sampler", "vllm", "--json"]
     assert command("eval", "toolrl/PythonMath-v0", *arguments) == 0
     assert json.loads(capsys.readouterr().out)["toolrl/PythonMath-v0"]["samples"] == 4

@@ -1,4 +1,4 @@
-"""The command line. Each module of this package has the commands of one subject; see `toolrl --help`."""
+"""The command line. Each module has the commands of one subject; see `toolrl --help`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from toolrl.cli import demonstrations, environments, episodes, sandbox, search, training, viewing
+from toolrl.cli import demonstrations, environments, runs, sandbox, search, training
 from toolrl.errors import InfrastructureError, UserError
 from toolrl.support.secret_values import hide
 
@@ -26,13 +26,12 @@ app.add_typer(environments.app)
 app.add_typer(sandbox.app)
 app.add_typer(sandbox.sandbox_app, name="sandbox")
 app.add_typer(search.app, name="search")
-app.add_typer(viewing.app)
-app.add_typer(episodes.app)
+app.add_typer(runs.app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line. Wrong input prints what is wrong and exits with status 2, a fault of a service with 1."""
-    # As with `python -m toolrl`, my_envs.py is found here (`my_envs:mine/Shopping-v0`); last, so that it hides nothing.
+    """Run the command line. It exits with status 2 and a message for wrong input, with 1 if a service fails."""
+    # Find my_envs.py here (`my_envs:mine/Shopping-v0`), as `python -m toolrl` does; last, so that it shadows nothing.
     sys.path.append(os.getcwd())
     sys.excepthook = lambda kind, error, trace: print(
         hide("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr

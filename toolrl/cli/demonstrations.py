@@ -1,4 +1,4 @@
-"""`toolrl demos` and `sft`: from episodes that went well to a policy that has learnt from them."""
+"""`toolrl demonstrations` and `sft`: from successful episodes to a fine-tuned policy."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
+from toolrl.cli.common import EnvSettings, Overwrite, Tasks, opened_environments
 from toolrl.errors import ConfigError
 
 app = typer.Typer()
 
 
 @app.command()
-def demos(
+def demonstrations(
     out: Annotated[Path, typer.Option(help="The data set to write, a new .jsonl file.")],
     paths: Annotated[
         list[Path] | None,
@@ -22,57 +23,46 @@ def demos(
     ] = None,
     env: Annotated[list[str] | None, typer.Option(help="Also play this environment's tasks; may be repeated.")] = None,
     policy: Annotated[
-        str, typer.Option(help="Who plays --env: 'oracle', each task's own solution. For models: toolrl eval --out.")
+        str, typer.Option(help="Plays --env: 'oracle', each task's own solution. For models: toolrl eval --out.")
     ] = "oracle",
-    n: Annotated[int, typer.Option("--n", min=1, help="Tasks of each --env.")] = 1000,
-    env_settings: Annotated[str, typer.Option(help='JSON: {"ID": {"setting": value}}.')] = "{}",
-    per_task: Annotated[int, typer.Option(min=1, help="At most so many demonstrations of a task, all different.")] = 1,
-    min_reward: Annotated[float | None, typer.Option(help="Of each demonstration; default: any success.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it exists.")] = False,
+    tasks: Tasks = 1000,
+    env_settings: EnvSettings = "{}",
+    per_task: Annotated[int, typer.Option(min=1, help="The most demonstrations per task, all different.")] = 1,
+    min_reward: Annotated[float | None, typer.Option(help="The lowest reward accepted; default: any success.")] = None,
+    overwrite: Overwrite = False,
     held_out: Annotated[
-        bool, typer.Option("--held-out", help="Learn from held-out tasks too: they then test nothing any more.")
+        bool, typer.Option("--held-out", help="Include held-out tasks, which makes evaluations on them worthless.")
     ] = False,
 ) -> None:
-    """Choose successful episodes, and write them as a data set for supervised fine-tuning (toolrl sft, or TRL)."""
-    from toolrl.env import ToolEnv, make
+    """Select successful episodes, and write them as a data set for supervised fine-tuning (toolrl sft, or TRL)."""
     from toolrl.evaluation import evaluate, progress
     from toolrl.support.outputs import refuse_existing, writing
-    from toolrl.training.arguments import parse_env_settings
-    from toolrl.training.demonstrations import HELD_OUT, select, write_demonstrations
+    from toolrl.training.demonstrations import HELD_OUT, select_demonstrations, write_demonstrations
     from toolrl.trajectory import Trajectory, read_trajectories
 
     if not paths and not env:
-        raise ConfigError("nothing to choose from; name a run folder or a file of trajectories, or pass --env ID")
+        raise ConfigError("nothing to select from; name a run folder or a file of trajectories, or pass --env ID")
     if policy != "oracle":
         raise ConfigError(
-            f"--policy must be 'oracle', got {policy!r}; for a model's episodes play them with "
+            f"--policy must be 'oracle', got {policy!r}; to use a model's episodes, play them with "
             "'toolrl eval ENV --model ... --split train --out FILE' and name the file"
         )
-    settings = parse_env_settings(env_settings)
     refuse_existing(out, overwrite=overwrite)
-    made: dict[str, ToolEnv] = {}
-
-    def environment(env_id: str) -> ToolEnv:
-        if env_id not in made:
-            made[env_id] = make(env_id, **{"split": "train", **settings.get(env_id, {})})
-        return made[env_id]
-
     played: list[Trajectory] = []
-    try:
-        oracles = {env_id: environment(env_id) for env_id in env or []}
-        about = {"mode": "demos", "split": "train", "model": "oracle"}
+    with opened_environments(env_settings) as environment:
+        oracles = {env_id: environment(env_id, "train") for env_id in env or []}
+        info = {"mode": "demonstrations", "split": "train", "model": "oracle"}
         with progress("episodes") as show:
-            evaluate(oracles, None, None, tasks=n, on_trajectory=played.append, on_progress=show, info=about)
+            evaluate(oracles, None, None, tasks=tasks, on_trajectory=played.append, on_progress=show, info=info)
         files = (path / "trajectories.jsonl" if path.is_dir() else path for path in paths or [])
         recorded = (trajectory for file in files for trajectory in read_trajectories(file))
-        selection = select(chain(recorded, played), per_task=per_task, min_reward=min_reward, held_out=held_out)
+        selection = select_demonstrations(
+            chain(recorded, played), per_task=per_task, min_reward=min_reward, held_out=held_out
+        )
         if not selection.chosen:
             hint = "; play the training split (toolrl eval --split train)" if selection.left_out[HELD_OUT] else ""
             raise ConfigError(f"{selection.summary()}{hint}")
-        tools = {t.env_id: environment(t.env_id).toolbox.schemas for t in selection.chosen}
-    finally:
-        for opened in made.values():
-            opened.close()
+        tools = {t.env_id: environment(t.env_id, "train").toolbox.schemas for t in selection.chosen}
     with writing(out):
         write_demonstrations(out, selection.chosen, tools)
     typer.echo(f"{selection.summary()}\nwritten to {out}")
@@ -80,10 +70,10 @@ def demos(
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Fine-tune on demonstrations with TRL's SFTTrainer. Takes TRL's own flags and toolrl's; see --help.",
+    help="Fine-tune on demonstrations with TRL's SFTTrainer. Takes the flags of TRL and toolrl; see --help.",
 )
 def sft(context: typer.Context) -> None:
     """Fine-tune a policy."""
-    from toolrl.training.sft import fine_tune, parse_arguments
+    from toolrl.training import fine_tune, parse_sft_arguments
 
-    fine_tune(*parse_arguments(context.args))
+    fine_tune(*parse_sft_arguments(context.args))

@@ -8,16 +8,14 @@ from typing import Annotated
 
 import typer
 
-from toolrl.cli.ending import expect_end
+from toolrl.cli.common import AsJson, Host, Port, catch_signals
 
 app = typer.Typer()
 
 
 @app.command()
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False,
-) -> None:
-    """Say how well the model's code is walled in on this machine; status 1 if too little."""
+def doctor(as_json: AsJson = False) -> None:
+    """Report how well this machine isolates the model's code; exit with status 1 if not at all."""
     from toolrl.sandbox.local.doctor import as_text, examine
 
     diagnosis = examine()
@@ -31,22 +29,24 @@ sandbox_app = typer.Typer(no_args_is_help=True, help="Sandboxes for code.")
 
 @sandbox_app.command()
 def serve(
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; beyond loopback an API key must be set.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 49999,
-    api_key: Annotated[str, typer.Option(envvar="TOOLRL_SANDBOX_API_KEY", help="What clients must know.")] = "",
-    packages: Annotated[bool, typer.Option(help="Let the code import the packages of this Python.")] = False,
-    max_sandboxes: Annotated[int, typer.Option(min=1, help="At a time.")] = 20,
-    memory_mb: Annotated[int, typer.Option(min=64, help="Address space of each process.")] = 1024,
-    run_seconds: Annotated[float, typer.Option(min=0.1, help="Time of a run that nobody else limits.")] = 3600.0,
+    host: Host = "127.0.0.1",
+    port: Port = 49999,
+    api_key: Annotated[
+        str, typer.Option(envvar="TOOLRL_SANDBOX_API_KEY", help="Key that clients must send; needed beyond loopback.")
+    ] = "",
+    packages: Annotated[bool, typer.Option(help="Let the code import this Python's packages.")] = False,
+    max_sandboxes: Annotated[int, typer.Option(min=1, help="Sandboxes open together.")] = 20,
+    memory_mb: Annotated[int, typer.Option(min=64, help="Address space of each process, in MB.")] = 1024,
+    run_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Time limit of a run, unless the client sets one.")
+    ] = 3600.0,
 ) -> None:
-    """Serve local sandboxes through E2B's protocol, for E2B's own SDK, until Ctrl-C or SIGTERM."""
+    """Serve local sandboxes to E2B's SDK, through its protocol, until Ctrl-C or SIGTERM."""
     from toolrl.sandbox.server import HostSettings, SandboxServer
 
-    wait_for_end = expect_end()
+    wait = catch_signals()
     limits = dataclasses.replace(HostSettings().limits, seconds=run_seconds, memory_mb=memory_mb)
     settings = HostSettings(limits, packages, max_sandboxes, api_key=api_key or None)
     with SandboxServer(settings, host=host, port=port) as server:
         typer.echo(f"export E2B_API_URL={server.url} E2B_SANDBOX_URL={server.url} E2B_API_KEY={api_key or 'any'}")
-        wait_for_end()
+        wait()

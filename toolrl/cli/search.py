@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from toolrl.cli.ending import expect_end
+from toolrl.cli.common import Host, Port, catch_signals
 
 app = typer.Typer(no_args_is_help=True, help="Search backends.")
 
 RETRIEVER = typer.Argument(
     metavar="BACKEND",
-    help="bm25:CORPUS, dense:CORPUS, hybrid:CORPUS, web, or a server's address. A corpus is python-docs, a JSON or "
-    "Parquet file, a folder of texts, or hf:OWNER/NAME.",
+    help="bm25:CORPUS, dense:CORPUS, hybrid:CORPUS, web, or a server's address; a corpus is python-docs, a .jsonl or "
+    ".parquet file, a folder of texts, or hf:OWNER/NAME.",
 )
-MODEL = typer.Option(help="Sentence-transformers model for a dense or hybrid backend.")
-STORE = typer.Option(help="SQLite file that caches the answers.")
-MODE = typer.Option(help="With --store: 'cache', 'record' or 'replay'.")
+MODEL = typer.Option(help="Sentence-transformers model of a dense or hybrid backend.")
+STORE = typer.Option(help="SQLite file that caches the results.")
+MODE = typer.Option(help="'cache', 'record' or 'replay'; with --store.")
 
 
 @app.command(name="query")
@@ -42,20 +42,20 @@ def search_query(
 @app.command(name="serve")
 def search_serve(
     backend: Annotated[str, RETRIEVER],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     api_key: Annotated[str, typer.Option(envvar="TOOLRL_SEARCH_API_KEY", help="Key that clients must send.")] = "",
     model: Annotated[str, MODEL] = "",
     store: Annotated[Path | None, STORE] = None,
     mode: Annotated[str, MODE] = "cache",
 ) -> None:
-    """Serve a backend with Search-R1's protocol (POST /retrieve) until Ctrl-C or SIGTERM."""
+    """Serve a backend through Search-R1's protocol (POST /retrieve) until Ctrl-C or SIGTERM."""
     from toolrl.search import RetrievalServer, open_retriever
 
-    wait_for_end = expect_end()
+    wait = catch_signals()
     with (
         open_retriever(backend, model=model or None, store=store, mode=mode) as retriever,  # type: ignore[arg-type]
         RetrievalServer(retriever, host=host, port=port, api_key=api_key or None) as server,
     ):
         typer.echo(f"serving {backend} at {server.url}/retrieve")
-        wait_for_end()
+        wait()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from toolrl.cli.common import AsJson, EnvironmentIds, EnvSettings, Overwrite, Tasks, opened_environments
 from toolrl.errors import ConfigError
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 
@@ -17,34 +19,34 @@ app = typer.Typer()
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Train a policy with TRL's GRPOTrainer. Takes TRL's own flags and toolrl's; see `toolrl train --help`.",
+    help="Train a policy with TRL's GRPOTrainer. Takes the flags of TRL and toolrl; see `toolrl train --help`.",
 )
 def train(context: typer.Context) -> None:
     """Train a policy."""
-    from toolrl.training.run import parse_arguments, train as run_training
+    from toolrl.training import parse_arguments, train as run_training
 
     run_training(*parse_arguments(context.args))
 
 
 @app.command(name="eval")
 def evaluate_command(
-    environments: Annotated[list[str], typer.Argument(metavar="ENV...", help="Environment ids.")],
+    environments: EnvironmentIds,
     model: Annotated[
         str, typer.Option(help="'tiny', a folder (a run's model/), a hub id, or 'openai:NAME' behind a chat API.")
     ] = "tiny",
     policy: Annotated[str, typer.Option(help="'model', or 'oracle' to replay each task's solution.")] = "model",
-    n: Annotated[int, typer.Option("--n", min=1, help="Tasks per environment.")] = 100,
-    k: Annotated[int, typer.Option("--k", min=1, help="Episodes per task; pass@1 ... pass@k are reported.")] = 1,
+    tasks: Tasks = 100,
+    samples: Annotated[int, typer.Option(min=1, help="Episodes per task; reports pass@k up to this number.")] = 1,
     split: Annotated[str, typer.Option(help="'train' or 'test'.")] = "test",
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     max_turn_tokens: Annotated[int, typer.Option(min=1, help="Sampled tokens per turn.")] = 512,
     dialect: Annotated[
         str, typer.Option(help="How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
     ] = "",
-    env_settings: Annotated[str, typer.Option(help='JSON: {"ID": {"setting": value}}.')] = "{}",
+    env_settings: EnvSettings = "{}",
     out: Annotated[Path | None, typer.Option(help="Write the trajectories to this JSONL file, a new one.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --out if it exists.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
     device: Annotated[str, typer.Option(help="'cpu', 'cuda' ...; default: a GPU if there is one.")] = "",
     sampler: Annotated[
         str,
@@ -54,33 +56,30 @@ def evaluate_command(
         int, typer.Option(min=0, help="Episodes in flight; 0 for 128, or 16 behind a chat API.")
     ] = 0,
     policy_timeout_seconds: Annotated[
-        float, typer.Option(help="A model that does nothing for so long, for any episode, is a fault.")
+        float, typer.Option(help="A model that does nothing for this long, for any episode, has failed.")
     ] = POLICY_TIMEOUT_SECONDS,
     base_url: Annotated[
-        str, typer.Option(help="Of 'openai:NAME', up to and with /v1; default: OPENAI_BASE_URL, else OpenAI's.")
+        str, typer.Option(help="Of 'openai:NAME', including /v1; default: OPENAI_BASE_URL, else OpenAI's.")
     ] = "",
     request: Annotated[
         str, typer.Option(help="""Further fields of its requests, as JSON: '{"reasoning_effort": "low"}'.""")
     ] = "{}",
-    price_in: Annotated[float, typer.Option(min=0.0, help="Dollars per million tokens of its prompts.")] = 0.0,
-    price_out: Annotated[float, typer.Option(min=0.0, help="Dollars per million tokens of its replies.")] = 0.0,
+    price_in: Annotated[float, typer.Option(min=0.0, help="Dollars per million prompt tokens.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0.0, help="Dollars per million sampled tokens.")] = 0.0,
 ) -> None:
-    """Play tasks and report success with intervals, pass@k, tool use and what was used."""
+    """Play tasks, and report success with intervals, pass@k, tool use and resources used."""
     from toolrl.chat import Renderer
-    from toolrl.env import make
     from toolrl.evaluation import evaluate, progress, report_table, terminal
     from toolrl.policy import PolicySettings, Prices, open_policy
     from toolrl.support.outputs import new_file, refuse_existing
-    from toolrl.training.arguments import parse_env_settings
     from toolrl.trajectory import TrajectoryWriter
     from toolrl.types import SamplingParams
 
     if policy not in ("model", "oracle"):
         raise ConfigError(f"--policy must be 'model' or 'oracle', got {policy!r}")
-    settings = parse_env_settings(env_settings)
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
-    policy_settings = PolicySettings(
+    settings = PolicySettings(
         model=model,
         sampler=sampler,
         device=device,
@@ -89,36 +88,32 @@ def evaluate_command(
         prices=Prices(price_in, price_out) if price_in or price_out else None,
         max_concurrent=concurrency or 16,
     )
-    made = {env_id: make(env_id, **{"split": split, **settings.get(env_id, {})}) for env_id in environments}
-    renderer: Renderer | None = None
-    if policy == "oracle" or not policy_settings.is_chat:
-        from toolrl.policy.models import load_tokenizer
+    with ExitStack() as stack:
+        environment = stack.enter_context(opened_environments(env_settings, environments))
+        made = {env_id: environment(env_id, split) for env_id in environments}
+        renderer: Renderer | None = None
+        if policy == "oracle" or not settings.is_chat:
+            from toolrl.policy.models import load_tokenizer
 
-        renderer = Renderer(load_tokenizer(model), dialect=dialect or None)
-    player = open_policy(policy_settings, renderer) if policy == "model" else None
-    writer = TrajectoryWriter(new_file(out, overwrite=overwrite)) if out else None
-    try:
-        with progress("episodes") as show:
-            reports = evaluate(
-                made,
-                player,
-                renderer,
-                tasks=n,
-                samples=k,
-                sampling=SamplingParams(temperature, max_turn_tokens),
-                concurrency=concurrency or (16 if policy_settings.is_chat else 128),
-                policy_timeout_seconds=policy_timeout_seconds,
-                on_trajectory=writer.write if writer else None,
-                on_progress=show,
-                info={"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
-            )
-    finally:
+            renderer = Renderer(load_tokenizer(model), dialect=dialect or None)
+        player = open_policy(settings, renderer) if policy == "model" else None
         if player is not None:
-            player.close()
-        if writer is not None:
-            writer.close()
-        for env in made.values():
-            env.close()
+            stack.callback(player.close)
+        writer = stack.enter_context(TrajectoryWriter(new_file(out, overwrite=overwrite))) if out else None
+        show = stack.enter_context(progress("episodes"))
+        reports = evaluate(
+            made,
+            player,
+            renderer,
+            tasks=tasks,
+            samples=samples,
+            sampling=SamplingParams(temperature, max_turn_tokens),
+            concurrency=concurrency or (settings.max_concurrent if settings.is_chat else 128),
+            policy_timeout_seconds=policy_timeout_seconds,
+            on_trajectory=writer.write if writer else None,
+            on_progress=show,
+            info={"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
+        )
     if as_json:
         typer.echo(json.dumps({env_id: dataclasses.asdict(report) for env_id, report in reports.items()}, indent=1))
     else:
@@ -127,12 +122,9 @@ def evaluate_command(
 
 def _request_fields(request: str) -> dict[str, Any]:
     """The fields that `--request` adds to each request."""
-    from toolrl.support.secret_values import expand
+    from toolrl.training.arguments import parse_json
 
-    try:
-        fields = json.loads(request)
-    except ValueError as error:
-        raise ConfigError(f"--request is not valid JSON: {error}") from None
+    fields = parse_json("--request", request)
     if not isinstance(fields, dict):
         raise ConfigError(f"--request must be a JSON object, got a {type(fields).__name__}")
-    return dict(expand(fields))
+    return fields

@@ -13,7 +13,7 @@ from typing import Any
 from toolrl.chat import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
-from toolrl.evaluation.statistics import bootstrap_interval, pass_at_k, wilson_interval
+from toolrl.evaluation.statistics import bootstrap_interval, mean, pass_at_k, wilson_interval
 from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy, ScriptedPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
@@ -21,35 +21,35 @@ from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory
 from toolrl.types import SamplingParams, Task, plain_scalar
 
-# Entries of a task's metadata that are recorded with its episodes, as its typed fields are.
+# Entries of a task's metadata that are recorded with its episodes, like its typed fields.
 FACTS = (
     "level", "category", "domain", "topic", "subject", "subset", "type", "source", "language", "hops", "steps",
 )  # fmt: skip
 _FACT_CHARACTERS = 200
-_FACT_NUMBER = 2**53  # beyond it a float, which is what a query compares, is another number
+_FACT_NUMBER = 2**53  # queries compare floats, which are exact up to here
 
 
 @dataclass(frozen=True)
 class EnvReport:
-    """What happened in one environment.
+    """Results in one environment.
 
     Attributes:
         env_id: The environment.
         tasks: Tasks with at least one scored sample.
         samples: Scored episodes.
-        unscored: Episodes that an infrastructure fault left without a verdict.
+        unscored: Episodes that an infrastructure fault left without a score.
         success: Share of scored episodes that succeeded.
-        success_interval: Its 95 % interval: Wilson's for one sample per task, else a bootstrap over tasks.
+        success_interval: Its 95 % interval: Wilson's for one sample per task, otherwise a bootstrap over tasks.
         pass_at: k to pass@k, for k = 1, 2, 4 ... up to the samples per task.
-        reward: Mean.
+        reward: Mean reward.
         calls: Mean number of tool calls.
-        calls_by_tool: Mean number per tool.
+        calls_by_tool: Mean number of calls per tool.
         call_share_needed: Share of episodes with a call, on tasks that need a tool; None without such tasks.
-        call_share_needless: The same on tasks that need none.
+        call_share_needless: The same on tasks that need no tool.
         success_needless: Success on tasks that need no tool; None without such tasks.
         failures: Failed calls by kind.
         stops: Episodes by stop reason.
-        usage: What tools' resources have used, by name, in all episodes together.
+        usage: Usage of tools' resources, by name, over all episodes.
     """
 
     env_id: str
@@ -89,19 +89,22 @@ def evaluate(
 
     Args:
         environments: By id.
-        policy: Plays them; None replays each task's oracle.
-        renderer: Of the policy's tokenizer; a `ChatPolicy` needs none, nor does an oracle, which then has no tokens.
-        tasks: At most so many per environment.
+        policy: Plays the tasks; None replays each task's oracle.
+        renderer: Of the policy's tokenizer. None for a `ChatPolicy`; an oracle without one has no tokens.
+        tasks: The most tasks per environment.
         samples: Episodes per task.
-        sampling: How to draw.
-        max_completion_tokens: Bounds an episode together with the environment's limits.
+        sampling: Temperature and length of a turn.
+        max_completion_tokens: Limits an episode, in addition to the environment's limits.
         concurrency: Episodes in flight.
         policy_timeout_seconds: See `RolloutEngine`.
         on_trajectory: Called with each trajectory as it finishes.
-        on_progress: Called before the first episode and after each, with the episodes done and all there are; see
-            `toolrl.evaluation.progress`.
-        info: Recorded with each trajectory; `mode`, `session` and `step` become part of its id. Without a session
-            the id has one that is made up, so that no two evaluations share an id.
+        on_progress: Called before the first episode and after each, with the number of finished episodes and the total;
+            see `toolrl.evaluation.progress`.
+        info: Recorded with each trajectory; `mode`, `session` and `step` become part of its id. The session is random
+            by default, so that no two evaluations share an id.
+
+    Raises:
+        ConfigError: `tasks` or `samples` is not positive.
     """
     if tasks < 1 or samples < 1:
         raise ConfigError(f"evaluation needs at least one task and one sample, got {tasks} and {samples}")
@@ -124,7 +127,7 @@ def evaluate(
             on_progress(next(finished), len(requests))
 
     engine = RolloutEngine(
-        policy or ScriptedChatPolicy([]),  # for oracles: each request has its own
+        policy or ScriptedChatPolicy([]),  # unused: each request has its own oracle
         renderer,
         sampling=sampling,
         max_completion_tokens=max_completion_tokens,
@@ -151,8 +154,8 @@ def _oracle(env: ToolEnv, task: Task, renderer: Renderer | None) -> Policy | Cha
 def task_info(task: Task) -> dict[str, Any]:
     """The facts about a task that are recorded with its trajectories.
 
-    These are its kind, difficulty and need of a tool, and of its metadata `FACTS`, where they are short plain values:
-    others may give solutions away.
+    These are its kind, its difficulty and whether it needs a tool, and those `FACTS` of its metadata that are short
+    plain values; other metadata may give solutions away.
     """
     typed = {"kind": task.kind or None, "needs_tool": task.needs_tool, "difficulty": task.difficulty}
     facts: dict[str, Any] = {}
@@ -191,21 +194,16 @@ def summarise(env_id: str, trajectories: Sequence[Trajectory]) -> EnvReport:
         tasks=len(by_task),
         samples=len(scored),
         unscored=len(trajectories) - len(scored),
-        success=mean([float(bool(t.score.success)) for t in scored]) or 0.0,
+        success=mean(bool(t.score.success) for t in scored) or 0.0,
         success_interval=interval,
-        pass_at={k: mean([pass_at_k(len(group), int(sum(group)), k) for group in by_task.values()]) or 0.0 for k in ks},
-        reward=mean([t.score.value or 0.0 for t in scored]) or 0.0,
-        calls=mean([float(len(t.tool_results)) for t in scored]) or 0.0,
+        pass_at={k: mean(pass_at_k(len(group), int(sum(group)), k) for group in by_task.values()) or 0.0 for k in ks},
+        reward=mean(t.score.value or 0.0 for t in scored) or 0.0,
+        calls=mean(len(t.tool_results) for t in scored) or 0.0,
         calls_by_tool={name: count / len(scored) for name, count in sorted(tools.items())},
-        call_share_needed=mean([float(bool(t.tool_results)) for t in needed]),
-        call_share_needless=mean([float(bool(t.tool_results)) for t in needless]),
-        success_needless=mean([float(bool(t.score.success)) for t in needless]),
+        call_share_needed=mean(bool(t.tool_results) for t in needed),
+        call_share_needless=mean(bool(t.tool_results) for t in needless),
+        success_needless=mean(bool(t.score.success) for t in needless),
         failures=dict(Counter(str(r.failure) for t in scored for r in t.tool_results if r.failure)),
         stops=dict(Counter(str(t.stop) for t in trajectories)),
         usage=add_up(t.usage for t in trajectories),
     )
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """The mean; None of nothing."""
-    return sum(values) / len(values) if values else None

@@ -1,4 +1,4 @@
-"""Today's reward on episodes that were played before: what would they have been given?"""
+"""Score saved episodes with the current reward."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SAME = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Regraded:
-    """An episode and its new verdict.
+    """An episode and its new score.
 
     Attributes:
-        trajectory: As it was played, with the new score; unchanged where there is none.
-        before: The score it had.
+        trajectory: As it was played, with the new score if there is one.
+        before: The old score.
         problem: Why there is no new score; empty if there is one.
     """
 
@@ -31,7 +31,7 @@ class Regraded:
 
     @property
     def changed(self) -> bool:
-        """Whether the reward is another one."""
+        """Whether the reward has changed."""
         old, new = self.before.value, self.trajectory.score.value
         if self.problem:
             return False
@@ -39,15 +39,14 @@ class Regraded:
 
 
 def regrade(trajectories: Iterable[Trajectory], environment_of: Callable[[Trajectory], ToolEnv]) -> Iterator[Regraded]:
-    """Score saved episodes again; nothing is generated.
+    """Score saved episodes again, without generating.
 
-    The calls of an episode are run again, so that what the reward looks at (a sandbox, a database) is in the state that
-    it was in. Where a tool now says something else than it did, the episode cannot be judged by what is there, and
-    keeps its score. Episodes that a fault ended stay unscored.
+    The calls of an episode are run again to restore the state that the reward inspects (a sandbox, a database). If a
+    tool returns another result than before, the episode keeps its score. Episodes that ended in a fault stay unscored.
 
     Args:
         trajectories: The episodes.
-        environment_of: The environment of an episode: its reward is the new one, its tasks are looked up by id.
+        environment_of: The environment of an episode, with the current reward and the task's id.
     """
     for trajectory in trajectories:
         yield run_sync(_regrade(trajectory, environment_of(trajectory)))
@@ -58,24 +57,24 @@ async def _regrade(trajectory: Trajectory, env: ToolEnv) -> Regraded:
         return Regraded(trajectory, trajectory.score, problem)
 
     if trajectory.stop is StopReason.FAULT:
-        return unchanged("a fault ended it")
+        return unchanged("it ended in a fault")
     task = _task_of(env, trajectory)
     if task is None:
         return unchanged(
-            f"the environment has no task {trajectory.task_id!r} with this prompt; are its settings others?"
+            f"the environment has no task {trajectory.task_id!r} with this prompt; does it need --env-settings?"
         )
     session = env.open_episode(task)
     try:
         async with session:
             for turn in trajectory.turns:
                 if turn.sample.finish == "length":
-                    break  # a turn that was cut never reached the environment
+                    break  # a truncated turn never reached the environment
                 step = await session.advance(turn.message)
                 said, says = [result.content for result in turn.results], [result.content for result in step.results]
                 if said != says[: len(said)]:
                     place = next(place for place, (a, b) in enumerate(zip(said, says, strict=False)) if a != b)
                     name = turn.results[place].call.name
-                    return unchanged(f"{name} answers {says[place][:60]!r} now, and {said[place][:60]!r} then")
+                    return unchanged(f"{name} now returns {says[place][:60]!r}, not {said[place][:60]!r}")
             score = await session.score(trajectory.stop)
     except InfrastructureError as error:
         return unchanged(f"{type(error).__name__}: {error}")
@@ -92,7 +91,7 @@ def _task_of(env: ToolEnv, trajectory: Trajectory) -> Task | None:
 
 
 def summary(results: Iterable[Regraded]) -> list[dict[str, Any]]:
-    """One row an environment: episodes, mean rewards before and after, how many rose, fell, or have no new score."""
+    """A row per environment: episodes, mean rewards before and after, how many rose, fell or have no new score."""
     rows: dict[str, dict[str, Any]] = {}
     for result in results:
         row = rows.setdefault(

@@ -12,7 +12,7 @@ from toolrl.evaluation.evaluate import EnvReport
 
 
 def report_table(reports: Mapping[str, EnvReport]) -> Table:
-    """One row per environment; what tools' resources used in all its episodes, if they say."""
+    """One row per environment, with the usage of tools' resources, if there is any."""
     table = Table(title="evaluation")
     ks = sorted({k for report in reports.values() for k in report.pass_at})[1:]
     is_counted = any(report.usage for report in reports.values())
@@ -20,7 +20,7 @@ def report_table(reports: Mapping[str, EnvReport]) -> Table:
         "environment", "episodes", "success [95 %]", *(f"pass@{k}" for k in ks), "reward", "calls per episode",
         "tool use if needed", "if not", "unscored", *(["used"] if is_counted else []),
     ):  # fmt: skip
-        # Names of what was used are long, and are words that a narrow column would cut.
+        # Names of resources are long; a narrow column would cut them.
         table.add_column(column, overflow="fold", min_width=28 if column == "used" else None)
     for report in reports.values():
         table.add_row(
@@ -67,9 +67,9 @@ def before_after_table(before: Mapping[str, EnvReport], after: Mapping[str, EnvR
 
 
 def terminal() -> Console:
-    """A console wide enough for these tables; a file, a pipe or a notebook has no width of its own."""
+    """A console wide enough for these tables, also in a file, a pipe or a notebook, which have no width."""
     console = Console(force_jupyter=False)
-    # A notebook's kernel has colours forced on, and passes for a terminal by that alone.
+    # A notebook's kernel forces colours, which makes rich take it for a terminal.
     return console if console.is_terminal and sys.stdout.isatty() else Console(force_jupyter=False, width=140)
 
 
@@ -85,5 +85,5 @@ def with_interval(report: EnvReport) -> str:
 
 
 def number(value: float | None) -> str:
-    """Two decimals, or a dash for nothing."""
+    """Two decimals, or a dash for None."""
     return "-" if value is None else f"{value:.2f}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,18 @@ from toolrl.policy.settings import ALIASES, CHAT_API
 
 
 def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
-    """Load a tokenizer; padding falls back to the end-of-text token.
+    """Load a tokenizer; without a padding token it pads with the end-of-text token.
 
     Raises:
-        ConfigError: The model does not exist, or is behind a chat API.
+        ConfigError: There is no such model, or it is behind an API.
     """
     if name.startswith(CHAT_API):
         raise ConfigError(
-            f"{name!r} returns messages without tokens, so it cannot be trained: record its episodes (toolrl eval "
-            f"--model {name} --out), then learn from the good ones (toolrl demos, toolrl sft)"
+            f"{name!r} returns messages without tokens, so it cannot be trained: play episodes with it (toolrl eval "
+            f"--model {name} --out), then fine-tune on the successful ones (toolrl demonstrations, toolrl sft)"
         )
-    try:
+    with _loading(name):
         tokenizer = AutoTokenizer.from_pretrained(ALIASES.get(name, name), **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise ConfigError(_not_loaded(name, error)) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -40,9 +40,6 @@ def load_for_generation(name: str, device: str = "") -> PreTrainedModel:
     Args:
         name: "tiny", a folder, or a hub id.
         device: "cpu", "cuda" ...; by default a GPU if there is one.
-
-    Raises:
-        ConfigError: The model cannot be loaded, or not onto this device.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model: Any = load_model(name, dtype="float32" if device == "cpu" else "bfloat16")
@@ -50,7 +47,7 @@ def load_for_generation(name: str, device: str = "") -> PreTrainedModel:
     try:
         torch.nn.Module.to(model, device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"the model cannot be moved to the device {device!r}: {error}") from None
+        raise ConfigError(f"cannot move the model to the device {device!r}: {error}") from None
     return model
 
 
@@ -63,21 +60,22 @@ def load_model(name: str, *, dtype: str = "float32", **options: Any) -> PreTrain
         options: For `AutoModelForCausalLM.from_pretrained`.
 
     Raises:
-        ConfigError: The model, or the base model of an adapter, does not exist.
-        MissingExtra: The model is an adapter, and peft is not installed.
+        ConfigError: There is no such model, or an adapter's base model is missing.
+        MissingExtra: It is an adapter, and peft is not installed.
     """
     base = base_of_adapter(name, **options)
     if base is None:
-        return _load(name, name, dtype, options)
+        with _loading(name):
+            return AutoModelForCausalLM.from_pretrained(ALIASES.get(name, name), dtype=dtype, **options)
     try:
         from peft import PeftModel
     except ImportError:
         raise MissingExtra("peft", "lora") from None
-    model = _load(base, f"{base} (the base of the adapter {name})", dtype, {**options, "revision": "main"})
-    try:
+    with _loading(f"{base} (the base model of the adapter {name})"):
+        options = {**options, "revision": "main"}
+        model = AutoModelForCausalLM.from_pretrained(ALIASES.get(base, base), dtype=dtype, **options)
+    with _loading(name):
         return PeftModel.from_pretrained(model, name, is_trainable=True)  # type: ignore[return-value]
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(_not_loaded(name, error)) from None
 
 
 def base_of_adapter(name: str, **options: Any) -> str | None:
@@ -90,18 +88,15 @@ def base_of_adapter(name: str, **options: Any) -> str | None:
         path = find_adapter_config_file(ALIASES.get(name, name), revision=options.get("revision"))
         return None if path is None else str(json.loads(Path(path).read_text())["base_model_name_or_path"])
     except OSError:
-        return None  # no such folder or id: loading it raises the error
+        return None  # no such folder or id: loading it says so
     except (ValueError, KeyError) as error:
         raise ConfigError(f"the adapter {name!r} has a damaged adapter_config.json ({error!r})") from None
 
 
-def _load(name: str, shown: str, dtype: str, options: dict[str, Any]) -> PreTrainedModel:
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
     try:
-        return AutoModelForCausalLM.from_pretrained(ALIASES.get(name, name), dtype=dtype, **options)
+        yield
     except (OSError, ValueError, ImportError, TypeError, RuntimeError) as error:
-        raise ConfigError(_not_loaded(shown, error)) from None
-
-
-def _not_loaded(name: str, error: Exception) -> str:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"cannot load the model {name!r}: {reason} Use 'tiny', a local folder or a hub id"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"cannot load the model {name!r}: {reason} Use 'tiny', a local folder or a hub id") from None

@@ -1,6 +1,6 @@
 """The embedded policy: a Qwen3-architecture model of about a million parameters, shipped with toolrl.
 
-It knows the format of tool calls and how to copy, and uses its tools badly: a start, not a solution.
+It knows the format of tool calls and how to copy, but uses its tools badly: a starting point, not a solution.
 `python -m toolrl.tiny.make` makes it.
 """
 

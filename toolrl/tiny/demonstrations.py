@@ -1,9 +1,8 @@
-"""Deliberately mediocre demonstrations: a policy that knows the format, and not when or how to use it.
+"""Deliberately mediocre demonstrations, of a policy that knows the format but not when or how to use it.
 
-Each is played against the real environment, so that the observations are real. What a demonstrator
-does wrong here is what reinforcement learning has to unlearn: guessing, answering in the wrong form,
-broken syntax, calls that help nothing, stopping half way, computing what needs no computer, claiming a change that
-was not made.
+Each is played against the real environment, so the observations are real. The mistakes are those that reinforcement
+learning has to unlearn: guessing, answering in the wrong form, broken syntax, useless calls, stopping half way,
+computing what needs no computer, claiming a change that was not made.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.trajectory import Trajectory
 from toolrl.types import Message, Task
 
-# Shares of the habits on tasks that need a tool, and on those that do not.
+# Shares of the habits, on tasks that need a tool and on those that do not.
 NEEDED = {"solve": 0.10, "untagged": 0.36, "guess": 0.21, "stop_early": 0.08, "break": 0.15, "useless": 0.10}
-# On tasks that ask for a change; "claim" gives the answer without the last call.
+# On tasks that ask for a change; "claim" omits the last call and answers.
 CHANGING = NEEDED | {"untagged": 0.26, "guess": 0.11, "claim": 0.20}
 NEEDLESS = {"solve": 0.05, "compute": 0.10, "untagged": 0.50, "guess": 0.13, "break": 0.12, "useless": 0.10}
-# What a stage of training on demonstrations that are all right uses in place of these.
+# For correct demonstrations.
 SKILLED = {"solve": 1.0}
-# Share of demonstrations on tasks without need of a tool, where an environment has such tasks.
+# Share of demonstrations on tasks that need no tool, if an environment has such tasks.
 NEEDLESS_SHARE = 0.6
 # After a broken or useless call, how often the demonstrator goes on to solve the task.
 RECOVERS = 0.4
@@ -74,7 +73,7 @@ class Demonstrator:
         raise ConfigError(f"unknown habit {habit!r}")
 
     def _guess(self, task: Task, rng: random.Random) -> Message:
-        """Some other task's answer of the same kind."""
+        """The answer of another task of the same kind."""
         others = [self.env.tasks[rng.randrange(len(self.env.tasks))] for _ in range(12)]
         same = [other.answer for other in others if other.kind == task.kind]
         return say(f"<answer>{same[0] if same else others[0].answer}</answer>")
@@ -84,12 +83,12 @@ class Demonstrator:
             return call("search", query=rng.choice(["python", "module", "help", "value"]))
         if "python" in self.env.toolbox.tools:
             return call("python", code=rng.choice(["1+1", "help", "print()", "0"]))
-        # What some other task begins with.
+        # The first turn of another task.
         return self.env.oracle(self.env.tasks[rng.randrange(len(self.env.tasks))])[0]
 
 
 def habits_on(task: Task) -> dict[str, float]:
-    """The shares of the habits on a task; `metadata["changes"]` lists what a task asks to change."""
+    """The shares of the habits on a task; `metadata["changes"]` lists the changes that a task asks for."""
     if task.needs_tool is False:
         return NEEDLESS
     return CHANGING if task.metadata.get("changes") else NEEDED
@@ -111,10 +110,10 @@ def break_call(message: Message, rng: random.Random) -> str:
 def demonstrate(
     environments: Sequence[tuple[str, ToolEnv]], renderer: Renderer, count: int, seed: int, *, skilled: bool = False
 ) -> list[Trajectory]:
-    """Play `count` demonstrations, the environments in turn; `skilled` ones follow the oracle throughout.
+    """Play `count` demonstrations, the environments in turn; `skilled` ones always follow the oracle.
 
     Returns:
-        Trajectories whose mask marks what the demonstrator wrote.
+        Trajectories whose mask marks the demonstrator's tokens.
     """
     rng = random.Random(seed)
     pools = [split_by_need(env) for _, env in environments]
@@ -123,10 +122,10 @@ def demonstrate(
         env_id, env = environments[index % len(environments)]
         needed, needless = pools[index % len(environments)]
         if needless and rng.random() < NEEDLESS_SHARE:
-            # Evenly over kinds: those with the fewest tasks are what must be learnt by heart.
+            # Evenly over kinds: those with the fewest tasks must be memorised.
             task = rng.choice(rng.choice(needless))
         else:
-            # Between evenly over kinds and evenly over tasks: a rare kind must be learnt, but not by heart.
+            # Between evenly over kinds and evenly over tasks: a rare kind must be learnt, but not memorised.
             task = rng.choice(rng.choices(needed, [math.sqrt(len(kind)) for kind in needed])[0])
         turns = Demonstrator(env, renderer, skilled).turns(task, rng)
         info = {"subject": task.metadata.get("subject", "")}
@@ -136,10 +135,9 @@ def demonstrate(
 
 
 def split_by_need(env: ToolEnv) -> tuple[list[list[Task]], list[list[Task]]]:
-    """The tasks that need a tool, and those that do not, each in lists by kind and by the dots of the answer.
+    """The tasks that need a tool and those that do not, each in lists by kind and by the dots of the answer.
 
-    An answer such as `xml.etree.ElementTree` ends where the asked name follows: the more dots, the rarer
-    and the harder.
+    An answer such as `xml.etree.ElementTree` ends before the name in the question: the more dots, the rarer and harder.
     """
     needed: dict[tuple[str, int], list[Task]] = {}
     needless: dict[tuple[str, int], list[Task]] = {}

@@ -20,17 +20,17 @@ _SECONDS_BETWEEN_LINES = 60.0  # of progress, within an epoch
 
 
 class Row(NamedTuple):
-    """A sequence, and its labels: the same ids, or `IGNORED` where there is nothing to learn."""
+    """A sequence and its labels: the same ids, or `IGNORED` where there is nothing to learn."""
 
     ids: list[int]
     labels: list[int]
 
 
 def as_row(trajectory: Trajectory, *, observed: bool) -> Row:
-    """What the policy wrote is learnt; with `observed`, so is what a tool's output repeats.
+    """Label the policy's tokens; with `observed`, also those that a tool's output repeats.
 
-    Documents repeat the names that were searched for, so they teach copying too. What stood nowhere before,
-    such as the result of a calculation, cannot be known.
+    Documents repeat the names that were searched for, so they teach copying too. New tokens, such as the result of a
+    calculation, cannot be predicted.
     """
     labels = [IGNORED] * len(trajectory.prompt_ids)
     seen = set(trajectory.prompt_ids)
@@ -41,17 +41,17 @@ def as_row(trajectory: Trajectory, *, observed: bool) -> Row:
 
 
 class Renaming:
-    """Exchanges the words and the numbers of a sequence for others, each for the same one throughout.
+    """Replaces the words and numbers of a sequence consistently by others.
 
-    A model that saw each name often would know it by heart and could not copy one that is new.
+    A model that often saw the same names would memorise them, and could not copy new ones.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, fixed: Set[int]):
         """Sort the vocabulary into words and numbers of two or more digits.
 
         Args:
-            tokenizer: Tells what a token is.
-            fixed: Words whose meaning counts, and which stay: the wordings, the format.
+            tokenizer: Decodes the vocabulary.
+            fixed: Tokens that keep their meaning: the wording, the format.
         """
         texts = [str(tokenizer.decode([token])) for token in range(len(tokenizer))]
         words = [token for token, text in enumerate(texts) if text.isalpha() and token not in fixed]
@@ -69,7 +69,7 @@ class Renaming:
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) with update sizes as AdamW's.
 
-    torch's own orthogonalises in bfloat16, which is many times slower where a CPU has no such products.
+    torch's own orthogonalises in bfloat16, which is many times slower on a CPU without bfloat16 arithmetic.
     """
 
     def __init__(self, parameters: Iterable[Tensor], learning_rate: float, momentum: float = 0.95):
@@ -89,7 +89,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix, roughly, by Newton-Schulz iteration with Muon's coefficients."""
+    """Approximate the nearest semi-orthogonal matrix by Newton-Schulz iteration with Muon's coefficients."""
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (wide.norm() + 1e-7)
     for _ in range(steps):
@@ -99,7 +99,7 @@ def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 def batches(rows: Sequence[Row], tokens: int, rng: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches (B, T) of ids and labels, each of about `tokens` tokens in sequences of like length."""
+    """Batches (B, T) of ids and labels, each of about `tokens` tokens in sequences of similar length."""
     ordered = sorted(rows, key=lambda row: (len(row.ids), rng.random()))
     groups: list[list[Row]] = [[]]
     for row in ordered:
@@ -109,14 +109,14 @@ def batches(rows: Sequence[Row], tokens: int, rng: random.Random) -> Iterator[tu
     rng.shuffle(groups)
     for group in groups:
         length = len(group[-1].ids)
-        # Padding stands behind its sequence, so the causal mask hides it: any id will do.
+        # Padding follows its sequence, so the causal mask hides it: any id will do.
         ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in group])
         labels = torch.tensor([row.labels + [IGNORED] * (length - len(row.labels)) for row in group])
         yield ids, labels
 
 
 def predictions(model: Qwen3ForCausalLM, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits (N, V) of the N labelled positions, and their labels (N,). The head computes no others."""
+    """Logits (N, V) of the N labelled positions only, and their labels (N,)."""
     learnt = labels[:, 1:] != IGNORED  # (B, T-1)
     hidden: Any = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]  # (B, T-1, H)
     return model.lm_head(hidden[learnt]), labels[:, 1:][learnt]
@@ -133,7 +133,7 @@ def fit(
 ) -> None:
     """Train with Muon on the matrices and AdamW on the rest: a warm-up, half at full rate, a linear decay.
 
-    Prints the loss of each epoch, and where it is every minute.
+    Prints the loss of each epoch, and the progress every minute.
     """
     rng = random.Random(seed)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
@@ -172,7 +172,7 @@ def fit(
 
 @torch.no_grad()
 def share_exact(model: Qwen3ForCausalLM, rows: Sequence[Row]) -> float:
-    """Share of rows whose every label is the most probable token, given the right tokens before it."""
+    """Share of rows in which every label is the most probable token, given the correct tokens before it."""
     exact = 0
     for row in rows:
         logits, targets = predictions(model, torch.tensor([row.ids]), torch.tensor([row.labels]))

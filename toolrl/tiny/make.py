@@ -28,14 +28,14 @@ from toolrl.tiny.tokenizer import VOCABULARY, train_tokenizer
 from toolrl.trajectory import Trajectory
 
 ENVIRONMENTS = ("toolrl/PythonMath-v0", "toolrl/DocsSearch-v0", "toolrl/DocsCompute-v0")
-# Tasks of each, all of the training split: more than a training run draws from.
+# Tasks of each, all from the training split: more than a training run draws.
 SIZE = 20_000
 
 
 def frequent_tokens(
     trajectories: Sequence[Trajectory], tokenizer: PreTrainedTokenizerBase, share: float = 0.01
 ) -> set[int]:
-    """Tokens in at least a share of the episodes."""
+    """Tokens in at least this share of the episodes."""
     counts = Counter(token for t in trajectories for token in {*t.prompt_ids, *t.completion_ids})
     return {token for token, count in counts.items() if count >= share * len(trajectories)}
 
@@ -43,7 +43,7 @@ def frequent_tokens(
 def fixed_tokens(
     trajectories: Sequence[Trajectory], tokenizer: PreTrainedTokenizerBase, share: float = 0.002
 ) -> set[int]:
-    """Tokens of questions and calls in more than a share of the episodes, names and answers left out."""
+    """Tokens of questions and calls in more than this share of the episodes, without names and answers."""
     counts: Counter[int] = Counter()
     for trajectory in trajectories:
         written = {token for token, bit in zip(trajectory.completion_ids, trajectory.mask, strict=True) if bit}
@@ -58,16 +58,16 @@ def fixed_tokens(
 
 @dataclass(frozen=True)
 class Stage:
-    """Training on demonstrations that are right throughout.
+    """Training on correct demonstrations.
 
     Attributes:
-        title: For whoever watches.
-        order: Which of `ENVIRONMENTS` the demonstrations are of, in turn.
-        count: Of demonstrations.
+        title: For the log.
+        order: Indices of `ENVIRONMENTS`, played in turn.
+        count: Number of demonstrations.
         fixed: Finds the tokens that are not renamed.
-        renamed: Share of the demonstrations in which the others are.
-        epochs: Passes over them.
-        rate: Of learning, as a share of the script's.
+        renamed: Share of the demonstrations with renamed tokens.
+        epochs: Passes over the demonstrations.
+        rate: Learning rate, as a share of the script's.
         seed: Added to the script's.
     """
 
@@ -84,7 +84,7 @@ class Stage:
 MATH, SEARCH, COMPUTE = range(3)
 STAGES = (
     Stage(
-        "the rare words renamed in most",
+        "rare words renamed in most",
         order=(MATH, SEARCH, COMPUTE, MATH), count=20_000, fixed=frequent_tokens, renamed=0.7, epochs=4,
         rate=1.0, seed=0,
     ),
@@ -94,7 +94,7 @@ STAGES = (
         rate=2 / 3, seed=2,
     ),
 )  # fmt: skip
-# Arithmetic is what the skill sits deepest in: it takes the most to spoil.
+# Arithmetic is the most robust skill: it takes the most to spoil.
 MEDIOCRE_ORDER = (MATH, SEARCH, MATH, COMPUTE)
 
 
@@ -111,14 +111,14 @@ def make_model(vocabulary: int = VOCABULARY) -> Qwen3ForCausalLM:
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=None,
-        # 1 / sqrt(hidden_size): the default is for larger models, and slows one this small down.
+        # 1 / sqrt(hidden_size): the default is for larger models, and slows down one this small.
         initializer_range=0.088,
     )
     return Qwen3ForCausalLM(config)
 
 
 def tokenizer_texts(environments: Sequence[tuple[str, ToolEnv]]) -> Iterator[str]:
-    """What the tokenizer learns from: tasks, solutions and the beginnings of the documentation."""
+    """Texts for the tokenizer: tasks, solutions and the beginnings of the documentation."""
     dialect = HermesDialect()
     for _, env in environments:
         for task in env.tasks.take(3000):
@@ -135,7 +135,7 @@ def main(
     learning_rate: float = 3e-3,
     batch_tokens: int = 4096,
     seed: int = 0,
-    scale: Annotated[float, typer.Option(help="Share of the demonstrations, for a trial.")] = 1.0,
+    scale: Annotated[float, typer.Option(help="Share of the demonstrations, for a trial run.")] = 1.0,
 ) -> None:
     """Make the embedded policy: first the skill (copying, the format), then the bad habits on top."""
     torch.manual_seed(seed)
@@ -149,7 +149,7 @@ def main(
         print(f"skilled demonstrations, {stage.title}", flush=True)
         order = [environments[index] for index in stage.order]
         skilled = demonstrate(order, renderer, round(stage.count * scale), seed + stage.seed, skilled=True)
-        learnt = [t for t in skilled if not kept_out(t)]
+        learnt = [t for t in skilled if not held_out(t)]
         rename = Renaming(tokenizer, stage.fixed(learnt, tokenizer))
         rows = partial(rows_of_epoch, learnt, rename, stage.renamed, seed + stage.seed)
         rate = learning_rate * stage.rate
@@ -163,7 +163,7 @@ def main(
 
     for config in (model.config, model.generation_config):
         config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    # Half precision halves the file; it is read back as float32.
+    # Half precision halves the file; it is loaded as float32.
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for _, env in environments:
@@ -171,17 +171,17 @@ def main(
 
 
 def report(model: Qwen3ForCausalLM, skilled: Sequence[Trajectory]) -> None:
-    """Print how many of the demonstrations that were kept out are right throughout."""
+    """Print the share of held-out demonstrations that the model predicts exactly."""
     for env_id in ENVIRONMENTS:
-        held = [as_row(t, observed=False) for t in skilled if kept_out(t) and t.env_id == env_id]
+        held = [as_row(t, observed=False) for t in skilled if held_out(t) and t.env_id == env_id]
         if held:
-            print(f"  {env_id}: {share_exact(model, held):.3f} of {len(held)} kept out", flush=True)
+            print(f"  {env_id}: {share_exact(model, held):.3f} of {len(held)} held out", flush=True)
 
 
 def rows_of_epoch(
     trajectories: Sequence[Trajectory], rename: Renaming, share: float, seed: int, epoch: int
 ) -> list[Row]:
-    """Rows of demonstrations, a share of them renamed; never one calculated without a tool, which would be wrong."""
+    """Rows of demonstrations, a share of them renamed, except calculations without a tool, which would become wrong."""
     rng = random.Random(f"{seed}/{epoch}")
     rows = []
     for trajectory in trajectories:
@@ -191,12 +191,12 @@ def rows_of_epoch(
     return rows
 
 
-def kept_out(trajectory: Trajectory) -> bool:
-    """Whether a demonstration only checks what was learnt: all about objects of one name do, or none."""
+def held_out(trajectory: Trajectory) -> bool:
+    """Whether a demonstration is held out; all about objects of one name are, or none."""
     about = trajectory.info["subject"].rsplit(".", 1)[-1] or trajectory.prompt[-1].content
     return zlib.crc32(about.encode()) % 24 == 0  # the splits go by the remainder of 5
 
 
 if __name__ == "__main__":
-    torch.set_flush_denormal(True)  # holds for the process: numbers that small slow a CPU down
+    torch.set_flush_denormal(True)  # holds for the process: such small numbers slow a CPU down
     typer.run(main)

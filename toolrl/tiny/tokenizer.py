@@ -1,8 +1,7 @@
 """The embedded policy's tokenizer: byte-level BPE made for copying.
 
-Words, numbers (in groups of three digits), spaces and punctuation are separate pieces, so a name or a
-number has the same tokens wherever it stands, and few of them. The fixed texts around a tool call's
-arguments are one token each.
+Words, numbers (in groups of three digits), spaces and punctuation are separate pieces, so a name or a number has the
+same few tokens everywhere. The fixed texts around a tool call's arguments are one token each.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Warm-starts the embedded policy on an environment it was not made for: `python -m toolrl.tiny.warm ENV FOLDER`.
 
-Reinforcement learning needs some success to begin with, and a model this small has none on questions in other words.
-First it is fitted to right demonstrations, names renamed in half of them, then to a few mediocre ones, as in
-`toolrl.tiny.make`: what comes out knows the format and the skill, not when or how to use it.
+Reinforcement learning needs some success to start from, and a model this small has none on questions in other words. It
+is fitted to correct demonstrations, with names renamed in half of them, then to a few mediocre ones, as in
+`toolrl.tiny.make`. The result knows the format and the skill, but not when or how to use it.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from toolrl.tiny.make import frequent_tokens, rows_of_epoch
 def main(
     env_id: Annotated[str, typer.Argument(metavar="ENV", help="An environment with an oracle.")],
     folder: Annotated[Path, typer.Argument(help="Where to write the model.")],
-    settings: Annotated[str, typer.Option(help='JSON: {"setting": value}.')] = "{}",
+    env_settings: Annotated[str, typer.Option(help='Settings of the environment as JSON: {"ID": {"hops": 2}}.')] = "{}",
     worlds: Annotated[int, typer.Option(min=1, help="Seeds of the environment, each with an equal share.")] = 8,
-    demonstrations: Annotated[int, typer.Option(min=1, help="Right ones.")] = 8000,
-    epochs: Annotated[int, typer.Option(min=1, help="Over the right ones.")] = 3,
-    mediocre: Annotated[int, typer.Option(min=0, help="Mediocre ones.")] = 1500,
+    demonstrations: Annotated[int, typer.Option(min=1, help="Number of correct demonstrations.")] = 8000,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the correct demonstrations.")] = 3,
+    mediocre: Annotated[int, typer.Option(min=0, help="Number of mediocre demonstrations.")] = 1500,
     learning_rate: float = 2e-3,
     batch_tokens: int = 4096,
     seed: int = 0,
@@ -43,22 +43,25 @@ def main(
     """Fit the embedded policy to demonstrations of one environment."""
     torch.manual_seed(seed)
     try:
-        chosen = dict(json.loads(settings))
+        settings = dict({env_id: {}, **json.loads(env_settings)}[env_id])
+        if json.loads(env_settings).keys() - {env_id}:
+            raise ValueError(f"only {env_id} is played")
     except (ValueError, TypeError) as error:
-        raise ConfigError(f'settings must be like {{"hops": 2}}, got {settings!r} ({error})') from None
-    environments = [(env_id, make(env_id, **{"split": "train", **chosen, "seed": seed + n})) for n in range(worlds)]
+        example = f'{{"{env_id}": {{"hops": 2}}}}'
+        raise ConfigError(f"env_settings must be like {example}, got {env_settings!r} ({error})") from None
+    environments = [(env_id, make(env_id, **{"split": "train", **settings, "seed": seed + n})) for n in range(worlds)]
     tokenizer = AutoTokenizer.from_pretrained(PATH)
     renderer, model = Renderer(tokenizer), Qwen3ForCausalLM.from_pretrained(PATH, dtype="float32")
 
-    print(f"playing {demonstrations} right demonstrations", flush=True)
+    print(f"playing {demonstrations} correct demonstrations", flush=True)
     skilled = demonstrate(environments, renderer, demonstrations, seed, skilled=True)
     rename = Renaming(tokenizer, frequent_tokens(skilled, tokenizer))
     rows = partial(rows_of_epoch, skilled, rename, 0.5, seed)
     fit(model, rows, epochs=epochs, learning_rate=learning_rate, batch_tokens=batch_tokens, seed=seed)
     if mediocre:
         played = demonstrate(environments, renderer, mediocre, seed + 1)
-        right = sum(bool(trajectory.score.success) for trajectory in played)
-        print(f"{mediocre} mediocre demonstrations, {right} of them right", flush=True)
+        correct = sum(bool(trajectory.score.success) for trajectory in played)
+        print(f"{mediocre} mediocre demonstrations, {correct} of them correct", flush=True)
         drawn = [as_row(trajectory, observed=False) for trajectory in played]
         fit(model, lambda _: drawn, epochs=1, learning_rate=learning_rate / 3, batch_tokens=batch_tokens, seed=seed)
 
@@ -66,13 +69,13 @@ def main(
     tokenizer.save_pretrained(folder)
     for _, env in environments:
         env.close()
-    by_id = shlex.quote(json.dumps({env_id: chosen}))
+    by_id = shlex.quote(json.dumps({env_id: settings}))
     print(f"to see what it can do: toolrl eval {env_id} --model {folder} --env-settings {by_id}")
     print(f"to train it: toolrl train --model_name_or_path {folder} --envs {env_id} --env_settings {by_id} ...")
 
 
 if __name__ == "__main__":
-    torch.set_flush_denormal(True)  # holds for the process: numbers that small slow a CPU down
+    torch.set_flush_denormal(True)  # holds for the process: such small numbers slow a CPU down
     disable_progress_bar()
     try:
         typer.run(main)

@@ -1,16 +1,33 @@
-"""Training: environments and a policy to TRL's GRPOTrainer, and what the run writes down."""
+"""Training: GRPO on environments with TRL's trainer, and supervised fine-tuning on demonstrations."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["GRPORun", "ToolrlArguments", "train"]
+if TYPE_CHECKING:
+    from toolrl.training.arguments import ToolrlArguments
+    from toolrl.training.parsing import find_config
+    from toolrl.training.run import parse_arguments, train
+    from toolrl.training.sft import DemonstrationArguments, fine_tune, parse_sft_arguments
+    from toolrl.training.trl import GRPORun
 
-_MODULES = {"GRPORun": "trl", "ToolrlArguments": "arguments", "train": "run"}
+__all__ = [
+    "DemonstrationArguments", "GRPORun", "ToolrlArguments", "find_config", "fine_tune",
+    "parse_arguments", "parse_sft_arguments", "train",
+]  # fmt: skip
+
+_MODULES = {
+    "arguments": ("ToolrlArguments"),
+    "parsing": ("find_config",),
+    "run": ("parse_arguments", "train"),
+    "sft": ("DemonstrationArguments", "fine_tune", "parse_sft_arguments"),
+    "trl": ("GRPORun",),
+}
 
 
 def __getattr__(name: str) -> Any:
     # TRL and torch load only when training starts.
-    if name in _MODULES:
-        from importlib import import_module
+    for module, names in _MODULES.items():
+        if name in names:
+            from importlib import import_module
 
-        return getattr(import_module(f"toolrl.training.{_MODULES[name]}"), name)
+            return getattr(import_module(f"toolrl.training.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,9 @@
-"""toolrl's own training settings; TRL's `GRPOConfig` and `ModelConfig` stand beside them unchanged."""
+"""toolrl's own training settings; TRL's `GRPOConfig`, `SFTConfig` and `ModelConfig` are used unchanged next to them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,92 +18,74 @@ from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 MISMATCH_LIMIT = 0.1
 
 
+def setting(default: Any, help: str) -> Any:
+    """A field of a data class of settings, with its default and its help."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
 @dataclass
-class ToolrlArguments:
-    """What to train on, and what to write down. The same names in Python, YAML and on the command line."""
+class RunArguments:
+    """Settings of both `toolrl train` and `toolrl sft`."""
+
+    chat_template: str = setting("", "Path of a Jinja chat template to use instead of the model's.")
+    overwrite_output_dir: bool = setting(False, "Delete the results of an earlier run in output_dir, and start again.")
+    check_memory: bool = setting(True, "Before training, compare the memory it takes with the memory that is free.")
+
+
+@dataclass
+class ToolrlArguments(RunArguments):
+    """What to train on, and what to log. The names are the same in Python, in YAML and on the command line."""
 
     # ---- set these
-    envs: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Environments to train on, as ID, MODULE:ID or ID:WEIGHT, mixed by weight."},
-    )
-    env_settings: str = field(
-        default="{}",
-        metadata={"help": 'Settings of the environments as JSON: {"toolrl/PythonMath-v0": {"size": 500}}.'},
-    )
-    eval_tasks: int = field(
-        default=100, metadata={"help": "Held-out tasks per environment, before and after training; 0 for none."}
-    )
-    eval_samples: int = field(default=1, metadata={"help": "Episodes per held-out task."})
-    dry_run: bool = field(
-        default=False,
-        metadata={"help": "Build everything, play a few episodes, print what a batch and the model need, and stop."},
-    )
-    overwrite_output_dir: bool = field(
-        default=False, metadata={"help": "Delete what an earlier run left in output_dir, and start afresh."}
+    envs: list[str] = setting([], "Environments to train on, as ID, MODULE:ID or ID:WEIGHT, mixed by weight.")
+    env_settings: str = setting("{}", 'Settings of the environments as JSON: {"toolrl/PythonMath-v0": {"size": 500}}.')
+    eval_tasks: int = setting(100, "Held-out tasks per environment, before and after training; 0 for none.")
+    eval_samples: int = setting(1, "Episodes per held-out task.")
+    dry_run: bool = setting(
+        False, "Build everything, play a few episodes, print what a batch and the model need, and stop."
     )
     # ---- advanced
-    check_memory: bool = field(
-        default=True, metadata={"help": "Compare what training takes of memory with what is free, before it starts."}
+    task_seed: int = setting(0, "Seeds the choice and order of training tasks.")
+    train_tasks: int = setting(0, "Training prompts per epoch; 0 for the number max_steps needs, else 1000.")
+    max_turn_tokens: int = setting(512, "Sampled tokens per turn, within each environment's own limits.")
+    concurrency: int = setting(256, "Episodes in flight per process.")
+    retries: int = setting(2, "Further attempts after an infrastructure fault.")
+    policy_timeout_seconds: float = setting(
+        POLICY_TIMEOUT_SECONDS,
+        "A sampler that samples nothing for this long, for any episode, has failed: its episodes are retried, then "
+        "unscored. The time that one turn takes, or waits in a queue, does not matter.",
     )
-    task_seed: int = field(default=0, metadata={"help": "Seeds the choice and order of training tasks."})
-    train_tasks: int = field(
-        default=0, metadata={"help": "Training prompts per epoch; 0 for as many as max_steps needs, else 1000."}
+    sampler: str = setting(
+        "transformers",
+        "What generates: 'transformers' (the trained model itself), 'vllm' (an engine in each process), or addresses "
+        "of vLLM servers, separated by commas.",
     )
-    max_turn_tokens: int = field(
-        default=512, metadata={"help": "Sampled tokens per turn, within each environment's own limits."}
+    weight_transfer: str = setting(
+        "",
+        "How weights travel to vLLM: 'file', 'ipc' (to an engine on the same GPU), 'nccl' (to servers). Default: "
+        "'file' without a GPU, else 'ipc' or 'nccl'.",
     )
-    concurrency: int = field(default=256, metadata={"help": "Episodes in flight per process."})
-    retries: int = field(default=2, metadata={"help": "Further attempts after an infrastructure fault."})
-    policy_timeout_seconds: float = field(
-        default=POLICY_TIMEOUT_SECONDS,
-        metadata={
-            "help": "A sampler that samples nothing for so long, for any episode, is a fault: its episodes are "
-            "retried, then unscored. How long one turn takes, or waits in a queue, does not matter."
-        },
+    engine_settings: str = setting(
+        "{}", "Further settings of sampler 'vllm', by vLLM's names, as JSON: {\"max_num_seqs\": 128}."
     )
-    sampler: str = field(
-        default="transformers",
-        metadata={
-            "help": "What generates: 'transformers' (the trained model itself), 'vllm' (an engine of each process's "
-            "own), or addresses of vLLM servers, separated by commas."
-        },
+    generation_sequences: int = setting(
+        0, "Sequences that transformers generates in one batch; 0 for the device's default."
     )
-    weight_transfer: str = field(
-        default="",
-        metadata={
-            "help": "How weights travel to vLLM: 'file', 'ipc' (to an engine on the same GPU), 'nccl' (to servers). "
-            "Default: 'file' without a GPU, else 'ipc' and 'nccl'."
-        },
+    mismatch_limit: float = setting(
+        MISMATCH_LIMIT,
+        "Warn if sampler and trainer differ by more nats a token on average; 0 for never. The values are logged as "
+        "mismatch/...",
     )
-    engine_settings: str = field(
-        default="{}",
-        metadata={"help": "Further settings of sampler 'vllm', by vLLM's names, as JSON: {\"max_num_seqs\": 128}."},
-    )
-    generation_sequences: int = field(
-        default=0, metadata={"help": "Sequences that transformers generates together; 0 for the device's default."}
-    )
-    mismatch_limit: float = field(
-        default=MISMATCH_LIMIT,
-        metadata={
-            "help": "Warn when sampler and trainer differ by more nats a token in the mean; 0 for never. "
-            "The numbers are logged as mismatch/..."
-        },
-    )
-    chat_template: str = field(
-        default="", metadata={"help": "Path of a Jinja chat template to use in place of the model's."}
-    )
-    dialect: str = field(
-        default="",
-        metadata={"help": "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does."},
-    )
-    sample_every: int = field(default=0, metadata={"help": "Print one episode every so many steps; 0 for never."})
+    dialect: str = setting("", "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
+    sample_every: int = setting(0, "Print an episode after this many steps; 0 for never.")
 
     def sampler_settings(self) -> PolicySettings:
-        """What generates.
+        """The sampler's settings.
 
         Raises:
-            ConfigError: There is no such sampler, or settings are for another one.
+            ConfigError: The sampler is unknown, or a setting belongs to another one.
         """
         engine = parse_json("engine_settings", self.engine_settings)
         if not isinstance(engine, dict):
@@ -119,7 +102,7 @@ class ToolrlArguments:
         """Environment ids with their weights.
 
         Raises:
-            ConfigError: There are none, one is named twice, or a weight is not a positive number.
+            ConfigError: There is no environment, one is named twice, or a weight is not a positive number.
         """
         weights: dict[str, float] = {}
         for entry in self.envs:
@@ -128,7 +111,7 @@ class ToolrlArguments:
             try:
                 number = float(weight)
             except ValueError:
-                if "/" not in env_id:  # a module, or nothing
+                if "/" not in env_id:  # a module or an empty text
                     env_id, number = entry, 1.0
                 else:
                     raise ConfigError(f"--envs {entry!r}: {weight!r} is not a number; write ID or ID:WEIGHT") from None
@@ -145,41 +128,43 @@ class ToolrlArguments:
         """Make the environments of a split.
 
         Raises:
-            ConfigError: The settings are not JSON, name an environment that is not trained on, or do not fit.
+            ConfigError: The settings are not JSON, name another environment, or are invalid.
             EnvironmentNotFound: An id is unknown.
         """
-        settings = parse_env_settings(self.env_settings)
-        weights = self.weighted_envs()
-        if unknown := sorted(set(settings) - set(weights)):
-            raise ConfigError(f"env_settings names {unknown[0]!r}, which is not among --envs {sorted(weights)}")
-        return {env_id: make(env_id, **{"split": split, **settings.get(env_id, {})}) for env_id in weights}
+        env_ids = self.weighted_envs()
+        settings = parse_env_settings(self.env_settings, env_ids)
+        return {env_id: make(env_id, **{"split": split, **settings.get(env_id, {})}) for env_id in env_ids}
 
 
-def parse_env_settings(text: str | dict[str, Any]) -> dict[str, dict[str, Any]]:
+def parse_env_settings(text: str | dict[str, Any], env_ids: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
     """Read `{"ID": {"setting": value}}`, given as JSON or (from YAML) as a mapping.
 
+    Args:
+        text: The settings.
+        env_ids: The environments in use; by default any may be named.
+
     Raises:
-        ConfigError: It is something else.
+        ConfigError: It has another form, or names another environment.
     """
     settings = parse_json("env_settings", text)
-    if not isinstance(settings, dict) or not all(isinstance(value, dict) for value in settings.values()):
-        shape = type(settings).__name__
-        if isinstance(settings, dict):
-            env_id = next(key for key, value in settings.items() if not isinstance(value, dict))
-            shape = f"{type(settings[env_id]).__name__} for {env_id!r}"
-        raise ConfigError(f'env_settings must be like {{"toolrl/PythonMath-v0": {{"size": 500}}}}, got {shape}')
+    for env_id, value in settings.items() if isinstance(settings, dict) else [("", settings)]:
+        if not isinstance(value, dict):
+            shape = type(value).__name__ + (f" for {env_id!r}" if env_id else "")
+            raise ConfigError(f'env_settings must be like {{"toolrl/PythonMath-v0": {{"size": 500}}}}, got {shape}')
+    if env_ids is not None and (unknown := sorted(set(settings) - set(env_ids))):
+        raise ConfigError(f"env_settings names {unknown[0]!r}, which is not among {sorted(env_ids)}")
     return settings
 
 
 def parse_json(name: str, text: str | dict[str, Any]) -> Any:
-    """A setting given as JSON or (from YAML) as a mapping; environment variables that it names are looked up.
+    """Read a setting given as JSON or (from YAML) as a mapping, and expand the environment variables it names.
 
     Raises:
-        ConfigError: It is not JSON, or a variable is not set. The text, which may hold a secret, is not repeated.
+        ConfigError: It is not JSON, or a variable is not set. The message omits the text, which may hold a secret.
     """
     try:
         return expand(json.loads(text) if isinstance(text, str) else text)
     except ValueError as error:
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f'{name} is not valid JSON: {error}; quote names and texts with ""') from None
+        raise ConfigError(f"{name} is not valid JSON: {error}; put names and texts in double quotes") from None

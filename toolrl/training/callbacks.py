@@ -1,4 +1,4 @@
-"""What is written and shown while TRL trains."""
+"""Metrics written, and progress shown, while TRL trains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.text import Text
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 
 from toolrl.view.metrics import read_metrics
 from toolrl.view.plots import plot_curves
@@ -20,41 +20,29 @@ from toolrl.view.terminal import print_trajectory
 
 
 class MetricsCallback(TrainerCallback):
-    """Appends each log to `metrics.jsonl` and redraws `curves.png` now and then."""
+    """Appends each log to `metrics.jsonl` and redraws `curves.png` from time to time."""
 
     def __init__(self, folder: Path, redraw_seconds: float = 30.0):
-        """Write into `folder`; rows of steps that a resumed run plays again are dropped when it starts."""
+        """Write into `folder`; when a run resumes, rows of steps that it repeats are dropped."""
         self._metrics, self._image = folder / "metrics.jsonl", folder / "curves.png"
         self._redraw_seconds = redraw_seconds
         self._drawn = time.monotonic()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Keep the rows up to the step that training starts from."""
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Keep the rows up to the step where training starts."""
         if state.is_world_process_zero:
             kept = [row for row in read_metrics(self._metrics) if row["step"] <= state.global_step > 0]
             partial = self._metrics.with_suffix(".partial")
             partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
             partial.replace(self._metrics)
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Append one line."""
         if not state.is_world_process_zero or not logs:
             return
-        # What could not be measured is left out: NaN and infinity are no JSON.
-        numbers = {
-            name: value
-            for name, value in logs.items()
-            if value is not None and not (isinstance(value, float) and not math.isfinite(value))
-        }
+        # JSON has no NaN and no infinity.
+        infinite = {name for name, value in logs.items() if isinstance(value, float) and not math.isfinite(value)}
+        numbers = {name: value for name, value in logs.items() if value is not None and name not in infinite}
         with self._metrics.open("a") as file:
             file.write(json.dumps({"step": state.global_step, "time": time.time(), **numbers}) + "\n")
             file.flush()
@@ -63,86 +51,77 @@ class MetricsCallback(TrainerCallback):
             plot_curves(self._metrics, self._image)
             self._drawn = time.monotonic()
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Draw the last curves."""
         if state.is_world_process_zero:
             plot_curves(self._metrics, self._image)
 
 
 class ProgressCallback(TrainerCallback):
-    """Prints one line per log: step, time, and for each environment success and tool use."""
+    """Prints one line per log: step, time, and success and tool use of each environment, or the loss of fine-tuning."""
 
     def __init__(self, console: Console, sample_every: int = 0, run: Any = None):
-        """Print to `console`; every `sample_every` steps also an episode of `run.last_batch`."""
+        """Print to `console`; every `sample_every` steps, also an episode of `run.last_batch`."""
         self._console = console
         self._sample_every = sample_every
         self.run = run
         self._start = time.monotonic()
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start the clock."""
         self._start = time.monotonic()
         if state.is_world_process_zero and state.global_step >= state.max_steps:
             self._console.print(
-                f"step {state.global_step}/{state.max_steps}: nothing is left; raise --max_steps to go on"
+                f"step {state.global_step}/{state.max_steps}: nothing left to train; raise --max_steps to continue"
             )
-        elif state.is_world_process_zero:
+        elif state.is_world_process_zero and self.run:
             self._console.print(
                 "success, and share of episodes with a tool call where one is needed | where none is", style="dim"
             )
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Print one line."""
-        if not state.is_world_process_zero or not logs or "reward" not in logs:
+        if not state.is_world_process_zero or not logs or not logs.keys() & {"reward", "loss"}:
             return
-        parts = []
-        for name in sorted(logs):
-            if name.endswith("/success"):
-                env = name.removesuffix("/success")
-                needed, needless = (logs.get(f"{env}/call_share_{which}") for which in ("needed", "needless"))
-                use = " | ".join("-" if share is None else f"{share:.2f}" for share in (needed, needless))
-                parts.append(f"{env} {logs[name]:.2f} ({use}){_hacks(logs, env)}")
         elapsed = time.monotonic() - self._start
+        line = f"step {state.global_step:>4}/{state.max_steps} {elapsed:5.0f} s  "
+        if "reward" not in logs:
+            accuracy = logs.get("mean_token_accuracy")
+            line += f"loss {logs['loss']:.4f}" + ("" if accuracy is None else f"  token accuracy {accuracy:.3f}")
+            self._console.print(Text(line), soft_wrap=True)
+            return
         reward = "none " if logs["reward"] is None else f"{logs['reward']:.3f}"
-        head = f"step {state.global_step:>4}/{state.max_steps} {elapsed:5.0f} s  reward {reward}  "
-        self._console.print(Text(head + "  ".join(parts)), soft_wrap=True)
+        parts = [_environment(logs, name[: -len("/success")]) for name in sorted(logs) if name.endswith("/success")]
+        self._console.print(Text(f"{line}reward {reward}  {'  '.join(parts)}"), soft_wrap=True)
         for alarm in self._alarms(logs):
             self._console.print(Text(alarm), style="bold red", soft_wrap=True)
         if self._sample_every and state.global_step % self._sample_every == 0 and self.run and self.run.last_batch:
             print_trajectory(self._console, self.run.last_batch[0])
 
     def _alarms(self, logs: dict[str, Any]) -> Iterator[str]:
-        """What is wrong with what was logged, in words."""
+        """Warnings about the values logged."""
         if logs["reward"] is None:
             reasons = [t.score.reason for t in self.run.last_batch if t.score.reason] if self.run else []
-            yield "no episode was scored, so nothing was learnt" + (f"; a reason: {reasons[0]}" if reasons else "")
+            yield "no episode was scored, so nothing was learnt" + (f"; for example: {reasons[0]}" if reasons else "")
         if logs.get("loss/alarm"):
             yield (
                 f"the loss or its gradient was not finite in {logs['loss/alarm']:.0f} step(s), which did not change "
-                "the model; lower learning_rate, compute in bf16 and not in fp16, and look at the rewards"
+                "the model; lower --learning_rate, use bf16 instead of fp16, and check the rewards"
             )
         if logs.get("reward/alarm"):
-            yield "rewards of a group differ too little for their size: float32 takes them for one; shift or scale them"
+            yield "different rewards of a group are equal in float32; shift or scale them"
         if logs.get("mismatch/alarm"):
             mean, most, masked = (logs[f"mismatch/{name}"] for name in ("mean", "max", "masked_share"))
             yield (
-                f"the sampler is not the trainer: log-probabilities differ by {mean:.3f} nats a token, "
-                f"at most by {most:.2f}; {masked:.0%} of the tokens are left out"
+                f"sampler and trainer disagree: log-probabilities differ by {mean:.3f} nats a token, "
+                f"at most by {most:.2f}; {masked:.0%} of the tokens are masked"
             )
 
 
-def _hacks(logs: dict[str, Any], env: str) -> str:
-    """What the monitors of code answers saw, if anything."""
+def _environment(logs: dict[str, Any], env: str) -> str:
+    """Success and tool use in an environment, and the hack rate and gap of code answers, if there are any."""
+    shares = (logs.get(f"{env}/call_share_{which}") for which in ("needed", "needless"))
+    use = " | ".join("-" if share is None else f"{share:.2f}" for share in shares)
     hack, gap = logs.get(f"{env}/part_hack", 0.0), logs.get(f"{env}/part_gap", 0.0)
-    return f" hacks {hack:.2f}, visible - hidden {gap:.2f}" if hack or gap else ""
+    hacks = f" hacks {hack:.2f}, visible - hidden {gap:.2f}" if hack or gap else ""
+    return f"{env} {logs[f'{env}/success']:.2f} ({use}){hacks}"

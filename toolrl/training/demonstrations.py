@@ -1,8 +1,8 @@
-"""Demonstrations: what went well, as a data set for supervised fine-tuning.
+"""Demonstrations: successful episodes as a data set for supervised fine-tuning.
 
-A row is in TRL's conversational form (`messages`, `tools`). Beside it are schemas and arguments as JSON text, which no
-Parquet file fills with nulls, and the tokens as they were sampled, where a policy with tokens played: `toolrl sft`
-learns from exactly those if they are its own tokenizer's.
+A row is in TRL's conversational form (`messages`, `tools`). It also holds schemas and arguments as JSON text, which
+Parquet does not fill with nulls, and the sampled tokens, if the policy had any: `toolrl sft` uses them if they belong
+to its own tokenizer.
 """
 
 from __future__ import annotations
@@ -20,42 +20,42 @@ from toolrl.trajectory import Trajectory
 from toolrl.types import StopReason
 
 FAILED = "did not succeed"
-HELD_OUT = "are of held-out tasks"
+HELD_OUT = "are from held-out tasks"
 CUT = "did not end with an answer"
 MALFORMED = "have a malformed call"
-SURPLUS = "are further ones of their task"
+SURPLUS = "are surplus for their task"
 
 
 @dataclass(frozen=True)
-class Selection:
-    """Which episodes are worth imitating.
+class Demonstrations:
+    """Episodes worth imitating.
 
     Attributes:
-        chosen: Best first within a task, tasks in the order in which they were first seen.
-        left_out: How many others, by reason.
+        chosen: Best first within a task, tasks in the order of their first episodes.
+        left_out: The number of other episodes, by reason.
     """
 
     chosen: list[Trajectory]
     left_out: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> str:
-        """One line about it, for people."""
+        """One line for people."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common())
         return f"{len(self.chosen)} demonstrations" + (f"; left out: {reasons}" if reasons else "")
 
 
-def select(
+def select_demonstrations(
     trajectories: Iterable[Trajectory], *, per_task: int = 1, min_reward: float | None = None, held_out: bool = False
-) -> Selection:
-    """Choose successful episodes: of each task the best reward first, then the fewest calls.
+) -> Demonstrations:
+    """Choose successful episodes: for each task the highest reward first, then the fewest calls.
 
-    Left out, too, is what must not be imitated: a malformed call, an episode that a limit cut.
+    Episodes with a malformed call and episodes cut by a limit are left out.
 
     Args:
         trajectories: Of any environments.
-        per_task: At most so many of one task, all different.
-        min_reward: The least reward that counts; None for any success.
-        held_out: Whether held-out tasks may be learnt from, which makes evaluations on them worthless.
+        per_task: The most demonstrations of one task, all different.
+        min_reward: The lowest reward accepted; None for any success.
+        held_out: Whether to include held-out tasks, which makes evaluations on them worthless.
 
     Raises:
         ConfigError: `per_task` is not positive.
@@ -84,26 +84,26 @@ def select(
         best = list(different.values())[:per_task]
         left_out[SURPLUS] += len(group) - len(best)
         chosen += best
-    return Selection(chosen, +left_out)
+    return Demonstrations(chosen, +left_out)
 
 
 def is_held_out(trajectory: Trajectory) -> bool:
-    """Whether its task was played to evaluate: of the test split, or before or after training."""
+    """Whether the task was played for evaluation: from the test split, or before or after training."""
     info = trajectory.info
     return str(info.get("split", "train" if info.get("mode", "train") == "train" else "test")) != "train"
 
 
 def as_demonstration(trajectory: Trajectory, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One row.
+    """One row of the data set.
 
     Args:
-        trajectory: What happened.
+        trajectory: The episode.
         tools: The environment's schemas (`env.toolbox.schemas`).
     """
     return {
         "messages": [message.to_dict() for message in trajectory.messages],
         "tools": list(tools),
-        # Arrow fills both with nulls once two tools are in one file; these stay as they are, for `toolrl sft`.
+        # Arrow fills the others with nulls if a file has two tools; `toolrl sft` reads these.
         "tools_json": json.dumps(list(tools)),
         "arguments_json": [json.dumps(dict(call.arguments)) for m in trajectory.messages for call in m.tool_calls],
         "env_id": trajectory.env_id,
@@ -121,7 +121,7 @@ def as_demonstration(trajectory: Trajectory, tools: Sequence[Mapping[str, Any]])
 def write_demonstrations(
     path: str | Path, trajectories: Iterable[Trajectory], tools: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> None:
-    """Write a JSONL file, whole or not at all.
+    """Write a JSONL file atomically.
 
     Args:
         path: Replaced if it exists.
@@ -138,15 +138,12 @@ def write_demonstrations(
 
 
 def _quality(trajectory: Trajectory) -> tuple[float, int, int]:
-    return (
-        float(trajectory.score.value or 0.0),
-        -len(trajectory.tool_results),
-        -sum(len(message.content) for message in trajectory.messages),
-    )
+    length = sum(len(message.content) for message in trajectory.messages)
+    return float(trajectory.score.value or 0.0), -len(trajectory.tool_results), -length
 
 
 def _conversation(trajectory: Trajectory) -> str:
-    """What is told apart: everything said, but for the ids of calls."""
+    """A key for duplicates: everything said, without the ids of calls."""
     said = [
         (message.role, message.content, message.thinking, [(call.name, call.arguments) for call in message.tool_calls])
         for message in trajectory.messages

@@ -1,8 +1,7 @@
-"""`toolrl train --dry_run`: all of a run but its model and its training, and what the run would need.
+"""`toolrl train --dry_run`: a run without its model and its training, and what it would need.
 
-The model's configuration is read, its weights are not: parameters are counted on PyTorch's meta device. TRL's trainer
-is built around the embedded model, and refuses what it would refuse later. Episodes are played by the tasks' oracles,
-with the real tokenizer, tools and reward.
+Only the model's configuration is read. TRL's trainer is built around the embedded model, so it refuses what it would
+refuse later. The tasks' oracles play a few episodes, with the real tokenizer, tools and reward.
 """
 
 from __future__ import annotations
@@ -23,13 +22,12 @@ from toolrl.evaluation.tables import number
 from toolrl.policy import ScriptedPolicy
 from toolrl.policy.models import load_model
 from toolrl.rollout import RolloutRequest, renderer_of
-from toolrl.training.loading import bytes_of, loading_options
-from toolrl.training.memory import MemoryEstimate, ModelSize, estimate_memory, read_size
+from toolrl.training.loading import loading_options
+from toolrl.training.memory import ModelSize, estimate_memory, read_size, weight_bytes
 from toolrl.training.trl import GRPORun
 from toolrl.trajectory import Trajectory
 
 EPISODES = 4
-MIB = 2**20
 
 
 def dry_run(
@@ -42,8 +40,8 @@ def dry_run(
     *,
     peft_config: Any = None,
     **settings: Any,
-) -> list[Trajectory]:
-    """Build a run without its model, play a few episodes, and print what it would take.
+) -> None:
+    """Build a run without its model, play a few episodes, and print what the run would need.
 
     Args:
         name: The model: "tiny", a folder, or a hub id.
@@ -52,42 +50,34 @@ def dry_run(
         args: TRL's config.
         model_config: TRL's.
         console: Where to print.
-        peft_config: An adapter's.
+        peft_config: Of an adapter.
         settings: Further ones of `GRPORun`.
-
-    Returns:
-        The episodes that the tasks' oracles have played.
 
     Raises:
         UserError: A setting is wrong.
     """
     size = read_size(name, peft_config=peft_config, **loading_options(args, model_config))
-    with tempfile.TemporaryDirectory() as nowhere:
-        args.output_dir = nowhere  # the trainer makes its folder
-        # The oracle plays, so nothing else has to be started.
+    with tempfile.TemporaryDirectory() as folder:
+        args.output_dir = folder  # the trainer creates its output folder
+        # The oracle plays, so no sampler is started.
         sampler = settings.pop("sampler", None)
         args.use_vllm = False
         run = GRPORun(load_model("tiny"), tokenizer, environments, args, peft_config=peft_config, **settings)
         with closing(run):
-            requests = [_request(run, prompt) for prompt in run.dataset["prompt"][:EPISODES]]
-            trajectories = run.engine.run(requests)
+            trajectories = run.engine.run([_request(run, prompt) for prompt in run.dataset["prompt"][:EPISODES]])
             console.print(_episodes_table(trajectories))
-            longest = max(len(trajectory.prompt_ids) for trajectory in trajectories)
-            own = sampler is None or sampler.sampler == "transformers"
-            for line in _budget(run, args):
+            for line in _budget(args):
                 console.print(line, highlight=False, soft_wrap=True)
-            estimate = estimate_memory(
-                size, args, longest, bytes_of(model_config), on_cpu=args.device.type == "cpu", own=own
-            )
-            console.print(_memory_table(size, estimate))
-    return trajectories
+            longest = max(len(trajectory.prompt_ids) for trajectory in trajectories)
+            samples = sampler is None or sampler.sampler == "transformers"
+            console.print(_memory_table(size, args, longest, weight_bytes(model_config), samples))
 
 
 def _request(run: GRPORun, prompt: Sequence[Mapping[str, str]]) -> RolloutRequest:
     env_id, task = run.find_task(prompt)
     env = run.environments[env_id]
-    own = renderer_of(run.renderer, env, task)
-    oracle = ScriptedPolicy([own.assistant_ids(message, env.toolbox.schemas) for message in env.oracle(task)])
+    renderer = renderer_of(run.renderer, env, task)
+    oracle = ScriptedPolicy([renderer.assistant_ids(message, env.toolbox.schemas) for message in env.oracle(task)])
     return RolloutRequest(env, task, env_id, f"dry/{task.id}", oracle)
 
 
@@ -97,27 +87,24 @@ def _episodes_table(trajectories: Sequence[Trajectory]) -> Table:
         table.add_column(column)
     for trajectory in trajectories:
         sampled = sum(trajectory.mask)
+        counts = (
+            len(trajectory.prompt_ids), sampled, len(trajectory.completion_ids) - sampled, len(trajectory.turns),
+            len(trajectory.tool_results),
+        )  # fmt: skip
         table.add_row(
-            short_name(trajectory.env_id),
-            trajectory.task_id,
-            str(len(trajectory.prompt_ids)),
-            str(sampled),
-            str(len(trajectory.completion_ids) - sampled),
-            str(len(trajectory.turns)),
-            str(len(trajectory.tool_results)),
-            str(trajectory.stop),
+            short_name(trajectory.env_id), trajectory.task_id, *map(str, counts), str(trajectory.stop),
             number(trajectory.score.value),
-        )
+        )  # fmt: skip
     return table
 
 
-def _budget(run: GRPORun, args: GRPOConfig) -> list[str]:
-    """What a step consists of, in episodes and tokens."""
+def _budget(args: GRPOConfig) -> list[str]:
+    """The size of a step, in episodes and tokens."""
     group = int(args.num_generations or 1)
     batch = int(args.generation_batch_size or 0)
     micro, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
     updates = max(batch // (micro * args.world_size * accumulated), 1) * args.num_iterations
-    total = args.max_steps if args.max_steps > 0 else "as many as the epochs give"
+    total = args.max_steps if args.max_steps > 0 else f"{args.num_train_epochs:g} epoch(s)"
     return [
         f"a batch: {batch} episodes = {batch // group} tasks x {group}, on {args.world_size} device(s); "
         f"{updates} optimiser step(s) of {micro} x {accumulated} on each",
@@ -125,11 +112,13 @@ def _budget(run: GRPORun, args: GRPOConfig) -> list[str]:
     ]
 
 
-def _memory_table(size: ModelSize, memory: MemoryEstimate) -> Table:
+def _memory_table(size: ModelSize, args: GRPOConfig, prompt_tokens: int, bytes_per_weight: int, samples: bool) -> Table:
+    on_cpu = args.device.type == "cpu"
+    memory = estimate_memory(size, args, prompt_tokens, bytes_per_weight, on_cpu=on_cpu, samples=samples)
     counted = f"{size.parameters / 1e6:,.1f} M parameters"
     if size.trainable != size.parameters:
         counted += f", {size.trainable / 1e6:,.1f} M trained"
-    table = Table(title=f"memory of a device with all of the model, estimated ({counted})")
+    table = Table(title=f"estimated memory of a device that holds the whole model ({counted})")
     parts = {
         "weights": memory.weights,
         "gradients": memory.gradients,
@@ -141,5 +130,5 @@ def _memory_table(size: ModelSize, memory: MemoryEstimate) -> Table:
     }
     for name in parts:
         table.add_column(name, justify="right")
-    table.add_row(*("-" if amount is None else f"{amount / MIB:,.0f} MiB" for amount in parts.values()))
+    table.add_row(*("-" if amount is None else f"{amount / 2**20:,.0f} MiB" for amount in parts.values()))
     return table

@@ -1,50 +1,26 @@
-"""From TRL's settings to what is trained: the model, an adapter, a chat template."""
+"""From TRL's settings to the model that is trained: its weights, an adapter, a chat template."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 from trl import GRPOConfig, ModelConfig, SFTConfig, get_peft_config  # type: ignore[attr-defined]
 
-from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError, MissingExtra
 from toolrl.policy.models import base_of_adapter, load_model
 from toolrl.policy.settings import ALIASES
-from toolrl.training.values import refusals
-
-TASKS_LOOKED_AT = 20  # of each environment, for the length of its prompts
+from toolrl.training.flags import rejections
 
 
-def loading_options(args: GRPOConfig | SFTConfig, model_config: ModelConfig) -> dict[str, Any]:
-    """Which model is meant: for its configuration, its tokenizer and its weights.
+def load_for_training(name: str, args: GRPOConfig | SFTConfig, model_config: ModelConfig) -> PreTrainedModel:
+    """Load the model that TRL's settings describe; float32 unless they say otherwise.
 
-    Raises:
-        ConfigError: A revision is asked for of what has none.
-    """
-    name = model_config.model_name_or_path or "tiny"
-    if model_config.model_revision != "main" and (name in ALIASES or Path(name).is_dir()):
-        raise ConfigError(
-            f"--model_revision {model_config.model_revision}: the folder {name!r} has no revisions; remove it"
-        )
-    options: dict[str, Any] = {"revision": model_config.model_revision}
-    if args.trust_remote_code:
-        options["trust_remote_code"] = True
-    return options
-
-
-def load_to_train(name: str, args: GRPOConfig | SFTConfig, model_config: ModelConfig) -> transformers.PreTrainedModel:
-    """The model that TRL's settings describe; float32 unless they say otherwise.
-
-    TRL loads a model to compare with (`beta`) by itself, and learns here how.
+    TRL loads the reference model (`beta`) itself; `args.model_init_kwargs` tells it how.
 
     Raises:
-        ConfigError: It cannot be loaded so.
+        ConfigError: The model or a setting is rejected.
     """
     given: dict[str, Any] = dict(args.model_init_kwargs or {})  # type: ignore[arg-type] # TRL has parsed it
     options = {**loading_options(args, model_config), **given}
@@ -52,20 +28,30 @@ def load_to_train(name: str, args: GRPOConfig | SFTConfig, model_config: ModelCo
         options["attn_implementation"] = model_config.attn_implementation
     dtype = str(options.pop("dtype", None) or model_config.dtype or "float32")
     args.model_init_kwargs = {**options, "dtype": dtype}
-    with refusals("loading the model"):
+    with rejections("the model"):
         return load_model(name, dtype=dtype, **options)
 
 
-def bytes_of(model_config: ModelConfig) -> int:
-    """Of each of a model's weights."""
-    return torch.finfo(getattr(torch, str(model_config.dtype or "float32"), torch.float32)).bits // 8
+def loading_options(args: GRPOConfig | SFTConfig, model_config: ModelConfig) -> dict[str, Any]:
+    """Options for loading the model's configuration, tokenizer and weights.
+
+    Raises:
+        ConfigError: A revision is requested for a local folder.
+    """
+    name = model_config.model_name_or_path or "tiny"
+    if model_config.model_revision != "main" and (name in ALIASES or Path(name).is_dir()):
+        raise ConfigError(
+            f"--model_revision {model_config.model_revision}: the folder {name!r} has no revisions; remove it"
+        )
+    trusted = {"trust_remote_code": True} if args.trust_remote_code else {}
+    return {"revision": model_config.model_revision, **trusted}
 
 
 def adapter_settings(name: str, model_config: ModelConfig) -> Any:
-    """What TRL calls `peft_config`; None without `--use_peft`, and where the model is an adapter that is trained on.
+    """TRL's `peft_config`; None without `--use_peft`, and if the model already is an adapter.
 
     Raises:
-        ConfigError: The model is an adapter, and of another make than the settings say.
+        ConfigError: The model is an adapter with other settings.
         MissingExtra: peft is not installed.
     """
     is_adapter = base_of_adapter(name, revision=model_config.model_revision) is not None
@@ -76,34 +62,23 @@ def adapter_settings(name: str, model_config: ModelConfig) -> Any:
     except ImportError:
         raise MissingExtra("peft", "lora") from None
     if not is_adapter:
-        with refusals("peft"):
+        with rejections("peft"):
             return get_peft_config(model_config)
-    its: dict[str, Any] = peft.PeftConfig.from_pretrained(name).to_dict()
+    existing: dict[str, Any] = peft.PeftConfig.from_pretrained(name).to_dict()
     defaults = ModelConfig()
-    for setting, field in (
-        ("lora_r", "r"), ("lora_alpha", "lora_alpha"), ("lora_dropout", "lora_dropout"), ("use_dora", "use_dora"),
-        ("use_rslora", "use_rslora"),
-    ):  # fmt: skip
+    for setting in ("lora_r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora"):
+        field = "r" if setting == "lora_r" else setting
         value = getattr(model_config, setting)
-        if value not in (getattr(defaults, setting), its.get(field)):
+        if value not in (getattr(defaults, setting), existing.get(field)):
             raise ConfigError(
-                f"--{setting} {value}: {name!r} is an adapter with {field}={its.get(field)!r}, which is trained on as "
-                f"it is; leave --{setting} out, or start a new adapter on {its.get('base_model_name_or_path')!r}"
+                f"--{setting} {value}: {name!r} is an adapter with {field}={existing.get(field)!r}, which stays; "
+                f"remove --{setting}, or start a new adapter on {existing.get('base_model_name_or_path')!r}"
             )
     return None
 
 
-def longest_prompt(environments: Mapping[str, ToolEnv], tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens of the longest prompt among the first tasks, tools' schemas included; about."""
-    lengths = [0]
-    for env in environments.values():
-        common = env.system_prompt + json.dumps(env.toolbox.schemas)
-        lengths += [len(tokenizer.encode(common + task.prompt)) for task in env.tasks.take(TASKS_LOOKED_AT)]
-    return max(lengths)
-
-
 def read_template(path: str) -> str | None:
-    """The text of a chat template's file; None for no path.
+    """The text of a chat template's file; None without a path.
 
     Raises:
         ConfigError: It cannot be read.

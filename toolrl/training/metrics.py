@@ -1,21 +1,27 @@
-"""What training logs about a batch of trajectories, per environment."""
+"""What training measures: metrics of a batch per environment, and how far the sampler is from the trainer.
+
+A sampler with other weights, another precision, other tokens or another temperature shows up in `mismatch/...` before
+it shows up in the reward; on-policy training assumes that there is no difference.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy
+from torch import Tensor
 
-from toolrl.evaluation import short_name
+from toolrl.evaluation import mean, short_name
 from toolrl.trajectory import Trajectory
 
 
 def batch_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """Metrics named `ENV/metric`, where ENV is the id without namespace and version.
 
-    Shares are within [0, 1], latencies are seconds; `usage_...` is what tools' resources used, per episode. A
-    metric without anything to measure is left out.
+    Shares are within [0, 1], latencies in seconds; `usage_...` is the mean usage of tools' resources per episode. A
+    metric without data is left out.
     """
     by_env: dict[str, list[Trajectory]] = defaultdict(list)
     for trajectory in trajectories:
@@ -65,10 +71,10 @@ def _env_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
 
 def zero_variance_shares(played: Iterable[tuple[str, str, float | None]]) -> dict[str, float]:
-    """Of each environment, the share of groups whose scored members all have one reward: they teach nothing.
+    """For each environment, the share of groups whose scored episodes all have the same reward; they teach nothing.
 
     Args:
-        played: Environment, group and reward of each episode, those of all processes.
+        played: Environment, group and reward of each episode, of all processes.
     """
     groups: dict[tuple[str, str], list[float]] = defaultdict(list)
     for env_id, group, reward in played:
@@ -80,11 +86,11 @@ def zero_variance_shares(played: Iterable[tuple[str, str, float | None]]) -> dic
     return {f"{short_name(env_id)}/zero_variance_group_share": sum(same) / len(same) for env_id, same in by_env.items()}
 
 
-def alike_in_float32(played: Iterable[tuple[str, str, float | None]]) -> bool:
-    """Whether a group's rewards differ so little, for their size, that TRL's float32 takes them for one.
+def equal_in_float32(played: Iterable[tuple[str, str, float | None]]) -> bool:
+    """Whether different rewards of a group are equal in TRL's float32.
 
     Args:
-        played: As `zero_variance_shares` takes it.
+        played: As for `zero_variance_shares`.
     """
     groups: dict[str, set[float]] = defaultdict(set)
     for _, group, reward in played:
@@ -96,13 +102,70 @@ def alike_in_float32(played: Iterable[tuple[str, str, float | None]]) -> bool:
     )
 
 
-def mean(values: Iterable[float]) -> float | None:
-    """The mean; None of nothing."""
-    numbers = [float(value) for value in values]
-    return sum(numbers) / len(numbers) if numbers else None
-
-
 def quantile(values: Sequence[float], q: float) -> float | None:
-    """The `q`-quantile by the nearest-rank method; None of nothing."""
+    """The `q`-quantile by the nearest-rank method; None for no values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else None
+
+
+class Mismatch(NamedTuple):
+    """Differences between sampler and trainer, summed over sampled tokens.
+
+    Attributes:
+        tokens: Number of tokens.
+        absolute: Sum of |difference|, in nats.
+        largest: The largest |difference|.
+        divergence: Sum of r - 1 - log r with r the ratio of trainer to sampler. Its mean is an unbiased, non-negative
+            estimate of KL(sampler || trainer) (Schulman 2020, "Approximating KL Divergence", k3).
+        masked: Tokens that importance correction removes from the loss.
+    """
+
+    tokens: float = 0.0
+    absolute: float = 0.0
+    largest: float = 0.0
+    divergence: float = 0.0
+    masked: float = 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """Means and shares under the names they are logged with; empty without tokens."""
+        if not self.tokens:
+            return {}
+        return {
+            "mismatch/mean": self.absolute / self.tokens,
+            "mismatch/max": self.largest,
+            "mismatch/kl": self.divergence / self.tokens,
+            "mismatch/masked_share": self.masked / self.tokens,
+        }
+
+
+def measure_mismatch(trainer: Tensor, sampler: Tensor, sampled: Tensor, weight: Tensor | None = None) -> Mismatch:
+    """Compare the log-probabilities of a batch.
+
+    Args:
+        trainer: (B, C) of the model that the batch was sampled with.
+        sampler: (B, C) as the sampler reported them; NaN where it reported none.
+        sampled: (B, C) 1 where the model chose the token.
+        weight: (B, C) or (B, 1) importance ratios; 0 removes a token from the loss.
+    """
+    sampled = sampled.bool() & ~sampler.isnan()
+    difference = (trainer - sampler)[sampled].double()
+    if not difference.numel():
+        return Mismatch()
+    return Mismatch(
+        float(difference.numel()),
+        float(difference.abs().sum()),
+        float(difference.abs().max()),
+        float((difference.exp() - 1 - difference).sum()),
+        0.0 if weight is None else float((weight.expand_as(sampler)[sampled] == 0).sum()),
+    )
+
+
+def sum_mismatches(parts: Sequence[Mismatch]) -> Mismatch:
+    """The mismatch of several batches together."""
+    return Mismatch(
+        sum(part.tokens for part in parts),
+        sum(part.absolute for part in parts),
+        max((part.largest for part in parts), default=0.0),
+        sum(part.divergence for part in parts),
+        sum(part.masked for part in parts),
+    )

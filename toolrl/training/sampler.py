@@ -2,60 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
+from trl import GRPOConfig  # type: ignore[attr-defined]
 
 from toolrl.chat import Renderer
 from toolrl.errors import ConfigError
 from toolrl.policy import Policy, PolicySettings, TransformersPolicy, VLLMPolicy, VLLMServerPolicy, open_policy
 from toolrl.policy.vllm.base import EnginePolicy
 from toolrl.policy.vllm.policy import ColocatedVLLMPolicy
-
-with warnings.catch_warnings():
-    # TRL 1.16 names 0.31 as the newest vLLM that it knows; what is used of it here is tested with 0.32.
-    warnings.filterwarnings("ignore", message="TRL currently supports vLLM")
-    from trl.generation.vllm_generation import VLLMGeneration
-
-
-class TrainerWeights(VLLMGeneration):
-    """TRL's way to all weights of a model, under the names of its checkpoint, whatever splits, wraps or adapts it.
-
-    It is a method of the class that holds TRL's own engine, which is not made here.
-    """
-
-    def __init__(self, trainer: GRPOTrainer):
-        assert trainer.model is not None
-        self.model = trainer.model  # type: ignore[assignment] # TRL itself passes it so
-        self.accelerator = trainer.accelerator
-        self._dist = trainer._dist
-
-    def __call__(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Give them one by one; a collective of all processes."""
-        return self._iter_named_params()
+from toolrl.training.trainer import SampledTokensTrainer, TrainerWeights
 
 
 class CopyPolicy(TransformersPolicy):
-    """Samples with a copy of the trained model, in the type that its layers compute in while it is trained.
+    """Samples with a 16-bit copy of the trained model.
 
-    Under `bf16` or `fp16` the layers of float32 weights compute in 16 bits: a cache of keys and values would have to be
-    of both types, and each pass would convert all weights again.
+    Under `bf16` or `fp16` the layers of float32 weights compute in 16 bits: a cache of keys and values would have both
+    types, and each pass would convert all weights again.
     """
 
     def __init__(self, model: PreTrainedModel, weights: TrainerWeights, dtype: torch.dtype, **options: Any):
-        """Copy `model`.
-
-        Args:
-            model: What is trained.
-            weights: Its weights as they are.
-            dtype: Of the copy.
-            options: Of `TransformersPolicy`.
-        """
+        """Copy `model`, whose current weights `weights` yields."""
         self._weights = weights
         with torch.device(model.device):
             copy = type(model)._from_config(model.config, dtype=dtype)
@@ -70,33 +40,33 @@ class CopyPolicy(TransformersPolicy):
             self.model.get_parameter(name).copy_(weight)
 
     def weights_changed(self) -> None:
-        """Copy the weights as they are now."""
+        """Copy the current weights."""
         super().weights_changed()
         self._copy()
 
 
 def open_sampler(
-    settings: PolicySettings, trainer: GRPOTrainer, model: PreTrainedModel, renderer: Renderer, args: GRPOConfig
+    settings: PolicySettings, trainer: SampledTokensTrainer, model: PreTrainedModel, renderer: Renderer
 ) -> Policy:
     """Open the sampler of a run, with `trainer` as the source of its weights.
 
     Args:
-        settings: Which one.
-        trainer: Its model is what is trained.
-        model: What generates if the sampler is "transformers".
+        settings: Which sampler.
+        trainer: Trains the model; its `vllm_...` settings configure an engine.
+        model: Generates if the sampler is "transformers".
         renderer: Of the run.
-        args: TRL's `vllm_...` settings apply to an engine too.
 
     Raises:
         ConfigError: Settings contradict each other, or the engine's context is too short.
     """
+    args: Any = trainer.args
     if args.use_vllm:
-        return _trls_own(settings, trainer, renderer, args)
+        return _trl_policy(settings, trainer, renderer)
     rank = trainer.accelerator.process_index
     settings = replace(settings, model=str(model.name_or_path), seed=args.seed + rank)
     if settings.sampler == "transformers":
         computing = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
-        # An adapter's own small numbers would be rounded away in a copy; beside it, only its wrapping is converted.
+        # A copy would round an adapter's small numbers away. Without one, only the model around it is converted.
         if computing != model.dtype and not hasattr(trainer.model, "peft_config"):
             return CopyPolicy(
                 model,
@@ -106,8 +76,8 @@ def open_sampler(
                 max_sequences=settings.sequences,
                 seed=settings.seed,
             )
-        if trainer.is_fsdp_enabled or _splits_weights(trainer):
-            raise ConfigError("split weights (FSDP, DeepSpeed's ZeRO-3) cannot generate; pass --sampler vllm")
+        if trainer.shards_weights:
+            raise ConfigError("sharded weights (FSDP, DeepSpeed's ZeRO-3) cannot generate; pass --sampler vllm")
         policy = open_policy(settings, renderer, model=model)
         assert isinstance(policy, TransformersPolicy)
         return policy
@@ -122,7 +92,7 @@ def open_sampler(
     policy = open_policy(settings, renderer)
     assert isinstance(policy, VLLMPolicy | VLLMServerPolicy)
     try:
-        check_context(policy.max_model_len, args)
+        _check_context(policy.max_model_len, args)
         if isinstance(policy, VLLMPolicy):
             policy.connect(TrainerWeights(trainer))
         else:
@@ -130,37 +100,30 @@ def open_sampler(
     except BaseException:
         policy.close()
         raise
-    # From here on TRL corrects for a sampler that is not quite the trainer. Nothing is left for it to synchronise.
-    trainer.use_vllm = True
-    trainer.vllm_generation = _Synchronised()  # type: ignore[assignment]
-    trainer._last_loaded_step = -1
+    trainer.correct_for_sampler()
     return policy
 
 
-def update(policy: Policy, trainer: GRPOTrainer) -> None:
-    """Have the sampler go on with the trainer's weights as they are now."""
+def sync_policy(policy: Policy, trainer: SampledTokensTrainer) -> None:
+    """Have the sampler use the trainer's current weights."""
     if isinstance(policy, EnginePolicy) and policy.connected:
         policy.update_weights()
         return
-    args: Any = trainer.args
-    if args.use_vllm and trainer._last_loaded_step != trainer.state.global_step:
-        trainer.vllm_generation.sync_weights()
-        trainer._last_loaded_step = trainer.state.global_step
+    trainer.sync_vllm()
     if isinstance(policy, (EnginePolicy, TransformersPolicy)):
         policy.weights_changed()
 
 
-def check_context(max_model_len: int, args: GRPOConfig) -> None:
-    """Raises ConfigError: An episode does not fit into the engine's context."""
+def _check_context(max_model_len: int, args: GRPOConfig) -> None:
     if int(args.max_completion_length or 0) >= max_model_len:
         raise ConfigError(
             f"max_completion_length={args.max_completion_length} and a prompt do not fit into vLLM's context of "
-            f"{max_model_len} tokens; shorten episodes, or set vllm_max_model_length if the model takes more"
+            f"{max_model_len} tokens; shorten episodes, or raise vllm_max_model_length if the model allows it"
         )
 
 
 def _engine_settings(args: GRPOConfig, on_gpu: bool) -> dict[str, Any]:
-    """TRL's settings of an engine, by vLLM's names, where they were given or have a default."""
+    """TRL's settings of an engine under vLLM's names, without those that are None."""
     found: dict[str, Any] = {"max_model_len": args.vllm_max_model_length, "model_impl": args.vllm_model_impl}
     if on_gpu:
         found["gpu_memory_utilization"] = args.vllm_gpu_memory_utilization
@@ -168,37 +131,22 @@ def _engine_settings(args: GRPOConfig, on_gpu: bool) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _trls_own(settings: PolicySettings, trainer: GRPOTrainer, renderer: Renderer, args: GRPOConfig) -> Policy:
-    """Sample from what TRL has set up for `use_vllm`; it sends the weights itself.
-
-    Raises:
-        ConfigError: Settings contradict each other.
-    """
+def _trl_policy(settings: PolicySettings, trainer: SampledTokensTrainer, renderer: Renderer) -> Policy:
+    """Sample with the engine or server that TRL has set up for `use_vllm`, and that it sends weights to."""
     if settings.sampler != "transformers":
         raise ConfigError(f"use_vllm and sampler={settings.sampler!r} are two samplers; choose one")
     policy: EnginePolicy
+    args: Any = trainer.args
     if args.vllm_mode == "server":
         url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
         policy = VLLMServerPolicy(url, stop_token_ids=renderer.stop_token_ids, tokenizer=renderer.tokenizer)
     elif args.vllm_tensor_parallel_size > 1 or args.vllm_enable_sleep_mode:
         raise ConfigError(
-            "with use_vllm and colocate, every process drives an engine of its own that stays awake: "
-            f"vllm_tensor_parallel_size={args.vllm_tensor_parallel_size}, "
-            f"vllm_enable_sleep_mode={args.vllm_enable_sleep_mode}; take sampler 'vllm' in place of use_vllm for either"
+            "with use_vllm and vllm_mode=colocate, each process has its own engine, which never sleeps; "
+            f"vllm_tensor_parallel_size={args.vllm_tensor_parallel_size} and "
+            f"vllm_enable_sleep_mode={args.vllm_enable_sleep_mode} need --sampler vllm instead of --use_vllm"
         )
     else:
-        policy = ColocatedVLLMPolicy(trainer.vllm_generation.llm, stop_token_ids=renderer.stop_token_ids)
-    check_context(policy.max_model_len, args)
+        policy = ColocatedVLLMPolicy(trainer.vllm_engine, stop_token_ids=renderer.stop_token_ids)
+    _check_context(policy.max_model_len, args)
     return policy
-
-
-def _splits_weights(trainer: GRPOTrainer) -> bool:
-    plugin = trainer.args.deepspeed_plugin
-    return plugin is not None and plugin.zero_stage == 3
-
-
-class _Synchronised:
-    """Stands where TRL looks for an engine to update: `GRPORun` has done it."""
-
-    def sync_weights(self) -> None:
-        """Nothing left to do."""

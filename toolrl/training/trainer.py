@@ -1,59 +1,68 @@
-"""TRL's `GRPOTrainer` with a cheaper loss, and with its sampler watched. Relied on is what `trl.py` says."""
+"""TRL's `GRPOTrainer` with a cheaper loss, and with everything that a sampler needs of its internals.
+
+`trl.py` lists what this relies on.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import trl.trainer.utils
 from torch import Tensor
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerState
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 from trl.kernels import chunked_logprob
 
 from toolrl.errors import ConfigError
 from toolrl.training.arguments import MISMATCH_LIMIT
-from toolrl.training.card import write_card
-from toolrl.training.mismatch import Mismatch, add, as_tensor, compare
+from toolrl.training.folder import write_card
+from toolrl.training.metrics import Mismatch, measure_mismatch, sum_mismatches
 
-# Rows that go through the model together, padded to the longest of them.
+with warnings.catch_warnings():
+    # TRL 1.16 knows vLLM up to 0.31; what is used here is tested with 0.32.
+    warnings.filterwarnings("ignore", message="TRL currently supports vLLM")
+    from trl.generation.vllm_generation import VLLMGeneration
+
+# Rows per forward pass, padded to the longest of them.
 ROWS_TOGETHER = 16
-# Steps in a row whose loss or gradient is not finite, after which training ends.
+# Training ends after this many consecutive steps whose loss or gradient is not finite.
 BROKEN_STEPS = 5
-# Without Triton, TRL's fused head scores every position, those without a label too, since some accelerators
-# want shapes that never change. A CPU does not. The name decides nothing else in that module.
+# Without Triton, TRL's fused head scores positions without a label too, because some accelerators need constant shapes.
+# A CPU does not. The name is used for nothing else in that module.
 trl.trainer.utils._use_triton = (  # type: ignore[attr-defined]
     lambda device: device.type == "cpu" or chunked_logprob._use_triton(device)
 )
 
 
 class SampledTokensTrainer(GRPOTrainer):
-    """TRL's trainer without the work that its loss masks away.
+    """TRL's trainer without the work that its loss masks.
 
-    TRL pads a batch to its longest prompt and its longest completion, and projects every position of the
-    completions onto the vocabulary. Most tokens of an episode with tools are observations or padding. Here
-    rows of like length go through the model together, and only sampled tokens are scored: the same loss.
+    TRL pads a batch to its longest prompt and its longest completion, and projects every position of the completions
+    onto the vocabulary. Most tokens of an episode with tools are observations or padding. Here rows of similar length
+    are batched together, and only sampled tokens are scored. The loss is the same.
     """
 
     mismatch_limit = MISMATCH_LIMIT  # nats a token; 0 for no alarm
-    scored: list[bool] | None = None  # (B,), which episodes of the batch just played have a verdict
+    scored: list[bool] | None = None  # (B,), which episodes of the latest batch have a score
     model_name = ""
     env_ids: list[str] = []  # noqa: RUF012 - replaced, never changed
     _learnable = 0.0  # sampled tokens of scored episodes since the last optimiser step
     _broken = False  # whether a loss since then was not finite
-    _alarms = 0  # steps left out since the last log
+    _alarms = 0  # steps skipped since the last log
     _sampled: Tensor | None = None  # (B, C), while a loss is computed
-    _scored: Tensor | None = None  # (B, C), what the loss was computed from
+    _logprobs: Tensor | None = None  # (B, C), from which the loss was computed
     _mismatches: list[Mismatch] | None = None  # since the last log
 
     def __init__(self, *args: Any, **kwargs: Any):
-        """Build it as TRL's."""
+        """Take the arguments of TRL's trainer."""
         super().__init__(*args, **kwargs)
         self.add_callback(StepGuard(self))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """TRL's, but that an episode without a verdict adds nothing: no advantage, no KL term, no entropy."""
+        """TRL's, without advantage, KL term and entropy for an unscored episode."""
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if self.scored is not None and "tool_mask" in batch:
             scored = torch.tensor(self.scored, device=batch["tool_mask"].device)
@@ -72,26 +81,27 @@ class SampledTokensTrainer(GRPOTrainer):
             self._compare_with_sampler(inputs)
             return loss
         finally:
-            self._sampled = self._scored = None
+            self._sampled = self._logprobs = None
 
     @property
     def is_training(self) -> bool:
-        """Whether this is a step, and not an evaluation."""
+        """Whether the trainer is training, not evaluating."""
         return self.model is not None and self.model.training
 
     def _compare_with_sampler(self, inputs: dict[str, Any]) -> None:
-        # Without old log-probabilities TRL takes the batch for on-policy: those of the loss are those at sampling.
-        trainer, sampler = inputs.get("old_per_token_logps", self._scored), inputs.get("sampling_per_token_logps")
+        # Without old log-probabilities TRL treats the batch as on-policy: the loss has those of the sampled policy.
+        trainer, sampler = inputs.get("old_per_token_logps", self._logprobs), inputs.get("sampling_per_token_logps")
         if not self.is_training or trainer is None or sampler is None or self._sampled is None:
             return
-        found = compare(trainer.detach(), sampler, self._sampled, inputs.get("importance_sampling_ratio"))
-        gathered = self.accelerator.gather(as_tensor(found).to(self.accelerator.device))
-        self._mismatches = [*(self._mismatches or []), *(Mismatch(*row) for row in gathered.tolist())]
+        found = measure_mismatch(trainer.detach(), sampler, self._sampled, inputs.get("importance_sampling_ratio"))
+        sums = torch.tensor([found], dtype=torch.float64, device=self.accelerator.device)  # (1, 5)
+        gathered = self.accelerator.gather(sums).tolist()  # a row per process
+        self._mismatches = [*(self._mismatches or []), *(Mismatch(*row) for row in gathered)]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """TRL's, with how far the sampler is from the trainer: `mismatch/...`, and 1 as `mismatch/alarm` if too far."""
+        """TRL's, with `mismatch/...`; `mismatch/alarm` is 1 if sampler and trainer differ too much."""
         if self.is_training and self._mismatches:
-            logs |= add(self._mismatches).metrics()
+            logs |= sum_mismatches(self._mismatches).metrics()
             self._mismatches = []
             if "mismatch/mean" in logs:
                 logs["mismatch/alarm"] = float(0 < self.mismatch_limit < logs["mismatch/mean"])
@@ -101,24 +111,48 @@ class SampledTokensTrainer(GRPOTrainer):
         super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """The run's README.md; TRL's draft names no local model."""
+        """Write the run's README.md."""
         if self.is_world_process_zero():
             config: Any = self.args
             facts = {
                 "loss": config.loss_type,
                 "learning rate": config.learning_rate,
-                "episodes of a task": config.num_generations,
-                "tokens of an episode": config.max_completion_length,
+                "episodes per task": config.num_generations,
+                "tokens per episode": config.max_completion_length,
                 "steps": self.state.global_step,
             }
             write_card(
-                Path(config.output_dir),
+                config,
                 method="GRPO",
                 model=self.model_name,
-                learnt_from=self.env_ids,
-                citation=str(self._paper.get("citation", "")),
+                sources=self.env_ids,
                 facts=facts,
+                citation=str(self._paper.get("citation", "")),
             )
+
+    @property
+    def shards_weights(self) -> bool:
+        """Whether FSDP or DeepSpeed's ZeRO-3 splits the weights between processes."""
+        plugin = self.args.deepspeed_plugin
+        return self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+
+    @property
+    def vllm_engine(self) -> Any:
+        """The engine that TRL has made for `use_vllm`."""
+        return self.vllm_generation.llm
+
+    def correct_for_sampler(self) -> None:
+        """Have TRL correct for a sampler that differs slightly from the trainer, without an engine of its own."""
+        self.use_vllm = True
+        self.vllm_generation = _Synchronised()  # type: ignore[assignment]
+        self._last_loaded_step = -1
+
+    def sync_vllm(self) -> None:
+        """Send the weights to what TRL has set up for `use_vllm`, if anything."""
+        config: Any = self.args
+        if config.use_vllm and self._last_loaded_step != self.state.global_step:
+            self.vllm_generation.sync_weights()
+            self._last_loaded_step = self.state.global_step
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -131,17 +165,11 @@ class SampledTokensTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **inputs: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Log-probabilities and entropies (B, C); 0 where nothing was sampled."""
+        """Log-probabilities and entropies (B, C); 0 for tokens that were not sampled."""
         if compute_aux_loss or any(value is not None for value in inputs.values()):  # experts; images
+            options = (batch_size, compute_entropy, compute_aux_loss)
             return super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **inputs,
+                model, input_ids, attention_mask, logits_to_keep, *options, **inputs
             )
         scored = attention_mask.clone()  # (B, P + C)
         scored[:, :-logits_to_keep] = 0
@@ -154,56 +182,74 @@ class SampledTokensTrainer(GRPOTrainer):
             used = attention_mask[rows].any(0).nonzero()
             columns = slice(int(used[0]), int(used[-1]) + 1)
             with self.accelerator.autocast():
-                outputs = model(
-                    input_ids=input_ids[rows, columns],
-                    attention_mask=attention_mask[rows, columns],
-                    labels=labels[rows, columns],
-                    fused_lm_head=True,
-                )
-            # Of position t is the token at t + 1: back to where TRL looks for them, (rows, P + C).
+                ids, mask = input_ids[rows, columns], attention_mask[rows, columns]
+                outputs = model(input_ids=ids, attention_mask=mask, labels=labels[rows, columns], fused_lm_head=True)
+            # Position t scores the token at t + 1. Pad to the columns that TRL expects, (rows, P + C).
             margins = (columns.start + 1, input_ids.size(1) - columns.stop)
             logprobs.append(torch.nn.functional.pad(outputs.log_probs, margins)[:, -logits_to_keep:])
             if compute_entropy:
                 entropies.append(torch.nn.functional.pad(outputs.entropy, margins)[:, -logits_to_keep:])
         back = order.argsort()
         scores = torch.cat(logprobs)[back]
-        self._scored = scores.detach()
+        self._logprobs = scores.detach()
         return scores, torch.cat(entropies)[back] if compute_entropy else None, None
 
 
 class StepGuard(TrainerCallback):
-    """Lets the optimiser leave the weights alone where a step has nothing to learn from, or would destroy them.
+    """Skips an optimiser step if no episode was scored, or if it would destroy the weights.
 
-    Without gradients an optimiser does nothing, whereas gradients of 0 let it go on by momentum and weight decay.
-    DeepSpeed keeps gradients of its own, which are not seen here.
+    Without gradients an optimiser does nothing; with gradients of 0, momentum and weight decay would still move the
+    weights. DeepSpeed's own gradients are not covered.
     """
 
     def __init__(self, trainer: SampledTokensTrainer):
-        """Guard a trainer."""
+        """Guard this trainer."""
         self._trainer = trainer
-        self._in_a_row = 0
+        self._consecutive = 0
 
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Before each optimiser step, on every process."""
         trainer = self._trainer
         assert trainer.model is not None
         gradients = [p.grad for p in trainer.model.parameters() if p.grad is not None]
         broken = trainer._broken
-        if trainer.accelerator.scaler is None:  # one tries too large a scale for fp16, and leaves steps out itself
+        if trainer.accelerator.scaler is None:  # fp16's scaler skips steps itself while it lowers its scale
             broken = broken or not all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
         counts = torch.tensor([trainer._learnable, float(broken)], device=trainer.accelerator.device)
         learnable, breaks = trainer.accelerator.reduce(counts, reduction="sum").tolist()
         trainer._learnable, trainer._broken = 0.0, False
-        self._in_a_row = self._in_a_row + 1 if breaks else 0
+        self._consecutive = self._consecutive + 1 if breaks else 0
         if breaks or not learnable:
             trainer.model.zero_grad(set_to_none=True)
         if breaks:
             trainer._alarms += 1
-        if self._in_a_row >= BROKEN_STEPS:
+        if self._consecutive >= BROKEN_STEPS:
             raise ConfigError(
-                f"the loss or its gradient was not finite in {BROKEN_STEPS} steps in a row, up to step "
-                f"{state.global_step}; none of them changed the model. Lower learning_rate={args.learning_rate}, "
-                "compute in bf16 and not in fp16, and look at the rewards"
+                f"the loss or its gradient was not finite in {BROKEN_STEPS} consecutive steps, up to step "
+                f"{state.global_step}; none of them changed the model. Lower --learning_rate {args.learning_rate}, "
+                "use bf16 instead of fp16, and check the rewards"
             )
+
+
+class TrainerWeights(VLLMGeneration):
+    """Yields all weights of a trainer's model under the names in its checkpoint, whether sharded, wrapped or adapted.
+
+    TRL has the code for this in the class of its own engine, which is not made here.
+    """
+
+    def __init__(self, trainer: GRPOTrainer):
+        assert trainer.model is not None
+        self.model = trainer.model  # type: ignore[assignment] # as TRL itself passes it
+        self.accelerator = trainer.accelerator
+        self._dist = trainer._dist
+
+    def __call__(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield them one by one; all processes must take part."""
+        return self._iter_named_params()
+
+
+class _Synchronised:
+    """Takes the place of TRL's engine: `GRPORun` has already sent the weights."""
+
+    def sync_weights(self) -> None:
+        """Do nothing."""
