@@ -105,7 +105,7 @@ def sqlite_row() -> sqlite3.Row:
         (frozenset({"b", "a"}), '["a", "b"]'),
         ((1, "a"), '[1, "a"]'),
         (b"caf\xc3\xa9", "café"),
-        (b"\x89PNG", "(4 bytes that are no text)"),
+        (b"\x89PNG", "(4 bytes that are not text)"),
         (bytearray(b"a"), "a"),
         (memoryview(b"a"), "a"),
         (pathlib.PurePosixPath("/a/b"), "/a/b"),

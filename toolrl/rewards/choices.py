@@ -1,7 +1,7 @@
 r"""The letter of a choice in an answer: `B`, `**Answer:** B`, `\boxed{\text{B}}`, `(b) Paris`.
 
 The forms are those of simple-evals (`common.py`: "Answer" in many languages) and Inspect
-(`solver/_multiple_choice.py`). Given two letters, those take the first or the last; here, that is no answer.
+(`solver/_multiple_choice.py`). Given two letters, those take the first or the last; here, that is not an answer.
 """
 
 from __future__ import annotations

@@ -188,4 +188,4 @@ def _bytes(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return f"({len(value)} bytes that are no text)"
+        return f"({len(value)} bytes that are not text)"

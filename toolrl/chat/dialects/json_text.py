@@ -52,7 +52,7 @@ def _number(text: str) -> float:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")
 
 
 _STRICT = json.JSONDecoder(object_pairs_hook=_pairs, parse_float=_number, parse_constant=_no_number)

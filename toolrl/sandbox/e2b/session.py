@@ -202,7 +202,7 @@ class E2BSession(BaseSession):
             try:
                 result = parse_outcome(main[0].json, *output.texts(), elapsed, self._limits)
             except (ValueError, LookupError, TypeError):
-                reason = "the process sent something that is no answer"
+                reason = "the process sent an invalid answer"
             else:
                 natives = tuple(_display(native) for native in execution.results if not native.is_main_result)
                 limits = tuple(dict.fromkeys((*result.limits_hit, *output.limits_hit())))

@@ -127,7 +127,7 @@ class Connection:
             except (EOFError, OSError):
                 reason = "" if self._ends_by_itself() else "the process closed its channel"
             except (ValueError, LookupError, TypeError, RecursionError):
-                reason = "the process sent something that is no answer"
+                reason = "the process sent an invalid answer"
             took = result.seconds if result else elapsed()
             self._unread += took
             if relay is not None:

@@ -123,7 +123,7 @@ async def start(request: Request, hosted: HostedSandbox) -> Response:
         raise Refusal(400, str(error)) from error
     arguments = asked.process.args
     if arguments[:1] == ["-l"]:
-        arguments = arguments[1:]  # the files that a login shell reads are not there
+        arguments = arguments[1:]  # a login shell would read files that the sandbox lacks
     context = Context(session, asked.process.cwd or HOME)
     return CommandResponse(hosted, context, [asked.process.cmd, *arguments], environment)
 

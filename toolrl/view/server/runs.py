@@ -114,7 +114,7 @@ class Run:
         """All trajectories of a task, or those that match a query.
 
         Raises:
-            ConfigError: There are none.
+            ConfigError: No run was found.
             QueryError: The query cannot be understood.
         """
         found = self.trajectories()
