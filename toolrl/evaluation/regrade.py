@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from toolrl.env import ToolEnv
+from toolrl.episode import Step, play_episode
 from toolrl.errors import InfrastructureError, TaskError
 from toolrl.support.event_loop import run_sync
-from toolrl.trajectory import Trajectory
-from toolrl.types import Score, StopReason, Task
+from toolrl.trajectory import Trajectory, Turn
+from toolrl.types import Message, Score, StopReason, Task
 
 _SAME = 1e-9
 
@@ -63,22 +64,35 @@ async def _regrade(trajectory: Trajectory, env: ToolEnv) -> Regraded:
         return unchanged(
             f"the environment has no task {trajectory.task_id!r} with this prompt; does it need --env-settings?"
         )
-    session = env.open_episode(task)
     try:
-        async with session:
-            for turn in trajectory.turns:
-                if turn.sample.finish == "length":
-                    break  # a truncated turn never reached the environment
-                step = await session.advance(turn.message)
-                said, says = [result.content for result in turn.results], [result.content for result in step.results]
-                if said != says[: len(said)]:
-                    place = next(place for place, (a, b) in enumerate(zip(said, says, strict=False)) if a != b)
-                    name = turn.results[place].call.name
-                    return unchanged(f"{name} now returns {says[place][:60]!r}, not {said[place][:60]!r}")
-            score = await session.score(trajectory.stop)
+        _, score = await play_episode(env.open_episode(task), _Replay(trajectory), [])
+    except _Diverged as difference:
+        return unchanged(str(difference))
     except InfrastructureError as error:
         return unchanged(f"{type(error).__name__}: {error}")
     return Regraded(replace(trajectory, score=score), trajectory.score)
+
+
+class _Diverged(Exception):
+    """A tool returned another result than when the episode was played."""
+
+
+class _Replay:
+    """Plays the turns of a trajectory again, and stops where it stopped."""
+
+    def __init__(self, trajectory: Trajectory):
+        self._turns = list(trajectory.turns)
+        self._stop = trajectory.stop
+
+    async def speak(self, messages: Sequence[Message]) -> Turn | None:
+        return self._turns.pop(0) if self._turns else None
+
+    def observe(self, turn: Turn, step: Step) -> tuple[list[int], StopReason | None]:
+        for before, now in zip(turn.results, step.results, strict=False):
+            if before.content != now.content:
+                name = before.call.name
+                raise _Diverged(f"{name} now returns {now.content[:60]!r}, not {before.content[:60]!r}")
+        return [], None if self._turns else self._stop
 
 
 def _task_of(env: ToolEnv, trajectory: Trajectory) -> Task | None:

@@ -17,7 +17,7 @@ from toolrl.sandbox.inside.plumbing import cut
 _POLL_SECONDS = 0.05
 
 
-class Outcome:
+class RunOutcome:
     """The outcome of a run, sent to the client as the JSON representation of the cell's value."""
 
     def __init__(self, content: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ class Kernel:
         os.environ[marker] = "1"
         random.seed(0)  # as in local sandboxes
 
-    def run(self, code: str, number: int, environment: dict[str, str], started: str, interrupt: str) -> Outcome:
+    def run(self, code: str, number: int, environment: dict[str, str], started: str, interrupt: str) -> RunOutcome:
         """Run code.
 
         Args:
@@ -76,7 +76,7 @@ class Kernel:
             outcome["value"] = cut(outcome["value"], self._characters)
         if outcome["error"] is not None:
             outcome["error"] = [cut(text, self._characters) for text in outcome["error"]]
-        return Outcome(outcome)
+        return RunOutcome(outcome)
 
     def _take_interrupt(self, number: int) -> bool:
         interrupted, self._interrupted = self._interrupted, False
