@@ -24,7 +24,7 @@ from tests.training.hackable import ENV_ID, SYSTEM_PROMPT, Paid, answer, hack, m
 from toolrl import Message, Renderer, Task, Trajectory, read_trajectories
 from toolrl.evaluation import mean, wilson_interval
 from toolrl.policy.models import load_model, load_tokenizer
-from toolrl.tiny.fitting import IGNORED, TrainingRow, fit
+from toolrl.tiny.fitting import IGNORED, Example, fit
 from toolrl.training.run import parse_arguments, train
 from toolrl.view.metrics import read_metrics
 
@@ -64,11 +64,11 @@ def warm_start(folder: Path) -> None:
     tokenizer, model = load_tokenizer("tiny"), cast(Qwen3ForCausalLM, load_model("tiny"))
     renderer, rng = Renderer(tokenizer), random.Random(0)
 
-    def row(task: Task) -> TrainingRow:
+    def row(task: Task) -> Example:
         code = hack(task) if rng.random() < HACKS else sloppy(task, rng, WRONG)
         prompt = renderer.prompt_ids([Message("system", SYSTEM_PROMPT), Message("user", task.prompt)])
         completion = renderer.assistant_ids(answer(code))
-        return TrainingRow(prompt + completion, [IGNORED] * len(prompt) + completion)
+        return Example(prompt + completion, [IGNORED] * len(prompt) + completion)
 
     rows = [row(task) for task in make_tasks("train", DEMONSTRATIONS, seed=1)]
     fit(model, lambda _: rows, epochs=2, learning_rate=2e-3, batch_tokens=2048, seed=0)

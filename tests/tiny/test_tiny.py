@@ -17,9 +17,9 @@ from toolrl.tiny import PATH, warm
 from toolrl.tiny.demonstrations import CHANGING, NEEDED, NEEDLESS, Demonstrator, break_call, demonstrate
 from toolrl.tiny.fitting import (
     IGNORED,
+    Example,
     Renaming,
-    TrainingRow,
-    as_training_row,
+    as_row,
     batches,
     fit,
     orthogonal,
@@ -106,7 +106,7 @@ def test_fitting_lowers_the_loss_and_the_model_saves(tmp_path: Path, capsys: pyt
     tokenizer = load_tokenizer("tiny")
     played = demonstrate([("e", env)], Renderer(tokenizer), 24, seed=0, skilled=True)
     model = make_model(len(tokenizer))
-    rows = [as_training_row(trajectory, observed=False) for trajectory in played]
+    rows = [as_row(trajectory, observed=False) for trajectory in played]
     fit(model, lambda _: rows, epochs=4, learning_rate=2e-3, batch_tokens=600, seed=0)
     losses = [float(line.split("loss")[1].split()[0]) for line in capsys.readouterr().out.splitlines()]
     assert losses[-1] < losses[0]
@@ -119,7 +119,7 @@ def test_renaming_replaces_names_and_numbers_consistently_and_keeps_the_rest() -
     tokenizer = load_tokenizer("tiny")
     env = make("toolrl/DocsCompute-v0", size=60)
     played = demonstrate([("e", env)], Renderer(tokenizer), 60, seed=0, skilled=True)
-    rows = [as_training_row(trajectory, observed=True) for trajectory in played]
+    rows = [as_row(trajectory, observed=True) for trajectory in played]
     fixed = fixed_tokens(played, tokenizer)
     rename = Renaming(tokenizer, fixed)
     words = {token for token in fixed if tokenizer.decode([token]).isalpha()}
@@ -137,7 +137,7 @@ def test_renaming_replaces_names_and_numbers_consistently_and_keeps_the_rest() -
 
 
 def test_batches_hold_every_row_once_and_padding_is_not_learnt() -> None:
-    rows = [TrainingRow([n + 1] * n, [n + 1] * n) for n in range(1, 40)]
+    rows = [Example([n + 1] * n, [n + 1] * n) for n in range(1, 40)]
     seen = []
     for ids, labels in batches(rows, 100, random.Random(0)):
         assert ids.numel() <= 100 or len(ids) == 1
@@ -161,8 +161,8 @@ def test_share_exact_counts_rows_that_are_entirely_correct() -> None:
     with torch.no_grad():
         best = model(input_ids=ids).logits[0].argmax(-1).tolist()
     prefix = ids[0].tolist()
-    right = TrainingRow(prefix, [IGNORED, *best[:-1]])
-    wrong = TrainingRow(prefix, [IGNORED, *best[:-2], (best[-2] + 1) % 300])
+    right = Example(prefix, [IGNORED, *best[:-1]])
+    wrong = Example(prefix, [IGNORED, *best[:-2], (best[-2] + 1) % 300])
     assert share_exact(model, [right, wrong]) == 0.5
 
 
@@ -192,7 +192,7 @@ def test_a_warm_start_fits_the_demonstrations_better(tmp_path: Path, capsys: pyt
     losses = []
     for name in ("tiny", str(tmp_path)):
         model = load_model(name)
-        rows = [as_training_row(trajectory, observed=False) for trajectory in played]
+        rows = [as_row(trajectory, observed=False) for trajectory in played]
         pairs = [predictions(model, torch.tensor([row.ids]), torch.tensor([row.labels])) for row in rows]
         losses.append(sum(float(torch.nn.functional.cross_entropy(*pair).detach()) for pair in pairs))
     assert losses[1] < losses[0]

@@ -19,14 +19,14 @@ IGNORED = -100
 _SECONDS_BETWEEN_LINES = 60.0  # of progress, within an epoch
 
 
-class TrainingRow(NamedTuple):
+class Example(NamedTuple):
     """A sequence and its labels: the same ids, or `IGNORED` where there is nothing to learn."""
 
     ids: list[int]
     labels: list[int]
 
 
-def as_training_row(trajectory: Trajectory, *, observed: bool) -> TrainingRow:
+def as_row(trajectory: Trajectory, *, observed: bool) -> Example:
     """Label the policy's tokens; with `observed`, also those that a tool's output repeats.
 
     Documents repeat the names that were searched for, so they teach copying too. New tokens, such as the result of a
@@ -37,7 +37,7 @@ def as_training_row(trajectory: Trajectory, *, observed: bool) -> TrainingRow:
     for token, bit in zip(trajectory.completion_ids, trajectory.mask, strict=True):
         labels.append(token if bit or (observed and token in seen) else IGNORED)
         seen.add(token)
-    return TrainingRow(trajectory.prompt_ids + trajectory.completion_ids, labels)
+    return Example(trajectory.prompt_ids + trajectory.completion_ids, labels)
 
 
 class Renaming:
@@ -58,12 +58,12 @@ class Renaming:
         numbers = [token for token, text in enumerate(texts) if text.isdigit() and len(text) > 1]
         self._pools = (words, numbers)
 
-    def __call__(self, row: TrainingRow, rng: random.Random) -> TrainingRow:
+    def __call__(self, row: Example, rng: random.Random) -> Example:
         """Rename one row."""
         names: dict[int, int] = {}
         for pool in self._pools:
             names.update(zip(pool, rng.sample(pool, len(pool)), strict=True))
-        return TrainingRow(
+        return Example(
             [names.get(token, token) for token in row.ids], [names.get(token, token) for token in row.labels]
         )
 
@@ -100,10 +100,10 @@ def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
     return wide if matrix.shape[0] <= matrix.shape[1] else wide.T
 
 
-def batches(rows: Sequence[TrainingRow], tokens: int, rng: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(rows: Sequence[Example], tokens: int, rng: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches (B, T) of ids and labels, each of about `tokens` tokens in sequences of similar length."""
     ordered = sorted(rows, key=lambda row: (len(row.ids), rng.random()))
-    groups: list[list[TrainingRow]] = [[]]
+    groups: list[list[Example]] = [[]]
     for row in ordered:
         if len(row.ids) * (len(groups[-1]) + 1) > tokens:
             groups.append([])
@@ -126,7 +126,7 @@ def predictions(model: Qwen3ForCausalLM, ids: Tensor, labels: Tensor) -> tuple[T
 
 def fit(
     model: Qwen3ForCausalLM,
-    rows_of_epoch: Callable[[int], Sequence[TrainingRow]],
+    rows_of_epoch: Callable[[int], Sequence[Example]],
     *,
     epochs: int,
     learning_rate: float,
@@ -173,7 +173,7 @@ def fit(
 
 
 @torch.no_grad()
-def share_exact(model: Qwen3ForCausalLM, rows: Sequence[TrainingRow]) -> float:
+def share_exact(model: Qwen3ForCausalLM, rows: Sequence[Example]) -> float:
     """Share of rows in which every label is the most probable token, given the correct tokens before it."""
     exact = 0
     for row in rows:

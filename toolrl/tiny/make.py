@@ -23,7 +23,7 @@ from toolrl.env import ToolEnv, make
 from toolrl.search import python_documentation
 from toolrl.tiny import PATH
 from toolrl.tiny.demonstrations import demonstrate
-from toolrl.tiny.fitting import Renaming, TrainingRow, as_training_row, fit, share_exact
+from toolrl.tiny.fitting import Example, Renaming, as_row, fit, share_exact
 from toolrl.tiny.tokenizer import VOCABULARY, train_tokenizer
 from toolrl.trajectory import Trajectory
 
@@ -158,9 +158,7 @@ def main(
 
     print("mediocre demonstrations", flush=True)
     order = [environments[index] for index in MEDIOCRE_ORDER]
-    mediocre = [
-        as_training_row(t, observed=False) for t in demonstrate(order, renderer, round(10_000 * scale), seed + 1)
-    ]
+    mediocre = [as_row(t, observed=False) for t in demonstrate(order, renderer, round(10_000 * scale), seed + 1)]
     fit(model, lambda _: mediocre, epochs=1, learning_rate=learning_rate / 4, batch_tokens=batch_tokens, seed=seed + 1)
 
     for config in (model.config, model.generation_config):
@@ -175,19 +173,19 @@ def main(
 def report(model: Qwen3ForCausalLM, skilled: Sequence[Trajectory]) -> None:
     """Print the share of held-out demonstrations that the model predicts exactly."""
     for env_id in ENVIRONMENTS:
-        held = [as_training_row(t, observed=False) for t in skilled if held_out(t) and t.env_id == env_id]
+        held = [as_row(t, observed=False) for t in skilled if held_out(t) and t.env_id == env_id]
         if held:
             print(f"  {env_id}: {share_exact(model, held):.3f} of {len(held)} held out", flush=True)
 
 
 def rows_of_epoch(
     trajectories: Sequence[Trajectory], rename: Renaming, share: float, seed: int, epoch: int
-) -> list[TrainingRow]:
+) -> list[Example]:
     """Rows of demonstrations, a share of them renamed, except calculations without a tool, which would become wrong."""
     rng = random.Random(f"{seed}/{epoch}")
     rows = []
     for trajectory in trajectories:
-        row = as_training_row(trajectory, observed=True)
+        row = as_row(trajectory, observed=True)
         calculated = bool(trajectory.mask) and all(trajectory.mask)
         rows.append(row if calculated or rng.random() < 1 - share else rename(row, rng))
     return rows

@@ -168,7 +168,7 @@ def drop_privileges() -> None:
 
 
 def kill(pid: int) -> None:
-    """Kill a process and, unless it is the caller's, its process group, atomically: forks could outrun separate kills."""
+    """Kill a process and its group, unless the group is our own: at once, since forks could outrun separate kills."""
     with contextlib.suppress(ProcessLookupError):
         group = os.getpgid(pid)
         if group == os.getpgrp():
