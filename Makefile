@@ -63,6 +63,7 @@ lint: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_language.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix

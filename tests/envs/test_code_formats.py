@@ -274,7 +274,7 @@ def test_files_are_read_as_published(tmp_path: Path) -> None:
     (tmp_path / "list.json.gz").write_bytes(gzip.compress(json.dumps(many(MBPP)).encode()))
     assert load_problems(tmp_path / "list.json.gz", "train", 99, 0)
     (tmp_path / "cut.jsonl.gz").write_bytes(packed.read_bytes()[:-20])
-    with pytest.raises(TaskError, match="not a whole gzip file"):
+    with pytest.raises(TaskError, match="not a complete gzip file"):
         load_problems(tmp_path / "cut.jsonl.gz", "train", 99, 0)
     with pytest.raises(TaskError, match="no data file"):
         load_problems(tmp_path / "none.jsonl.gz", "train", 99, 0)

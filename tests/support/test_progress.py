@@ -81,6 +81,7 @@ def test_a_command_shows_lines_on_stderr_and_its_result_alone_on_stdout() -> Non
     assert "of 5 after" in ran.stderr
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar() -> None:
     ours, its = pty.openpty()
     with subprocess.Popen(EVAL, stdout=subprocess.PIPE, stderr=its, env={**os.environ, "TERM": "xterm"}) as process:

@@ -217,7 +217,7 @@ def test_a_worker_killed_once_during_a_comparison_is_replaced_and_the_verdict_st
         verifier.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_a_worker_killed_or_frozen_twice_leaves_the_answer_unscored(number: signal.Signals) -> None:
     verifier = MathVerifier(workers=1, seconds=60.0, wall_seconds=3.0)
     thread = signal_when_busy(verifier, number, times=2)

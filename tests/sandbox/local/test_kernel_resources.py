@@ -153,6 +153,11 @@ if os.fork() == 0:
 }
 
 
+# Each takes seconds of waiting.
+FULL_FIRST = ["full", *(pytest.param(level, marks=pytest.mark.slow) for level in ("no-landlock", "no-userns", "none"))]
+
+
+@pytest.mark.parametrize("level", FULL_FIRST)
 @pytest.mark.parametrize("name", COMPUTE_ON)
 def test_code_that_keeps_computing_after_its_run_is_ended(level, open_sandbox, name, eventually):
     if name == "children of children" and level in ("no-userns", "none"):
@@ -167,6 +172,7 @@ def test_code_that_keeps_computing_after_its_run_is_ended(level, open_sandbox, n
     assert sandbox.run("1 + 1").value == "2"
 
 
+@pytest.mark.parametrize("level", FULL_FIRST)
 def test_code_that_waits_after_its_run_is_left_alone(open_sandbox):
     sandbox = open_sandbox(seconds=0.3)
     code = "import subprocess, threading, time\nsleeper = subprocess.Popen(['sleep', '60'])\n"
