@@ -98,7 +98,7 @@ class UnicodeText(gym.Space[str]):
 
 # Gymnasium dispatches on the first of the spaces, although the annotation says a sequence of them.
 @vector_utils.batch_differing_spaces.register(UnicodeText)
-def _batch_differing_spaces(spaces: Sequence[UnicodeText]) -> gym.spaces.Tuple:  # type: ignore[misc]
+def _batch_differing_spaces(spaces: Sequence[UnicodeText]) -> gym.spaces.Tuple[Any]:  # type: ignore[misc]
     return gym.spaces.Tuple([deepcopy(space) for space in spaces], seed=deepcopy(spaces[0].np_random))
 
 

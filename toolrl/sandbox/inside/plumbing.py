@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import struct
+from collections.abc import Mapping
 
 HEADER = struct.Struct("!I")  # a message is its length, then JSON, or marshal for requests to run code
 
@@ -25,7 +26,7 @@ def framed(payload: bytes) -> bytes:
     return HEADER.pack(len(payload)) + payload
 
 
-def send_message(sock: socket.socket, message: dict) -> None:
+def send_message(sock: socket.socket, message: Mapping[str, object]) -> None:
     """Send one message."""
     sock.sendall(framed(json.dumps(message).encode()))
 

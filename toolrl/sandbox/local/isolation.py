@@ -140,7 +140,7 @@ def fork_into_namespaces() -> int:
     return pid
 
 
-def limit_resources(limits: dict, processes: int) -> None:
+def limit_resources(limits: dict[str, int], processes: int) -> None:
     """Set the resource limits of this process and its descendants, except for open files."""
     _limit(resource.RLIMIT_AS, limits["memory_mb"] << 20)
     _limit(resource.RLIMIT_FSIZE, limits["file_size_mb"] << 20)

@@ -237,7 +237,7 @@ _as_dict = functools.lru_cache(asdict)  # asdict takes longer than the rest of a
 
 
 def _stop(
-    pid: int, control: socket.socket, process: subprocess.Popen, directory: str, group: ControlGroup | None
+    pid: int, control: socket.socket, process: subprocess.Popen[bytes], directory: str, group: ControlGroup | None
 ) -> None:
     if os.getpid() != pid:
         return

@@ -111,7 +111,7 @@ def _share_home() -> str | None:
 
 def enter_private_view(
     directory: str,
-    limits: dict,
+    limits: dict[str, int],
     bindings: list[Binding],
     processes: int,
     earlier: int | None = None,
@@ -152,7 +152,7 @@ def enter_private_view(
     return view
 
 
-def _mount_files(directory: str, limits: dict, bindings: list[Binding], kept: Sequence[str]) -> None:
+def _mount_files(directory: str, limits: dict[str, int], bindings: list[Binding], kept: Sequence[str]) -> None:
     """Mount one file system of limited size, at `directory` and /tmp, and the bindings in `directory`."""
     sources = [_source(source, identity) for source, _, identity in bindings]
     below = [path for path in (directory, *kept) if path.startswith("/tmp/")]

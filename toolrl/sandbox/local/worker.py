@@ -15,6 +15,7 @@ import sys
 import time
 import types
 from collections.abc import Sequence
+from typing import Any
 
 from toolrl.sandbox.inside.execution import Runner
 from toolrl.sandbox.inside.plumbing import HEADER, cut, joined, send_message
@@ -45,7 +46,9 @@ def prepare() -> Runner:
     return runner
 
 
-def serve(runner: Runner, channel: socket.socket, outputs: Sequence[int], interrupts: int, limits: dict) -> None:
+def serve(
+    runner: Runner, channel: socket.socket, outputs: Sequence[int], interrupts: int, limits: dict[str, int]
+) -> None:
     """Answer requests (number, code, seconds, environment) until the channel closes.
 
     Args:
@@ -84,7 +87,7 @@ def serve(runner: Runner, channel: socket.socket, outputs: Sequence[int], interr
         send_message(channel, {"run": number, **report(outputs, limits, outcome)})
 
 
-def report(outputs: Sequence[int], limits: dict, outcome: dict | None = None) -> dict:
+def report(outputs: Sequence[int], limits: dict[str, int], outcome: dict[str, Any] | None = None) -> dict[str, Any]:
     """Build the answer: the outcome and output of a run, truncated, and the limits that were reached."""
     limit = limits["output_characters"]
     outcome = outcome or {"value": None, "error": None, "limits": [], "displays": []}
