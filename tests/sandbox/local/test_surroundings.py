@@ -32,6 +32,7 @@ isolation.drop_root(isolation.NOBODY)
 os.chdir(f"{folder}/source")
 python = f"{folder}/python/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
 environment = {"PATH": os.defpath, "PYTHONPATH": f"{folder}/source:{folder}/packages", "PYTHONDONTWRITEBYTECODE": "1"}
+environment["LD_LIBRARY_PATH"] = f"{folder}/python/lib"  # or the system's libpython is loaded, if it has one
 os.execve(python, [python, *arguments], environment)
 """
 AS_FOUND = """
