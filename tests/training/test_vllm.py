@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 from peft import LoraConfig
 
+from tests.policy.vllm.checks import UNCLOSED
 from tests.training.commands import command
 from toolrl import ConfigError, make
 from toolrl.policy import PolicySettings, VLLMPolicy
 from toolrl.training import GRPORun
 from toolrl.trajectory import read_trajectories
 
-# vLLM leaves contexts of ZeroMQ to the garbage collector.
-UNCLOSED = "ignore:Unclosed context:ResourceWarning"
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400), pytest.mark.filterwarnings(UNCLOSED)]
 VLLM = PolicySettings(sampler="vllm")
 # Enough episodes that some group has both right and wrong ones: without, no weight changes.

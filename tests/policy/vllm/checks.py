@@ -20,6 +20,8 @@ from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.tiny import PATH
 from toolrl.types import Sample, SamplingParams
 
+# A mark: vLLM leaves contexts of ZeroMQ to the garbage collector.
+UNCLOSED = "ignore:Unclosed context:ResourceWarning"
 TOKENIZER = load_tokenizer("tiny")
 STOPS = [int(TOKENIZER.eos_token_id)]
 GREEDY = SamplingParams(temperature=0.0, max_tokens=24)

@@ -19,6 +19,7 @@ from tests.policy.vllm.checks import (
     PROMPTS,
     STOPS,
     TOKENIZER,
+    UNCLOSED,
     assert_same_model,
     connect,
     gap,
@@ -32,7 +33,7 @@ from toolrl.support.leftovers import remove_leftovers
 from toolrl.tiny import PATH
 from toolrl.types import SamplingParams
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(300), pytest.mark.filterwarnings(UNCLOSED)]
 LONG = SamplingParams(max_tokens=1500)
 
 
@@ -194,7 +195,7 @@ def test_nothing_is_left_however_the_process_ends(tmp_path: Path, end: str) -> N
     if end != "by itself":
         assert len(started) >= 2
         process.send_signal(getattr(signal, end))
-    process.wait(30)
+    process.wait(90)
     process.stdout.close()
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in started):
