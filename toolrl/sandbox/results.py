@@ -13,6 +13,7 @@ from toolrl.sandbox.base import Display, ExecError, ExecResult, OutputListener, 
 Stream = Literal["stdout", "stderr"]
 _CHUNK_BYTES = 1 << 16
 _NOTE = 100  # characters of the note that says that a text was cut
+_KEPT = "; its variables are lost, its files kept"
 _LIMITS = ("seconds", "memory", "processes", "file_size", "disk", "output", "displays")
 
 
@@ -52,7 +53,7 @@ def parse_outcome(
 
 def dead_result(name: str, reason: str, stdout: str, stderr: str, seconds: float, limits: Iterable[str]) -> ExecResult:
     """Build the result of a run whose process is gone; `name` is "TimeoutError" or "SandboxDied"."""
-    message = f"{reason}; its variables are lost, its files kept"
+    message = reason.removesuffix(_KEPT) + _KEPT  # the server of a remote sandbox may have said it already
     error = ExecError(name, message, f"{name}: {message}")
     return ExecResult(stdout, stderr, None, error, seconds, _known(limits))
 
