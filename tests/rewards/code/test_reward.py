@@ -23,6 +23,7 @@ from toolrl.rewards import (
     read_asserts,
 )
 from toolrl.sandbox import LocalSandbox, SandboxLimits
+from toolrl.sandbox.local import launcher
 
 # Sorted and without repeats: no trick guesses it.
 CALLS = CodeSuite(
@@ -328,6 +329,22 @@ def test_a_sandbox_of_another_interpreter_is_sent_source(suite: CodeSuite, code:
     assert "class Candidate" in "".join(Elsewhere.sent)
     assert "marshal" not in "".join(Elsewhere.sent)
     assert score("def f(x): return None", suite, sandbox=Elsewhere).value == 0.0
+
+
+def test_sandboxes_that_were_prepared_before_the_graders_helpers_were_known_grade_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launcher, "_preloaded", {})
+    zygote = launcher.Zygote()
+    monkeypatch.undo()
+    try:
+        verdicts = [
+            score(code, sandbox=lambda limits: LocalSandbox(limits, zygote=lambda: zygote))
+            for code in (RIGHT, f"seen = []\n{RIGHT}", "def f(items):\n    return items")
+        ]
+    finally:
+        zygote.close()
+    assert [verdict.success for verdict in verdicts] == [True, True, False]
 
 
 def test_no_sandbox_means_no_score() -> None:

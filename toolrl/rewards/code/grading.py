@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import marshal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from toolrl.rewards.code import keeper as code_keeper, proxy as code_proxy, runner as code_runner
@@ -18,11 +17,13 @@ from toolrl.rewards.code.values import Comparison, near, same_output, same_value
 from toolrl.sandbox import (
     ExecResult,
     LocalSandbox,
+    Sandbox,
     SandboxFactory,
     SandboxLimits,
     Session,
     open_sandbox,
 )
+from toolrl.sandbox.local.launcher import preload
 
 TEST_SECONDS = 3.0
 TOTAL_SECONDS = 15.0
@@ -32,6 +33,9 @@ _MAX_ASSERTED_CHARACTERS = 65536  # of one value that is passed to assertions
 _MAX_KILLS = 3  # timeouts and dead processes of one program; each costs a new process, and seconds
 # Longer values are cut and then do not parse, so oversized values are wrong.
 LIMITS = SandboxLimits(seconds=TEST_SECONDS, output_characters=200_000)
+_HELPERS = {"_toolrl_runner": code_runner, "_toolrl_keeper": code_keeper}
+for _name, _module in _HELPERS.items():
+    preload(_name, _module.__name__)
 
 
 class UngradableTest(ValueError):
@@ -78,7 +82,8 @@ class _Run:
     shares_process: bool  # tests may run one after another in one process
     seconds_left: float
     test_seconds: float
-    compiled: bool
+    helpers: str
+    is_local: bool
     loaded: bool = False
     kills: int = 0
     broken: str = ""  # why the remaining tests cannot pass
@@ -88,13 +93,11 @@ class _Run:
         if self.broken or self.seconds_left <= 0:
             return {"error": self.broken or "out of time"}, None
         if not self.loaded:
-            helpers = [_helper(code_runner.__file__, self.compiled)]
             given = f"{self.prelude!r}, {self.code!r}, os.getcwd()"
             made = f"_candidate = Candidate({given})"
             if not self.shares_process:
-                helpers.append(_helper(code_keeper.__file__, self.compiled))
-                made = f"_candidate = KeptCandidate({given}, {not self.compiled})"
-            call = "\n".join([*helpers, made, call])
+                made = f"_candidate = KeptCandidate({given}, {not self.is_local})"
+            call = "\n".join([self.helpers, made, call])
         result = self.session.run(call, timeout_seconds=min(self.test_seconds, self.seconds_left))
         self.seconds_left -= result.seconds
         if result.error is not None:
@@ -114,18 +117,17 @@ class _Run:
         return reply, result
 
 
-@cache
-def _helper(path: str, compiled: bool) -> str:
-    """The code of a helper module: a sandbox cannot import toolrl.
+def _helpers(place: Sandbox) -> str:
+    """Code that defines what the helper modules define: most local sandboxes hold them already."""
+    held = isinstance(place, LocalSandbox) and _HELPERS.keys() <= place.held_modules
+    return "\n".join(f"from {name} import *" if held else _text(module) for name, module in _HELPERS.items())
 
-    Compiling takes longer than five tests, so a sandbox that runs our own interpreter is sent compiled code.
-    """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    text = "\n".join(line for line in lines if not line.startswith("from toolrl"))
-    if not compiled:
-        return text
-    packed = base64.b64encode(marshal.dumps(compile(text, "<helper>", "exec", optimize=2))).decode()
-    return f"import binascii, marshal\nexec(marshal.loads(binascii.a2b_base64({packed!r})))"
+
+@cache
+def _text(module: ModuleType) -> str:
+    """The text of a helper module, without its imports of others, which are sent before it."""
+    lines = Path(module.__file__ or "").read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("from toolrl"))
 
 
 def _with_room(limits: SandboxLimits, suite: CodeSuite) -> SandboxLimits:
@@ -168,7 +170,8 @@ def grade_code(
         tests = (*suite.visible, *suite.hidden)
         kinds = {isinstance(test, StdioTest) for test in tests}
         shared = all(leaves_nothing(code, suite.prelude, is_run=is_run) for is_run in kinds)
-        run = _Run(place, suite.prelude, code, shared, total_seconds, test_seconds, isinstance(place, LocalSandbox))
+        is_local = isinstance(place, LocalSandbox)
+        run = _Run(place, suite.prelude, code, shared, total_seconds, test_seconds, _helpers(place), is_local)
         outcomes = [_outcome(test, run, suite.comparison, sandbox) for test in tests]
     return SuiteOutcome(outcomes[: len(suite.visible)], outcomes[len(suite.visible) :])
 
@@ -221,8 +224,7 @@ def _run_program(test: StdioTest, run: _Run, comparison: Comparison) -> TestOutc
 def _run_assertions(test: AssertTest, run: _Run, sandbox: str | SandboxFactory) -> TestOutcome:
     start = f"_test = Assertions({test.setup!r}, {test.code!r}, {[test.function, test.alias]!r})\n_test.step()"
     with open_sandbox(sandbox, LIMITS) as place:
-        helpers = (_helper(module.__file__, isinstance(place, LocalSandbox)) for module in (code_runner, code_proxy))
-        text = "\n".join([*helpers, start])
+        text = "\n".join([_helpers(place), _text(code_proxy), start])
         for number in range(_MAX_CALLS):
             result = place.run(text, timeout_seconds=run.test_seconds)
             if result.error is not None or result.value is None:

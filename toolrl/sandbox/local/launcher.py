@@ -25,10 +25,9 @@ from toolrl.sandbox.local.levels import LAYERS, ActiveLayers
 from toolrl.support.cleanup import remove_tree
 from toolrl.support.leftovers import make_folder
 
-# Skips the __init__ of toolrl and toolrl.sandbox, which import more than the standard library.
-_PACKAGES = {"toolrl": str(Path(__file__).parents[2]), "toolrl.sandbox": str(Path(__file__).parents[1])}
-START_CODE = f"""import sys, types
-for name, folder in {_PACKAGES!r}.items():
+# Skips the __init__ of packages, which may import more than the standard library.
+START_CODE = """import sys, types
+for name, folder in {packages!r}.items():
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]
 from toolrl.sandbox.local import zygote
@@ -45,6 +44,30 @@ _FIRST_UID = 64_000  # without namespaces a root zygote gives each session a use
 _MAX_SANDBOXES = 20_000  # per zygote, after which a new one is started
 _MEMORY = "TOOLRL_SANDBOX_MEMORY_MB"
 _MAX_PROCESSES = 8192  # of all sandboxes together: 16 in each of 512
+
+
+_preloaded: dict[str, str] = {}
+
+
+def preload(name: str, module: str) -> None:
+    """Have every later sandbox hold a module ready to import, since sending and compiling it takes longer than a run.
+
+    Args:
+        name: What code in a sandbox imports it as.
+        module: An imported module of a package. It imports only the standard library, nothing with fork hooks, and
+            modules of which the same is true.
+    """
+    _preloaded[name] = module
+
+
+def _start_code() -> str:
+    packages = {"toolrl": str(Path(__file__).parents[2]), "toolrl.sandbox": str(Path(__file__).parents[1])}
+    for module in _preloaded.values():
+        above = module.split(".")[:-1]
+        for end in range(1, len(above) + 1):
+            package = ".".join(above[:end])
+            packages[package] = sys.modules[package].__path__[0]
+    return START_CODE.format(packages=packages)
 
 
 def own_group() -> ControlGroup:
@@ -81,6 +104,7 @@ class Zygote:
     Attributes:
         active: The layers of isolation that hold in its sessions.
         directory: The folder of its sandboxes.
+        preloaded: Modules that its sandboxes hold, by name; see `preload`.
         process: The running process.
 
     Args:
@@ -98,6 +122,7 @@ class Zygote:
             except OSError as error:
                 problem = str(error)
         self.directory = make_folder("sandbox")
+        self.preloaded = dict(_preloaded)
         self._lock = threading.Lock()
         self._directories = 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -126,15 +151,15 @@ class Zygote:
         environment = {"PYTHONHASHSEED": "0", "PATH": os.defpath, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "2"}
         if "LD_LIBRARY_PATH" in os.environ:  # some Pythons need it to start
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
-        groups = json.dumps([str(path) for path in group.paths] if group else [])
-        arguments = [theirs.fileno(), self.directory, os.getpid(), ",".join(without), groups]
+        lists = [json.dumps([str(path) for path in group.paths] if group else []), json.dumps(self.preloaded)]
+        arguments = [theirs.fileno(), self.directory, os.getpid(), ",".join(without), *lists]
         if packages:
             arguments += [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
             environment |= _ONE_THREAD
         with tempfile.TemporaryFile() as errors:
             with theirs:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-s", "-P", "-S", "-c", START_CODE, *map(str, arguments)],
+                    [sys.executable, "-s", "-P", "-S", "-c", _start_code(), *map(str, arguments)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
@@ -165,8 +190,8 @@ class Zygote:
 
     @property
     def fresh(self) -> bool:
-        """Whether it should fork new sandboxes: it is alive and has not forked too many."""
-        return self.alive and self._directories < _MAX_SANDBOXES
+        """Whether it should fork new sandboxes: it is alive, holds all of `preload`, and has not forked too many."""
+        return self.alive and self.preloaded == _preloaded and self._directories < _MAX_SANDBOXES
 
     def new_directory(self) -> tuple[str, int | None]:
         """An empty working directory, and its owner's user id if that is not ours.

@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence, Set
 from functools import partial
 
 from toolrl.errors import SandboxFault
@@ -85,6 +85,11 @@ class LocalSandbox(BaseSandbox):
     def level(self) -> Level:
         """The level of isolation in force."""
         return self.workspace.zygote.active.level
+
+    @property
+    def held_modules(self) -> Set[str]:
+        """Names of the modules that code can import because they were preloaded; see `launcher.preload`."""
+        return self.workspace.zygote.preloaded.keys()
 
     @property
     def files(self) -> Files:

@@ -54,7 +54,7 @@ REHEARSAL_LIMITS = {
 def main() -> None:
     """Serve sessions until the parent closes its end or dies."""
     control, directory = socket.socket(fileno=int(sys.argv[1])), sys.argv[2]
-    groups, packages = json.loads(sys.argv[5]), sys.argv[6:]
+    groups, preloaded, packages = json.loads(sys.argv[5]), json.loads(sys.argv[6]), sys.argv[7:]
     isolation.enter_groups(groups)
     sys.path += packages
     readable = landlock.open_readable(packages)
@@ -65,6 +65,8 @@ def main() -> None:
     for name in PACKAGES.split() if packages else []:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    for name, module in preloaded.items():
+        sys.modules[name] = importlib.import_module(module)
     uid = isolation.NOBODY if os.getuid() == 0 else None
     zygote.problems = probes.find_problems(directory, uid, sys.argv[4].split(","))
     libraries = [os.path.dirname(os.__file__), *packages]
