@@ -37,7 +37,7 @@ LAYERS = (
     "rollout",
     "evaluation tiny",
     "audit view",
-    "training",
+    "training interop",
     "cli",
     "__main__",
 )

@@ -24,6 +24,8 @@ ENTRY_POINTS = {
     "toolrl/ReasoningGym-v0": "toolrl_envs.reasoning_gym.env:ReasoningGymEnv",
     "toolrl/Database-v0": "toolrl_envs.database.env:DatabaseEnv",
     "toolrl/DataFiles-v0": "toolrl_envs.data_files.env:DataFilesEnv",
+    "toolrl/ToyText-v0": "toolrl_envs.toy_text.env:ToyTextEnv",
+    "toolrl/Wordle-v0": "toolrl_envs.wordle.env:WordleEnv",
 }
 
 
