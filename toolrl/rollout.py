@@ -226,7 +226,6 @@ class TokenPlayer:
         seconds = loop.time() - started
         message = self.renderer.parse(sample.token_ids, self.tools, after_tools=self._after_tools)
         self._append(sample.token_ids)
-        self._after_tools = True
         return Turn(sample, message, generation_seconds=seconds)
 
     def observe(self, turn: Turn, step: Step) -> tuple[list[int], StopReason | None]:
@@ -238,6 +237,7 @@ class TokenPlayer:
         if stop is not None:
             observation = _cut(observation, self.room, self.renderer)
         self._append(observation)
+        self._after_tools = True
         return observation, stop
 
     def _append(self, token_ids: Sequence[int]) -> None:
@@ -310,5 +310,6 @@ def _cut(observation: list[int], room: int, renderer: Renderer) -> list[int]:
 
 
 def renderer_of(renderer: Renderer, env: ToolEnv, task: Task) -> Renderer:
-    """The renderer with the template's variables of an episode: the environment's, overridden by the task's."""
-    return renderer.with_options({**env.template_options, **task.template_options})
+    """The renderer of an episode: its environment's template variables, overridden by its task's, and its user."""
+    options = {**env.template_options, **task.template_options}
+    return renderer.with_options(options, users=getattr(env, "user", None) is not None)
