@@ -158,6 +158,7 @@ class RolloutEngine:
         return Trajectory(
             request.id, request.env_id, request.task.id, opening, prompt_ids, tuple(turns), score, stop,
             error=error, attempts=attempt, seconds=seconds, info=request.info, usage=usage,
+            ending=session.ended.reason if session.ended else "",
         )  # fmt: skip
 
     def player(self, request: RolloutRequest, session: EpisodeSession) -> Player:
@@ -229,15 +230,18 @@ class TokenPlayer:
         return Turn(sample, message, generation_seconds=seconds)
 
     def observe(self, turn: Turn, step: Step) -> tuple[list[int], StopReason | None]:
-        """Append the tool messages; the episode stops if they leave no room for another token."""
-        if not step.results:
+        """Append what tools or the user said; the episode stops if that leaves no room for another token.
+
+        Nothing is appended at the episode's own end, so that its tokens end with the model's turn.
+        """
+        if not step.messages or (step.stop is not None and step.stop.terminated):
             return [], step.stop
         observation = self.renderer.observation_ids(step.messages, after=turn.sample.token_ids[-1])  # (O,)
         stop = step.stop or (StopReason.TOKENS if len(observation) >= self.room else None)
         if stop is not None:
             observation = _cut(observation, self.room, self.renderer)
         self._append(observation)
-        self._after_tools = True
+        self._after_tools = bool(step.results)
         return observation, stop
 
     def _append(self, token_ids: Sequence[int]) -> None:
@@ -312,4 +316,4 @@ def _cut(observation: list[int], room: int, renderer: Renderer) -> list[int]:
 def renderer_of(renderer: Renderer, env: ToolEnv, task: Task) -> Renderer:
     """The renderer of an episode: its environment's template variables, overridden by its task's, and its user."""
     options = {**env.template_options, **task.template_options}
-    return renderer.with_options(options, users=getattr(env, "user", None) is not None)
+    return renderer.with_options(options, users=env.user is not None)
