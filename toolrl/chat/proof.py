@@ -60,13 +60,14 @@ def prove_users_stable(
     Raises:
         TemplateError: The template rewrites history, or refuses or drops a user's answer; the message shows where.
     """
-    thoughts = [(opened_thought,)] + [("thinking aloud",), ("", "thinking aloud")] * (may_think and not opened_thought)
-    shown = [calls for calls in (_WORDS, _ONE, _TWO) if opened_thought or shows_thinking(template, calls)]
     order = (_WORDS, _ONE, _WORDS, _WORDS, _TWO, _ONE, _WORDS, _WORDS)
     try:
         _check_user_shown(template)
-        for some in thoughts:
-            turns = [_turn(template, calls, thinking * (calls in shown)) for calls, thinking in zip(order, cycle(some))]
+        shown = [calls for calls in order if opened_thought or (may_think and shows_thinking(template, calls))]
+        mixed = [("thinking aloud",), ("", "thinking aloud")] if shown and not opened_thought else [(opened_thought,)]
+        for thoughts in mixed:
+            thinking = [thought * (calls in shown) for calls, thought in zip(order, cycle(thoughts), strict=False)]
+            turns = [_turn(template, calls, thought) for calls, thought in zip(order, thinking, strict=True)]
             _prove(template, ends, observe, turns, keep_thoughts=True)
     except TemplateError as error:
         raise TemplateError(f"with a user who answers, {error}") from error
@@ -152,6 +153,7 @@ def _check_user_shown(template: ChatTemplate) -> None:
 
 
 def shows_thinking(template: ChatTemplate, calls: slice = _WORDS) -> bool:
-    """Whether the template renders the thoughts of the last assistant turn, an empty one or one with calls."""
-    turn = replace(_turn(template, calls, "aloud")[0], content="")
-    return "aloud" in template.render([Message("user", "q"), turn])
+    """Whether the template renders the thoughts of the last assistant turn: an empty one, or one with calls."""
+    assistant, *told = _turn(template, calls, "aloud")
+    turn = [assistant, *told] if assistant.tool_calls else [replace(assistant, content="")]
+    return "aloud" in template.render([Message("user", "q"), *turn])
