@@ -151,7 +151,7 @@ def table() -> str:
         "",
         "*Prefix-stable*: at every point where the assistant speaks, the tokens so far are what the template renders.",
         "If the template itself fails, the table names the variant that replaces it, or says that it is refused.",
-        "*With users*: the same where a user answers the assistant. Many templates then drop old thoughts, and a variant",
+        "*With users*: the same where a user answers the assistant. Many templates drop old thoughts then; a variant",
         "keeps them. TRL's are its `*_training.jinja`, toolrl's own are in `toolrl/chat/variants.py` and `templates/`.",
         "The one for gpt-oss also keeps the `<|return|>` with which the model ends its words.",
         "*Parser*: the dialect of its calls. *Round trip*: whether a call with hostile text is written and read",

@@ -23,7 +23,10 @@ TOOLS = [{"type": "function", "function": _SCHEMA}]
 _CALLS = [ToolCall("search", {"query": f"word{index}"}, id=f"call_{index}") for index in range(3)]
 _RESULTS = [Message("tool", f"result {call.id}", name=call.name, tool_call_id=call.id) for call in _CALLS]
 _ONE, _TWO, _WORDS = slice(0, 1), slice(1, 3), slice(0, 0)  # of the calls in a turn
-_REMEDY = "Pass a training template (chat_template=), such as those in trl/chat_templates/*_training.jinja"
+_REMEDY = (
+    "Pass a training template (chat_template=), such as those in trl/chat_templates/*_training.jinja; where TRL is "
+    "installed, toolrl finds the variant of a known template itself"
+)
 TWO_CALLS = [Message("user", "q"), Message("assistant", "", tuple(_CALLS[:2])), *_RESULTS[:2]]
 
 

@@ -2,8 +2,8 @@
 
 A template is recognised by its whole text, so that only templates that were compared are replaced. TRL's variants
 (trl/chat_templates/*_training.jinja) come first, then toolrl's own, for what TRL's do not fix: a template in the folder
-`templates`, or a few edits of the known text. All edits but gpt-oss's change one thing: thoughts that the original
-drops once another user message follows stay in the history.
+`templates`, or a few edits of the known text. The edits are for conversations with users: what the original shows of a
+turn at first, and drops or changes once another user message follows, stays in the history.
 """
 
 from __future__ import annotations
