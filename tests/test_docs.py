@@ -1,7 +1,7 @@
 """Promises about the manual: the Python on each page runs from top to bottom, and its environments are short and sound.
 
 Every block fenced as `python` runs, all blocks of a page in one module, in an empty folder. A block after the line
-`<!-- not run: REASON -->` is skipped. Each `ToolEnv` that a block makes is played.
+`<!-- not run: REASON -->` is skipped. Each `ToolEnv` that a block makes passes `toolrl check`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from types import ModuleType
 import pytest
 
 from toolrl import ToolEnv
+from toolrl.audit import check_environment
 
 ROOT = Path(__file__).parent.parent
-MAX_LINES = 40  # of a block that makes an environment
+MAX_LINES = 40  # of a block that makes an environment, not counting empty ones
 
 BLOCK = re.compile(r"(?P<skip><!-- not run: .+ -->\n+)?^```python\b.*\n(?P<code>(?:.*\n)*?)```$", re.MULTILINE)
 
@@ -33,30 +34,6 @@ def blocks_of(page: Path) -> Iterator[tuple[int, str]]:
 PAGES = [page for page in sorted((ROOT / "docs").rglob("*.md")) if any(blocks_of(page))]
 
 
-def check_environment(env: ToolEnv) -> None:
-    """The same seed gives the same task, broken calls are answered, the oracle is right and a wrong answer is not."""
-    assert env.reset(seed=0)[0] == env.reset(seed=0)[0]
-    for name in env.toolbox.tools:
-        env.reset(seed=0)
-        assert "error" in env.step(f'<tool_call>{{"name": "{name}", "arguments": {{"x": }}}}</tool_call>')[0]
-    task = env.tasks[0]
-    assert played(env, ["surely wrong"] * env.limits.turns) <= 0.0
-    solution = [env.dialect.format(message) for message in env.oracle(task)]
-    assert played(env, solution) > 0.0, "the oracle does not solve the first task"
-
-
-def played(env: ToolEnv, turns: list[str]) -> float:
-    """The score of the first task after these turns, the last of which must end the episode."""
-    env.reset(options={"task": env.tasks[0]})
-    for turn in turns:
-        _, _, terminated, truncated, info = env.step(turn)
-        if terminated or truncated:
-            value = info["score"]["value"]
-            assert value is not None, info["score"]["reason"]
-            return float(value)
-    pytest.fail(f"the episode goes on after {turns[-1]!r}")
-
-
 def run(page: Path, blocks: Iterable[tuple[int, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run blocks in one module, and check the environments that each makes."""
     module = ModuleType(f"docs_{page.stem}")
@@ -68,9 +45,9 @@ def run(page: Path, blocks: Iterable[tuple[int, str]], monkeypatch: pytest.Monke
             made = [value for value in vars(module).values() if isinstance(value, ToolEnv)]
             for env in [env for env in made if not any(env is other for other in checked)]:
                 checked.append(env)
-                length = len(code.splitlines())
+                length = sum(bool(text.strip()) for text in code.splitlines())
                 assert length <= MAX_LINES, f"{page.name}:{line}: the environment takes {length} lines"
-                check_environment(env)
+                check_environment(env, tasks=3).assert_passed()
     finally:
         for env in checked:
             env.close()

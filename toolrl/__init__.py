@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from toolrl.tasks import TaskSet as TaskSet, is_held_out as is_held_out, of_split as of_split
     from toolrl.tools.definition import Tool as Tool, tool as tool
     from toolrl.tools.resources import per_episode as per_episode, per_run as per_run
+    from toolrl.tools.toolkit import toolkit as toolkit
     from toolrl.trajectory import (
         Trajectory as Trajectory,
         TrajectoryWriter as TrajectoryWriter,
@@ -63,6 +64,7 @@ _EXPORTS = {
     "toolrl.tasks": "TaskSet is_held_out of_split",
     "toolrl.tools.definition": "Tool tool",
     "toolrl.tools.resources": "per_episode per_run",
+    "toolrl.tools.toolkit": "toolkit",
     "toolrl.trajectory": "Trajectory TrajectoryWriter read_trajectories",
     "toolrl.types": "Episode Limits Message Sample SamplingParams Score StopReason Task ToolCall ToolFailure "
     "ToolResult",

@@ -49,7 +49,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         *,
         tasks: TaskSet | Iterable[Task | Mapping[str, Any]],
         reward: Reward,
-        tools: Iterable[Tool | Callable[..., Any]] = (),
+        tools: Iterable[Tool | Callable[..., Any] | Sequence[Tool]] = (),
         system_prompt: str = "",
         limits: Limits | None = None,
         oracle: Callable[[Task], Sequence[Message]] | None = None,
@@ -64,7 +64,8 @@ class ToolEnv(gymnasium.Env[str, str]):
             tasks: Tasks, or rows; see `TaskSet`.
             reward: `(task, episode) -> Score | float`, sync or async; None means unscorable. See
                 `toolrl.rewards`.
-            tools: Tools, or plain typed functions.
+            tools: Tools, plain typed functions, or classes whose methods are tools over one state; see
+                `toolrl.toolkit`.
             system_prompt: Shown before the task; the tools' schemas are added by the chat template.
             limits: Bounds of an episode.
             oracle: `task -> assistant messages` that solve it; used by checks, demonstrations and
