@@ -94,7 +94,7 @@ class OwnName:
         return own_name
 
 
-UNLESS = r"\(or, if it is not a tool, begin its name with _ or write toolkit\(\w+, only=\[...\]\)\)"
+UNLESS = r"\(or, if it is not a tool, begin its name with _ or name the tools with only=\[...\]\)"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from toolrl.tools.resources import Resource, per_episode
 
 # Methods that the framework calls, not the model.
 LIFECYCLE = ("reset", "close", "aclose", "get_reward")
+_UNLESS = " (or, if it is not a tool, begin its name with _ or name the tools with only=[...])"
 
 
 def toolkit(
@@ -73,7 +74,7 @@ def toolkit(
         try:
             tools.append(define(_as_function(cls, method_name, method, state_name, resource)))
         except ToolDefinitionError as error:
-            raise ToolDefinitionError(f"{what}: {error}{_unless(cls)}") from None
+            raise ToolDefinitionError(f"{what}: {error}{_UNLESS}") from None
     return tools
 
 
@@ -127,7 +128,7 @@ def _chosen_methods(cls: type, only: Collection[str] | None) -> dict[str, Any]:
         if not _docstring(cls, name):
             raise ToolDefinitionError(
                 f"{cls.__name__}.{name} has type hints but no docstring: say in one line what it does and when to use "
-                f"it{_unless(cls)}"
+                f"it{_UNLESS}"
             )
     return methods
 
@@ -169,10 +170,6 @@ def _is_annotated(method: Any) -> bool:
 
 def _package(cls: type) -> str:
     return cls.__module__.partition(".")[0]
-
-
-def _unless(cls: type) -> str:
-    return f" (or, if it is not a tool, begin its name with _ or write toolkit({cls.__name__}, only=[...]))"
 
 
 def _maker(cls: type) -> type:
