@@ -33,7 +33,7 @@ from toolrl.tasks import TaskSet, task_from_row
 from toolrl.tools.resources import Resource, ResourceScope, per_episode
 from toolrl.tools.results import as_text
 from toolrl.tools.toolkit import LIFECYCLE, toolkit
-from toolrl.types import Episode, Score, Task
+from toolrl.types import Ended, Episode, Score, Task
 
 Errors = tuple[type[Exception], ...]
 RewardFunc = Callable[..., Any]
@@ -85,7 +85,7 @@ def from_trl(
     rows = [dict(row) for row in ([_PLACEHOLDER] if dataset is None else dataset)]
     kind, tasks = run_sync(_tasks_of(environment_factory, rows, faults))
     functions = [name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")]
-    scored_by = [reward_funcs] if callable(reward_funcs) else list(reward_funcs)
+    scored_by = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
     _check_rewards(kind, "get_reward" in functions, scored_by, tasks[0])
 
     async def opened(task: Task) -> AsyncIterator[Any]:
@@ -173,14 +173,16 @@ def _shown_as_in_trl(function: Callable[..., Any], mistakes: Errors, faults: Err
             result = function(**arguments)
         return finish(result) if inspect.isawaitable(result) else _shown(result)
 
-    async def finish(result: Any) -> str:
+    async def finish(result: Any) -> Any:
         with _sorted_out(mistakes, faults):
             return _shown(await result)
 
     return call
 
 
-def _shown(result: Any) -> str:
+def _shown(result: Any) -> Any:
+    if isinstance(result, Ended):
+        return replace(result, text=_shown(result.text))
     if _is_blocks(result):
         return "".join(block["text"] for block in result)
     return as_text(result) if isinstance(result, list) else str(result)
@@ -297,7 +299,7 @@ def _check_rewards(kind: type, has_get_reward: bool, reward_funcs: Sequence[Any]
             inspect.signature(function).bind(**_given(task, "", None))
         except TypeError as error:
             raise ConfigError(
-                f"reward function {_name(function)!r}: {error}; it gets environments, prompts, completions and the "
+                f"reward function {_name(function)!r}: {error}; it is called with environments, prompts, completions "
                 "row's columns"
             ) from None
 
