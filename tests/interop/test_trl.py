@@ -246,6 +246,11 @@ def needs_ids(completion_ids: list[Any], **kwargs: Any) -> list[float]:
         ((Counter, ROWS[Counter]), ConfigError, "pass reward_funcs, or give Counter a method get_reward"),
         ((Counter, ROWS[Counter], "some/model"), ConfigError, "reward_funcs must be functions, got 'some/model'"),
         ((Counter, ROWS[Counter], needs_ids), ConfigError, "'needs_ids': missing .*'completion_ids'; it is called"),
+        (
+            (Counter, {"train": ROWS[Counter]}, reward_of_environments),
+            TaskError,
+            "dataset must have rows, .* got 'train'",
+        ),
         ((Counter, [], reward_of_environments), TaskError, "at least one task"),
         (
             (Counter, [{"prompt": [{"role": "assistant", "content": "x"}]}], reward_of_environments),

@@ -23,6 +23,7 @@ import math
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from toolrl.env import ToolEnv
@@ -30,7 +31,7 @@ from toolrl.errors import ConfigError, InfrastructureError, TaskError, ToolError
 from toolrl.support.event_loop import run_sync
 from toolrl.support.waiting import in_thread
 from toolrl.tasks import TaskSet, task_from_row
-from toolrl.tools.resources import Resource, ResourceScope, per_episode
+from toolrl.tools.resources import Resource, ResourceScope
 from toolrl.tools.results import as_text
 from toolrl.tools.toolkit import LIFECYCLE, toolkit
 from toolrl.types import Ended, Episode, Score, Task
@@ -82,10 +83,11 @@ def from_trl(
         ToolDefinitionError: A method cannot be a tool; see `toolrl.toolkit`.
     """
     _check_factory(environment_factory)
-    rows = [dict(row) for row in ([_PLACEHOLDER] if dataset is None else dataset)]
+    rows = [_PLACEHOLDER] if dataset is None else list(dataset)
+    system_prompt = _system_prompt_of(rows)
     kind, tasks = run_sync(_tasks_of(environment_factory, rows, faults))
     functions = [name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")]
-    scored_by = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
+    scored_by: list[Any] = list(reward_funcs) if isinstance(reward_funcs, (list, tuple)) else [reward_funcs]
     _check_rewards(kind, "get_reward" in functions, scored_by, tasks[0])
 
     async def opened(task: Task) -> AsyncIterator[Any]:
@@ -98,8 +100,8 @@ def from_trl(
                 )
             yield environment
 
-    resource = per_episode(opened)
-    run_sync(_try_out(resource, tasks[0]))
+    resource = Resource(opened, "episode")
+    run_sync(_run_through(opened(tasks[0])))  # fails if the text of `reset` is another one this time
     tools = toolkit(
         kind,
         only=[name for name in functions if name not in LIFECYCLE] if only is None else only,
@@ -112,8 +114,13 @@ def from_trl(
         tasks=tasks,
         tools=[replace(entry, function=_shown_as_in_trl(entry.function, mistakes, faults)) for entry in tools],
         reward=_reward(kind, scored_by, resource, faults),
-        **{"system_prompt": _system_prompt_of(rows), **settings},
+        **{"system_prompt": system_prompt, **settings},
     )
+
+
+async def _run_through(values: AsyncIterator[Any]) -> None:
+    async for _ in values:
+        pass
 
 
 async def _tasks_of(
@@ -127,7 +134,7 @@ async def _tasks_of(
         async with _after_reset(factory, row, faults) as (environment, text):
             kind = type(environment)
         readable = {**row, "prompt": prompt + text, "answer": row.get("answer")}
-        tasks.append(replace(task_from_row(readable, index), metadata=row))
+        tasks.append(replace(task_from_row(readable, index), metadata=dict(row)))
     return kind, TaskSet(tasks)
 
 
@@ -204,12 +211,14 @@ def _text_of(content: Any, what: str) -> str:
     return content
 
 
-def _prompt_of(row: Mapping[str, Any], index: int | None = None) -> tuple[str, str]:
+def _prompt_of(row: Any, index: int | None = None) -> tuple[str, str]:
     """A row's system message and user message.
 
     Raises:
         TaskError: It has others.
     """
+    if not isinstance(row, Mapping):
+        raise TaskError(f"dataset must have rows, as a list of dicts or a datasets.Dataset has, got {row!r:.80}")
     where = "the prompt" if index is None else f"row {index}: the prompt"
     prompt = row.get("prompt", _PLACEHOLDER["prompt"])
     if isinstance(prompt, str):
@@ -239,14 +248,14 @@ def _reward(kind: type, reward_funcs: Sequence[RewardFunc], resource: Resource, 
         scope = ResourceScope(task)  # for an episode without a call, which has opened nothing
         loop = asyncio.get_running_loop()
         try:
-            environment = episode.state.get(STATE_NAME)
+            environment: Any = episode.state.get(STATE_NAME)
             if environment is None:
                 environment = await in_thread(lambda: scope.get(STATE_NAME, resource, loop))
             parts: dict[str, Any] = {}
             with _sorted_out((), faults):
                 given = _given(task, episode.answer, environment)
                 for function in reward_funcs:
-                    [parts[_name(function)]] = await _result(lambda function=function: function(**given))
+                    [parts[_name(function)]] = await _result(partial(function, **given))
                 if has_get_reward:
                     parts[kind.__name__] = await _result(environment.get_reward)
         finally:
@@ -302,9 +311,3 @@ def _check_rewards(kind: type, has_get_reward: bool, reward_funcs: Sequence[Any]
                 f"reward function {_name(function)!r}: {error}; it is called with environments, prompts, completions "
                 "row's columns"
             ) from None
-
-
-async def _try_out(resource: Resource, task: Task) -> None:
-    """Open it once more, which fails if `reset` returns another text each time."""
-    async for _ in resource.open(task):
-        pass
