@@ -124,6 +124,20 @@ def test_a_method_may_end_the_episode() -> None:
     assert trajectory.turns[-1].results[-1].content == "3"
 
 
+def test_reset_may_change_its_row() -> None:
+    class Deck(Counter):
+        def reset(self, cards: list[str], **row: Any) -> None:
+            self.card = cards.pop()
+
+        def draw(self) -> list[str]:
+            """Draw a card."""
+            return [self.card]
+
+    env = from_trl(Deck, [{"prompt": "Draw.", "cards": ["ace", "ten"]}], lambda environments, **kwargs: [1.0])
+    for _ in range(2):
+        assert play(env, call("draw"), say("x")).turns[0].results[0].content == '["ten"]'
+
+
 class Flaky(Counter):
     error: Exception = ConnectionError("refused")
 
@@ -178,13 +192,30 @@ def test_which_exceptions_are_mistakes_and_faults_is_a_setting() -> None:
     assert shown == "{'error': 'closed'}"
 
 
-def test_a_service_that_is_down_when_the_environment_is_made_is_a_fault() -> None:
-    class Down(Counter):
-        def reset(self, **kwargs: Any) -> None:
-            raise ConnectionError("refused")
+def test_a_service_that_is_down_is_a_fault_in_reset_and_in_get_reward_too() -> None:
+    class Server(Counter):
+        down: frozenset[str] = frozenset()
 
+        def reset(self, **kwargs: Any) -> None:
+            self._answer("reset")
+            self.count = 0
+
+        def get_reward(self) -> float:
+            self._answer("get_reward")
+            return 1.0
+
+        def _answer(self, request):
+            if request in self.down:
+                raise ConnectionError("refused")
+
+    env = from_trl(Server, ROWS[Counter])
+    Server.down = frozenset({"reset"})
+    assert play(env, call("increment", step=1), say("1"), retries=1).attempts == 2
+    Server.down = frozenset({"get_reward"})
+    assert play(env, say("1")).score.value is None
+    Server.down = frozenset({"reset"})
     with pytest.raises(InfrastructureError, match="ConnectionError: refused"):
-        from_trl(Down, ROWS[Counter], reward_of_environments)
+        from_trl(Server, ROWS[Counter])
 
 
 @pytest.mark.parametrize("same_at_first", [0, 2])
@@ -215,6 +246,16 @@ class AsyncReset(WordGame):
         return ""
 
 
+class NarrowReset(Counter):
+    def reset(self) -> None:
+        self.count = 0
+
+
+class NeedsUrl(Counter):
+    def __init__(self, url: str):
+        self.url = url
+
+
 class Picture(WordGame):
     def reset(self, **kwargs: Any) -> Any:
         return [{"type": "image", "image": "board.png"}]
@@ -240,8 +281,10 @@ def needs_ids(completion_ids: list[Any], **kwargs: Any) -> list[float]:
         (({"a": Counter}, ROWS[Counter]), ConfigError, "mapping of several environments; make one of each"),
         ((WithoutReset, ROWS[Counter]), ConfigError, r"WithoutReset needs a method reset\(\*\*row\)"),
         ((AsyncReset, ROWS[WordGame]), ConfigError, "AsyncReset needs a method .* does not await"),
+        ((NarrowReset, ROWS[Counter]), ConfigError, r"NarrowReset.reset: got an .*'prompt'; .* so it needs \*\*kwargs"),
+        ((NeedsUrl, ROWS[Counter]), ConfigError, r"NeedsUrl\(\) needs url, .*; write lambda: NeedsUrl\(...\)"),
         ((Picture, ROWS[WordGame]), TaskError, r"Picture.reset returned \[.*image.*; only text can be shown"),
-        ((Undocumented, ROWS[Counter], reward_of_environments), ToolDefinitionError, "decrement has .* no docstring"),
+        ((Undocumented, ROWS[Counter], reward_of_environments), ToolDefinitionError, "decrement has no docstring"),
         ((Empty, ROWS[Counter], reward_of_environments), ToolDefinitionError, "Empty has no method that can be a tool"),
         ((Counter, ROWS[Counter]), ConfigError, "pass reward_funcs, or give Counter a method get_reward"),
         ((Counter, ROWS[Counter], "some/model"), ConfigError, "reward_funcs must be functions, got 'some/model'"),

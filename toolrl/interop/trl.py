@@ -18,6 +18,7 @@ Different here, on purpose:
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import math
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from toolrl.errors import ConfigError, InfrastructureError, TaskError, ToolError
 from toolrl.support.event_loop import run_sync
 from toolrl.support.waiting import in_thread
 from toolrl.tasks import TaskSet, task_from_row
+from toolrl.tools.openers import required_parameters
 from toolrl.tools.resources import Resource, ResourceScope
 from toolrl.tools.results import as_text
 from toolrl.tools.toolkit import LIFECYCLE, toolkit
@@ -150,8 +152,14 @@ async def _after_reset(
         reset = getattr(environment, "reset", None)
         if not callable(reset) or inspect.iscoroutinefunction(reset):
             raise ConfigError(f"{name} needs a method reset(**row), which TRL calls, and does not await, at the start")
+        try:
+            inspect.signature(reset).bind(**row)
+        except TypeError as error:
+            raise ConfigError(
+                f"{name}.reset: {error}; it is called with the row's columns, so it needs **kwargs"
+            ) from None
         with _sorted_out((), faults):
-            text = await in_thread(lambda: reset(**row))
+            text = await in_thread(lambda: reset(**copy.deepcopy(row)))  # which it may change
         yield environment, "" if text is None else _text_of(text, f"{name}.reset returned")
     finally:
         close = getattr(environment, "aclose", None) or getattr(environment, "close", None)
@@ -190,25 +198,25 @@ def _shown_as_in_trl(function: Callable[..., Any], mistakes: Errors, faults: Err
 def _shown(result: Any) -> Any:
     if isinstance(result, Ended):
         return replace(result, text=_shown(result.text))
-    if _is_blocks(result):
-        return "".join(block["text"] for block in result)
-    return as_text(result) if isinstance(result, list) else str(result)
+    if isinstance(result, list):
+        text = _text_in(result)
+        return as_text(result) if text is None else text
+    return str(result)
 
 
-def _is_blocks(value: Any) -> bool:
-    """Whether it is text in the form of content blocks."""
-    return isinstance(value, list) and all(
-        isinstance(block, Mapping) and block.get("type") == "text" and isinstance(block.get("text"), str)
-        for block in value
-    )
+def _text_in(content: Any) -> str | None:
+    """Text, or that of a list of TRL's content blocks; None for anything else."""
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else None
+    texts = [block.get("text") for block in content if isinstance(block, Mapping) and block.get("type") == "text"]
+    return "".join(texts) if texts and len(texts) == len(content) else None
 
 
 def _text_of(content: Any, what: str) -> str:
-    if _is_blocks(content):
-        return "".join(block["text"] for block in content)
-    if not isinstance(content, str):
+    text = _text_in(content)
+    if text is None:
         raise TaskError(f"{what} {content!r:.80}; only text can be shown")
-    return content
+    return text
 
 
 def _prompt_of(row: Any, index: int | None = None) -> tuple[str, str]:
@@ -296,6 +304,9 @@ def _check_factory(factory: Any) -> None:
             f"environment_factory must make an environment, got {factory!r:.80}; write the class, "
             f"{type(factory).__name__}"
         )
+    if wanted := required_parameters(factory):
+        name, names = _name(factory), ", ".join(parameter.name for parameter in wanted)
+        raise ConfigError(f"{name}() needs {names}, and is called without arguments; write lambda: {name}(...)")
 
 
 def _check_rewards(kind: type, has_get_reward: bool, reward_funcs: Sequence[Any], task: Task) -> None:
@@ -309,5 +320,5 @@ def _check_rewards(kind: type, has_get_reward: bool, reward_funcs: Sequence[Any]
         except TypeError as error:
             raise ConfigError(
                 f"reward function {_name(function)!r}: {error}; it is called with environments, prompts, completions "
-                "row's columns"
+                "and the row's columns, so it needs **kwargs"
             ) from None

@@ -127,8 +127,7 @@ def _chosen_methods(cls: type, only: Collection[str] | None) -> dict[str, Any]:
     for name in methods:
         if not _docstring(cls, name):
             raise ToolDefinitionError(
-                f"{cls.__name__}.{name} has type hints but no docstring: say in one line what it does and when to use "
-                f"it{_UNLESS}"
+                f"{cls.__name__}.{name} has no docstring: say in one line what it does and when to use it{_UNLESS}"
             )
     return methods
 
