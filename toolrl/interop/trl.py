@@ -208,7 +208,7 @@ def _text_in(content: Any) -> str | None:
     """Text, or that of a list of TRL's content blocks; None for anything else."""
     if not isinstance(content, list):
         return content if isinstance(content, str) else None
-    texts = [block.get("text") for block in content if isinstance(block, Mapping) and block.get("type") == "text"]
+    texts = [str(block["text"]) for block in content if isinstance(block, Mapping) and block.get("type") == "text"]
     return "".join(texts) if texts and len(texts) == len(content) else None
 
 
