@@ -190,7 +190,8 @@ def _shown_as_in_trl(function: Callable[..., Any], mistakes: Errors, faults: Err
 
     async def finish(result: Any) -> Any:
         with _sorted_out(mistakes, faults):
-            return _shown(await result)
+            result = await result
+        return _shown(result)
 
     return call
 
