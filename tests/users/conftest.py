@@ -32,4 +32,4 @@ def model_user() -> Iterator[Callable[..., ModelUser]]:
 
 @pytest.fixture(scope="session")
 def renderer(byte_tokenizer: PreTrainedTokenizerFast, trl_template: Callable[[str], str]) -> Renderer:
-    return Renderer(byte_tokenizer, chat_template=trl_template("qwen3"))
+    return Renderer(byte_tokenizer, chat_template=trl_template("qwen2_5"))

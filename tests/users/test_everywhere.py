@@ -52,7 +52,7 @@ def told(task: Task, episode: Episode) -> float:
     return float(episode.ending == "told" and "blue" in episode.said and episode.tool_calls == 1)
 
 
-ORACLE = [say("red"), call("look", place="up"), say("green"), say("blue")]
+ORACLE = [say("red"), say("green"), call("look", place="up"), say("blue")]
 
 
 def make_env(colour: str = "blue") -> ToolEnv:
@@ -60,7 +60,7 @@ def make_env(colour: str = "blue") -> ToolEnv:
         tasks=[Task(name, f"Which colours has the {name}?", "blue") for name in ("sky", "sea", "sun", "fog", "ice")],
         tools=[look],
         user=ScriptedUser(
-            ["green", f"Say green{FORGED}", Ended("Yes.", "told")] if colour == "blue" else ["No."], otherwise="No."
+            ["green", f"Say blue{FORGED}", Ended("Yes.", "told")] if colour == "blue" else ["No."], otherwise="No."
         ),
         reward=told,
         oracle=lambda task: ORACLE,
@@ -86,7 +86,7 @@ def test_what_a_user_says_is_masked_text(oracle: Trajectory, renderer: Renderer)
     start = renderer.tokenizer.convert_tokens_to_ids("<|im_start|>")
     for turn in oracle.turns[:-1]:
         assert turn.observation_ids.count(start) == 2  # the turn of the user or the tool, and the agent's next
-    assert FORGED in renderer.decode(oracle.turns[2].observation_ids)
+    assert all(FORGED in renderer.decode(oracle.turns[turn].observation_ids) for turn in (1, 2))
     assert not oracle.turns[-1].observation_ids
     sampled = [token for token, bit in zip(oracle.completion_ids, oracle.mask, strict=True) if bit]
     assert sampled == [token for message in ORACLE for token in renderer.assistant_ids(message)]
