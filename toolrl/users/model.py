@@ -117,7 +117,7 @@ class ModelUser:
             raise ConfigError(f"max_replies and max_tool_calls must be positive, got {max_replies}, {max_tool_calls}")
         if not endings:
             raise ConfigError("endings is empty; name at least one reason for which the user ends the conversation")
-        self._policy, self._renderer = policy, renderer
+        self._policy, self._renderer = policy, None if isinstance(policy, ChatPolicy) else renderer
         self._watch = Watchdog(policy, POLICY_TIMEOUT_SECONDS)
         self._instructions = instructions or _from_metadata
         self._toolbox = Toolbox([*tools, _leave_tool(endings)])
@@ -162,7 +162,8 @@ class ModelUser:
                 _log.debug("task %s: the user calls %s(%s): %s", task.id, call.name, dict(call.arguments), result)
                 if result.ended is not None:
                     return replace(result.ended, text="\n".join(words) or str(result.ended.text))
-                conversation.append(Message("tool", result.content, name=call.name, tool_call_id=call.id))
+                content = self._plain(result.content)
+                conversation.append(Message("tool", content, name=call.name, tool_call_id=call.id))
         raise InfrastructureError(f"the user made {calls} tool calls for one reply (max_tool_calls sets the limit)")
 
     def close(self) -> None:
@@ -221,11 +222,16 @@ class ModelUser:
 
     async def _reply(self, conversation: Sequence[Message]) -> ChatReply:
         schemas = self._toolbox.schemas
-        if self._renderer is None or isinstance(self._policy, ChatPolicy):
+        if isinstance(self._policy, ChatPolicy):
             return await self._watch.reply(conversation, schemas, self._sampling)
+        assert self._renderer is not None
         prompt_ids = self._renderer.prompt_ids(conversation, schemas)
-        with self._policy.generating():
+        generating = self._policy.generating()
+        await in_thread(generating.__enter__)  # an engine may have to wake up first
+        try:
             sample = await self._watch.sample(prompt_ids, self._sampling)
+        finally:
+            await in_thread(lambda: generating.__exit__(None, None, None))
         after_tools = conversation[-1].role == "tool"
         message = self._renderer.parse(sample.token_ids, schemas, after_tools=after_tools)
         return ChatReply(message, sample.finish, len(prompt_ids), len(sample.token_ids))
