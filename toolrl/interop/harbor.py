@@ -262,8 +262,8 @@ def read_harbor_tasks(folder: str | Path, *, skip_unsupported: bool = False) -> 
     if unsupported and not skip_unsupported:
         task = unsupported[0]
         raise TaskError(
-            f"task {task.folder.name!r} needs {', '.join(task.needs)}: a backend that builds images, as harbor's with "
-            f"Docker, not a sandbox ({len(unsupported)} of {len(tasks)} tasks do; skip_unsupported=True leaves them out)"
+            f"task {task.folder.name!r} needs {', '.join(task.needs)}: a backend that builds images, such as Docker in "
+            f"harbor. No sandbox does; skip_unsupported=True leaves such tasks out ({len(unsupported)} of {len(tasks)})"
         )
     if unsupported:
         _log.warning("%d of %d tasks in %s need more than a sandbox", len(unsupported), len(tasks), folder)

@@ -84,7 +84,8 @@ class Bash:
         self._reports, reports = _pipe()
         self._notices, notices = _pipe()  # prompts and the like; a device would be taken for a terminal
         os.set_blocking(self._notices, False)
-        self._unread, self._exit_code = b"", None
+        self._unread = b""
+        self._exit_code: int | None = None
         moves = ((stdin, 0), (1, 3), (reports, 4), (notices, 1), (notices, 2))
         actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_DUP2, *move) for move in moves]
         actions += [(os.POSIX_SPAWN_CLOSE, descriptor) for descriptor in range(5, _HIGH)]
