@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,8 @@ class Verifier:
         environment: Environment variables of the script.
         sandbox: The backend, as for `shell_tool`.
         limits: Limits of its sandbox.
+        in_root: Names of folders to have in the root too: those of the tests, of the verdict and of the files. Their
+            paths then begin with "/".
     """
 
     tests: Path
@@ -52,6 +54,7 @@ class Verifier:
     environment: Mapping[str, str] = field(default_factory=dict)
     sandbox: str | SandboxFactory = "local"
     limits: SandboxLimits = field(default_factory=lambda: SandboxLimits(processes=64))
+    in_root: Sequence[str] = ()
 
     def score(self, shell: Shell | None) -> Score:
         """End what runs in a shell, and grade its files; 0 for a shell that was never opened (None).
@@ -67,14 +70,17 @@ class Verifier:
         except OSError as error:
             return _zero(f"the files cannot be read: {error}")
         folder = shell.folder if shell.folder != "." else "app"
-        with open_sandbox(self.sandbox, self.limits, mounts=(Mount(self.tests, TESTS_FOLDER),)) as sandbox:
+        options: dict[str, Any] = {"in_root": self.in_root} if self.in_root else {}
+        mounts, top = (Mount(self.tests, TESTS_FOLDER),), "/" if self.in_root else ""
+        with open_sandbox(self.sandbox, self.limits, mounts=mounts, **options) as sandbox:
             FileTree(modes={VERDICT_FOLDER: 0o755}).write(sandbox)
             try:
                 tree.write(sandbox, folder)
             except OSError as error:
                 return _zero(f"the files cannot be copied: {error}")
             with sandbox.new_session() as session:
-                code = _RUN.format(folder, f"{TESTS_FOLDER}/test.sh", {**_ENVIRONMENT, **self.environment})
+                environment = {**_ENVIRONMENT, **self.environment}
+                code = _RUN.format(f"{top}{folder}", f"{top}{TESTS_FOLDER}/test.sh", environment)
                 result = session.run(code, timeout_seconds=self.seconds)
             failure = _failure(result, self.seconds)
             if failure:
