@@ -144,7 +144,7 @@ def _zero(reason: str) -> Score:
 
 
 def _failure(result: ExecResult, seconds: float) -> str:
-    """Why a run of the tests is no success; empty if it is."""
+    """What is wrong with a run of the tests; empty if they passed."""
     if result.error is not None and "seconds" in result.limits_hit:
         return f"the tests did not finish within {seconds:g} seconds"
     if result.error is not None:
