@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 from toolrl.errors import SandboxFault
-from toolrl.sandbox import FileTree, Sandbox
+from toolrl.interop import Verifier
+from toolrl.sandbox import FileTree, Mount, Sandbox, SandboxLimits
 from toolrl.tools import Shell, ShellResult
 
 Run = Callable[..., ShellResult]
@@ -166,3 +168,26 @@ def test_a_shell_in_a_closed_sandbox_is_not_the_models_mistake(shell: Shell) -> 
     shell.close()
     with pytest.raises((ValueError, SandboxFault)):
         shell.run("true", 1.0)
+
+
+def test_what_a_shell_leaves_is_graded_alike_everywhere(
+    shell: Shell, run: Run, open_sandbox: Callable[..., Sandbox], tmp_path: Path
+) -> None:
+    script = 'cmp -s "$(dirname "$0")/expected" count && echo 1 > "$(dirname "$0")/../logs/verifier/reward.txt"'
+    (tmp_path / "test.sh").write_text(script)
+    (tmp_path / "expected").write_text("3\n")
+    fresh: list[Sandbox] = []
+
+    def open_fresh(limits: SandboxLimits, mounts: Sequence[Mount]) -> Sandbox:
+        fresh.append(open_sandbox(mounts, processes=64))
+        return fresh[-1]
+
+    verifier = Verifier(tmp_path, sandbox=open_fresh)
+    planted = "mkdir -p ../tests ../logs/verifier; echo 1 > ../logs/verifier/reward.txt; echo 4 | tee ../tests/expected"
+    run(f"{planted} > count; while :; do {planted} > count; done & setsid sleep 600 &")
+    assert verifier.score(shell).value == 0
+    run("echo 3 > count")
+    assert verifier.score(shell).value == 1
+    for sandbox in fresh:
+        with pytest.raises(ValueError, match="closed"):
+            sandbox.run("1")

@@ -161,7 +161,7 @@ def _mount_files(directory: str, limits: dict[str, int], bindings: list[Binding]
     sources = [_source(source, identity) for source, _, identity in bindings]
     below = [path for path in (directory, *kept) if path.startswith("/tmp/")]
     files = (
-        limits["files"] + len(bindings) + 2 * len(in_root) + 4 + sum(path.count("/") - 1 for path in below)
+        limits["files"] + len(bindings) + len(in_root) + 4 + sum(path.count("/") - 1 for path in below)
     )  # our own files count
     mount("tmpfs", directory, f"size={limits['disk_mb']}m,nr_inodes={files},mode=700", _NOSUID | _NODEV)
     for name in ("files", "tmp", "layer"):
