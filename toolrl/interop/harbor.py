@@ -154,8 +154,9 @@ class HarborTask:
         if getattr(opened, "level", "") != "none" and opened.run(f"open({script!r}).close()").error is None:
             opened.close()
             raise ConfigError(
-                f"sandboxes can read {script!r}: it is in a folder of Python's, which they need. Move the tasks "
-                "elsewhere, or install the package that has them in a virtual environment"
+                f"sandboxes can read {script!r}: it is in a folder of Python's, which they need, or this machine has no "
+                "Landlock (`toolrl doctor`). Install the package with the tasks in a virtual environment, or move them "
+                "to a folder that only you can read"
             )
         path = f"/{self.workdir}" if self.in_root else None
         return Shell(opened, folder=self.workdir, path=path, environment=self.environment("agent"))
