@@ -1,0 +1,335 @@
+"""Terminal tasks in harbor's format, as an environment with a shell.
+
+A task is a folder: `task.toml` (schema 1.4), `instruction.md`, `environment/`, `tests/test.sh` and `solution/solve.sh`.
+Checked against harbor 0.25: https://harborframework.com/docs/tasks.
+
+Sandboxes are not built from images. A task runs here if its `environment/Dockerfile` is absent, or only takes files
+and variables to a plain base image: FROM, WORKDIR, COPY, ENV and LABEL.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import re
+import shlex
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from toolrl.env import ToolEnv, call, say
+from toolrl.errors import TaskError
+from toolrl.interop.verifier import Verifier
+from toolrl.sandbox import FileTree, SandboxFactory, SandboxLimits, open_sandbox
+from toolrl.tools import Shell, shell_tool
+from toolrl.tools.shell import SHELL_LIMITS, open_with_files
+from toolrl.types import Episode, Limits, Message, Score, Task
+
+SYSTEM_PROMPT = (
+    "You work in a Linux shell, with the tool `shell`. Do what the user asks for. When it is done, say so in one "
+    "sentence, without a tool call."
+)
+TERMINAL_LIMITS = Limits(turns=24, tool_calls=32, completion_tokens=16_384, turn_tokens=2048)
+_WORKDIR = "/app"
+_BASE_IMAGE = re.compile(r"((docker\.io/)?library/)?(ubuntu|debian|python)(:[\w.-]+)?")
+_OWN_FOLDERS = ("/tests", "/logs", "/solution")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HarborTask:
+    """A task folder.
+
+    Attributes:
+        folder: The folder.
+        config: The content of `task.toml`.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, folder: Path) -> HarborTask:
+        """Read a task folder.
+
+        Raises:
+            TaskError: A file is missing, or `task.toml` is malformed.
+        """
+        for name in ("task.toml", "instruction.md", "tests/test.sh"):
+            if not (folder / name).is_file():
+                raise TaskError(f"{str(folder)!r} is not a task in harbor's format: it has no {name}")
+        try:
+            return cls(folder, tomllib.loads((folder / "task.toml").read_text("utf-8")))
+        except ValueError as error:
+            raise TaskError(f"{str(folder / 'task.toml')!r} cannot be read: {error}") from None
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """A table of `task.toml`; empty if it is absent."""
+        found = self.config.get(name, {})
+        if not isinstance(found, Mapping):
+            raise TaskError(f"{str(self.folder / 'task.toml')!r}: [{name}] must be a table, got {found!r}")
+        return found
+
+    @cached_property
+    def image(self) -> _Image:
+        """What the Dockerfile does, as far as it is understood."""
+        path = self.folder / "environment" / "Dockerfile"
+        text = path.read_text("utf-8") if path.is_file() else f"WORKDIR {_WORKDIR}\nCOPY . ."
+        return _Image(path.parent, text, self.section("environment").get("workdir"))
+
+    @property
+    def needs(self) -> list[str]:
+        """What it needs that a sandbox does not have; empty if it can run."""
+        environment, verifier = self.section("environment"), self.section("verifier")
+        needs = list(self.image.needs)
+        unknown = environment.keys() & {"gpus", "tpu", "mcp_servers", "skills_dir", "healthcheck"}
+        needs += [f"[environment] {name}" for name in sorted(unknown) if environment[name]]
+        if not _BASE_IMAGE.fullmatch(environment.get("docker_image") or "debian"):
+            needs.append(f"the image {environment['docker_image']}")
+        if environment.get("os", "linux").lower() != "linux":
+            needs.append(f"the system {environment['os']}")
+        network = environment.get("network_mode", "public" if environment.get("allow_internet") else "no-network")
+        if network != "no-network":
+            needs.append("a network")
+        needs += [f"[verifier] {name}" for name in ("collect", "environment") if verifier.get(name)]
+        needs += ["more than one step"] * bool(self.config.get("steps"))
+        needs += ["several services"] * any((self.folder / "environment").glob("*compose*.y*ml"))
+        needs += [f"the folder {name}" for name in self._absolute_names()]
+        return needs
+
+    def _absolute_names(self) -> list[str]:
+        """The folders in the root that its texts name."""
+        paths = [self.folder / "instruction.md", *sorted(self.folder.glob("tests/**/*"))]
+        paths += sorted(self.folder.glob("solution/**/*"))
+        text = b"\n".join(path.read_bytes() for path in paths if path.is_file()).decode("utf-8", "replace")
+        names = (str(self.image.workdir), *_OWN_FOLDERS)
+        return [name for name in names if re.search(rf"(?<![\w.$}}~/*-]){re.escape(name)}(?![\w.-])", text)]
+
+    @property
+    def workdir(self) -> str:
+        """The folder of the shell, relative to the sandbox's working directory."""
+        return str(self.image.workdir).strip("/")
+
+    def environment(self, section: str) -> dict[str, str]:
+        """Environment variables: those of the image, then those of `[environment]` and another section."""
+        stated = {**self.section("environment").get("env", {}), **self.section(section).get("env", {})}
+        if any("${" in str(value) for value in stated.values()):
+            raise TaskError(f"task {self.folder.name!r}: variables of this machine are not passed on: {stated!r}")
+        return {**self.image.variables, **{name: str(value) for name, value in stated.items()}}
+
+    def task(self) -> Task:
+        """The task as ours."""
+        metadata = self.section("metadata")
+        return Task(
+            self.folder.name,
+            (self.folder / "instruction.md").read_text("utf-8").strip(),
+            metadata={"folder": str(self.folder)},
+            kind=str(metadata.get("category", "")),
+            difficulty=metadata.get("difficulty"),
+            needs_tool=True,
+        )
+
+    def verifier(self, sandbox: str | SandboxFactory, limits: SandboxLimits) -> Verifier:
+        """Its tests."""
+        seconds = float(self.section("verifier").get("timeout_sec", 600.0))
+        return Verifier(self.folder / "tests", seconds, self.environment("verifier"), sandbox, limits)
+
+    def solution(self) -> list[Message]:
+        """Calls of the shell tool that run the solution.
+
+        Raises:
+            TaskError: It has none.
+        """
+        folder = self.folder / "solution"
+        if not (folder / "solve.sh").is_file():
+            raise TaskError(f"task {self.folder.name!r} has no solution/solve.sh")
+        text = (folder / "solve.sh").read_text("utf-8")
+        others = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "solve.sh"]
+        if not others and not re.search(r"\$0|BASH_SOURCE", text):
+            lines = text.removeprefix("#!/bin/bash").strip()
+            ends = re.search(r"^\s*(set -|exit|exec)", lines, re.MULTILINE)  # what would change the shell itself
+            return [call("shell", command=f"(\n{lines}\n)" if ends else lines), say("It is done.")]
+        commands = ['mkdir -p "$HOME/solution" && cd "$HOME/solution"']
+        for path in (folder / "solve.sh", *others):
+            name = shlex.quote(path.relative_to(folder).as_posix())
+            data = base64.b64encode(path.read_bytes()).decode()
+            commands.append(f"mkdir -p $(dirname {name}) && base64 -d > {name} <<< '{data}'")
+        run = 'cd "$OLDPWD" && bash "$HOME/solution/solve.sh"'
+        return [call("shell", command="\n".join([*commands, run])), say("It is done.")]
+
+
+class _Image:
+    """What a Dockerfile asks for.
+
+    Attributes:
+        workdir: The last WORKDIR.
+        variables: From ENV.
+        needs: Instructions that only building an image can follow.
+    """
+
+    def __init__(self, context: Path, text: str, workdir: str | None) -> None:
+        self.workdir = PurePosixPath("/")
+        self.variables: dict[str, str] = {}
+        self.needs: list[str] = []
+        self._context, self._copies = context, list[tuple[list[str], PurePosixPath, str]]()
+        text = re.sub(r"^\s*#.*\n?", "", text, flags=re.MULTILINE)
+        for line in re.sub(r"\\[ \t]*\n", " ", text).splitlines():
+            if line.strip() and not self._follows(*line.strip().split(None, 1)):
+                self.needs.append(f"an image with {line.strip()[:80]!r}")
+        self.workdir = PurePosixPath(workdir) if workdir else self.workdir
+        if self.workdir == PurePosixPath("/"):
+            self.workdir = PurePosixPath(_WORKDIR)
+        for _, target, line in self._copies:
+            if not target.is_relative_to(self.workdir) or ".." in target.parts:
+                self.needs.append(f"an image with {line!r}")
+
+    def _follows(self, instruction: str, rest: str = "") -> bool:
+        """Take an instruction in; False if that is impossible."""
+        instruction = instruction.upper()
+        if instruction == "FROM":
+            return bool(_BASE_IMAGE.fullmatch(rest.strip()))
+        if instruction == "WORKDIR":
+            self.workdir = self.workdir / rest.strip().strip("\"'")
+            return "$" not in rest
+        if instruction == "ENV":
+            try:
+                pairs = [word.partition("=") for word in shlex.split(rest)]
+            except ValueError:
+                return False
+            self.variables.update({name: value for name, _, value in pairs})
+            return all(equals for _, equals, _ in pairs) and "$" not in rest
+        if instruction == "COPY":
+            *sources, target = rest.split()
+            if not sources or any(word.startswith(("--", "[")) or set(word) & set("$*?\"'") for word in rest.split()):
+                return False
+            place = self.workdir / target
+            is_folder = len(sources) > 1 or target.endswith("/") or target in (".", "./")
+            if not is_folder and (self._context / sources[0]).is_file():
+                self._copies.append((sources, place, f"COPY {rest}"))
+            else:
+                self._copies.append((sources, place / "_", f"COPY {rest}"))
+            return True
+        return instruction == "LABEL"
+
+    def tree(self) -> FileTree:
+        """The files in the working directory.
+
+        Raises:
+            TaskError: A file to copy does not exist.
+        """
+        files: dict[str, bytes] = {}
+        modes: dict[str, int] = {}
+        links: dict[str, str] = {}
+        for sources, place, line in self._copies:
+            below = place.parent.relative_to(self.workdir)
+            for source in sources:
+                path = self._context / source.lstrip("/")
+                if path.is_dir():
+                    tree = FileTree.of_folder(path)
+                    files |= {str(below / name): content for name, content in tree.files.items()}
+                    modes |= {str(below / name): mode for name, mode in tree.modes.items()}
+                    links |= {str(below / name): target for name, target in tree.links.items()}
+                elif path.is_file():
+                    name = str(below / (path.name if place.name == "_" else place.name))
+                    files[name], modes[name] = path.read_bytes(), path.stat().st_mode & 0o777
+                else:
+                    raise TaskError(f"{str(path)!r} does not exist, which {line!r} copies")
+        if any(source.strip("./") == "" for sources, _, _ in self._copies for source in sources):
+            files.pop("Dockerfile", None)
+            modes.pop("Dockerfile", None)
+        return FileTree(files, modes, links)
+
+
+def read_harbor_tasks(folder: str | Path, *, skip_unsupported: bool = False) -> list[HarborTask]:
+    """Read a task folder, or the task folders in a folder.
+
+    Args:
+        folder: The folder.
+        skip_unsupported: Leave out tasks that need an image, a network or the like, with a warning.
+
+    Raises:
+        TaskError: A task is broken, needs more than a sandbox, or there is none.
+    """
+    folder = Path(folder).absolute()
+    folders = (
+        [folder] if (folder / "task.toml").exists() else sorted(path.parent for path in folder.glob("*/task.toml"))
+    )
+    tasks = [HarborTask.read(path) for path in folders]
+    unsupported = [task for task in tasks if task.needs]
+    if unsupported and not skip_unsupported:
+        task = unsupported[0]
+        raise TaskError(
+            f"task {task.folder.name!r} needs {', '.join(task.needs)}: a backend that builds images, such as Docker in "
+            f"harbor. No sandbox does; skip_unsupported=True leaves such tasks out ({len(unsupported)} of {len(tasks)})"
+        )
+    if unsupported:
+        _log.warning("%d of %d tasks in %s need more than a sandbox", len(unsupported), len(tasks), folder)
+    tasks = [task for task in tasks if not task.needs]
+    if not tasks:
+        raise TaskError(f"{str(folder)!r} has no tasks in harbor's format that can run in a sandbox")
+    return tasks
+
+
+class HarborEnv(ToolEnv):
+    """Terminal tasks in harbor's format: a shell, graded by each task's own tests.
+
+    The shell starts in the task's WORKDIR below the sandbox's home folder. What is in that folder at the end is graded;
+    see `toolrl.interop.verifier`.
+
+    Args:
+        folder: A task folder, or a folder of task folders.
+        sandbox: Backend of the shell and of the tests; see `shell_tool`.
+        sandbox_limits: Limits of both. `seconds` is the time of one command.
+        skip_unsupported: Leave out tasks that need an image, a network or the like. Otherwise they are an error.
+        max_output_characters: How much of a command's output the model sees.
+        system_prompt: As for `ToolEnv`, with `limits`, `split` and `render_mode`.
+
+    Raises:
+        TaskError: A task is broken, or needs more than a sandbox.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        sandbox: str | SandboxFactory = "local",
+        sandbox_limits: SandboxLimits = SHELL_LIMITS,
+        skip_unsupported: bool = False,
+        max_output_characters: int = 4000,
+        system_prompt: str = SYSTEM_PROMPT,
+        limits: Limits | None = None,
+        split: str | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        found = {task.folder.name: task for task in read_harbor_tasks(folder, skip_unsupported=skip_unsupported)}
+
+        def open_shell(task: Task) -> Shell:
+            ours = found[task.id]
+            return open_with_files(
+                open_sandbox(sandbox, sandbox_limits),
+                ours.image.tree(),
+                folder=ours.workdir,
+                environment=ours.environment("agent"),
+            )
+
+        def reward(task: Task, episode: Episode) -> Score:
+            return found[task.id].verifier(sandbox, sandbox_limits).score(episode.state.get("shell"))
+
+        def oracle(task: Task) -> Sequence[Message]:
+            return found[task.id].solution()
+
+        super().__init__(
+            tasks=[task.task() for task in found.values()],
+            tools=[
+                shell_tool(limits=sandbox_limits, max_output_characters=max_output_characters, open_shell=open_shell)
+            ],
+            reward=reward,
+            oracle=oracle,
+            system_prompt=system_prompt,
+            limits=limits or TERMINAL_LIMITS,
+            split=split,
+            render_mode=render_mode,
+        )
