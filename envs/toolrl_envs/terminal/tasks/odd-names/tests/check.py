@@ -10,7 +10,8 @@ from pathlib import Path
 
 STEMS = (
     "Report", " report ", "-report", "re\nport", "--", "~", "a  b", "A_B", "a'b", 'a"b', "x*?", "$HOME", "`id`",
-    "tab\tbed", "naïve", "..", "100%", "back\\slash", "c.tar", "über uns", ";ls", "-rf", "\n", "#tag#", "plain", "Mixed CASE 7",
+    "tab\tbed", "naïve", "..", "100%", "back\\slash", "c.tar", "über uns", ";ls", "-rf", "\n", "#tag#", "plain",
+    "Mixed CASE 7",
 )  # fmt: skip
 EXTENSIONS = ("txt", "TXT", "md", "Csv")
 FOLDERS = ("", "a b/", "-x/", "new\nline/", "ü/z/")
