@@ -165,15 +165,13 @@ def cheat(env: ToolEnv, task: str, command: str) -> tuple[float, str]:
     return attempt(env, task, command.format(names=names_in(env, task)))
 
 
-@pytest.mark.parametrize("name", ["apply-patch", "fix-stats"])
-def test_a_solution_passes(env: ToolEnv, name: str) -> None:
-    assert attempt(env, name, solution(name))[0] == 1.0
+def test_a_solution_passes(env: ToolEnv) -> None:
+    assert attempt(env, "apply-patch", solution("apply-patch"))[0] == 1.0
 
 
 @pytest.mark.parametrize("kind", CHEATS)
 def test_no_cheat_passes_one_task(env: ToolEnv, kind: str) -> None:
-    for name in ("huge-numbers", "life"):
-        assert cheat(env, name, CHEATS[kind])[0] == 0.0
+    assert cheat(env, "huge-numbers", CHEATS[kind])[0] == 0.0
 
 
 def test_a_program_cannot_forge_its_verdict(env: ToolEnv) -> None:
@@ -220,6 +218,6 @@ def test_no_program_forges_its_verdict(env: ToolEnv, name: str) -> None:
 @EVERY_TASK
 def test_a_solution_without_its_last_file_fails(env: ToolEnv, name: str) -> None:
     """What a solution leaves is needed, down to the smallest file."""
-    removal = "rm -f \"$(find . -type f -newer /tmp/start -printf '%s %p\\n' | sort -n | head -1 | cut -d' ' -f2-)\""
+    removal = "rm -f \"$(find . -type f -cnewer /tmp/start -printf '%s %p\\n' | sort -n | head -1 | cut -d' ' -f2-)\""
     score, reason = attempt(env, name, "touch /tmp/start; sleep 0.05", solution(name), removal)
     assert score == 0.0, reason

@@ -11,7 +11,16 @@ PROGRAM = "kv"
 
 KEYS = ("a", "a b", "ä", "B", "-x", "", "k=v", "a.b", "tab\tin", "*", "--help", '"')
 VALUES = ("", "1", "-7", "two\nlines", "x=y", "  spaces  ", "ü", "1.5", "\n", "\\n", "007", "1_0", str(10**25))
-WRONG = ([], ["set", "a"], ["get"], ["set", "a", "b", "c"], ["put", "a", "b"], ["del"], ["list", "a", "b"], ["incr"])
+WRONG: tuple[list[str], ...] = (
+    [],
+    ["set", "a"],
+    ["get"],
+    ["set", "a", "b", "c"],
+    ["put", "a", "b"],
+    ["del"],
+    ["list", "a", "b"],
+    ["incr"],
+)
 
 
 def environment() -> dict[str, bytes]:

@@ -23,7 +23,7 @@ def texts() -> dict[str, tuple[bytes, bytes]]:
         before = ending.join(lines) + rng.choice(("", ending, ending * 3))
         if encoding != "latin-1" and rng.random() < 0.6:
             before = unicodedata.normalize("NFD", before)
-        name = f"texts/{rng.choice(('', 'old/', 'from Asa/'))}{number:02}.{rng.choice(('txt', 'csv', 'md'))}"
+        name = f"texts/{rng.choice(('', 'old/', 'from Asa/'))}{number:02}.{rng.choice(('txt', 'csv', 'log'))}"
         mark = "\ufeff" if encoding in MARKED else ""
         after = unicodedata.normalize("NFC", "\n".join(lines) + "\n")
         found[name] = ((mark + before).encode(encoding), after.encode())
