@@ -1,6 +1,7 @@
-"""Environments of neighbours, as ours."""
+"""Environments written for other libraries, played as they are."""
 
 from toolrl.interop.harbor import HarborEnv, HarborTask, read_harbor_tasks
+from toolrl.interop.trl import from_trl
 from toolrl.interop.verifier import Verifier
 
-__all__ = ["HarborEnv", "HarborTask", "Verifier", "read_harbor_tasks"]
+__all__ = ["HarborEnv", "HarborTask", "Verifier", "from_trl", "read_harbor_tasks"]
