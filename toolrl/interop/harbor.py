@@ -21,11 +21,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from toolrl.env import ToolEnv, call, say
-from toolrl.errors import TaskError
+from toolrl.errors import ConfigError, TaskError
 from toolrl.interop.verifier import Verifier
 from toolrl.sandbox import FileTree, SandboxFactory, SandboxLimits, open_sandbox
 from toolrl.tools import Shell, shell_tool
-from toolrl.tools.shell import SHELL_LIMITS, open_with_files
+from toolrl.tools.shell import SHELL_LIMITS, write_task_files
 from toolrl.types import Episode, Limits, Message, Score, Task
 
 SYSTEM_PROMPT = (
@@ -35,7 +35,7 @@ SYSTEM_PROMPT = (
 TERMINAL_LIMITS = Limits(turns=24, tool_calls=32, completion_tokens=16_384, turn_tokens=2048)
 _WORKDIR = "/app"
 _BASE_IMAGE = re.compile(r"((docker\.io/)?library/)?(ubuntu|debian|python)(:[\w.-]+)?")
-_OWN_FOLDERS = ("/tests", "/logs", "/solution")
+_OWN_FOLDERS = ("tests", "logs", "solution")
 _log = logging.getLogger(__name__)
 
 
@@ -97,16 +97,17 @@ class HarborTask:
         needs += [f"[verifier] {name}" for name in ("collect", "environment") if verifier.get(name)]
         needs += ["more than one step"] * bool(self.config.get("steps"))
         needs += ["several services"] * any((self.folder / "environment").glob("*compose*.y*ml"))
-        needs += [f"the folder {name}" for name in self._absolute_names()]
         return needs
 
-    def _absolute_names(self) -> list[str]:
-        """The folders in the root that its texts name."""
+    @cached_property
+    def in_root(self) -> list[str]:
+        """Names of the folders it needs in the root; empty if its texts name none by its absolute path."""
         paths = [self.folder / "instruction.md", *sorted(self.folder.glob("tests/**/*"))]
         paths += sorted(self.folder.glob("solution/**/*"))
         text = b"\n".join(path.read_bytes() for path in paths if path.is_file()).decode("utf-8", "replace")
-        names = (str(self.image.workdir), *_OWN_FOLDERS)
-        return [name for name in names if re.search(rf"(?<![\w.$}}~/*-]){re.escape(name)}(?![\w.-])", text)]
+        names = (self.image.workdir.parts[1], *_OWN_FOLDERS)
+        used = re.search(rf"(?<![\w.$}}~/*-])/({'|'.join(map(re.escape, names))})(?![\w.-])", text)
+        return list(dict.fromkeys(names)) if used else []
 
     @property
     def workdir(self) -> str:
@@ -135,7 +136,29 @@ class HarborTask:
     def verifier(self, sandbox: str | SandboxFactory, limits: SandboxLimits) -> Verifier:
         """Its tests."""
         seconds = float(self.section("verifier").get("timeout_sec", 600.0))
-        return Verifier(self.folder / "tests", seconds, self.environment("verifier"), sandbox, limits)
+        environment = self.environment("verifier")
+        return Verifier(self.folder / "tests", seconds, environment, sandbox, limits, self.in_root)
+
+    def open_shell(self, sandbox: str | SandboxFactory, limits: SandboxLimits) -> Shell:
+        """Open a shell in its working directory.
+
+        Raises:
+            ConfigError: Code in the sandbox can read the tests.
+            SandboxFault: The sandbox could not be opened.
+        """
+        options: dict[str, Any] = {"in_root": self.in_root} if self.in_root else {}
+        opened = open_sandbox(sandbox, limits, **options)
+        write_task_files(opened, self.image.tree(), self.workdir)
+        script = str(self.folder / "tests" / "test.sh")
+        # Without isolation, which has to be asked for, code can read what its user can.
+        if getattr(opened, "level", "") != "none" and opened.run(f"open({script!r}).close()").error is None:
+            opened.close()
+            raise ConfigError(
+                f"sandboxes can read {script!r}: it is in a folder of Python's, which they need. Move the tasks "
+                "elsewhere, or install the package that has them in a virtual environment"
+            )
+        path = f"/{self.workdir}" if self.in_root else None
+        return Shell(opened, folder=self.workdir, path=path, environment=self.environment("agent"))
 
     def solution(self) -> list[Message]:
         """Calls of the shell tool that run the solution.
@@ -306,14 +329,15 @@ class HarborEnv(ToolEnv):
     ) -> None:
         found = {task.folder.name: task for task in read_harbor_tasks(folder, skip_unsupported=skip_unsupported)}
 
-        def open_shell(task: Task) -> Shell:
-            ours = found[task.id]
-            return open_with_files(
-                open_sandbox(sandbox, sandbox_limits),
-                ours.image.tree(),
-                folder=ours.workdir,
-                environment=ours.environment("agent"),
+        named = next((task for task in found.values() if task.in_root), None)
+        if named is not None and sandbox == "e2b":
+            raise TaskError(
+                f"task {named.folder.name!r} names a folder in the root ({', '.join(named.in_root)}), which only local "
+                "sandboxes can have; name files relative to the working directory and to test.sh"
             )
+
+        def open_shell(task: Task) -> Shell:
+            return found[task.id].open_shell(sandbox, sandbox_limits)
 
         def reward(task: Task, episode: Episode) -> Score:
             return found[task.id].verifier(sandbox, sandbox_limits).score(episode.state.get("shell"))

@@ -12,20 +12,24 @@ name.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from toolrl.sandbox import ExecResult, FileTree, Mount, SandboxFactory, SandboxLimits, open_sandbox
+from toolrl.errors import SandboxFault
+from toolrl.sandbox import ExecResult, FileTree, Mount, Sandbox, SandboxFactory, SandboxLimits, open_sandbox
 from toolrl.tools import Shell
 from toolrl.types import Score
 
 VERDICTS = ("reward.json", "reward.txt")  # the first that exists counts
 VERDICT_FOLDER = "logs/verifier"
 TESTS_FOLDER = "tests"
+_ATTEMPTS = 3  # of which all but the last may end with a fault
+_PASSED = "the tests passed"
 _MAX_VERDICT_BYTES = 1 << 16
 _MAX_LOG_CHARACTERS = 200
 _ENVIRONMENT = {"TERM": "dumb", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -45,6 +49,8 @@ class Verifier:
         environment: Environment variables of the script.
         sandbox: The backend, as for `shell_tool`.
         limits: Limits of its sandbox.
+        in_root: Names of folders to have in the root too: those of the tests, of the verdict and of the files. Their
+            paths then begin with "/".
     """
 
     tests: Path
@@ -52,12 +58,13 @@ class Verifier:
     environment: Mapping[str, str] = field(default_factory=dict)
     sandbox: str | SandboxFactory = "local"
     limits: SandboxLimits = field(default_factory=lambda: SandboxLimits(processes=64))
+    in_root: Sequence[str] = ()
 
     def score(self, shell: Shell | None) -> Score:
         """End what runs in a shell, and grade its files; 0 for a shell that was never opened (None).
 
         Raises:
-            SandboxFault: A sandbox failed, for a reason that the model's files did not cause.
+            SandboxFault: Sandboxes failed repeatedly, for a reason that the model's files did not cause.
         """
         if shell is None:
             return _zero("the shell was never used")
@@ -67,29 +74,39 @@ class Verifier:
         except OSError as error:
             return _zero(f"the files cannot be read: {error}")
         folder = shell.folder if shell.folder != "." else "app"
-        with open_sandbox(self.sandbox, self.limits, mounts=(Mount(self.tests, TESTS_FOLDER),)) as sandbox:
+        for _ in range(_ATTEMPTS - 1):
+            with contextlib.suppress(SandboxFault):
+                return self._score_of(tree, folder)
+        return self._score_of(tree, folder)
+
+    def _score_of(self, tree: FileTree, folder: str) -> Score:
+        """Run the tests in a fresh sandbox, on files in a folder of it."""
+        options: dict[str, Any] = {"in_root": self.in_root} if self.in_root else {}
+        mounts, top = (Mount(self.tests, TESTS_FOLDER),), "/" if self.in_root else ""
+        with open_sandbox(self.sandbox, self.limits, mounts=mounts, **options) as sandbox:
             FileTree(modes={VERDICT_FOLDER: 0o755}).write(sandbox)
             try:
                 tree.write(sandbox, folder)
             except OSError as error:
                 return _zero(f"the files cannot be copied: {error}")
             with sandbox.new_session() as session:
-                code = _RUN.format(folder, f"{TESTS_FOLDER}/test.sh", {**_ENVIRONMENT, **self.environment})
+                environment = {**_ENVIRONMENT, **self.environment}
+                code = _RUN.format(f"{top}{folder}", f"{top}{TESTS_FOLDER}/test.sh", environment)
                 result = session.run(code, timeout_seconds=self.seconds)
-            failure = _failure(result, self.seconds)
-            if failure:
-                return _zero(f"{failure}{_end_of(result.stdout)}")
-            verdicts = self._verdicts_named()
-            if not verdicts:
-                return Score(1.0, {"correct": 1.0}, reason="the tests passed")
-            for name in verdicts:
-                try:
-                    return score_of(name, sandbox.read_file(f"{VERDICT_FOLDER}/{name}"))
-                except FileNotFoundError:
-                    continue
-                except (OSError, ValueError) as error:
-                    return _zero(f"the verdict {name} cannot be read: {error}")
-            return _zero(f"the tests wrote no verdict{_end_of(result.stdout)}")
+            failure, log = _failure(result, self.seconds), _end_of(result.stdout)
+            return _zero(f"{failure}{log}") if failure else self._verdict(sandbox, log)
+
+    def _verdict(self, sandbox: Sandbox, log: str) -> Score:
+        """The verdict of tests that passed, whose processes have ended."""
+        names = self._verdicts_named()
+        for name in names:
+            try:
+                return score_of(name, sandbox.read_file(f"{VERDICT_FOLDER}/{name}"))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                return _zero(f"the verdict {name} cannot be read: {error}")
+        return _zero(f"the tests wrote no verdict{log}") if names else Score(1.0, {"correct": 1.0}, reason=_PASSED)
 
     def _verdicts_named(self) -> list[str]:
         texts = [path.read_bytes() for path in self.tests.rglob("*") if path.is_file()]
@@ -127,7 +144,7 @@ def _zero(reason: str) -> Score:
 
 
 def _failure(result: ExecResult, seconds: float) -> str:
-    """Why a run of the tests is no success; empty if it is."""
+    """What is wrong with a run of the tests; empty if they passed."""
     if result.error is not None and "seconds" in result.limits_hit:
         return f"the tests did not finish within {seconds:g} seconds"
     if result.error is not None:

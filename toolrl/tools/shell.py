@@ -77,12 +77,21 @@ class Shell:
     Args:
         sandbox: Closed with the shell.
         folder: Where it starts, relative to the sandbox's working directory; created if it does not exist.
+        path: Another path of this folder, which the shell shows.
         environment: Environment variables.
     """
 
-    def __init__(self, sandbox: Sandbox, *, folder: str = ".", environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        *,
+        folder: str = ".",
+        path: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.sandbox = sandbox
         self.folder = folder
+        self._path = path or folder
         self._environment = {**ENVIRONMENT, **(environment or {})}
         self._session: Session | None = None
         self._has_run = False
@@ -100,7 +109,7 @@ class Shell:
         try:
             session = self._session or self._start()
         except OSError as error:
-            return ShellResult("", 1, "lost", self.folder, str(error))
+            return ShellResult("", 1, "lost", self._path, str(error))
         self._has_run = True
         result = session.run(
             f"_toolrl_shell.run({command!r}, {float(seconds)!r})", timeout_seconds=seconds + _PATIENCE_SECONDS
@@ -108,7 +117,7 @@ class Shell:
         output = _NO_TERMINAL.sub("", result.stdout)
         if result.error is not None:
             self.end()
-            return ShellResult(output, 1, "lost", self.folder, f"{result.error.name}: {result.error.value}")
+            return ShellResult(output, 1, "lost", self._path, f"{result.error.name}: {result.error.value}")
         try:
             code, end, folder = ast.literal_eval(result.value or "")
             if end not in get_args(End):
@@ -116,7 +125,7 @@ class Shell:
             return ShellResult(output, int(code), end, str(folder))
         except (ValueError, TypeError, SyntaxError, RecursionError):  # a command has tampered with the session
             self.end()
-            return ShellResult(output, 1, "lost", self.folder, "its process sent an invalid answer")
+            return ShellResult(output, 1, "lost", self._path, "its process sent an invalid answer")
 
     def _start(self) -> Session:
         """Start bash in a new session; raise OSError if that fails because of what earlier commands have done."""
@@ -125,7 +134,7 @@ class Shell:
         started = self._session.run(
             f"import types\n_toolrl_shell = types.ModuleType('bash')\n"
             f"exec(compile({source!r}, '<toolrl bash>', 'exec'), vars(_toolrl_shell))\n"
-            f"_toolrl_shell = _toolrl_shell.Bash({self.folder!r}, {self._environment!r})",
+            f"_toolrl_shell = _toolrl_shell.Bash({self._path!r}, {self._environment!r})",
             timeout_seconds=_PATIENCE_SECONDS,
         )
         if started.error is None:
@@ -176,7 +185,9 @@ def shell_tool(
     """
 
     def open_one(task: Task) -> Shell:
-        return open_with_files(open_sandbox(sandbox, limits), files(task) if files else {}, environment=environment)
+        opened, given = open_sandbox(sandbox, limits), files(task) if files else {}
+        write_task_files(opened, given if isinstance(given, FileTree) else FileTree(given))
+        return Shell(opened, environment=environment)
 
     # bash is interrupted in time; the sandbox's own limit is behind it.
     @tool(timeout_seconds=limits.seconds, max_output_characters=max_output_characters, keeps_time=True)
@@ -195,28 +206,19 @@ def shell_tool(
     return shell
 
 
-def open_with_files(
-    sandbox: Sandbox,
-    files: FileTree | Mapping[str, bytes],
-    *,
-    folder: str = ".",
-    environment: Mapping[str, str] | None = None,
-) -> Shell:
-    """A shell in a new sandbox, in a folder with these files; see `Shell`.
+def write_task_files(sandbox: Sandbox, tree: FileTree, folder: str = ".") -> None:
+    """Write a task's files into a new sandbox.
 
     Raises:
-        SandboxFault: The files could not be written. The sandbox is closed then.
+        SandboxFault: That failed. The sandbox is closed then.
     """
     try:
-        tree = files if isinstance(files, FileTree) else FileTree(files)
-        try:
-            tree.write(sandbox, folder)
-        except OSError as error:  # no command has run yet
-            raise SandboxFault(f"the task's files could not be written: {error}") from error
-        return Shell(sandbox, folder=folder, environment=environment)
-    except BaseException:
+        tree.write(sandbox, folder)
+    except BaseException as error:
         sandbox.close()
+        if isinstance(error, OSError):  # no command has run yet
+            raise SandboxFault(f"the task's files could not be written: {error}") from error
         raise
 
 
-__all__ = ["Shell", "ShellResult", "open_with_files", "shell_tool"]
+__all__ = ["Shell", "ShellResult", "shell_tool", "write_task_files"]

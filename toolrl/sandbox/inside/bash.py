@@ -59,14 +59,14 @@ class Bash:
             end = "interrupted"
             self._signal(signal.SIGINT)
             report = self._report(GRACE_SECONDS)
-        if report is None and self._exit_code is None:
+        if report is None and self._exit_code is None and before:
             for pid in _processes() - before:  # they ignore the signal
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             report = self._report(GRACE_SECONDS)
         if report is not None:
-            code, _, self._folder = report.partition(" ")
-            return int(code), end, self._folder
+            number, _, self._folder = report.partition(" ")
+            return int(number), end, self._folder
         self._signal(signal.SIGKILL)
         while self._exit_code is None:
             self._reap()
@@ -154,4 +154,8 @@ def _pipe() -> tuple[int, int]:
 
 
 def _processes() -> set[int]:
-    return {int(name) for name in os.listdir("/proc") if name.isdigit()} if os.path.isdir("/proc") else set()
+    """Ids of the processes of this sandbox; none where it may not look."""
+    try:
+        return {int(name) for name in os.listdir("/proc") if name.isdigit()}
+    except OSError:
+        return set()
