@@ -137,7 +137,8 @@ def test_commands_are_isolated_as_code_is(run: Run, level: str) -> None:
     assert run("exec 5<>/dev/tcp/127.0.0.1/22").exit_code != 0
     assert run("echo > /usr/bin/planted").exit_code != 0
     assert run("cat /etc/shadow /root/* 2>/dev/null").output == ""
-    assert run("ls /proc/1/root/ /work /root 2>/dev/null").output == ""
+    if level != "no-landlock":
+        assert run("ls / /proc/1/root/ /root /var 2>/dev/null").output == ""
     assert run("unshare -r true 2>/dev/null || mount -t tmpfs none . 2>/dev/null").exit_code != 0
 
 

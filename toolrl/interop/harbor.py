@@ -32,7 +32,7 @@ SYSTEM_PROMPT = (
     "You work in a Linux shell, with the tool `shell`. Do what the user asks for. When it is done, say so in one "
     "sentence, without a tool call."
 )
-TERMINAL_LIMITS = Limits(turns=24, tool_calls=32, completion_tokens=16_384, turn_tokens=2048)
+TERMINAL_LIMITS = Limits(turns=24, tool_calls=32, completion_tokens=16_384, turn_tokens=2048, reward_seconds=1800.0)
 _WORKDIR = "/app"
 _BASE_IMAGE = re.compile(r"((docker\.io/)?library/)?(ubuntu|debian|python)(:[\w.-]+)?")
 _OWN_FOLDERS = ("tests", "logs", "solution")
@@ -95,6 +95,7 @@ class HarborTask:
         if network != "no-network":
             needs.append("a network")
         needs += [f"[verifier] {name}" for name in ("collect", "environment") if verifier.get(name)]
+        needs += [f"the working directory {self.image.workdir}"] * (self.image.workdir.parts[1] in _OWN_FOLDERS)
         needs += ["more than one step"] * bool(self.config.get("steps"))
         needs += ["several services"] * any((self.folder / "environment").glob("*compose*.y*ml"))
         return needs
@@ -127,7 +128,6 @@ class HarborTask:
         return Task(
             self.folder.name,
             (self.folder / "instruction.md").read_text("utf-8").strip(),
-            metadata={"folder": str(self.folder)},
             kind=str(metadata.get("category", "")),
             difficulty=metadata.get("difficulty"),
             needs_tool=True,
@@ -154,8 +154,9 @@ class HarborTask:
         if getattr(opened, "level", "") != "none" and opened.run(f"open({script!r}).close()").error is None:
             opened.close()
             raise ConfigError(
-                f"sandboxes can read {script!r}: it is in a folder of Python's, which they need. Move the tasks "
-                "elsewhere, or install the package that has them in a virtual environment"
+                f"sandboxes can read {script!r}: it is in a folder of Python's, which they need, or this machine has no "
+                "Landlock (`toolrl doctor`). Install the package with the tasks in a virtual environment, or move them "
+                "to a folder that only you can read"
             )
         path = f"/{self.workdir}" if self.in_root else None
         return Shell(opened, folder=self.workdir, path=path, environment=self.environment("agent"))

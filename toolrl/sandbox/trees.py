@@ -16,7 +16,8 @@ from typing import Self
 
 from toolrl.sandbox.base import ExecResult, Sandbox
 
-_SLICE = 4000  # characters of a listing in one answer
+_SLICE = 8000  # characters of a listing in one answer
+_MAX_ENTRIES = 5000  # more than a local sandbox has by default; each takes a request in E2B
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ class FileTree:
         """Take the files of a folder in a sandbox, whose own session must not have run the code that made them.
 
         Raises:
-            OSError: There are more than `max_bytes`, or the code has made listing them impossible.
+            OSError: They are too many or too large, or the code has made listing them impossible.
             SandboxFault: The sandbox is lost.
         """
-        _checked(sandbox.run(f"{_LIST}_toolrl_found = repr(_toolrl_list({folder!r}))"), "listing files")
+        listing = f"{_LIST}_toolrl_found = repr(_toolrl_list({folder!r}, {_MAX_ENTRIES}))"
+        _checked(sandbox.run(listing), "listing files")
         text, part = "", None
         while part != "":
             more = _checked(sandbox.run(f"_toolrl_found[{len(text)}:{len(text) + _SLICE}]"), "listing files")
@@ -120,7 +122,7 @@ def _stays_inside(name: str, target: str) -> bool:
 
 # Nothing is imported that the session does not hold: the folder may contain modules of the same names.
 _LIST = """
-def _toolrl_list(top):
+def _toolrl_list(top, most):
     import os, stat
     found, folders = [], [] if os.path.islink(top) else [""]
     while folders:
@@ -129,6 +131,8 @@ def _toolrl_list(top):
             entries = sorted(os.scandir(os.path.join(top, folder)), key=lambda entry: entry.name)
         except OSError:
             continue
+        if len(found) + len(entries) > most:
+            raise OSError(f"more than {most} files")
         for entry in entries:
             name, info = folder + entry.name, entry.stat(follow_symlinks=False)
             if stat.S_ISLNK(info.st_mode):

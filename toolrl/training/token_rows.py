@@ -58,6 +58,7 @@ def token_row(row: Json, renderer: Renderer, place: str = "the row", *, filled: 
 
     Raises:
         TaskError: The row has no assistant's turn, or a call that the model's dialect cannot write.
+        TemplateError: A user answers the assistant, and the template rewrites history then.
     """
     try:
         messages, tools = read_conversation(row, filled=filled)
@@ -66,6 +67,7 @@ def token_row(row: Json, renderer: Renderer, place: str = "the row", *, filled: 
     first = next((index for index, message in enumerate(messages) if message.role == "assistant"), 0)
     if first == 0:
         raise TaskError(f"{place}: the conversation has no assistant turn after a user turn")
+    renderer = renderer.with_options({}, users=any(message.role == "user" for message in messages[first:]))
     prompt_ids = renderer.prompt_ids(messages[:first], tools)
     sampled = _sampled(row, messages[first:], tools, prompt_ids, renderer)
     if sampled is not None:
@@ -98,7 +100,11 @@ def _sampled(
         return None
     pairs = list(zip(completion, mask, strict=True))
     turns = [[token for token, _ in run] for bit, run in groupby(pairs, key=itemgetter(1)) if bit]
-    read = [renderer.parse(turn, tools, after_tools=number > 0) for number, turn in enumerate(turns)]
+    places = [place for place, message in enumerate(said) if message.role == "assistant"]
+    if len(turns) != len(places):
+        return None
+    after_tools = [place > 0 and said[place - 1].role == "tool" for place in places]
+    read = [renderer.parse(turn, tools, after_tools=after) for turn, after in zip(turns, after_tools, strict=True)]
     if [_gist(message) for message in read] != [_gist(message) for message in said if message.role == "assistant"]:
         return None
     labels = [token if bit else IGNORED for token, bit in pairs]
