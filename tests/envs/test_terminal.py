@@ -185,9 +185,10 @@ def test_a_program_cannot_reach_the_process_that_judges_it(env: ToolEnv) -> None
 
 def test_the_shell_shows_neither_tests_nor_solutions(env: ToolEnv) -> None:
     env.reset(options={"task": "life"})
-    command = "ls -A; ls ../tests ../solution ../logs; find / -name solve.sh -o -name cases.json 2> /dev/null"
+    command = "ls -A; python3 -c 'import toolrl_envs'; find / -name solve.sh -o -name cases.json 2> /dev/null"
     observation, *_ = env.step(HermesDialect().format(call("shell", command=command)))
     assert observation.split("\n")[0] == "glider.txt"
+    assert "No module named 'toolrl_envs'" in observation
     assert "solve.sh" not in observation
     assert "cases.json" not in observation
 
