@@ -219,6 +219,7 @@ def test_no_program_forges_its_verdict(env: ToolEnv, name: str) -> None:
 @EVERY_TASK
 def test_a_solution_without_its_last_file_fails(env: ToolEnv, name: str) -> None:
     """What a solution leaves is needed, down to the smallest file."""
-    removal = "rm -f \"$(find . -type f -cnewer /tmp/start -printf '%s %p\\n' | sort -n | head -1 | cut -d' ' -f2-)\""
+    smallest = "find . -type f -cnewer /tmp/start -printf '%s %p\\0' | sort -zn | head -zn 1 | cut -zd' ' -f2-"
+    removal = f"{smallest} | xargs -0 rm"
     score, reason = attempt(env, name, "touch /tmp/start; sleep 0.05", solution(name), removal)
     assert score == 0.0, reason
