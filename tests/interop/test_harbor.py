@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from tests.sandbox.conftest import descendants, eventually
 from toolrl import ConfigError, RolloutEngine, RolloutRequest, Score, StopReason, TaskError, Trajectory, call, say
 from toolrl.interop import HarborEnv, HarborTask, read_harbor_tasks
 from toolrl.policy import ScriptedChatPolicy
-from toolrl.sandbox import LocalSandbox
+from toolrl.sandbox import FileTree, LocalSandbox
 from toolrl.sandbox.local.launcher import Zygote
 
 Play = Callable[..., Score]
@@ -101,6 +102,8 @@ def test_without_a_dockerfile_the_environments_files_are_there(make_task: MakeTa
     task = HarborTask.read(folder)
     assert (task.needs, task.workdir) == ([], "app")
     assert set(task.image.tree().files) == {"data.txt", "more/x"}
+    shutil.rmtree(folder / "environment")
+    assert HarborTask.read(folder).image.tree() == FileTree()
 
 
 @pytest.mark.parametrize(
@@ -113,6 +116,8 @@ def test_without_a_dockerfile_the_environments_files_are_there(make_task: MakeTa
         ({"environment__Dockerfile": "FROM ubuntu\nWORKDIR /app\nCOPY data.txt ../x"}, "an image with 'COPY"),
         ({"environment__Dockerfile": "FROM ubuntu\nCOPY --chown=1 data.txt ."}, "an image with 'COPY --chown"),
         ({"environment__Dockerfile": "FROM ubuntu\nENV A=$HOME"}, "an image with 'ENV"),
+        ({"environment__Dockerfile": "FROM ubuntu\nWORKDIR /app\nCOPY ../tests/expected ."}, "an image with 'COPY"),
+        ({"environment__Dockerfile": "FROM ubuntu\nWORKDIR /tests/a"}, "the working directory /tests/a"),
         ({"environment__docker-compose.yaml": "services: {}"}, "several services"),
         ({"toml": '[environment]\ndocker_image = "me/x"'}, "the image me/x"),
         ({"toml": "[environment]\nallow_internet = true"}, "a network"),

@@ -17,13 +17,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from toolrl.env import ToolEnv, call, say
 from toolrl.errors import ConfigError, TaskError
+from toolrl.interop.dockerfile import BASE_IMAGE, WORKDIR, Image
 from toolrl.interop.verifier import Verifier
-from toolrl.sandbox import FileTree, SandboxFactory, SandboxLimits, open_sandbox
+from toolrl.sandbox import SandboxFactory, SandboxLimits, open_sandbox
 from toolrl.tools import Shell, shell_tool
 from toolrl.tools.shell import SHELL_LIMITS, write_task_files
 from toolrl.types import Episode, Limits, Message, Score, Task
@@ -33,8 +34,6 @@ SYSTEM_PROMPT = (
     "sentence, without a tool call."
 )
 TERMINAL_LIMITS = Limits(turns=24, tool_calls=32, completion_tokens=16_384, turn_tokens=2048, reward_seconds=1800.0)
-_WORKDIR = "/app"
-_BASE_IMAGE = re.compile(r"((docker\.io/)?library/)?(ubuntu|debian|python)(:[\w.-]+)?")
 _OWN_FOLDERS = ("tests", "logs", "solution")
 _log = logging.getLogger(__name__)
 
@@ -74,11 +73,12 @@ class HarborTask:
         return found
 
     @cached_property
-    def image(self) -> _Image:
+    def image(self) -> Image:
         """What the Dockerfile does, as far as it is understood."""
         path = self.folder / "environment" / "Dockerfile"
-        text = path.read_text("utf-8") if path.is_file() else f"WORKDIR {_WORKDIR}\nCOPY . ."
-        return _Image(path.parent, text, self.section("environment").get("workdir"))
+        copy = "COPY . ." if path.parent.is_dir() else ""
+        text = path.read_text("utf-8") if path.is_file() else f"WORKDIR {WORKDIR}\n{copy}"
+        return Image(path.parent, text, self.section("environment").get("workdir"))
 
     @property
     def needs(self) -> list[str]:
@@ -87,7 +87,7 @@ class HarborTask:
         needs = list(self.image.needs)
         unknown = environment.keys() & {"gpus", "tpu", "mcp_servers", "skills_dir", "healthcheck"}
         needs += [f"[environment] {name}" for name in sorted(unknown) if environment[name]]
-        if not _BASE_IMAGE.fullmatch(environment.get("docker_image") or "debian"):
+        if not BASE_IMAGE.fullmatch(environment.get("docker_image") or "debian"):
             needs.append(f"the image {environment['docker_image']}")
         if environment.get("os", "linux").lower() != "linux":
             needs.append(f"the system {environment['os']}")
@@ -154,9 +154,9 @@ class HarborTask:
         if getattr(opened, "level", "") != "none" and opened.run(f"open({script!r}).close()").error is None:
             opened.close()
             raise ConfigError(
-                f"sandboxes can read {script!r}: it is in a folder of Python's, which they need, or this machine has no "
-                "Landlock (`toolrl doctor`). Install the package with the tasks in a virtual environment, or move them "
-                "to a folder that only you can read"
+                f"sandboxes can read {script!r}: it is in a folder of Python's, which they need, or this machine has "
+                "no Landlock (`toolrl doctor`). Install the package with the tasks in a virtual environment, or move "
+                "them to a folder that only you can read"
             )
         path = f"/{self.workdir}" if self.in_root else None
         return Shell(opened, folder=self.workdir, path=path, environment=self.environment("agent"))
@@ -183,88 +183,6 @@ class HarborTask:
             commands.append(f"mkdir -p $(dirname {name}) && base64 -d > {name} <<< '{data}'")
         run = 'cd "$OLDPWD" && bash "$HOME/solution/solve.sh"'
         return [call("shell", command="\n".join([*commands, run])), say("It is done.")]
-
-
-class _Image:
-    """What a Dockerfile asks for.
-
-    Attributes:
-        workdir: The last WORKDIR.
-        variables: From ENV.
-        needs: Instructions that only building an image can follow.
-    """
-
-    def __init__(self, context: Path, text: str, workdir: str | None) -> None:
-        self.workdir = PurePosixPath("/")
-        self.variables: dict[str, str] = {}
-        self.needs: list[str] = []
-        self._context, self._copies = context, list[tuple[list[str], PurePosixPath, str]]()
-        text = re.sub(r"^\s*#.*\n?", "", text, flags=re.MULTILINE)
-        for line in re.sub(r"\\[ \t]*\n", " ", text).splitlines():
-            if line.strip() and not self._follows(*line.strip().split(None, 1)):
-                self.needs.append(f"an image with {line.strip()[:80]!r}")
-        self.workdir = PurePosixPath(workdir) if workdir else self.workdir
-        if self.workdir == PurePosixPath("/"):
-            self.workdir = PurePosixPath(_WORKDIR)
-        for _, target, line in self._copies:
-            if not target.is_relative_to(self.workdir) or ".." in target.parts:
-                self.needs.append(f"an image with {line!r}")
-
-    def _follows(self, instruction: str, rest: str = "") -> bool:
-        """Take an instruction in; False if that is impossible."""
-        instruction = instruction.upper()
-        if instruction == "FROM":
-            return bool(_BASE_IMAGE.fullmatch(rest.strip()))
-        if instruction == "WORKDIR":
-            self.workdir = self.workdir / rest.strip().strip("\"'")
-            return "$" not in rest
-        if instruction == "ENV":
-            try:
-                pairs = [word.partition("=") for word in shlex.split(rest)]
-            except ValueError:
-                return False
-            self.variables.update({name: value for name, _, value in pairs})
-            return all(equals for _, equals, _ in pairs) and "$" not in rest
-        if instruction == "COPY":
-            *sources, target = rest.split()
-            if not sources or any(word.startswith(("--", "[")) or set(word) & set("$*?\"'") for word in rest.split()):
-                return False
-            place = self.workdir / target
-            is_folder = len(sources) > 1 or target.endswith("/") or target in (".", "./")
-            if not is_folder and (self._context / sources[0]).is_file():
-                self._copies.append((sources, place, f"COPY {rest}"))
-            else:
-                self._copies.append((sources, place / "_", f"COPY {rest}"))
-            return True
-        return instruction == "LABEL"
-
-    def tree(self) -> FileTree:
-        """The files in the working directory.
-
-        Raises:
-            TaskError: A file to copy does not exist.
-        """
-        files: dict[str, bytes] = {}
-        modes: dict[str, int] = {}
-        links: dict[str, str] = {}
-        for sources, place, line in self._copies:
-            below = place.parent.relative_to(self.workdir)
-            for source in sources:
-                path = self._context / source.lstrip("/")
-                if path.is_dir():
-                    tree = FileTree.of_folder(path)
-                    files |= {str(below / name): content for name, content in tree.files.items()}
-                    modes |= {str(below / name): mode for name, mode in tree.modes.items()}
-                    links |= {str(below / name): target for name, target in tree.links.items()}
-                elif path.is_file():
-                    name = str(below / (path.name if place.name == "_" else place.name))
-                    files[name], modes[name] = path.read_bytes(), path.stat().st_mode & 0o777
-                else:
-                    raise TaskError(f"{str(path)!r} does not exist, which {line!r} copies")
-        if any(source.strip("./") == "" for sources, _, _ in self._copies for source in sources):
-            files.pop("Dockerfile", None)
-            modes.pop("Dockerfile", None)
-        return FileTree(files, modes, links)
 
 
 def read_harbor_tasks(folder: str | Path, *, skip_unsupported: bool = False) -> list[HarborTask]:
