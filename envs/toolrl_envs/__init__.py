@@ -26,6 +26,7 @@ ENTRY_POINTS = {
     "toolrl/DataFiles-v0": "toolrl_envs.data_files.env:DataFilesEnv",
     "toolrl/ToyText-v0": "toolrl_envs.toy_text.env:ToyTextEnv",
     "toolrl/Wordle-v0": "toolrl_envs.wordle.env:WordleEnv",
+    "toolrl/Terminal-v0": "toolrl_envs.terminal.env:TerminalEnv",
 }
 
 

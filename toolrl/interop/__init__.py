@@ -1,5 +1,17 @@
-"""Neighbours' environments as environments of toolrl."""
+"""Environments written for other libraries, played as they are."""
 
 from toolrl.interop.gymnasium import Game, GameEnv, from_gymnasium
+from toolrl.interop.harbor import HarborEnv, HarborTask, read_harbor_tasks
+from toolrl.interop.trl import from_trl
+from toolrl.interop.verifier import Verifier
 
-__all__ = ["Game", "GameEnv", "from_gymnasium"]
+__all__ = [
+    "Game",
+    "GameEnv",
+    "HarborEnv",
+    "HarborTask",
+    "Verifier",
+    "from_gymnasium",
+    "from_trl",
+    "read_harbor_tasks",
+]
