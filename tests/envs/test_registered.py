@@ -31,7 +31,7 @@ CALLS = {
 # Environments in which what was done counts, and no final message is a right answer.
 WITHOUT_ANSWERS = {"toolrl/Retail-v0", "toolrl/Terminal-v0", "toolrl/ToyText-v0", "toolrl/Wordle-v0"}
 # Those whose tasks take longer.
-SIZES = {"toolrl/Terminal-v0": 3, "toolrl/ToyText-v0": 60}
+SIZES = {"toolrl/Terminal-v0": 3, "toolrl/ToyText-v0": 20}
 # Optional packages that an environment needs.
 NEEDS = {"toolrl/ReasoningGym-v0": "reasoning_gym"}
 EVERY_ENVIRONMENT = pytest.mark.parametrize("env_id", list(ENTRY_POINTS))
