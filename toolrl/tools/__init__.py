@@ -1,7 +1,8 @@
 """Tools: typed Python functions that a model may call."""
 
 from toolrl.tools.dispatch import Toolbox
+from toolrl.tools.mcp import mcp_tools
 from toolrl.tools.python import python_tool
 from toolrl.tools.search import open_tool, search_tool
 
-__all__ = ["Toolbox", "open_tool", "python_tool", "search_tool"]
+__all__ = ["Toolbox", "mcp_tools", "open_tool", "python_tool", "search_tool"]
