@@ -37,7 +37,7 @@ LAYERS = (
     "rollout",
     "evaluation tiny",
     "audit view",
-    "training",
+    "interop training",
     "cli",
     "__main__",
 )
@@ -52,7 +52,9 @@ OWNERS = {
     "e2b_code_interpreter": "sandbox.e2b",
     "ddgs": "search.web",
     "jinja2": "chat view",
+    "httpx2": "tools.mcp",
     "langdetect": "rewards.instructions",
+    "mcp": "interop tools.mcp",
     "msgspec": "support.json_text trajectory view",
     "sentence_transformers": "search.corpus",
     "starlette": "sandbox.server search.server support.serving view",

@@ -6,17 +6,16 @@ import contextlib
 import copy
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jsonschema
 import regex
 from jsonschema.protocols import Validator
-from pydantic import BaseModel, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from toolrl.errors import ToolDefinitionError
+from toolrl.errors import ToolDefinitionError, ToolError
 
 MAX_SCHEMA_CHARACTERS = 50_000
 _MAX_DEPTH = 50  # of a schema
@@ -32,39 +31,47 @@ class JsonArguments(BaseModel):
     given_schema: ClassVar[dict[str, Any]]
     validator: ClassVar[Validator]
 
-    @model_validator(mode="before")
     @classmethod
-    def _check(cls, arguments: Any) -> Any:
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """Check arguments against the schema.
+
+        Raises:
+            ToolError: They do not fit.
+        """
+        arguments = json.loads(json_data)
         problems = list(cls._problems(arguments))
         if problems:
-            raise ValidationError.from_exception_data(cls.__name__, problems)
-        return {"arguments": arguments}
+            raise ToolError(f"invalid arguments for {cls.__name__}: {'; '.join(problems)}")
+        return cls.model_construct(arguments=arguments)
 
     @classmethod
-    def _problems(cls, arguments: Any) -> Iterator[InitErrorDetails]:
+    def model_json_schema(cls, *args: Any, **options: Any) -> dict[str, Any]:
+        """The schema as it was given."""
+        return copy.deepcopy(cls.given_schema)
+
+    @classmethod
+    def _problems(cls, arguments: Any) -> Iterator[str]:
         try:
-            json.dumps(arguments, allow_nan=False)
+            json.dumps(arguments, allow_nan=False, ensure_ascii=False).encode()
             errors = sorted(cls.validator.iter_errors(arguments), key=lambda error: list(map(str, error.absolute_path)))
+        except UnicodeEncodeError:
+            yield "a text contains half a surrogate pair"
         except ValueError:
-            yield _problem((), "a number must be finite")
+            yield "a number is not finite"
         except RecursionError:
-            yield _problem((), "they are nested too deeply")
+            yield "they are nested too deeply"
         except Unresolvable:  # by a part of the schema that is missing; whoever made it checks the arguments, too
             pass
         else:
             for error in errors[:_MAX_PROBLEMS]:
-                yield _problem(tuple(error.absolute_path), error.message)
-
-    @classmethod
-    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The schema as it was given."""
-        return copy.deepcopy(cls.given_schema)
+                yield f"{'.'.join(map(str, error.absolute_path)) or 'arguments'}: {error.message}"
 
 
 def json_arguments(name: str, schema: Mapping[str, Any]) -> type[JsonArguments]:
     """Make the arguments model of a tool from a JSON schema.
 
-    The tool's function gets one parameter, `arguments`. References to other documents are not followed; they allow anything.
+    The tool's function gets one parameter, `arguments`. A reference to another document is not followed, and allows
+    anything.
 
     Args:
         name: The tool's name.
@@ -98,11 +105,6 @@ def json_arguments(name: str, schema: Mapping[str, Any]) -> type[JsonArguments]:
     except RecursionError:
         raise ToolDefinitionError(f"tool {name!r}: its schema refers to itself without end") from None
     return type(name, (JsonArguments,), {"given_schema": given, "validator": validator, "__module__": __name__})
-
-
-def _problem(where: tuple[Any, ...], message: str) -> InitErrorDetails:
-    kind = PydanticCustomError("json_schema", "{problem}", {"problem": message})
-    return InitErrorDetails(type=kind, loc=where, input=None)
 
 
 def _pattern(validator: Validator, pattern: str, text: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:

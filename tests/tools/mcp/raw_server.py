@@ -37,10 +37,10 @@ def main() -> None:
             version, info = message["params"]["protocolVersion"], {"name": "raw", "version": "1"}
             send(id=number, result={"protocolVersion": version, "capabilities": capabilities, "serverInfo": info})
         elif method == "tools/list":
-            # One on a page; a cursor of its own making.
             at = int(message.get("params", {}).get("cursor", 0))
-            more = {"nextCursor": str(at + 1)} if at + 1 < len(tools) else {}
-            send(id=number, result={"tools": tools[at : at + 1], **more})
+            end = at + (1 if len(tools) < 10 else 50)
+            more = {"nextCursor": str(end)} if end < len(tools) else {}
+            send(id=number, result={"tools": tools[at:end], **more})
         elif method == "tools/call":
             call(number, message["params"]["arguments"], tools)
         else:
@@ -63,6 +63,9 @@ def call(number: int, do: dict[str, Any], tools: list[dict[str, Any]]) -> None:
         result["content"][0]["text"] = json.dumps(pids)
     if "stderr" in do:
         print(do["stderr"], file=sys.stderr, flush=True)
+    if "once" in do and not os.path.exists(do["once"]):
+        open(do["once"], "x").close()
+        os._exit(9)
     if "exit" in do:
         os._exit(do["exit"])
     if "hang" in do:

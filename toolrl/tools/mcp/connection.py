@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from toolrl.tools.mcp.link import Link
 from toolrl.tools.mcp.settings import Known, ServerSettings
 
 if TYPE_CHECKING:
-    from mcp_types import Tool as ServerTool
+    from mcp.types import Tool as ServerTool
 
 
 class McpConnection:

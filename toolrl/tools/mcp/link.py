@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from mcp import Client, MCPError
 from mcp.client.subscriptions import SubscriptionLost
-from mcp_types import INVALID_PARAMS, Implementation, ToolListChangedNotification
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from mcp.types import INVALID_PARAMS, Implementation, ToolListChangedNotification
+from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
 from toolrl.errors import InfrastructureError, ToolError
 from toolrl.support.cleanup import remove_tree
@@ -25,7 +25,7 @@ from toolrl.tools.mcp.settings import Known, ServerSettings
 from toolrl.tools.mcp.stdio import TOO_LARGE, ServerProcess
 
 if TYPE_CHECKING:
-    from mcp_types import Tool as ServerTool
+    from mcp.types import Tool as ServerTool
 
 START_SECONDS = 100.0  # less than a tool's resources may take to open
 LOOK_SECONDS = 30.0  # for a list of the tools, which also shows that the server is alive
@@ -43,6 +43,7 @@ class Link:
         self._settings, self._known = settings, known
         self._process: ServerProcess | None = None
         self._failure = ""
+        self._status = 0  # of the last HTTP response
         self._changed = False
         self._leave = asyncio.Event()
         self._ready: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
@@ -138,6 +139,8 @@ class Link:
         """The error to raise where the server failed; it says what is known about the reason."""
         process = self._process
         parts = [f"MCP server {self._settings.name!r}: {(process and process.failure) or self._failure or what}"]
+        if self._status >= 400:
+            parts.append(f"its last HTTP status was {self._status}")
         if process and process.last_words:
             parts.append(f"it said: {process.last_words}")
         return InfrastructureError(hide("; ".join(parts)))
@@ -153,7 +156,7 @@ class Link:
                     self._process = settings.process(self.folder)
                     transport = self._process.transport()
                 else:
-                    transport = http_transport(expand(settings.url), expand(dict(settings.headers)))
+                    transport = http_transport(expand(settings.url), expand(dict(settings.headers)), self._keep_status)
                 client = Client(
                     transport,
                     mode=known.mode,
@@ -186,6 +189,9 @@ class Link:
                 self._changed = True
 
             stack.callback(asyncio.create_task(watch()).cancel)
+
+    def _keep_status(self, status: int) -> None:
+        self._status = status
 
     async def _notice(self, message: object) -> None:
         if isinstance(message, ToolListChangedNotification):

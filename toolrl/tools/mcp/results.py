@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from mcp_types import (
+from mcp.types import (
     AudioContent,
     CallToolResult,
     ContentBlock,

@@ -12,7 +12,7 @@ from toolrl.support.secret_values import expand
 from toolrl.tools.mcp.stdio import ServerProcess
 
 if TYPE_CHECKING:
-    from mcp_types import DiscoverResult, Tool as ServerTool
+    from mcp.types import DiscoverResult, Tool as ServerTool
 
 _FOLDER = "{folder}"
 

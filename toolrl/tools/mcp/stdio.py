@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from mcp.shared.message import SessionMessage
-from mcp_types import ErrorData, JSONRPCError, JSONRPCMessage, jsonrpc_message_adapter
+from mcp.types import ErrorData, JSONRPCError, JSONRPCMessage, jsonrpc_message_adapter
 from pydantic import ValidationError
 
 from toolrl.support.keeper import GRACE_SECONDS, keeper_command
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mcp.client import Transport
 
 MAX_MESSAGE_BYTES = 1 << 24
-TOO_LARGE = f"{MAX_MESSAGE_BYTES} byte limit"  # in errors about messages that are larger
+TOO_LARGE = "byte limit"  # in errors about messages that are larger, here and in httpx2
 _LAST_WORDS_CHARACTERS = 2000
 _LEAVING_SECONDS = 1.0  # for a server to end by itself once its input is closed
 
@@ -62,7 +62,7 @@ class ServerProcess:
         tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
     ]:
         pipe = asyncio.subprocess.PIPE
-        self._process = process = await asyncio.create_subprocess_exec(
+        self._process = await asyncio.create_subprocess_exec(
             *keeper_command(self._command),
             stdin=pipe,
             stdout=pipe,
@@ -182,7 +182,7 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
     found = _FIRST_ID.match(begin) or _LAST_ID.search((end + rest)[-200:])
     if found is None:
         return b'{"a message exceeded the %d byte limit": true}\n' % MAX_MESSAGE_BYTES
-    refused = ErrorData(code=0, message=f"the message exceeded the {TOO_LARGE}")
+    refused = ErrorData(code=0, message=f"the message exceeded the {MAX_MESSAGE_BYTES} {TOO_LARGE}")
     answer = JSONRPCError(jsonrpc="2.0", id=int(found[1]), error=refused)
     return answer.model_dump_json().encode() + b"\n"
 

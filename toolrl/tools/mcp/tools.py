@@ -16,14 +16,13 @@ from toolrl.support.event_loop import run_sync
 from toolrl.support.secret_values import expand
 from toolrl.support.waiting import in_thread
 from toolrl.tools.definition import Tool
-from toolrl.tools.json_arguments import json_arguments
 from toolrl.tools.resources import per_episode, per_run
 from toolrl.tools.results import as_text
 from toolrl.tools.signatures import check_name
 from toolrl.types import Task
 
 if TYPE_CHECKING:
-    from mcp_types import Tool as ServerTool
+    from mcp.types import Tool as ServerTool
 
     from toolrl.tools.mcp.connection import McpConnection
 
@@ -84,7 +83,7 @@ def mcp_tools(
     """
     if bool(command) == bool(url) or isinstance(command, str):
         raise ConfigError(f"mcp_tools takes command=[...] or url=, got command={command!r:.80} and url={url!r:.80}")
-    if (env or cwd) and url or (headers and command):
+    if ((env or cwd) and url) or (headers and command):
         raise ConfigError("mcp_tools: env and cwd go with command=, headers with url=")
     if lifetime not in ("episode", "run") or (prepare and lifetime == "run"):
         raise ConfigError(f"lifetime must be 'episode' or 'run' (which prepare= does not go with), got {lifetime!r}")
@@ -152,6 +151,8 @@ def _tool(
     timeout_seconds: float,
     max_output_characters: int,
 ) -> Tool:
+    from toolrl.tools.json_arguments import json_arguments
+
     called = server_tool.name
 
     async def call(arguments: dict[str, Any], **connection: McpConnection) -> str:

@@ -1,0 +1,1 @@
+"""Neighbours' environments as environments of toolrl, and toolrl's as theirs."""
