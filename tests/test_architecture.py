@@ -57,7 +57,7 @@ OWNERS = {
     "mcp": "interop tools.mcp",
     "msgspec": "support.json_text trajectory view",
     "sentence_transformers": "search.corpus",
-    "starlette": "sandbox.server search.server support.serving view",
+    "starlette": "interop sandbox.server search.server support.serving view",
     "trafilatura": "search.web",
     "usearch": "search.corpus",
     "uvicorn": "support.serving",

@@ -57,8 +57,8 @@ def call(number: int, do: dict[str, Any], tools: list[dict[str, Any]]) -> None:
         result["content"][0]["text"] = "x" * do["big"]
     if "spawn" in do:
         pids = [os.getpid()]
-        for options in ({}, {"start_new_session": True}):
-            child = subprocess.Popen(["sleep", "600"], stdin=-3, stdout=-3, stderr=-3, **options)
+        for alone in (False, True):
+            child = subprocess.Popen(["sleep", "600"], stdin=-3, stdout=-3, stderr=-3, start_new_session=alone)
             pids.append(child.pid)
         result["content"][0]["text"] = json.dumps(pids)
     if "stderr" in do:

@@ -146,6 +146,8 @@ def test_a_server_has_a_folder_of_its_own_that_is_prepared_and_graded() -> None:
     def prepare(server: Any, task: Task) -> None:
         Path(server.folder, "paint.txt").write_text(task.prompt)
         assert server.call("act", text="prepared") == "prepared"
+        with pytest.raises(InfrastructureError, match="'painter': its tool 'act' failed, called by the environment"):
+            server.call("act", error=7)
 
     def reward(task: Task, episode: Any) -> float:
         folder = Path(episode.state["painter"].folder)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 
+from toolrl.errors import InfrastructureError, ToolError
 from toolrl.tools.mcp.link import Link
 from toolrl.tools.mcp.settings import Known, ServerSettings
 
@@ -61,17 +62,23 @@ class McpConnection:
         return await link.call(tool, arguments, timeout_seconds or self._timeout_seconds)
 
     def call(self, tool: str, /, **arguments: Any) -> str:
-        """`call_tool` for rewards and other plain functions, which wait for it.
+        """`call_tool` for rewards, `prepare` and other plain functions, which wait for it.
 
         Raises:
+            InfrastructureError: The server failed, or the tool did: it was not the model that called it.
             RuntimeError: Called from a coroutine, which would wait for itself.
         """
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("in a coroutine, write: await server.call_tool(name, arguments)")
-        return asyncio.run_coroutine_threadsafe(self.call_tool(tool, arguments), self._loop).result()
+        try:
+            return asyncio.run_coroutine_threadsafe(self.call_tool(tool, arguments), self._loop).result()
+        except ToolError as error:
+            raise InfrastructureError(
+                f"MCP server {self._settings.name!r}: its tool {tool!r} failed, called by the environment: {error}"
+            ) from error
 
     async def aclose(self) -> None:
-        """End the session, and the server's process if it is ours."""
+        """End the session, and with it the process of a stdio server."""
         if self._link is not None and self._loop is asyncio.get_running_loop():
             await self._link.close()
 

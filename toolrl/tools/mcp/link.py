@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 100.0  # less than a tool's resources may take to open
 LOOK_SECONDS = 30.0  # for a list of the tools, which also shows that the server is alive
+CLOSE_SECONDS = 15.0
 _MAX_PAGES = 100
 # JSON-RPC reserves these for the protocol; the SDK gives 0 to an exception in a server.
 _PROTOCOL_CODES = range(-32768, -31999)
@@ -119,16 +120,20 @@ class Link:
         except (ValueError, RuntimeError) as error:
             raise self._fault(f"its tool {tool!r} did not keep to the protocol: {error}") from None
         if result.is_error:
-            await self.look()  # an unknown tool is no error of the protocol for every server
+            await self.look()  # some servers report an unknown tool like this
             raise ToolError(text_of(result))
         return text_of(result)
 
     async def close(self) -> None:
-        """End the session, and the process if it is ours. Whatever goes wrong now no longer matters."""
+        """End the session, and with it the process of a stdio server. Whatever goes wrong now no longer matters."""
         self._leave.set()
         if not self._ready.done():
             self._task.cancel()
-        await asyncio.wait((self._task,))
+        for _ in range(2):  # a remote server may not answer the goodbye
+            done, _ = await asyncio.wait((self._task,), timeout=CLOSE_SECONDS)
+            if done:
+                return
+            self._task.cancel()
 
     async def _give_up(self, what: str) -> InfrastructureError:
         """End the session, and return the error to raise."""

@@ -6,6 +6,7 @@ import json
 
 from mcp.types import (
     AudioContent,
+    BlobResourceContents,
     CallToolResult,
     ContentBlock,
     EmbeddedResource,
@@ -40,7 +41,7 @@ def _block(block: ContentBlock) -> str:
             return f"(resource: {block.uri}, {block.mime_type or 'unknown type'}, {block.title or block.name})"
         case EmbeddedResource(resource=TextResourceContents() as resource):
             return f"(resource: {resource.uri})\n{resource.text}"
-        case EmbeddedResource(resource=resource):
+        case EmbeddedResource(resource=BlobResourceContents() as resource):
             return f"(resource: {resource.uri}, {resource.mime_type or 'unknown type'}, {_bytes(resource.blob)})"
 
 

@@ -1,4 +1,4 @@
-"""The stdio transport: a server that runs as a process of ours.
+"""The stdio transport: a server that runs as a child process.
 
 The SDK's own transport passes on messages of any length, and leaves the server to itself if this process is killed.
 """
@@ -188,7 +188,7 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
 
 
 def _parse(line: bytes) -> JSONRPCMessage | None:
-    """Read a line; None if it is no JSON object, as where a server prints to stdout.
+    """Read a line; None if it is not a JSON object, as where a server prints to stdout.
 
     Raises:
         ValueError: It is a JSON object, but not a message.

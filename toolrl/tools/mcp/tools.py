@@ -50,9 +50,9 @@ def mcp_tools(
     The server is asked for its tools now, once. If it later describes one of them differently, that is an
     infrastructure fault: the model was told something else.
 
-    What a tool reports as its error, arguments that it refuses, and a call that takes too long are the model's to see.
-    A server that cannot be reached, ends, does not answer, or violates the protocol is an infrastructure fault; the
-    next attempt at the episode gets a new one.
+    What a tool reports as its error, arguments that it refuses, and a call that takes too long are observations. A
+    server that cannot be reached, ends, does not answer, or violates the protocol is an infrastructure fault; the next
+    attempt at the episode gets a new one.
 
     Args:
         command: Program and arguments of a server that talks over stdin and stdout. It ends with its connection, and
