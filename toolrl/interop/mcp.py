@@ -126,8 +126,8 @@ async def serve_stdio(env: ToolEnv, task: Task) -> None:
             yield line.decode(errors="replace")
 
     with contextlib.closing(transport):
-        async with stdio_server(stdin=lines()) as streams:  # type: ignore[arg-type] # it iterates over lines
-            await server.run(*streams, server.create_initialization_options())
+        async with stdio_server(stdin=lines()) as (incoming, outgoing):  # type: ignore[arg-type] # it iterates over lines
+            await server.run(incoming, outgoing, server.create_initialization_options())
 
 
 class ToolServer:

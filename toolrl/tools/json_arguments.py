@@ -96,7 +96,9 @@ def json_arguments(name: str, schema: Mapping[str, Any]) -> type[JsonArguments]:
         raise ToolDefinitionError(f"tool {name!r}: its schema must be that of an object, got {given.get('type')!r:.80}")
     plain = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
-        plain.check_schema(given)
+        plain.check_schema(
+            given, format_checker=jsonschema.FormatChecker(())
+        )  # Python would refuse JavaScript's patterns
         validator = jsonschema.validators.extend(plain, {"pattern": _pattern})(given, registry=Registry())
         with contextlib.suppress(Unresolvable):
             list(validator.iter_errors({}))

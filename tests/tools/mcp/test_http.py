@@ -51,6 +51,10 @@ class Painter:
         """
         if wall == "east":
             raise ValueError("it is gone")
+        if wall == "south":  # from now on, walls are not all that is painted
+            self.tools.remove_tool("paint")
+            self.tools.add_tool(self.paint, description="Paint anything.")
+            await context.notify_tools_changed()
         if wall == "north":
             self._server.force_exit = self._server.should_exit = True
             for connection in list(self._server.server_state.connections):
@@ -141,6 +145,16 @@ def test_a_connection_that_episodes_share_is_made_again(painter: Callable[..., P
     painter(server.port, sessions=sessions)
     assert paint("west") == "west painted "
     run.close()
+
+
+def test_a_tool_that_changes_is_noticed_before_it_is_called_again(
+    in_episode: Call, painter: Callable[..., Painter]
+) -> None:
+    (tool,) = mcp_tools(url=painter().url)
+    assert in_episode(tool, wall="south").content == "south painted "
+    with pytest.raises(InfrastructureError, match='no longer what the model was told: "Paint anything'):
+        for _ in range(1000):  # the notice takes its own way
+            in_episode(tool, wall="west")
 
 
 def test_a_tool_that_is_removed_is_noticed(in_episode: Call, painter: Callable[..., Painter]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -161,32 +162,32 @@ def test_a_server_has_a_folder_of_its_own_that_is_prepared_and_graded() -> None:
     env.close()
 
 
-SCRIPT = """
-import json, sys
-from toolrl import Task, ToolCall, ToolEnv, call
-from toolrl.tools import mcp_tools
-tools = mcp_tools(command=json.loads(sys.argv[1]), timeout_seconds=600)
-env = ToolEnv(tasks=[Task("t", "p")], tools=tools, reward=lambda task, episode: 1.0)
-env.reset()
-print(env.step(env.dialect.format(call("act", spawn=True)))[0], flush=True)
-try:
-    env.step(env.dialect.format(call("act", silent=True)))
-finally:
-    env.close()
-"""
+def train(act: Tool, out: Connection) -> None:
+    """A process that calls a tool which never answers."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    env = make_env([dataclasses.replace(act, timeout_seconds=600)])
+    env.reset()
+    out.send(json.loads(env.step(env.dialect.format(call("act", spawn=True)))[0]))
+    try:
+        env.step(env.dialect.format(call("act", silent=True)))
+    finally:
+        env.close()
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_no_process_is_left_however_the_trainer_ends(end: signal.Signals) -> None:
-    trainer = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, json.dumps(raw_command())], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert trainer.stdout is not None
-    pids = json.loads(trainer.stdout.readline())
+def test_no_process_is_left_however_the_trainer_ends(act: Tool, end: signal.Signals) -> None:
+    context = multiprocessing.get_context("fork")  # a new Python would take seconds to import everything
+    ours, theirs = context.Pipe(duplex=False)
+    trainer = context.Process(target=train, args=(act, theirs))
+    trainer.start()
+    theirs.close()
+    pids = ours.recv()
     assert len(pids) == 3
     assert [pid for pid in pids if _is_running(pid)] == pids
+    assert trainer.pid is not None
     os.kill(trainer.pid, end)
-    trainer.communicate(timeout=60)
+    trainer.join(60)
+    assert trainer.exitcode is not None
     assert alive(pids) == []
 
 

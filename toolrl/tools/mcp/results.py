@@ -6,7 +6,6 @@ import json
 
 from mcp.types import (
     AudioContent,
-    BlobResourceContents,
     CallToolResult,
     ContentBlock,
     EmbeddedResource,
@@ -39,9 +38,9 @@ def _block(block: ContentBlock) -> str:
             return f"({block.type}: {block.mime_type}, {_bytes(block.data)})"
         case ResourceLink():
             return f"(resource: {block.uri}, {block.mime_type or 'unknown type'}, {block.title or block.name})"
-        case EmbeddedResource(resource=TextResourceContents() as resource):
-            return f"(resource: {resource.uri})\n{resource.text}"
-        case EmbeddedResource(resource=BlobResourceContents() as resource):
+        case EmbeddedResource(resource=resource):
+            if isinstance(resource, TextResourceContents):
+                return f"(resource: {resource.uri})\n{resource.text}"
             return f"(resource: {resource.uri}, {resource.mime_type or 'unknown type'}, {_bytes(resource.blob)})"
 
 
