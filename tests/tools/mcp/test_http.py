@@ -152,9 +152,13 @@ def test_a_tool_that_changes_is_noticed_before_it_is_called_again(
 ) -> None:
     (tool,) = mcp_tools(url=painter().url)
     assert in_episode(tool, wall="south").content == "south painted "
-    with pytest.raises(InfrastructureError, match='no longer what the model was told: "Paint anything'):
-        for _ in range(1000):  # the notice takes its own way
+
+    def keep_calling() -> None:  # the notice takes its own way
+        for _ in range(1000):
             in_episode(tool, wall="west")
+
+    with pytest.raises(InfrastructureError, match='no longer what the model was told: "Paint anything'):
+        keep_calling()
 
 
 def test_a_tool_that_is_removed_is_noticed(in_episode: Call, painter: Callable[..., Painter]) -> None:
