@@ -18,13 +18,16 @@ _KILLING_SECONDS = 5.0
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def keeper_command(command: list[str]) -> list[str]:
-    """The command line that runs `command` under a keeper. It must be a child of this process."""
-    hidden = [name for name in ("LD_LIBRARY_PATH",) if name in os.environ]  # some Pythons need it to start
-    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), ",".join(hidden), *command]
+def under_keeper(command: list[str], environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The command line and environment of a keeper that runs `command`. It must be started as a child process."""
+    needed = "LD_LIBRARY_PATH"  # by some Pythons, to start
+    hidden = needed if needed in os.environ and needed not in environment else ""
+    if hidden:
+        environment = {**environment, hidden: os.environ[hidden]}
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), hidden, *command], environment
 
 
-def main(parent: int, hidden: list[str], command: list[str]) -> int:
+def main(parent: int, hidden: str, command: list[str]) -> int:
     """Run the command with this process's environment, except `hidden`, and return its exit status."""
     control = ctypes.CDLL(None).prctl
     control(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -46,7 +49,7 @@ def main(parent: int, hidden: list[str], command: list[str]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         try:
-            os.execvpe(command[0], command, {name: environment[name] for name in environment if name not in hidden})
+            os.execvpe(command[0], command, {name: environment[name] for name in environment if name != hidden})
         except OSError as error:
             print(f"cannot run {command[0]!r}: {error.strerror}", file=sys.stderr, flush=True)
         os._exit(127)
@@ -98,4 +101,4 @@ def _parent_of(pid: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:]))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))

@@ -94,7 +94,7 @@ def json_arguments(name: str, schema: Mapping[str, Any]) -> type[JsonArguments]:
         )
     if given.get("type") != "object":
         raise ToolDefinitionError(f"tool {name!r}: its schema must be that of an object, got {given.get('type')!r:.80}")
-    plain = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    plain: Any = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
         plain.check_schema(
             given, format_checker=jsonschema.FormatChecker(())

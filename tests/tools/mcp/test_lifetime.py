@@ -197,6 +197,7 @@ def test_wrong_settings_are_refused_before_a_server_is_started() -> None:
         ({"command": "server"}, r"command=\[\.\.\.\]"),
         ({"command": ["no-such-server"]}, "'no-such-server' was not found"),
         ({"command": raw_command(), "env": {"A": "${NO_SUCH_VARIABLE}"}}, "NO_SUCH_VARIABLE, which is not set"),
+        ({"command": raw_command(), "cwd": "/no/such/folder"}, "'/no/such/folder' is not a folder"),
         ({"command": raw_command(), "headers": {"A": "b"}}, "headers with url="),
         ({"command": raw_command(), "lifetime": "run", "prepare": print}, "prepare= does not go with"),
         ({"command": raw_command(), "only": ["paint"]}, "has the tools 'act'"),

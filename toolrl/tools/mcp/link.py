@@ -31,6 +31,7 @@ START_SECONDS = 100.0  # less than a tool's resources may take to open
 LOOK_SECONDS = 30.0  # for a list of the tools, which also shows that the server is alive
 CLOSE_SECONDS = 15.0
 _MAX_PAGES = 100
+_MAX_REASON_CHARACTERS = 2000
 # JSON-RPC reserves these for the protocol; the SDK gives 0 to an exception in a server.
 _PROTOCOL_CODES = range(-32768, -31999)
 
@@ -143,7 +144,8 @@ class Link:
     def _fault(self, what: str) -> InfrastructureError:
         """The error to raise where the server failed; it says what is known about the reason."""
         process = self._process
-        parts = [f"MCP server {self._settings.name!r}: {(process and process.failure) or self._failure or what}"]
+        reason = (process and process.failure) or self._failure or what
+        parts = [f"MCP server {self._settings.name!r}: {reason[:_MAX_REASON_CHARACTERS]}"]
         if self._status >= 400:
             parts.append(f"its last HTTP status was {self._status}")
         if process and process.last_words:
@@ -185,7 +187,10 @@ class Link:
         """Have a server say when its tools change. One with a handshake does so unasked, see `_notice`."""
         tools = client.server_capabilities.tools
         if client.protocol_version in MODERN_PROTOCOL_VERSIONS and tools is not None and tools.list_changed:
-            events = await stack.enter_async_context(client.listen(tools_list_changed=True))
+            try:
+                events = await stack.enter_async_context(client.listen(tools_list_changed=True))
+            except MCPError:  # it promises more than it does
+                return
 
             async def watch() -> None:
                 with contextlib.suppress(SubscriptionLost):

@@ -17,7 +17,7 @@ from mcp.shared.message import SessionMessage
 from mcp.types import ErrorData, JSONRPCError, JSONRPCMessage, jsonrpc_message_adapter
 from pydantic import ValidationError
 
-from toolrl.support.keeper import GRACE_SECONDS, keeper_command
+from toolrl.support.keeper import GRACE_SECONDS, under_keeper
 
 if TYPE_CHECKING:
     from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -41,7 +41,7 @@ class ServerProcess:
     """
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], cwd: str | None):
-        """Describe the process; `connect` starts it."""
+        """Describe the process; entering its transport starts it."""
         self.failure = ""
         self._command, self._env, self._cwd = list(command), dict(env), cwd
         self._said, self._is_ending = "", False
@@ -62,12 +62,13 @@ class ServerProcess:
         tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
     ]:
         pipe = asyncio.subprocess.PIPE
+        command, env = under_keeper(self._command, self._env)
         self._process = await asyncio.create_subprocess_exec(
-            *keeper_command(self._command),
+            *command,
             stdin=pipe,
             stdout=pipe,
             stderr=pipe,
-            env=self._env,
+            env=env,
             cwd=self._cwd,
             start_new_session=True,
             limit=MAX_MESSAGE_BYTES,
@@ -116,9 +117,8 @@ class ServerProcess:
                 text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
                 self._process.stdin.write(text.encode() + b"\n")
                 await self._process.stdin.drain()
-        except OSError as error:  # it has closed its input, and will not answer
-            self._fail(f"it reads no more ({type(error).__name__})")
-            incoming.close()
+        except OSError:  # and so it will not answer
+            await self._lose(incoming, "it closed its input")
 
     async def _read(self, incoming: MemoryObjectSendStream[SessionMessage | Exception]) -> None:
         """Pass on the messages. Whatever follows the end of the session is read and dropped, so that it can end."""
@@ -141,9 +141,13 @@ class ServerProcess:
                 await incoming.send(SessionMessage(message))
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 is_open = False
+        await self._lose(incoming, "it closed its output")
+
+    async def _lose(self, incoming: MemoryObjectSendStream[SessionMessage | Exception], otherwise: str) -> None:
+        """End the session: the process has ended, or else for another reason."""
         with contextlib.suppress(TimeoutError):
             self._fail(f"it ended with status {await asyncio.wait_for(self._process.wait(), _LEAVING_SECONDS)}")
-        self._fail("it closed its output")
+        self._fail(otherwise)
         incoming.close()
 
     async def _listen(self) -> None:

@@ -96,6 +96,8 @@ def mcp_tools(
     expand([variables, fields, url])  # a variable that is not set is found now, and secrets are hidden from now on
     if command and shutil.which(command[0], path=variables.get("PATH", os.environ.get("PATH"))) is None:
         raise ConfigError(f"the MCP server's program {command[0]!r} was not found; install it or give its path")
+    if cwd is not None and "{folder}" not in str(cwd) and not Path(cwd).is_dir():
+        raise ConfigError(f"cwd={str(cwd)!r} is not a folder")
     settings = ServerSettings(
         name or (Path(command[0]).name if command else urlsplit(url).hostname or url),
         tuple(map(str, command)),
