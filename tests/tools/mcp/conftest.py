@@ -29,14 +29,27 @@ def act() -> Tool:
     return mcp_tools(command=raw_command(), name="raw", timeout_seconds=20)[0]
 
 
+@pytest.fixture(scope="module")
+def shared() -> Tool:
+    """The same with one process for all tests of a module, which must not end it."""
+    return mcp_tools(command=raw_command(), name="raw", timeout_seconds=20, lifetime="run")[0]
+
+
+@pytest.fixture(scope="module")
+def run_scope() -> Iterator[ResourceScope]:
+    """The scope of a run that lasts as long as the module."""
+    scope = ResourceScope()
+    yield scope
+    scope.close()
+
+
 @pytest.fixture
-def in_episode() -> Iterator[Call]:
+def in_episode(run_scope: ResourceScope) -> Iterator[Call]:
     """Call a tool in an episode that lasts as long as the test."""
-    scope = ResourceScope(Task("t", "p"), ResourceScope())
+    scope = ResourceScope(Task("t", "p"), run_scope)
 
     def call(tool: Tool, **arguments: Any) -> ToolResult:
         return run_sync(Toolbox([tool]).call(ToolCall(tool.name, arguments), scope))
 
-    call.scope = scope  # type: ignore[attr-defined]
     yield call
     scope.close()

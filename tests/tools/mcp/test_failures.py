@@ -18,8 +18,8 @@ def texts(*parts: str, **more: object) -> dict[str, object]:
     return {"content": [{"type": "text", "text": part} for part in parts], **more}
 
 
-def test_a_result_that_is_an_error_is_shown_to_the_model(act: Tool, in_episode: Call) -> None:
-    result = in_episode(act, result=texts("no such note", isError=True))
+def test_a_result_that_is_an_error_is_shown_to_the_model(shared: Tool, in_episode: Call) -> None:
+    result = in_episode(shared, result=texts("no such note", isError=True))
     assert (result.failure, result.content) == (ToolFailure.RAISED, "error: no such note")
 
 
@@ -32,16 +32,16 @@ def test_arguments_that_the_schema_refuses_never_reach_the_server(in_episode: Ca
 
 
 @pytest.mark.parametrize("code", [-32602, 7])
-def test_arguments_that_the_server_refuses_are_shown_to_the_model(act: Tool, in_episode: Call, code: int) -> None:
-    result = in_episode(act, error=code, text="no such colour")
+def test_arguments_that_the_server_refuses_are_shown_to_the_model(shared: Tool, in_episode: Call, code: int) -> None:
+    result = in_episode(shared, error=code, text="no such colour")
     assert (result.failure, result.content) == (ToolFailure.RAISED, "error: no such colour")
-    assert in_episode(act).content == "done"
+    assert in_episode(shared).content == "done"
 
 
 @pytest.mark.parametrize("code", [-32603, -32601, -32000, 0])
-def test_other_errors_of_the_protocol_are_faults(act: Tool, in_episode: Call, code: int) -> None:
+def test_other_errors_of_the_protocol_are_faults(shared: Tool, in_episode: Call, code: int) -> None:
     with pytest.raises(InfrastructureError, match=f"MCP server 'raw': its tool 'act' failed: failed.*{code}"):
-        in_episode(act, error=code)
+        in_episode(shared, error=code)
 
 
 def test_a_server_that_ends_in_mid_call_is_a_fault_that_quotes_its_last_words(act: Tool, in_episode: Call) -> None:
@@ -58,23 +58,23 @@ def test_nonsense_in_place_of_a_message_is_a_fault(act: Tool, in_episode: Call, 
 
 
 @pytest.mark.parametrize("result", [{}, {"content": [{"type": "smell"}]}, {"content": 3}])
-def test_a_result_of_another_form_is_a_fault(act: Tool, in_episode: Call, result: object) -> None:
+def test_a_result_of_another_form_is_a_fault(shared: Tool, in_episode: Call, result: object) -> None:
     with pytest.raises(InfrastructureError, match="did not keep to the protocol"):
-        in_episode(act, result=result)
+        in_episode(shared, result=result)
 
 
-def test_what_a_server_prints_besides_its_messages_is_ignored(act: Tool, in_episode: Call) -> None:
-    assert in_episode(act, line="starting up ...").content == "done"
-    assert in_episode(act, line='{"jsonrpc": "2.0", "id": 999, "result": {}}').content == "done"
+def test_what_a_server_prints_besides_its_messages_is_ignored(shared: Tool, in_episode: Call) -> None:
+    assert in_episode(shared, line="starting up ...").content == "done"
+    assert in_episode(shared, line='{"jsonrpc": "2.0", "id": 999, "result": {}}').content == "done"
 
 
 def test_a_call_that_takes_too_long_is_shown_to_the_model_if_the_server_still_answers(
-    act: Tool, in_episode: Call
+    shared: Tool, in_episode: Call
 ) -> None:
-    hasty = dataclasses.replace(act, function=_with_limit(act, 0.2))
+    hasty = dataclasses.replace(shared, function=_with_limit(shared, 0.2))
     result = in_episode(hasty, silent=True)
     assert (result.failure, result.content) == (ToolFailure.TIMEOUT, "error: act did not finish within 0.2 seconds")
-    assert in_episode(act).content == "done"
+    assert in_episode(shared).content == "done"
 
 
 def test_a_server_that_hangs_is_a_fault(act: Tool, in_episode: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,11 +84,11 @@ def test_a_server_that_hangs_is_a_fault(act: Tool, in_episode: Call, monkeypatch
         in_episode(hasty, hang=True)
 
 
-def test_a_result_without_end_is_shown_to_the_model_as_too_large(act: Tool, in_episode: Call) -> None:
-    result = in_episode(act, big=MAX_MESSAGE_BYTES)
+def test_a_result_without_end_is_shown_to_the_model_as_too_large(shared: Tool, in_episode: Call) -> None:
+    result = in_episode(shared, big=MAX_MESSAGE_BYTES)
     assert result.failure is ToolFailure.RAISED
     assert result.content.startswith("error: the result of act is too large")
-    assert in_episode(act, big=5000).content.count("x") == act.max_output_characters
+    assert in_episode(shared, big=5000).content.count("x") == shared.max_output_characters
 
 
 def test_a_server_that_does_not_start_is_a_fault() -> None:
@@ -125,7 +125,7 @@ def _with_limit(tool: Tool, seconds: float) -> object:
     return call
 
 
-def test_the_results_of_a_server_with_a_hand_in_json_are_read(act: Tool, in_episode: Call) -> None:
+def test_the_results_of_a_server_with_a_hand_in_json_are_read(shared: Tool, in_episode: Call) -> None:
     line = '{"jsonrpc": "2.0", "id": ID, "result": {"content": [{"type": "text", "text": "a\\udc80b"}]}}'
-    assert in_episode(act, line=line, silent=True).content == "a?b"
-    assert json.loads(in_episode(act, result=texts(structuredContent={"a": [1]})).content) == {"a": [1]}
+    assert in_episode(shared, line=line, silent=True).content == "a?b"
+    assert json.loads(in_episode(shared, result=texts(structuredContent={"a": [1]})).content) == {"a": [1]}

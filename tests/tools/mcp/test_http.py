@@ -106,11 +106,8 @@ def test_tools_of_a_server_elsewhere_are_used_like_others(
     assert {headers["authorization"] for headers in server.seen if headers} == {"Bearer s3cr3t"}
 
 
-@pytest.mark.parametrize("sessions", [False, True])
-def test_a_server_that_goes_down_in_mid_call_is_a_fault(
-    in_episode: Call, painter: Callable[..., Painter], sessions: bool
-) -> None:
-    (tool,) = mcp_tools(url=painter(sessions=sessions).url)
+def test_a_server_that_goes_down_in_mid_call_is_a_fault(in_episode: Call, painter: Callable[..., Painter]) -> None:
+    (tool,) = mcp_tools(url=painter().url)
     for _ in range(2):
         with pytest.raises(InfrastructureError, match=r"MCP server '127\.0\.0\.1': "):
             in_episode(tool, wall="north")
@@ -128,9 +125,8 @@ def test_a_server_that_refuses_us_is_a_fault_with_its_status(painter: Callable[.
         mcp_tools(url=painter().url + "/elsewhere")
 
 
-@pytest.mark.parametrize("sessions", [False, True])
-def test_a_connection_that_episodes_share_is_made_again(painter: Callable[..., Painter], sessions: bool) -> None:
-    server = painter(sessions=sessions)
+def test_a_connection_that_episodes_share_is_made_again(painter: Callable[..., Painter]) -> None:
+    server = painter(sessions=True)
     (tool,) = mcp_tools(url=server.url, lifetime="run")
     run = ResourceScope()
 
@@ -142,7 +138,7 @@ def test_a_connection_that_episodes_share_is_made_again(painter: Callable[..., P
     server.stop()
     with pytest.raises(InfrastructureError):
         paint("west")
-    painter(server.port, sessions=sessions)
+    painter(server.port, sessions=True)
     assert paint("west") == "west painted "
     run.close()
 
