@@ -58,6 +58,7 @@ def token_row(row: Json, renderer: Renderer, place: str = "the row", *, filled: 
 
     Raises:
         TaskError: The row has no assistant's turn, or a call that the model's dialect cannot write.
+        TemplateError: A user answers the assistant, and the template rewrites history then.
     """
     try:
         messages, tools = read_conversation(row, filled=filled)
@@ -66,6 +67,7 @@ def token_row(row: Json, renderer: Renderer, place: str = "the row", *, filled: 
     first = next((index for index, message in enumerate(messages) if message.role == "assistant"), 0)
     if first == 0:
         raise TaskError(f"{place}: the conversation has no assistant turn after a user turn")
+    renderer = renderer.with_options({}, users=any(message.role == "user" for message in messages[first:]))
     prompt_ids = renderer.prompt_ids(messages[:first], tools)
     sampled = _sampled(row, messages[first:], tools, prompt_ids, renderer)
     if sampled is not None:
