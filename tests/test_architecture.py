@@ -25,10 +25,12 @@ MAX_LINES = 400
 # Imports run up this list, never down and never sideways.
 LAYERS = (
     "errors",
-    "support types",
+    "support",
+    "types",
     "gym tasks trajectory",
     "chat sandbox search",
     "policy tools",
+    "users",
     "rewards",
     "episode",
     "env",
@@ -51,7 +53,7 @@ OWNERS = {
     "ddgs": "search.web",
     "jinja2": "chat view",
     "langdetect": "rewards.instructions",
-    "msgspec": "trajectory view",
+    "msgspec": "support.json_text trajectory view",
     "sentence_transformers": "search.corpus",
     "starlette": "sandbox.server search.server support.serving view",
     "trafilatura": "search.web",

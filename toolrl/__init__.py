@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from toolrl.support.retry import RetryPolicy as RetryPolicy
     from toolrl.support.rows import is_file_name as is_file_name, read_rows as read_rows
     from toolrl.tasks import TaskSet as TaskSet, is_held_out as is_held_out, of_split as of_split
+    from toolrl.tools.awards import award as award
     from toolrl.tools.definition import Tool as Tool, tool as tool
     from toolrl.tools.resources import per_episode as per_episode, per_run as per_run
     from toolrl.trajectory import (
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
         read_trajectories as read_trajectories,
     )
     from toolrl.types import (
+        Award as Award,
+        Ended as Ended,
         Episode as Episode,
         Limits as Limits,
         Message as Message,
@@ -61,11 +64,12 @@ _EXPORTS = {
     "toolrl.support.retry": "RetryPolicy",
     "toolrl.support.rows": "is_file_name read_rows",
     "toolrl.tasks": "TaskSet is_held_out of_split",
+    "toolrl.tools.awards": "award",
     "toolrl.tools.definition": "Tool tool",
     "toolrl.tools.resources": "per_episode per_run",
     "toolrl.trajectory": "Trajectory TrajectoryWriter read_trajectories",
-    "toolrl.types": "Episode Limits Message Sample SamplingParams Score StopReason Task ToolCall ToolFailure "
-    "ToolResult",
+    "toolrl.types": "Award Ended Episode Limits Message Sample SamplingParams Score StopReason Task ToolCall "
+    "ToolFailure ToolResult",
     "toolrl.view": "load",
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names.split()}

@@ -22,7 +22,8 @@ from toolrl.tasks import TaskSet
 from toolrl.tools.definition import Tool
 from toolrl.tools.dispatch import Toolbox, cut_text
 from toolrl.tools.resources import ResourceScope
-from toolrl.types import Limits, Message, StopReason, Task, ToolCall
+from toolrl.types import Limits, Message, Task, ToolCall
+from toolrl.users.definition import User
 
 MAX_TEXT_CHARACTERS = 100_000
 _log = logging.getLogger(__name__)
@@ -31,14 +32,16 @@ _log = logging.getLogger(__name__)
 class ToolEnv(gymnasium.Env[str, str]):
     """A multi-turn environment: an action is the text of an assistant turn, an observation what comes back.
 
-    The first observation is the task's prompt, later ones are tool results. A turn without a tool call is the final
-    answer: the episode terminates and is scored. At the limit of turns it is truncated and scored.
+    The first observation is the task's prompt, later ones are tool results or what the user says. A turn without a tool
+    call is said to the user; without a user it is the final answer: the episode terminates and is scored. So it does
+    when a tool or the user ends it. At the limit of turns it is truncated and scored.
 
     `open_episode` gives the same episode with typed messages; any number of them can be in flight at the same time.
 
     Attributes:
         tasks: The task set.
         toolbox: The tools.
+        user: Who answers when the agent speaks; None if a turn without a call is the answer.
         limits: Bounds of an episode. Tokens are counted by the rollout engine.
     """
 
@@ -50,6 +53,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         tasks: TaskSet | Iterable[Task | Mapping[str, Any]],
         reward: Reward,
         tools: Iterable[Tool | Callable[..., Any]] = (),
+        user: Any = None,
         system_prompt: str = "",
         limits: Limits | None = None,
         oracle: Callable[[Task], Sequence[Message]] | None = None,
@@ -65,6 +69,8 @@ class ToolEnv(gymnasium.Env[str, str]):
             reward: `(task, episode) -> Score | float`, sync or async; None means unscorable. See
                 `toolrl.rewards`.
             tools: Tools, or plain typed functions.
+            user: A function or class `(task, message, state) -> str | Ended` that answers when the agent speaks without
+                calling a tool; see `toolrl.users`.
             system_prompt: Shown before the task; the tools' schemas are added by the chat template.
             limits: Bounds of an episode.
             oracle: `task -> assistant messages` that solve it; used by checks, demonstrations and
@@ -79,6 +85,9 @@ class ToolEnv(gymnasium.Env[str, str]):
         check_parts(reward, oracle, system_prompt, limits)
         self.tasks = tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
         self.toolbox = Toolbox(tools)
+        self.user = None if user is None else User(user)
+        if self.user is not None:
+            self.toolbox.share(self.user.resources)
         self.limits = limits or Limits()
         self.system_prompt = system_prompt
         self.render_mode = render_mode
@@ -115,7 +124,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         """
         env_id = env_id or (self.spec.id if self.spec else type(self).__name__)
         return EpisodeSession(
-            task, self.toolbox, self._reward, self.limits, self.system_prompt, self._run_scope, env_id
+            task, self.toolbox, self._reward, self.limits, self.system_prompt, self._run_scope, env_id, self.user
         )
 
     def oracle(self, task: Task) -> Sequence[Message]:
@@ -170,13 +179,15 @@ class ToolEnv(gymnasium.Env[str, str]):
         """Take one assistant turn, in the environment's dialect.
 
         Returns:
-            Observation (tool results, one per line; empty at the end), reward (0 until the end), terminated,
-            truncated, and info: `tool_calls`, `failures`, and at the end `stop` and `score`. An unscored episode has
-            reward 0 and `info["score"]["value"]` None.
+            Observation (tool results, one per line, or the user's words; empty after an answer or at a limit), reward,
+            terminated, truncated, and info: `tool_calls`, `failures`, `awards` if there are any, and at the end `stop`,
+            `score`, and the `ending` if a tool or the user gave one. The reward is what the turn was awarded, and at
+            the end whatever is missing to the score, so that an episode's rewards sum up to it. An unscored episode
+            ends with reward 0 and `info["score"]["value"]` None.
 
         Raises:
             ConfigError: The action is not text.
-            InfrastructureError: A tool failed, and the model did not cause it.
+            InfrastructureError: A tool or the user failed, and the model did not cause it.
         """
         if not isinstance(action, str):
             raise ConfigError(f"an action is the text of an assistant turn, got {action!r:.80}; see env.dialect.format")
@@ -186,13 +197,20 @@ class ToolEnv(gymnasium.Env[str, str]):
         step = run_sync(session.advance(self.dialect.parse(action, self.toolbox.schemas)))
         failures = [str(result.failure) for result in step.results if result.failure is not None]
         info: dict[str, Any] = {"tool_calls": len(step.results), "failures": failures}
+        if step.awards:
+            info["awards"] = [asdict(award) for award in step.awards]
+        text = cut_text("\n".join(message.content for message in step.messages), MAX_TEXT_CHARACTERS - 100)[0]
+        awarded = sum((award.value for award in step.awards), 0.0)
         if step.stop is None:
-            text = "\n".join(message.content for message in step.messages)
-            return cut_text(text, MAX_TEXT_CHARACTERS - 100)[0], 0.0, False, False, info
+            return text, awarded, False, False, info
         score = run_sync(session.score(step.stop))
+        before = sum(award.value for award in session.awards) - awarded
         info |= {"stop": str(step.stop), "score": asdict(score)}
+        if session.ended is not None:
+            info["ending"] = session.ended.reason
         self._end_session()
-        return "", score.value or 0.0, step.stop is StopReason.ANSWER, step.stop.truncated, info
+        reward = 0.0 if score.value is None else score.value - before
+        return text * step.stop.terminated, reward, step.stop.terminated, step.stop.truncated, info
 
     def render(self) -> str | None:
         """Return the current or last conversation as text if `render_mode` is "ansi"."""
@@ -209,6 +227,8 @@ class ToolEnv(gymnasium.Env[str, str]):
     def close(self) -> None:
         """Close the current episode and the resources shared by all episodes."""
         self._end_session()
+        if self.user is not None:
+            self.user.close()
         self._run_scope.close()
 
     def _end_session(self) -> None:
@@ -270,7 +290,7 @@ def call(tool_name: str, /, **arguments: Any) -> Message:
 
 
 def say(text: str) -> Message:
-    """An assistant message without a tool call, that is, a final answer; for oracles and tests."""
+    """An assistant message without a tool call: to the user, or the final answer; for oracles and tests."""
     return Message("assistant", text)
 
 

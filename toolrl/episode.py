@@ -13,10 +13,24 @@ from typing import Any, Protocol
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.support.usage import counting
 from toolrl.support.waiting import TookTooLong, in_thread, noting, within
+from toolrl.tools.awards import collecting
 from toolrl.tools.dispatch import Toolbox
 from toolrl.tools.resources import ResourceScope, add_up, close_all
 from toolrl.trajectory import Turn
-from toolrl.types import Episode, Limits, Message, Score, StopReason, Task, ToolCall, ToolFailure, ToolResult
+from toolrl.types import (
+    Award,
+    Ended,
+    Episode,
+    Limits,
+    Message,
+    Score,
+    StopReason,
+    Task,
+    ToolCall,
+    ToolFailure,
+    ToolResult,
+)
+from toolrl.users.definition import User
 
 _log = logging.getLogger(__name__)
 
@@ -31,14 +45,18 @@ class Step:
     """The outcome of one assistant message.
 
     Attributes:
-        messages: One tool message per call; empty after an answer.
+        messages: One tool message per call that ran, or the user's message; empty after an answer.
         results: The calls' results, in order.
         stop: Why the episode ended; None if it continues.
+        reply: What the user said; None if nobody spoke.
+        awards: What tools or the user awarded the turn.
     """
 
     messages: list[Message]
     results: list[ToolResult]
     stop: StopReason | None = None
+    reply: str | None = None
+    awards: tuple[Award, ...] = ()
 
 
 class Player(Protocol):
@@ -69,7 +87,10 @@ class EpisodeSession:
         task: The task.
         messages: The conversation so far, the system message first if there is one.
         results: Every tool result so far.
+        awards: Every award so far.
+        said: What the agent has said to the user, in order.
         turns: Number of assistant messages so far.
+        ended: What the tool or the user returned that ended the episode.
     """
 
     def __init__(
@@ -81,6 +102,7 @@ class EpisodeSession:
         system_prompt: str,
         run_scope: ResourceScope,
         env_id: str = "",
+        user: User | None = None,
     ):
         """Set up the conversation; resources open when a call first needs them.
 
@@ -91,19 +113,23 @@ class EpisodeSession:
         self.messages: list[Message] = [Message("system", system_prompt)] if system_prompt else []
         self.messages.append(Message("user", task.prompt))
         self.results: list[ToolResult] = []
+        self.awards: list[Award] = []
+        self.said: list[str] = []
         self.turns = 0
+        self.ended: Ended | None = None
         self._used: dict[str, float] = {}
         self._ids: set[str] = set()
         self._toolbox = toolbox
         self._reward = reward
+        self._user = user
         self._limits = limits
         self._scope = ResourceScope(task, run_scope)
 
     async def advance(self, message: Message) -> Step:
-        """Take the model's next message: run its calls in order, or end the episode with its answer.
+        """Take the model's next message: run its calls in order, or let the user answer, or end with its answer.
 
         Raises:
-            InfrastructureError: A tool failed, and the model did not cause it.
+            InfrastructureError: A tool or the user failed, and the model did not cause it.
         """
         self.turns += 1
         calls = tuple(
@@ -111,14 +137,51 @@ class EpisodeSession:
             for index, call in enumerate(message.tool_calls)
         )
         self.messages.append(replace(message, tool_calls=calls))
-        if not calls:
-            return Step([], [], StopReason.ANSWER)
-        results = [await self._call(call) for call in calls]
-        observations = [
+        step = await self._run(calls) if calls else await self._speak(message.content)
+        self.messages.extend(step.messages)
+        if step.stop is None and self.turns >= self._limits.turns:
+            step = replace(step, stop=StopReason.TURNS)
+        return step
+
+    async def _run(self, calls: Sequence[ToolCall]) -> Step:
+        """Run calls until one ends the episode."""
+        results: list[ToolResult] = []
+        awards: list[Award] = []
+        for call in calls:
+            result = await self._call(call, awards)
+            results.append(result)
+            if result.ended is not None:
+                self.ended = result.ended
+                break
+        messages = [
             Message("tool", result.content, name=result.call.name, tool_call_id=result.call.id) for result in results
         ]
-        self.messages.extend(observations)
-        return Step(observations, results, StopReason.TURNS if self.turns >= self._limits.turns else None)
+        return Step(messages, results, StopReason.TOOL if self.ended else None, awards=tuple(awards))
+
+    async def _speak(self, said: str) -> Step:
+        """Say something to the user; without one it is the answer."""
+        self.said.append(said)
+        if self._user is None:
+            return Step([], [], StopReason.ANSWER)
+        given: list[Award] = []
+        with collecting(given), noting(f"in {self._where}"):
+            reply = await self._user.reply(self.task, said, self._scope, self._limits.user_seconds)
+        awards = tuple(self._within_bound(given))
+        if isinstance(reply, Ended):
+            self.ended = reply if reply.answer is not None else replace(reply, answer=said)
+            text = str(reply.text)
+            return Step([Message("user", text)] * bool(text), [], StopReason.USER, text or None, awards)
+        return Step([Message("user", reply)], [], None, reply, awards)
+
+    def _within_bound(self, given: Sequence[Award]) -> list[Award]:
+        """Keep awards, cut to what the bound of their sum leaves."""
+        kept: list[Award] = []
+        for award in given:
+            so_far = sum(earlier.value for earlier in self.awards)
+            total = min(max(so_far + award.value, -self._limits.awards), self._limits.awards)
+            kept.append(replace(award, value=total - so_far) if total != so_far + award.value else award)
+            self.awards.append(kept[-1])
+        return kept
 
     @property
     def usage(self) -> dict[str, float]:
@@ -143,13 +206,17 @@ class EpisodeSession:
         self._ids.add(unused)
         return unused
 
-    async def _call(self, call: ToolCall) -> ToolResult:
+    async def _call(self, call: ToolCall, awards: list[Award]) -> ToolResult:
+        """Run one call; what it awards is added to `awards`, unless it is still running at its time limit."""
         if len(self.results) >= self._limits.tool_calls:
             content = f"error: no more than {self._limits.tool_calls} tool calls are allowed; answer now"
             result = ToolResult(call, content, ToolFailure.LIMIT)
         else:
-            with noting(f"in {self._where}"):
+            given: list[Award] = []
+            with collecting(given), noting(f"in {self._where}"):
                 result = await self._toolbox.call(call, self._scope)
+            if result.failure is not ToolFailure.TIMEOUT:
+                awards += self._within_bound(given)
         self.results.append(result)
         return result
 
@@ -162,7 +229,16 @@ class EpisodeSession:
         if stop is StopReason.FAULT:
             return Score(None, reason="the episode ended in an infrastructure fault")
         answer = self.last_turn.content if stop is StopReason.ANSWER else None
-        episode = Episode(answer, tuple(self.results), stop, self._scope.state)
+        ended = self.ended or Ended(answer=answer)
+        episode = Episode(
+            ended.answer,
+            tuple(self.results),
+            stop,
+            self._scope.state,
+            tuple(self.said),
+            tuple(self.awards),
+            ended.reason,
+        )
         name = getattr(self._reward, "__qualname__", type(self._reward).__qualname__)
 
         async def judge() -> Score:
@@ -236,7 +312,7 @@ async def _play_turns(session: EpisodeSession, player: Player, turns: list[Turn]
             return StopReason.TOKENS
         started = loop.time()
         step = await session.advance(turn.message)
-        seconds = loop.time() - started if step.results else 0.0
+        seconds = loop.time() - started if step.messages else 0.0
         observation_ids, stop = player.observe(turn, step)
         turns.append(
             replace(
@@ -245,6 +321,8 @@ async def _play_turns(session: EpisodeSession, player: Player, turns: list[Turn]
                 results=tuple(step.results),
                 observation_ids=tuple(observation_ids),
                 tool_seconds=seconds,
+                reply=step.reply,
+                awards=step.awards,
             )
         )
         if stop is not None:

@@ -158,6 +158,7 @@ class RolloutEngine:
         return Trajectory(
             request.id, request.env_id, request.task.id, opening, prompt_ids, tuple(turns), score, stop,
             error=error, attempts=attempt, seconds=seconds, info=request.info, usage=usage,
+            ending=session.ended.reason if session.ended else "",
         )  # fmt: skip
 
     def player(self, request: RolloutRequest, session: EpisodeSession) -> Player:
@@ -226,18 +227,21 @@ class TokenPlayer:
         seconds = loop.time() - started
         message = self.renderer.parse(sample.token_ids, self.tools, after_tools=self._after_tools)
         self._append(sample.token_ids)
-        self._after_tools = True
         return Turn(sample, message, generation_seconds=seconds)
 
     def observe(self, turn: Turn, step: Step) -> tuple[list[int], StopReason | None]:
-        """Append the tool messages; the episode stops if they leave no room for another token."""
-        if not step.results:
+        """Append what tools or the user said; the episode stops if that leaves no room for another token.
+
+        Nothing is appended at the episode's own end, so that its tokens end with the model's turn.
+        """
+        if not step.messages or (step.stop is not None and step.stop.terminated):
             return [], step.stop
         observation = self.renderer.observation_ids(step.messages, after=turn.sample.token_ids[-1])  # (O,)
         stop = step.stop or (StopReason.TOKENS if len(observation) >= self.room else None)
         if stop is not None:
             observation = _cut(observation, self.room, self.renderer)
         self._append(observation)
+        self._after_tools = bool(step.results)
         return observation, stop
 
     def _append(self, token_ids: Sequence[int]) -> None:

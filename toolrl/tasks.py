@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from toolrl.errors import ConfigError, TaskError
+from toolrl.support.checking import plain_scalar
 from toolrl.support.rows import read_rows
-from toolrl.types import TASK_FIELDS, Task, fits_task_field, plain_scalar
+from toolrl.types import TASK_FIELDS, Task, fits_task_field
 
 T = TypeVar("T")
 RowToTask = Callable[[dict[str, Any], int], Task]

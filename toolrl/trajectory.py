@@ -11,13 +11,15 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import msgspec
 
 from toolrl.errors import TaskError
+from toolrl.support.json_text import decode_json, json_text
 from toolrl.support.line_file import LineFile
 from toolrl.support.secret_values import hide_within
-from toolrl.types import Message, Role, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
+from toolrl.types import Award, Ended, Message, Role, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
 
-SCHEMA_VERSION = 4
-# 2 had no `thinking`. Up to 3, calls, parts and usage were lists: readers cannot infer the types of an empty one.
-READABLE_VERSIONS = (2, 3, 4)
+SCHEMA_VERSION = 5
+# 2 had no `thinking`. Up to 3, calls, parts and usage were lists: readers cannot infer the types of an empty one. Up to
+# 4 there were no users, awards or ends by a tool.
+READABLE_VERSIONS = (2, 3, 4, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,9 @@ class Turn:
         results: One per tool call.
         observation_ids: (O,) tokens appended after the sample; empty for the last turn.
         generation_seconds: From submission to the last token.
-        tool_seconds: From the first call to the last result.
+        tool_seconds: From the first call to the last result, or to the user's reply.
+        reply: What the user said after it; None if nobody spoke.
+        awards: What tools or the user awarded it.
     """
 
     sample: Sample
@@ -39,6 +43,8 @@ class Turn:
     observation_ids: tuple[int, ...] = ()
     generation_seconds: float = 0.0
     tool_seconds: float = 0.0
+    reply: str | None = None
+    awards: tuple[Award, ...] = ()
 
     @property
     def calls(self) -> list[tuple[ToolCall, ToolResult | None]]:
@@ -60,6 +66,7 @@ class Trajectory:
         turns: The assistant's turns, in order.
         score: The verdict.
         stop: Why the episode ended.
+        ending: The reason that the tool or the user gave that ended it.
         error: The infrastructure fault that ended it; empty if there was none.
         attempts: 1, plus 1 for each retry after a fault.
         seconds: Wall-clock time of the last attempt.
@@ -80,6 +87,7 @@ class Trajectory:
     seconds: float = 0.0
     info: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
+    ending: str = ""
 
     @property
     def has_tokens(self) -> bool:
@@ -111,6 +119,8 @@ class Trajectory:
                 Message("tool", result.content, name=result.call.name, tool_call_id=result.call.id)
                 for result in turn.results
             )
+            if turn.reply is not None:
+                conversation.append(Message("user", turn.reply))
         return conversation
 
     @property
@@ -130,13 +140,14 @@ class Trajectory:
             answer=self.score.answer or "",
             answered=self.score.answer is not None,
             reason=self.score.reason,
-            parts=_json_text({name: float(value) for name, value in self.score.parts.items()}),
-            usage=_json_text({name: float(value) for name, value in self.usage.items()}),
+            parts=json_text({name: float(value) for name, value in self.score.parts.items()}),
+            usage=json_text({name: float(value) for name, value in self.usage.items()}),
             stop=self.stop,
+            ending=self.ending,
             error=self.error,
             attempts=self.attempts,
             seconds=round(self.seconds, 4),
-            info=_json_text(self.info),
+            info=json_text(self.info),
             prompt=[MessageRow(role=message.role, content=message.content) for message in self.prompt],
             turns=[TurnRow.of(turn) for turn in self.turns],
             prompt_ids=self.prompt_ids,
@@ -174,6 +185,7 @@ class Trajectory:
             seconds=row.seconds,
             info=json.loads(row.info),
             usage=amounts(row.usage),
+            ending=row.ending,
         )
 
 
@@ -203,6 +215,7 @@ class CallRow(msgspec.Struct, kw_only=True):
     failure: str
     seconds: float
     cut_characters: int
+    ended: Ended | None = None
 
     @classmethod
     def of(cls, call: ToolCall, result: ToolResult | None) -> CallRow:
@@ -217,6 +230,7 @@ class CallRow(msgspec.Struct, kw_only=True):
             failure=str(result.failure) if result and result.failure else "",
             seconds=round(result.seconds, 4) if result else 0.0,
             cut_characters=result.cut_characters if result else 0,
+            ended=result.ended if result else None,
         )
 
     def read(self) -> tuple[ToolCall, ToolResult | None]:
@@ -226,7 +240,7 @@ class CallRow(msgspec.Struct, kw_only=True):
         if self.output is None:
             return call, None
         failure = ToolFailure(self.failure) if self.failure else None
-        return call, ToolResult(call, self.output, failure, self.seconds, self.cut_characters)
+        return call, ToolResult(call, self.output, failure, self.seconds, self.cut_characters, self.ended)
 
 
 class MessageRow(msgspec.Struct, kw_only=True):
@@ -237,7 +251,10 @@ class MessageRow(msgspec.Struct, kw_only=True):
 
 
 class TurnRow(msgspec.Struct, kw_only=True):
-    """A turn; its tokens are a stretch of the trajectory's. `tool_calls` is JSON text: a list of `CallRow`."""
+    """A turn; its tokens are a stretch of the trajectory's.
+
+    `tool_calls` and `awards` are JSON text: lists of `CallRow` and `Award`. `reply` is empty if nobody `replied`.
+    """
 
     content: str
     thinking: str = ""
@@ -248,6 +265,9 @@ class TurnRow(msgspec.Struct, kw_only=True):
     observed_tokens: Count
     generation_seconds: float
     tool_seconds: float
+    reply: str = ""
+    replied: bool = False
+    awards: str = "[]"
 
     @classmethod
     def of(cls, turn: Turn) -> TurnRow:
@@ -256,18 +276,21 @@ class TurnRow(msgspec.Struct, kw_only=True):
         return cls(
             content=turn.message.content,
             thinking=turn.message.thinking,
-            tool_calls=_json_text(msgspec.to_builtins(calls)),
+            tool_calls=json_text(msgspec.to_builtins(calls)),
             finish=turn.sample.finish,
             policy_version=turn.sample.policy_version,
             sampled_tokens=len(turn.sample.token_ids),
             observed_tokens=len(turn.observation_ids),
             generation_seconds=round(turn.generation_seconds, 4),
             tool_seconds=round(turn.tool_seconds, 4),
+            reply=turn.reply or "",
+            replied=turn.reply is not None,
+            awards=json_text(msgspec.to_builtins(turn.awards)),
         )
 
     def calls(self) -> list[CallRow]:
         """The calls."""
-        return _decode(self.tool_calls, _CALLS) if isinstance(self.tool_calls, str) else self.tool_calls
+        return decode_json(self.tool_calls, _CALLS) if isinstance(self.tool_calls, str) else self.tool_calls
 
     def read(self, row: Row[list[int], list[float]], start: int) -> Turn:
         """The turn; its tokens begin at `start`."""
@@ -288,6 +311,8 @@ class TurnRow(msgspec.Struct, kw_only=True):
             tuple(row.completion_ids[middle:end]),
             self.generation_seconds,
             self.tool_seconds,
+            self.reply if self.replied else None,
+            tuple(decode_json(self.awards, _AWARDS)),
         )
 
 
@@ -310,6 +335,7 @@ class Row(msgspec.Struct, Generic[Ids, Numbers], kw_only=True):
     parts: str | list[AmountRow]
     usage: str | list[AmountRow]
     stop: StopReason
+    ending: str = ""
     error: str
     attempts: Count
     seconds: float
@@ -323,6 +349,7 @@ class Row(msgspec.Struct, Generic[Ids, Numbers], kw_only=True):
 
 
 _CALLS = msgspec.json.Decoder(list[CallRow])
+_AWARDS = msgspec.json.Decoder(list[Award])
 _AMOUNTS = msgspec.json.Decoder(dict[str, float])
 
 
@@ -339,19 +366,7 @@ def check_version(version: object) -> None:
 
 def amounts(value: str | list[AmountRow]) -> dict[str, float]:
     """Parts of a score, or amounts used, by name."""
-    return _decode(value, _AMOUNTS) if isinstance(value, str) else {entry.name: entry.value for entry in value}
-
-
-def _decode(text: str, decoder: Any) -> Any:
-    try:
-        return decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):  # NaN and lone surrogates, which only Python's reader accepts
-        return msgspec.convert(json.loads(text), decoder.type)
-
-
-def _json_text(value: Any) -> str:
-    """Readable JSON; a lone surrogate, which UTF-8 cannot encode, stays an escape."""
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    return decode_json(value, _AMOUNTS) if isinstance(value, str) else {entry.name: entry.value for entry in value}
 
 
 # ---- files

@@ -7,7 +7,6 @@ are immutable; arrays are plain lists of Python numbers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from enum import StrEnum
@@ -15,9 +14,9 @@ from types import NoneType
 from typing import Any, Literal
 
 from toolrl.errors import TaskError
+from toolrl.support.checking import finite, plain_scalar, shown
 
 Role = Literal["system", "user", "assistant", "tool"]
-
 
 # The typed fields of a task, with their types and how errors describe them.
 TASK_FIELDS: Mapping[str, tuple[tuple[type, ...], str]] = {
@@ -27,11 +26,6 @@ TASK_FIELDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "thinking_tokens": ((int, NoneType), "a number of tokens"),
     "template_options": ((Mapping,), "a mapping"),
 }
-
-
-def plain_scalar(value: Any) -> Any:
-    """Convert a NumPy scalar or zero-dimensional array to a Python number; return anything else unchanged."""
-    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def fits_task_field(name: str, value: object) -> bool:
@@ -75,23 +69,21 @@ class Task:
         for name, (_, wanted) in TASK_FIELDS.items():
             value = plain_scalar(getattr(self, name))
             if not fits_task_field(name, value):
-                raise TaskError(f"{name} must be {wanted}, got {_shown(value)} (task {self.id!r})")
+                raise TaskError(f"{name} must be {wanted}, got {shown(value)} (task {self.id!r})")
             object.__setattr__(self, name, value)
         if self.thinking_tokens is not None and self.thinking_tokens < 0:
             raise TaskError(f"thinking_tokens must not be negative, got {self.thinking_tokens} (task {self.id!r})")
         id: Any = self.id
         prompt: Any = self.prompt
         if not isinstance(id, str) or not id:
-            raise TaskError(f"a task's id must be non-empty text, got {_shown(id)}; write Task(str(...), ...)")
+            raise TaskError(f"a task's id must be non-empty text, got {shown(id)}; write Task(str(...), ...)")
         if not isinstance(prompt, str):
             remedy = ""
             if isinstance(prompt, (Mapping, Sequence)):
                 remedy = "; it is one user message, and a system message goes into the environment's system_prompt="
-            raise TaskError(f"the prompt must be text, got {_shown(prompt)} (task {id!r}){remedy}")
+            raise TaskError(f"the prompt must be text, got {shown(prompt)} (task {id!r}){remedy}")
         if not isinstance(self.metadata, Mapping) or not all(isinstance(key, str) for key in self.metadata):
-            raise TaskError(
-                f"metadata must be a mapping with text keys, got {_shown(self.metadata)} (task {self.id!r})"
-            )
+            raise TaskError(f"metadata must be a mapping with text keys, got {shown(self.metadata)} (task {self.id!r})")
         for name, text in (("id", self.id), ("prompt", self.prompt)):
             try:
                 text.encode()
@@ -132,6 +124,38 @@ class ToolFailure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """Returned by a tool or a user to end the episode.
+
+    Attributes:
+        text: The tool's result or the user's last words, as for any other result.
+        reason: Why, in a word or a line, for the reward and the record.
+        answer: The answer to be scored; by default what the agent said last if a user ends it, None if a tool does.
+    """
+
+    text: Any = ""
+    reason: str = ""
+    answer: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.reason, str) or not isinstance(self.answer, str | None):
+            raise TypeError(f"Ended takes reason= and answer= as text, got {shown(self.reason)}, {shown(self.answer)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Award:
+    """What a tool or a user gave for a turn; see `toolrl.award`.
+
+    Attributes:
+        value: Within the bound of `Limits.awards`: smaller than what was given if the bound was reached.
+        reason: Why.
+    """
+
+    value: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ToolResult:
     """The result of one call.
 
@@ -141,6 +165,7 @@ class ToolResult:
         failure: None when the tool returned normally.
         seconds: Wall-clock time of the call.
         cut_characters: Characters of output that were left out.
+        ended: Set if the call ended the episode.
     """
 
     call: ToolCall
@@ -148,6 +173,7 @@ class ToolResult:
     failure: ToolFailure | None = None
     seconds: float = 0.0
     cut_characters: int = 0
+    ended: Ended | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +271,8 @@ class Limits:
         thinking_tokens: Of these, tokens for thinking, which is then ended for the model; 0 for no separate limit.
             `Task.thinking_tokens` takes precedence. Policies behind chat APIs have budgets of their own.
         reward_seconds: Time limit of the reward function. Past it the episode is unscored, with a warning.
+        user_seconds: Time limit of one reply of the user, past which it is an infrastructure fault.
+        awards: Bound of the sum of an episode's awards, up and down, so that they cannot be farmed.
 
     Tokens, turns and calls bound the model. A tool's time is bounded by its own `timeout_seconds`, and a policy that
     stops answering is a fault (`RolloutEngine(policy_timeout_seconds=)`): the model never pays for time it did not
@@ -257,28 +285,34 @@ class Limits:
     turn_tokens: int = 512
     thinking_tokens: int = 0
     reward_seconds: float = 600.0
+    user_seconds: float = 120.0
+    awards: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("turns", "tool_calls", "completion_tokens", "turn_tokens", "thinking_tokens"):
-            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int):
-                raise ValueError(f"Limits.{name} must be a whole number, got {_shown(getattr(self, name))}")
-        if isinstance(self.reward_seconds, bool) or not isinstance(self.reward_seconds, (int, float)):
-            raise ValueError(f"Limits.reward_seconds must be a number, got {_shown(self.reward_seconds)}")
-        for name in ("turns", "completion_tokens", "turn_tokens", "reward_seconds"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Limits.{name} must be positive, got {getattr(self, name)!r}")
-        for name in ("tool_calls", "thinking_tokens"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"Limits.{name} must not be negative, got {getattr(self, name)!r}")
+        whole = ("turns", "completion_tokens", "turn_tokens", "tool_calls", "thinking_tokens")
+        for name in (*whole, "reward_seconds", "user_seconds", "awards"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int,) if name in whole else (int, float)):
+                raise ValueError(f"Limits.{name} must be a {'whole ' * (name in whole)}number, got {shown(value)}")
+            zero = name in ("tool_calls", "thinking_tokens", "awards")
+            if not value >= 0 or (value == 0 and not zero):
+                raise ValueError(f"Limits.{name} must {'not be negative' if zero else 'be positive'}, got {value!r}")
 
 
 class StopReason(StrEnum):
-    """Why an episode ended. `ANSWER` terminates it, `FAULT` leaves it unscored, the others truncate it."""
+    """Why an episode ended: the agent answered, a tool or the user ended it, a limit cut it, or there was a fault."""
 
     ANSWER = "answer"
+    TOOL = "tool"
+    USER = "user"
     TURNS = "turns"
     TOKENS = "tokens"
     FAULT = "fault"
+
+    @property
+    def terminated(self) -> bool:
+        """Whether the episode came to its own end."""
+        return self in (StopReason.ANSWER, StopReason.TOOL, StopReason.USER)
 
     @property
     def truncated(self) -> bool:
@@ -294,16 +328,28 @@ class Episode:
     must not be able to pass for an answer.
 
     Attributes:
-        answer: Text of the final assistant message; None if the episode ended without one.
+        answer: Text of the final assistant message, or what `Ended` says; None if the episode ended without one.
         tool_results: Every call with its result, in order.
         stop: Why the episode ended.
-        state: Open resources (a sandbox, a database ...) by parameter name; those that no call needed are absent.
+        state: Open resources (a sandbox, a database ...) by parameter name, the user's state as "user"; those that
+            nothing needed are absent.
+        said: What the agent said to the user, in order: the texts of its turns without calls.
+        awards: What its turns were awarded. They are part of the score only if the reward adds them.
+        ending: The reason of the `Ended` that a tool or the user returned.
     """
 
     answer: str | None
     tool_results: Sequence[ToolResult] = ()
     stop: StopReason = StopReason.ANSWER
     state: Mapping[str, Any] = field(default_factory=dict)
+    said: Sequence[str] = ()
+    awards: Sequence[Award] = ()
+    ending: str = ""
+
+    @property
+    def awarded(self) -> float:
+        """The sum of the awards."""
+        return sum(award.value for award in self.awards)
 
     @property
     def tool_calls(self) -> int:
@@ -333,15 +379,15 @@ class Score:
 
     def __post_init__(self) -> None:
         if self.value is not None:
-            object.__setattr__(self, "value", _finite("Score.value", self.value))
+            object.__setattr__(self, "value", finite("Score.value", self.value))
         if not isinstance(self.parts, Mapping) or not all(isinstance(name, str) for name in self.parts):
-            raise TypeError(f"Score.parts must map names to numbers, got {_shown(self.parts)}")
-        parts = {name: _finite(f"Score.parts[{name!r}]", number) for name, number in self.parts.items()}
+            raise TypeError(f"Score.parts must map names to numbers, got {shown(self.parts)}")
+        parts = {name: finite(f"Score.parts[{name!r}]", number) for name, number in self.parts.items()}
         object.__setattr__(self, "parts", parts)
         if not (self.answer is None or isinstance(self.answer, str)):
-            raise TypeError(f"Score.answer must be text or None, got {_shown(self.answer)}; write answer=str(...)")
+            raise TypeError(f"Score.answer must be text or None, got {shown(self.answer)}; write answer=str(...)")
         if not isinstance(self.reason, str):
-            raise TypeError(f"Score.reason must be text, got {_shown(self.reason)}")
+            raise TypeError(f"Score.reason must be text, got {shown(self.reason)}")
 
     @property
     def success(self) -> bool | None:
@@ -349,31 +395,3 @@ class Score:
         if self.value is None:
             return None
         return self.parts.get("correct", self.value) > 0
-
-
-def _finite(name: str, number: Any) -> float:
-    """Convert a number to a float; anything with `__float__` will do, but not text."""
-    try:
-        if isinstance(number, (str, bytes)):
-            raise TypeError
-        value = float(number)
-    except OverflowError:
-        value = math.inf
-    except (TypeError, ValueError):
-        if number is None:
-            raise ValueError(f"{name} must be finite, got None") from None
-        raise TypeError(f"{name} must be a number, got {_shown(number)}") from None
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {_shown(number)}")
-    return value
-
-
-def _shown(value: Any) -> str:
-    """Show a value of the wrong type in an error: its beginning and its type."""
-    if value is None:
-        return "None"
-    try:
-        text = repr(value)
-    except ValueError:  # an integer with more digits than Python prints
-        text = "a huge number"
-    return f"{text if len(text) <= 80 else text[:77] + '...'} ({type(value).__name__})"

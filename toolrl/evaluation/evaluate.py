@@ -16,10 +16,11 @@ from toolrl.errors import ConfigError
 from toolrl.evaluation.statistics import bootstrap_interval, mean, pass_at_k, wilson_interval
 from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy, ScriptedPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
+from toolrl.support.checking import plain_scalar
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory
-from toolrl.types import SamplingParams, Task, plain_scalar
+from toolrl.types import SamplingParams, Task
 
 # Entries of a task's metadata that are recorded with its episodes, like its typed fields.
 FACTS = (

@@ -42,8 +42,9 @@ class Regraded:
 def regrade(trajectories: Iterable[Trajectory], environment_of: Callable[[Trajectory], ToolEnv]) -> Iterator[Regraded]:
     """Score saved episodes again, without generating.
 
-    The calls of an episode are run again to restore the state that the reward inspects (a sandbox, a database). If a
-    tool returns another result than before, the episode keeps its score. Episodes that ended in a fault stay unscored.
+    The calls of an episode are run again, and its user is asked again, to restore the state that the reward inspects (a
+    sandbox, a database). If a tool or the user says something else than before, the episode keeps its score. Episodes
+    that ended in a fault stay unscored.
 
     Args:
         trajectories: The episodes.
@@ -92,6 +93,8 @@ class _Replay:
             if before.content != now.content:
                 name = before.call.name
                 raise _Diverged(f"{name} now returns {now.content[:60]!r}, not {before.content[:60]!r}")
+        if turn.reply != step.reply:
+            raise _Diverged(f"the user now says {str(step.reply)[:60]!r}, not {str(turn.reply)[:60]!r}")
         return [], None if self._turns else self._stop
 
 

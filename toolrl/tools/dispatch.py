@@ -6,15 +6,16 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from toolrl.errors import ConfigError, InfrastructureError, ToolDefinitionError, ToolError
 from toolrl.support.usage import counting
 from toolrl.support.waiting import TookTooLong, in_thread, within
 from toolrl.tools.definition import Tool, tool
-from toolrl.tools.resources import ResourceScope
+from toolrl.tools.resources import Resource, ResourceScope
 from toolrl.tools.results import as_text
-from toolrl.types import ToolCall, ToolFailure, ToolResult
+from toolrl.types import Ended, ToolCall, ToolFailure, ToolResult
 
 # For errors that quote what the model wrote; a tool's output has the tool's own limit.
 MAX_ERROR_CHARACTERS = 1000
@@ -36,19 +37,27 @@ class Toolbox:
                 f"tools must be a list of functions and tools, got {tools!r:.80}; write tools=[...]"
             )
         self.tools: dict[str, Tool] = {}
-        resources: dict[str, Any] = {}
+        self.resources: dict[str, Resource] = {}
         for entry in tools:
             entry = entry if isinstance(entry, Tool) else tool()(entry)
             if entry.name in self.tools:
                 raise ConfigError(f"two tools are named {entry.name!r}; rename one with @tool(name=...)")
             self.tools[entry.name] = entry
-            for name, resource in entry.resources.items():
-                if resources.setdefault(name, resource) is not resource:
-                    raise ConfigError(
-                        f"two tools have different resources under the name {name!r}; share one or rename a parameter "
-                        f"(each per_episode(...) is a new one: write shared = per_episode(...) once, and {name}=shared "
-                        "twice)"
-                    )
+            self.share(entry.resources)
+
+    def share(self, resources: Mapping[str, Resource]) -> None:
+        """Add resources to those of the tools: of a further tool, or of the environment's user.
+
+        Raises:
+            ConfigError: Another resource has the same name.
+        """
+        for name, resource in resources.items():
+            if self.resources.setdefault(name, resource) is not resource:
+                raise ConfigError(
+                    f"two tools have different resources under the name {name!r}; share one or rename a parameter "
+                    f"(each per_episode(...) is a new one: write shared = per_episode(...) once, and {name}=shared "
+                    "twice)"
+                )
 
     @property
     def schemas(self) -> list[dict[str, Any]]:
@@ -63,6 +72,7 @@ class Toolbox:
         """
         start = time.perf_counter()
         failure, limit = None, MAX_ERROR_CHARACTERS
+        output: str | Ended
         entry = self.tools.get(call.name)
         if call.error is not None:
             failure, output = ToolFailure.MALFORMED, f"error: {call.error}"
@@ -91,10 +101,12 @@ class Toolbox:
                 except TookTooLong:
                     failure = ToolFailure.TIMEOUT
                     output = f"error: {entry.name} did not finish within {entry.timeout_seconds:g} seconds"
-        content, cut = cut_text(as_text(output), limit)
-        return ToolResult(call, content, failure, time.perf_counter() - start, cut)
+        ended = output if isinstance(output, Ended) else None
+        content, cut = cut_text(as_text(output.text if isinstance(output, Ended) else output), limit)
+        ended = ended and replace(ended, text=content)
+        return ToolResult(call, content, failure, time.perf_counter() - start, cut, ended)
 
-    async def _run(self, entry: Tool, arguments: dict[str, Any], scope: ResourceScope) -> str:
+    async def _run(self, entry: Tool, arguments: dict[str, Any], scope: ResourceScope) -> str | Ended:
         resources: dict[str, Any] = {}
         what = f"tool {entry.name!r}"
         if entry.resources:
@@ -110,16 +122,16 @@ class Toolbox:
                 names = ", ".join(entry.resources)
                 raise InfrastructureError(f"{what}: {names} did not open within {OPENING_SECONDS:g} seconds") from None
 
-        async def work() -> str:
+        async def work() -> str | Ended:
             if inspect.iscoroutinefunction(entry.function):
-                return as_text(await entry.function(**arguments, **resources), entry.name)
+                return _readable(await entry.function(**arguments, **resources), entry.name)
 
             def run() -> Any:  # converts to text on the thread, too
                 output = entry.function(**arguments, **resources)
-                return output if inspect.isawaitable(output) else as_text(output, entry.name)
+                return output if inspect.isawaitable(output) else _readable(output, entry.name)
 
             output = await in_thread(run)
-            return as_text(await output, entry.name) if inspect.isawaitable(output) else output
+            return _readable(await output, entry.name) if inspect.isawaitable(output) else output
 
         if not entry.keeps_time:
             return await within(entry.timeout_seconds, what, work)
@@ -130,6 +142,11 @@ class Toolbox:
                 f"{what} has not answered {OPENING_SECONDS:g} seconds after its limit of "
                 f"{entry.timeout_seconds:g} seconds"
             ) from None
+
+
+def _readable(output: Any, tool: str) -> str | Ended:
+    """What a tool returned, with its text as the model sees it."""
+    return replace(output, text=as_text(output.text, tool)) if isinstance(output, Ended) else as_text(output, tool)
 
 
 def cut_text(text: str, limit: int) -> tuple[str, int]:

@@ -17,11 +17,10 @@ from typing import Any
 
 from toolrl.errors import ConfigError
 from toolrl.trajectory import Trajectory
-from toolrl.types import StopReason
 
 FAILED = "did not succeed"
 HELD_OUT = "are from held-out tasks"
-CUT = "did not end with an answer"
+CUT = "were cut by a limit"
 MALFORMED = "have a malformed call"
 SURPLUS = "are surplus for their task"
 
@@ -70,7 +69,7 @@ def select_demonstrations(
             left_out[FAILED] += 1
         elif not held_out and is_held_out(trajectory):
             left_out[HELD_OUT] += 1
-        elif trajectory.stop is not StopReason.ANSWER:
+        elif not trajectory.stop.terminated:
             left_out[CUT] += 1
         elif any(call.error is not None for turn in trajectory.turns for call in turn.message.tool_calls):
             left_out[MALFORMED] += 1

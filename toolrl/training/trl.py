@@ -44,7 +44,7 @@ from toolrl.training.metrics import batch_metrics, equal_in_float32, zero_varian
 from toolrl.training.sampler import open_sampler, sync_policy
 from toolrl.training.trainer import SampledTokensTrainer
 from toolrl.trajectory import Trajectory, TrajectoryWriter
-from toolrl.types import SamplingParams, StopReason, Task
+from toolrl.types import SamplingParams, Task
 
 # Squared differences of rewards must fit into float32, whose maximum is 3.4e38.
 LARGEST_REWARD = 1e18
@@ -212,7 +212,7 @@ class GRPORun:
             ids, mask, logprobs = trajectory.completion_ids, trajectory.mask, trajectory.logprobs
             if not ids:  # a fault before the first token
                 ids, mask, logprobs = [filler], [0], [0.0]
-            elif trajectory.stop is StopReason.ANSWER and ids[-1] not in (eos, pad):
+            elif trajectory.stop.terminated and ids[-1] not in (eos, pad):
                 # The template ends answers with another token; TRL would count this one as truncated.
                 ids, mask, logprobs = [*ids, eos], [*mask, 0], [*logprobs, 0.0]
             columns["prompt_ids"].append(trajectory.prompt_ids)

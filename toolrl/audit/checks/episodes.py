@@ -12,7 +12,7 @@ from toolrl.audit.schemas import dummy_arguments
 from toolrl.audit.subject import Subject, options_of
 from toolrl.chat import HermesDialect
 from toolrl.env import ToolEnv, call
-from toolrl.types import Message, StopReason, Task, ToolCall
+from toolrl.types import Message, Task, ToolCall
 
 _ROUNDS = 3
 _BATCHES = 4
@@ -36,7 +36,7 @@ def check_oracle(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Itera
             yield Finding("oracle", f"a tool or the grader raised {played.crash}", remedy, played.task_id)
         elif played.score.value is None:
             yield Finding("oracle", f"the oracle is unscored: {played.score.reason}", remedy, played.task_id)
-        elif not (played.score.success and played.reward > 0 and played.stop is StopReason.ANSWER):
+        elif not (played.score.success and played.reward > 0 and played.stop.terminated):
             why = f"reward {played.reward:g}, stop {played.stop}, {played.score.reason or dict(played.score.parts)}"
             yield Finding("oracle", f"the oracle fails: {why}", remedy, played.task_id)
     if not scripts:
