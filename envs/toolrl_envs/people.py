@@ -19,9 +19,9 @@ _STARTS = words(
     "Al Ba Ber Bo Cas Da Dor El Fal Fer Gar Ha Hol Jan Kar Kel La Lin Ma Mor Ne Nor Or Pa Per Ro Sal Ta Ver Wi"
 )
 _ENDS = words("bach berg dal den fort gard hof kamp land mann mark mond ner rup sen stad stein ton vik wald")
+_FAMILIES = [start + end for start in _STARTS for end in _ENDS]
 
 
 def draw_names(rng: random.Random, count: int) -> list[str]:
     """Draw names, none of which contains another."""
-    families = rng.sample([start + end for start in _STARTS for end in _ENDS], count)
-    return [f"{rng.choice(_GIVEN)} {family}" for family in families]
+    return [f"{rng.choice(_GIVEN)} {family}" for family in rng.sample(_FAMILIES, count)]

@@ -78,9 +78,7 @@ _FACTS = {
     "name": re.compile(r"\b(your|full|last|first) name\b|\bname (and|on|is|under)\b"),
     "zip": re.compile(r"\bzip\b|\bpost(al)? ?code\b"),
     "order": re.compile(r"\border (number|id)\b|\b(which|what|(is|mean) (it|this|that)|mean) order\b"),
-    "wish": re.compile(
-        r"\b(which|what) (item|product|article|one|exactly)|\bwhat (do|would|can)\b|\bhow (can|may)\b"
-    ),
+    "wish": re.compile(r"\b(which|what) (item|product|article|one|exactly)|\bwhat (do|would|can)\b|\bhow (can|may)\b"),
     "new": re.compile(r"\b(which|what) (colou?r|variant|option|version)|\binstead\b|\bprefer\b"),
     "address": re.compile(r"\b(new|which|what|full|complete|correct) (shipping |delivery )?address\b"),
     "reason": re.compile(r"\breason\b|\bwhy\b"),

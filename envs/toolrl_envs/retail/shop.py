@@ -10,7 +10,7 @@ import functools
 import random
 import sqlite3
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, timedelta
 from typing import Any
 
@@ -84,6 +84,7 @@ _STREETS = words("Mill Church Station Garden River Castle Market Bridge Orchard 
 _WAYS = words("Lane Street Road Square Row")
 _GOODS = words("backpack lamp kettle jacket tent blanket umbrella headset suitcase toaster teapot hammock vase clock")
 _COLOURS = words("blue green red black white grey yellow purple")
+_CUSTOMERS = 4
 # Each customer has one order of each: what may be done with it differs.
 _STAGES = ("pending", "shipped", "recent", "old")
 
@@ -93,8 +94,8 @@ def shop(seed: str) -> Rows:
     """The shop with this seed, which begins with the split. Callers share its rows and must not change them."""
     rng, held_out = random.Random(f"shop/{seed}"), seed.startswith("test/")
     rows: Rows = {table: [] for table in SCHEMA.columns}
-    names = [name for name in draw_names(rng, 120) if is_held_out(name) is held_out][:3]
-    numbers = [number for number in rng.sample(range(10_000, 100_000), 400) if is_held_out(str(number)) is held_out]
+    names = _draw(lambda: draw_names(rng, 1)[0], _CUSTOMERS, held_out)
+    numbers = _draw(lambda: str(rng.randint(10_000, 99_999)), _CUSTOMERS * len(_STAGES), held_out)
     base = rng.randint(100, 899)
     goods = rng.sample(_GOODS, 8)
     for product_id, name in enumerate(goods, base):
@@ -119,8 +120,17 @@ def shop(seed: str) -> Rows:
         }
         rows["customers"].append(customer)
         for stage in rng.sample(_STAGES, len(_STAGES)):
-            _add_order(rows, rng, customer, stage, numbers.pop())
+            _add_order(rows, rng, customer, stage, int(numbers.pop()))
     return rows
+
+
+def _draw(draw: Callable[[], str], count: int, held_out: bool) -> list[str]:
+    """Draw distinct texts of one split."""
+    found: dict[str, None] = {}
+    while len(found) < count:
+        if is_held_out(text := draw()) is held_out:
+            found[text] = None
+    return list(found)
 
 
 def draw_address(rng: random.Random) -> Row:

@@ -16,6 +16,7 @@ from toolrl_envs.retail.conversation import Conversation, Unsuitable
 from toolrl_envs.retail.shop import VOUCHER_CENTS, draw_address, money
 from toolrl_envs.stores import Row
 
+_TASKS_PER_SHOP = 4
 _DRAWS = 200
 _FORBIDDEN_SHARE = 0.4  # of the wishes whose kind may be forbidden
 
@@ -23,7 +24,7 @@ Wish = Callable[[Conversation, bool], None]
 
 
 def make_tasks(split: Split, size: int, seed: int, kinds: Sequence[str] = ()) -> TaskSet:
-    """Draw tasks, cycling through the kinds, each with a shop of its own; the splits share no customer and no order.
+    """Draw tasks, cycling through the kinds, with a new shop every four; the splits share no customer and no order.
 
     Raises:
         ConfigError: `size` is below 1, or one of `kinds` is unknown.
@@ -35,16 +36,17 @@ def make_tasks(split: Split, size: int, seed: int, kinds: Sequence[str] = ()) ->
     names = list(dict.fromkeys(kinds)) or list(KINDS)
     tasks: dict[str, Task] = {}
     for index in range(size):
-        task = _draw(names[index % len(names)], f"{split}/{seed}/{index}", tasks)
+        shop = f"{split}/{seed}/{index // _TASKS_PER_SHOP}"
+        task = _draw(names[index % len(names)], shop, random.Random(f"task/{shop}/{index}"), tasks)
         tasks[task.prompt] = task
     return TaskSet(tasks.values())
 
 
-def _draw(kind: str, name: str, taken: dict[str, Task]) -> Task:
-    rng = random.Random(f"task/{name}")
+def _draw(kind: str, shop: str, rng: random.Random, taken: dict[str, Task]) -> Task:
     forbidden = rng.random() < _FORBIDDEN_SHARE
     for attempt in range(_DRAWS):
-        talk = Conversation(f"{name}/{attempt}", rng)
+        # Use another shop if this one has no fitting orders left.
+        talk = Conversation(shop if attempt < _DRAWS // 10 else f"{shop}/{attempt // 10}", rng)
         try:
             KINDS[kind](talk, forbidden)
         except Unsuitable:
