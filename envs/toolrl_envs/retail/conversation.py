@@ -21,6 +21,13 @@ _INSISTS = (
 )
 
 
+_UNTIL = {
+    "done": "Agree if you are asked. It is done when you have been told a reference number.",
+    "asked": "If you are asked whether it shall be done, do not agree, but go on with the next point.",
+    "told": "It is done when you have been told.",
+}
+
+
 class Unsuitable(Exception):
     """The rows drawn do not fit the wish; others will."""
 
@@ -131,7 +138,7 @@ class Conversation:
     ) -> None:
         """The customer wants something; see `Stage`."""
         facts = {
-            "order": self._order_facts.get(order["id"], f"It is order {order['id']}."),
+            "order": self._order_facts.pop(order["id"], f"It is order {order['id']}."),
             "wish": says,
             **(facts or {}),
         }
@@ -252,10 +259,26 @@ class Conversation:
         return {
             "shop": self._seed,
             "customer": {"facts": self._facts, "known": self._known, "wrong": self._wrong, "stages": self._stages},
+            "user": self._persona(),
             "changes": self._changes,
             "private": self._private,
             "steps": self._steps,
         }
+
+    def _persona(self) -> str:
+        """The same customer in words, for a model."""
+        lines = [
+            "You are a customer of a shop. This is what you know, and tell only when you are asked for it:",
+            *(f"- {fact}" for name, fact in self._facts.items() if name != "identity"),
+            "You want the following, point by point. Go on with the next point when one is done, or if the assistant "
+            "still refuses it after you have said everything that is meant for that case.",
+        ]
+        for number, stage in enumerate(self._stages, 1):
+            lines.append(f"{number}. {stage['says']}")
+            lines += [f"- If you are asked: {fact}" for name, fact in stage["facts"].items() if name != "wish"]
+            lines += [f"- If you are refused: {words}" for words in stage["insists"]]
+            lines.append(f"- {_UNTIL[stage['until']]}")
+        return "\n".join(lines)
 
     def _identity(self) -> dict[str, str]:
         name, zip_code = f"My name is {self._customer['name']}.", f"My zip code is {self._customer['zip_code']}."

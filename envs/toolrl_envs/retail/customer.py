@@ -46,7 +46,7 @@ class Script(TypedDict):
 
     Attributes:
         facts: What it answers when asked for a fact, by the names in `_FACTS`.
-        known: Numbers that it knows: to hear them is no information.
+        known: Numbers that it knows already: hearing them tells it nothing.
         wrong: The order number that it gives at first, if that is wrong.
         stages: Its wishes.
     """
