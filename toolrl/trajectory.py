@@ -17,8 +17,7 @@ from toolrl.support.secret_values import hide_within
 from toolrl.types import Award, Ended, Message, Role, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
 
 SCHEMA_VERSION = 5
-# 2 had no `thinking`. Up to 3, calls, parts and usage were lists: readers cannot infer the types of an empty one. Up to
-# 4 there were no users, awards or ends by a tool.
+# 2 had no `thinking`, 3 lists in place of JSON text (readers cannot infer the types of an empty one), 4 no users.
 READABLE_VERSIONS = (2, 3, 4, 5)
 
 
@@ -251,10 +250,7 @@ class MessageRow(msgspec.Struct, kw_only=True):
 
 
 class TurnRow(msgspec.Struct, kw_only=True):
-    """A turn; its tokens are a stretch of the trajectory's.
-
-    `tool_calls` and `awards` are JSON text: lists of `CallRow` and `Award`. `reply` is empty if nobody `replied`.
-    """
+    """A turn. `tool_calls` and `awards` are JSON text, lists of `CallRow` and `Award`; `reply` counts if `replied`."""
 
     content: str
     thinking: str = ""
@@ -292,6 +288,10 @@ class TurnRow(msgspec.Struct, kw_only=True):
         """The calls."""
         return decode_json(self.tool_calls, _CALLS) if isinstance(self.tool_calls, str) else self.tool_calls
 
+    def awarded(self) -> list[Award]:
+        """The awards."""
+        return decode_json(self.awards, _AWARDS) if self.awards != "[]" else []
+
     def read(self, row: Row[list[int], list[float]], start: int) -> Turn:
         """The turn; its tokens begin at `start`."""
         middle = start + self.sampled_tokens
@@ -312,7 +312,7 @@ class TurnRow(msgspec.Struct, kw_only=True):
             self.generation_seconds,
             self.tool_seconds,
             self.reply if self.replied else None,
-            tuple(decode_json(self.awards, _AWARDS)),
+            tuple(self.awarded()),
         )
 
 

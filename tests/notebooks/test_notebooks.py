@@ -21,8 +21,8 @@ def test_it_runs_in_a_fresh_kernel(path: Path, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, timeout=280, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}})
-    # Training takes minutes next to other tests: two steps are enough to run every cell.
-    client.execute(env={**os.environ, "TMPDIR": str(tmp_path), "STEPS": "2"})
+    # Training takes minutes next to other tests: one step is enough to run every cell.
+    client.execute(env={**os.environ, "TMPDIR": str(tmp_path), "STEPS": "1", "EVAL_TASKS": "8"})
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

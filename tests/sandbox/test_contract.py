@@ -332,7 +332,7 @@ def test_invalid_json_is_shown_and_not_a_fault(sandbox):
 
 
 def test_many_threads_get_their_own_answers(open_sandbox, level):
-    count = 16 if level == "e2b-unreliable" else 64
+    count = 16 if level.startswith("e2b") else 48
     barrier = Barrier(count)
 
     def session(number: int) -> list[str | None]:

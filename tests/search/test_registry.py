@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 import sys
 
 import pytest
 
+from toolrl.cli import main
 from toolrl.errors import ConfigError
 from toolrl.search import (
     BM25Retriever,
@@ -22,8 +22,19 @@ from toolrl.search import (
 )
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "toolrl", "search", *arguments], capture_output=True, text=True)
+@pytest.fixture
+def run(capfd, monkeypatch):
+    """Runs a command in this process, and returns its status and what it printed."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        with pytest.raises(SystemExit) as exit:
+            main(["search", *arguments])
+        printed = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, exit.value.code, printed.out, printed.err)
+
+    return command
 
 
 @pytest.fixture
@@ -77,7 +88,7 @@ def test_a_replay_needs_a_store():
         open_retriever("bm25:python-docs", mode="replay")
 
 
-def test_the_command_line_searches_records_and_replays(corpus, tmp_path, monkeypatch):
+def test_the_command_line_searches_records_and_replays(run, corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("TOOLRL_CACHE", str(tmp_path / "cache"))
     store = ("--store", str(tmp_path / "s.sqlite"))
     found = run("query", f"bm25:{corpus}", "sweet kiwi", *store, "--mode", "record")
@@ -97,20 +108,8 @@ def test_the_command_line_searches_records_and_replays(corpus, tmp_path, monkeyp
         (("bm25:python-docs", "q", "--mode", "replay", "--store", "nowhere.sqlite"), "no recording"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(arguments, message):
+def test_bad_input_is_one_line_and_status_2(run, arguments, message):
     done = run("query", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_the_server_serves_until_a_signal(end, corpus, tmp_path, monkeypatch):
-    monkeypatch.setenv("TOOLRL_CACHE", str(tmp_path / "cache"))
-    command = [sys.executable, "-m", "toolrl", "search", "serve", f"bm25:{corpus}", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        address = re.search(r"http://\S+", server.stdout.readline())[0]
-        with HTTPRetriever(address) as client:
-            assert client.search("pear", 1)[0].id == "p"
-        server.send_signal(end)
-        assert server.wait(timeout=30) == 0

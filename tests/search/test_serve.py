@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_ends_the_server(tmp_path: Path, number: int) -> None:
     (tmp_path / "corpus.jsonl").write_text('{"id": "a", "text": "an apple"}\n{"id": "b", "text": "a pear"}\n')
     command = [sys.executable, "-m", "toolrl", "search", "serve", f"bm25:{tmp_path}/corpus.jsonl", "--port", "0"]

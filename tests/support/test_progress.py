@@ -72,6 +72,7 @@ def test_every_episode_is_counted_where_episodes_are_played() -> None:
     assert seen["eval"] == [(done, 12) for done in range(13)]
 
 
+@pytest.mark.slow
 def test_a_command_shows_lines_on_stderr_and_its_result_alone_on_stdout() -> None:
     code = "import toolrl.support.progress as p; p.LINE_SECONDS = 0.001; from toolrl.cli import main; main()"
     command = [sys.executable, "-c", code, *EVAL[3:]]

@@ -76,13 +76,10 @@ def test_an_invalid_body_gets_an_error_in_json(url: str, body: bytes) -> None:
     assert is_well(url)
 
 
-@pytest.mark.parametrize(
-    "path", ["/%", "/%zz", "/%00", "/..%2f", "//", "/?%=%&&=", "/a?" + "x=1&" * 500, "/;/#", "/\\"]
-)
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS", "HEAD", "BREW"])
-def test_any_path_and_method_is_answered(url: str, method: str, path: str) -> None:
-    received = exchange(url, request(method, path))
-    assert received.startswith((b"HTTP/1.1 404", b"HTTP/1.1 405"))
+def test_any_path_and_method_is_answered(url: str, method: str) -> None:
+    for path in ("/%", "/%zz", "/%00", "/..%2f", "//", "/?%=%&&=", "/a?" + "x=1&" * 500, "/;/#", "/\\"):
+        assert exchange(url, request(method, path)).startswith((b"HTTP/1.1 404", b"HTTP/1.1 405")), path
     assert is_well(url)
 
 

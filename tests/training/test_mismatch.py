@@ -64,7 +64,10 @@ def test_training_logs_the_mismatch_of_the_model_itself_too(grpo_run: Callable[.
     assert logged(run, "mismatch/alarm") == [0.0, 0.0]
 
 
-@pytest.mark.parametrize(("limit", "alarm"), [(0.05, 1.0), (0.0, 0.0), (9.0, 0.0)])
+@pytest.mark.parametrize(
+    ("limit", "alarm"),
+    [(0.05, 1.0), pytest.param(0.0, 0.0, marks=pytest.mark.slow), pytest.param(9.0, 0.0, marks=pytest.mark.slow)],
+)
 def test_a_sampler_with_other_logprobs_trips_the_alarm(
     grpo_run: Callable[..., GRPORun], monkeypatch: pytest.MonkeyPatch, limit: float, alarm: float
 ) -> None:

@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 
 from tests.view.episodes import EPISODES
-from toolrl import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult, Trajectory, TrajectoryWriter
+from toolrl import (
+    Award,
+    Ended,
+    Message,
+    Sample,
+    Score,
+    StopReason,
+    ToolCall,
+    ToolFailure,
+    ToolResult,
+    Trajectory,
+    TrajectoryWriter,
+)
 from toolrl.trajectory import Turn
 
 # Each calls `owned` in a browser that takes it for markup or a link.
@@ -81,10 +93,15 @@ def harmful(play: Callable[..., Trajectory]) -> Trajectory:
     turn = Turn(
         Sample([5], [-1.0]),
         Message("assistant", HARMFUL, (broken, long), thinking=HARMFUL),
-        (ToolResult(broken, HARMFUL, ToolFailure.MALFORMED), ToolResult(long, HARMFUL, None, 0.1, 3)),
+        (
+            ToolResult(broken, HARMFUL, ToolFailure.MALFORMED),
+            ToolResult(long, HARMFUL, None, 0.1, 3, Ended(HARMFUL, HARMFUL, HARMFUL)),
+        ),
         (6,),
         0.1,
         0.1,
+        HARMFUL,
+        (Award(0.5, HARMFUL),),
     )
     return play(
         HARMFUL,
@@ -96,6 +113,7 @@ def harmful(play: Callable[..., Trajectory]) -> Trajectory:
         error=HARMFUL,
         info={"mode": HARMFUL, "step": 2, HARMFUL: HARMFUL},
         usage={HARMFUL: 2.0},
+        ending=HARMFUL,
     )
 
 

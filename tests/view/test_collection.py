@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.view.episodes import EPISODES, episode
-from toolrl import ConfigError, Message, TaskError, ToolCall, ToolFailure, load
+from toolrl import Award, ConfigError, Message, StopReason, TaskError, ToolCall, ToolFailure, load
 from toolrl.errors import QueryError
 from toolrl.view import Trajectories, TrajectoryIndex
 
@@ -127,6 +127,15 @@ def test_a_broken_line_is_skipped_and_named(small: Path, write: Callable[..., Pa
     assert found[5] == episode("f")
 
 
+def test_what_users_and_awards_add_is_indexed(write: Callable[..., Path]) -> None:
+    turn = dataclasses.replace(episode("g").turns[0], reply="Thanks.", awards=(Award(0.5, "polite"), Award(-0.25)))
+    folder = write(
+        dataclasses.replace(episode("g"), turns=(turn, episode("g").turns[0]), stop=StopReason.USER, ending="satisfied")
+    )
+    found = load(folder).where("stop == 'user' and ending == 'satisfied' and replies == 1 and awarded == 0.25")
+    assert found[0].turns[0] == turn
+
+
 def test_a_line_with_nan_is_read(small: Path) -> None:
     row = {**episode("f").to_row(), "logprobs": [float("nan")]}
     with (small / "trajectories.jsonl").open("a") as file:
@@ -139,7 +148,7 @@ def test_another_version_is_one_clear_error(tmp_path: Path, version: object) -> 
     row = {**episode("f").to_row(), "schema_version": version}
     (tmp_path / "trajectories.jsonl").write_text(json.dumps(row) + "\n")
     for _ in range(2):
-        with pytest.raises(TaskError, match=r"line 1: schema_version is .*, this version reads 2 and 3 and 4"):
+        with pytest.raises(TaskError, match=r"line 1: schema_version is .*, this version reads 2 and 3 and 4 and 5"):
             load(tmp_path)
 
 

@@ -6,12 +6,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from toolrl import ToolFailure, Trajectory, read_trajectories
+from toolrl import Award, Ended, StopReason, ToolFailure, Trajectory, read_trajectories
 from toolrl.view import load
 from toolrl.view.html import notebook_html, page_html, timing, trajectory_html, write_page
 
@@ -51,6 +52,17 @@ def test_an_unscored_episode_says_why(play: Callable[..., Trajectory]) -> None:
     text = "".join(Elements(trajectory_html(play(reward=None, error="SandboxFault: it died"))).text)
     assert "unscored" in text
     assert "SandboxFault: it died" in text
+
+
+def test_an_episode_shows_what_the_user_said_what_was_awarded_and_who_ended_it(
+    play: Callable[..., Trajectory],
+) -> None:
+    call, answer = play().turns
+    ending = replace(call.results[0], ended=Ended("4", "filed"))
+    turns = (replace(answer, reply="And 2 + 2?", awards=(Award(0.5, "polite"),)), replace(call, results=(ending,)))
+    page = trajectory_html(play(turns=turns, stop=StopReason.TOOL, ending="filed"))
+    for shown in ("And 2 + 2?", "awarded +0.5", "polite", "ended the episode: filed", "<dd>tool: filed</dd>"):
+        assert shown in page
 
 
 def test_foreign_text_adds_no_element_and_no_attribute(harmful: Trajectory) -> None:

@@ -13,9 +13,10 @@ from toolrl.audit.play import EpisodeCounter, Played, play_all, play_on_tokens
 from toolrl.audit.report import Attempt, AuditReport, Outcome, OutcomeStatus
 from toolrl.audit.subject import Environment, Subject, options_of, sample_tasks
 from toolrl.chat.renderer import Renderer
+from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation import wilson_interval
-from toolrl.types import Task
+from toolrl.types import Score, Task
 
 _LUCK = 0.5  # a fixed answer that is right on more than this share of tasks is not luck
 
@@ -78,19 +79,38 @@ def audit_environment(
             assert exploit.before is not None
             scripts = [(task, exploit.before(case)), (task, exploit.play(case))]
             played.append(play_all(env, scripts, concurrency=1, counter=counter)[-1])
+        honest = _play_compared(env, plan, counter)
         attempts: dict[str, list[Attempt]] = {}
         for (exploit, task, case), episode in zip(plan, played, strict=True):
-            attempts.setdefault(exploit.name, []).append(_judge(exploit, task, case, episode))
+            beyond = _beyond(episode, honest.get((exploit.name, task.id), 0.0))
+            attempts.setdefault(exploit.name, []).append(_judge(exploit, task, case, beyond))
         if renderer is not None:
             pairs = zip(plan, played, strict=True)
             quick = [pair for pair in pairs if not (pair[0][0].is_slow or pair[0][0].before)]
             again = play_on_tokens(env, [(task, episode.script) for (_, task, _), episode in quick], renderer, counter)
             for ((exploit, task, case), _), episodes in zip(quick, again, strict=True):
-                judged = [_judge(exploit, task, case, episode) for episode in episodes]
+                earned = honest.get((exploit.name, task.id), 0.0)
+                judged = [_judge(exploit, task, case, _beyond(episode, earned)) for episode in episodes]
                 attempts[exploit.name] += [replace(attempt, on_tokens=True) for attempt in judged]
     for name, made in attempts.items():
         outcomes[name] = _outcome(outcomes[name].exploit, made, options.chance)
     return AuditReport(subject.name, len(sampled), options.chance, tuple(outcomes.values()))
+
+
+def _play_compared(
+    env: ToolEnv, plan: Sequence[tuple[Exploit, Task, Case]], counter: EpisodeCounter
+) -> dict[tuple[str, str], float]:
+    """What the honest episodes earn that exploits are compared with, by exploit and task."""
+    compared = [(exploit.name, task, exploit.compared(case)) for exploit, task, case in plan if exploit.compared]
+    played = play_all(env, [(task, script) for _, task, script in compared], counter=counter)
+    return {(name, task.id): one.reward for (name, task, _), one in zip(compared, played, strict=True)}
+
+
+def _beyond(played: Played, honest: float) -> Played:
+    """An episode, with the reward that it earned beyond an honest one."""
+    if not honest or played.score.value is None:
+        return played
+    return replace(played, score=Score(max(0.0, played.score.value - honest), played.score.parts))
 
 
 def _judge(exploit: Exploit, task: Task, case: Case, played: Played) -> Attempt:

@@ -115,6 +115,7 @@ class Case:
         solution: The oracle's messages, for exploits that do the work and then withhold the answer. An episode
             that ends with the last of them has solved the task.
         code: The code that the oracle submits, if the task asks for code; for its shape, not its content.
+        has_user: Whether a user answers when the policy speaks.
         decoys: Answers to other tasks.
         options: `decoys` and the right answer, in an order that does not reveal it; empty if the right answer is
             neither text nor a number.
@@ -126,6 +127,7 @@ class Case:
     form: FinalForm = field(default_factory=FinalForm)
     solution: tuple[Message, ...] = ()
     code: str = ""
+    has_user: bool = False
     decoys: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
 
@@ -202,6 +204,7 @@ def make_case(env: ToolEnv, task: Task) -> Case:
         form,
         solution,
         code,
+        env.user is not None,
         decoys,
         tuple(options),
     )

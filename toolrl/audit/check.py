@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from toolrl.audit.checks.contract import check_contract, check_determinism, check_prompts, check_splits, check_tasks
+from toolrl.audit.checks.contract import (
+    check_contract,
+    check_determinism,
+    check_prompts,
+    check_schemas,
+    check_splits,
+    check_tasks,
+)
 from toolrl.audit.checks.episodes import check_broken_calls, check_oracle, check_resources, check_worthless_answers
 from toolrl.audit.report import CheckReport, CheckResult, Finding
 from toolrl.audit.subject import Environment, Subject, options_of, sample_tasks
@@ -21,6 +28,7 @@ CHECKS: Mapping[str, Check] = {
     "tasks": check_tasks,
     "splits": check_splits,
     "prompts": check_prompts,
+    "schemas": check_schemas,
     "oracle": check_oracle,
     "worthless": check_worthless_answers,
     "broken_calls": check_broken_calls,

@@ -51,8 +51,10 @@ class Played:
 
     @property
     def final(self) -> str | None:
-        """Text of the final message, if the episode ended with one."""
-        return self.messages[-1].content if self.stop is StopReason.ANSWER else None
+        """What the policy said last, if the episode ended with its words."""
+        if self.stop not in (StopReason.ANSWER, StopReason.USER):
+            return None
+        return next(message.content for message in reversed(self.messages) if message.role == "assistant")
 
 
 @dataclass
@@ -74,8 +76,8 @@ class EpisodeCounter:
 class ScriptPlayer:
     """Follows a script; texts are read in the environment's dialect, as a policy's are.
 
-    A script that runs out is followed by empty messages. A generator is sent the tool messages that its last turn
-    brought.
+    A script that runs out is followed by empty messages. A generator is sent the messages of tools or the user that its
+    last turn brought.
 
     Attributes:
         taken: The turns so far.
@@ -102,7 +104,7 @@ class ScriptPlayer:
         return Turn(Sample([], []), message)
 
     def observe(self, turn: Turn, step: Step) -> tuple[list[int], StopReason | None]:
-        """Keep the tool messages for the script."""
+        """Keep what came back for the script."""
         self._observations = step.messages
         return [], step.stop
 

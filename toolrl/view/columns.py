@@ -40,6 +40,7 @@ class Facts:
         self.info: dict[str, Any] = json.loads(self.row.info)
         self.calls: list[CallRow] = [call for turn in self.row.turns for call in turn.calls()]
         self.failures = Counter(call.failure for call in self.calls if call.failure)
+        self.awarded = sum((award.value for turn in self.row.turns for award in turn.awarded()), 0.0)
         self.parts, self.usage = amounts(self.row.parts), amounts(self.row.usage)
         self.prompt_tokens, *completion = lengths
         self.sampled_tokens, self.observed_tokens = self.total("sampled_tokens"), self.total("observed_tokens")
@@ -48,7 +49,7 @@ class Facts:
             raise ValueError(f"unknown failures: {unknown}")
         if completion != [self.tokens] * 3:
             raise ValueError(f"the turns have {self.tokens} tokens, the trajectory has {completion}")
-        numbers = (self.row.reward or 0.0, self.row.seconds, *self.parts.values(), *self.usage.values())
+        numbers = (self.row.reward or 0.0, self.row.seconds, self.awarded, *self.parts.values(), *self.usage.values())
         if not all(map(math.isfinite, numbers)):
             raise ValueError("a reward, a part or an amount is not finite")
 
@@ -109,9 +110,10 @@ COLUMNS = (
     Column("advantage", FLOAT, "the reward relative to its group, as GRPO computes it"),
     Column("pass_rate", FLOAT, "the success rate of the task in this run and mode"),
     Column(
-        "stop", TEXT, "why it ended: answer, turns, tokens or fault; 'limit' is turns or tokens",
+        "stop", TEXT, "why it ended: answer, tool, user, turns, tokens or fault; 'limit' is turns or tokens",
         lambda facts: str(facts.row.stop),
     ),
+    Column("ending", TEXT, "why the tool or the user ended it", lambda facts: _cut(facts.row.ending)),
     Column(
         "error", pyarrow.list_(TEXT),
         "the kinds of failed calls (timeout, raised ...) and of the fault that ended it; == matches any of them",
@@ -123,6 +125,8 @@ COLUMNS = (
     ),
     Column("attempts", INT, "1, plus 1 for each retry", lambda facts: facts.row.attempts),
     Column("turns", INT, "assistant turns", lambda facts: len(facts.row.turns)),
+    Column("replies", INT, "what the user said", lambda facts: facts.total("replied")),
+    Column("awarded", FLOAT, "the sum of its awards", lambda facts: facts.awarded),
     Column("calls", INT, "tool calls", lambda facts: len(facts.calls)),
     Column("failed_calls", INT, "tool calls that failed", lambda facts: facts.failures.total()),
     Column("needs_tool", BOOL, "whether the task needs a tool", lambda facts: facts.known(bool, "needs_tool")),

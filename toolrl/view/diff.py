@@ -96,6 +96,8 @@ def _texts(trajectory: Trajectory) -> dict[tuple[int, str], str]:
         found[100 * number, f"turn {number}, assistant"] = _written(turn)
         if turn.results:
             found[100 * number + 1, f"turn {number}, tools"] = "\n".join(result.content for result in turn.results)
+        if turn.reply is not None:
+            found[100 * number + 2, f"turn {number}, user"] = turn.reply
     return found
 
 

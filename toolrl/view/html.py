@@ -45,18 +45,18 @@ class Segment:
 
 
 def timing(trajectory: Trajectory) -> list[Segment]:
-    """Generation and tools, turn by turn, and the rest of the episode's time."""
+    """Generation, and tools or the user, turn by turn, and the rest of the episode's time."""
     spent = [
-        (kind, number, seconds)
+        (kind, f"turn {number}, {'user' if kind == 'tools' and turn.reply is not None else kind}", seconds)
         for number, turn in enumerate(trajectory.turns, 1)
         for kind, seconds in (("generation", turn.generation_seconds), ("tools", turn.tool_seconds))
         if seconds > 0
     ]
     total = max(trajectory.seconds, sum(seconds for _, _, seconds in spent))
     segments, start = [], 0.0
-    for kind, number, seconds in spent:
+    for kind, title, seconds in spent:
         width = 1000 * seconds / total
-        segments.append(Segment(kind, f"turn {number}, {kind}", start, width, seconds))
+        segments.append(Segment(kind, title, start, width, seconds))
         start += width
     if start < 1000 and total:
         segments.append(Segment("other", "the rest", start, 1000 - start, total * (1000 - start) / 1000))

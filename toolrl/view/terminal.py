@@ -39,7 +39,8 @@ def print_trajectory(
     if decode is not None:
         console.print(_tokens(trajectory, decode), soft_wrap=True)
     parts = "  ".join(f"{plain(name)} {value:g}" for name, value in score.parts.items())
-    verdict = f"reward {score.value}  {parts}  {_shown(score.reason)}  ({trajectory.stop})"
+    ending = trajectory.ending and f": {_shown(trajectory.ending)}"
+    verdict = f"reward {score.value}  {parts}  {_shown(score.reason)}  ({trajectory.stop}{ending})"
     console.print(Text(verdict, style="dim"), soft_wrap=True)
 
 

@@ -159,6 +159,7 @@ def test_the_shared_retriever_is_built_once(python_docs):
     assert python_docs_retriever() is python_docs
 
 
+@pytest.mark.slow
 def test_results_are_the_same_in_each_process(python_docs):
     query = "wait for a future to be done"
     program = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,9 @@ from toolrl.types import Task
 
 _SEEDS = range(8)
 _FEW_ANSWERS = 10
+_SCHEMA_CHARACTERS = 20_000
+_CONTROL = re.compile(r"<\|[^|<>]{1,40}\|>|</?(?:tool_call|tool_response|tool_result|think)>|\[/?INST\]|<<?/?SYS>?>")
+_HIDDEN = ("Cc", "Cf", "Co", "Cs")
 _REVEALING = r"(?:answer|solution|expected|result|gold|label|boxed)[\w\s]{0,12}(?:[:=>{]|is|####)+\s*[\"'`*{]*"
 
 
@@ -110,6 +114,19 @@ def check_splits(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Itera
             if shared:
                 message = f"{len(shared)} of {len(test.tasks)} test tasks have the {attribute} of a train task"
                 yield Finding("splits", message, "split by subject, before the prompts are worded", shared[0].id)
+
+
+def check_schemas(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:
+    """Names and descriptions of tools are plain text of a reasonable length: others may have written them."""
+    remedy = "reword it; what a tool server says of its tools is read by the model before any task"
+    for schema in env.toolbox.schemas:
+        name, text = schema["function"]["name"], json.dumps(schema, ensure_ascii=False)
+        if control := _CONTROL.search(text):
+            yield Finding("schemas", f"tool {name!r} is described with the control token {control.group()!r}", remedy)
+        if hidden := next((one for one in text if unicodedata.category(one) in _HIDDEN), ""):
+            yield Finding("schemas", f"tool {name!r} is described with the invisible character {hidden!a}", remedy)
+        if len(text) > _SCHEMA_CHARACTERS:
+            yield Finding("schemas", f"tool {name!r} is described in {len(text):,} characters", remedy)
 
 
 def check_prompts(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:

@@ -180,6 +180,8 @@ def _lines(trajectory: Trajectory) -> list[CardLine]:
             output = result.content if result else ""
             failure = str(result.failure) if result and result.failure else ""
             lines.append(CardLine(True, _short(text), _short(output), failure))
+        if turn.reply:
+            lines.append(CardLine(False, f"user: {_short(turn.reply)}", "", ""))
     if len(trajectory.turns) > _CARD_TURNS:
         lines.append(CardLine(False, f"... {len(trajectory.turns) - _CARD_TURNS} more turns", "", ""))
     return lines

@@ -240,6 +240,8 @@ def _text_at(trajectory: Trajectory, place: str) -> str:
         turn = trajectory.turns[int(at[0])]
         if kind in ("thinking", "content"):
             return turn.message.thinking if kind == "thinking" else turn.message.content
+        if kind == "reply":
+            return turn.reply or ""
         call, result = turn.calls[int(at[1])]
         if kind == "raw":
             return call.raw
