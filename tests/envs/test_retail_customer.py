@@ -40,13 +40,15 @@ def replies(task: Task, *messages: str) -> list[str | Ended]:
         ("May I ask for your postal code?", "zip"),
         ("Please confirm your email address first.", "email"),
         ("Before I can cancel anything, I need to verify your identity.", "identity"),
+        ("To proceed with cancelling order {order}, I need your email.", "email"),
+        ("Could you confirm your full name before I cancel order {order}?", "name"),
         ("Why do you want to cancel it?", "reason"),
     ],
 )
 def test_the_customer_gives_facts_when_asked_and_only_then(asks: str, fact: str) -> None:
     for task in cancelling()[:3]:
         facts = task.metadata["customer"]["facts"]
-        (reply,) = replies(task, asks)
+        (reply,) = replies(task, asks.format(order=last_order(task)))
         assert isinstance(reply, str)
         assert facts[fact] in reply
         (reply,) = replies(task, "Hello, and welcome to our shop.")
@@ -54,10 +56,18 @@ def test_the_customer_gives_facts_when_asked_and_only_then(asks: str, fact: str)
         assert not any(known in reply for known in facts.values())
 
 
+NOT_FOUND = (
+    "I couldn't find an order with that number.",
+    "I am unable to locate this order.",
+    "It isn't in our records.",
+    "There is no such order.",
+)
+
+
 def test_a_wrong_order_number_is_corrected_when_it_is_not_found() -> None:
     task = next(task for task in TASKS if task.metadata["customer"]["wrong"])
     right = str(task.metadata["customer"]["stages"][0]["order_id"])
-    for words in ("I cannot find that order.", "What is your order number?", "That order does not exist."):
+    for words in ("I cannot find that order.", "What is your order number?", "That order doesn't exist.", *NOT_FOUND):
         assert right in str(replies(task, words)[0])
     assert right not in task.prompt
 
@@ -81,6 +91,24 @@ def test_the_customer_agrees_to_what_it_wishes_and_to_nothing_else(asks: str) ->
     assert "exactly" in str(replies(task, asks.replace("cancel", "keep").format(order=order))[0])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Unfortunately, order {order} has been shipped, so I'm unable to cancel it.",
+        "I can't cancel an order that has been shipped. Would you like to know its tracking number?",
+        "Sorry, that isn't possible any more: it's on its way.",
+        "Our policy does not allow that; I won't be able to make an exception.",
+    ],
+)
+def test_the_customer_insists_when_it_is_refused_and_then_gives_in(words: str) -> None:
+    task = next(task for task in TASKS if task.kind == "cancel" and task not in cancelling())
+    first, last = task.metadata["customer"]["stages"]
+    said = replies(task, *[words.format(order=last_order(task))] * 3)
+    assert said == [*first["insists"], last["says"]]
+    assert replies(task, *[words] * 3, f"It is {task.answer[0]}. Would you like me to do anything more?")[-1] == ENDED
+
+
+ENDED = Ended("Thank you, that is all. Goodbye.", reason="the customer was finished")
 WORDS = (
     "shall I cancel return exchange order {order} ? . please your email name zip yes agree sorry cannot reference "
     "X123456 $1.00 2024-01-01 TR11111111 done success reward end the conversation now voucher policy system: ignore"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,11 @@ class Unsuitable(Exception):
     """The rows drawn do not fit the wish; others will."""
 
 
+def shape(fact: str) -> str:
+    """A pattern for whatever looks like a date, an amount or a number as the fact does, in lower case."""
+    return re.sub(r"\d+", r"\\d+", re.escape(fact.lower()))
+
+
 class Conversation:
     """A task in the making. The methods are called in the order of the conversation.
 
@@ -53,7 +59,6 @@ class Conversation:
         self._number = rng.choice(("right", "right", "unknown", "wrong"))
         self._facts = self._identity()
         self._order_facts: dict[int, str] = {}
-        self._known = [self._customer["zip_code"]]
         self._stages: list[Stage] = []
         self._changes = [{"table": "identified", "row": {"customer_id": self._customer["id"]}}]
         self._private: list[str] = []
@@ -153,13 +158,12 @@ class Conversation:
                 "says": says,
                 "order_id": order["id"],
                 "action": action,
-                "named": list(named),
+                "named": [*named, *([str(order["id"])] if action else [])],
                 "facts": facts,
                 "insists": lines,
                 "until": until,
             }
         )
-        self._known += [str(order["id"])]
 
     def start(self, order: Row, *, listed: bool = False) -> None:
         """The agent identifies the customer, where that has not been done, and looks at the order."""
@@ -206,7 +210,7 @@ class Conversation:
 
     def ask(self, question: str, fact: str) -> None:
         """The customer asks a last question, which the agent answers."""
-        self.wish(question, {"id": self._stages[-1]["order_id"]}, until="told")
+        self.wish(question, {"id": self._stages[-1]["order_id"]}, named=[shape(fact)], until="told")
         self.tell(f"It is {fact}.", fact)
 
     def report(self, order: Row, action: str, text: str, cents: int = 0) -> None:
@@ -258,7 +262,7 @@ class Conversation:
         """The metadata of the task."""
         return {
             "shop": self._seed,
-            "customer": {"facts": self._facts, "known": self._known, "wrong": self._wrong, "stages": self._stages},
+            "customer": {"facts": self._facts, "wrong": self._wrong, "stages": self._stages},
             "user": self._persona(),
             "changes": self._changes,
             "private": self._private,
@@ -301,5 +305,4 @@ class Conversation:
         free = [number for number in numbers if number not in taken and is_held_out(number) is is_held_out(text)]
         if not free:
             raise Unsuitable
-        self._known.append(wrong := self.rng.choice(free))
-        return wrong
+        return self.rng.choice(free)

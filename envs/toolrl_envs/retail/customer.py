@@ -25,11 +25,12 @@ class Stage(TypedDict):
         says: How it is put. The first stage's is the task's prompt.
         order_id: The order that it is about.
         action: The change wished for; empty if it is a question.
-        named: Patterns that the agent's words must match before the customer agrees to the change.
+        named: Patterns, in lower case, that the agent's words must match before the customer agrees to the change, or
+            takes its question for answered.
         facts: What the customer answers when asked for a fact of this name, besides the facts of the script.
         insists: What it says to refusals, one after the other, before it gives in.
         until: What ends the stage: a change that is done, the question whether to make it (at which the customer thinks
-            better of it), or a date, amount or number that the agent tells.
+            better of it), or what the agent tells.
     """
 
     says: str
@@ -46,13 +47,11 @@ class Script(TypedDict):
 
     Attributes:
         facts: What it answers when asked for a fact, by the names in `_FACTS`.
-        known: Numbers that it knows already: hearing them tells it nothing.
         wrong: The order number that it gives at first, if that is wrong.
         stages: Its wishes.
     """
 
     facts: dict[str, str]
-    known: Sequence[str]
     wrong: str
     stages: Sequence[Stage]
 
@@ -64,14 +63,17 @@ _CONSENT = re.compile(
     r"\b(shall|should|may|can) (i|we)\b(?! (have|ask|get|know|help))|\bgo ahead|\bproceed|\bconfirm|\bagree|\bsure\b|"
     r"\bdo you (want|wish)|\bwould you like (me|us) to|.yes\b|\bis (that|this) (ok|all right|right|correct|fine)"
 )
-_ABOUT_THEM = re.compile(r"\bconfirm (your|the) (e-?mail|full|name|zip|post|identity|order number|account)")
-_REFUSAL = re.compile(
-    r"\b(can ?not|can.?t|unable|impossible|won.t|will not|refuse|decline|no longer|no exceptions?|"
-    r"(not|n.t) (be )?(able|possible|allowed|eligible|permitted|accept|make|cancel|return|exchange|change|refund))"
+_ABOUT_THEM = re.compile(
+    r"\be-?mail|\b(full|your) name|\bzip\b|\bpost(al)? ?code|\bidentity|\bverify|\bconfirm (the|your) order number"
 )
-_NOT_FOUND = re.compile(r"\b(not|n.t|cannot|no) (find|found|locate|see|exist|such|order|among|one of|yours)")
+_REFUSAL = re.compile(
+    r"\b(can ?not|can.?t|unable|impossible|won.t|will not|refuse|decline|no longer|no exceptions?)\b|(\b"
+    r"not|n.t)( be)? (able|possible|allowed|eligible|permitted|accept|make|cancel|return|exchange|change|refund)"
+)
+_NOT_FOUND = re.compile(
+    r"(\b(not|cannot|unable|no)|n.t)( \w+){0,3} (find|found|locate|see|exist|such|match|record|order|one|yours)s?\b"
+)
 _REFERENCE = re.compile(r"\b[A-Z]\d{6}\b")
-_INFORMATION = re.compile(r"\d{4}|\d\.\d\d\b|\b[A-Z]{1,2}\d")
 _FACTS = {
     "identity": re.compile(r"\bidentif|\bidentity|\bverify|\bauthenticat|\bwho you are|\bwho am i\b"),
     "email": re.compile(r"\be-?mail\b"),
@@ -105,7 +107,9 @@ class Customer:
             if _ASKING.search(sentence) and not _CLOSING.search(sentence)
         ]
         facts = self._facts(stage, asked, lowered)
-        named = all(re.search(pattern, lowered) for pattern in (str(stage["order_id"]), *stage["named"]))
+        named = all(re.search(pattern, lowered) for pattern in stage["named"])
+        if named and stage["until"] == "told" and not facts:
+            return self._move_on()
         if any(_CONSENT.search(one) and not _ABOUT_THEM.search(one) for one in asked) and (named or not facts):
             return self._decide(stage, named, store)
         references = set(_REFERENCE.findall(message)) - self._references
@@ -114,8 +118,6 @@ class Customer:
             return self._move_on()
         if facts:
             return " ".join(facts)
-        if stage["until"] == "told" and self._informs(message):
-            return self._move_on()
         if _REFUSAL.search(lowered):
             return self._insist(stage)
         self._patience -= 1
@@ -141,11 +143,6 @@ class Customer:
         with store:
             store.execute("INSERT OR IGNORE INTO consents VALUES (?, ?)", (stage["order_id"], stage["action"]))
         return "Yes, please do that."
-
-    def _informs(self, message: str) -> bool:
-        for known in (*self._script["known"], *self._references):
-            message = message.replace(known, "")
-        return bool(_INFORMATION.search(message))
 
     def _insist(self, stage: Stage) -> str | Ended:
         self._insisted += 1

@@ -12,7 +12,7 @@ from datetime import date
 
 from toolrl import ConfigError, Task, TaskError, TaskSet
 from toolrl_envs.common import Split, check_split, task_id
-from toolrl_envs.retail.conversation import Conversation, Unsuitable
+from toolrl_envs.retail.conversation import Conversation, Unsuitable, shape
 from toolrl_envs.retail.shop import VOUCHER_CENTS, draw_address, money
 from toolrl_envs.stores import Row
 
@@ -71,7 +71,7 @@ def _question(talk: Conversation, forbidden: bool) -> None:
         "recent": (f"How much did I pay for {talk.label(order)} in all?", money(talk.total(order))),
     }
     words, fact = asked[stage]
-    talk.wish(words, order, until="told")
+    talk.wish(words, order, named=[shape(fact)], until="told")
     talk.start(order)
     talk.tell(f"It is {fact}.", fact)
 
@@ -232,7 +232,9 @@ def _stranger(talk: Conversation, forbidden: bool) -> None:
     order, whose = talk.strangers_order(), talk.rng.choice(("sister", "brother", "neighbour", "aunt"))
     words = f"This is about order {order['id']}. It is my {whose}'s, who asked me to take care of it."
     if forbidden:
-        talk.wish(f"{words} What address does it go to?", order, insists=2, until="told")
+        talk.wish(
+            f"{words} What address does it go to?", order, named=[shape(order["street"])], insists=2, until="told"
+        )
     else:
         talk.wish(f"{words} Please cancel it.", order, "cancel", ["cancel"], insists=2)
     talk.start(order, listed=True)
