@@ -37,7 +37,7 @@ LAYERS = (
     "rollout",
     "evaluation tiny",
     "audit view",
-    "training",
+    "interop training",
     "cli",
     "__main__",
 )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from toolrl.tools.awards import award as award
     from toolrl.tools.definition import Tool as Tool, tool as tool
     from toolrl.tools.resources import per_episode as per_episode, per_run as per_run
+    from toolrl.tools.toolkit import toolkit as toolkit
     from toolrl.trajectory import (
         Trajectory as Trajectory,
         TrajectoryWriter as TrajectoryWriter,
@@ -67,6 +68,7 @@ _EXPORTS = {
     "toolrl.tools.awards": "award",
     "toolrl.tools.definition": "Tool tool",
     "toolrl.tools.resources": "per_episode per_run",
+    "toolrl.tools.toolkit": "toolkit",
     "toolrl.trajectory": "Trajectory TrajectoryWriter read_trajectories",
     "toolrl.types": "Award Ended Episode Limits Message Sample SamplingParams Score StopReason Task ToolCall "
     "ToolFailure ToolResult",

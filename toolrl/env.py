@@ -52,7 +52,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         *,
         tasks: TaskSet | Iterable[Task | Mapping[str, Any]],
         reward: Reward,
-        tools: Iterable[Tool | Callable[..., Any]] = (),
+        tools: Iterable[Tool | Callable[..., Any] | Sequence[Tool]] = (),
         user: Any = None,
         system_prompt: str = "",
         limits: Limits | None = None,
@@ -68,7 +68,8 @@ class ToolEnv(gymnasium.Env[str, str]):
             tasks: Tasks, or rows; see `TaskSet`.
             reward: `(task, episode) -> Score | float`, sync or async; None means unscorable. See
                 `toolrl.rewards`.
-            tools: Tools, or plain typed functions.
+            tools: Tools, plain typed functions, or classes whose methods are tools over one state; see
+                `toolrl.toolkit`.
             user: A function or class `(task, message, state) -> str | Ended` that answers when the agent speaks without
                 calling a tool; see `toolrl.users`.
             system_prompt: Shown before the task; the tools' schemas are added by the chat template.

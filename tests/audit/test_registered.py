@@ -9,6 +9,7 @@ from toolrl.audit import audit_environment, check_environment
 from toolrl_envs import ENTRY_POINTS
 
 SIZE = 60
+SLOW = ("toolrl/CodeTests-v0", "toolrl/Terminal-v0")  # a sandbox or more for each of the catalogue's episodes
 
 
 @pytest.fixture(params=list(ENTRY_POINTS))
@@ -27,6 +28,9 @@ def test_it_passes_the_check(env_id: str) -> None:
     assert {result.status for result in report.results} == {"passed"}
 
 
+@pytest.mark.parametrize(
+    "env_id", [pytest.param(id, marks=[pytest.mark.slow] * (id in SLOW)) for id in ENTRY_POINTS], indirect=True
+)
 def test_it_pays_no_exploit(env_id: str) -> None:
     report = audit_environment(env_id, tasks=2, settings={"size": SIZE, "split": "test"}, slow=False)
     report.assert_passed()

@@ -246,6 +246,7 @@ def test_one_seed_gives_the_same_samples(make_policy: MakePolicy) -> None:
     assert first == second != other
 
 
+@pytest.mark.slow
 def test_a_process_that_forgets_to_close_exits(model: Qwen3ForCausalLM, tmp_path: object) -> None:
     model.save_pretrained(str(tmp_path))
     script = f"""

@@ -109,7 +109,7 @@ def plain(item: str, count: int = 2) -> str:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (Cart, r"'Cart' is a class, and a tool is a function: .* default is per_episode\(Cart\)"),
+        (Cart, r"'Cart' is a class, and a tool is a function: its methods .*tools=\[Cart\]"),
         (Cart().add, r"'add' is a method of a Cart, and all episodes would share .* per_episode\(Cart\), or per_run"),
         (Cart(), r"'Cart' is a callable Cart, and all episodes would share that object"),
         (functools.partial(Cart().add, item="x"), r"'add' is a method of a Cart"),
@@ -131,7 +131,7 @@ def plain(item: str, count: int = 2) -> str:
 def test_what_is_not_a_plain_function_is_refused_with_what_to_write(given: Any, message: str) -> None:
     with pytest.raises(ToolDefinitionError, match=message):
         tool()(given)
-    if not hasattr(given, "schema"):
+    if not (hasattr(given, "schema") or isinstance(given, type)):
         with pytest.raises(ToolDefinitionError, match=message):
             Toolbox([given])
 

@@ -95,7 +95,9 @@ def test_an_unscored_episode_has_no_kl_term(grpo_run: Callable[..., GRPORun]) ->
     assert batch["num_items_in_batch"] == (batch["tool_mask"] * batch["completion_mask"]).sum() > 0
 
 
-@pytest.mark.parametrize("reward", [3e38, -1e30, 1e19])
+@pytest.mark.parametrize(
+    "reward", [3e38, pytest.param(-1e30, marks=pytest.mark.slow), pytest.param(1e19, marks=pytest.mark.slow)]
+)
 def test_a_reward_too_large_for_float32_is_refused(grpo_run: Callable[..., GRPORun], reward: float) -> None:
     calls = iter(range(100))
     run = grpo_run({DOCS: env_with(lambda task, episode: Score(reward if next(calls) == 3 else 1.0))})

@@ -102,7 +102,8 @@ def tool(
     Every parameter needs a type hint and a line in the docstring's `Args:` section (or a description in its hint:
     `Annotated[int, Field(description="...")]`), except injected ones (`per_episode`, `per_run`).
 
-    Bound methods and callable objects are rejected, since all episodes would share the object. Inject it instead.
+    Bound methods and callable objects are rejected, since all episodes would share the object. Inject it instead, or
+    make its methods tools with `toolrl.toolkit`.
 
     Raises:
         ToolDefinitionError: It is not a function, or it yields; a hint, the docstring or a description is missing; a

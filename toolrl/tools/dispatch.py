@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from toolrl.errors import ConfigError, InfrastructureError, ToolDefinitionError, ToolError
 from toolrl.support.usage import counting
 from toolrl.support.waiting import TookTooLong, in_thread, within
-from toolrl.tools.definition import Tool, tool
+from toolrl.tools.definition import Tool
 from toolrl.tools.resources import Resource, ResourceScope
 from toolrl.tools.results import as_text
+from toolrl.tools.toolkit import tools_of
 from toolrl.types import Ended, ToolCall, ToolFailure, ToolResult
 
 # For errors that quote what the model wrote; a tool's output has the tool's own limit.
@@ -25,11 +26,11 @@ OPENING_SECONDS = 120.0  # for resources to open; also how late a tool with `kee
 class Toolbox:
     """The tools of one environment, by name."""
 
-    def __init__(self, tools: Iterable[Tool | Callable[..., Any]]):
-        """Collect tools; plain functions become tools with the defaults of `tool`.
+    def __init__(self, tools: Iterable[Tool | Callable[..., Any] | Sequence[Tool]]):
+        """Collect tools; plain functions and classes become tools with the defaults of `tool` and `toolkit`.
 
         Raises:
-            ToolDefinitionError: Something cannot become a tool; see `tool`.
+            ToolDefinitionError: Something cannot become a tool; see `tool` and `toolkit`.
             ConfigError: Two tools have the same name, or two resources have the same parameter name.
         """
         if callable(tools) or isinstance(tools, (Tool, str, Mapping)) or not isinstance(tools, Iterable):
@@ -38,10 +39,11 @@ class Toolbox:
             )
         self.tools: dict[str, Tool] = {}
         self.resources: dict[str, Resource] = {}
-        for entry in tools:
-            entry = entry if isinstance(entry, Tool) else tool()(entry)
+        for entry in tools_of(tools):
             if entry.name in self.tools:
-                raise ConfigError(f"two tools are named {entry.name!r}; rename one with @tool(name=...)")
+                raise ConfigError(
+                    f"two tools are named {entry.name!r}; rename one with @tool(name=...), or a method in its class"
+                )
             self.tools[entry.name] = entry
             self.share(entry.resources)
 

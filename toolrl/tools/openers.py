@@ -55,15 +55,20 @@ def check_opener(open: Any, takes_task: bool) -> None:
             f"{what} takes a function that opens the resource, got {open!r:.80}; write the function without calling "
             "it, or lambda: ..."
         )
-    try:
-        parameters = list(inspect.signature(open).parameters.values())
-    except (TypeError, ValueError):  # some builtins have no signature
-        return
-    wanted = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    wanted = required_parameters(open)
     if len(wanted) > takes_task or any(p.kind is p.KEYWORD_ONLY for p in wanted):
         names = ", ".join(p.name for p in wanted)
         given = "with at most the episode's task" if takes_task else "without arguments"
         raise ToolDefinitionError(f"{what} calls its function {given}, but it needs {names}; write lambda: ...")
+
+
+def required_parameters(open: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function or class that have no default."""
+    try:
+        parameters = inspect.signature(open).parameters.values()
+    except (TypeError, ValueError):  # some builtins have no signature
+        return []
+    return [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def open_resource(open: Callable[..., Any], arguments: tuple[Any, ...], loop: asyncio.AbstractEventLoop | None) -> Any:

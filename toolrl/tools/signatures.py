@@ -35,11 +35,13 @@ def as_function(function: Any, name: str | None) -> tuple[Callable[..., Any], st
     called = name or getattr(inner, "__name__", None) or type(inner).__name__
     if isinstance(inner, type):
         raise ToolDefinitionError(
-            f"{called!r} is a class, and a tool is a function: write one with a parameter whose default is "
-            f"per_episode({inner.__name__})"
+            f"{called!r} is a class, and a tool is a function: its methods become tools with ToolEnv(tools=["
+            f"{inner.__name__}]) or toolkit({inner.__name__}, ...)"
         )
     if not callable(inner):
         hint = f"; write @tool(name={inner!r})" if isinstance(inner, str) else ""
+        if type(inner).__module__ != "builtins":
+            hint = f"; its methods become tools if you write the class, {called}, and each episode makes its own"
         raise ToolDefinitionError(f"a tool is made from a function, got {type(inner).__name__}: {inner!r:.80}{hint}")
     owner = getattr(inner, "__self__", None)
     is_bound = owner is not None and not isinstance(owner, (type, types.ModuleType))
@@ -47,8 +49,9 @@ def as_function(function: Any, name: str | None) -> tuple[Callable[..., Any], st
         kind = type(owner if is_bound else inner).__name__
         what = f"a method of a {kind}" if is_bound else f"a callable {kind}"
         raise ToolDefinitionError(
-            f"tool {called!r} is {what}, and all episodes would share that object: write a function with a parameter "
-            f"for it whose default is per_episode({kind}), or per_run(lambda: ...) if it is meant to be shared"
+            f"tool {called!r} is {what}, and all episodes would share that object: write tools=[{kind}] to make its "
+            f"methods tools, or a function with a parameter for it whose default is per_episode({kind}), or "
+            "per_run(lambda: ...) if it is meant to be shared"
         )
     if called == "<lambda>":
         raise ToolDefinitionError("a lambda has no name, docstring or type hints to show to a model; write it with def")
@@ -87,7 +90,7 @@ def parameters_of(
         if index == 0 and parameter.name in ("self", "cls") and parameter.annotation is parameter.empty:
             raise ToolDefinitionError(
                 f"tool {name!r} is a method without its object ({parameter.name!r}): write a function with a "
-                "parameter for it whose default is per_episode(...)"
+                "parameter for it whose default is per_episode(...), or drop @tool and write tools=[the class]"
             )
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
             hint = "" if parameter.kind is parameter.POSITIONAL_ONLY else "; a decorator needs functools.wraps"

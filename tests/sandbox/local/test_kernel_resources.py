@@ -48,7 +48,14 @@ time.sleep(60)"""
 
 
 @isolated
-@pytest.mark.parametrize("hold", [SEND.format(kind=""), SEND.format(kind="socket.AF_UNIX, 5"), PIPES])
+@pytest.mark.parametrize(
+    "hold",
+    [
+        SEND.format(kind=""),
+        pytest.param(SEND.format(kind="socket.AF_UNIX, 5"), marks=pytest.mark.slow),
+        pytest.param(PIPES, marks=pytest.mark.slow),
+    ],
+)
 def test_data_in_flight_between_processes_is_limited(open_sandbox: Callable[..., LocalSandbox], hold):
     try:
         group = own_group().paths[0]
@@ -158,7 +165,9 @@ FULL_FIRST = ["full", *(pytest.param(level, marks=pytest.mark.slow) for level in
 
 
 @pytest.mark.parametrize("level", FULL_FIRST)
-@pytest.mark.parametrize("name", COMPUTE_ON)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("a child")) for name in COMPUTE_ON]
+)
 def test_code_that_keeps_computing_after_its_run_is_ended(level, open_sandbox, name, eventually):
     if name == "children of children" and level in ("no-userns", "none"):
         pytest.skip("without namespaces orphans are not reaped before the session ends, so there can be at most 16")
