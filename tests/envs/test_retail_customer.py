@@ -70,6 +70,7 @@ def test_a_wrong_order_number_is_corrected_when_it_is_not_found() -> None:
     for words in ("I cannot find that order.", "What is your order number?", "That order doesn't exist.", *NOT_FOUND):
         assert right in str(replies(task, words)[0])
     assert right not in task.prompt
+    assert right not in str(replies(task, f"I do not find that order {right} may be changed.")[0]), "that is a refusal"
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ _REFUSAL = re.compile(
     r"not|n.t)( be)? (able|possible|allowed|eligible|permitted|accept|make|cancel|return|exchange|change|refund)"
 )
 _NOT_FOUND = re.compile(
-    r"(\b(not|cannot|unable|no)|n.t)( \w+){0,3} (find|found|locate|see|exist|such|match|record|order|one|yours)s?\b"
+    r"(\b(not|cannot|unable|no)|n.t)( \w+){0,3} (find|found|locate|see|exist|such|match|record|yours)s?\b"
 )
 _REFERENCE = re.compile(r"\b[A-Z]\d{6}\b")
 _FACTS = {
@@ -128,7 +128,8 @@ class Customer:
     def _facts(self, stage: Stage, asked: Sequence[str], message: str) -> list[str]:
         known = {**self._script["facts"], **stage["facts"]}
         names = [name for name, pattern in _FACTS.items() if any(pattern.search(sentence) for sentence in asked)]
-        if self._script["wrong"] and self._stage == 0 and _NOT_FOUND.search(message):
+        unfound = _NOT_FOUND.search(message) and str(stage["order_id"]) not in message
+        if self._script["wrong"] and self._stage == 0 and unfound:
             names.append("order")
         return list(dict.fromkeys(known[name] for name in names if name in known))
 
