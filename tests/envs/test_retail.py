@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 import toolrl
-from toolrl import ConfigError, Ended, Message, Task, ToolEnv, call, say
+from toolrl import ConfigError, Ended, Message, SamplingParams, Task, ToolEnv, call, say
 from toolrl.chat import HermesDialect
+from toolrl.policy import ChatReply
 from toolrl.rewards import read_state, state_difference
 from toolrl.support.event_loop import run_sync
+from toolrl.users import ModelUser
 from toolrl_envs.retail.shop import changed, open_shop, shop
 from toolrl_envs.retail.tasks import KINDS, make_tasks
 from toolrl_envs.retail.tools import TOOLS
@@ -89,7 +91,9 @@ def test_the_splits_share_no_customer_and_no_order() -> None:
         assert not train & test
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"split": "dev"}, {"kinds": ["bribe"]}, {"kinds": "cancel"}])
+@pytest.mark.parametrize(
+    "options", [{"size": 0}, {"split": "dev"}, {"kinds": ["bribe"]}, {"kinds": "cancel"}, {"user": "gpt"}]
+)
 def test_settings_out_of_range_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         toolrl.make("toolrl/Retail-v0", **options)
@@ -153,6 +157,40 @@ def test_another_user_may_play_the_customer() -> None:
         assert play(env, task, env.oracle(task))["value"] == 1.0
         steps = [step for step in solution(task) if step[0] in LOOKING]
         assert play(env, task, turns(steps))["value"] == 0.0
+    env.close()
+
+
+def test_a_model_may_play_the_customer_and_hears_what_the_script_holds() -> None:
+    heard: list[str] = []
+
+    class Model:
+        """Answers with what its instructions hold, until it hears a reference number."""
+
+        async def reply(
+            self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams
+        ) -> ChatReply:
+            heard.append(messages[0].content)
+            leave = "reference number" in messages[-1].content
+            return ChatReply(call("end_conversation", reason="done") if leave else say("See above. Yes, go ahead."))
+
+        def close(self) -> None: ...
+
+    env = toolrl.make("toolrl/Retail-v0", user=ModelUser(Model()), kinds=["cancel", "address"], size=8)
+    for task in changing(env):
+        score = play(env, task, env.oracle(task))
+        assert (score["value"], score["stop"]) == (1.0, "user")
+        script = task.metadata["customer"]
+        assert all(script["facts"][name] in heard[-1] for name in ("email", "name", "zip", "reason"))
+        assert script["stages"][0]["says"] in heard[-1]
+        assert not any(answer in heard[-1] for answer in task.answer)
+    env.close()
+
+
+def test_a_model_by_name_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:1/v1")
+    env = toolrl.make("toolrl/Retail-v0", user="openai:customer", size=1)
+    assert env.user is not None
+    assert env.user.name == "ModelUser"
     env.close()
 
 

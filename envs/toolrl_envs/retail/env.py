@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from toolrl import Episode, Limits, Message, Score, Task, ToolEnv, call, say
+from toolrl import ConfigError, Episode, Limits, Message, Score, Task, ToolEnv, call, say
 from toolrl.rewards import StoreState, read_state, state_difference
 from toolrl_envs.common import Split
 from toolrl_envs.retail.customer import Customer
@@ -52,7 +52,8 @@ class RetailEnv(ToolEnv):
 
         Args:
             split: "train" or "test"; the splits share no customer and no order.
-            user: Who plays the customer: "scripted", or a user as `ToolEnv` takes it.
+            user: Who plays the customer: "scripted", "openai:NAME" for a model behind OPENAI_BASE_URL, or a user as
+                `ToolEnv` takes it, such as a `toolrl.users.ModelUser`.
             kinds: Kinds of tasks by name, such as "cancel" and "exchange"; all if empty.
             size: Number of tasks.
             seed: Fixes the shops and the tasks.
@@ -61,13 +62,13 @@ class RetailEnv(ToolEnv):
         Raises:
             ConfigError: A setting is out of range.
         """
-        scripted = user == "scripted"
+        played = _open_user(user)
         # Only the scripted customer records its consent in the store.
-        self._ignored = ("changes.id", "consents.*", *(() if scripted else ("changes.confirmed",)))
+        self._ignored = ("changes.id", "consents.*", *(() if played is Customer else ("changes.confirmed",)))
         super().__init__(
             tasks=make_tasks(split, size, seed, kinds),
             tools=TOOLS,
-            user=Customer if scripted else user,
+            user=played,
             reward=self._grade,
             system_prompt=_POLICY,
             limits=Limits(turns=40, tool_calls=40, completion_tokens=16_384),
@@ -90,6 +91,19 @@ class RetailEnv(ToolEnv):
         if not episode.stop.terminated:
             reasons.insert(0, "the conversation was not finished")
         return Score(value, {"correct": value, **parts}, reason="; ".join(reasons) or "right")
+
+
+def _open_user(user: str | Callable[..., Any]) -> Callable[..., Any]:
+    if not isinstance(user, str):
+        return user
+    if user == "scripted":
+        return Customer
+    if not user.startswith("openai:"):
+        raise ConfigError(f"user must be 'scripted', 'openai:NAME' or a user, got {user!r}")
+    from toolrl.policy import PolicySettings, open_policy  # an HTTP client, which the scripted customer does not need
+    from toolrl.users import ModelUser
+
+    return ModelUser(open_policy(PolicySettings(model=user)))
 
 
 def goal(task: Task) -> StoreState:
