@@ -314,5 +314,6 @@ def _cut(observation: list[int], room: int, renderer: Renderer) -> list[int]:
 
 
 def renderer_of(renderer: Renderer, env: ToolEnv, task: Task) -> Renderer:
-    """The renderer with the template's variables of an episode: the environment's, overridden by the task's."""
-    return renderer.with_options({**env.template_options, **task.template_options})
+    """The renderer of an episode: its environment's template variables, overridden by its task's, and its user."""
+    options = {**env.template_options, **task.template_options}
+    return renderer.with_options(options, users=env.user is not None)

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from toolrl.chat.template import trl_templates
+from toolrl.chat.variants import trl_templates
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

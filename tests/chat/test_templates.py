@@ -151,11 +151,19 @@ def table() -> str:
         "",
         "*Prefix-stable*: at every point where the assistant speaks, the tokens so far are what the template renders.",
         "If the template itself fails, the table names the variant that replaces it, or says that it is refused.",
+        "*With users*: the same where a user answers the assistant. Many templates drop old thoughts then; a variant",
+        "keeps them. TRL's are its `*_training.jinja`, toolrl's own are in `toolrl/chat/variants.py` and `templates/`.",
+        "The one for gpt-oss also keeps the `<|return|>` with which the model ends its words.",
         "*Parser*: the dialect of its calls. *Round trip*: whether a call with hostile text is written and read",
         "back exactly. *Opens*: whether the prompt ends inside thoughts. *Ends*: the tokens that end a turn.",
         "",
-        "| template | options | dialect | prefix-stable | parser | round trip | calls per turn | opens | ends |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "What a user or a tool says never becomes a control token. Some families mark results with plain text inside a",
+        "user's turn (Qwen2.5 has no token for `<tool_response>`): there, words that imitate a result look like one to",
+        "the model, though never to toolrl.",
+        "",
+        "| template | options | dialect | prefix-stable | with users | parser | round trip | calls per turn | opens "
+        "| ends |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*head, *(row(name, index) for name, index in CASES), *map(refusal, REWRITING), ""])
 
@@ -163,11 +171,12 @@ def table() -> str:
 def refusal(name: str) -> str:
     with pytest.raises(TemplateError, match="not prefix-stable"):
         Renderer(tokenizer_of(name), chat_template=TEMPLATES[name])
-    return f"| {name} |  |  | no: refused |  |  |  |  |  |"
+    return f"| {name} |  |  | no: refused |  |  |  |  |  |  |"
 
 
 def row(name: str, index: int) -> str:
     renderer = renderer_of(name, index)
+    talking = renderer.with_options({}, users=True)
     options = ", ".join(f"{key}={value}" for key, value in options_of(name)[index].items())
     tokenizer = renderer.tokenizer
     stops = tokenizer.convert_ids_to_tokens(renderer.stop_token_ids)
@@ -179,7 +188,7 @@ def row(name: str, index: int) -> str:
         name,
         options,
         renderer.dialect.name,
-        f"with {renderer.template_name}" if renderer.template_name else "yes",
+        *(f"with {used}" if used else "yes" for used in (renderer.template_name, talking.template_name)),
         type(renderer.dialect).__name__,
         "exact" if exact else "differs",
         "one" if renderer.template.one_call else "several",

@@ -4,7 +4,7 @@ A conversation is `prompt_ids`, then samples and `observation_ids` in turn. Obse
 rendering of a stand-in conversation. That is right if and only if the template is prefix-stable, so that
 further messages only add text at the end. The constructor proves it.
 
-Text by users, tools and web pages never becomes a control token: see `_encode`.
+Text by users, tools and web pages never becomes a control token: see `toolrl.chat.encoding`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -20,18 +19,23 @@ from typing import TYPE_CHECKING, Any
 
 from toolrl.chat.dialects import PROBE, PROBE_NAMED_BY_ID, Dialect, detect_dialect, dialect_named
 from toolrl.chat.dialects.base import meaning, schemas_of
-from toolrl.chat.proof import TWO_CALLS, check_results_shown, prove_prefix_stable, shows_thinking, unstable
-from toolrl.chat.template import ChatTemplate, TurnEnds, common_prefix, fixed_variants
+from toolrl.chat.encoding import Encoder
+from toolrl.chat.proof import (
+    TWO_CALLS,
+    check_results_shown,
+    prove_prefix_stable,
+    prove_users_stable,
+    shows_thinking,
+    unstable,
+)
+from toolrl.chat.template import ChatTemplate, TurnEnds, common_prefix
+from toolrl.chat.variants import fixed_variants
 from toolrl.errors import TemplateError
 from toolrl.types import Message, ToolCall
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-# Placeholders for control-token texts inside contents: an index between two private-use characters.
-# _OPEN has a placeholder too, so that no content can contain one.
-_OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _USER = Message("user", "?")
 _PROBE_TEXT = "probing words"
 
@@ -50,6 +54,7 @@ class Renderer:
         stop_token_ids: All tokens that end a turn; a call may have its own.
         closing_ids: Tokens that a truncated completion must not end on, because trainers read them as its end.
         template_name: The variant used instead of a template that rewrites history; otherwise empty.
+        users: Whether the proof covers conversations in which a user answers the assistant; see `with_options`.
     """
 
     def __init__(
@@ -86,30 +91,30 @@ class Renderer:
             )
         if tokenizer.eos_token_id is None:
             raise TemplateError(f"the tokenizer {tokenizer.name_or_path!r} has no EOS token to end a turn")
-        # Some tokenizers add tokens for runs of spaces and line breaks: those are not control tokens.
-        self._control_ids = {str(token): id for token, id in tokenizer.get_added_vocab().items() if str(token).strip()}
-        longest_first = sorted(self._control_ids, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        self._protected = [*longest_first, _OPEN]
-        self._unprotected = re.compile("|".join(map(re.escape, self._protected)))
-        self._placeholder = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
-        self._backend, self._plain = _backends(tokenizer)
+        self._encoder = Encoder(tokenizer)
         self._source, self._given = text, dialect_named(dialect) if isinstance(dialect, str) else dialect
         self._variants: dict[str, Renderer] = {}
+        self.users = False
         self._choose_template(template_options or {})
 
-    def with_options(self, options: Mapping[str, Any]) -> Renderer:
-        """The renderer of the same tokenizer with further template variables; each set is proven once.
+    def with_options(self, options: Mapping[str, Any], *, users: bool = False) -> Renderer:
+        """The renderer of the same tokenizer for other episodes; each is proven once.
+
+        Args:
+            options: Further template variables.
+            users: Whether a user may answer the assistant. Many templates drop old thoughts then, and a fixed variant
+                is used instead.
 
         Raises:
-            TemplateError: The template rewrites history with these variables.
+            TemplateError: The template rewrites history in such episodes, or refuses a user's answers.
         """
-        if not options:
+        users = users or self.users
+        if not options and users == self.users:
             return self
-        key = json.dumps(options, sort_keys=True, default=repr)
+        key = json.dumps([users, options], sort_keys=True, default=repr)
         if key not in self._variants:
             variant = copy.copy(self)
-            variant._variants = {}
+            variant._variants, variant.users = {}, users
             variant._choose_template({**self.template.options, **options})
             self._variants[key] = variant
         return self._variants[key]
@@ -121,7 +126,7 @@ class Renderer:
             messages: System and user messages.
             tools: JSON schemas, as in `Toolbox.schemas`.
         """
-        return self._encode(self.template.render(messages, tools, generate=True))
+        return self._encoder.encode(self.template.render(messages, tools, generate=True))
 
     def observation_ids(self, messages: Sequence[Message], *, after: int | None = None) -> list[int]:
         """Ids (O,) to append after a sampled turn that ended with one of the stop tokens.
@@ -132,8 +137,8 @@ class Renderer:
                 (GLM's `<|observation|>`) and the model did not, that token comes first.
         """
         end, observation = self._observe(messages)
-        missing = after is not None and end != self._ends.texts[0] and after != self._control_ids[end]
-        return [self._control_ids[end]] * missing + self._encode(observation)
+        missing = after is not None and end != self._ends.texts[0] and after != self._encoder.control_ids[end]
+        return [self._encoder.control_ids[end]] * missing + self._encoder.encode(observation)
 
     def assistant_ids(self, message: Message, tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Ids (T,) of an assistant turn as a policy would sample it, end-of-turn token included.
@@ -149,13 +154,13 @@ class Renderer:
         """
         written = self._write_by_template(message, tools)
         if written is not None:
-            return self._encode(written)
+            return self._encoder.encode(written)
         text = self.dialect.format(message, tools)
         if self.opened and not message.thinking:
             text = self.dialect.write_thinking("") + text
         for opened in (self.opened, self.opened.strip()):
             text = text.removeprefix(opened) if opened else text
-        return [*self._encode(self._protect(text, keep=self.dialect.marks)), self.end_of_turn_id]
+        return [*self._encoder.encode(self._encoder.protect(text, keep=self.dialect.marks)), self.end_of_turn_id]
 
     def text_ids(self, text: str, *, control: bool = False) -> list[int]:
         """Ids (T,) of a text.
@@ -164,7 +169,7 @@ class Renderer:
             text: Any text.
             control: Whether texts of control tokens become control tokens; otherwise they are spelled out.
         """
-        return self._encode(text if control else self._protect(text))
+        return self._encoder.encode(text if control else self._encoder.protect(text))
 
     def parse(
         self, token_ids: Sequence[int], tools: Sequence[dict[str, Any]] = (), *, after_tools: bool = False
@@ -174,7 +179,7 @@ class Renderer:
         Args:
             token_ids: The turn.
             tools: JSON schemas; see `Dialect.parse`.
-            after_tools: Whether it follows tool results: some templates open the thinking only then.
+            after_tools: Whether it follows tool results: some templates open the thinking only then, or not then.
         """
         ids = list(token_ids)
         if ids and ids[-1] in self.stop_token_ids:
@@ -188,7 +193,7 @@ class Renderer:
         opening, closing = self.dialect.thinking
         if not text.lstrip().startswith(opening) or closing in text:
             return []
-        return self._encode(self.dialect.end_of_thinking)
+        return self._encoder.encode(self.dialect.end_of_thinking)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of token ids (T,), control tokens included."""
@@ -204,7 +209,7 @@ class Renderer:
         for name, candidate in (("", self._source), *fixed_variants(self._source)):
             self.template_name = name
             try:
-                self._set_up(ChatTemplate(self.tokenizer, candidate, options, self._protect_all))
+                self._set_up(ChatTemplate(self.tokenizer, candidate, options, self._encoder.protect_all))
             except TemplateError as error:
                 failure = failure or error
             else:
@@ -228,8 +233,10 @@ class Renderer:
         answered = template.render([_USER, Message("assistant", "!")])
         self.dialect: Dialect = self._given or self._detect(prompt)
         eos = str(self.tokenizer.eos_token)
-        self._ends = TurnEnds([eos, *(end for end in self.dialect.ends if end in self._control_ids)])
-        self.stop_token_ids = [self._control_ids.get(end, self.tokenizer.eos_token_id) for end in self._ends.texts]
+        self._ends = TurnEnds([eos, *(end for end in self.dialect.ends if end in self._encoder.control_ids)])
+        self.stop_token_ids = [
+            self._encoder.control_ids.get(end, self.tokenizer.eos_token_id) for end in self._ends.texts
+        ]
         pad = self.tokenizer.pad_token_id
         self.closing_ids = frozenset(self.stop_token_ids) | ({pad} if pad is not None else set())
         end = self._ends.first(answered, common_prefix(prompt, answered))
@@ -241,13 +248,20 @@ class Renderer:
                 f"the chat template of {template.model!r} does not end a turn with the EOS token {eos!r}; set "
                 "tokenizer.eos_token to the token that does"
             )
-        self.end_of_turn_id: int = int(self._control_ids.get(end.group(), self.tokenizer.eos_token_id))
-        self.opened, thinks = self._left_open(prompt), self._may_think(prompt) and shows_thinking(template)
+        self.end_of_turn_id: int = int(self._encoder.control_ids.get(end.group(), self.tokenizer.eos_token_id))
+        self.opened, may_think = self._left_open(prompt), self._may_think(prompt)
         # If the prompt opens the thinking, the template continues it only with a non-empty thought.
         self._thought = "." if self.opened else ""
-        thoughts = [self._thought] + ["thinking aloud"] * (thinks and not self.opened)
-        self._opened_after_tools = self._left_open(self._observe([Message("tool", "?", name="f", tool_call_id="c")])[1])
-        prove_prefix_stable(template, self._ends, lambda messages: self._observe(messages)[1], thoughts)
+        thoughts = [self._thought] + ["thinking aloud"] * (may_think and not self.opened and shows_thinking(template))
+        self._opened_after_tools = self._left_open(self._observed([Message("tool", "?", name="f", tool_call_id="c")]))
+        prove_prefix_stable(template, self._ends, self._observed, thoughts)
+        if self.users:
+            prove_users_stable(template, self._ends, self._observed, self._thought, may_think)
+            if (opened := self._left_open(self._observed([_USER]))) != self.opened:
+                raise TemplateError(
+                    f"with a user who answers, the chat template of {template.model!r} opens a turn with {opened!r}, "
+                    f"and after the prompt with {self.opened!r}; pass a template that opens both alike (chat_template=)"
+                )
 
     def _detect(self, prompt: str) -> Dialect:
         eos, dialect, written = str(self.tokenizer.eos_token), None, ""
@@ -290,15 +304,19 @@ class Renderer:
         end = next(text for text in self._ends.texts if beginning.endswith(text))
         return end, full[len(beginning) :]
 
+    def _observed(self, messages: Sequence[Message]) -> str:
+        return self._observe(messages)[1]
+
     def _render_beginning(self, called: tuple[tuple[str, str], ...]) -> tuple[list[Message], str]:
         """A short conversation up to an assistant turn, with calls (name, id) or without, and its rendering."""
         calls = tuple(ToolCall(name, id=call_id) for name, call_id in called)
-        turn = Message("assistant", "" if calls else "!", calls, thinking=self._thought if calls else "")
+        proven = self.users or bool(calls)
+        turn = Message("assistant", "" if calls else "!", calls, thinking=self._thought if proven else "")
         answers = [Message("tool", "?", name=name, tool_call_id=call_id) for name, call_id in called] or [_USER]
         full = self.template.render([_USER, turn, *answers], generate=True)
         start = common_prefix(self._prompt, full)
         end = self._ends.first(full, start)
-        if end is None or (calls and start < len(self._prompt)):
+        if end is None or (proven and start < len(self._prompt)):
             raise unstable(self.template.model, self._prompt, full)
         return [_USER, turn], full[: end.end()]
 
@@ -318,71 +336,6 @@ class Renderer:
             if full.startswith(self._prompt) and end is not None:
                 written = full[len(self._prompt) : end.start()]
                 known = tools or schemas_of(message.tool_calls)
-                read = self.dialect.parse(self.opened + self._unprotect(written), known)
+                read = self.dialect.parse(self.opened + self._encoder.unprotect(written), known)
                 return written + end.group() if meaning(read) == meaning(message) else None
         return None
-
-    # ---- encoding
-
-    def _protect(self, text: str, keep: Sequence[str] = ()) -> str:
-        """Replace texts of control tokens inside a content with placeholders, which `_encode` undoes."""
-        return self._unprotected.sub(
-            lambda match: (
-                match.group() if match.group() in keep else f"{_OPEN}{self._protected.index(match.group())}{_CLOSE}"
-            ),
-            text,
-        )
-
-    def _unprotect(self, text: str) -> str:
-        return self._placeholder.sub(lambda match: self._protected[int(match.group(1))], text)
-
-    def _protect_all(self, value: Any) -> Any:
-        """Apply `_protect` to every text in a JSON value: contents, names that a model made up, tool descriptions."""
-        if isinstance(value, str):
-            return self._protect(value)
-        if isinstance(value, dict):
-            return {self._protect(key): self._protect_all(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self._protect_all(item) for item in value]
-        return value
-
-    def _encode(self, text: str) -> list[int]:
-        """Encode a rendering. Placeholders become the plain characters that they replaced.
-
-        Only pieces with a placeholder leave the tokenizer's own path: they are cut at control tokens, which no merge
-        crosses, and encoded by the same model without added tokens. Lone surrogates, which no tokenizer accepts, become
-        question marks.
-        """
-        text = text.encode("utf-8", "replace").decode()
-        if not self._placeholder.search(text):
-            return list(self._backend.encode(text, add_special_tokens=False).ids)
-        ids: list[int] = []
-        position = 0
-        for control in [*self._control.finditer(text), None]:
-            piece = text[position : control.start() if control else len(text)]
-            if self._placeholder.search(piece):
-                ids += self._plain.encode(self._unprotect(piece), add_special_tokens=False).ids
-            elif piece:
-                ids += self._backend.encode(piece, add_special_tokens=False).ids
-            if control:
-                ids.append(self._control_ids[control.group()])
-                position = control.end()
-        return ids
-
-
-def _backends(tokenizer: PreTrainedTokenizerBase) -> tuple[Tokenizer, Tokenizer]:
-    """The tokenizer's own model, and a copy without added tokens, for which every text is plain text.
-
-    `tokenizer.encode` gives the same ids through a batch, which takes nearly twice as long.
-    """
-    from tokenizers import Tokenizer
-
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise TemplateError(f"the tokenizer {tokenizer.name_or_path!r} is not a fast tokenizer; use one that is")
-    state = json.loads(backend.to_str())
-    state["truncation"] = state["padding"] = None  # left over from the last call
-    own = json.dumps(state)
-    state["added_tokens"] = []
-    state["post_processor"] = None
-    return Tokenizer.from_str(own), Tokenizer.from_str(json.dumps(state))

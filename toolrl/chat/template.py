@@ -1,14 +1,11 @@
-"""Chat templates for the renderer: rendering, fixed variants of known templates, and where a turn ends."""
+"""Chat templates for the renderer: rendering, and where a turn ends."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolrl.errors import TemplateError
@@ -17,7 +14,6 @@ from toolrl.types import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-OWN_TEMPLATES = Path(__file__).parent / "templates"
 NINE_CHARACTERS = re.compile(r"[A-Za-z0-9]{9}")
 
 
@@ -143,41 +139,6 @@ def with_distinct_ids(messages: Sequence[Message]) -> list[Message]:
 
 def _short_id(id: str) -> str:
     return id if NINE_CHARACTERS.fullmatch(id) else hashlib.sha256(id.encode()).hexdigest()[:9]
-
-
-def fixed_variants(text: str) -> Iterator[tuple[str, str]]:
-    """Names and sources of templates that do the same as a known one without rewriting history.
-
-    A template is recognised by its whole text, so that only templates that were compared are replaced. TRL's variants
-    (trl/chat_templates/*_training.jinja) come first, then toolrl's own, for what TRL's do not fix.
-    """
-    for name in _known().get(text, ()):
-        if name.startswith("toolrl/"):
-            yield name, (OWN_TEMPLATES / f"{name.removeprefix('toolrl/')}.jinja").read_text(encoding="utf-8")
-        else:
-            yield name, (trl_templates() / f"{name.removeprefix('trl/')}.jinja").read_text(encoding="utf-8")
-
-
-def trl_templates() -> Path:
-    """The folder of TRL's templates, found without importing TRL."""
-    package = importlib.util.find_spec("trl")
-    return Path(package.origin).parent / "chat_templates" if package and package.origin else OWN_TEMPLATES
-
-
-@cache
-def _known() -> dict[str, list[str]]:
-    """Names of fixed variants, by the text of the template that they replace."""
-    known: dict[str, list[str]] = {}
-    folder, own = trl_templates(), {path.stem for path in OWN_TEMPLATES.glob("*.jinja")}
-    for path in sorted(folder.glob("*.jinja")) if folder != OWN_TEMPLATES else []:
-        name = path.stem.removesuffix("_training")
-        variants = (
-            [f"trl/{name}_training"] if path.stem == name and (folder / f"{name}_training.jinja").exists() else []
-        )
-        variants += [f"toolrl/{name}"] if name in own else []
-        if variants:
-            known[path.read_text(encoding="utf-8")] = variants
-    return known
 
 
 class TurnEnds:

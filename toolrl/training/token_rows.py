@@ -58,6 +58,7 @@ def token_row(row: Json, renderer: Renderer, place: str = "the row", *, filled: 
 
     Raises:
         TaskError: The row has no assistant's turn, or a call that the model's dialect cannot write.
+        TemplateError: A user answers the assistant, and the template rewrites history then.
     """
     try:
         messages, tools = read_conversation(row, filled=filled)
@@ -66,6 +67,7 @@ def token_row(row: Json, renderer: Renderer, place: str = "the row", *, filled: 
     first = next((index for index, message in enumerate(messages) if message.role == "assistant"), 0)
     if first == 0:
         raise TaskError(f"{place}: the conversation has no assistant turn after a user turn")
+    renderer = renderer.with_options({}, users=any(message.role == "user" for message in messages[first:]))
     prompt_ids = renderer.prompt_ids(messages[:first], tools)
     sampled = _sampled(row, messages[first:], tools, prompt_ids, renderer)
     if sampled is not None:
@@ -98,9 +100,13 @@ def _sampled(
         return None
     pairs = list(zip(completion, mask, strict=True))
     turns = [[token for token, _ in run] for bit, run in groupby(pairs, key=itemgetter(1)) if bit]
-    read = [renderer.parse(turn, tools, after_tools=number > 0) for number, turn in enumerate(turns)]
-    if [_gist(message) for message in read] != [_gist(message) for message in said if message.role == "assistant"]:
+    before = ["user", *(message.role for message in said)]
+    spoken = [(role == "tool", turn) for role, turn in zip(before, said, strict=False) if turn.role == "assistant"]
+    if len(turns) != len(spoken):
         return None
+    for ids, (after_tools, turn) in zip(turns, spoken, strict=True):
+        if _gist(renderer.parse(ids, tools, after_tools=after_tools)) != _gist(turn):
+            return None
     labels = [token if bit else IGNORED for token, bit in pairs]
     return TokenRow(prompt_ids + completion, [IGNORED] * len(prompt_ids) + labels, is_sampled=True)
 
