@@ -27,6 +27,7 @@ ENTRY_POINTS = {
     "toolrl/ToyText-v0": "toolrl_envs.toy_text.env:ToyTextEnv",
     "toolrl/Wordle-v0": "toolrl_envs.wordle.env:WordleEnv",
     "toolrl/Terminal-v0": "toolrl_envs.terminal.env:TerminalEnv",
+    "toolrl/Retail-v0": "toolrl_envs.retail.env:RetailEnv",
 }
 
 

@@ -1,4 +1,4 @@
-"""Environments written for other libraries, played as they are."""
+"""Environments written for other libraries, played as they are; and toolrl's tools, for MCP clients."""
 
 from toolrl.interop.gymnasium import Game, GameEnv, from_gymnasium
 from toolrl.interop.harbor import HarborEnv, HarborTask, read_harbor_tasks
