@@ -112,12 +112,17 @@ def imports_of(source: str, module: str, is_package: bool = False) -> list[Impor
     return imports
 
 
+# Files of tasks that models work on, and their tests.
+TASK_FOLDERS = ROOT / "envs/toolrl_envs/terminal/tasks"
+
+
 @cache
 def modules(package: str) -> dict[str, Path]:
     folder = PACKAGE_FOLDERS[package]
     return {
         ".".join([package, *path.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__"): path
         for path in sorted(folder.rglob("*.py"))
+        if TASK_FOLDERS not in path.parents
     }
 
 

@@ -1,4 +1,4 @@
-"""Promises of the scripted policy: it says its lines in order and remembers nothing."""
+"""Promises of the scripted policy: it says its lines in order, whatever others say."""
 
 from __future__ import annotations
 
@@ -24,12 +24,21 @@ def test_turns_come_in_order_whatever_is_between_them() -> None:
         ids += [*turn, 7, 10, 8]
 
 
-def test_it_is_stateless_so_episodes_can_be_retried_and_interleaved() -> None:
+def test_episodes_can_be_retried_and_interleaved() -> None:
     policy = ScriptedPolicy(TURNS)
+    once, again = [5, *TURNS[0], 7], [5, *TURNS[0], 8]
+    assert [say(policy, [5]).token_ids for _ in "ab"] == [TURNS[0]] * 2
+    assert [say(policy, ids).token_ids for ids in (once, again)] == [TURNS[1]] * 2
+    assert say(policy, [*once, *TURNS[1], 8]).token_ids == TURNS[2]
     assert say(policy, [5]).token_ids == TURNS[0]
-    assert say(policy, [5, *TURNS[0], 7, *TURNS[1], 8]).token_ids == TURNS[2]
-    assert say(policy, [5, *TURNS[0]]).token_ids == TURNS[1]
-    assert say(policy, [5]).token_ids == TURNS[0]
+    assert say(policy, again).token_ids == TURNS[1]
+
+
+def test_a_user_who_says_what_it_is_about_to_say_does_not_confuse_it() -> None:
+    policy, ids = ScriptedPolicy(TURNS), [5, *TURNS[0], *TURNS[1], *TURNS[2], 9]
+    for turn in TURNS:
+        assert say(policy, ids).token_ids == turn
+        ids += [*turn, 7, *TURNS[1], *TURNS[2], 9]
 
 
 def test_a_repeated_turn_is_played_twice() -> None:

@@ -10,8 +10,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from toolrl import ConfigError, Renderer, call, make
+from toolrl import (
+    ConfigError,
+    Limits,
+    Renderer,
+    RolloutEngine,
+    RolloutRequest,
+    SamplingParams,
+    Task,
+    ToolEnv,
+    call,
+    make,
+    say,
+)
 from toolrl.chat import HermesDialect
+from toolrl.policy import ScriptedChatPolicy, TransformersPolicy
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.tiny import PATH, warm
 from toolrl.tiny.demonstrations import CHANGING, NEEDED, NEEDLESS, Demonstrator, break_call, demonstrate
@@ -27,6 +40,7 @@ from toolrl.tiny.fitting import (
     share_exact,
 )
 from toolrl.tiny.make import fixed_tokens, held_out, main, make_model
+from toolrl.users import ModelUser
 
 
 def test_shipped_model_is_small_and_of_the_qwen3_architecture() -> None:
@@ -202,3 +216,18 @@ def test_a_warm_start_fits_the_demonstrations_better(tmp_path: Path, capsys: pyt
 def test_settings_of_a_warm_start_that_are_not_an_object_are_refused(tmp_path: Path, settings: str) -> None:
     with pytest.raises(ConfigError, match="env_settings must be like"):
         warm.main("toolrl/WorldQA-v0", tmp_path, settings)
+
+
+def test_it_can_play_a_user_and_is_left_as_it_was() -> None:
+    renderer, model = Renderer(load_tokenizer("tiny")), load_model("tiny").train()
+    policy = TransformersPolicy(model, stop_token_ids=renderer.stop_token_ids)
+    user = ModelUser(policy, renderer, sampling=SamplingParams(temperature=0.0, max_tokens=8))
+    task = Task("t", "My phone is dead.", metadata={"user": "You are Ada."})
+    env = ToolEnv(tasks=[task], user=user, reward=lambda task, episode: 1.0, limits=Limits(turns=2))
+    try:
+        (played,) = RolloutEngine(ScriptedChatPolicy([say("Is it on?")]), None).run([RolloutRequest(env, task)])
+    finally:
+        env.close()
+    assert all(turn.reply for turn in played.turns)
+    assert played.usage["user_output_tokens"] > 0
+    assert model.training

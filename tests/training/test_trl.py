@@ -14,12 +14,26 @@ import torch
 from trl import GRPOTrainer
 
 import toolrl.training
-from toolrl import ConfigError, InfrastructureError, Score, Task, TaskSet, ToolEnv, make, read_trajectories, say, tool
+from toolrl import (
+    ConfigError,
+    Ended,
+    InfrastructureError,
+    Score,
+    StopReason,
+    Task,
+    TaskSet,
+    ToolEnv,
+    make,
+    read_trajectories,
+    say,
+    tool,
+)
 from toolrl.policy import ScriptedChatPolicy, ScriptedPolicy
 from toolrl.policy.models import load_tokenizer
 from toolrl.training import GRPORun
 from toolrl.training.trainer import ROWS_TOGETHER
 from toolrl.training.trl import prompt_dataset, prompts_needed
+from toolrl.users import ScriptedUser
 
 DOCS = "toolrl/DocsSearch-v0"
 
@@ -273,3 +287,20 @@ def test_an_answer_that_ends_on_another_token_than_eos_does_not_count_as_truncat
         assert counted[:length].tolist() == [1] * length
     assert run.trainer._metrics["train"]["completions/clipped_ratio"] == [0.0]
     assert all(trajectory.completion_ids == answer for trajectory in run.last_batch)
+
+
+def test_what_a_user_says_is_not_trained_on(grpo_run: Callable[..., GRPORun]) -> None:
+    env = ToolEnv(
+        tasks=[Task(name, f"Guess the {name}.") for name in "abcdef"],
+        user=ScriptedUser(["colder", "warmer", Ended("Yes.", "guessed")]),
+        reward=lambda task, episode: float(episode.ending == "guessed"),
+    )
+    run = grpo_run({"tests/Guess": env})
+    script = [run.renderer.assistant_ids(say(word)) for word in ("warmer", "colder", "warmer")]
+    run.engine.policy = ScriptedPolicy(script)
+    batch = play(run)
+    sampled = (batch["tool_mask"] * batch["completion_mask"]).bool()
+    for ids, mask in zip(batch["completion_ids"], sampled, strict=True):
+        assert ids[mask].tolist() == [token for turn in script for token in turn]
+    assert {trajectory.stop for trajectory in run.last_batch} == {StopReason.USER}
+    assert run.trainer._metrics["train"]["completions/clipped_ratio"][-1] == 0

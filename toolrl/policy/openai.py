@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -48,6 +49,11 @@ class OpenAIPolicy:
         # Calls queue here, before the client's deadline starts: waiting in a queue is not a failure.
         self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
         self._max_concurrent = endpoint.retry_policy.max_concurrent
+
+    @property
+    def identity(self) -> str:
+        """Everything that a turn depends on besides the conversation and the sampling, as a key for caches."""
+        return json.dumps([self._client.url, self._client.endpoint.model, self._request], sort_keys=True)
 
     async def reply(
         self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], sampling: SamplingParams

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from toolrl.policy.base import ChatReply
@@ -13,7 +13,10 @@ from toolrl.types import Message, Sample, SamplingParams
 
 
 class ScriptedPolicy:
-    """Replays turns. It is stateless, so episodes can be retried and run in any order."""
+    """Replays turns. Each follows from the tokens so far, so episodes can be retried and run in any order.
+
+    It goes by the conversations in which it has spoken, not by their texts: a user can say what it is about to say.
+    """
 
     def __init__(self, script: Sequence[Sequence[int]] | Callable[[list[int]], Sequence[int]], *, seconds: float = 0.0):
         """Prepare a script.
@@ -25,6 +28,7 @@ class ScriptedPolicy:
         """
         self._script = script
         self._seconds = seconds
+        self._said: dict[int, int] = {}  # by a hash of the ids up to the end of a turn: how many turns that makes
 
     def submit(self, prompt_ids: list[int], sampling: SamplingParams) -> Future[Sample]:
         """Deliver the next turn, cut to `sampling.max_tokens`; every logprob is 0."""
@@ -46,15 +50,17 @@ class ScriptedPolicy:
         return future
 
     def _next(self, prompt_ids: list[int]) -> Sequence[int]:
-        """The first turn that is not yet in `prompt_ids`, searched in order; the last one repeats."""
+        """The turn after the longest conversation of its own that `prompt_ids` continues; the last one repeats."""
         assert not callable(self._script)
-        position = 0
-        for turn in self._script[:-1]:
-            found = _find(prompt_ids, turn, position)
-            if found < 0:
-                return turn
-            position = found + len(turn)
-        return self._script[-1]
+        said, state = 0, 0
+        for token in prompt_ids:
+            state = hash((state, token))
+            said = self._said.get(state, said)
+        turn = self._script[min(said, len(self._script) - 1)]
+        for token in turn:
+            state = hash((state, token))
+        self._said[state] = said + 1
+        return turn
 
     def generating(self) -> AbstractContextManager[None]:
         """Nothing to prepare."""
@@ -79,14 +85,3 @@ class ScriptedChatPolicy:
 
     def close(self) -> None:
         """Nothing to release."""
-
-
-def _find(ids: list[int], turn: Sequence[int], start: int) -> int:
-    turn = list(turn)
-    with suppress(ValueError):
-        while True:
-            start = ids.index(turn[0], start)
-            if ids[start : start + len(turn)] == turn:
-                return start
-            start += 1
-    return -1

@@ -3,5 +3,7 @@
 from toolrl.tools.dispatch import Toolbox
 from toolrl.tools.python import python_tool
 from toolrl.tools.search import open_tool, search_tool
+from toolrl.tools.shell import Shell, ShellResult, shell_tool
+from toolrl.tools.submit import submit
 
-__all__ = ["Toolbox", "open_tool", "python_tool", "search_tool"]
+__all__ = ["Shell", "ShellResult", "Toolbox", "open_tool", "python_tool", "search_tool", "shell_tool", "submit"]

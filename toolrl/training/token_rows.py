@@ -100,13 +100,13 @@ def _sampled(
         return None
     pairs = list(zip(completion, mask, strict=True))
     turns = [[token for token, _ in run] for bit, run in groupby(pairs, key=itemgetter(1)) if bit]
-    places = [place for place, message in enumerate(said) if message.role == "assistant"]
-    if len(turns) != len(places):
+    before = ["user", *(message.role for message in said)]
+    spoken = [(role == "tool", turn) for role, turn in zip(before, said, strict=False) if turn.role == "assistant"]
+    if len(turns) != len(spoken):
         return None
-    after_tools = [place > 0 and said[place - 1].role == "tool" for place in places]
-    read = [renderer.parse(turn, tools, after_tools=after) for turn, after in zip(turns, after_tools, strict=True)]
-    if [_gist(message) for message in read] != [_gist(message) for message in said if message.role == "assistant"]:
-        return None
+    for ids, (after_tools, turn) in zip(turns, spoken, strict=True):
+        if _gist(renderer.parse(ids, tools, after_tools=after_tools)) != _gist(turn):
+            return None
     labels = [token if bit else IGNORED for token, bit in pairs]
     return TokenRow(prompt_ids + completion, [IGNORED] * len(prompt_ids) + labels, is_sampled=True)
 

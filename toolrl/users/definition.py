@@ -25,7 +25,8 @@ class User:
 
     Attributes:
         author: What the author passed: a function, a class, or an object that is called.
-        resources: What is injected, by parameter name, and the user's own state as "user".
+        resources: What is injected, by parameter name, what the author has in `resources`, and the user's own state as
+            "user".
     """
 
     def __init__(self, author: Any):
@@ -35,7 +36,8 @@ class User:
             author: Called with what its parameters name: `task`; `message`, the text that the agent said; `state`, a
                 dict that lives as long as the episode; `scope`, the episode's `ResourceScope`; and resources, which are
                 injected as a tool's are. It returns its reply, or `Ended` to end the episode. It may be async. Of a
-                class, one instance is made for each episode, with the task if it takes one, and closed with it.
+                class, one instance is made for each episode, with the task if it takes one, and closed with it. If it
+                has a mapping `resources`, such as those of its own tools, the environment shares them.
 
         Raises:
             ConfigError: It cannot be called so.
@@ -54,10 +56,8 @@ class User:
                 check_opener(author, takes_task=True)
         except ToolDefinitionError as error:
             raise ConfigError(f"the user {self.name!r} is made with at most the episode's task: {error}") from None
-        self.resources: Mapping[str, Resource] = {
-            **injected,
-            STATE: Resource(author if self._is_class else dict, "episode"),
-        }
+        self._given = {**injected, STATE: Resource(author if self._is_class else dict, "episode")}
+        self.resources: Mapping[str, Resource] = {**getattr(author, "resources", {}), **self._given}
 
     def _parameters(self, called: Callable[..., Any]) -> tuple[list[str], dict[str, Resource]]:
         wanted, injected = [], {}
@@ -94,7 +94,7 @@ class User:
         loop = asyncio.get_running_loop()
 
         async def ask() -> Any:
-            opened = await in_thread(lambda: {name: scope.get(name, it, loop) for name, it in self.resources.items()})
+            opened = await in_thread(lambda: {name: scope.get(name, it, loop) for name, it in self._given.items()})
             state = opened.pop(STATE)
             function = state if self._is_class else self.author
             given = {"task": task, "message": message, "state": state, "scope": scope}
