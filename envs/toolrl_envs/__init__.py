@@ -25,6 +25,7 @@ ENTRY_POINTS = {
     "toolrl/Database-v0": "toolrl_envs.database.env:DatabaseEnv",
     "toolrl/DataFiles-v0": "toolrl_envs.data_files.env:DataFilesEnv",
     "toolrl/Terminal-v0": "toolrl_envs.terminal.env:TerminalEnv",
+    "toolrl/Retail-v0": "toolrl_envs.retail.env:RetailEnv",
 }
 
 

@@ -1,4 +1,4 @@
-"""Environments written for other libraries, played as they are."""
+"""Environments written for other libraries, played as they are; and toolrl's tools, for MCP clients."""
 
 from toolrl.interop.harbor import HarborEnv, HarborTask, read_harbor_tasks
 from toolrl.interop.trl import from_trl

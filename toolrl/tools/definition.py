@@ -6,6 +6,7 @@ they cannot disagree. (transformers' `get_json_schema` gives the same schema, bu
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import warnings
@@ -49,7 +50,7 @@ class Tool:
     max_output_characters: int = 4000
     keeps_time: bool = False
 
-    @property
+    @functools.cached_property
     def schema(self) -> dict[str, Any]:
         """The tool in the JSON form that chat templates and OpenAI-compatible servers expect."""
         parameters = _without_titles(self.arguments_model.model_json_schema())

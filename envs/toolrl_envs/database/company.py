@@ -12,17 +12,16 @@ from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from typing import Any
 
-from toolrl.rewards import StoreState, Table
-
-Row = dict[str, Any]
-Rows = dict[str, list[Row]]
+from toolrl.rewards import StoreState
+from toolrl_envs.people import draw_names, words
+from toolrl_envs.stores import Row, Rows, Schema, changed_rows, open_rows
 
 TODAY = date(2024, 6, 28)
 WAREHOUSES = ("north", "south")
 OPEN_STATUSES = ("placed", "paid")
 STATUSES = (*OPEN_STATUSES, "shipped", "delivered", "cancelled")
 
-SCHEMA: dict[str, dict[str, str]] = {
+_COLUMNS = {
     "customers": {
         "id": "INTEGER PRIMARY KEY",
         "name": "TEXT NOT NULL",
@@ -58,33 +57,19 @@ SCHEMA: dict[str, dict[str, str]] = {
         "status": "TEXT NOT NULL",
     },
 }
-KEYS = {"stock": ("product_id", "warehouse"), "order_lines": ("order_id", "product_id")}
+SCHEMA = Schema(_COLUMNS, {"stock": ("product_id", "warehouse"), "order_lines": ("order_id", "product_id")})
 
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-_GIVEN = _words(
-    "Ada Aldo Amos Anke Bela Boris Carla Cleo Dario Dina Edda Egon Elin Ezra Fanny Felix Gesa Gino Hanna Hugo Ida Igor "
-    "Ines Ivo Jana Jonas Kira Kurt Lena Levi Lotte Luca Maja Milo Mona Nils Nora Olga Oskar Pia Paul Rosa Rafael Sina "
-    "Silas Tara Theo Ulla Uwe Vera Viktor Wanda Willem Xenia Yara Yusuf Zita Zeno"
-)
-_STARTS = _words(
-    "Al Ba Ber Bo Cas Da Dor El Fal Fer Gar Ha Hol Jan Kar Kel La Lin Ma Mor Ne Nor Or Pa Per Ro Sal Ta Ver Wi"
-)
-_ENDS = _words("bach berg dal den fort gard hof kamp land mann mark mond ner rup sen stad stein ton vik wald")
-_CITIES = _words("Arnhem Basel Bergen Bruges Cork Delft Gdansk Ghent Graz Leeds Lund Lyon Malmo Porto Turin Vigo")
+_CITIES = words("Arnhem Basel Bergen Bruges Cork Delft Gdansk Ghent Graz Leeds Lund Lyon Malmo Porto Turin Vigo")
 _DEPARTMENTS = ("sales", "warehouse", "accounting")
-_MATERIALS = _words("oak steel linen glass wool copper paper cork clay bamboo")
-_GOODS = _words("desk lamp chair shelf rug vase bowl clock tray stool frame basket kettle mirror")
+_MATERIALS = words("oak steel linen glass wool copper paper cork clay bamboo")
+_GOODS = words("desk lamp chair shelf rug vase bowl clock tray stool frame basket kettle mirror")
 
 
 @functools.lru_cache(maxsize=64)
 def company(seed: str) -> Rows:
     """The company with this seed. Callers share its rows and must not change them; `changed` copies them."""
     rng = random.Random(f"company/{seed}")
-    names = iter(_draw_names(rng, 40))
+    names = iter(draw_names(rng, 40))
     base = rng.randint(100, 899) * 100
     customers = [
         {
@@ -152,56 +137,17 @@ def company(seed: str) -> Rows:
 
 def open_store(seed: str) -> sqlite3.Connection:
     """Open the company's store in its initial state, in memory. Several threads may call it."""
-    store = sqlite3.connect(":memory:", check_same_thread=False)
-    for table, columns in SCHEMA.items():
-        parts = [f"{name} {kind}" for name, kind in columns.items()]
-        if table in KEYS:
-            parts.append(f"PRIMARY KEY ({', '.join(KEYS[table])})")
-        store.execute(f"CREATE TABLE {table} ({', '.join(parts)})")
-        rows = [tuple(row.values()) for row in company(seed)[table]]
-        store.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(columns))})", rows)
-    store.commit()
-    return store
+    return open_rows(SCHEMA, company(seed))
 
 
 def changed(rows: Rows, changes: Iterable[Mapping[str, Any]]) -> StoreState:
-    """The state of the store after changes to a company's rows.
-
-    Args:
-        rows: The company.
-        changes: Each with a `table` and a `row`, whose values update the row with the same key; a row with a new key
-            is added.
-    """
-    tables = {name: {_key(name, row): row for row in table} for name, table in rows.items()}
-    for change in changes:
-        table, row = tables[change["table"]], change["row"]
-        key = _key(change["table"], row)
-        table[key] = {**table.get(key, {}), **row}
-    return StoreState(
-        {
-            name: Table(
-                tuple(SCHEMA[name]),
-                [tuple(row[column] for column in SCHEMA[name]) for row in table.values()],
-                KEYS.get(name, ("id",)),
-            )
-            for name, table in tables.items()
-        }
-    )
+    """The state of the store after changes to a company's rows; see `changed_rows`."""
+    return changed_rows(SCHEMA, rows, changes)
 
 
 def total_cents(rows: Rows, order_id: int) -> int:
     """The total of an order."""
     return sum(line["quantity"] * line["price_cents"] for line in rows["order_lines"] if line["order_id"] == order_id)
-
-
-def _key(table: str, row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[column] for column in KEYS.get(table, ("id",)))
-
-
-def _draw_names(rng: random.Random, count: int) -> list[str]:
-    """Draw names, none of which contains another."""
-    families = rng.sample([start + end for start in _STARTS for end in _ENDS], count)
-    return [f"{rng.choice(_GIVEN)} {family}" for family in families]
 
 
 def _status(rng: random.Random) -> str:

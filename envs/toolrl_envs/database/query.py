@@ -23,7 +23,7 @@ _FUNCTIONS = {
     *("date", "julianday", "strftime"),
     *("dense_rank", "first_value", "lag", "last_value", "lead", "rank", "row_number"),
 }
-_TABLES = {*SCHEMA, "sqlite_master", "sqlite_schema"}
+_TABLES = {*SCHEMA.columns, "sqlite_master", "sqlite_schema"}
 _ALLOWED = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from toolrl import ConfigError, Task, TaskError, TaskSet, is_held_out
 from toolrl_envs.common import Split, check_split, task_id
-from toolrl_envs.database.company import OPEN_STATUSES, STATUSES, TODAY, WAREHOUSES, Row, Rows, company, total_cents
+from toolrl_envs.database.company import OPEN_STATUSES, STATUSES, TODAY, WAREHOUSES, company, total_cents
+from toolrl_envs.stores import Row, Rows
 
 Call = tuple[str, dict[str, Any]]
 
