@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ echo 1 > "$tests/../logs/verifier/reward.txt"
 def make_task(tmp_path: Path) -> MakeTask:
     """Writes a task folder: counting the lines of `data.txt`, unless told otherwise."""
 
-    def make(name: str = "count", toml: str = "", **files: str | bytes) -> Path:
+    def make(files: Mapping[str, str | bytes] | None = None, name: str = "count", toml: str = "") -> Path:
         folder = tmp_path / "tasks" / name
         content: dict[str, str | bytes] = {
             "task.toml": f'schema_version = "1.4"\n[metadata]\ncategory = "files"\ndifficulty = "easy"\n{toml}',
@@ -36,7 +36,7 @@ def make_task(tmp_path: Path) -> MakeTask:
             "tests/expected": "3\n",
             "solution/solve.sh": "#!/bin/bash\nwc -l < data.txt > count.txt\n",
         }
-        content |= {path.replace("__", "/").replace("_sh", ".sh").replace("_md", ".md"): x for path, x in files.items()}
+        content |= files or {}
         for path, text in content.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_bytes(text if isinstance(text, bytes) else text.encode())

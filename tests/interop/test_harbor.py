@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -24,16 +26,16 @@ from toolrl.sandbox.local.launcher import Zygote
 Play = Callable[..., Score]
 
 ABSOLUTE = {
-    "instruction_md": "Write the number of lines of /app/data.txt into /app/count.txt.",
-    "tests__test_sh": """#!/bin/bash
+    "instruction.md": "Write the number of lines of /app/data.txt into /app/count.txt.",
+    "tests/test.sh": """#!/bin/bash
 if python3 /tests/check.py; then
   echo 1 > /logs/verifier/reward.txt
 else
   echo 0 > /logs/verifier/reward.txt
 fi
 """,
-    "tests__check.py": "from pathlib import Path\nassert Path('/app/count.txt').read_text() == '3\\n'\n",
-    "solution__solve_sh": "#!/bin/bash\nset -euo pipefail\nwc -l < /app/data.txt > /app/count.txt\n",
+    "tests/check.py": "from pathlib import Path\nassert Path('/app/count.txt').read_text() == '3\\n'\n",
+    "solution/solve.sh": "#!/bin/bash\nset -euo pipefail\nwc -l < /app/data.txt > /app/count.txt\n",
 }
 
 
@@ -41,7 +43,7 @@ fi
 def test_a_task_is_solved_by_its_solution_and_by_nothing_else(
     make_task: MakeTask, play: Play, files: dict[str, str]
 ) -> None:
-    env = HarborEnv(make_task(**files).parent)
+    env = HarborEnv(make_task(files).parent)
     (task,) = env.tasks
     assert (task.id, task.kind, task.difficulty, task.needs_tool) == ("count", "files", "easy", True)
     assert task.prompt.startswith("Write the number of lines")
@@ -55,16 +57,16 @@ def test_a_task_is_solved_by_its_solution_and_by_nothing_else(
 @pytest.mark.parametrize(
     ("solution", "commands"),
     [
-        ({"solution__solve_sh": "#!/bin/bash\necho 3 > count.txt"}, ["echo 3 > count.txt"]),
-        ({"solution__solve_sh": "set -e\necho 3 > count.txt\nexit 0"}, ["(\nset -e\necho 3 > count.txt\nexit 0\n)"]),
-        ({"solution__solve_sh": 'cp "$(dirname "$0")/three" count.txt', "solution__three": "3\n"}, None),
-        ({"solution__solve_sh": "cp $HOME/solution/a/three count.txt", "solution__a__three": b"3\n"}, None),
+        ({"solution/solve.sh": "#!/bin/bash\necho 3 > count.txt"}, ["echo 3 > count.txt"]),
+        ({"solution/solve.sh": "set -e\necho 3 > count.txt\nexit 0"}, ["(\nset -e\necho 3 > count.txt\nexit 0\n)"]),
+        ({"solution/solve.sh": 'cp "$(dirname "$0")/three" count.txt', "solution/three": "3\n"}, None),
+        ({"solution/solve.sh": "cp $HOME/solution/a/three count.txt", "solution/a/three": b"3\n"}, None),
     ],
 )
 def test_a_solution_is_calls_of_the_shell(
     make_task: MakeTask, play: Play, solution: dict[str, Any], commands: list[str] | None
 ) -> None:
-    env = HarborEnv(make_task(**solution))
+    env = HarborEnv(make_task(solution))
     messages = env.oracle(env.tasks[0])
     played = [one.arguments["command"] for message in messages for one in message.tool_calls]
     assert commands in (None, played)
@@ -84,8 +86,11 @@ COPY data.txt \\
      as.txt
 """
     folder = make_task(
-        environment__Dockerfile=dockerfile,
-        **{"environment__other.txt": "o", "environment__folder__run": "#!/bin/sh\necho ran"},
+        {
+            "environment/Dockerfile": dockerfile,
+            "environment/other.txt": "o",
+            "environment/folder/run": "#!/bin/sh\necho ran",
+        },
         toml='[environment]\nenv = { SIZE = "5" }',
     )
     (folder / "environment/folder/run").chmod(0o755)
@@ -97,7 +102,7 @@ COPY data.txt \\
 
 
 def test_without_a_dockerfile_the_environments_files_are_there(make_task: MakeTask) -> None:
-    folder = make_task(environment__more__x="y")
+    folder = make_task({"environment/more/x": "y"})
     (folder / "environment/Dockerfile").unlink()
     task = HarborTask.read(folder)
     assert (task.needs, task.workdir) == ([], "app")
@@ -109,16 +114,16 @@ def test_without_a_dockerfile_the_environments_files_are_there(make_task: MakeTa
 @pytest.mark.parametrize(
     ("files", "need"),
     [
-        ({"environment__Dockerfile": "FROM ubuntu\nRUN apt-get update"}, "an image with 'RUN apt-get update'"),
-        ({"environment__Dockerfile": "FROM me/tools:1"}, "an image with 'FROM me/tools:1'"),
-        ({"environment__Dockerfile": "FROM ubuntu AS a\nFROM a"}, "an image with 'FROM ubuntu AS a'"),
-        ({"environment__Dockerfile": "FROM ubuntu\nCOPY data.txt /etc/"}, "an image with 'COPY data.txt /etc/'"),
-        ({"environment__Dockerfile": "FROM ubuntu\nWORKDIR /app\nCOPY data.txt ../x"}, "an image with 'COPY"),
-        ({"environment__Dockerfile": "FROM ubuntu\nCOPY --chown=1 data.txt ."}, "an image with 'COPY --chown"),
-        ({"environment__Dockerfile": "FROM ubuntu\nENV A=$HOME"}, "an image with 'ENV"),
-        ({"environment__Dockerfile": "FROM ubuntu\nWORKDIR /app\nCOPY ../tests/expected ."}, "an image with 'COPY"),
-        ({"environment__Dockerfile": "FROM ubuntu\nWORKDIR /tests/a"}, "the working directory /tests/a"),
-        ({"environment__docker-compose.yaml": "services: {}"}, "several services"),
+        ({"environment/Dockerfile": "FROM ubuntu\nRUN apt-get update"}, "an image with 'RUN apt-get update'"),
+        ({"environment/Dockerfile": "FROM me/tools:1"}, "an image with 'FROM me/tools:1'"),
+        ({"environment/Dockerfile": "FROM ubuntu AS a\nFROM a"}, "an image with 'FROM ubuntu AS a'"),
+        ({"environment/Dockerfile": "FROM ubuntu\nCOPY data.txt /etc/"}, "an image with 'COPY data.txt /etc/'"),
+        ({"environment/Dockerfile": "FROM ubuntu\nWORKDIR /app\nCOPY data.txt ../x"}, "an image with 'COPY"),
+        ({"environment/Dockerfile": "FROM ubuntu\nCOPY --chown=1 data.txt ."}, "an image with 'COPY --chown"),
+        ({"environment/Dockerfile": "FROM ubuntu\nENV A=$HOME"}, "an image with 'ENV"),
+        ({"environment/Dockerfile": "FROM ubuntu\nWORKDIR /app\nCOPY ../tests/expected ."}, "an image with 'COPY"),
+        ({"environment/Dockerfile": "FROM ubuntu\nWORKDIR /tests/a"}, "the working directory /tests/a"),
+        ({"environment/docker-compose.yaml": "services: {}"}, "several services"),
         ({"toml": '[environment]\ndocker_image = "me/x"'}, "the image me/x"),
         ({"toml": "[environment]\nallow_internet = true"}, "a network"),
         ({"toml": '[environment]\nnetwork_mode = "allowlist"'}, "a network"),
@@ -131,8 +136,10 @@ def test_without_a_dockerfile_the_environments_files_are_there(make_task: MakeTa
 def test_a_task_that_needs_more_than_a_sandbox_is_refused_or_left_out(
     make_task: MakeTask, files: dict[str, str], need: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_task("good")
-    folder = make_task("bad", **files).parent
+    make_task(name="good")
+    files, toml = dict(files), files.get("toml", "")
+    files.pop("toml", None)
+    folder = make_task(files, "bad", toml).parent
     with pytest.raises(TaskError, match=f"task 'bad' needs {need}.*skip_unsupported=True"):
         HarborEnv(folder)
     with caplog.at_level(logging.WARNING):
@@ -145,7 +152,7 @@ def test_a_task_that_needs_more_than_a_sandbox_is_refused_or_left_out(
 def test_a_broken_task_says_what_is_wrong(make_task: MakeTask, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="no tasks in harbor's format"):
         HarborEnv(tmp_path)
-    folder = make_task(environment__Dockerfile="FROM ubuntu\nWORKDIR /app\nCOPY nothing .")
+    folder = make_task({"environment/Dockerfile": "FROM ubuntu\nWORKDIR /app\nCOPY nothing ."})
     with pytest.raises(TaskError, match=r"nothing.* does not exist, which 'COPY nothing .' copies"):
         HarborTask.read(folder).image.tree()
     with pytest.raises(TaskError, match="variables of this machine are not passed on"):
@@ -160,16 +167,24 @@ def test_a_broken_task_says_what_is_wrong(make_task: MakeTask, tmp_path: Path) -
     with pytest.raises(TaskError, match=r"it has no tests/test\.sh"):
         HarborEnv(folder)
     with pytest.raises(TaskError, match="names a folder in the root"):
-        HarborEnv(make_task("absolute", **ABSOLUTE), sandbox="e2b")
+        HarborEnv(make_task(ABSOLUTE), sandbox="e2b")
 
 
-def test_tests_that_the_sandbox_can_read_are_refused(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = HarborTask.read(make_task())
-    readable = HarborTask(Path("/usr/share"), task.config)
-    monkeypatch.setattr(HarborTask, "image", task.image)
-    monkeypatch.setattr(Path, "__truediv__", lambda self, name: Path("/usr/bin/bash"))
-    with pytest.raises(ConfigError, match="sandboxes can read '/usr/bin/bash'"):
-        readable.open_shell("local", HarborEnv.__init__.__kwdefaults__["sandbox_limits"])
+def test_tests_that_the_sandbox_can_read_are_refused(make_task: MakeTask) -> None:
+    zygote = Zygote(without=("landlock",))
+    if zygote.active.level != "no-landlock":
+        zygote.close()
+        pytest.skip("needs namespaces")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as readable:  # /tmp inside is not the machine's
+        folder = Path(shutil.copytree(make_task(), f"{readable}/task"))
+        Path(readable).chmod(0o755)
+        env = HarborEnv(folder, sandbox=partial(LocalSandbox, isolation="no-landlock", zygote=lambda: zygote))
+        with pytest.raises(ConfigError, match=r"sandboxes can read '.*/tests/test\.sh'"):
+            play_with_faults(env, "true")
+        folder.chmod(0o700)
+        if os.geteuid() == 0:  # then the code runs as another user
+            assert play_with_faults(env, "echo 3 > count.txt").score.value == 1
+    zygote.close()
 
 
 # ---- fault injection
@@ -208,8 +223,8 @@ def test_a_sandbox_killed_from_outside_is_retried_then_unscored_and_leaves_nothi
             return session
 
     before = descendants(zygote.process.pid)
-    slow = {"tests__test_sh": "#!/bin/bash\nsleep 0.5; cmp count.txt ../tests/expected"}
-    env = HarborEnv(make_task(**slow), sandbox=partial(Fragile, zygote=lambda: zygote))
+    slow = {"tests/test.sh": "#!/bin/bash\nsleep 0.5; cmp count.txt ../tests/expected"}
+    env = HarborEnv(make_task(slow), sandbox=partial(Fragile, zygote=lambda: zygote))
     trajectory = play_with_faults(env, "sleep 0.5; echo 3 > count.txt; sleep 600 & setsid sleep 600 &")
     attempts = {("shell", 1): 2, ("shell", 99): 3}.get((of, times), 1)  # the tests are repeated alone
     assert (trajectory.score.value, trajectory.attempts) == (1.0 if times == 1 else None, attempts)

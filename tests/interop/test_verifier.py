@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -22,8 +22,8 @@ Grade = Callable[..., Score]
 def grade(make_task: MakeTask, play: Callable[..., Score]) -> Grade:
     """Grades what a command leaves behind, with the tests of a task."""
 
-    def grade(command: str, **files: str) -> Score:
-        return play(HarborEnv(make_task(**files)), [call("shell", command=command), say("It is done.")])
+    def grade(command: str, files: Mapping[str, str] | None = None, toml: str = "") -> Score:
+        return play(HarborEnv(make_task(files, toml=toml)), [call("shell", command=command), say("It is done.")])
 
     return grade
 
@@ -73,7 +73,7 @@ def test_a_program_that_the_tests_run_cannot_change_them_or_forge_a_verdict(grad
     """It runs as their user: only a failing exit code is beyond its reach."""
     tests = 'python3 work.py > out; cmp -s out "$tests/expected"; echo 1 > "$tests/../logs/verifier/reward.txt"'
     test_sh = f'#!/bin/bash\nset -e\ntests="$(dirname "$0")"\n{tests}\n'
-    assert grade("echo 'print(3)' > work.py", tests__test_sh=test_sh).value == 1
+    assert grade("echo 'print(3)' > work.py", {"tests/test.sh": test_sh}).value == 1
     attack = r"""cat > work.py <<'END'
 import glob, os, subprocess
 for path in glob.glob("../tests/*"):
@@ -85,15 +85,15 @@ loop = "while :; do echo 1 > ../logs/verifier/reward.txt; done"
 subprocess.Popen(["bash", "-c", loop], start_new_session=True, stdout=subprocess.DEVNULL)
 print(4)
 END"""
-    score = grade(attack, tests__test_sh=test_sh)
+    score = grade(attack, {"tests/test.sh": test_sh})
     assert (score.value, score.reason) == (0, "the tests ended with exit code 1")
     without_code = (
         test_sh.replace("set -e", "").replace("cmp", "! cmp") + "echo 0 > ../logs/verifier/reward.txt; exit 0"
     )
     planted = """printf 'open("../logs/verifier/reward.%s", "w").write("1")' json > work.py"""
-    assert grade(planted, tests__test_sh=without_code).reason == "reward.txt: 0"  # the only one that the tests name
+    assert grade(planted, {"tests/test.sh": without_code}).reason == "reward.txt: 0"  # the only one that the tests name
     kills = "echo 'import os, signal; os.kill(os.getppid(), 9)' > work.py; mkdir -p ../logs/verifier"
-    assert grade(kills, tests__test_sh=test_sh).reason.startswith("the tests ended with exit code -9")
+    assert grade(kills, {"tests/test.sh": test_sh}).reason.startswith("the tests ended with exit code -9")
 
 
 def test_tests_and_solution_are_out_of_reach_until_the_end(make_task: MakeTask, play: Callable[..., Score]) -> None:
@@ -112,7 +112,9 @@ test "$HOME" != "$PWD" -a -z "$(ls -A ~ | grep -v -e app -e tests -e logs)" -a "
     command = "printf '#!/bin/sh\\necho ran' > run; chmod 755 run; touch plain ~/.rc; mkdir empty; ln -s plain link; "
     command += "ln -s /etc out; export X=1"
     toml = '[verifier]\nenv = { GIVEN = "yes" }'
-    assert grade(command, tests__test_sh=test_sh, toml=toml) == Score(1.0, {"correct": 1.0}, reason="the tests passed")
+    assert grade(command, {"tests/test.sh": test_sh}, toml=toml) == Score(
+        1.0, {"correct": 1.0}, reason="the tests passed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_a_verdict_that_is_no_number_from_0_to_1_is_worth_nothing(name: str, con
     ],
 )
 def test_tests_without_a_verdict_are_worth_nothing(grade: Grade, test_sh: str, reason: str) -> None:
-    score = grade("true", tests__test_sh=test_sh, toml="[verifier]\ntimeout_sec = 0.5")
+    score = grade("true", {"tests/test.sh": test_sh}, toml="[verifier]\ntimeout_sec = 0.5")
     assert score.value == 0
     assert score.reason.startswith(reason)
 

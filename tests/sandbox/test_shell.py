@@ -15,7 +15,7 @@ from toolrl.tools import Shell, ShellResult
 Run = Callable[..., ShellResult]
 
 
-@pytest.fixture(params=["full", "no-landlock", "no-userns", "none", "e2b", "e2b-unreliable"])
+@pytest.fixture(params=["full", "no-landlock", "no-userns", "e2b", "e2b-unreliable"])
 def level(request: pytest.FixtureRequest) -> str:
     return request.param
 

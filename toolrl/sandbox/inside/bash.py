@@ -16,12 +16,13 @@ import shlex
 import signal
 import time
 
-GRACE_SECONDS = 1.0  # for an interrupted command to end, and again for a killed one
+_GRACE_SECONDS = 1.0  # for a command to end after it was interrupted, and again after it was killed
+_INTERRUPTS = 4  # in that time: bash overlooks one if the command ends by itself just then
 _TICK_SECONDS = 0.05
 _HIGH = 100  # descriptors from here on are not those that bash gets or chooses
 _SETUP = "unset HISTFILE; set +o history +H; PS1= PS2=; trap '' XFSZ; cd -- {folder}; unset OLDPWD\n"
 _COMMAND = "eval {command} </dev/null >&3 2>&3 3>&- 4>&-\n"
-_REPORT = 'printf "%s %s\\0" "$?" "$PWD" >&4\n'
+_REPORT = 'printf "%s %s %s\\0" {number} "$?" "$PWD" >&4\n'
 
 
 class Bash:
@@ -37,6 +38,7 @@ class Bash:
             os.makedirs(folder, exist_ok=True)
         self._first = self._folder = os.path.realpath(folder)
         self._environment = environment
+        self._number = 0  # of the command
         self._start()
 
     def run(self, command: str, seconds: float) -> tuple[int, str, str]:
@@ -53,25 +55,30 @@ class Bash:
             started.
         """
         before, end = _processes(), ""
-        self._send(_COMMAND.format(command=shlex.quote(command)) + _REPORT)
+        self._number += 1
+        ask = _REPORT.format(number=self._number)
+        self._send(_COMMAND.format(command=shlex.quote(command)) + ask)
         report = self._report(seconds)
-        if report is None and self._exit_code is None:
-            end = "interrupted"
-            self._signal(signal.SIGINT)
-            report = self._report(GRACE_SECONDS)
+        for _ in range(_INTERRUPTS):
+            if report is None and self._exit_code is None:
+                end = "interrupted"
+                self._signal(signal.SIGINT)
+                self._send(ask)  # the signal may have met the first one
+                report = self._report(_GRACE_SECONDS / _INTERRUPTS)
         if report is None and self._exit_code is None and before:
             for pid in _processes() - before:  # they ignore the signal
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
-            report = self._report(GRACE_SECONDS)
+            report = self._report(_GRACE_SECONDS)
         if report is not None:
-            number, _, self._folder = report.partition(" ")
-            return int(number), end, self._folder
+            code, self._folder = report
+            return code, end, self._folder
         self._signal(signal.SIGKILL)
         while self._exit_code is None:
             self._reap()
             time.sleep(0.001)
-        code, end = self._exit_code, "killed" if end else "exited"
+        end = "killed" if end else "exited"
+        code = self._exit_code
         for descriptor in (self._commands, self._reports, self._notices):
             os.close(descriptor)
         self._start()
@@ -109,11 +116,16 @@ class Bash:
             while left:
                 left = left[os.write(self._commands, left) :]
 
-    def _report(self, seconds: float) -> str | None:
-        """The next exit code and folder; None if bash ends first, or the time."""
+    def _report(self, seconds: float) -> tuple[int, str] | None:
+        """Exit code and folder after the current command; None if bash ends first, or the time."""
         deadline, poll = time.monotonic() + seconds, select.poll()
         poll.register(self._reports, select.POLLIN)
-        while b"\0" not in self._unread:
+        while True:
+            *reports, self._unread = self._unread.split(b"\0")
+            for report in reports:
+                number, code, folder = report.decode("utf-8", "surrogateescape").split(" ", 2)
+                if int(number) == self._number:  # else it is a repeated one of an earlier command
+                    return int(code), folder
             self._reap()
             with contextlib.suppress(BlockingIOError):
                 while os.read(self._notices, 1 << 16):
@@ -126,8 +138,6 @@ class Bash:
                 return None
             if ready and not chunk:  # closed, and yet bash is alive
                 time.sleep(_TICK_SECONDS)
-        report, _, self._unread = self._unread.partition(b"\0")
-        return report.decode("utf-8", "surrogateescape")
 
     def _reap(self) -> None:
         """Collect children that have ended: orphans too, which would still count as processes."""

@@ -131,8 +131,8 @@ class Link:
         if not self._ready.done():
             self._task.cancel()
         for _ in range(2):  # a remote server may not answer the goodbye
-            done, _ = await asyncio.wait((self._task,), timeout=CLOSE_SECONDS)
-            if done:
+            await asyncio.wait((self._task,), timeout=CLOSE_SECONDS)
+            if self._task.done():
                 return
             self._task.cancel()
 
