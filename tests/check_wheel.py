@@ -22,7 +22,7 @@ from toolrl.training.run import parse_arguments
 
 assert toolrl.__file__.startswith(sys.prefix), toolrl.__file__
 assert str(PATH).startswith(sys.prefix), PATH
-for env_id in ("toolrl/CodeTests-v0", "toolrl/OpenQA-v0"):
+for env_id in ("toolrl/CodeTests-v0", "toolrl/OpenQA-v0", "toolrl/Terminal-v0"):
     toolrl.make(env_id, size=1).close()
 load_model("tiny"), load_tokenizer("tiny")
 parse_arguments(["--config", "tiny"])

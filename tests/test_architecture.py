@@ -52,10 +52,12 @@ OWNERS = {
     "e2b_code_interpreter": "sandbox.e2b",
     "ddgs": "search.web",
     "jinja2": "chat view",
+    "httpx2": "tools.mcp",
     "langdetect": "rewards.instructions",
+    "mcp": "interop tools.mcp",
     "msgspec": "support.json_text trajectory view",
     "sentence_transformers": "search.corpus",
-    "starlette": "sandbox.server search.server support.serving view",
+    "starlette": "interop sandbox.server search.server support.serving view",
     "trafilatura": "search.web",
     "usearch": "search.corpus",
     "uvicorn": "support.serving",
@@ -112,12 +114,17 @@ def imports_of(source: str, module: str, is_package: bool = False) -> list[Impor
     return imports
 
 
+# Files of tasks that models work on, and their tests.
+TASK_FOLDERS = ROOT / "envs/toolrl_envs/terminal/tasks"
+
+
 @cache
 def modules(package: str) -> dict[str, Path]:
     folder = PACKAGE_FOLDERS[package]
     return {
         ".".join([package, *path.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__"): path
         for path in sorted(folder.rglob("*.py"))
+        if TASK_FOLDERS not in path.parents
     }
 
 

@@ -24,6 +24,7 @@ ENTRY_POINTS = {
     "toolrl/ReasoningGym-v0": "toolrl_envs.reasoning_gym.env:ReasoningGymEnv",
     "toolrl/Database-v0": "toolrl_envs.database.env:DatabaseEnv",
     "toolrl/DataFiles-v0": "toolrl_envs.data_files.env:DataFilesEnv",
+    "toolrl/Terminal-v0": "toolrl_envs.terminal.env:TerminalEnv",
     "toolrl/Retail-v0": "toolrl_envs.retail.env:RetailEnv",
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 CODE_NAMES = ("code", "source", "program", "script", "python")
 COMMAND_NAMES = ("command", "cmd", "commands", "bash", "shell", "keystrokes", "line")
+_MAX_DEPTH = 16
 _QUERY_NAMES = ("query", "q", "search", "question", "keywords", "text")
 
 
@@ -19,15 +20,13 @@ def dummy_arguments(schema: Mapping[str, Any], text: str = "1", number: float = 
         number: The value of numeric parameters.
     """
     parameters = schema["function"]["parameters"]
-    definitions = parameters.get("$defs", {})
-    required = parameters.get("required", [])
-    return {name: _value(parameters["properties"][name], definitions, text, number) for name in required}
+    return {name: _value(one, parameters, text, number) for name, one in _required(parameters)}
 
 
 def text_arguments(schema: Mapping[str, Any], text: str) -> list[dict[str, Any]]:
     """The required arguments of a tool, once for each text parameter, with `text` as its value."""
     properties = schema["function"]["parameters"]["properties"]
-    texts = [name for name, one in properties.items() if one.get("type") == "string" and "enum" not in one]
+    texts = [name for name, one in properties.items() if _is_text(one)]
     return [{**dummy_arguments(schema), name: text} for name in texts]
 
 
@@ -38,7 +37,7 @@ def find_parameter(
     for schema in schemas:
         function = schema["function"]
         for name, parameter in function["parameters"]["properties"].items():
-            if name.lower() in names and parameter.get("type") == "string" and "enum" not in parameter:
+            if name.lower() in names and _is_text(parameter):
                 others = dummy_arguments(schema)
                 return function["name"], lambda text, name=name, others=others: {**others, name: text}
     return None
@@ -59,16 +58,35 @@ def find_search_tool(schemas: Sequence[Mapping[str, Any]]) -> tuple[str, Callabl
     return find_parameter(schemas, _QUERY_NAMES)
 
 
-def _value(schema: Mapping[str, Any], definitions: Mapping[str, Any], text: str, number: float) -> Any:
+def _is_text(schema: Any) -> bool:
+    return isinstance(schema, Mapping) and schema.get("type") == "string" and "enum" not in schema
+
+
+def _required(schema: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The required properties with their schemas."""
+    properties = schema.get("properties", {})
+    return [(name, properties.get(name, {})) for name in schema.get("required", [])]
+
+
+def _value(schema: Any, root: Mapping[str, Any], text: str, number: float, depth: int = 0) -> Any:
+    if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:  # schemas of other authors may refer to themselves
+        return text
+
+    def inner(one: Any) -> Any:
+        return _value(one, root, text, number, depth + 1)
+
     if "$ref" in schema:
-        return _value(definitions[schema["$ref"].rsplit("/", 1)[-1]], definitions, text, number)
+        found: Any = root
+        for part in schema["$ref"].removeprefix("#").strip("/").split("/"):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        return inner(found)
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
         return schema["enum"][0]
     for key in ("anyOf", "oneOf", "allOf"):
         if key in schema:
-            return _value(schema[key][0], definitions, text, number)
+            return inner(schema[key][0])
     match schema.get("type"):
         case "string":
             return text
@@ -79,10 +97,9 @@ def _value(schema: Mapping[str, Any], definitions: Mapping[str, Any], text: str,
         case "boolean":
             return True
         case "array":
-            return [_value(schema.get("items", {}), definitions, text, number)] if schema.get("minItems") else []
+            return [inner(schema.get("items", {}))] if schema.get("minItems") else []
         case "object":
-            required = schema.get("required", [])
-            return {name: _value(schema["properties"][name], definitions, text, number) for name in required}
+            return {name: inner(one) for name, one in _required(schema)}
         case "null":
             return None
         case _:

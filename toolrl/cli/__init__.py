@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from toolrl.cli import demonstrations, environments, runs, sandbox, search, training
+from toolrl.cli import demonstrations, environments, runs, sandbox, search, tools, training
 from toolrl.errors import InfrastructureError, UserError
 from toolrl.support.secret_values import hide
 
@@ -26,6 +26,7 @@ app.add_typer(environments.app)
 app.add_typer(sandbox.app)
 app.add_typer(sandbox.sandbox_app, name="sandbox")
 app.add_typer(search.app, name="search")
+app.add_typer(tools.app, name="tools")
 app.add_typer(runs.app)
 
 

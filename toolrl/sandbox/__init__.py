@@ -14,6 +14,7 @@ from toolrl.sandbox.base import (
 from toolrl.sandbox.e2b import E2BSandbox, E2BSettings
 from toolrl.sandbox.local.levels import Isolation, Level
 from toolrl.sandbox.local.sandbox import LocalSandbox
+from toolrl.sandbox.trees import FileTree
 
 register_backend("local", LocalSandbox)
 register_backend("e2b", E2BSandbox)
@@ -24,6 +25,7 @@ __all__ = [
     "E2BSettings",
     "ExecError",
     "ExecResult",
+    "FileTree",
     "Isolation",
     "Level",
     "LocalSandbox",

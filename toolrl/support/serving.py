@@ -223,6 +223,7 @@ class Server:
         port: Port to listen on; 0 takes a free one.
         name: Name of the thread.
         guard: Sees each request's headers before the body is read, and may raise `Refusal`.
+        lifespan: Whether the application must be started and stopped through ASGI's lifespan protocol.
 
     Attributes:
         url: The server's address.
@@ -232,7 +233,14 @@ class Server:
     """
 
     def __init__(
-        self, app: ASGIApp, *, host: str, port: int, name: str, guard: Callable[[Headers], None] = lambda headers: None
+        self,
+        app: ASGIApp,
+        *,
+        host: str,
+        port: int,
+        name: str,
+        guard: Callable[[Headers], None] = lambda headers: None,
+        lifespan: bool = False,
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -248,7 +256,7 @@ class Server:
                 _Guarded(app, guard),
                 http=_Connection,
                 ws="none",
-                lifespan="off",
+                lifespan="on" if lifespan else "off",
                 log_config=None,
                 log_level="critical",  # `_Guarded` reports bugs
                 access_log=False,
@@ -287,6 +295,8 @@ class _Guarded:
         self._app, self._guard, self._busy = app, guard, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
         begun = False
 
         async def send_on(message: Message) -> None:

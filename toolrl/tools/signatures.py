@@ -59,12 +59,21 @@ def as_function(function: Any, name: str | None) -> tuple[Callable[..., Any], st
         raise ToolDefinitionError(
             f"tool {called!r} yields, but a model reads a result as a whole: return a list or text"
         )
-    if not _NAME.fullmatch(called):
+    check_name(called, "write @tool(name=...)")
+    return function, called
+
+
+def check_name(name: str, remedy: str) -> None:
+    """Reject a tool's name that chat APIs would refuse.
+
+    Raises:
+        ToolDefinitionError: They would; the message ends with the remedy.
+    """
+    if not _NAME.fullmatch(name):
         raise ToolDefinitionError(
             f"a tool's name is 1 to 64 letters from a to z, digits, '_', '-' or '.', as chat APIs require, got "
-            f"{called!r}; write @tool(name=...)"
+            f"{name!r:.200}; {remedy}"
         )
-    return function, called
 
 
 def parameters_of(

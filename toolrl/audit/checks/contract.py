@@ -55,7 +55,7 @@ def check_determinism(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> 
             message = f"reset(seed={seed}) gave two tasks with the same prompt: {difference}"
             yield Finding("determinism", message, remedy, str(first_info.get("task_id", "")))
             break
-        starts.append(first)
+        starts.append((first, first_info.get("task_id")))  # what only the user knows is not in the prompt
     else:
         if len(env.tasks) > 1 and len(set(starts)) == 1:
             yield Finding(

@@ -9,12 +9,12 @@ import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence, Set
 from functools import partial
 
-from toolrl.errors import SandboxFault
+from toolrl.errors import ConfigError, SandboxFault
 from toolrl.sandbox.backend import BaseSandbox, BaseSession
 from toolrl.sandbox.base import MAX_SESSIONS, ExecResult, Mount, OutputListener, SandboxLimits
 from toolrl.sandbox.local.files import Files, PreparedMounts
 from toolrl.sandbox.local.launcher import Zygote, detach_in_forks, shared_zygote
-from toolrl.sandbox.local.levels import Isolation, Level, accept, wanted_isolation
+from toolrl.sandbox.local.levels import LAYERS, ActiveLayers, Isolation, Level, accept, wanted_isolation
 from toolrl.sandbox.local.pool import Spares, take_open_slot
 from toolrl.sandbox.local.session import Connection
 from toolrl.support.cleanup import remove_tree
@@ -41,10 +41,12 @@ class LocalSandbox(BaseSandbox):
             are then preloaded. Otherwise it has the standard library only.
         mounts: Files of this machine that the code may read: bound read-only, or copied where namespaces or file
             permissions do not allow that.
+        in_root: Names of folders in the working directory that the code also finds in the root: "app" is `/app` too.
+            The names of mounts may be among them. Needs namespaces.
         zygote: Returns the process to fork from; by default one per process and value of `packages`.
 
     Raises:
-        ConfigError: This machine does not offer the requested isolation.
+        ConfigError: This machine does not offer the requested isolation, or its root has an entry of such a name.
         SandboxFault: No process could be started, or too many sandboxes are open.
     """
 
@@ -55,16 +57,17 @@ class LocalSandbox(BaseSandbox):
         isolation: Isolation | None = None,
         packages: bool = False,
         mounts: Sequence[Mount] = (),
+        in_root: Sequence[str] = (),
         zygote: Callable[[], Zygote] | None = None,
     ) -> None:
         self.limits = limits or SandboxLimits()
         self.mounts = tuple(mounts)
         isolation = wanted_isolation(isolation)
         new_workspace = partial(
-            _Workspace, zygote or partial(shared_zygote, packages), self.limits, self.mounts, isolation
+            _Workspace, zygote or partial(shared_zygote, packages), self.limits, self.mounts, isolation, tuple(in_root)
         )
         self._take_workspace: Callable[[], _Workspace] = new_workspace
-        if zygote is None and not self.mounts:
+        if zygote is None and not self.mounts and not in_root:
             kind = (packages, self.limits, isolation)
             if kind not in spares_by_kind:
                 spares_by_kind.setdefault(kind, Spares(new_workspace))
@@ -176,11 +179,17 @@ class _Workspace:
     """A working directory and the sessions over it; closing removes both."""
 
     def __init__(
-        self, zygote: Callable[[], Zygote], limits: SandboxLimits, mounts: tuple[Mount, ...], isolation: Isolation
+        self,
+        zygote: Callable[[], Zygote],
+        limits: SandboxLimits,
+        mounts: tuple[Mount, ...],
+        isolation: Isolation,
+        in_root: tuple[str, ...] = (),
     ) -> None:
         self.pid = os.getpid()
         self.zygote = zygote()
         accept(self.zygote.active, isolation)
+        _check_in_root(in_root, self.zygote.active)
         self.sessions: list[LocalSession] = []
         self._source, self._limits = zygote, limits
         self._private = self.zygote.active.holds["namespaces"]  # then only workers see the files
@@ -190,6 +199,7 @@ class _Workspace:
         detach_in_forks(self)
         try:
             self.prepared = PreparedMounts(mounts, self.directory, self.uid, self._private)
+            self.prepared.bindings += [("/", f"/{name}") for name in in_root]
             self.open_session()
         except BaseException:
             self.close()
@@ -247,6 +257,19 @@ class _Workspace:
         """Close the descriptors of the files; in a forked child this leaves the parent's files alone."""
         while self._view:
             os.close(self._view.pop())
+
+
+def _check_in_root(names: tuple[str, ...], active: ActiveLayers) -> None:
+    for name in names:
+        if name in ("", ".", "..") or "/" in name or "\0" in name or os.path.lexists(f"/{name}"):
+            raise ConfigError(
+                f"in_root={names!r}: {name!r} must be a plain name that this machine's root does not have"
+            )
+    if names and not active.holds["namespaces"]:
+        raise ConfigError(
+            f"sandboxes on this machine have isolation level {active.level!r}, at which none can have its own folders "
+            f"in the root, as in_root={names!r} asks for. To get namespaces: {LAYERS['namespaces'].remedy}"
+        )
 
 
 spares_by_kind: dict[Hashable, Spares[_Workspace]] = {}

@@ -21,7 +21,9 @@ _READ_ONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
 HOME = "/home/user"
 _MAX_HOMES = 100  # each is a mount, which every session copies
 
-Binding = tuple[str, str, list[int]]  # source, name in the working directory, device and inode of the source
+# Source, name in the working directory, device and inode of the source. After a "/", the name is that of a folder which
+# the root has in common with the working directory.
+Binding = tuple[str, str, list[int]]
 
 
 def open_up(paths: Iterable[str]) -> None:
@@ -154,9 +156,13 @@ def enter_private_view(
 
 def _mount_files(directory: str, limits: dict[str, int], bindings: list[Binding], kept: Sequence[str]) -> None:
     """Mount one file system of limited size, at `directory` and /tmp, and the bindings in `directory`."""
+    in_root = _in_root(bindings)
+    bindings = [binding for binding in bindings if not binding[1].startswith("/")]
     sources = [_source(source, identity) for source, _, identity in bindings]
     below = [path for path in (directory, *kept) if path.startswith("/tmp/")]
-    files = limits["files"] + len(bindings) + 4 + sum(path.count("/") - 1 for path in below)  # our own files count
+    files = (
+        limits["files"] + len(bindings) + len(in_root) + 4 + sum(path.count("/") - 1 for path in below)
+    )  # our own files count
     mount("tmpfs", directory, f"size={limits['disk_mb']}m,nr_inodes={files},mode=700", _NOSUID | _NODEV)
     for name in ("files", "tmp", "layer"):
         os.mkdir(f"{directory}/{name}", 0o700)
@@ -175,6 +181,34 @@ def _mount_files(directory: str, limits: dict[str, int], bindings: list[Binding]
         _move(tree, f"{directory}/{name}")
     if os.path.isdir("/dev/shm"):
         mount("tmpfs", "/dev/shm", "size=16m,nr_inodes=1024")
+    if in_root:
+        _extend_root(directory, in_root)
+
+
+def _extend_root(directory: str, names: Iterable[str]) -> None:
+    """Enter a root with the same content and further folders, which are those of the same names in `directory`."""
+    place = f"{directory}/.root"
+    os.mkdir(place)
+    mount("tmpfs", place, "size=64k,mode=755")
+    call("mount", None, place.encode(), None, 1 << 17, None)  # MS_UNBINDABLE: copies of other mounts leave it out
+    for entry in os.scandir("/"):
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), f"{place}{entry.path}")
+        else:
+            tree = _tree(entry.path)
+            _make_mount_point(f"{place}{entry.path}", entry.is_dir())
+            _move(tree, f"{place}{entry.path}")
+    for name in names:
+        if not os.path.isdir(f"{directory}{name}"):  # else it is a mount
+            os.mkdir(f"{directory}{name}", 0o755)
+        os.mkdir(f"{place}{name}")
+        _move(_tree(f"{directory}{name}"), f"{place}{name}")
+    _make_read_only(_AT_FDCWD, place, 0)
+    os.chdir(place)
+    call("pivot_root", b".", b".")
+    call("umount2", b".", 2)  # MNT_DETACH: the old root
+    os.chdir("/")
+    os.rmdir(place)
 
 
 def _source(path: str, identity: list[int]) -> tuple[int, str]:
@@ -215,9 +249,19 @@ def _layer(source: int, path: str, place: str) -> tuple[int, bool]:
     return tree, is_folder
 
 
+def own_folders(directory: str, bindings: list[Binding]) -> list[str]:
+    """The folders that a session may write to."""
+    return [directory, *_in_root(bindings), *(path for path in ("/tmp", "/dev/shm") if os.path.isdir(path))]
+
+
+def _in_root(bindings: list[Binding]) -> list[str]:
+    return [name for _, name, _ in bindings if name.startswith("/")]
+
+
 def exposes_locks(directory: str, bindings: list[Binding]) -> bool:
     """Whether a mount in a directory is the machine's own file or folder instead of an overlay."""
-    return any(os.stat(f"{directory}/{name}").st_dev == identity[0] for _, name, identity in bindings)
+    mounts = [(name, device) for _, name, (device, _) in bindings if not name.startswith("/")]
+    return any(os.stat(f"{directory}/{name}").st_dev == device for name, device in mounts)
 
 
 def _tree(path: str) -> int:

@@ -315,7 +315,7 @@ class _Zygote:
             isolation.limit_resources(limits, processes)
             isolation.drop_privileges()
             if "landlock" not in self.problems:
-                own = [directory, *(path for path in ("/tmp", "/dev/shm") if self.namespaces and os.path.isdir(path))]
+                own = views.own_folders(directory, bindings) if self.namespaces else [directory]
                 processes_directory = "/proc" if self.namespaces else "/proc/self"
                 rules = [(processes_directory, landlock.READ), *((path, landlock.OWN) for path in own)]
                 landlock.restrict(self.readable, rules)

@@ -1,0 +1,1 @@
+python3 -c 'print(*sorted({int(line) for line in open("numbers.txt")}), sep="\n")' > sorted.txt
