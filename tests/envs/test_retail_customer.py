@@ -109,6 +109,13 @@ def test_the_customer_insists_when_it_is_refused_and_then_gives_in(words: str) -
     assert replies(task, *[words] * 3, f"It is {task.answer[0]}. Would you like me to do anything more?")[-1] == ENDED
 
 
+@pytest.mark.parametrize("text", ["9" * 300_000, "not " * 80_000, "$" * 300_000, "a" * 300_000, "? " * 100_000])
+def test_a_huge_message_is_read_in_linear_time(text: str) -> None:
+    for kind in ("question", "voucher"):
+        for task in [task for task in TASKS if task.kind == kind][:2]:
+            assert replies(task, text) != [ENDED]
+
+
 ENDED = Ended("Thank you, that is all. Goodbye.", reason="the customer was finished")
 WORDS = (
     "shall I cancel return exchange order {order} ? . please your email name zip yes agree sorry cannot reference "
