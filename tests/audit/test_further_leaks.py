@@ -279,7 +279,7 @@ def test_the_report_names_the_kinds_that_could_not_be_tried(make_env: Make) -> N
         return "done"
 
     report = audit_environment(make_env(tools=[execute]), tasks=1, slow=False)
-    assert set(report.untried) == {"sandbox", "code answers"}
+    assert set(report.untried) == {"sandbox", "verifiers", "code answers", "users"}
     text = str(report)
     assert "not tried: sandbox: the environment lacks a tool that runs code" in text
     assert report.to_dict()["untried"] == report.untried
