@@ -18,7 +18,7 @@
 PYTHON ?= python3
 ARGS ?=
 # One torch thread per test process: two processes with two threads each are slower on two cores.
-WORKERS ?= 2
+WORKERS ?= 3
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c

@@ -201,8 +201,8 @@ def eventually(condition: Callable[[], bool]) -> bool:
     return False
 
 
-# The level between "full" and "no-userns", and the server's tests repeated over the unreliable proxy.
-ONLY_IN_TEST_SLOW = ("no-landlock", "e2b-unreliable")
+# The level between "full" and "no-userns", that without isolation, and the server's tests over the unreliable proxy.
+ONLY_IN_TEST_SLOW = ("no-landlock", "none", "e2b-unreliable")
 
 
 @pytest.hookimpl(tryfirst=True)
