@@ -73,7 +73,7 @@ def test_unsuccessful_episodes_are_left_out_and_counted() -> None:
     )
     assert [t.task_id for t in selection.chosen] == ["kept"]
     assert selection.summary() == (
-        "1 demonstrations; left out: 2 did not succeed, 1 did not end with an answer, 1 have a malformed call, "
+        "1 demonstrations; left out: 2 did not succeed, 1 were cut by a limit, 1 have a malformed call, "
         "1 are from held-out tasks"
     )
 

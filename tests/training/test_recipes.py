@@ -11,7 +11,7 @@ from toolrl import ConfigError
 from toolrl.training import find_config, parse_arguments
 
 RECIPES = sorted(path.stem for path in (Path(toolrl.training.__file__).parent / "recipes").glob("*.yaml"))
-ON_A_CPU = ("tiny", "database")
+ON_A_CPU = ("tiny", "database", "frozen_lake")
 # The number of devices each is for, according to its first lines.
 DEVICES = dict.fromkeys(RECIPES, 1) | dict.fromkeys(
     ("search_r1_qwen2.5_3b", "torl_qwen2.5_math_1.5b", "vllm_8gpu", "vllm_2nodes"), 8

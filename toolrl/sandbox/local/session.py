@@ -114,6 +114,9 @@ class Connection:
             waited = self._waiting_seconds() - self._waited  # some of it perhaps before this run
             return wall - min(max(0.0, waited), wall)
 
+        for output in self._files[:2]:  # here, since a worker that dies at once would leave those of an earlier run
+            if os.lseek(output, 0, os.SEEK_END):  # costs a third of a truncation
+                os.ftruncate(output, 0)
         texts = {str(name): str(text) for name, text in environment.items()}  # marshal rejects subclasses of str
         request = marshal.dumps((self._runs, str(code), float(seconds), texts))
         relay = None

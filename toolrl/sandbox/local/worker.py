@@ -72,9 +72,6 @@ def serve(
     reader = channel.makefile("rb")
     while header := reader.read(HEADER.size):
         number, code, seconds, environment = marshal.loads(reader.read(HEADER.unpack(header)[0]))
-        for output in outputs:
-            if os.lseek(output, 0, os.SEEK_END):  # costs a third of a truncation
-                os.ftruncate(output, 0)
         _limit_cpu(seconds)
         outcome = runner.run(code, number, environment)
         for name in ("stdout", "stderr"):
