@@ -59,7 +59,7 @@ calls = st.builds(ToolCall, st.sampled_from(NAMES), st.dictionaries(st.sampled_f
 
 
 @each
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(tool_calls=st.lists(calls, min_size=1, max_size=2, unique_by=lambda call: call.name))
 def test_calls_with_odd_names_and_any_values_are_read_back_exactly(name: str, tool_calls: list[ToolCall]) -> None:
     dialect, message = DIALECTS[name], Message("assistant", "", tuple(tool_calls))
@@ -82,7 +82,7 @@ SCHEMAS: list[dict[str, Any]] = [
 
 
 @each
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_with_a_tools_schema_a_call_is_read_back_or_refused(name: str, data: st.DataObject) -> None:
     """The schema decides: `"7"` cannot be told from `7` where both are allowed."""
@@ -184,7 +184,7 @@ def test_the_time_of_reading_grows_with_the_text_and_not_with_its_square(name: s
 
 
 @each
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(pieces=st.lists(st.sampled_from(PIECES) | strings, max_size=10))
 def test_no_text_raises(name: str, pieces: list[str]) -> None:
     tools = [{"name": "search", "parameters": {"properties": {"query": {"type": ["string", "null"]}}}}]

@@ -64,7 +64,7 @@ def control_counts(renderer: Renderer, ids: list[int]) -> dict[int, int]:
 
 
 @each_template
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(data=st.data())
 def test_an_episode_with_any_texts_keeps_its_tokens_and_its_meaning(name: str, index: int, data: st.DataObject) -> None:
     renderer = renderer_of(name, index)

@@ -137,7 +137,10 @@ def test_no_trick_earns_anything(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TRICKS)
-@pytest.mark.parametrize("suite", [SQUARES, TOTALS], ids=["assertions", "programs"])
+@pytest.mark.parametrize(
+    "suite",
+    [pytest.param(SQUARES, id="assertions", marks=pytest.mark.slow), pytest.param(TOTALS, id="programs")],
+)
 def test_no_trick_earns_anything_with_other_styles_of_tests(name: str, suite: CodeSuite) -> None:
     code = TRICKS[name]
     if suite is TOTALS:
