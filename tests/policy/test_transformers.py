@@ -288,4 +288,5 @@ def test_a_model_that_hangs_in_a_step_is_a_fault_and_blocks_nobody(
         hang()
     assert model.training is training
     gate.set()
+    monkeypatch.undo()
     assert len(play(policy, [prompt(5)], GREEDY)) == 1
