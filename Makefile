@@ -17,7 +17,8 @@
 
 PYTHON ?= python3
 ARGS ?=
-# One torch thread per test process: two processes with two threads each are slower on two cores.
+# One torch thread per test process: two processes with two threads each are slower on two cores. A third process fills
+# the time that tests wait.
 WORKERS ?= 3
 
 SHELL := bash
