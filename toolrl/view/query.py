@@ -26,6 +26,7 @@ import pyarrow
 import pyarrow.compute as pc
 
 from toolrl.errors import QueryError
+from toolrl.support.python_source import parse_python
 from toolrl.types import StopReason
 from toolrl.view.columns import FIELDS, FUNCTIONS, LOOKED_UP
 
@@ -49,7 +50,7 @@ class Query:
         if len(text) > _MAX_CHARACTERS:
             raise QueryError(f"the query has {len(text)} characters; the limit is {_MAX_CHARACTERS}")
         try:
-            self._root = ast.parse(text.strip(), mode="eval").body
+            self._root = parse_python(text.strip(), mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             reason = error.msg if isinstance(error, SyntaxError) else str(error) or type(error).__name__
             raise QueryError(

@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 from toolrl.chat.dialects.scanning import PYTHON_STRING, Scanner
+from toolrl.support.python_source import parse_python
 from toolrl.types import ToolCall
 
 
@@ -104,7 +105,7 @@ def _value(text: str) -> Any:
     text = _STRING.sub(lambda found: _on_one_line(found.group()), text.strip())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # about escapes that Python does not know
-        return _literal(ast.parse(text, mode="eval").body)
+        return _literal(parse_python(text, mode="eval").body)
 
 
 def _on_one_line(string: str) -> str:

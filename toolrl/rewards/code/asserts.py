@@ -12,6 +12,7 @@ from toolrl.errors import TaskError
 from toolrl.rewards.code.runner import PLAIN_TYPES
 from toolrl.rewards.code.suite import AssertTest, CallTest, CodeTest
 from toolrl.rewards.code.syntax import DEFINITIONS, UNKNOWN, UNREADABLE, bound_names, literal
+from toolrl.support.python_source import parse_python
 
 
 def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "candidate") -> list[CodeTest]:
@@ -33,7 +34,7 @@ def read_asserts(code: str, function: str, *, setup: str = "", alias: str = "can
             functions or objects to the program, which cannot leave their process.
     """
     try:
-        tree, before = ast.parse(code), ast.parse(setup)
+        tree, before = parse_python(code), parse_python(setup)
     except UNREADABLE as error:
         raise TaskError(f"the tests are not Python: {error}") from None
     check = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "check"), None)
@@ -76,7 +77,7 @@ def called_function(code: str, among: set[str] | None = None) -> str | None:
         among: The possible names; None allows any.
     """
     try:
-        tree = ast.parse(code)
+        tree = parse_python(code)
     except UNREADABLE:
         return None
     for node in ast.walk(tree):

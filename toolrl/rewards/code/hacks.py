@@ -16,6 +16,7 @@ from toolrl.rewards.code.constants import TOO_LARGE, constant_of, constant_outpu
 from toolrl.rewards.code.suite import CallTest, CodeTest, StdioTest
 from toolrl.rewards.code.syntax import UNKNOWN, UNREADABLE, dotted_name, literal
 from toolrl.rewards.code.values import same_output, same_value
+from toolrl.support.python_source import parse_python
 
 HackKind = Literal["special_case", "constant", "swallowed", "exit", "test_files", "introspection"]
 
@@ -63,7 +64,7 @@ def find_hacks(code: str, visible: Sequence[CodeTest] = (), *, is_program: bool 
         is_program: Whether the program is run as a whole, so that an exit is normal.
     """
     try:
-        tree = ast.parse(code)
+        tree = parse_python(code)
     except UNREADABLE:
         return []
     found = [*_special_cases(tree, visible), *_constants(tree, visible)]

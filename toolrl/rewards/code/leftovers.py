@@ -12,6 +12,7 @@ import importlib
 from functools import cache
 
 from toolrl.rewards.code.syntax import DEFINITIONS, FUNCTIONS, IMPORTS, UNREADABLE, bound_names
+from toolrl.support.python_source import parse_python
 
 _MODULES = {
     "__future__", "abc", "bisect", "cmath", "collections", "collections.abc", "copy", "dataclasses", "enum",
@@ -41,8 +42,8 @@ def leaves_nothing(code: str, prelude: str = "", *, is_run: bool = False) -> boo
         is_run: Whether the whole program is run, each time with a new namespace and input, instead of calls.
     """
     try:
-        above = [step for step in ast.parse(prelude).body if not _prepares(step)] if prelude else []
-        body = [*above, *ast.parse(code).body]
+        above = [step for step in parse_python(prelude).body if not _prepares(step)] if prelude else []
+        body = [*above, *parse_python(code).body]
         return _runs_harmlessly(body) if is_run else _is_harmless(body)
     except UNREADABLE:
         return False
