@@ -20,7 +20,7 @@ from toolrl.evaluation import before_after_table, bootstrap_interval, evaluate, 
 from toolrl.evaluation.evaluate import task_info
 from toolrl.policy import ScriptedPolicy
 from toolrl.trajectory import Trajectory, Turn
-from toolrl.types import Score, StopReason, ToolResult
+from toolrl.types import SamplingParams, Score, StopReason, ToolResult
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,11 @@ def test_an_oracle_solves_every_task(renderer: Renderer) -> None:
     assert (report.call_share_needed, report.call_share_needless, report.success_needless) == (1.0, 0.0, 1.0)
     assert report.calls_by_tool == {"double": 6 / 16}
     assert report.stops == {"answer": 16}
+
+
+def test_an_oracles_turns_are_played_whole_whatever_a_policy_may_sample(renderer: Renderer) -> None:
+    report = evaluate({"env": make_env(range(5, 8))}, None, renderer, sampling=SamplingParams(max_tokens=2))["env"]
+    assert report.success == 1.0
 
 
 def test_only_the_first_tasks_are_played_and_their_facts_are_recorded(renderer: Renderer) -> None:

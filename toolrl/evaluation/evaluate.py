@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -94,7 +95,7 @@ def evaluate(
         renderer: Of the policy's tokenizer. None for a `ChatPolicy`; an oracle without one has no tokens.
         tasks: The most tasks per environment.
         samples: Episodes per task.
-        sampling: Temperature and length of a turn.
+        sampling: Temperature and length of a turn; the length does not apply to oracles.
         max_completion_tokens: Limits an episode, in addition to the environment's limits.
         concurrency: Episodes in flight.
         policy_timeout_seconds: See `RolloutEngine`.
@@ -127,6 +128,8 @@ def evaluate(
         if on_progress is not None:
             on_progress(next(finished), len(requests))
 
+    if policy is None:  # an oracle's turns are bounded by the environment alone
+        sampling = replace(sampling or SamplingParams(), max_tokens=sys.maxsize)
     engine = RolloutEngine(
         policy or ScriptedChatPolicy([]),  # unused: each request has its own oracle
         renderer,
