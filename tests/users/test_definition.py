@@ -22,6 +22,7 @@ from toolrl import (
     StopReason,
     Task,
     ToolEnv,
+    ToolError,
     Trajectory,
     award,
     call,
@@ -178,6 +179,16 @@ def test_a_resource_of_the_user_may_not_take_the_name_of_another() -> None:
 def test_a_user_that_returns_something_else_is_a_bug() -> None:
     with pytest.raises(TypeError, match="must return text or Ended"):
         play(guessing(lambda: 5), say("1"))
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError("refused"), ToolError("say please")])
+def test_an_exception_that_a_user_should_not_raise_is_a_bug_and_says_what_to_do(error: Exception) -> None:
+    def fails() -> str:
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        play(guessing(fails), say("1"))
+    assert any("raise InfrastructureError for a service that fails" in note for note in raised.value.__notes__)
 
 
 def test_an_unreachable_or_silent_user_is_a_fault_and_leaves_the_episode_unscored() -> None:

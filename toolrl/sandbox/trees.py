@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from toolrl.sandbox.base import ExecResult, Sandbox
+from toolrl.support.python_source import parse_python
 
 _SLICE = 8000  # characters of a listing in one answer
 _MAX_ENTRIES = 5000  # more than a local sandbox has by default; each takes a request in E2B
@@ -68,10 +69,10 @@ class FileTree:
         text, part = "", None
         while part != "":
             more = _checked(sandbox.run(f"_toolrl_found[{len(text)}:{len(text) + _SLICE}]"), "listing files")
-            part = ast.literal_eval(more.value or "''")
+            part = ast.literal_eval(parse_python(more.value or "''", "eval"))
             text += part
         files, modes, links, total = {}, {}, {}, 0
-        for name, kind, value, size in ast.literal_eval(text):
+        for name, kind, value, size in ast.literal_eval(parse_python(text, "eval")):
             if kind == "link":
                 if _stays_inside(name, value):
                     links[name] = value

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from toolrl.errors import SandboxFault, ToolError
 from toolrl.sandbox import FileTree, Sandbox, SandboxFactory, SandboxLimits, Session, open_sandbox
+from toolrl.support.python_source import parse_python
 from toolrl.tools.definition import Tool, tool
 from toolrl.tools.resources import per_episode
 from toolrl.types import Task
@@ -119,7 +120,7 @@ class Shell:
             self.end()
             return ShellResult(output, 1, "lost", self._path, f"{result.error.name}: {result.error.value}")
         try:
-            code, end, folder = ast.literal_eval(result.value or "")
+            code, end, folder = ast.literal_eval(parse_python(result.value or "", "eval"))
             if end not in get_args(End):
                 raise ValueError(end)
             return ShellResult(output, int(code), end, str(folder))

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from toolrl.errors import ConfigError, InfrastructureError, ToolDefinitionError
+from toolrl.errors import ConfigError, InfrastructureError, ToolDefinitionError, ToolError
 from toolrl.support.usage import counting
 from toolrl.support.waiting import TookTooLong, in_thread, noting, within
 from toolrl.tools.dispatch import cut_text
@@ -109,6 +109,9 @@ class User:
                 said = await within(seconds, f"the user {self.name!r}", ask)
         except TookTooLong as error:
             raise InfrastructureError(f"{error}; Limits(user_seconds=) sets the limit") from None
+        except (OSError, ToolError) as error:  # a refused connection; an error meant for the agent
+            error.add_note("raise InfrastructureError for a service that fails; what the agent should hear is returned")
+            raise
         text = said.text if isinstance(said, Ended) else said
         if not isinstance(text, str):
             raise TypeError(f"the user {self.name!r} must return text or Ended(text), got {said!r:.80}")
