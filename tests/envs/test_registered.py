@@ -60,12 +60,12 @@ def env_id(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def answered_env_id(env_id: str) -> str:
+@pytest.fixture(params=[env_id for env_id in ENTRY_POINTS if env_id not in WITHOUT_ANSWERS])
+def answered_env_id(request: pytest.FixtureRequest) -> str:
     """Each environment in which the final message is graded."""
-    if env_id in WITHOUT_ANSWERS:
-        pytest.skip("its final messages are not graded")
-    return env_id
+    if request.param in NEEDS:
+        pytest.importorskip(NEEDS[request.param], reason=f"{request.param} needs {NEEDS[request.param]}")
+    return str(request.param)
 
 
 @pytest.fixture(params=["train", "test"])
@@ -122,6 +122,26 @@ def test_it_passes_gymnasiums_own_check(env: ToolEnv) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_env(env)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("env_id", sorted(WITHOUT_ANSWERS))
+def test_an_oracle_is_paid_in_a_vector_environment(env_id: str, make: Make, mode: str) -> None:
+    reference = make(env_id)
+    task = reference.tasks[0]
+    worth = play(reference, task, *oracle_actions(reference, task))[0]
+    envs: Any = gymnasium.make_vec(env_id, num_envs=2, vectorization_mode=mode, size=SIZES.get(env_id, SIZE))
+    try:
+        envs.reset(seed=3, options={"task": task.id})
+        earned = [0.0, 0.0]
+        for action in oracle_actions(reference, task):
+            _, rewards, terminated, _, _ = envs.step((action, action))
+            earned = [before + float(reward) for before, reward in zip(earned, rewards, strict=True)]
+        assert terminated.all()
+        assert earned == pytest.approx([worth, worth])
+        assert worth > 0.5
+    finally:
+        envs.close()
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
