@@ -188,6 +188,14 @@ def test_endless_output_is_visibly_truncated(open_sandbox):
     assert sandbox.run("print('again')").stdout == "again\n"
 
 
+def test_a_value_that_was_cut_counts_as_output_at_its_limit(open_sandbox):
+    sandbox = open_sandbox(output_characters=1000)
+    assert sandbox.run("'x' * 998").limits_hit == ()
+    result = sandbox.run("'x' * 999")
+    assert "[... cut: " in result.value
+    assert result.limits_hit == ("output",)
+
+
 def test_long_values_and_errors_are_truncated(open_sandbox):
     sandbox = open_sandbox(output_characters=100)
     assert len(value(sandbox.run("'x' * 10**6"))) < 250

@@ -84,7 +84,7 @@ class ExecResult:
         seconds: Wall-clock time of the run, without the start of a process and, where the kernel reports it, the time
             the code waited for a core.
         limits_hit: Limits that were reached, as far as can be told: "seconds", "memory", "processes",
-            "file_size", "disk", "output", "displays".
+            "file_size", "disk", "output" (stdout, stderr or the value was cut), "displays".
         displays: What the code showed, in order: calls of `display(...)`, figures it left open, and the last
             expression's value if that has more than a text representation.
     """

@@ -196,3 +196,34 @@ def test_exit_and_quit_exist_for_all_code(code: str) -> None:
         assert result.error is not None
         assert result.error.name == "SystemExit"
         assert sandbox.run("1 + 1").value == "2"
+
+
+# Programs that leave nothing behind, so that their calls are tried in one run: each has an input that disturbs the rest.
+TOGETHER = {
+    "an endless loop": ("while n == 1: pass", "TimeoutError"),
+    "an error": ("if n == 1: raise KeyError(n)", "KeyError"),
+    "an exit": ("if n == 1: raise SystemExit", "SystemExit"),
+    "a value too large": ("if n == 1: return 'x' * 10**6", "a value too large"),
+    "no plain value": ("if n == 1: return print", "TypeError"),
+    "too deep": ("return f(n) if n == 1 else n + 1", "RecursionError"),
+    "memory": ("if n == 1: return len([0] * 10**12)", "MemoryError"),
+    "output": ("if n == 1: print('x' * 10**6)", ""),
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_calls_made_together_have_the_outcomes_of_calls_made_one_by_one(name):
+    body, reason = TOGETHER[name]
+    code = f"def f(n):\n    {body}\n    return n + 1"
+    assert leaves_nothing(code)
+    outcome = grade_code(code, SUCC, test_seconds=1)
+    apart = [grade_code(code, CodeSuite([test]), test_seconds=1).hidden[0] for test in SUCC.hidden]
+    assert list(outcome.hidden) == apart
+    assert [verdict.reason for verdict in apart] == ["", reason, ""]
+
+
+def test_slow_calls_have_the_time_of_each_although_they_were_tried_together():
+    code = "def f(n):\n    for _ in range(8_000_000): pass\n    return n + 1"
+    assert leaves_nothing(code)
+    suite = CodeSuite([CallTest("f", (n,), n + 1) for n in range(4)])
+    assert grade_code(code, suite, test_seconds=3, total_seconds=12).passed

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,9 @@ TOTAL_SECONDS = 15.0
 _MAX_CALLS = 10_000  # of one `AssertTest`
 _SPARE_CHARACTERS = 8192
 _MAX_ASSERTED_CHARACTERS = 65536  # of one value that is passed to assertions
+# All calls of a program that leaves nothing behind are tried in one run of at most this long. Nothing depends on it: if
+# the replies do not come whole, the calls are made one by one.
+_TOGETHER_SECONDS = 0.5
 _MAX_KILLS = 3  # timeouts and dead processes of one program; each costs a new process, and seconds
 # Longer values are cut and then do not parse, so oversized values are wrong.
 LIMITS = SandboxLimits(seconds=TEST_SECONDS, output_characters=200_000)
@@ -87,18 +91,24 @@ class _Run:
     loaded: bool = False
     kills: int = 0
     broken: str = ""  # why the remaining tests cannot pass
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)  # replies of calls that were made together
+
+    def try_together(self, calls: Sequence[str]) -> None:
+        """Make calls in one run. Unless all of them reply, it is as if nothing had been tried."""
+        call = self._with_program(f"_candidate.calls({', '.join(calls)})")
+        result = self.session.run(call, timeout_seconds=min(self.test_seconds, _TOGETHER_SECONDS))
+        self.loaded = result.error is None
+        with contextlib.suppress(*code_runner.MALFORMED):
+            replies = json.loads(result.value or "")
+            if self.loaded and len(replies) == len(calls) and all(map(_is_reply, replies)):
+                self.known = dict(zip(calls, replies, strict=True))
+                self.seconds_left -= result.seconds
 
     def ask(self, call: str) -> tuple[dict[str, Any], ExecResult | None]:
         """Evaluate an expression: the reply, {"error": ...} if there was none, and the run that it came from."""
         if self.broken or self.seconds_left <= 0:
             return {"error": self.broken or "out of time"}, None
-        if not self.loaded:
-            given = f"{self.prelude!r}, {self.code!r}, os.getcwd()"
-            made = f"_candidate = Candidate({given})"
-            if not self.shares_process:
-                made = f"_candidate = KeptCandidate({given}, {not self.is_local})"
-            call = "\n".join([self.helpers, made, call])
-        result = self.session.run(call, timeout_seconds=min(self.test_seconds, self.seconds_left))
+        result = self.session.run(self._with_program(call), timeout_seconds=min(self.test_seconds, self.seconds_left))
         self.seconds_left -= result.seconds
         if result.error is not None:
             killed = result.error.name in ("TimeoutError", "SandboxDied")
@@ -112,9 +122,23 @@ class _Run:
             reply = json.loads(result.value or "")
         except code_runner.MALFORMED:
             reply = None
-        if not isinstance(reply, dict) or not ("error" in reply or isinstance(reply.get("value"), str)):
+        if not _is_reply(reply):
             reply = {"error": "a value too large" if "output" in result.limits_hit else "no reply"}
         return reply, result
+
+    def _with_program(self, call: str) -> str:
+        """The call, after what loads the program if that is still to be done."""
+        if self.loaded:
+            return call
+        given = f"{self.prelude!r}, {self.code!r}, os.getcwd()"
+        made = f"_candidate = Candidate({given})"
+        if not self.shares_process:
+            made = f"_candidate = KeptCandidate({given}, {not self.is_local})"
+        return "\n".join([self.helpers, made, call])
+
+
+def _is_reply(reply: Any) -> bool:
+    return isinstance(reply, dict) and ("error" in reply or isinstance(reply.get("value"), str))
 
 
 def _helpers(place: Sandbox) -> str:
@@ -172,6 +196,9 @@ def grade_code(
         shared = all(leaves_nothing(code, suite.prelude, is_run=is_run) for is_run in kinds)
         is_local = isinstance(place, LocalSandbox)
         run = _Run(place, suite.prelude, code, shared, total_seconds, test_seconds, _helpers(place), is_local)
+        calls = [_call_of(test) for test in tests if isinstance(test, CallTest)]
+        if shared and len(calls) > 1:
+            run.try_together(calls)
         outcomes = [_outcome(test, run, suite.comparison, sandbox) for test in tests]
     return SuiteOutcome(outcomes[: len(suite.visible)], outcomes[len(suite.visible) :])
 
@@ -184,8 +211,8 @@ def _outcome(test: CodeTest, run: _Run, comparison: Comparison, sandbox: str | S
     return _run_assertions(test, run, sandbox)
 
 
-def _call(run: _Run, function: str, arguments: str, begins: bool = True, ends: bool = True) -> dict[str, Any]:
-    return run.ask(f"_candidate.call({function!r}, {arguments!r}, {begins}, {ends})")[0]
+def _call_of(test: CallTest) -> str:
+    return f"({test.function!r}, {code_runner.encode([list(test.args), dict(test.kwargs)])!r})"
 
 
 def _failed(reply: dict[str, Any]) -> TestOutcome:
@@ -194,7 +221,8 @@ def _failed(reply: dict[str, Any]) -> TestOutcome:
 
 
 def _run_call(test: CallTest, run: _Run, comparison: Comparison) -> TestOutcome:
-    reply = _call(run, test.function, code_runner.encode([list(test.args), dict(test.kwargs)]))
+    call = _call_of(test)
+    reply = run.known.get(call) or run.ask(f"_candidate.call{call}")[0]
     if "error" in reply:
         return _failed(reply)
     # Bounded, since decoding a crafted set can take very long.
@@ -234,7 +262,7 @@ def _run_assertions(test: AssertTest, run: _Run, sandbox: str | SandboxFactory) 
                 raise UngradableTest(f"a test of {test.function!r} has an argument that is {said['live']}")
             if "call" not in said:
                 return TestOutcome(said["verdict"], "" if said["verdict"] else said["error"])
-            reply = _call(run, test.function, said["call"], begins=number == 0, ends=False)
+            reply = run.ask(f"_candidate.call({test.function!r}, {said['call']!r}, {number == 0}, False)")[0]
             if run.broken or run.seconds_left <= 0:
                 return _failed(reply)
             text = f"_test.step({json.dumps(_checked(reply))!r})"

@@ -219,6 +219,10 @@ class Candidate:
         """
         return Verbatim(self.program.call(function, arguments))
 
+    def calls(self, *calls: tuple[str, str]) -> Verbatim:
+        """Call functions, each with its arguments; see `call`."""
+        return Verbatim(f"[{','.join(self.program.call(*call) for call in calls)}]")
+
     def run(self, text: str) -> Verbatim:
         """Run the program with a text on standard input; the session captures its output."""
         self.write(text)

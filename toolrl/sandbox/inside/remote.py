@@ -73,6 +73,8 @@ class Kernel:
             os._exit(0)  # a forked child must not answer
         watch.join()
         if outcome["value"] is not None:
+            if len(outcome["value"]) > self._characters:
+                outcome["limits"] = [*outcome["limits"], "output"]
             outcome["value"] = cut(outcome["value"], self._characters)
         if outcome["error"] is not None:
             outcome["error"] = [cut(text, self._characters) for text in outcome["error"]]

@@ -1,7 +1,7 @@
 """Ends sessions whose threads and children keep computing between two runs, for longer than a run could have.
 
 Limits on CPU time apply to each process separately, and a process can raise or ignore its own. Once a second the
-trainer therefore counts the threads of each session that want a core.
+trainer therefore looks at the threads of each session.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from typing import Protocol
 
 from toolrl.sandbox.local.launcher import detach_in_forks
 
 _INTERVAL_SECONDS = 1.0
+_TICKS = os.sysconf("SC_CLK_TCK")  # a second
 
 
 class Watched(Protocol):
@@ -77,14 +79,39 @@ def parent_of(pid: int) -> int:
         return int(file.read().rpartition(")")[2].split()[1])
 
 
-def runnable_threads(pid: int) -> int:
-    """Count the threads of a process and its descendants that run or wait for a core."""
-    count = 0
+class ComputeClock:
+    """How long a process and its descendants computed, in seconds of one core, counted at regular looks."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._known: dict[str, int] = {}  # ticks on a core, by thread
+
+    def look(self, pid: int, interval: float) -> None:
+        """Count what was computed in the `interval` of seconds since the last look.
+
+        A thread that was there at the last look counts for its time on a core, and not for its wait for one. A new one
+        that wants a core counts for the whole interval, since threads and processes that followed each other may have
+        ended without a trace.
+        """
+        seen: dict[str, int] = {}
+        for task in _tasks(pid):
+            with contextlib.suppress(OSError):  # it has ended
+                with open(f"{task}/stat") as file:
+                    fields = file.read().rpartition(")")[2].split()  # from the third of proc(5) on
+                seen[task] = int(fields[11]) + int(fields[12])
+                if task in self._known:
+                    self.seconds += (seen[task] - self._known[task]) / _TICKS
+                else:
+                    self.seconds += interval * (fields[0] == "R")
+        self._known = seen
+
+
+def _tasks(pid: int) -> Iterator[str]:
+    """The folders in /proc of all threads of a process and its descendants."""
     with contextlib.suppress(OSError):  # it has ended
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with contextlib.suppress(OSError):
-                with open(f"/proc/{pid}/task/{task}/stat") as file:
-                    count += file.read().rpartition(")")[2].split()[0] == "R"
-                with open(f"/proc/{pid}/task/{task}/children") as file:
-                    count += sum(runnable_threads(int(child)) for child in file.read().split())
-    return count
+        for name in os.listdir(f"/proc/{pid}/task"):
+            yield (task := f"/proc/{pid}/task/{name}")
+            with open(f"{task}/children") as file:
+                children = file.read().split()
+            for child in children:
+                yield from _tasks(int(child))

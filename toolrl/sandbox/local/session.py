@@ -18,7 +18,7 @@ from typing import Any
 from toolrl.errors import SandboxFault
 from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits
 from toolrl.sandbox.inside.plumbing import HEADER, framed, new_files
-from toolrl.sandbox.local.background import parent_of, pid_of, runnable_threads, watch
+from toolrl.sandbox.local.background import ComputeClock, parent_of, pid_of, watch
 from toolrl.sandbox.local.launcher import Zygote, detach_in_forks
 from toolrl.sandbox.local.pool import runs
 from toolrl.sandbox.local.worker import CORES, report as captured
@@ -78,7 +78,7 @@ class Connection:
         self._waited, self._unread = 0.0, -time.monotonic()  # result of `_waiting_seconds`; run time since then
         self._busy, self._interrupts = threading.RLock(), threading.Lock()
         self._interrupted = self._overran = False
-        self._computed, self._may_compute = 0.0, limits.seconds  # CPU seconds between two runs
+        self._between, self._may_compute = ComputeClock(), limits.seconds  # of a core, between two runs
         self.ended = self._ending = False
         detach_in_forks(self)
 
@@ -95,7 +95,7 @@ class Connection:
             try:
                 return self._run(code, seconds, environment, on_output)
             finally:
-                self._computed, self._may_compute = 0.0, seconds
+                self._between, self._may_compute = ComputeClock(), seconds
                 leave()
 
     def _run(
@@ -182,8 +182,8 @@ class Connection:
             pid = pid_of(self.process)
             if not self._zygote.active.holds["namespaces"]:
                 pid = parent_of(pid)  # the guard, which adopts orphans
-            self._computed += seconds * runnable_threads(pid)
-            if self._computed > self._may_compute * CORES + 1:
+            self._between.look(pid, seconds)
+            if self._between.seconds > self._may_compute * CORES + 1:
                 self._overran = True
                 signal.pidfd_send_signal(self.process, signal.SIGKILL)
         except OSError:  # it has ended

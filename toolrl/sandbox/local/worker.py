@@ -90,6 +90,7 @@ def report(outputs: Sequence[int], limits: dict[str, int], outcome: dict[str, An
     outcome = outcome or {"value": None, "error": None, "limits": [], "displays": []}
     (stdout, was_cut), (stderr, was_cut_too) = (_captured(output, limit) for output in outputs)
     value, error, hit = outcome["value"], outcome["error"], outcome["limits"]
+    was_cut = was_cut or was_cut_too or (value is not None and len(value) > limit)
     if "file_size" in hit and any(os.fstat(output).st_size >= limits["file_size_mb"] << 20 for output in outputs):
         hit = [name for name in hit if name != "file_size"]  # stdout or stderr grew too large
     return {
@@ -97,7 +98,7 @@ def report(outputs: Sequence[int], limits: dict[str, int], outcome: dict[str, An
         "stderr": stderr,
         "value": None if value is None else cut(value, limit),
         "error": error and [cut(text, limit) for text in error],
-        "limits": [*hit, *(["output"] if was_cut or was_cut_too else [])],
+        "limits": [*hit, *(["output"] if was_cut else [])],
         "displays": outcome["displays"],
     }
 
