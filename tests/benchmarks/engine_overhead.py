@@ -34,7 +34,7 @@ from toolrl.tiny import PATH
 from toolrl.tiny.make import make_model
 from toolrl.trajectory import Trajectory
 
-PAIRS = 7
+PAIRS = 5
 UNKNOWN_TOKEN = 1_000_000  # no turn stops by itself
 RECIPE = {"toolrl/PythonMath-v0": 2, "toolrl/DocsSearch-v0": 3, "toolrl/DocsCompute-v0": 1}
 LONG = " ".join(f"Entry {n} stands between its neighbours." for n in range(60))
@@ -100,19 +100,23 @@ def lookup(query: str) -> str:
     Args:
         query: What to look for.
     """
-    return LONG if "whole" in query else str(len(query))
+    return f"{LONG if 'whole' in query else 'Found'}: {query[-8:]}"
 
 
 def catalogue(episodes: int, calls: int, query: str) -> tuple[PreTrainedModel, Renderer, list[Trajectory], Any]:
-    """Scripted episodes: some calls, then the answer."""
+    """Scripted episodes: some calls, then the answer. No two observations are the same."""
     renderer = Renderer(make_tokenizer())
-    script = [*(call("lookup", query=f"{query} {part}") for part in range(calls)), say("42")]
     tasks = [Task(str(n), f"Which entry number follows entry number {n} in the catalogue?") for n in range(episodes)]
     limits = Limits(turns=calls + 2, tool_calls=calls, completion_tokens=65_536, turn_tokens=8192)
     env = ToolEnv(tasks=tasks, tools=[lookup], reward=lambda task, episode: 1.0, limits=limits)
     requests = [RolloutRequest(env, task) for task in env.tasks]
-    policy = ScriptedPolicy([renderer.assistant_ids(message) for message in script])
-    played = RolloutEngine(policy, renderer, sampling=SamplingParams(max_tokens=8192)).run(requests)
+
+    def scripted(request: RolloutRequest) -> RolloutRequest:
+        script = [*(call("lookup", query=f"{query} {part}, {request.task.id}") for part in range(calls)), say("42")]
+        return replace(request, policy=ScriptedPolicy([renderer.assistant_ids(message) for message in script]))
+
+    engine = RolloutEngine(ScriptedPolicy([[0]]), renderer, sampling=SamplingParams(max_tokens=8192))
+    played = engine.run([scripted(request) for request in requests])
     assert all(len(trajectory.turns) == calls + 1 for trajectory in played)
     return make_model(len(renderer.tokenizer)), renderer, played, requests
 
