@@ -195,7 +195,7 @@ def measure(name: str) -> list[object]:
     def added(times: list[list[float]]) -> list[float]:
         return [(whole / alone - 1) * 100 for whole, alone in zip(*times, strict=True)]
 
-    quarter, _, three_quarters = quantiles(added(wall), n=4)
+    quarter, _, three_quarters = quantiles(added(wall), n=4, method="inclusive")
     return [
         name,
         f"{sampled:,}",
