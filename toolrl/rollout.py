@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
@@ -28,6 +30,9 @@ from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory, Turn
 from toolrl.types import Message, Sample, SamplingParams, Score, StopReason, Task
 
+T = TypeVar("T")
+Prompts = dict[tuple[int, str], list[int]]  # (P,) ids by environment and task, of episodes that are played together
+
 
 @dataclass(frozen=True)
 class RolloutRequest:
@@ -40,6 +45,8 @@ class RolloutRequest:
         id: Unique within a run.
         policy: Plays this episode instead of the engine's policy.
         info: Recorded with the trajectory.
+        group: Requests with the same name here are a group, whose episodes are of one task; see
+            `RolloutEngine.play_group`. Those without one stand alone.
     """
 
     env: ToolEnv
@@ -48,6 +55,7 @@ class RolloutRequest:
     id: str = ""
     policy: Policy | ChatPolicy | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    group: str = ""
 
 
 class RolloutEngine:
@@ -74,7 +82,7 @@ class RolloutEngine:
             sampling: How to sample; the environment's limits also bound `max_tokens`.
             max_completion_tokens: Bounds the sampled and observed tokens of an episode, as the environment's limits
                 do: the trainer pads every episode of a batch to the longest.
-            concurrency: Maximum number of episodes in flight.
+            concurrency: Maximum number of episodes in flight, over all groups that are being played.
             retries: Further attempts at an episode that an infrastructure fault ended.
             backoff_seconds: Delay before the first retry; doubled for each further one, with jitter.
             policy_timeout_seconds: A policy that does nothing for any episode for this long while it is asked is a
@@ -97,8 +105,10 @@ class RolloutEngine:
         self._retries = retries
         self._backoff_seconds = backoff_seconds
         self._policy_timeout_seconds = policy_timeout_seconds
-        self._watches: dict[int, Watchdog] = {}
-        self._prompts: dict[tuple[int, str], list[int]] = {}
+        # An asyncio primitive belongs to one event loop, and `run_sync` replaces a loop that is blocked.
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+        # Shared by all episodes in flight; gone with the last that asks the policy.
+        self._watches: WeakValueDictionary[int, Watchdog] = WeakValueDictionary()
         self._on_trajectory = on_trajectory
 
     def run(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
@@ -106,36 +116,64 @@ class RolloutEngine:
 
         An exception that is not an `InfrastructureError` is a bug in a tool, a reward or toolrl: it stops the run and
         is raised once all episodes have closed what they opened.
+
+        Raises:
+            ConfigError: A group has several tasks.
         """
+        groups: dict[str | int, list[int]] = {}
+        for place, request in enumerate(requests):
+            groups.setdefault(request.group or place, []).append(place)
+        for places in groups.values():
+            _check_group([requests[place] for place in places])
+        prompts: Prompts = {}
         with ExitStack() as stack:
             for policy in {id(p): p for p in (self.policy, *(r.policy for r in requests if r.policy))}.values():
                 if not isinstance(policy, ChatPolicy):
                     stack.enter_context(policy.generating())
-            return run_sync(self._run_all(requests))
+            played = run_sync(
+                _together([self._play_group([requests[p] for p in places], prompts) for places in groups.values()])
+            )
+        by_place = dict(zip(itertools.chain(*groups.values()), itertools.chain(*played), strict=True))
+        return [by_place[place] for place in range(len(requests))]
 
-    async def _run_all(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
-        self._watches, self._prompts = {}, {}
-        slots = asyncio.Semaphore(self._concurrency)
+    async def play_group(self, requests: Sequence[RolloutRequest], *, record: bool = True) -> list[Trajectory]:
+        """Play the episodes of one task together, and return their trajectories in the order of the requests.
+
+        Any number of groups can be played at the same time, on one event loop (`toolrl.support.event_loop`);
+        `concurrency` bounds their episodes together. The caller holds the policy's `generating()` meanwhile, which
+        `run` does itself.
+
+        Args:
+            requests: Of one environment and one task; `RolloutRequest.group` is not read.
+            record: Whether `on_trajectory` gets the trajectories; otherwise the caller records them.
+
+        Raises:
+            ConfigError: The requests are of several tasks.
+            Exception: A bug in a tool, a reward or toolrl, once all episodes have closed what they opened.
+        """
+        _check_group(requests)
+        return await self._play_group(requests, {}, record)
+
+    async def _play_group(
+        self, requests: Sequence[RolloutRequest], prompts: Prompts, record: bool = True
+    ) -> list[Trajectory]:
+        slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._concurrency))
 
         async def play(request: RolloutRequest) -> Trajectory:
             async with slots:
-                trajectory = await self._play_with_retries(request)
-            if self._on_trajectory is not None:
-                with contained(f"on_trajectory, with episode {trajectory.id!r}"):
-                    self._on_trajectory(trajectory)
+                trajectory = await self._play_with_retries(request, prompts)
+            if record:
+                self._record(trajectory)
             return trajectory
 
-        failure: BaseException | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(play(request)) for request in requests]
-        except BaseExceptionGroup as failures:
-            failure = failures.exceptions[0]
-        if failure is not None:
-            raise failure  # outside the handler, to keep its own cause and context
-        return [task.result() for task in tasks]
+        return await _together([play(request) for request in requests])
 
-    async def _play_with_retries(self, request: RolloutRequest) -> Trajectory:
+    def _record(self, trajectory: Trajectory) -> None:
+        if self._on_trajectory is not None:
+            with contained(f"on_trajectory, with episode {trajectory.id!r}"):
+                self._on_trajectory(trajectory)
+
+    async def _play_with_retries(self, request: RolloutRequest, prompts: Prompts) -> Trajectory:
         usage: dict[str, float] = {}
         for attempt in range(1, self._retries + 2):
             start = time.perf_counter()
@@ -143,7 +181,7 @@ class RolloutEngine:
             error = ""
             session = request.env.open_episode(request.task, request.env_id)
             opening = tuple(session.messages)
-            player = self.player(request, session)
+            player = self.player(request, session, prompts)
             try:
                 stop, score = await play_episode(session, player, turns)
             except InfrastructureError as fault:
@@ -161,8 +199,13 @@ class RolloutEngine:
             ending=session.ended.reason if session.ended else "",
         )  # fmt: skip
 
-    def player(self, request: RolloutRequest, session: EpisodeSession) -> Player:
+    def player(self, request: RolloutRequest, session: EpisodeSession, prompts: Prompts | None = None) -> Player:
         """The player of a new episode, within the limits of its environment and of this engine.
+
+        Args:
+            request: What it plays.
+            session: The episode.
+            prompts: Rendered prompts, to which its own is added.
 
         Raises:
             ConfigError: The policy generates tokens and the engine has no renderer, or the model's turns offer no
@@ -170,6 +213,7 @@ class RolloutEngine:
         """
         policy, env, task = request.policy or self.policy, request.env, request.task
         watch = self._watches.setdefault(id(policy), Watchdog(policy, self._policy_timeout_seconds))
+        prompts = {} if prompts is None else prompts
         sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, env.limits.turn_tokens))
         room = int(min(env.limits.completion_tokens, self._max_completion_tokens))
         tools = env.toolbox.schemas
@@ -185,9 +229,9 @@ class RolloutEngine:
                 "the model; set it to 0"
             )
         key = (id(env), task.id)
-        if key not in self._prompts:  # a group shares its prompt
-            self._prompts[key] = renderer.prompt_ids(session.messages, tools)
-        return TokenPlayer(watch, renderer, tools, self._prompts[key], sampling, room, thinking)
+        if key not in prompts:  # a group shares its prompt
+            prompts[key] = renderer.prompt_ids(session.messages, tools)
+        return TokenPlayer(watch, renderer, tools, prompts[key], sampling, room, thinking)
 
 
 @dataclass
@@ -311,6 +355,31 @@ def _cut(observation: list[int], room: int, renderer: Renderer) -> list[int]:
     while len(observation) > 1 and observation[-1] in renderer.closing_ids:
         observation.pop()
     return observation
+
+
+def _check_group(requests: Sequence[RolloutRequest]) -> None:
+    """Reject a group of several tasks, or of several environments."""
+    for request in requests[1:]:
+        if request.env is not requests[0].env or request.task.id != requests[0].task.id:
+            raise ConfigError(
+                f"a group is of one task, but {request.id or request.group!r} is of {request.task.id!r} and the first "
+                f"of {requests[0].task.id!r}, or of another environment; give each task a group of its own"
+            )
+
+
+async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all. The first exception cancels the others, and is raised when they have ended."""
+    if len(coroutines) == 1:
+        return [await coroutines[0]]
+    failure: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as failures:
+        failure = failures.exceptions[0]
+    if failure is not None:
+        raise failure  # outside the handler, to keep its own cause and context
+    return [task.result() for task in tasks]
 
 
 def renderer_of(renderer: Renderer, env: ToolEnv, task: Task) -> Renderer:
