@@ -12,10 +12,10 @@ import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from toolrl.chat.renderer import Renderer
@@ -25,12 +25,12 @@ from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.policy.base import ChatPolicy, Policy
 from toolrl.policy.watchdog import Watchdog
 from toolrl.support.event_loop import run_sync
-from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS, contained
+from toolrl.support.usage import Usage, counting
+from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS, contained, together
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory, Turn
-from toolrl.types import Message, Sample, SamplingParams, Score, StopReason, Task
+from toolrl.types import Episode, Message, Sample, SamplingParams, Score, StopReason, Task
 
-T = TypeVar("T")
 Prompts = dict[tuple[int, str], list[int]]  # (P,) ids by environment and task, of episodes that are played together
 
 
@@ -131,13 +131,16 @@ class RolloutEngine:
                 if not isinstance(policy, ChatPolicy):
                     stack.enter_context(policy.generating())
             played = run_sync(
-                _together([self._play_group([requests[p] for p in places], prompts) for places in groups.values()])
+                together([self._play_group([requests[p] for p in places], prompts) for places in groups.values()])
             )
         by_place = dict(zip(itertools.chain(*groups.values()), itertools.chain(*played), strict=True))
         return [by_place[place] for place in range(len(requests))]
 
     async def play_group(self, requests: Sequence[RolloutRequest], *, record: bool = True) -> list[Trajectory]:
         """Play the episodes of one task together, and return their trajectories in the order of the requests.
+
+        If the environment has a `group_reward`, it scores them when all have ended, and then they are recorded.
+        Otherwise each is recorded as it ends.
 
         Any number of groups can be played at the same time, on one event loop (`toolrl.support.event_loop`);
         `concurrency` bounds their episodes together. The caller holds the policy's `generating()` meanwhile, which
@@ -158,22 +161,29 @@ class RolloutEngine:
         self, requests: Sequence[RolloutRequest], prompts: Prompts, record: bool = True
     ) -> list[Trajectory]:
         slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._concurrency))
+        in_group = bool(requests) and requests[0].env.grader.group_reward is not None
 
-        async def play(request: RolloutRequest) -> Trajectory:
+        async def play(request: RolloutRequest) -> tuple[Trajectory, EpisodeSession]:
             async with slots:
-                trajectory = await self._play_with_retries(request, prompts)
-            if record:
-                self._record(trajectory)
-            return trajectory
+                played = await self._play_with_retries(request, prompts)
+            if record and not in_group:
+                self._record(played[0])
+            return played
 
-        return await _together([play(request) for request in requests])
+        played = await together([play(request) for request in requests])
+        trajectories = [trajectory for trajectory, _ in played]
+        if in_group:
+            trajectories = await _scored_together(played, requests[0].env)
+            for trajectory in trajectories if record else ():
+                self._record(trajectory)
+        return trajectories
 
     def _record(self, trajectory: Trajectory) -> None:
         if self._on_trajectory is not None:
             with contained(f"on_trajectory, with episode {trajectory.id!r}"):
                 self._on_trajectory(trajectory)
 
-    async def _play_with_retries(self, request: RolloutRequest, prompts: Prompts) -> Trajectory:
+    async def _play_with_retries(self, request: RolloutRequest, prompts: Prompts) -> tuple[Trajectory, EpisodeSession]:
         usage: dict[str, float] = {}
         for attempt in range(1, self._retries + 2):
             start = time.perf_counter()
@@ -183,7 +193,7 @@ class RolloutEngine:
             opening = tuple(session.messages)
             player = self.player(request, session, prompts)
             try:
-                stop, score = await play_episode(session, player, turns)
+                stop, score = await play_episode(session, player, turns, in_group=True)
             except InfrastructureError as fault:
                 error = f"{type(fault).__name__}: {fault}"
                 stop, score = StopReason.FAULT, Score(None, reason=error)
@@ -193,11 +203,12 @@ class RolloutEngine:
                 break
             await asyncio.sleep(self._backoff_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
         prompt_ids = player.prompt_ids if isinstance(player, TokenPlayer) else []
-        return Trajectory(
+        trajectory = Trajectory(
             request.id, request.env_id, request.task.id, opening, prompt_ids, tuple(turns), score, stop,
             error=error, attempts=attempt, seconds=seconds, info=request.info, usage=usage,
             ending=session.ended.reason if session.ended else "",
         )  # fmt: skip
+        return trajectory, session
 
     def player(self, request: RolloutRequest, session: EpisodeSession, prompts: Prompts | None = None) -> Player:
         """The player of a new episode, within the limits of its environment and of this engine.
@@ -367,19 +378,17 @@ def _check_group(requests: Sequence[RolloutRequest]) -> None:
             )
 
 
-async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Await all. The first exception cancels the others, and is raised when they have ended."""
-    if len(coroutines) == 1:
-        return [await coroutines[0]]
-    failure: BaseException | None = None
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(coroutine) for coroutine in coroutines]
-    except BaseExceptionGroup as failures:
-        failure = failures.exceptions[0]
-    if failure is not None:
-        raise failure  # outside the handler, to keep its own cause and context
-    return [task.result() for task in tasks]
+async def _scored_together(played: Sequence[tuple[Trajectory, EpisodeSession]], env: ToolEnv) -> list[Trajectory]:
+    """The trajectories of a group with their final scores; each has its share of what scoring them used."""
+    episodes = [replace(session.episode or Episode(None), score=trajectory.score) for trajectory, session in played]
+    session, limit = played[0][1], env.limits.reward_seconds
+    with counting(used := Usage()):
+        scores = await env.grader.score_group(session.task, episodes, session.where, limit)
+    share = {name: amount / len(played) for name, amount in used.amounts().items()}
+    return [
+        replace(trajectory, score=score, usage=add_up((trajectory.usage, share)))
+        for (trajectory, _), score in zip(played, scores, strict=True)
+    ]
 
 
 def renderer_of(renderer: Renderer, env: ToolEnv, task: Task) -> Renderer:

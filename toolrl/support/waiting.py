@@ -10,7 +10,7 @@ import contextvars
 import functools
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -114,6 +114,21 @@ async def within(seconds: float, what: str, start: Callable[[], Awaitable[T]]) -
     finally:
         await give_up(task)
     raise TookTooLong(f"{what} has not ended within {seconds:g} seconds")
+
+
+async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all. The first exception cancels the others, and is raised when they have ended."""
+    if len(coroutines) == 1:
+        return [await coroutines[0]]
+    failure: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as failures:
+        failure = failures.exceptions[0]
+    if failure is not None:
+        raise failure  # outside the handler, to keep its own cause and context
+    return [task.result() for task in tasks]
 
 
 async def give_up(task: asyncio.Future[Any]) -> None:

@@ -197,7 +197,9 @@ class GRPORun:
             id = f"{mode}/{self.session}/{step}/{rank}/{next(self._numbers)}"
             info = {"session": self.session, "mode": mode, "step": step, "group": f"{self.session}/{rollout}/{group}"}
             requests.append(
-                RolloutRequest(self.environments[env_id], task, env_id, id, info={**task_info(task), **info})
+                RolloutRequest(
+                    self.environments[env_id], task, env_id, id, info={**task_info(task), **info}, group=info["group"]
+                )
             )
         self.last_batch = self.engine.run(requests)
         if not all(trajectory.has_tokens for trajectory in self.last_batch):
