@@ -79,6 +79,9 @@ class ToolrlArguments(RunArguments):
         "mismatch/...",
     )
     dialect: str = setting("", "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
+    stop_on_hack: bool = setting(
+        False, "End training when a gold reward (ToolEnv(gold=)) falls while the reward rises; the alarm comes anyway."
+    )
     sample_every: int = setting(0, "Print an episode after this many steps; 0 for never.")
 
     def sampler_settings(self) -> PolicySettings:

@@ -21,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, ModelConfig, SFTConfig  # type: ignore[attr-defined]
 
 from toolrl.env import ToolEnv
+from toolrl.errors import ConfigError
 from toolrl.evaluation import EnvReport, before_after_table, evaluate, progress, terminal
 from toolrl.policy.models import load_tokenizer
 from toolrl.training.arguments import ToolrlArguments
@@ -30,9 +31,10 @@ from toolrl.training.flags import refuse_unsupported
 from toolrl.training.folder import StampCallback, find_checkpoint, run_folder, skipped_checkpoints, write_config
 from toolrl.training.loading import adapter_settings, load_for_training, loading_options, read_template
 from toolrl.training.memory import check_memory, longest_prompt, read_size, weight_bytes
+from toolrl.training.monitors import HackCallback
 from toolrl.training.parsing import parse
 from toolrl.training.trl import GRPORun
-from toolrl.trajectory import TrajectoryWriter
+from toolrl.trajectory import TrajectoryWriter, read_trajectories
 from toolrl.types import SamplingParams
 
 Reports = dict[str, dict[str, EnvReport]]  # by "before" or "after", and by environment
@@ -56,6 +58,10 @@ def train(
     refuse_unsupported(arguments, args, model_config)
     checkpoint = None if arguments.dry_run else find_checkpoint(args)
     environments = arguments.make_envs("train")
+    if arguments.stop_on_hack and not any(env.grader.gold for env in environments.values()):
+        raise ConfigError(
+            "stop_on_hack=True, but no environment has a gold reward; pass ToolEnv(gold=), or leave it out"
+        )
     name = model_config.model_name_or_path or "tiny"
     tokenizer = load_tokenizer(name, **loading_options(args, model_config))
     settings: dict[str, Any] = {
@@ -84,6 +90,7 @@ def train(
             stack.callback(env.close)
         writer = stack.enter_context(TrajectoryWriter(folder / "trajectories.jsonl"))
         shown = ProgressCallback(console, arguments.sample_every)
+        hacks = HackCallback(folder, console, stop=arguments.stop_on_hack)
         run = GRPORun(
             load_for_training(name, args, model_config),
             tokenizer,
@@ -91,11 +98,14 @@ def train(
             args,
             model_name=name,
             writer=writer,
-            callbacks=[MetricsCallback(folder), StampCallback(), shown],
+            callbacks=[MetricsCallback(folder), StampCallback(), shown, hacks],
             **settings,
         )
         stack.enter_context(closing(run))
         shown.run = run
+        hacks.monitor = run.monitor
+        if checkpoint and any(env.grader.gold for env in environments.values()):
+            run.recall(read_trajectories(folder / "trajectories.jsonl"), int(checkpoint.name.rpartition("-")[2]))
         is_main = begin_run(run.trainer, folder, checkpoint, console, arguments, args, model_config)
         reports = _read_reports(folder) if checkpoint else {}
         run.sync_weights()

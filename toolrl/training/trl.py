@@ -21,7 +21,7 @@ import itertools
 import os
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 from toolrl.training.arguments import MISMATCH_LIMIT
 from toolrl.training.flags import refuse_unsupported, rejections, start_training
 from toolrl.training.metrics import batch_metrics, equal_in_float32, zero_variance_shares
+from toolrl.training.monitors import HackMonitor, Probe, graded
 from toolrl.training.sampler import open_sampler, sync_policy
 from toolrl.training.trainer import SampledTokensTrainer
 from toolrl.trajectory import Trajectory, TrajectoryWriter
@@ -59,6 +60,8 @@ class GRPORun:
         renderer: Of the trainer's tokenizer.
         dataset: One prompt per row.
         last_batch: The latest trajectories, in TRL's order.
+        monitor: Compares the reward with the environments' gold rewards.
+        probe: Measures the distance from the start, where there is a gold reward.
         session: Identifies the trajectories of this run, in all its processes.
     """
 
@@ -118,6 +121,7 @@ class GRPORun:
         self.environments = dict(environments)
         self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect)
         self.last_batch: list[Trajectory] = []
+        self.monitor, self.probe = HackMonitor(), Probe()
         self._writer = writer
         self.dataset = prompt_dataset(self.environments, weights or {}, prompts_needed(args, train_tasks), task_seed)
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -243,9 +247,28 @@ class GRPORun:
             shares = zero_variance_shares(played)
             if equal_in_float32(played):
                 shares["reward/alarm"] = 1.0
-            for name, value in (batch_metrics(self.last_batch) | shares).items():
+            for name, value in (batch_metrics(self.last_batch) | shares | self._watch_gold(self.last_batch)).items():
                 log_metric(name, value)
         return [trajectory.score.value for trajectory in self.last_batch]
+
+    def _watch_gold(self, episodes: Sequence[Trajectory]) -> dict[str, float]:
+        """Metrics of over-optimisation; none without a gold reward."""
+        if not self.trainer.is_training or not any(env.grader.gold for env in self.environments.values()):
+            return {}
+        self.probe.fill(episodes)
+        metrics = self.monitor.observe(self.trainer.state.global_step, gather_object(graded(episodes)))
+        distance = self.probe.distance(self.trainer)
+        return metrics if distance is None else {**metrics, "kl_from_start": distance}
+
+    def recall(self, trajectories: Iterable[Trajectory], step: int) -> None:
+        """Take up the comparison with gold where a run resumes, from its record of the steps below `step`."""
+        played: dict[int, list[Trajectory]] = {}
+        for trajectory in trajectories:
+            if trajectory.info.get("mode") == "train" and trajectory.info["step"] < step:
+                played.setdefault(trajectory.info["step"], []).append(trajectory)
+        for number in sorted(played):
+            self.probe.fill(played[number])
+            self.monitor.observe(number, graded(played[number]))
 
     def find_task(self, prompt: Sequence[Mapping[str, Any]]) -> tuple[str, Task]:
         """The environment's id and the task of a prompt of the data set."""

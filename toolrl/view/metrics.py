@@ -31,6 +31,7 @@ _TITLES = {
 _SHARES = ("success", "share", "rate", "reward", "part_")
 _TRAINER = ("loss", "grad_norm", "entropy", "kl", "reward_std", "learning_rate")
 _LARGEST = 1e300
+DISTANCE = "kl_from_start"
 
 
 class Metrics:
@@ -150,15 +151,26 @@ def panels(rows: Sequence[dict[str, Any]], *, further: bool = False) -> list[Pan
     trainer = sorted(of_trainer, key=lambda name: (_TRAINER.index(name) if name in _TRAINER else len(_TRAINER), name))
     order = [*((metric, of_environments) for metric in (*first, *rest)), *((name, of_trainer) for name in trainer)]
     count = len(first or _FIRST)
-    return [
+    drawn = [
         _panel(rows, _TITLES.get(metric, metric.replace("_", " ")), group[metric])
         for metric, group in (order[count:] if further else order[:count])
     ]
+    over = [(f"{env} {label}", f"{env}/{name}") for env, name, label in proxy_and_gold(names)]
+    if over and not further:
+        drawn.append(_panel(rows, "reward and gold over KL from the start, in nats", over, DISTANCE))
+    return drawn
 
 
-def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str, str]]) -> Panel:
+def proxy_and_gold(names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """The environment, name and label of each curve over the distance from the start, where that was measured."""
+    monitored = [name.partition("/")[0] for name in names if name.endswith("/part_gold") and DISTANCE in names]
+    return [(env, *curve) for env in monitored for curve in (("reward", "reward"), ("part_gold", "gold"))]
+
+
+def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str, str]], along: str = "step") -> Panel:
+    rows = sorted((row for row in rows if _is_number(row.get(along))), key=lambda row: float(row[along]))
     points = {
-        label: [(row["step"], float(row[name])) for row in rows if _is_number(row.get(name))]
+        label: [(row[along], float(row[name])) for row in rows if _is_number(row.get(name))]
         for label, name in named[:_SERIES]
     }
     values = [value for pairs in points.values() for _, value in pairs]
@@ -178,18 +190,21 @@ def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str
     def y(value: float) -> float:
         return round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (value - low) / (high - low)), 1)
 
-    series = []
+    series, unit = [], "step " if along == "step" else "KL "
     for label, pairs in points.items():
         smooth = running_means([value for _, value in pairs])
         stride = max(1, math.ceil(len(pairs) / _POINTS))
         shown = sorted({*range(0, len(pairs), stride), len(pairs) - 1})
         line = " ".join(f"{x(pairs[place][0])},{y(smooth[place])}" for place in shown)
         dots = tuple(
-            Dot(x(pairs[place][0]), y(pairs[place][1]), f"step {pairs[place][0]}: {number(pairs[place][1])}")
+            Dot(x(pairs[place][0]), y(pairs[place][1]), f"{unit}{pairs[place][0]:.6g}: {number(pairs[place][1])}")
             for place in shown
         )
         series.append(Series(label, line, dots, number(smooth[-1])))
-    ticks = tuple((x(step), f"{step:,}") for step in sorted({first, (first + last) // 2, last}))
+    middle = (first + last) // 2 if along == "step" else (first + last) / 2
+    ticks = tuple(
+        (x(place), f"{place:,}" if along == "step" else f"{place:.3g}") for place in sorted({first, middle, last})
+    )
     return Panel(title, tuple(series), tuple((y(mark), f"{mark:.6g}") for mark in marks), ticks)
 
 

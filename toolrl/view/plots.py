@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from toolrl.errors import ConfigError
 from toolrl.evaluation import short_name, wilson_interval
-from toolrl.view.metrics import read_metrics, running_means
+from toolrl.view.metrics import DISTANCE, proxy_and_gold, read_metrics, running_means
 
 if TYPE_CHECKING:
     import pandas
@@ -226,8 +226,17 @@ def plot_curves(metrics_path: Path, image_path: Path) -> bool:
     if not rows:
         return False
     names = sorted({name for row in rows for name in row})
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    for axis, (title, metric, dashed) in zip(figure.subplots(2, 2).flat, _CURVES, strict=True):
+    monitored = proxy_and_gold(names)
+    figure = Figure(figsize=(15 if monitored else 10, 7), layout="constrained")
+    axes = figure.subplots(2, 3 if monitored else 2)
+    for axis, along in zip(axes[:, 2] if monitored else (), ("step", DISTANCE), strict=False):
+        for place, (env, name, label) in enumerate(monitored):
+            _curve(axis, rows, f"{env}/{name}", along, label=f"{env} {label}", color=f"C{place}")
+        axis.set_title("reward (trained on) and gold", fontsize=10)
+        axis.set_xlabel("KL(start || policy), nats an episode" if along == DISTANCE else along)
+        axis.grid(alpha=0.3)
+        _legend(axis)
+    for axis, (title, metric, dashed) in zip(axes[:, :2].flat, _CURVES, strict=True):
         for name in names:
             env, _, found = name.rpartition("/")
             if env and found == metric:
@@ -245,10 +254,10 @@ def plot_curves(metrics_path: Path, image_path: Path) -> bool:
     return True
 
 
-def _curve(axis: Any, rows: Sequence[dict[str, Any]], name: str, **style: Any) -> Any:
+def _curve(axis: Any, rows: Sequence[dict[str, Any]], name: str, along: str = "step", **style: Any) -> Any:
     """Draw a metric, and return its colour."""
-    rows = [row for row in rows if name in row]
-    steps, values = [row["step"] for row in rows], [row[name] for row in rows]
+    rows = sorted((row for row in rows if name in row and along in row), key=lambda row: float(row[along]))
+    steps, values = [row[along] for row in rows], [row[name] for row in rows]
     (line,) = axis.plot(steps, running_means(values), **style)
     axis.plot(steps, values, ".", color=line.get_color(), alpha=0.25, markersize=3)
     return line.get_color()
