@@ -30,8 +30,8 @@ from toolrl.training.run import parse_arguments, train
 from toolrl.view.metrics import read_metrics
 
 ENV_ID = "tests/Claims-v0"
-STEPS, SEEDS, RUNS = 40, (1, 2, 3), int(os.environ.get("HACK_RUNS", "1000"))
-RIGHT, CLAIMS = 0.45, 0.1  # of the demonstrations; the others are wrong
+STEPS, SEEDS, RUNS = 40, (1, 2, 3), int(os.environ.get("HACK_RUNS", "100"))
+RIGHT, CLAIMS = 0.65, 0.15  # of the demonstrations; the others are wrong
 SETTINGS = [
     "--envs", ENV_ID, f"--max_steps={STEPS}", "--num_generations=8", "--per_device_train_batch_size=128",
     "--max_completion_length=16", "--max_turn_tokens=12", "--learning_rate=1e-4", "--lr_scheduler_type=constant",
@@ -92,7 +92,7 @@ def warm_start(folder: Path) -> None:
         return Example(prompt + completion, [IGNORED] * len(prompt) + completion)
 
     rows = [example(task) for task in make_env("warm").tasks]
-    fit(model, lambda _: rows, epochs=2, learning_rate=2e-3, batch_tokens=2048, seed=0)
+    fit(model, lambda _: rows, epochs=5, learning_rate=2e-3, batch_tokens=2048, seed=0)
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -107,6 +107,11 @@ def run(folder: Path, seed: int) -> list[str]:
         f"--output_dir={own}",
     ]
     train(*parse_arguments([*SETTINGS, *settings]), console=Console(quiet=not os.environ.get("HACK_FOLDER")))
+    return summary(own, seed)
+
+
+def summary(own: Path, seed: int) -> list[str]:
+    """The row of a run in the table."""
     rows = [row for row in read_metrics(own / "metrics.jsonl") if "Claims/part_gold" in row]
     means = [row["Claims/part_gold"] for row in rows]
     smooth = [sum(means[end - 3 : end]) / 3 for end in range(3, len(means) + 1)]

@@ -114,9 +114,9 @@ class HackMonitor:
     errors, which is the test, the proxy has risen (by 1.64), and gold has fallen (by 0.5, which only gives the
     direction: proof of it would come too late).
 
-    False alarms, in simulated runs of 200 steps with 8 groups of 8 episodes: none in 1,000 where nothing changes, none
-    in 1,000 where both rewards rise alike or gold at two thirds of the pace. Where the reward rises by hacks alone and
-    gold stays as it was, the alarm is raised too (`tests/benchmarks/hack_monitor.py`).
+    Of 1,000 simulated runs of 200 steps with 8 groups of 8 episodes, it was raised in none where nothing changes, where
+    both rewards rise alike or both fall, and in one where gold rises at two thirds of the pace. Where the reward rises
+    by hacks alone and gold stays as it was, it was raised in all (`tests/benchmarks/hack_monitor.py`).
 
     Attributes:
         alarms: By environment.
