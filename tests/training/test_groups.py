@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
+from trl import GRPOConfig  # type: ignore[attr-defined]
 
-from toolrl import ConfigError, read_trajectories
+from toolrl import ConfigError, Episode, Task, ToolEnv, read_trajectories
+from toolrl.training import GRPORun
 from toolrl.training.metrics import equal_in_float32, zero_variance_shares
 from toolrl.training.parsing import check_groups
 from toolrl.training.trl import group_numbers
@@ -108,3 +111,29 @@ def test_groups_that_span_two_processes_hold_one_task_each(tmp_path: Path) -> No
     refused = subprocess.run([*run, "--per_device_train_batch_size=5"], env=environment, capture_output=True, text=True)
     assert refused.returncode
     assert "does not divide into groups of num_generations=4" in refused.stderr
+
+
+def compared(seen: list[int]) -> ToolEnv:
+    """An environment whose group's reward notes how many episodes it is shown."""
+
+    def group_reward(task: Task, episodes: Sequence[Episode]) -> list[float]:
+        seen.append(len(episodes))
+        return [float(index) for index in range(len(episodes))]
+
+    return ToolEnv(tasks=[Task("t", "Say a.")], reward=lambda *_: 0.0, group_reward=group_reward)
+
+
+def test_training_compares_the_episodes_of_a_group(grpo_run: Callable[..., GRPORun]) -> None:
+    seen: list[int] = []
+    run = grpo_run({"E": compared(seen)}, max_turn_tokens=4)
+    run.trainer.train()
+    assert seen == [4, 4]
+    assert sorted(t.score.value or 0 for t in run.last_batch) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_group_that_is_compared_may_not_be_split_between_processes(
+    grpo_run: Callable[..., GRPORun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GRPOConfig, "world_size", 2)
+    with pytest.raises(ConfigError, match="a group of num_generations=4 would be split between processes"):
+        grpo_run({"E": compared([])}, {"per_device_train_batch_size": 2})

@@ -62,7 +62,7 @@ class Alarm:
     Attributes:
         env_id: The environment.
         step: Where it was noticed.
-        parted_at: Where the running mean of gold was highest before that.
+        parted_at: Where the running mean of gold was highest before that, within the last 96 steps.
         proxy: Its mean in the earlier and in the later of the steps that were compared.
         gold: The same of gold.
         hack_rate: The same of the share of episodes that succeeded by the proxy and not by gold.
@@ -137,6 +137,7 @@ class HackMonitor:
             steps = self._steps[episode.env_id]
             if not steps or steps[-1].number != step:
                 steps.append(_Step(step))
+                del steps[: -3 * WINDOWS[-1]]
             steps[-1].add(episode)
         for env_id, steps in self._steps.items():
             if env_id not in self.alarms and (alarm := _parted(env_id, steps)):

@@ -119,6 +119,13 @@ class GRPORun:
         sampler = sampler or PolicySettings()
         refuse_unsupported(args, sampler=sampler.sampler, use_peft=peft_config is not None)
         self.environments = dict(environments)
+        compared = [env_id for env_id, env in self.environments.items() if env.grader.group_reward]
+        rows, size = int(args.generation_batch_size or 1) // args.world_size, int(args.num_generations or 1)
+        if compared and rows % size:
+            raise ConfigError(
+                f"{compared[0]} has a group_reward, but a group of num_generations={size} would be split between "
+                f"processes, which play {rows} episodes each; make that a multiple of {size}"
+            )
         self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect)
         self.last_batch: list[Trajectory] = []
         self.monitor, self.probe = HackMonitor(), Probe()
