@@ -41,8 +41,15 @@ class SampledTokensTrainer(GRPOTrainer):
     """TRL's trainer without the work that its loss masks.
 
     TRL pads a batch to its longest prompt and its longest completion, and projects every position of the completions
-    onto the vocabulary. Most tokens of an episode with tools are observations or padding. Here rows of similar length
-    are batched together, and only sampled tokens are scored. The loss is the same.
+    onto the vocabulary. Most tokens of an episode with tools are observations or padding, and most groups have no
+    variance once a model is good. Here rows of similar length are batched together, only sampled tokens are scored, and
+    rows that add 0 to the gradient are left out of the forward and backward passes: those without a sampled token, and,
+    where the loss is nothing but advantages times ratios, those whose advantages are all 0. Normalisers count them
+    still: the loss and its gradient are TRL's.
+
+    Clip ratios are those of all rows, since a row without an advantage is never clipped. `entropy`, and `mismatch/...`
+    where the loss computes the log-probabilities, are over the rows that were computed; a batch without any has none.
+    The old and reference log-probabilities, which TRL computes before it has rewards, are those of all rows.
     """
 
     mismatch_limit = MISMATCH_LIMIT  # nats a token; 0 for no alarm
@@ -52,7 +59,9 @@ class SampledTokensTrainer(GRPOTrainer):
     _learnable = 0.0  # sampled tokens of scored episodes since the last optimiser step
     _broken = False  # whether a loss since then was not finite
     _alarms = 0  # steps skipped since the last log
-    _sampled: Tensor | None = None  # (B, C), while a loss is computed
+    _sampled: Tensor | None = None  # (B, C), the tokens to score while a loss is computed
+    _left_out: Tensor | None = None  # (B, C), sampled tokens that the loss multiplies by 0
+    _old_logprobs: Tensor | None = None  # (B, C), if the batch has them
     _logprobs: Tensor | None = None  # (B, C), from which the loss was computed
     _mismatches: list[Mismatch] | None = None  # since the last log
 
@@ -72,28 +81,39 @@ class SampledTokensTrainer(GRPOTrainer):
         return batch
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
-        self._sampled = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        self._sampled = mask * self._has_gradient(inputs["advantages"], mask)
+        self._left_out, self._old_logprobs = (mask - self._sampled).bool(), inputs.get("old_per_token_logps")
         try:
             loss = super()._compute_loss(model, inputs)
             if self.is_training:
-                self._learnable += float(self._sampled.sum())
+                self._learnable += float(mask.sum())
                 self._broken = self._broken or not bool(torch.isfinite(loss))
-            self._compare_with_sampler(inputs)
+            self._compare_with_sampler(inputs, mask)
             return loss
         finally:
-            self._sampled = self._logprobs = None
+            self._sampled = self._left_out = self._old_logprobs = self._logprobs = None
+
+    def _has_gradient(self, advantages: Tensor, mask: Tensor) -> Tensor:
+        """Whether a row adds more than 0 to the gradient, (B, 1)."""
+        others = (self.beta, self._entropy_bonus_enabled, self.top_entropy_quantile < 1.0, self.aux_loss_enabled)
+        if not self.is_training or any(others):
+            return torch.ones_like(mask[:, :1])
+        return (advantages.reshape(len(mask), -1) * mask).any(1, keepdim=True)
 
     @property
     def is_training(self) -> bool:
         """Whether the trainer is training, not evaluating."""
         return self.model is not None and self.model.training
 
-    def _compare_with_sampler(self, inputs: dict[str, Any]) -> None:
+    def _compare_with_sampler(self, inputs: dict[str, Any], mask: Tensor) -> None:
         # Without old log-probabilities TRL treats the batch as on-policy: the loss has those of the sampled policy.
-        trainer, sampler = inputs.get("old_per_token_logps", self._logprobs), inputs.get("sampling_per_token_logps")
-        if not self.is_training or trainer is None or sampler is None or self._sampled is None:
+        trainer, sampler = inputs.get("old_per_token_logps"), inputs.get("sampling_per_token_logps")
+        if trainer is None and self._sampled is not None:
+            trainer, mask = self._logprobs, self._sampled
+        if not self.is_training or trainer is None or sampler is None:
             return
-        found = measure_mismatch(trainer.detach(), sampler, self._sampled, inputs.get("importance_sampling_ratio"))
+        found = measure_mismatch(trainer.detach(), sampler, mask, inputs.get("importance_sampling_ratio"))
         sums = torch.tensor([found], dtype=torch.float64, device=self.accelerator.device)  # (1, 5)
         gathered = self.accelerator.gather(sums).tolist()  # a row per process
         self._mismatches = [*(self._mismatches or []), *(Mismatch(*row) for row in gathered)]
@@ -177,8 +197,11 @@ class SampledTokensTrainer(GRPOTrainer):
             scored[:, -logits_to_keep:] *= self._sampled
         labels = input_ids.masked_fill(scored == 0, -100)
         order = attention_mask.sum(1).argsort()
+        order = order[scored[order].any(1)]
+        chunks = order.split(min(batch_size or ROWS_TOGETHER, ROWS_TOGETHER)) if len(order) else ()
+        passes = self._most_passes(len(chunks))
         logprobs, entropies = [], []
-        for rows in order.split(min(batch_size or ROWS_TOGETHER, ROWS_TOGETHER)):
+        for rows in chunks:
             used = attention_mask[rows].any(0).nonzero()
             columns = slice(int(used[0]), int(used[-1]) + 1)
             with self.accelerator.autocast():
@@ -189,10 +212,37 @@ class SampledTokensTrainer(GRPOTrainer):
             logprobs.append(torch.nn.functional.pad(outputs.log_probs, margins)[:, -logits_to_keep:])
             if compute_entropy:
                 entropies.append(torch.nn.functional.pad(outputs.entropy, margins)[:, -logits_to_keep:])
-        back = order.argsort()
-        scores = torch.cat(logprobs)[back]
+
+        def in_place(parts: list[Tensor]) -> Tensor:
+            scores = torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device)
+            return scores.to(parts[0].dtype).index_copy(0, order, torch.cat(parts)) if parts else scores
+
+        scores = in_place(logprobs)
+        for _ in range(passes - len(chunks)):
+            ids = input_ids[:1, :2]
+            with self.accelerator.autocast():
+                outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, fused_lm_head=True)
+            scores = scores + 0 * outputs.log_probs.sum()
         self._logprobs = scores.detach()
-        return scores, torch.cat(entropies)[back] if compute_entropy else None, None
+        if self._left_out is not None and self._old_logprobs is not None:
+            scores = torch.where(self._left_out, self._old_logprobs, scores)  # a ratio of 1, which cannot overflow
+        return scores, self._with_mean(in_place(entropies)) if compute_entropy else None, None
+
+    def _most_passes(self, own: int) -> int:
+        """The forward passes of the process that needs most, at least 1.
+
+        All processes make as many: DDP and sharded weights exchange data in each of them, and each process must take
+        part in the backward pass.
+        """
+        return max(1, int(self.accelerator.gather(torch.tensor([own], device=self.accelerator.device)).max()))
+
+    def _with_mean(self, entropies: Tensor) -> Tensor:
+        """Entropies (B, C), with the mean over all processes for tokens left out, so that TRL logs this mean."""
+        if self._sampled is None or self._left_out is None:
+            return entropies
+        sums = torch.stack([(entropies.detach() * self._sampled).sum(), self._sampled.sum().to(entropies.dtype)])
+        total, count = self.accelerator.reduce(sums, reduction="sum")
+        return torch.where(self._left_out, total / count, entropies)
 
 
 class StepGuard(TrainerCallback):

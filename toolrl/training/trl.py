@@ -11,6 +11,9 @@ tests/training/test_trl.py runs against. They rely on (trl 1.16, trainer/grpo_tr
 - The last token of a completion decides whether it counts as truncated.
 - `_compute_loss` masks the log-probabilities and entropies of `_get_per_token_logps_and_entropies`; masked ones need
   not be computed. See `trainer.py`.
+- `_compute_loss` multiplies what it makes of a row's log-probabilities by the row's advantages, but for the terms of
+  `beta`, of entropy (bonus, quantile) and of the auxiliary loss; its normalisers come from masks and shapes.
+- Old and reference log-probabilities are computed before the rewards are asked for.
 """
 
 from __future__ import annotations
