@@ -12,6 +12,7 @@ from toolrl.errors import ConfigError
 from toolrl.policy import PolicySettings
 from toolrl.support.secret_values import expand
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
+from toolrl.training.credit import CreditSettings
 
 # Mean difference between sampler and trainer that raises the alarm, in nats a token. An engine in float32 was
 # at 1e-6, one in bfloat16 at 0.02 (docs/vllm.md).
@@ -78,6 +79,15 @@ class ToolrlArguments(RunArguments):
         "Warn if sampler and trainer differ by more nats a token on average; 0 for never. The values are logged as "
         "mismatch/...",
     )
+    credit: str = setting(
+        "episode",
+        "Which tokens earn a score: 'episode' (all alike, as TRL), 'loo' (all alike, against the other episodes of the "
+        "group), 'turn' (each turn what was earned from it on, by the awards of turns).",
+    )
+    tool_cost: float = setting(
+        0.0, "Share of a right answer's lead over wrong ones that needless tool calls can cost it, from 0 to 1."
+    )
+    length_cost: float = setting(0.0, "The same for sampled tokens.")
     dialect: str = setting("", "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
     sample_every: int = setting(0, "Print an episode after this many steps; 0 for never.")
 
@@ -97,6 +107,14 @@ class ToolrlArguments(RunArguments):
             sequences=self.generation_sequences or None,
             engine=engine,
         )
+
+    def credit_settings(self) -> CreditSettings:
+        """How scores become advantages.
+
+        Raises:
+            ConfigError: A value is not valid.
+        """
+        return CreditSettings(self.credit, self.tool_cost, self.length_cost)
 
     def weighted_envs(self) -> dict[str, float]:
         """Environment ids with their weights.

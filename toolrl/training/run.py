@@ -54,6 +54,8 @@ def train(
     console = console or terminal()
     silence_libraries()
     refuse_unsupported(arguments, args, model_config)
+    credit = arguments.credit_settings()
+    credit.refuse_conflicts(args)
     checkpoint = None if arguments.dry_run else find_checkpoint(args)
     environments = arguments.make_envs("train")
     name = model_config.model_name_or_path or "tiny"
@@ -64,6 +66,7 @@ def train(
         "dialect": arguments.dialect or None,
         "peft_config": adapter_settings(name, model_config),
         "sampler": arguments.sampler_settings(),
+        "credit": credit,
     }
     for field in (
         "task_seed", "train_tasks", "max_turn_tokens", "concurrency", "retries", "policy_timeout_seconds",

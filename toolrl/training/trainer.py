@@ -18,6 +18,7 @@ from trl.kernels import chunked_logprob
 
 from toolrl.errors import ConfigError
 from toolrl.training.arguments import MISMATCH_LIMIT
+from toolrl.training.credit import Credit
 from toolrl.training.folder import write_card
 from toolrl.training.metrics import Mismatch, measure_mismatch, sum_mismatches
 
@@ -54,6 +55,7 @@ class SampledTokensTrainer(GRPOTrainer):
 
     mismatch_limit = MISMATCH_LIMIT  # nats a token; 0 for no alarm
     scored: list[bool] | None = None  # (B,), which episodes of the latest batch have a score
+    credit: Credit | None = None  # of the latest batch
     model_name = ""
     env_ids: list[str] = []  # noqa: RUF012 - replaced, never changed
     _learnable = 0.0  # sampled tokens of scored episodes since the last optimiser step
@@ -71,14 +73,24 @@ class SampledTokensTrainer(GRPOTrainer):
         self.add_callback(StepGuard(self))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """TRL's, without advantage, KL term and entropy for an unscored episode."""
+        """TRL's, without advantage, KL term and entropy for an unscored episode, with the advantages of `credit`."""
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if self.scored is not None and "tool_mask" in batch:
             scored = torch.tensor(self.scored, device=batch["tool_mask"].device)
             batch["tool_mask"] = batch["tool_mask"] * scored[:, None]
             tokens = (batch["completion_mask"] * batch["tool_mask"]).sum()
             batch["num_items_in_batch"] = self.accelerator.gather(tokens).sum()
+        if self.credit is not None:
+            batch["advantages"] = self._credited(batch["advantages"], self.credit, batch["completion_ids"].size(1))
         return batch
+
+    def _credited(self, advantages: Tensor, credit: Credit, width: int) -> Tensor:
+        """The advantages of a batch: TRL's (B,), leave-one-out ones (B,), or those of tokens (B, C)."""
+        if credit.advantages is not None:
+            rows = [row + [0.0] * (width - len(row)) if isinstance(row, list) else row for row in credit.advantages]
+            advantages = torch.tensor(rows, dtype=advantages.dtype, device=advantages.device)
+        zero = torch.tensor(credit.zero, device=advantages.device)
+        return advantages.masked_fill(zero.reshape(-1, *[1] * (advantages.dim() - 1)), 0.0)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)

@@ -13,6 +13,8 @@ tests/training/test_trl.py runs against. They rely on (trl 1.16, trainer/grpo_tr
   not be computed. See `trainer.py`.
 - `_compute_loss` multiplies what it makes of a row's log-probabilities by the row's advantages, but for the terms of
   `beta`, of entropy (bonus, quantile) and of the auxiliary loss; its normalisers come from masks and shapes.
+- It takes advantages of shape (B,) or (B, C), as `_generate_and_score_completions` returns them; in between, rows are
+  shuffled and split along the first axis of every tensor.
 - Old and reference log-probabilities are computed before the rewards are asked for.
 """
 
@@ -42,6 +44,7 @@ from toolrl.policy import PolicySettings
 from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 from toolrl.training.arguments import MISMATCH_LIMIT
+from toolrl.training.credit import CreditSettings, assign_credit
 from toolrl.training.flags import refuse_unsupported, rejections, start_training
 from toolrl.training.metrics import batch_metrics, equal_in_float32, zero_variance_shares
 from toolrl.training.sampler import open_sampler, sync_policy
@@ -85,6 +88,7 @@ class GRPORun:
         policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS,
         sampler: PolicySettings | None = None,
         mismatch_limit: float = MISMATCH_LIMIT,
+        credit: CreditSettings | None = None,
         callbacks: list[Any] | None = None,
         model_name: str = "",
     ):
@@ -109,6 +113,7 @@ class GRPORun:
             sampler: What generates; by default the trained model itself.
             mismatch_limit: `mismatch/alarm` is 1 if the log-probabilities of sampler and trainer differ by more nats a
                 token on average; 0 for no alarm.
+            credit: How scores become advantages; by default as in TRL.
             callbacks: For the trainer.
             model_name: Where `model` was loaded from, for the run's README.
 
@@ -118,6 +123,8 @@ class GRPORun:
         """
         sampler = sampler or PolicySettings()
         refuse_unsupported(args, sampler=sampler.sampler, use_peft=peft_config is not None)
+        self._credit = credit or CreditSettings()
+        self._credit.refuse_conflicts(args)
         self.environments = dict(environments)
         self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect)
         self.last_batch: list[Trajectory] = []
@@ -225,7 +232,7 @@ class GRPORun:
         return columns
 
     def _reward(self, completions: list[Any], log_metric: Any = None, **_: Any) -> list[float | None]:
-        """TRL's reward function (N,): the scores of the latest batch; None for an unscored episode.
+        """TRL's reward function (N,): the scores of the latest batch after costs; None for an unscored episode.
 
         Raises:
             ConfigError: A reward is too large to be compared with others in float32.
@@ -238,15 +245,19 @@ class GRPORun:
                     f"beyond {LARGEST_REWARD:g} the variance of a group overflows in float32, and the loss would be 0; "
                     "scale the rewards"
                 )
+        rank = self.trainer.accelerator.process_index
+        self.trainer.credit = assign_credit(self._credit, self.last_batch, gather_object, rank)
+        scores = self.trainer.credit.scores
         if log_metric is not None:
             # A group may span processes.
-            played = gather_object([(t.env_id, t.info["group"], t.score.value) for t in self.last_batch])
+            rewards = zip(self.last_batch, scores, strict=True)
+            played = gather_object([(t.env_id, t.info["group"], score) for t, score in rewards])
             shares = zero_variance_shares(played)
             if equal_in_float32(played):
                 shares["reward/alarm"] = 1.0
             for name, value in (batch_metrics(self.last_batch) | shares).items():
                 log_metric(name, value)
-        return [trajectory.score.value for trajectory in self.last_batch]
+        return scores
 
     def find_task(self, prompt: Sequence[Mapping[str, Any]]) -> tuple[str, Task]:
         """The environment's id and the task of a prompt of the data set."""
