@@ -26,7 +26,7 @@ from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.training import GRPORun
 
 trl_utils: Any = trl.trainer.utils
-REPEATS = 5
+REPEATS = 3
 ZERO_SHARE = 0.85
 ENVIRONMENTS = ("toolrl/PythonMath-v0", "toolrl/DocsSearch-v0", "toolrl/DocsCompute-v0")
 
