@@ -25,7 +25,7 @@ from toolrl.training.credit import CreditSettings
 
 SEEDS = int(os.environ.get("TURN_CREDIT_SEEDS", "3"))
 WAYS, RIGHT = ("left", "right", "up"), (0, 2, 1, 1, 0, 2)
-GROUP, TASKS, STEPS = 8, 4, 40
+GROUP, TASKS, STEPS = 8, 4, 30
 LEARNT, LAST = 0.9, 3  # mean score of the last steps
 SYSTEM_PROMPT = "Say left, right or up."
 
@@ -111,11 +111,11 @@ def learn(start: dict[str, Any], credit: str, seed: int) -> tuple[int | None, li
 def main() -> str:
     start = starting_policy().state_dict()
     rows = []
-    for credit in ("episode", "turn"):
+    for credit in ("turn", "episode"):
         for seed in range(SEEDS):
             episodes, means = learn(start, credit, seed)
-            shown = " ".join(f"{value:.2f}" for value in means[:: max(1, STEPS // 8)])
+            shown = " ".join(f"{value:.2f}" for value in means[:: max(1, STEPS // 6)])
             rows.append([credit, seed, f"{episodes:,}" if episodes else f"over {STEPS * GROUP * TASKS:,}", shown])
             print(rows[-1], flush=True)
-    columns = ["credit", "seed", f"episodes to a mean score of {LEARNT}", f"mean score of every {STEPS // 8}th step"]
+    columns = ["credit", "seed", f"episodes to a mean score of {LEARNT}", f"mean score of every {STEPS // 6}th step"]
     return table(f"Six doors, {GROUP * TASKS} episodes a step", columns, rows)

@@ -167,9 +167,9 @@ def shaped_scores(played: Sequence[Played], settings: CreditSettings) -> list[fl
     """Scores (N,) after the costs of tool calls and tokens.
 
     Costs are taken from a right answer only, and only from its lead over the best wrong answer of its group (over 0 if
-    there is none). As in OTC-GRPO (Wang et al. 2025, arXiv 2504.14870), the measure is the right answer of the group
-    that used least, and a wrong answer gains nothing by being cheap. So a right answer that was worth as much as a wrong
-    one still is.
+    there is none), so that a right answer that was worth as much as a wrong one still is. As in OTC-GRPO (Wang et al.
+    2025, arXiv 2504.14870), the measure is the right answer of the group that used least, and a wrong answer gains
+    nothing by being cheap.
     """
     scores = [episode.score for episode in played]
     if not (settings.tool_cost or settings.length_cost):
