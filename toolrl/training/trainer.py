@@ -49,7 +49,7 @@ class SampledTokensTrainer(GRPOTrainer):
     still: the loss and its gradient are TRL's.
 
     Clip ratios are those of all rows, since a row without an advantage is never clipped. `entropy`, and `mismatch/...`
-    where the loss computes the log-probabilities, are over the rows that were computed; a batch without any has none.
+    where the loss computes the log-probabilities, are over the rows that were computed: the shortest if none need be.
     The old and reference log-probabilities, which TRL computes before it has rewards, are those of all rows.
     """
 
@@ -107,11 +107,15 @@ class SampledTokensTrainer(GRPOTrainer):
             self._sampled = self._left_out = self._old_logprobs = self._logprobs = None
 
     def _has_gradient(self, advantages: Tensor, mask: Tensor) -> Tensor:
-        """Whether a row adds more than 0 to the gradient, (B, 1)."""
+        """Whether a row is computed, (B, 1): if it adds more than 0 to the gradient."""
         others = (self.beta, self._entropy_bonus_enabled, self.top_entropy_quantile < 1.0, self.aux_loss_enabled)
         if not self.is_training or any(others):
             return torch.ones_like(mask[:, :1])
-        return (advantages.reshape(len(mask), -1) * mask).any(1, keepdim=True)
+        needed = (advantages.reshape(len(mask), -1) * mask).any(1, keepdim=True)
+        if len(mask) > 1 and not needed.any():  # the shortest row, so that entropy and mismatch are known of every step
+            tokens = mask.sum(1)
+            needed[tokens.masked_fill(tokens == 0, mask.numel()).argmin()] = True
+        return needed
 
     @property
     def is_training(self) -> bool:
