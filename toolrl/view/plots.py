@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from toolrl.errors import ConfigError
 from toolrl.evaluation import short_name, wilson_interval
-from toolrl.view.metrics import read_metrics, running_means
+from toolrl.view.metrics import HELD_OUT, read_metrics, running_means, time_parts
 
 if TYPE_CHECKING:
     import pandas
@@ -211,9 +211,9 @@ class Plots:
 
 
 def plot_curves(metrics_path: Path, image_path: Path) -> bool:
-    """Draw success, tool use, reward and zero-variance groups over training steps.
+    """Draw success, tool use, reward, zero-variance groups and the parts of a step's time over training steps.
 
-    Lines are running means, dots are single steps.
+    Lines are running means, dots are single steps; success on held-out tasks has its interval.
 
     Args:
         metrics_path: A run's `metrics.jsonl`.
@@ -226,14 +226,27 @@ def plot_curves(metrics_path: Path, image_path: Path) -> bool:
     if not rows:
         return False
     names = sorted({name for row in rows for name in row})
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    for axis, (title, metric, dashed) in zip(figure.subplots(2, 2).flat, _CURVES, strict=True):
-        for name in names:
+    parts = time_parts(rows)
+    count = 3 if parts else 2
+    figure = Figure(figsize=(10, 3.5 * count), layout="constrained")
+    axes = figure.subplots(count, 2)
+    if parts:
+        for axis in axes[2]:
+            axis.remove()
+        _stack(figure.add_subplot(axes[2, 0].get_gridspec()[2, :]), rows, parts)
+    for axis, (title, metric, dashed) in zip(axes.flat, _CURVES, strict=False):
+        colours: dict[str, Any] = {}
+        for name in sorted(names, key=lambda name: name.startswith(HELD_OUT)):
             env, _, found = name.rpartition("/")
-            if env and found == metric:
-                colour = _curve(axis, rows, name, label=env)
+            if not env or found != metric:
+                continue
+            if not env.startswith(HELD_OUT):
+                colours[env] = _curve(axis, rows, name, label=env)
                 if f"{env}/{dashed}" in names:
-                    _curve(axis, rows, f"{env}/{dashed}", color=colour, linestyle="--")
+                    _curve(axis, rows, f"{env}/{dashed}", color=colours[env], linestyle="--")
+            elif metric == "success":
+                env = env.removeprefix(HELD_OUT)
+                _held_out(axis, rows, name, label=f"{env} (held out)", color=colours.get(env))
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
         axis.set_ylim(-0.03, 1.03)
@@ -243,6 +256,29 @@ def plot_curves(metrics_path: Path, image_path: Path) -> bool:
     figure.savefig(partial, dpi=110)
     partial.replace(image_path)
     return True
+
+
+def _stack(axis: Any, rows: Sequence[dict[str, Any]], parts: dict[str, str]) -> None:
+    """Draw the parts of a step's time on top of each other."""
+    rows = [row for row in rows if parts.keys() <= row.keys()]
+    values = [running_means([row[name] for row in rows]) for name in parts]
+    axis.stackplot(
+        [row["step"] for row in rows], values, labels=[part.replace("_", " ") for part in parts.values()], alpha=0.8
+    )
+    axis.set_title("seconds of a step", fontsize=10)
+    axis.set_xlabel("step")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
+
+
+def _held_out(axis: Any, rows: Sequence[dict[str, Any]], name: str, **style: Any) -> None:
+    """Draw success on held-out tasks, each with its interval."""
+    rows = [row for row in rows if name in row]
+    values = numpy.array([[row[f"{name}{bound}"] for bound in ("", "_low", "_high")] for row in rows])  # (N, 3)
+    errors = numpy.stack([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]).clip(0)
+    axis.errorbar(
+        [row["step"] for row in rows], values[:, 0], errors, fmt="o:", markersize=4, capsize=3, linewidth=1, **style
+    )
 
 
 def _curve(axis: Any, rows: Sequence[dict[str, Any]], name: str, **style: Any) -> Any:
