@@ -72,7 +72,7 @@ def test_neighbours_form_a_group_and_a_group_of_two_tasks_is_refused() -> None:
 def test_a_group_is_judged_with_all_of_its_episodes() -> None:
     # Each half, as two processes see them, has no variance; the whole group has.
     played = [("toolrl/One-v0", "a", 1.0)] * 2 + [("toolrl/One-v0", "a", 0.0)] * 2 + [("toolrl/One-v0", "b", 0.0)] * 2
-    assert zero_variance_shares(played) == {"One/zero_variance_group_share": 0.5}
+    assert zero_variance_shares(played) == {"One/zero_variance_group_share": 0.5, "useful_group_share": 0.5}
     assert zero_variance_shares([("toolrl/One-v0", "a", None)]) == {}
 
 

@@ -36,6 +36,16 @@ def folder(demonstrations: Path) -> Path:
     return path
 
 
+def test_the_readme_says_what_was_learnt_from_and_that_nothing_was_measured(folder: Path, demonstrations: Path) -> None:
+    card = (folder / "README.md").read_text()
+    assert card == (folder / "model" / "README.md").read_text()
+    assert f"- `{demonstrations}`: demonstrations" in card
+    assert "| demonstrations | `200` |" in card
+    assert "| steps | `10` |" in card
+    assert "nothing is known of its success" in card
+    assert "None" not in card
+
+
 def greedy(model: str, path: Path) -> dict[str, tuple[bool, int]]:
     """Success and calls by task, on the same held-out tasks."""
     arguments = [ENV, "--tasks", "24", "--temperature", "0", "--max-turn-tokens", "96", "--device", "cpu"]

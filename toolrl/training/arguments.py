@@ -41,8 +41,9 @@ class ToolrlArguments(RunArguments):
     # ---- set these
     envs: list[str] = setting([], "Environments to train on, as ID, MODULE:ID or ID:WEIGHT, mixed by weight.")
     env_settings: str = setting("{}", 'Settings of the environments as JSON: {"toolrl/PythonMath-v0": {"size": 500}}.')
-    eval_tasks: int = setting(100, "Held-out tasks per environment, before and after training; 0 for none.")
+    eval_tasks: int = setting(100, "Held-out tasks per environment, before and after training and every --eval_steps.")
     eval_samples: int = setting(1, "Episodes per held-out task.")
+    patience: int = setting(0, "Stop after this many held-out evaluations (--eval_steps) without a gain; 0 for never.")
     dry_run: bool = setting(
         False, "Build everything, play a few episodes, print what a batch and the model need, and stop."
     )
@@ -79,7 +80,10 @@ class ToolrlArguments(RunArguments):
         "mismatch/...",
     )
     dialect: str = setting("", "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
-    sample_every: int = setting(0, "Print an episode after this many steps; 0 for never.")
+    sample_every: int = setting(
+        0,
+        "Print an episode every so many steps; 0 for never. Trackers (--report_to) get a table as often, or every 10.",
+    )
 
     def sampler_settings(self) -> PolicySettings:
         """The sampler's settings.

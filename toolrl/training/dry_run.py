@@ -62,6 +62,7 @@ def dry_run(
         # The oracle plays, so no sampler is started.
         sampler = settings.pop("sampler", None)
         args.use_vllm = False
+        args.eval_steps = None
         run = GRPORun(load_model("tiny"), tokenizer, environments, args, peft_config=peft_config, **settings)
         with closing(run):
             trajectories = run.engine.run([_request(run, prompt) for prompt in run.dataset["prompt"][:EPISODES]])

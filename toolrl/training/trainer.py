@@ -18,8 +18,9 @@ from trl.kernels import chunked_logprob
 
 from toolrl.errors import ConfigError
 from toolrl.training.arguments import MISMATCH_LIMIT
-from toolrl.training.folder import write_card
+from toolrl.training.card import write_card
 from toolrl.training.metrics import Mismatch, measure_mismatch, sum_mismatches
+from toolrl.training.timing import StepClock
 
 with warnings.catch_warnings():
     # TRL 1.16 knows vLLM up to 0.31; what is used here is tested with 0.32.
@@ -48,7 +49,7 @@ class SampledTokensTrainer(GRPOTrainer):
     mismatch_limit = MISMATCH_LIMIT  # nats a token; 0 for no alarm
     scored: list[bool] | None = None  # (B,), which episodes of the latest batch have a score
     model_name = ""
-    env_ids: list[str] = []  # noqa: RUF012 - replaced, never changed
+    sources: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
     _learnable = 0.0  # sampled tokens of scored episodes since the last optimiser step
     _broken = False  # whether a loss since then was not finite
     _alarms = 0  # steps skipped since the last log
@@ -58,6 +59,7 @@ class SampledTokensTrainer(GRPOTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         """Take the arguments of TRL's trainer."""
+        self.clock = StepClock()
         super().__init__(*args, **kwargs)
         self.add_callback(StepGuard(self))
 
@@ -70,6 +72,11 @@ class SampledTokensTrainer(GRPOTrainer):
             tokens = (batch["completion_mask"] * batch["tool_mask"]).sum()
             batch["num_items_in_batch"] = self.accelerator.gather(tokens).sum()
         return batch
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """TRL's, measured."""
+        with self.clock.part("forward_backward"):
+            return super().training_step(*args, **kwargs)
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         self._sampled = inputs["completion_mask"] * inputs.get("tool_mask", 1)
@@ -99,7 +106,7 @@ class SampledTokensTrainer(GRPOTrainer):
         self._mismatches = [*(self._mismatches or []), *(Mismatch(*row) for row in gathered)]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """TRL's, with `mismatch/...`; `mismatch/alarm` is 1 if sampler and trainer differ too much."""
+        """TRL's, with `time/...` and `mismatch/...`; `mismatch/alarm` is 1 if sampler and trainer differ too much."""
         if self.is_training and self._mismatches:
             logs |= sum_mismatches(self._mismatches).metrics()
             self._mismatches = []
@@ -108,26 +115,25 @@ class SampledTokensTrainer(GRPOTrainer):
         if self.is_training and self._alarms:
             logs["loss/alarm"] = float(self._alarms)
             self._alarms = 0
+        seconds, total, tokens = self.clock.report()
+        if seconds:
+            logs |= {f"time/{part}": value for part, value in seconds.items()}
+            sampled = self.accelerator.reduce(torch.tensor(float(tokens), device=self.accelerator.device), "sum")
+            logs["sampled_tokens_per_second"] = float(sampled) / total
         super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the run's README.md."""
         if self.is_world_process_zero():
             config: Any = self.args
-            facts = {
-                "loss": config.loss_type,
-                "learning rate": config.learning_rate,
-                "episodes per task": config.num_generations,
-                "tokens per episode": config.max_completion_length,
-                "steps": self.state.global_step,
-            }
+            names = (
+                "loss_type", "learning_rate", "num_generations", "generation_batch_size", "max_completion_length",
+                "temperature", "beta", "seed",
+            )  # fmt: skip
+            facts = {"steps": self.state.global_step} | {name: getattr(config, name) for name in names}
+            citation = str(self._paper.get("citation", ""))
             write_card(
-                config,
-                method="GRPO",
-                model=self.model_name,
-                sources=self.env_ids,
-                facts=facts,
-                citation=str(self._paper.get("citation", "")),
+                config, method="GRPO", model=self.model_name, sources=self.sources, facts=facts, citation=citation
             )
 
     @property
@@ -206,6 +212,14 @@ class StepGuard(TrainerCallback):
         """Guard this trainer."""
         self._trainer = trainer
         self._consecutive = 0
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self._trainer.clock.start()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """The last callback of a step: what the others did belongs to it."""
+        self._trainer.clock.end_step()
 
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Before each optimiser step, on every process."""

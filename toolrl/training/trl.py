@@ -40,7 +40,8 @@ from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 from toolrl.training.arguments import MISMATCH_LIMIT
 from toolrl.training.flags import refuse_unsupported, rejections, start_training
-from toolrl.training.metrics import batch_metrics, equal_in_float32, zero_variance_shares
+from toolrl.training.held_out import HeldOut
+from toolrl.training.metrics import batch_metrics, equal_in_float32, staleness_metrics, zero_variance_shares
 from toolrl.training.sampler import open_sampler, sync_policy
 from toolrl.training.trainer import SampledTokensTrainer
 from toolrl.trajectory import Trajectory, TrajectoryWriter
@@ -114,7 +115,8 @@ class GRPORun:
             TemplateError: The chat template cannot be used.
         """
         sampler = sampler or PolicySettings()
-        refuse_unsupported(args, sampler=sampler.sampler, use_peft=peft_config is not None)
+        evaluates = any(isinstance(callback, HeldOut) for callback in callbacks or [])
+        refuse_unsupported(args, sampler=sampler.sampler, use_peft=peft_config is not None, eval_tasks=evaluates)
         self.environments = dict(environments)
         self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect)
         self.last_batch: list[Trajectory] = []
@@ -134,7 +136,10 @@ class GRPORun:
             )
             _try_optimizer(args, model)
         self.trainer.model_name = model_name or str(model.name_or_path)
-        self.trainer.env_ids = list(self.environments)
+        self.trainer.sources = {
+            env_id: f"{len(env.tasks)} tasks, weight {(weights or {}).get(env_id, 1.0):g}"
+            for env_id, env in self.environments.items()
+        }
         self.trainer.mismatch_limit = mismatch_limit
         # A resumed run may repeat a step, and a step may play several batches: ids are unique nevertheless.
         self.session = str(broadcast_object_list([secrets.token_hex(8)])[0])
@@ -165,7 +170,8 @@ class GRPORun:
 
     def sync_weights(self) -> None:
         """Sample with the current weights of the trained model. If they are sharded, all processes must take part."""
-        sync_policy(self.policy, self.trainer)
+        with self.trainer.clock.part("weights"):
+            sync_policy(self.policy, self.trainer)
         self._synced_step = self.trainer.state.global_step
 
     def close(self) -> None:
@@ -199,7 +205,9 @@ class GRPORun:
             requests.append(
                 RolloutRequest(self.environments[env_id], task, env_id, id, info={**task_info(task), **info})
             )
-        self.last_batch = self.engine.run(requests)
+        with self.trainer.clock.part("rollout"):
+            self.last_batch = self.engine.run(requests)
+        self.trainer.clock.played(self.last_batch)
         if not all(trajectory.has_tokens for trajectory in self.last_batch):
             raise ConfigError(
                 "a chat policy has no tokens to train on; evaluate it, or fine-tune on its episodes (toolrl sft)"
@@ -241,6 +249,7 @@ class GRPORun:
             shares = zero_variance_shares(played)
             if equal_in_float32(played):
                 shares["reward/alarm"] = 1.0
+            shares |= staleness_metrics(gather_object([t.info.get("staleness") for t in self.last_batch]))
             for name, value in (batch_metrics(self.last_batch) | shares).items():
                 log_metric(name, value)
         return [trajectory.score.value for trajectory in self.last_batch]
