@@ -9,7 +9,8 @@ import pytest
 from tests.chat.families import tokenizer_of
 from toolrl import Limits, Message, Renderer, Score, Task, ToolCall, tool
 from toolrl.chat.dialects import DIALECTS
-from toolrl.episode import EpisodeSession, Reward
+from toolrl.episode import EpisodeSession
+from toolrl.rewards.grader import Grader, Reward
 from toolrl.tools import Toolbox
 from toolrl.tools.resources import ResourceScope
 
@@ -28,7 +29,7 @@ def play(*turns: Message) -> list[Message]:
     reward: Reward = lambda task, episode: Score(1.0)
 
     async def run() -> list[Message]:
-        session = EpisodeSession(Task("t", "Go."), Toolbox([echo]), reward, Limits(), "", ResourceScope())
+        session = EpisodeSession(Task("t", "Go."), Toolbox([echo]), Grader(reward), Limits(), "", ResourceScope())
         async with session:
             for turn in turns:
                 await session.advance(turn)

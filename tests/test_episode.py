@@ -24,7 +24,8 @@ from toolrl import (
     say,
     tool,
 )
-from toolrl.episode import EpisodeSession, Reward, Step
+from toolrl.episode import EpisodeSession, Step
+from toolrl.rewards.grader import Grader, Reward
 from toolrl.support.event_loop import run_sync
 from toolrl.tools import Toolbox
 from toolrl.tools.resources import ResourceScope
@@ -77,7 +78,9 @@ def logs() -> list[Log]:
 
 
 def session_with(reward: Reward = lambda task, episode: 1.0, **limits: Any) -> EpisodeSession:
-    return EpisodeSession(TASK, Toolbox([note, break_down]), reward, Limits(**limits), "Be brief.", ResourceScope())
+    return EpisodeSession(
+        TASK, Toolbox([note, break_down]), Grader(reward), Limits(**limits), "Be brief.", ResourceScope()
+    )
 
 
 def remembering(seen: list[Episode]) -> Reward:
@@ -110,7 +113,7 @@ def test_the_conversation_grows_by_each_message_and_its_results() -> None:
 
 
 def test_without_a_system_prompt_there_is_no_system_message() -> None:
-    session = EpisodeSession(TASK, Toolbox([]), lambda task, episode: 1.0, Limits(), "", ResourceScope())
+    session = EpisodeSession(TASK, Toolbox([]), Grader(lambda task, episode: 1.0), Limits(), "", ResourceScope())
     assert session.messages == [Message("user", "Go.")]
 
 

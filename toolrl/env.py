@@ -12,10 +12,11 @@ from typing import Any
 import gymnasium
 
 from toolrl.chat.dialects import Dialect, HermesDialect
-from toolrl.episode import EpisodeSession, Reward, check_parts, check_solution
+from toolrl.episode import EpisodeSession, check_parts, check_solution
 from toolrl.errors import ConfigError, TaskError
 from toolrl.gym.registry import creator_of, import_module_of, settings_of, unknown
 from toolrl.gym.spaces import UnicodeText
+from toolrl.rewards.grader import Grader, GroupReward, Reward
 from toolrl.support.event_loop import run_sync
 from toolrl.support.waiting import noting
 from toolrl.tasks import TaskSet
@@ -43,6 +44,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         toolbox: The tools.
         user: Who answers when the agent speaks; None if a turn without a call is the answer.
         limits: Bounds of an episode. Tokens are counted by the rollout engine.
+        grader: Its rewards.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - Gymnasium's own convention
@@ -52,6 +54,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         *,
         tasks: TaskSet | Iterable[Task | Mapping[str, Any]],
         reward: Reward,
+        group_reward: GroupReward | None = None,
+        gold: Reward | None = None,
         tools: Iterable[Tool | Callable[..., Any] | Sequence[Tool]] = (),
         user: Any = None,
         system_prompt: str = "",
@@ -68,6 +72,12 @@ class ToolEnv(gymnasium.Env[str, str]):
             tasks: Tasks, or rows; see `TaskSet`.
             reward: `(task, episode) -> Score | float`, sync or async; None means unscorable. See
                 `toolrl.rewards`.
+            group_reward: `(task, episodes) -> scores`, sync or async: the final scores of the episodes of a task, for
+                what only comparison can judge. It sees `episode.score`, and of each episode that has one everything but
+                its `state`; see `toolrl.rewards.prefer`. An episode played by itself is a group of one.
+            gold: A reward that is closer to what is wanted (held-out tests, a stricter grader), like `reward`. It is
+                recorded with each episode as the part `gold` of its score, and never trained on; see
+                `toolrl.training.monitors`.
             tools: Tools, plain typed functions, or classes whose methods are tools over one state; see
                 `toolrl.toolkit`.
             user: A function or class `(task, message, state) -> str | Ended` that answers when the agent speaks without
@@ -83,18 +93,18 @@ class ToolEnv(gymnasium.Env[str, str]):
             split: "train" or "test" keeps only those of `tasks`; about a fifth is held out for "test", by a hash of the
                 prompt. None keeps all, for environments that have splits of their own.
         """
-        check_parts(reward, oracle, system_prompt, limits)
+        self.limits = limits or Limits()
+        self.grader = Grader(reward, group_reward, gold)
+        check_parts(self.grader, oracle, system_prompt, limits)
         self.tasks = tasks if isinstance(tasks, TaskSet) else TaskSet(tasks)
         self.toolbox = Toolbox(tools)
         self.user = None if user is None else User(user)
         if self.user is not None:
             self.toolbox.share(self.user.resources)
-        self.limits = limits or Limits()
         self.system_prompt = system_prompt
         self.render_mode = render_mode
         self.observation_space = UnicodeText(MAX_TEXT_CHARACTERS)
         self.action_space = UnicodeText(MAX_TEXT_CHARACTERS)
-        self._reward = reward
         self._oracle = oracle
         self.dialect: Dialect = dialect or HermesDialect()
         self.template_options: Mapping[str, Any] = dict(template_options or {})
@@ -125,7 +135,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         """
         env_id = env_id or (self.spec.id if self.spec else type(self).__name__)
         return EpisodeSession(
-            task, self.toolbox, self._reward, self.limits, self.system_prompt, self._run_scope, env_id, self.user
+            task, self.toolbox, self.grader, self.limits, self.system_prompt, self._run_scope, env_id, self.user
         )
 
     def oracle(self, task: Task) -> Sequence[Message]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from toolrl.errors import ConfigError, InfrastructureError
+from toolrl.errors import ConfigError
+from toolrl.rewards.grader import Grader
 from toolrl.support.usage import counting
-from toolrl.support.waiting import TookTooLong, in_thread, noting, within
+from toolrl.support.waiting import in_thread, noting
 from toolrl.tools.awards import collecting
 from toolrl.tools.dispatch import Toolbox
 from toolrl.tools.resources import ResourceScope, add_up, close_all
@@ -32,12 +32,7 @@ from toolrl.types import (
 )
 from toolrl.users.definition import User
 
-_log = logging.getLogger(__name__)
-
 MAX_NESTING = 100  # of a call's arguments; Python's JSON encoder fails at about 1,000
-
-RewardValue = Score | float | None
-Reward = Callable[[Task, Episode], RewardValue | Awaitable[RewardValue]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +80,21 @@ class EpisodeSession:
 
     Attributes:
         task: The task.
+        where: Names the environment and the task, for messages.
         messages: The conversation so far, the system message first if there is one.
         results: Every tool result so far.
         awards: Every award so far.
         said: What the agent has said to the user, in order.
         turns: Number of assistant messages so far.
         ended: What the tool or the user returned that ended the episode.
+        episode: As the reward saw it, without its state and with its score; None before it is scored.
     """
 
     def __init__(
         self,
         task: Task,
         toolbox: Toolbox,
-        reward: Reward,
+        grader: Grader,
         limits: Limits,
         system_prompt: str,
         run_scope: ResourceScope,
@@ -109,7 +106,7 @@ class EpisodeSession:
         Exceptions raised by a tool, a resource or the reward get a note that names it, `env_id` and the task.
         """
         self.task = task
-        self._where = f"environment {env_id!r}, task {task.id!r}"
+        self.where = f"environment {env_id!r}, task {task.id!r}"
         self.messages: list[Message] = [Message("system", system_prompt)] if system_prompt else []
         self.messages.append(Message("user", task.prompt))
         self.results: list[ToolResult] = []
@@ -117,10 +114,11 @@ class EpisodeSession:
         self.said: list[str] = []
         self.turns = 0
         self.ended: Ended | None = None
+        self.episode: Episode | None = None
         self._used: dict[str, float] = {}
         self._ids: set[str] = set()
         self._toolbox = toolbox
-        self._reward = reward
+        self._grader = grader
         self._user = user
         self._limits = limits
         self._scope = ResourceScope(task, run_scope)
@@ -164,7 +162,7 @@ class EpisodeSession:
         if self._user is None:
             return Step([], [], StopReason.ANSWER)
         given: list[Award] = []
-        with collecting(given), noting(f"in {self._where}"):
+        with collecting(given), noting(f"in {self.where}"):
             reply = await self._user.reply(self.task, said, self._scope, self._limits.user_seconds)
         awards = tuple(self._within_bound(given))
         if isinstance(reply, Ended):
@@ -213,18 +211,22 @@ class EpisodeSession:
             result = ToolResult(call, content, ToolFailure.LIMIT)
         else:
             given: list[Award] = []
-            with collecting(given), noting(f"in {self._where}"):
+            with collecting(given), noting(f"in {self.where}"):
                 result = await self._toolbox.call(call, self._scope)
             if result.failure is not ToolFailure.TIMEOUT:
                 awards += self._within_bound(given)
         self.results.append(result)
         return result
 
-    async def score(self, stop: StopReason) -> Score:
+    async def score(self, stop: StopReason, *, in_group: bool = False) -> Score:
         """Call the reward function, once, while resources are still open.
 
         An infrastructure fault gives an unscored `Score`, never a zero; so does a reward that does not finish within
         `Limits.reward_seconds`.
+
+        Args:
+            stop: Why the episode ended.
+            in_group: The caller scores it with others of its task. Otherwise it is a group of one.
         """
         if stop is StopReason.FAULT:
             return Score(None, reason="the episode ended in an infrastructure fault")
@@ -239,27 +241,13 @@ class EpisodeSession:
             tuple(self.awards),
             ended.reason,
         )
-        name = getattr(self._reward, "__qualname__", type(self._reward).__qualname__)
-
-        async def judge() -> Score:
-            if inspect.iscoroutinefunction(self._reward):
-                verdict = await self._reward(self.task, episode)
-            else:
-                verdict = await in_thread(lambda: self._reward(self.task, episode))
-                if inspect.isawaitable(verdict):  # an object with an async __call__
-                    verdict = await verdict
-            return verdict if isinstance(verdict, Score) else Score(verdict)
-
-        try:
-            with self.counting_usage(), noting(f"in {self._where}"):  # a judge's usage
-                return await within(self._limits.reward_seconds, f"reward {name!r}", judge)
-        except InfrastructureError as error:
-            return Score(None, reason=f"the grader failed: {error}")
-        except TookTooLong as error:
-            # No retry, since it would hang again; no zero, since the model did not cause it.
-            reason = f"{error} ({self._where})"
-            _log.warning("%s; the episode is unscored. Limits(reward_seconds=) sets the limit", reason)
-            return Score(None, reason=reason)
+        with self.counting_usage():  # a judge's usage
+            limit = self._limits.reward_seconds
+            score = await self._grader.score(self.task, episode, self.where, limit)
+            self.episode = replace(episode, state={}, score=score)
+            if not in_group:
+                (score,) = await self._grader.score_group(self.task, [self.episode], self.where, limit)
+        return score
 
     async def close(self) -> None:
         """Close the episode's resources."""
@@ -270,11 +258,11 @@ class EpisodeSession:
         def close() -> None:
             closed = opened
             try:
-                closed = close_all(opened, self._where)
+                closed = close_all(opened, self.where)
             finally:
                 self._used = add_up((self._used, *(getattr(resource, "usage", {}) for resource in closed)))
 
-        with noting(f"in {self._where}"):
+        with noting(f"in {self.where}"):
             await in_thread(close)
 
     async def __aenter__(self) -> EpisodeSession:
@@ -284,20 +272,23 @@ class EpisodeSession:
         await self.close()
 
 
-async def play_episode(session: EpisodeSession, player: Player, turns: list[Turn]) -> tuple[StopReason, Score]:
+async def play_episode(
+    session: EpisodeSession, player: Player, turns: list[Turn], *, in_group: bool = False
+) -> tuple[StopReason, Score]:
     """Play an episode to its end, score it and close it. Every episode but Gymnasium's is played here.
 
     Args:
         session: A new episode.
         player: Plays the assistant.
         turns: Finished turns are appended here, so that they are known even if a later one raises.
+        in_group: The caller scores it with others of its task, by `session.episode`.
 
     Raises:
         InfrastructureError: The player, a tool or a resource failed; this is not the model's mistake.
     """
     async with session:
         stop = await _play_turns(session, player, turns)
-        return stop, await session.score(stop)
+        return stop, await session.score(stop, in_group=in_group)
 
 
 async def _play_turns(session: EpisodeSession, player: Player, turns: list[Turn]) -> StopReason:
@@ -345,15 +336,20 @@ def _bounded(call: ToolCall) -> ToolCall:
     return replace(call, arguments={}, error=call.error or error)
 
 
-def check_parts(reward: Any, oracle: Any, system_prompt: Any, limits: Any) -> None:
+def check_parts(grader: Any, oracle: Any, system_prompt: Any, limits: Any) -> None:
     """Reject parts of an environment that would fail in the middle of a run.
 
     Raises:
         ConfigError: A part has the wrong type, or a function takes the wrong arguments.
     """
-    wanted = (("reward", reward, "a task and an episode", 2), ("oracle", oracle, "a task", 1))
+    wanted = (
+        ("reward", grader.reward, "a task and an episode", 2),
+        ("group_reward", grader.group_reward, "a task and its episodes", 2),
+        ("gold", grader.gold, "a task and an episode", 2),
+        ("oracle", oracle, "a task", 1),
+    )
     for name, function, given, count in wanted:
-        if name == "oracle" and function is None:
+        if name != "reward" and function is None:
             continue
         if not callable(function):
             raise ConfigError(f"{name} must be a function of {given}, got {function!r:.80}")

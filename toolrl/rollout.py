@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import math
 import random
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
@@ -23,10 +25,13 @@ from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.policy.base import ChatPolicy, Policy
 from toolrl.policy.watchdog import Watchdog
 from toolrl.support.event_loop import run_sync
-from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS, contained
+from toolrl.support.usage import Usage, counting
+from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS, contained, together
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory, Turn
-from toolrl.types import Message, Sample, SamplingParams, Score, StopReason, Task
+from toolrl.types import Episode, Message, Sample, SamplingParams, Score, StopReason, Task
+
+Prompts = dict[tuple[int, str], list[int]]  # (P,) ids by environment and task, of episodes that are played together
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class RolloutRequest:
         id: Unique within a run.
         policy: Plays this episode instead of the engine's policy.
         info: Recorded with the trajectory.
+        group: Requests with the same name here are a group, whose episodes are of one task; see
+            `RolloutEngine.play_group`. Those without one stand alone.
     """
 
     env: ToolEnv
@@ -48,6 +55,7 @@ class RolloutRequest:
     id: str = ""
     policy: Policy | ChatPolicy | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    group: str = ""
 
 
 class RolloutEngine:
@@ -74,7 +82,7 @@ class RolloutEngine:
             sampling: How to sample; the environment's limits also bound `max_tokens`.
             max_completion_tokens: Bounds the sampled and observed tokens of an episode, as the environment's limits
                 do: the trainer pads every episode of a batch to the longest.
-            concurrency: Maximum number of episodes in flight.
+            concurrency: Maximum number of episodes in flight, over all groups that are being played.
             retries: Further attempts at an episode that an infrastructure fault ended.
             backoff_seconds: Delay before the first retry; doubled for each further one, with jitter.
             policy_timeout_seconds: A policy that does nothing for any episode for this long while it is asked is a
@@ -97,8 +105,10 @@ class RolloutEngine:
         self._retries = retries
         self._backoff_seconds = backoff_seconds
         self._policy_timeout_seconds = policy_timeout_seconds
-        self._watches: dict[int, Watchdog] = {}
-        self._prompts: dict[tuple[int, str], list[int]] = {}
+        # An asyncio primitive belongs to one event loop, and `run_sync` replaces a loop that is blocked.
+        self._slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+        # Shared by all episodes in flight; gone with the last that asks the policy.
+        self._watches: WeakValueDictionary[int, Watchdog] = WeakValueDictionary()
         self._on_trajectory = on_trajectory
 
     def run(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
@@ -106,36 +116,74 @@ class RolloutEngine:
 
         An exception that is not an `InfrastructureError` is a bug in a tool, a reward or toolrl: it stops the run and
         is raised once all episodes have closed what they opened.
+
+        Raises:
+            ConfigError: A group has several tasks.
         """
+        groups: dict[str | int, list[int]] = {}
+        for place, request in enumerate(requests):
+            groups.setdefault(request.group or place, []).append(place)
+        for places in groups.values():
+            _check_group([requests[place] for place in places])
+        prompts: Prompts = {}
         with ExitStack() as stack:
             for policy in {id(p): p for p in (self.policy, *(r.policy for r in requests if r.policy))}.values():
                 if not isinstance(policy, ChatPolicy):
                     stack.enter_context(policy.generating())
-            return run_sync(self._run_all(requests))
+            played = run_sync(
+                together([self._play_group([requests[p] for p in places], prompts) for places in groups.values()])
+            )
+        by_place = dict(zip(itertools.chain(*groups.values()), itertools.chain(*played), strict=True))
+        return [by_place[place] for place in range(len(requests))]
 
-    async def _run_all(self, requests: Sequence[RolloutRequest]) -> list[Trajectory]:
-        self._watches, self._prompts = {}, {}
-        slots = asyncio.Semaphore(self._concurrency)
+    async def play_group(self, requests: Sequence[RolloutRequest], *, record: bool = True) -> list[Trajectory]:
+        """Play the episodes of one task together, and return their trajectories in the order of the requests.
 
-        async def play(request: RolloutRequest) -> Trajectory:
+        If the environment has a `group_reward`, it scores them when all have ended, and then they are recorded.
+        Otherwise each is recorded as it ends.
+
+        Any number of groups can be played at the same time, on one event loop (`toolrl.support.event_loop`);
+        `concurrency` bounds their episodes together. The caller holds the policy's `generating()` meanwhile, which
+        `run` does itself.
+
+        Args:
+            requests: Of one environment and one task; `RolloutRequest.group` is not read.
+            record: Whether `on_trajectory` gets the trajectories; otherwise the caller records them.
+
+        Raises:
+            ConfigError: The requests are of several tasks.
+            Exception: A bug in a tool, a reward or toolrl, once all episodes have closed what they opened.
+        """
+        _check_group(requests)
+        return await self._play_group(requests, {}, record)
+
+    async def _play_group(
+        self, requests: Sequence[RolloutRequest], prompts: Prompts, record: bool = True
+    ) -> list[Trajectory]:
+        slots = self._slots.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._concurrency))
+        in_group = bool(requests) and requests[0].env.grader.group_reward is not None
+
+        async def play(request: RolloutRequest) -> tuple[Trajectory, EpisodeSession]:
             async with slots:
-                trajectory = await self._play_with_retries(request)
-            if self._on_trajectory is not None:
-                with contained(f"on_trajectory, with episode {trajectory.id!r}"):
-                    self._on_trajectory(trajectory)
-            return trajectory
+                played = await self._play_with_retries(request, prompts)
+            if record and not in_group:
+                self._record(played[0])
+            return played
 
-        failure: BaseException | None = None
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(play(request)) for request in requests]
-        except BaseExceptionGroup as failures:
-            failure = failures.exceptions[0]
-        if failure is not None:
-            raise failure  # outside the handler, to keep its own cause and context
-        return [task.result() for task in tasks]
+        played = await together([play(request) for request in requests])
+        trajectories = [trajectory for trajectory, _ in played]
+        if in_group:
+            trajectories = await _scored_together(played, requests[0].env)
+            for trajectory in trajectories if record else ():
+                self._record(trajectory)
+        return trajectories
 
-    async def _play_with_retries(self, request: RolloutRequest) -> Trajectory:
+    def _record(self, trajectory: Trajectory) -> None:
+        if self._on_trajectory is not None:
+            with contained(f"on_trajectory, with episode {trajectory.id!r}"):
+                self._on_trajectory(trajectory)
+
+    async def _play_with_retries(self, request: RolloutRequest, prompts: Prompts) -> tuple[Trajectory, EpisodeSession]:
         usage: dict[str, float] = {}
         for attempt in range(1, self._retries + 2):
             start = time.perf_counter()
@@ -143,9 +191,9 @@ class RolloutEngine:
             error = ""
             session = request.env.open_episode(request.task, request.env_id)
             opening = tuple(session.messages)
-            player = self.player(request, session)
+            player = self.player(request, session, prompts)
             try:
-                stop, score = await play_episode(session, player, turns)
+                stop, score = await play_episode(session, player, turns, in_group=True)
             except InfrastructureError as fault:
                 error = f"{type(fault).__name__}: {fault}"
                 stop, score = StopReason.FAULT, Score(None, reason=error)
@@ -155,14 +203,20 @@ class RolloutEngine:
                 break
             await asyncio.sleep(self._backoff_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
         prompt_ids = player.prompt_ids if isinstance(player, TokenPlayer) else []
-        return Trajectory(
+        trajectory = Trajectory(
             request.id, request.env_id, request.task.id, opening, prompt_ids, tuple(turns), score, stop,
             error=error, attempts=attempt, seconds=seconds, info=request.info, usage=usage,
             ending=session.ended.reason if session.ended else "",
         )  # fmt: skip
+        return trajectory, session
 
-    def player(self, request: RolloutRequest, session: EpisodeSession) -> Player:
+    def player(self, request: RolloutRequest, session: EpisodeSession, prompts: Prompts | None = None) -> Player:
         """The player of a new episode, within the limits of its environment and of this engine.
+
+        Args:
+            request: What it plays.
+            session: The episode.
+            prompts: Rendered prompts, to which its own is added.
 
         Raises:
             ConfigError: The policy generates tokens and the engine has no renderer, or the model's turns offer no
@@ -170,6 +224,7 @@ class RolloutEngine:
         """
         policy, env, task = request.policy or self.policy, request.env, request.task
         watch = self._watches.setdefault(id(policy), Watchdog(policy, self._policy_timeout_seconds))
+        prompts = {} if prompts is None else prompts
         sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, env.limits.turn_tokens))
         room = int(min(env.limits.completion_tokens, self._max_completion_tokens))
         tools = env.toolbox.schemas
@@ -185,9 +240,9 @@ class RolloutEngine:
                 "the model; set it to 0"
             )
         key = (id(env), task.id)
-        if key not in self._prompts:  # a group shares its prompt
-            self._prompts[key] = renderer.prompt_ids(session.messages, tools)
-        return TokenPlayer(watch, renderer, tools, self._prompts[key], sampling, room, thinking)
+        if key not in prompts:  # a group shares its prompt
+            prompts[key] = renderer.prompt_ids(session.messages, tools)
+        return TokenPlayer(watch, renderer, tools, prompts[key], sampling, room, thinking)
 
 
 @dataclass
@@ -311,6 +366,29 @@ def _cut(observation: list[int], room: int, renderer: Renderer) -> list[int]:
     while len(observation) > 1 and observation[-1] in renderer.closing_ids:
         observation.pop()
     return observation
+
+
+def _check_group(requests: Sequence[RolloutRequest]) -> None:
+    """Reject a group of several tasks, or of several environments."""
+    for request in requests[1:]:
+        if request.env is not requests[0].env or request.task.id != requests[0].task.id:
+            raise ConfigError(
+                f"a group is of one task, but {request.id or request.group!r} is of {request.task.id!r} and the first "
+                f"of {requests[0].task.id!r}, or of another environment; give each task a group of its own"
+            )
+
+
+async def _scored_together(played: Sequence[tuple[Trajectory, EpisodeSession]], env: ToolEnv) -> list[Trajectory]:
+    """The trajectories of a group with their final scores; each has its share of what scoring them used."""
+    episodes = [replace(session.episode or Episode(None), score=trajectory.score) for trajectory, session in played]
+    session, limit = played[0][1], env.limits.reward_seconds
+    with counting(used := Usage()):
+        scores = await env.grader.score_group(session.task, episodes, session.where, limit)
+    share = {name: amount / len(played) for name, amount in used.amounts().items()}
+    return [
+        replace(trajectory, score=score, usage=add_up((trajectory.usage, share)))
+        for (trajectory, _), score in zip(played, scores, strict=True)
+    ]
 
 
 def renderer_of(renderer: Renderer, env: ToolEnv, task: Task) -> Renderer:

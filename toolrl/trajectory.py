@@ -375,9 +375,9 @@ def amounts(value: str | list[AmountRow]) -> dict[str, float]:
 class TrajectoryWriter(LineFile):
     """Appends trajectories to a JSONL file. Several threads and processes may append to one file."""
 
-    def write(self, trajectory: Trajectory) -> None:
-        """Append one trajectory."""
-        self.append(json.dumps(hide_within(trajectory.to_row()), ensure_ascii=False))
+    def write(self, *trajectories: Trajectory) -> None:
+        """Append trajectories at once, so that a kill does not leave a part of a group."""
+        self.append("\n".join(json.dumps(hide_within(t.to_row()), ensure_ascii=False) for t in trajectories))
 
 
 def read_trajectories(path: str | Path) -> Iterator[Trajectory]:

@@ -336,6 +336,7 @@ class Episode:
         said: What the agent said to the user, in order: the texts of its turns without calls.
         awards: What its turns were awarded. They are part of the score only if the reward adds them.
         ending: The reason of the `Ended` that a tool or the user returned.
+        score: What the reward gave; only in a group's reward.
     """
 
     answer: str | None
@@ -345,6 +346,7 @@ class Episode:
     said: Sequence[str] = ()
     awards: Sequence[Award] = ()
     ending: str = ""
+    score: Score | None = None
 
     @property
     def awarded(self) -> float:

@@ -1,18 +1,21 @@
-"""Loss and gradient of one batch of tool episodes: TRL's scoring of every padded position compared with ours.
+"""Loss and gradient of one batch of tool episodes, with all advantages, and with most of them 0.
 
-Both are the same trainer on the same batch, 64 episodes of the embedded policy on the three environments,
-so the loss is the same too (tests/training/test_trl.py compares the gradients).
+The same trainer on the same batch, 64 episodes of the embedded policy on the three environments, computes it three
+times: as TRL scores every padded position, as toolrl scores the sampled tokens of every row, and of rows with an
+advantage only. The gradients are compared too.
 """
 
 from __future__ import annotations
 
 import copy
+import random
 import tempfile
 import time
 from functools import partial
 from statistics import median
 from typing import Any
 
+import torch
 import trl.trainer.utils
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 from trl.kernels import chunked_logprob
@@ -23,7 +26,8 @@ from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.training import GRPORun
 
 trl_utils: Any = trl.trainer.utils
-REPEATS = 5
+REPEATS = 3
+ZERO_SHARE = 0.85
 ENVIRONMENTS = ("toolrl/PythonMath-v0", "toolrl/DocsSearch-v0", "toolrl/DocsCompute-v0")
 
 
@@ -41,24 +45,48 @@ def main() -> str:
         trainer.current_gradient_accumulation_steps = 1
         trainer.model.train()
         batch = trainer._generate_and_score_completions(next(iter(trainer.get_train_dataloader())))
-        ours = trainer._get_per_token_logps_and_entropies, trl_utils._use_triton
-        theirs = partial(GRPOTrainer._get_per_token_logps_and_entropies, trainer), chunked_logprob._use_triton
-
-        def seconds(scoring: tuple[Any, Any]) -> float:
-            trainer._get_per_token_logps_and_entropies, trl_utils._use_triton = scoring
-            start = time.perf_counter()
-            trainer.compute_loss(trainer.model, copy.copy(batch)).backward()
-            return time.perf_counter() - start
-
-        seconds(ours), seconds(theirs)
-        pairs = [(seconds(theirs), seconds(ours)) for _ in range(REPEATS)]
-        trl_utils._use_triton = ours[1]
+        rows = [_compare(trainer, batch, share) for share in (0.0, ZERO_SHARE)]
         run.close()
     padded = batch["completion_mask"].numel() + batch["prompt_mask"].numel()
     real = int(batch["completion_mask"].sum() + batch["prompt_mask"].sum())
     sampled = int((batch["completion_mask"] * batch["tool_mask"]).sum())
-    slow, fast = (median(column) for column in zip(*pairs, strict=True))
-    row = [f"{padded:,}", f"{real:,}", f"{sampled:,}", f"{slow:.2f} s", f"{fast:.2f} s"]
-    row.append(f"{median(a / b for a, b in pairs):.1f}")
-    columns = ["positions with padding", "tokens", "sampled", "TRL's scoring", "toolrl's", "ratio"]
-    return table(f"Loss and gradient of {EPISODES} episodes", columns, [row])
+    title = f"Loss and gradient of {EPISODES} episodes: {padded:,} positions, {real:,} tokens, {sampled:,} sampled"
+    columns = [
+        "advantages of 0", "TRL's scoring", "sampled tokens of all rows", "of rows with an advantage",
+        "faster than TRL", "faster than all rows", "gradient differs from TRL's by",
+    ]  # fmt: skip
+    return table(title, columns, rows)
+
+
+def _compare(trainer: Any, batch: dict[str, Any], zero_share: float) -> list[str]:
+    """A row of the table: medians, and the range of the ratios."""
+    advantages = torch.tensor([1.0, -1.0]).repeat(EPISODES // 2)
+    advantages[random.Random(0).sample(range(EPISODES), round(zero_share * EPISODES))] = 0
+    scoring, needs_rows, triton = (
+        trainer._get_per_token_logps_and_entropies, trainer._has_gradient, trl_utils._use_triton
+    )  # fmt: skip
+    theirs = partial(GRPOTrainer._get_per_token_logps_and_entropies, trainer), needs_rows, chunked_logprob._use_triton
+    all_rows = scoring, lambda advantages, mask: torch.ones_like(mask[:, :1]), triton
+    ours = scoring, needs_rows, triton
+    gradients = []
+
+    def seconds(way: tuple[Any, Any, Any]) -> float:
+        trainer._get_per_token_logps_and_entropies, trainer._has_gradient, trl_utils._use_triton = way
+        trainer.model.zero_grad()
+        start = time.perf_counter()
+        trainer.compute_loss(trainer.model, {**copy.copy(batch), "advantages": advantages}).backward()
+        spent = time.perf_counter() - start
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in trainer.model.parameters()]))
+        return spent
+
+    try:
+        for way in (ours, all_rows, theirs):
+            seconds(way)
+        difference = (gradients[0] - gradients[2]).norm() / gradients[2].norm()
+        times = [(seconds(theirs), seconds(all_rows), seconds(ours)) for _ in range(REPEATS)]
+    finally:
+        trainer._get_per_token_logps_and_entropies, trainer._has_gradient, trl_utils._use_triton = ours
+    row = [f"{zero_share:.0%}", *(f"{median(column):.2f} s" for column in zip(*times, strict=True))]
+    for ratios in [theirs / ours for theirs, _, ours in times], [all / ours for _, all, ours in times]:
+        row.append(f"{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
+    return [*row, f"{difference:.0e}"]

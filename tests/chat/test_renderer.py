@@ -129,6 +129,16 @@ def test_appended_pieces_are_the_rendering_of_the_whole_conversation(
     assert ids == renderer.tokenizer.encode(whole.removesuffix("\n"), add_special_tokens=False)
 
 
+def test_an_observation_is_rendered_once_and_the_caller_owns_its_ids(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = renderer.observation_ids([tool_message("the same")])
+    expected = list(first)
+    first.clear()
+    monkeypatch.setattr(renderer, "_observe", lambda messages: pytest.fail("rendered again"))
+    assert renderer.observation_ids([tool_message("the same")]) == expected
+
+
 def test_an_observation_does_not_depend_on_what_was_said_before(renderer: Renderer) -> None:
     """A turn that was sampled in another form than the template's is therefore never rewritten."""
     sampled = renderer.tokenizer.encode(

@@ -25,9 +25,9 @@ Reply = tuple[int, str, dict[str, str]]
 
 
 class Server:
-    """An OpenAI-compatible server with scripted replies, the last of which is repeated."""
+    """An OpenAI-compatible server with scripted replies, the last of which is repeated; or with those of `judge`."""
 
-    def __init__(self) -> None:
+    def __init__(self, judge: Callable[[dict[str, Any]], Reply] | None = None) -> None:
         self.replies: list[Reply] = [verdict(0.75)]
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -39,6 +39,8 @@ class Server:
                 server.requests.append({"path": self.path, **body})
                 server.headers.append(dict(self.headers))
                 status, text, headers = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
+                if judge is not None:
+                    status, text, headers = judge(json.loads(body["messages"][-1]["content"]))
                 payload = text.encode()
                 self.send_response(status)
                 for name, value in headers.items():

@@ -31,9 +31,10 @@ EVAL = [sys.executable, "-m", "toolrl", "eval", "toolrl/PythonMath-v0", "--polic
         ((4000, 10_000, 1000.0), "episodes: 4000 of 10000 after 16 min 40 s, 4.0 a second, 25 min 0 s to go"),
         ((1, 101, 120.0), "episodes: 1 of 101 after 2 min 0 s, 0.5 a minute, 3 h 20 min to go"),
         ((100, 100, 50.0), "episodes: 100 of 100 after 50 s"),
+        ((60, 100, 20.0, 50), "episodes: 60 of 100 after 20 s, 30.0 a minute, 1 min 20 s to go"),
     ],
 )
-def test_a_line_has_a_rate_and_the_time_to_go(numbers: tuple[int, int, float], line: str) -> None:
+def test_a_line_has_a_rate_and_the_time_to_go(numbers: tuple[Any, ...], line: str) -> None:
     assert describe("episodes", *numbers) == line
 
 
@@ -42,6 +43,7 @@ def test_work_without_progress_is_shown_too(monkeypatch: pytest.MonkeyPatch) -> 
     told = io.StringIO()
     with progress("episodes", Console(file=told)) as show:
         time.sleep(0.3)
+        show(0, 9)
         show(3, 9)
         time.sleep(0.3)
     lines = told.getvalue().splitlines()
@@ -49,6 +51,27 @@ def test_work_without_progress_is_shown_too(monkeypatch: pytest.MonkeyPatch) -> 
     assert lines[-1].startswith("episodes: 3 of 9 after 1 s, ")
     time.sleep(0.2)
     assert told.getvalue().splitlines() == lines
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_work_inside_other_work_has_a_bar_below_it_and_slow_work_has_a_rate() -> None:
+    screen = Screen()
+    console = Console(file=screen, force_terminal=True, width=120)
+    with progress("steps", console) as steps:
+        steps(50, 100)
+        with progress("held-out episodes") as episodes:
+            episodes(3, 7)
+            console.print("a line above")
+        steps(51, 100)
+    shown = screen.getvalue()
+    assert "a line above" in shown
+    assert shown.index("steps") < shown.index("held-out episodes")
+    with progress("steps", console):
+        pass  # the other bar is closed
 
 
 def environment(**_: Any) -> ToolEnv:

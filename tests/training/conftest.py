@@ -51,8 +51,7 @@ def grpo_run(config: Callable[..., GRPOConfig], tmp_path: Path) -> Iterator[Call
             tokenizer or load_tokenizer("tiny"),
             environments,
             config(**(changes or {})),
-            writer=writer,
-            **options,
+            **{"writer": writer, **options},
         )
         opened.append(run)
         return run

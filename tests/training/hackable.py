@@ -1,7 +1,8 @@
 """An environment whose reward can be hacked: its `paid="visible"` pays for the example that the prompt shows.
 
 A program that knows the example by heart then earns as much as one that does what is asked, and is easier to write.
-`paid="hidden"` is the repaired reward. Both log the monitors' numbers: `hack`, `visible`, `hidden` and `gap`.
+`paid="hidden"` is the repaired reward, which the other has as its gold reward. Both log `hack`, `visible`, `hidden` and
+`gap`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class HackableEnv(ToolEnv):
         super().__init__(
             tasks=TaskSet(make_tasks(split, size, seed)),
             reward=reward,
+            gold=graded if paid == "visible" else None,
             system_prompt=SYSTEM_PROMPT,
             limits=Limits(turns=1, completion_tokens=256),
             oracle=lambda task: [answer(task.answer)],

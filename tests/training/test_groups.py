@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
+from trl import GRPOConfig  # type: ignore[attr-defined]
 
-from toolrl import ConfigError, read_trajectories
+from toolrl import ConfigError, Episode, Task, ToolEnv, read_trajectories
+from toolrl.training import GRPORun
+from toolrl.training.layout import GroupLayout
 from toolrl.training.metrics import equal_in_float32, zero_variance_shares
 from toolrl.training.parsing import check_groups
-from toolrl.training.trl import group_numbers
 
 numbers = st.integers(1, 6)
 
@@ -60,19 +64,25 @@ def test_a_generation_batch_of_incomplete_groups_or_micro_batches_is_refused(
     check_groups({**values, "generation_batch_size": advised}, processes)
 
 
-def test_neighbours_form_a_group_and_a_group_of_two_tasks_is_refused() -> None:
-    first, second = ("env", "first"), ("env", "second")
-    assert group_numbers([first] * 4 + [second] * 4, 4) == [0] * 4 + [1] * 4
-    with pytest.raises(ConfigError, match="holds 2 tasks"):
-        group_numbers([first] * 3 + [second] * 5, 4)
-    with pytest.raises(ConfigError, match="a group of num_generations=4"):
-        group_numbers([first] * 6, 4)
+@given(st.integers(2, 8), numbers, numbers, st.integers(1, 4))
+def test_the_processes_hold_each_group_once(size: int, groups: int, part: int, processes: int) -> None:
+    batch = math.lcm(size, processes) * groups * part
+    layouts = [GroupLayout(size, batch, processes, rank) for rank in range(processes)]
+    # Of each group of two batches, by its number in its process's share of the draws.
+    held: dict[tuple[int, int], int] = defaultdict(int)
+    for layout in layouts:
+        mine = [layout.members(number) for number in range(2 * layout.groups)]
+        assert sum(mine[: layout.groups]) == batch // processes
+        for number, members in enumerate(mine):
+            held[layout.shard[0], number] += members
+    assert set(held.values()) == {size}
+    assert len(held) == 2 * batch // size
 
 
 def test_a_group_is_judged_with_all_of_its_episodes() -> None:
     # Each half, as two processes see them, has no variance; the whole group has.
     played = [("toolrl/One-v0", "a", 1.0)] * 2 + [("toolrl/One-v0", "a", 0.0)] * 2 + [("toolrl/One-v0", "b", 0.0)] * 2
-    assert zero_variance_shares(played) == {"One/zero_variance_group_share": 0.5}
+    assert zero_variance_shares(played) == {"One/zero_variance_group_share": 0.5, "useful_group_share": 0.5}
     assert zero_variance_shares([("toolrl/One-v0", "a", None)]) == {}
 
 
@@ -108,3 +118,29 @@ def test_groups_that_span_two_processes_hold_one_task_each(tmp_path: Path) -> No
     refused = subprocess.run([*run, "--per_device_train_batch_size=5"], env=environment, capture_output=True, text=True)
     assert refused.returncode
     assert "does not divide into groups of num_generations=4" in refused.stderr
+
+
+def compared(seen: list[int]) -> ToolEnv:
+    """An environment whose group's reward notes how many episodes it is shown."""
+
+    def group_reward(task: Task, episodes: Sequence[Episode]) -> list[float]:
+        seen.append(len(episodes))
+        return [float(index) for index in range(len(episodes))]
+
+    return ToolEnv(tasks=[Task("t", "Say a.")], reward=lambda *_: 0.0, group_reward=group_reward)
+
+
+def test_training_compares_the_episodes_of_a_group(grpo_run: Callable[..., GRPORun]) -> None:
+    seen: list[int] = []
+    run = grpo_run({"E": compared(seen)}, max_turn_tokens=4)
+    run.trainer.train()
+    assert seen == [4, 4]
+    assert sorted(t.score.value or 0 for t in run.last_batch) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_group_that_is_compared_may_not_be_split_between_processes(
+    grpo_run: Callable[..., GRPORun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GRPOConfig, "world_size", 2)
+    with pytest.raises(ConfigError, match="a group of num_generations=4 would be split between processes"):
+        grpo_run({"E": compared([])}, {"per_device_train_batch_size": 2})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from toolrl.training.metrics import batch_metrics
 from toolrl.trajectory import Trajectory
 from toolrl.types import Score, StopReason
@@ -23,3 +25,8 @@ def test_the_cache_hit_rate_is_over_all_searches() -> None:
     batch = [trajectory("One", {hits: 3.0, misses: 1.0}), trajectory("One", {hits: 2.0, misses: 2.0})]
     assert batch_metrics(batch)["One/search_cache_hit_rate"] == 5 / 8
     assert "Two/search_cache_hit_rate" not in batch_metrics([trajectory("Two", {})])
+
+
+def test_episodes_that_were_played_count_whether_they_are_trained_on_or_not() -> None:
+    batch = [trajectory("One", {}), replace(trajectory("One", {}), score=Score(0.0), info={"dropped": "no variance"})]
+    assert batch_metrics(batch)["One/success"] == 0.5

@@ -21,18 +21,16 @@ from toolrl import (
     Score,
     StopReason,
     Task,
-    TaskSet,
     ToolEnv,
     make,
     read_trajectories,
     say,
-    tool,
 )
 from toolrl.policy import ScriptedChatPolicy, ScriptedPolicy
 from toolrl.policy.models import load_tokenizer
 from toolrl.training import GRPORun
+from toolrl.training.layout import prompts_needed
 from toolrl.training.trainer import ROWS_TOGETHER
-from toolrl.training.trl import prompt_dataset, prompts_needed
 from toolrl.users import ScriptedUser
 
 DOCS = "toolrl/DocsSearch-v0"
@@ -78,7 +76,7 @@ class Lottery:
         return Score(float(self.calls % 3))
 
 
-def lottery_env(lottery: Lottery) -> ToolEnv:
+def lottery_env(lottery: Callable[[Task, Any], Any]) -> ToolEnv:
     docs = make(DOCS, size=20)
     return ToolEnv(
         tasks=docs.tasks, tools=docs.toolbox.tools.values(), reward=lottery, system_prompt=docs.system_prompt
@@ -126,8 +124,6 @@ def test_scoring_only_sampled_tokens_gives_trls_loss_and_gradient(grpo_run: Call
     theirs = loss_and_gradient()
     assert ours[0] == pytest.approx(theirs[0], abs=1e-6)
     assert (ours[1] - theirs[1]).norm() < 1e-4 * theirs[1].norm()
-    entropies = trainer._metrics["train"]["entropy"]
-    assert entropies[0] == pytest.approx(entropies[1], abs=1e-5)
 
 
 def test_unscored_trajectory_contributes_nothing(grpo_run: Callable[..., GRPORun]) -> None:
@@ -205,24 +201,6 @@ def test_training_logs_each_environment(grpo_run: Callable[..., GRPORun], tmp_pa
     written = list(read_trajectories(tmp_path / "trajectories.jsonl"))
     assert len(written) == 48
     assert len({t.id for t in written}) == 48
-
-
-def test_environments_are_mixed_by_weight() -> None:
-    @tool
-    def noop() -> str:
-        """Do nothing."""
-        return ""
-
-    def env(name: str) -> ToolEnv:
-        return ToolEnv(
-            tasks=TaskSet([Task(f"{name}{i}", "?") for i in range(5)]), tools=[noop], reward=lambda t, e: 1.0
-        )
-
-    rows = prompt_dataset({"a": env("a"), "b": env("b")}, {"a": 3.0, "b": 1.0}, 400, seed=0)["prompt"]
-    drawn = [row[0]["env_id"] for row in rows]
-    assert 0.68 < drawn.count("a") / 400 < 0.82
-    tasks_of_b = [row[0]["task_id"] for row in rows if row[0]["env_id"] == "b"]
-    assert sorted(tasks_of_b[:5]) == [f"b{i}" for i in range(5)], "each task comes up once before any comes up again"
 
 
 def test_the_data_set_is_long_enough_for_all_steps(config: Callable[..., Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tests.training.commands import command
 from toolrl import ConfigError, make
 from toolrl.policy import PolicySettings, VLLMPolicy
 from toolrl.training import GRPORun
-from toolrl.trajectory import read_trajectories
+from toolrl.trajectory import Trajectory, TrajectoryWriter, read_trajectories
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(400), pytest.mark.filterwarnings(UNCLOSED)]
 VLLM = PolicySettings(sampler="vllm")
@@ -89,3 +90,36 @@ def test_the_command_trains_and_evaluates_with_vllm(tmp_path: Path, capsys: pyte
     arguments = ["--model", str(out / "model"), "--tasks", "4", "--sampler", "vllm", "--json"]
     assert command("eval", "toolrl/PythonMath-v0", *arguments) == 0
     assert json.loads(capsys.readouterr().out)["toolrl/PythonMath-v0"]["samples"] == 4
+
+
+def test_episodes_go_on_while_the_trainer_steps_and_the_bound_of_staleness_holds(
+    grpo_run: Callable[..., GRPORun], tmp_path: Path
+) -> None:
+    writer = TrajectoryWriter(tmp_path / "trajectories.jsonl")
+    run = grpo_run(
+        mathematics(),
+        {**STEPS, "max_steps": 5},
+        sampler=VLLM,
+        max_staleness=1,
+        refill=1,
+        curriculum=True,
+        writer=writer,
+    )
+    run.trainer.train()
+    run.close()
+    writer.close()
+    groups: dict[str, list[Trajectory]] = defaultdict(list)
+    for trajectory in read_trajectories(tmp_path / "trajectories.jsonl"):
+        groups[trajectory.info["group"]].append(trajectory)
+    used = [group for group in groups.values() if "dropped" not in group[0].info]
+    assert {len(group) for group in groups.values()} == {4}
+    assert len(used) == 5 * 12
+    assert {group[0].info["staleness"] for group in used} == {0, 1}
+    # A turn has one version; an episode may go on with a newer one, never with an older.
+    versions = [[turn.sample.policy_version for turn in t.turns] for group in used for t in group]
+    assert all(found == sorted(found) for found in versions)
+    assert any(len(set(found)) > 1 for found in versions)
+    # The log-probabilities are those of the weights that sampled: where these are the trainer's, nothing differs.
+    assert max(logged(run, "mismatch/max")) < 1e-3
+    assert max(logged(run, "staleness/max")) == 1
+    assert max(logged(run, "sampling/sampling_logp_difference/max")) > 1e-3, "older weights differ: they are corrected"

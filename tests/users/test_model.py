@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +278,7 @@ def test_an_episode_is_regraded_without_a_server(model_user: MakeUser, tmp_path:
         env = with_phone(model_user, server, cache=tmp_path / "replies")
         played = play(env, say("Restart it."), call("status"), say("Good."))
     assert played.score.value == 1.0
-    env._reward = lambda task, episode: 0.5 * restarted(task, episode)
+    env.grader = replace(env.grader, reward=lambda task, episode: 0.5 * restarted(task, episode))
     (again,) = regrade([played], lambda trajectory: env)
     assert (again.problem, again.trajectory.score.value) == ("", 0.5)
 

@@ -87,3 +87,20 @@ def test_a_row_without_a_usable_step_is_skipped(tmp_path: Path, step: str) -> No
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": {step}, "loss": 1}}\n{"[" * 5000}\n{{"step": 1, "loss": 1}}\n')
     assert [row["step"] for row in Metrics(path).refresh()] == [1]
+
+
+def test_the_parts_of_a_step_are_stacked_and_held_out_success_is_not_smoothed() -> None:
+    row = {"A/unscored_share": 0.0, "A/success": 0.5, "eval_A/unscored_share": 0.0, "eval_A/success_low": 0.0}
+    rows = [
+        {**row, "step": step, "time/generation": 3.0, "time/other": 1.0, "time/step": 4.0, "eval_A/success": step % 2}
+        for step in range(4)
+    ]
+    found = {panel.title: panel for panel in [*panels(rows), *panels(rows, further=True)]}
+    assert "eval A/success low" not in found
+    success = {series.name: series for series in found["success"].series}
+    assert len({point.split(",")[1] for point in success["A (held out)"].line.split()}) == 2
+    lower, upper = found["seconds of a step"].series
+    assert [(series.name, series.last) for series in (lower, upper)] == [("generation", "3.00"), ("other", "1.00")]
+    heights = {label: y for y, label in found["seconds of a step"].rules}
+    assert (lower.dots[0].y, upper.dots[0].y) == (heights["3"], heights["4"])
+    assert upper.area.endswith(" ".join(reversed(lower.line.split())))

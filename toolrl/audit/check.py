@@ -13,7 +13,13 @@ from toolrl.audit.checks.contract import (
     check_splits,
     check_tasks,
 )
-from toolrl.audit.checks.episodes import check_broken_calls, check_oracle, check_resources, check_worthless_answers
+from toolrl.audit.checks.episodes import (
+    check_broken_calls,
+    check_group_reward,
+    check_oracle,
+    check_resources,
+    check_worthless_answers,
+)
 from toolrl.audit.report import CheckReport, CheckResult, Finding
 from toolrl.audit.subject import Environment, Subject, options_of, sample_tasks
 from toolrl.env import ToolEnv
@@ -31,6 +37,7 @@ CHECKS: Mapping[str, Check] = {
     "schemas": check_schemas,
     "oracle": check_oracle,
     "worthless": check_worthless_answers,
+    "group_reward": check_group_reward,
     "broken_calls": check_broken_calls,
     "resources": check_resources,
 }

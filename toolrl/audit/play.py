@@ -16,7 +16,7 @@ from toolrl.policy import ScriptedPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
 from toolrl.support.event_loop import run_sync
 from toolrl.trajectory import Turn
-from toolrl.types import Message, Sample, Score, StopReason, Task, ToolResult
+from toolrl.types import Episode, Message, Sample, Score, StopReason, Task, ToolResult
 
 ScriptTurn = str | Message
 Script = Iterable[ScriptTurn] | Generator[ScriptTurn, list[Message], None]
@@ -34,6 +34,7 @@ class Played:
         stop: Why it ended.
         crash: The unexpected exception that a tool, the grader or the renderer raised; empty if none did.
         script: The turns taken from the script; empty if tokens were played.
+        episode: As its group's reward sees it; None if it was not scored.
     """
 
     task_id: str
@@ -43,6 +44,7 @@ class Played:
     stop: StopReason
     crash: str = ""
     script: tuple[ScriptTurn, ...] = ()
+    episode: Episode | None = None
 
     @property
     def reward(self) -> float:
@@ -209,4 +211,5 @@ async def _play(session: EpisodeSession, player: Callable[[EpisodeSession], Play
     except Exception as error:  # noqa: BLE001 - whether hostile turns raise something is what is being examined
         crash = f"{type(error).__name__}: {error}"
     cut = [turn.message for turn in turns if turn.sample.finish == "length"]  # never reached the environment
-    return Played(session.task.id, (*session.messages, *cut), tuple(session.results), score, stop, crash)
+    messages = (*session.messages, *cut)
+    return Played(session.task.id, messages, tuple(session.results), score, stop, crash, episode=session.episode)

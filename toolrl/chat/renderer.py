@@ -136,9 +136,9 @@ class Renderer:
             after: The token that ended the turn. If the template ends such a turn with its own token
                 (GLM's `<|observation|>`) and the model did not, that token comes first.
         """
-        end, observation = self._observe(messages)
+        end, ids = self._observation(tuple(messages))
         missing = after is not None and end != self._ends.texts[0] and after != self._encoder.control_ids[end]
-        return [self._encoder.control_ids[end]] * missing + self._encoder.encode(observation)
+        return [*[self._encoder.control_ids[end]] * missing, *ids]
 
     def assistant_ids(self, message: Message, tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Ids (T,) of an assistant turn as a policy would sample it, end-of-turn token included.
@@ -205,6 +205,7 @@ class Renderer:
     def _choose_template(self, options: Mapping[str, Any]) -> None:
         """Choose the template, or the first of its fixed variants that passes the proof."""
         self._beginning = lru_cache(1024)(self._render_beginning)  # the same for most turns, which call one tool
+        self._observation = lru_cache(512)(self._encode_observation)  # the same for many episodes of a group
         failure: TemplateError | None = None
         for name, candidate in (("", self._source), *fixed_variants(self._source)):
             self.template_name = name
@@ -227,6 +228,7 @@ class Renderer:
         """
         self.template = template
         self._beginning.cache_clear()
+        self._observation.cache_clear()
         template.find_restrictions(TWO_CALLS)
         check_results_shown(template)
         self._prompt = prompt = template.render([_USER], generate=True)
@@ -303,6 +305,11 @@ class Renderer:
             raise unstable(self.template.model, beginning, full)
         end = next(text for text in self._ends.texts if beginning.endswith(text))
         return end, full[len(beginning) :]
+
+    def _encode_observation(self, messages: tuple[Message, ...]) -> tuple[str, list[int]]:
+        """As `_observe`, with ids (O,), which must not be changed."""
+        end, observation = self._observe(messages)
+        return end, self._encoder.encode(observation)
 
     def _observed(self, messages: Sequence[Message]) -> str:
         return self._observe(messages)[1]

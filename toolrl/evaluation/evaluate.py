@@ -118,8 +118,8 @@ def evaluate(
         for task in env.tasks.take(tasks):
             oracle = _oracle(env, task, renderer) if policy is None else None
             for sample in range(samples):
-                id = f"{prefix}/{env_id}/{task.id}/{sample}"
-                requests.append(RolloutRequest(env, task, env_id, id, oracle, {**task_info(task), **about}))
+                id, group = f"{prefix}/{env_id}/{task.id}/{sample}", f"{env_id}/{task.id}"
+                requests.append(RolloutRequest(env, task, env_id, id, oracle, {**task_info(task), **about}, group))
     finished = itertools.count(1)
 
     def announce(trajectory: Trajectory) -> None:

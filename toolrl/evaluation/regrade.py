@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from toolrl.env import ToolEnv
-from toolrl.episode import Step, play_episode
+from toolrl.episode import EpisodeSession, Step, play_episode
 from toolrl.errors import InfrastructureError, TaskError
 from toolrl.support.event_loop import run_sync
 from toolrl.trajectory import Trajectory, Turn
-from toolrl.types import Message, Score, StopReason, Task
+from toolrl.types import Episode, Message, Score, StopReason, Task
 
 _SAME = 1e-9
 
@@ -44,34 +44,65 @@ def regrade(trajectories: Iterable[Trajectory], environment_of: Callable[[Trajec
 
     The calls of an episode are run again, and its user is asked again, to restore the state that the reward inspects (a
     sandbox, a database). If a tool or the user says something else than before, the episode keeps its score. Episodes
-    that ended in a fault stay unscored.
+    that ended in a fault stay unscored. Where the environment has a `group_reward`, the saved episodes of a group are
+    scored together, after all others, or not at all.
 
     Args:
         trajectories: The episodes.
         environment_of: The environment of an episode, with the current reward and the task's id.
     """
+    groups: dict[Hashable, list[Trajectory]] = {}
     for trajectory in trajectories:
-        yield run_sync(_regrade(trajectory, environment_of(trajectory)))
+        env = environment_of(trajectory)
+        if env.grader.group_reward is None:
+            yield from run_sync(_regrade([trajectory], env))
+        else:
+            played = tuple(trajectory.info.get(name) for name in ("session", "mode", "step", "group"))
+            groups.setdefault((trajectory.env_id, trajectory.task_id, *played), []).append(trajectory)
+    for members in groups.values():
+        yield from run_sync(_regrade(members, environment_of(members[0])))
 
 
-async def _regrade(trajectory: Trajectory, env: ToolEnv) -> Regraded:
-    def unchanged(problem: str) -> Regraded:
-        return Regraded(trajectory, trajectory.score, problem)
+async def _regrade(members: Sequence[Trajectory], env: ToolEnv) -> list[Regraded]:
+    """Score the episodes of a group, or a single one."""
+    sessions = [await _replayed(member, env) for member in members]
+    unknown = [
+        found
+        for found, member in zip(sessions, members, strict=True)
+        if isinstance(found, str) and member.stop is not StopReason.FAULT
+    ]
+    if unknown and len(members) > 1:
+        sessions = [
+            found if isinstance(found, str) else f"of another episode of its group: {unknown[0]}" for found in sessions
+        ]
+    played = [session for session in sessions if isinstance(session, EpisodeSession)]
+    scores = iter(list[Score]())
+    if played:
+        first, episodes = played[0], [session.episode or Episode(None) for session in played]
+        scores = iter(await env.grader.score_group(first.task, episodes, first.where, env.limits.reward_seconds))
+    return [
+        Regraded(member, member.score, found)
+        if isinstance(found, str)
+        else Regraded(replace(member, score=next(scores)), member.score)
+        for member, found in zip(members, sessions, strict=True)
+    ]
 
+
+async def _replayed(trajectory: Trajectory, env: ToolEnv) -> EpisodeSession | str:
+    """The episode, played again and scored by itself; or why it cannot be."""
     if trajectory.stop is StopReason.FAULT:
-        return unchanged("it ended in a fault")
+        return "it ended in a fault"
     task = _task_of(env, trajectory)
     if task is None:
-        return unchanged(
-            f"the environment has no task {trajectory.task_id!r} with this prompt; does it need --env-settings?"
-        )
+        return f"the environment has no task {trajectory.task_id!r} with this prompt; does it need --env-settings?"
+    session = env.open_episode(task)
     try:
-        _, score = await play_episode(env.open_episode(task), _Replay(trajectory), [])
+        await play_episode(session, _Replay(trajectory), [], in_group=True)
     except _Diverged as difference:
-        return unchanged(str(difference))
+        return str(difference)
     except InfrastructureError as error:
-        return unchanged(f"{type(error).__name__}: {error}")
-    return Regraded(replace(trajectory, score=score), trajectory.score)
+        return f"{type(error).__name__}: {error}"
+    return session
 
 
 class _Diverged(Exception):

@@ -16,8 +16,8 @@ from typing import Any
 import gymnasium
 
 from toolrl.env import ToolEnv, say
-from toolrl.episode import Reward
 from toolrl.errors import ConfigError, EnvironmentNotFound, TaskError, ToolError
+from toolrl.rewards.grader import Reward
 from toolrl.support.checking import finite
 from toolrl.tasks import TaskSet, of_split
 from toolrl.tools.awards import award

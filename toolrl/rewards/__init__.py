@@ -10,6 +10,7 @@ from toolrl.rewards.code.suite import AssertTest, CallTest, CodeSuite, CodeTest,
 from toolrl.rewards.code.values import Comparison, same_output, same_value
 from toolrl.rewards.economy import check_call_cost, partial_value, with_call_cost
 from toolrl.rewards.extraction import AnswerForm, find_answer, find_code, tagged_answer
+from toolrl.rewards.group import RankingJudge, diversity, prefer, relative_cost
 from toolrl.rewards.judge import Judge, JudgeFault, JudgeSettings
 from toolrl.rewards.math.pool import MathVerdict, MathVerifier
 from toolrl.rewards.math.reward import math_reward, verify_math
@@ -33,6 +34,7 @@ __all__ = [
     "MathVerifier",
     "Metric",
     "Quantity",
+    "RankingJudge",
     "StdioTest",
     "StoreState",
     "SuiteOutcome",
@@ -47,6 +49,7 @@ __all__ = [
     "check_call_cost",
     "choice_letter",
     "code_reward",
+    "diversity",
     "exact_match",
     "find_answer",
     "find_code",
@@ -57,10 +60,12 @@ __all__ = [
     "numbers_equal",
     "parse_quantity",
     "partial_value",
+    "prefer",
     "qa_reward",
     "quantities_equal",
     "read_asserts",
     "read_state",
+    "relative_cost",
     "same_output",
     "same_value",
     "shaped_reward",

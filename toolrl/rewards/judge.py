@@ -82,12 +82,94 @@ class JudgeFault(InfrastructureError):
     """The judge is down, or gave no usable verdict; the episode is left unscored."""
 
 
+class Verdicts:
+    """Asks a judge for scores within [0, 1]. Thread-safe; the temperature is 0, and replies are cached."""
+
+    def __init__(self, settings: JudgeSettings, instructions: str, rubric: str):
+        """Set up the connection; nothing is sent yet.
+
+        Args:
+            settings: Address and limits.
+            instructions: The system message, with a place for `{rubric}`.
+            rubric: What makes an answer good.
+
+        Raises:
+            ConfigError: The rubric is empty, the address is invalid, or the cache cannot be opened.
+        """
+        if not rubric.strip():
+            raise ConfigError("the judge's rubric is empty; say what makes an answer good")
+        self.settings = settings
+        self._instructions = instructions.format(rubric=rubric.strip())
+        endpoint = Endpoint(
+            settings.model,
+            settings.base_url,
+            settings.api_key or os.environ.get("TOOLRL_JUDGE_API_KEY") or None,
+            timeout_seconds=settings.timeout_seconds,
+            retry_policy=settings.retry_policy,
+            prices=settings.prices,
+            max_response_bytes=_MAX_RESPONSE_BYTES,
+        )
+        self._client = ChatCompletions(endpoint, name="the judge", counted_as="judge")
+        self._known = DiskCache(None if settings.cache is None else Path(settings.cache))
+
+    def ask(self, task: Task, answers: Mapping[str, str]) -> tuple[float, str]:
+        """The score of a task's answers, by name, and the reason.
+
+        The question, `task.answer` as the reference, and the answers are sent as one JSON object, so that no answer can
+        break out of its string.
+
+        Raises:
+            JudgeFault: The judge failed.
+            ConfigError: The server rejects the key, or does not know the model.
+        """
+        graded = {"question": task.prompt, **answers}
+        if task.answer is not None:
+            graded["reference"] = task.answer
+        # Escaped, so that the server's chat template finds no control token such as <|im_end|> in it.
+        quoted = json.dumps(graded, ensure_ascii=False, sort_keys=True).replace("<", "\\u003c")
+        request = {
+            "messages": [
+                {"role": "system", "content": self._instructions},
+                {"role": "user", "content": quoted},
+            ],
+            "temperature": 0,
+            "max_tokens": self.settings.max_tokens,
+        }
+        address, asked = self._client.url, {"model": self.settings.model, **request}
+        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+        try:
+            known = self._known.get(address, key)
+            if known is None:
+                known = json.dumps(self._ask(request, "\n".join(answers.values())))
+                self._known.put(address, key, known)
+        except (PolicyFault, RetrieverFault) as error:  # the latter from the cache
+            raise JudgeFault(f"the judge failed: {error}") from error
+        score, reason = json.loads(known)
+        return score, reason
+
+    def _ask(self, request: dict[str, Any], quoted: str) -> tuple[float, str]:
+        """Ask, and if there is no verdict once more with a reminder: the same request would get the same reply."""
+        try:
+            return self._client.ask("a verdict", request, lambda answer: _read(answer, quoted)).value
+        except _NoVerdict as failure:
+            said = {"role": "assistant", "content": failure.reply or "..."}
+            reminder = {"role": "user", "content": _REMINDER}
+        again = {**request, "messages": [*request["messages"], said, reminder]}
+        try:
+            return self._client.ask("a verdict", again, lambda answer: _read(answer, quoted)).value
+        except _NoVerdict as failure:
+            raise JudgeFault(f"the judge gave no verdict, even when asked twice: {failure}") from None
+
+    def close(self) -> None:
+        """Close the connections and the cache."""
+        self._client.close()
+        self._known.close()
+
+
 class Judge:
     """A reward, or a term of `shaped_reward`: the score within [0, 1] that a model gives to the final answer.
 
-    Thread-safe. The temperature is 0 and verdicts are cached, so that an answer has one score. The question,
-    `task.answer` as the reference, and the answer are sent as one JSON object, so that no answer can break out of its
-    string.
+    Thread-safe. The temperature is 0 and verdicts are cached, so that an answer has one score.
     """
 
     def __init__(self, settings: JudgeSettings, rubric: str, *, passes_from: float = 0.5):
@@ -102,24 +184,10 @@ class Judge:
             ConfigError: The rubric is empty, `passes_from` is not within (0, 1], the address is invalid, or the cache
                 cannot be opened.
         """
-        if not rubric.strip():
-            raise ConfigError("the judge's rubric is empty; say what makes an answer good")
         if not 0 < passes_from <= 1:
             raise ConfigError(f"passes_from must be within (0, 1], got {passes_from}")
-        self._settings = settings
-        self._instructions = _INSTRUCTIONS.format(rubric=rubric.strip())
         self._passes_from = passes_from
-        endpoint = Endpoint(
-            settings.model,
-            settings.base_url,
-            settings.api_key or os.environ.get("TOOLRL_JUDGE_API_KEY") or None,
-            timeout_seconds=settings.timeout_seconds,
-            retry_policy=settings.retry_policy,
-            prices=settings.prices,
-            max_response_bytes=_MAX_RESPONSE_BYTES,
-        )
-        self._client = ChatCompletions(endpoint, name="the judge", counted_as="judge")
-        self._verdicts = DiskCache(None if settings.cache is None else Path(settings.cache))
+        self._verdicts = Verdicts(settings, _INSTRUCTIONS, rubric)
 
     def __call__(self, task: Task, episode: Episode) -> Score:
         """Score the final answer.
@@ -128,63 +196,19 @@ class Judge:
             JudgeFault: The judge failed.
             ConfigError: The server rejects the key, or does not know the model.
         """
-        answer = episode.answer
+        answer, most = episode.answer, self._verdicts.settings.max_answer_characters
         if answer is None or not answer.strip():
             return Score(0.0, {"correct": 0.0, "judge": 0.0}, answer, "no final message")
-        if len(answer) > self._settings.max_answer_characters:
-            reason = f"the answer has more than {self._settings.max_answer_characters} characters"
+        if len(answer) > most:
+            reason = f"the answer has more than {most} characters"
             return Score(0.0, {"correct": 0.0, "judge": 0.0}, answer, reason)
-        score, reason = self._verdict(self._request(task, answer))
+        score, reason = self._verdicts.ask(task, {"answer": answer})
         parts = {"correct": float(score >= self._passes_from), "judge": score}
         return Score(score, parts, answer, reason)
 
     def close(self) -> None:
         """Close the connections and the cache."""
-        self._client.close()
         self._verdicts.close()
-
-    def _request(self, task: Task, answer: str) -> dict[str, Any]:
-        graded = {"question": task.prompt, "answer": answer}
-        if task.answer is not None:
-            graded["reference"] = task.answer
-        # Escaped, so that the server's chat template finds no control token such as <|im_end|> in it.
-        quoted = json.dumps(graded, ensure_ascii=False, sort_keys=True).replace("<", "\\u003c")
-        return {
-            "messages": [
-                {"role": "system", "content": self._instructions},
-                {"role": "user", "content": quoted},
-            ],
-            "temperature": 0,
-            "max_tokens": self._settings.max_tokens,
-        }
-
-    def _verdict(self, request: dict[str, Any]) -> tuple[float, str]:
-        address = self._client.url
-        asked = {"model": self._settings.model, **request}
-        key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-        try:
-            known = self._verdicts.get(address, key)
-            if known is None:
-                known = json.dumps(self._ask(request))
-                self._verdicts.put(address, key, known)
-        except (PolicyFault, RetrieverFault) as error:  # the latter from the cache
-            raise JudgeFault(f"the judge failed: {error}") from error
-        score, reason = json.loads(known)
-        return score, reason
-
-    def _ask(self, request: dict[str, Any]) -> tuple[float, str]:
-        """Ask, and if there is no verdict once more with a reminder: the same request would get the same reply."""
-        quoted = json.loads(request["messages"][-1]["content"])["answer"]
-        try:
-            return self._client.ask("a verdict", request, lambda answer: _read(answer, quoted)).value
-        except _NoVerdict as failure:
-            said = {"role": "assistant", "content": failure.reply or "..."}
-            reminder = {"role": "user", "content": _REMINDER}
-        again = {**request, "messages": [*request["messages"], said, reminder]}
-        try:
-            return self._client.ask("a verdict", again, lambda answer: _read(answer, quoted)).value
-        except _NoVerdict as failure:
-            raise JudgeFault(f"the judge gave no verdict, even when asked twice: {failure}") from None
 
 
 class _NoVerdict(Exception):
@@ -200,7 +224,7 @@ def _read(answer: Mapping[str, Any], quoted: str) -> tuple[float, str]:
 
     Args:
         answer: The server's response.
-        quoted: The graded answer. A verdict that occurs in it, and next to other words, is a quotation.
+        quoted: The graded answers. A verdict that occurs in it, and next to other words, is a quotation.
 
     Raises:
         TryAgain: The response has no message.

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 LINE_SECONDS = 30.0  # between two lines, without a terminal
+_open_bar: ContextVar[Progress | None] = ContextVar("open_bar", default=None)
 
 # Called with the amount done and the total, on any thread.
 Show = Callable[[int, int], None]
@@ -21,16 +23,30 @@ Show = Callable[[int, int], None]
 def progress(what: str, console: Console | None = None) -> Iterator[Show]:
     """Show the progress of some work, with its rate and the remaining time.
 
+    The first amount shown is where the work starts, so that a resumed run's rate is right. Inside another one it adds a
+    bar below the other's, on the other's console.
+
     Args:
         what: The units of work, such as "episodes".
         console: Where to print; default: stderr.
     """
     console = console or Console(stderr=True, force_jupyter=False)
-    if console.is_terminal and not console.is_dumb_terminal and console.file.isatty():
+    if outer := _open_bar.get():
+        task = outer.add_task(what, total=None)
+        try:
+            yield lambda done, total: outer.update(task, completed=done, total=total)
+        finally:
+            outer.remove_task(task)
+    elif console.is_terminal and not console.is_dumb_terminal and console.file.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
+        # By default a rate is taken over 30 seconds, in which there may be no step at all.
+        with Progress(*columns, console=console, transient=True, speed_estimate_period=86_400) as bar:
             task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            token = _open_bar.set(bar)
+            try:
+                yield lambda done, total: bar.update(task, completed=done, total=total)
+            finally:
+                _open_bar.reset(token)
     else:
         with _lines(what, console) as show:
             yield show
@@ -39,14 +55,15 @@ def progress(what: str, console: Console | None = None) -> Iterator[Show]:
 @contextmanager
 def _lines(what: str, console: Console) -> Iterator[Show]:
     start, over, now = time.monotonic(), threading.Event(), (0, 0)
+    first: int | None = None
 
     def show(done: int, total: int) -> None:
-        nonlocal now
-        now = done, total
+        nonlocal now, first
+        now, first = (done, total), done if first is None else first
 
     def run() -> None:
         while not over.wait(LINE_SECONDS):
-            line = describe(what, *now, time.monotonic() - start)
+            line = describe(what, *now, time.monotonic() - start, first or 0)
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     thread = threading.Thread(target=run, name="toolrl-progress", daemon=True)
@@ -58,12 +75,12 @@ def _lines(what: str, console: Console) -> Iterator[Show]:
         thread.join(1.0)  # a pipe that nobody reads must not block us
 
 
-def describe(what: str, done: int, total: int, seconds: float) -> str:
-    """A line about the progress of some work."""
+def describe(what: str, done: int, total: int, seconds: float, first: int = 0) -> str:
+    """A line about the progress of some work, of which `first` was done before."""
     line = f"{what}: {done} of {total or '?'} after {_time(seconds)}"
-    if not 0 < done < total:
+    if not first < done < total:
         return line
-    rate = done / seconds
+    rate = (done - first) / seconds
     return f"{line}, {_rate(rate)}, {_time((total - done) / rate)} to go"
 
 

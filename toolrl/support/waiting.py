@@ -1,6 +1,6 @@
 """Waiting for user code (tools, rewards, policies, resources) with a time limit.
 
-A blocking function runs on its own daemon thread. It cannot be killed, only abandoned.
+A blocking function has a daemon thread to itself while it runs. It cannot be killed, only abandoned.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import asyncio
 import contextvars
 import functools
 import logging
+import os
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from toolrl.errors import InfrastructureError
@@ -24,6 +26,10 @@ _log = logging.getLogger(__name__)
 POLICY_TIMEOUT_SECONDS = 600.0
 # How long a cancelled coroutine may take to end before it is abandoned.
 GRACE_SECONDS = 5.0
+# How long a thread waits for another function. A burst of calls shares threads; soon after it none is left.
+IDLE_SECONDS = 0.2
+
+_idle: list[SimpleQueue[Callable[[], None]]] = []  # inboxes of the threads that wait, the latest last
 
 
 class TookTooLong(Exception):
@@ -44,21 +50,22 @@ def noting(note: str) -> Iterator[None]:
 def contained(what: str) -> Iterator[None]:
     """Note what was running in any exception; one that would end the event loop becomes a RuntimeError."""
     try:
-        with noting(f"in {what}"):
-            yield
+        yield
     except GeneratorExit:
         raise
     except BaseException as error:
-        if isinstance(error, Exception) or _is_being_cancelled():
+        if isinstance(error, Exception):
+            error.add_note(f"in {what}")
+            raise
+        if _is_being_cancelled():
             raise
         raise RuntimeError(f"{what} raised {error!r}") from error
 
 
 async def in_thread(function: Callable[[], T]) -> T:
-    """Await a blocking function on its own daemon thread.
+    """Await a blocking function on a daemon thread that runs nothing else meanwhile.
 
-    A thread pool would be exhausted by functions that hang, and joined at exit; starting a thread costs about 50
-    microseconds.
+    A thread pool would be exhausted by functions that hang, and joined at exit.
 
     Raises:
         InfrastructureError: The machine has no thread left.
@@ -81,10 +88,45 @@ async def in_thread(function: Callable[[], T]) -> T:
 
     context = contextvars.copy_context()
     try:
-        threading.Thread(target=run, name="toolrl-call", daemon=True).start()
+        _run_on_thread(run)
     except RuntimeError as error:
         raise InfrastructureError(f"no thread could be started: {error}") from error
     return await future
+
+
+def _run_on_thread(work: Callable[[], None]) -> None:
+    """Run on an idle thread, or on a new one: the start of a thread blocks until it runs.
+
+    Raises:
+        RuntimeError: The machine has no thread left.
+    """
+    try:
+        inbox = _idle.pop()
+    except IndexError:
+        inbox = SimpleQueue()
+        threading.Thread(target=_serve, args=(inbox,), name="toolrl-call", daemon=True).start()
+    inbox.put(work)
+
+
+def _serve(inbox: SimpleQueue[Callable[[], None]]) -> None:
+    """Run what is put into an inbox until nothing comes for `IDLE_SECONDS`."""
+    inbox.get()()
+    while True:
+        _idle.append(inbox)
+        try:
+            work = inbox.get(timeout=IDLE_SECONDS)
+        except Empty:
+            try:
+                _idle.remove(inbox)
+            except ValueError:  # somebody has just taken it
+                work = inbox.get()
+            else:
+                return
+        work()
+        del work  # it holds the call's arguments and result
+
+
+os.register_at_fork(after_in_child=_idle.clear)  # a child has no other threads
 
 
 async def within(seconds: float, what: str, start: Callable[[], Awaitable[T]]) -> T:
@@ -114,6 +156,21 @@ async def within(seconds: float, what: str, start: Callable[[], Awaitable[T]]) -
     finally:
         await give_up(task)
     raise TookTooLong(f"{what} has not ended within {seconds:g} seconds")
+
+
+async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Await all. The first exception cancels the others, and is raised when they have ended."""
+    if len(coroutines) == 1:
+        return [await coroutines[0]]
+    failure: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as failures:
+        failure = failures.exceptions[0]
+    if failure is not None:
+        raise failure  # outside the handler, to keep its own cause and context
+    return [task.result() for task in tasks]
 
 
 async def give_up(task: asyncio.Future[Any]) -> None:

@@ -12,6 +12,7 @@ from toolrl.errors import ConfigError
 from toolrl.policy import PolicySettings
 from toolrl.support.secret_values import expand
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
+from toolrl.training.credit import CreditSettings
 
 # Mean difference between sampler and trainer that raises the alarm, in nats a token. An engine in float32 was
 # at 1e-6, one in bfloat16 at 0.02 (docs/vllm.md).
@@ -41,14 +42,28 @@ class ToolrlArguments(RunArguments):
     # ---- set these
     envs: list[str] = setting([], "Environments to train on, as ID, MODULE:ID or ID:WEIGHT, mixed by weight.")
     env_settings: str = setting("{}", 'Settings of the environments as JSON: {"toolrl/PythonMath-v0": {"size": 500}}.')
-    eval_tasks: int = setting(100, "Held-out tasks per environment, before and after training; 0 for none.")
+    eval_tasks: int = setting(100, "Held-out tasks per environment, before and after training and every --eval_steps.")
     eval_samples: int = setting(1, "Episodes per held-out task.")
+    patience: int = setting(0, "Stop after this many held-out evaluations (--eval_steps) without a gain; 0 for never.")
     dry_run: bool = setting(
         False, "Build everything, play a few episodes, print what a batch and the model need, and stop."
     )
     # ---- advanced
     task_seed: int = setting(0, "Seeds the choice and order of training tasks.")
     train_tasks: int = setting(0, "Training prompts per epoch; 0 for the number max_steps needs, else 1000.")
+    refill: float = setting(
+        0.0,
+        "Groups whose episodes all have the same reward are dropped, and others are played in their place (dynamic "
+        "sampling): at most this many times the groups of a batch.",
+    )
+    curriculum: bool = setting(
+        False, "Draw tasks by what is known of their pass rate, so that most groups are neither hopeless nor solved."
+    )
+    max_staleness: int = setting(
+        0,
+        "Play on while the trainer steps: batches that a group may be behind when it is trained on. Needs a sampler of "
+        "its own.",
+    )
     max_turn_tokens: int = setting(512, "Sampled tokens per turn, within each environment's own limits.")
     concurrency: int = setting(256, "Episodes in flight per process.")
     retries: int = setting(2, "Further attempts after an infrastructure fault.")
@@ -78,8 +93,23 @@ class ToolrlArguments(RunArguments):
         "Warn if sampler and trainer differ by more nats a token on average; 0 for never. The values are logged as "
         "mismatch/...",
     )
+    credit: str = setting(
+        "episode",
+        "Which tokens earn a score: 'episode' (all alike, as TRL), 'loo' (all alike, against the other episodes of the "
+        "group), 'turn' (each turn what was earned from it on, by the awards of turns).",
+    )
+    tool_cost: float = setting(
+        0.0, "Share of a right answer's lead over wrong ones that needless tool calls can cost it, from 0 to 1."
+    )
+    length_cost: float = setting(0.0, "The same for sampled tokens.")
     dialect: str = setting("", "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
-    sample_every: int = setting(0, "Print an episode after this many steps; 0 for never.")
+    stop_on_hack: bool = setting(
+        False, "End training when a gold reward (ToolEnv(gold=)) falls while the reward rises; the alarm comes anyway."
+    )
+    sample_every: int = setting(
+        0,
+        "Print an episode every so many steps; 0 for never. Trackers (--report_to) get a table as often, or every 10.",
+    )
 
     def sampler_settings(self) -> PolicySettings:
         """The sampler's settings.
@@ -97,6 +127,14 @@ class ToolrlArguments(RunArguments):
             sequences=self.generation_sequences or None,
             engine=engine,
         )
+
+    def credit_settings(self) -> CreditSettings:
+        """How scores become advantages.
+
+        Raises:
+            ConfigError: A value is not valid.
+        """
+        return CreditSettings(self.credit, self.tool_cost, self.length_cost)
 
     def weighted_envs(self) -> dict[str, float]:
         """Environment ids with their weights.

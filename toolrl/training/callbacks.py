@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from rich.console import Console
 from rich.text import Text
 from transformers import TrainerCallback, TrainerState
 
+from toolrl.evaluation import progress
+from toolrl.support.progress import Show
 from toolrl.view.metrics import read_metrics
 from toolrl.view.plots import plot_curves
 from toolrl.view.terminal import print_trajectory
@@ -66,10 +69,25 @@ class ProgressCallback(TrainerCallback):
         self._sample_every = sample_every
         self.run = run
         self._start = time.monotonic()
+        self._show: Show = lambda done, total: None
+
+    @contextmanager
+    def steps(self, *, is_main: bool) -> Iterator[None]:
+        """While open, the main process shows the progress of the steps: a bar in a terminal, else lines on stderr."""
+        if not is_main:
+            yield
+            return
+        with progress("steps", self._console if self._console.is_terminal else None) as self._show:
+            yield
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Move the bar."""
+        self._show(state.global_step, state.max_steps)
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Start the clock."""
         self._start = time.monotonic()
+        self._show(state.global_step, state.max_steps)
         if state.is_world_process_zero and state.global_step >= state.max_steps:
             self._console.print(
                 f"step {state.global_step}/{state.max_steps}: nothing left to train; raise --max_steps to continue"
@@ -81,6 +99,10 @@ class ProgressCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Print one line."""
+        if state.is_world_process_zero and logs and "eval_success" in logs:
+            found = [name[len("eval_") : -len("/success")] for name in logs if name.endswith("/success")]
+            parts = [f"{env} {_held_out(logs, f'eval_{env}')}" for env in found]
+            self._console.print(Text(f"step {state.global_step:>4} held-out success  {'  '.join(parts)}", style="bold"))
         if not state.is_world_process_zero or not logs or not logs.keys() & {"reward", "loss"}:
             return
         elapsed = time.monotonic() - self._start
@@ -116,6 +138,11 @@ class ProgressCallback(TrainerCallback):
                 f"sampler and trainer disagree: log-probabilities differ by {mean:.3f} nats a token, "
                 f"at most by {most:.2f}; {masked:.0%} of the tokens are masked"
             )
+
+
+def _held_out(logs: dict[str, Any], env: str) -> str:
+    success, low, high = (logs[f"{env}/success{which}"] for which in ("", "_low", "_high"))
+    return f"{success:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _environment(logs: dict[str, Any], env: str) -> str:

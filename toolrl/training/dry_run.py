@@ -24,6 +24,7 @@ from toolrl.policy.models import load_model
 from toolrl.rollout import RolloutRequest, renderer_of
 from toolrl.training.loading import loading_options
 from toolrl.training.memory import ModelSize, estimate_memory, read_size, weight_bytes
+from toolrl.training.mixture import Place
 from toolrl.training.trl import GRPORun
 from toolrl.trajectory import Trajectory
 
@@ -62,9 +63,11 @@ def dry_run(
         # The oracle plays, so no sampler is started.
         sampler = settings.pop("sampler", None)
         args.use_vllm = False
+        settings["max_staleness"] = 0
+        args.eval_steps = None
         run = GRPORun(load_model("tiny"), tokenizer, environments, args, peft_config=peft_config, **settings)
         with closing(run):
-            trajectories = run.engine.run([_request(run, prompt) for prompt in run.dataset["prompt"][:EPISODES]])
+            trajectories = run.engine.run([_request(run, run.source.draw()) for _ in range(EPISODES)])
             console.print(_episodes_table(trajectories))
             for line in _budget(args):
                 console.print(line, highlight=False, soft_wrap=True)
@@ -73,8 +76,8 @@ def dry_run(
             console.print(_memory_table(size, args, longest, weight_bytes(model_config), samples))
 
 
-def _request(run: GRPORun, prompt: Sequence[Mapping[str, str]]) -> RolloutRequest:
-    env_id, task = run.find_task(prompt)
+def _request(run: GRPORun, place: Place) -> RolloutRequest:
+    env_id, task = place.env_id, run.find_task(place)
     env = run.environments[env_id]
     renderer = renderer_of(run.renderer, env, task)
     oracle = ScriptedPolicy([renderer.assistant_ids(message, env.toolbox.schemas) for message in env.oracle(task)])

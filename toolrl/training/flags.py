@@ -31,7 +31,9 @@ class Needs(NamedTuple):
 
 Decision = str | Needs | None
 
-_EVALUATION = "there is no evaluation during training; held-out tasks are played before and after (--eval_tasks)"
+_EVALUATION = (
+    "toolrl plays held-out tasks itself, and keeps the best model in best/; pass --eval_steps and --eval_tasks"
+)
 _SFT_EVALUATION = "there is no evaluation during fine-tuning; afterwards, run: toolrl eval ENV --model OUTPUT_DIR/model"
 _HUB = (
     "it would publish the whole run folder, with trajectories and settings; to publish the model alone, run: "
@@ -134,13 +136,14 @@ COMMON: dict[str, Decision] = {
     **_refused("tokens are always counted (num_tokens)", "include_num_input_tokens_seen"),
 }
 _EVALUATION_FIELDS = (
-    "eval_strategy eval_steps eval_delay per_device_eval_batch_size prediction_loss_only eval_on_start "
+    "eval_strategy eval_delay per_device_eval_batch_size prediction_loss_only eval_on_start "
     "eval_do_concat_batches eval_use_gather_object eval_accumulation_steps include_for_metrics batch_eval_metrics "
     "load_best_model_at_end metric_for_best_model greater_is_better do_eval do_predict bf16_full_eval fp16_full_eval"
 )
 GRPO: dict[str, Decision] = {
     **COMMON,
     **_refused(_EVALUATION, _EVALUATION_FIELDS + " num_generations_eval"),
+    "eval_steps": Needs(_option("eval_tasks"), "it plays held-out tasks; pass --eval_tasks, at least 1"),
     **_supported(
         "model_init_kwargs trust_remote_code router_aux_loss_coef disable_dropout cast_lm_head_to_fp32 num_generations "
         "max_completion_length shuffle_dataset generation_batch_size steps_per_generation temperature use_vllm "
@@ -192,7 +195,7 @@ GRPO: dict[str, Decision] = {
 }
 SFT: dict[str, Decision] = {
     **COMMON,
-    **_refused(_SFT_EVALUATION, _EVALUATION_FIELDS + " eval_packing"),
+    **_refused(_SFT_EVALUATION, _EVALUATION_FIELDS + " eval_steps eval_packing"),
     **_supported(
         "model_init_kwargs trust_remote_code router_aux_loss_coef max_length shuffle_dataset loss_type "
         "activation_offloading neftune_noise_alpha average_tokens_across_devices dataloader_drop_last data_seed "

@@ -10,7 +10,7 @@ import re
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,14 @@ import yaml
 from safetensors import SafetensorError, safe_open
 from transformers import TrainerCallback, TrainerState, TrainingArguments
 
-from toolrl import __version__
 from toolrl.errors import ConfigError, ToolrlError
-from toolrl.policy.settings import ALIASES
 from toolrl.support.outputs import FULL, writing
 from toolrl.support.secret_values import without_secrets
 
 STAMP = "toolrl.json"
-_RESULTS = ("trajectories.jsonl", "metrics.jsonl", "report.json", "model")
+_RESULTS = ("trajectories.jsonl", "metrics.jsonl", "report.json", "model", "best")
 # Deleted too, but not a sign of an earlier run. config.yaml stays: the user may have put it there.
-_FURTHER = ("curves.png", "README.md", "trajectories.index.arrow")
+_FURTHER = ("curves.png", "README.md", "trajectories.index.arrow", "best.old", "best.partial")
 _INDEX = ".safetensors.index.json"
 _ALMOST_NOTHING = 2**20  # bytes left on a full disk
 _ELSEWHERE = "pass another --output_dir"
@@ -147,55 +145,6 @@ def _is_yaml(value: Any) -> bool:
     except yaml.YAMLError:
         return False
     return True
-
-
-def write_card(
-    args: TrainingArguments,
-    *,
-    method: str,
-    model: str,
-    sources: list[str],
-    facts: Mapping[str, Any],
-    citation: str = "",
-) -> None:
-    """Write the run's README.md, in place of TRL's model card, which does not know local models.
-
-    Args:
-        args: The run's settings.
-        method: "GRPO" or "SFT".
-        model: What was trained: "tiny", a folder, or a hub id.
-        sources: Environments, or files of demonstrations.
-        facts: Further settings, by name.
-        citation: BibTeX of the method.
-    """
-    folder = Path(str(args.output_dir))
-    is_local = Path(model).exists() or model in ALIASES
-    base = "" if is_local else f"base_model: {json.dumps(model)}\n"
-    shown = "The policy that comes with toolrl" if model in ALIASES else f"`{model}`"
-    rows = "\n".join(f"- {name}: `{value}`" for name, value in facts.items())
-    text = f"""---
-library_name: transformers
-{base}tags:
-- toolrl
-- trl
-- {method.lower()}
----
-
-# {folder.resolve().name}
-
-{shown}, trained with {method} (TRL) on {", ".join(f"`{source}`" for source in sources)} by toolrl {__version__}.
-
-{rows}
-
-The trained model is in `model/`, its settings are in `config.yaml`. To try it:
-
-```console
-toolrl eval {sources[0] if method == "GRPO" else "ENV"} --model {folder}/model
-```
-"""
-    if citation:
-        text += f"\n```bibtex\n{citation.strip()}\n```\n"
-    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 class StampCallback(TrainerCallback):

@@ -73,6 +73,8 @@ def _env_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 def zero_variance_shares(played: Iterable[tuple[str, str, float | None]]) -> dict[str, float]:
     """For each environment, the share of groups whose scored episodes all have the same reward; they teach nothing.
 
+    `useful_group_share` is the share of the other groups, over all environments.
+
     Args:
         played: Environment, group and reward of each episode, of all processes.
     """
@@ -83,7 +85,15 @@ def zero_variance_shares(played: Iterable[tuple[str, str, float | None]]) -> dic
     by_env: dict[str, list[bool]] = defaultdict(list)
     for (env_id, _), rewards in groups.items():
         by_env[env_id].append(max(rewards) - min(rewards) < 1e-9)
-    return {f"{short_name(env_id)}/zero_variance_group_share": sum(same) / len(same) for env_id, same in by_env.items()}
+    shares = {f"{short_name(env)}/zero_variance_group_share": sum(same) / len(same) for env, same in by_env.items()}
+    same = [value for values in by_env.values() for value in values]
+    return shares | ({"useful_group_share": 1 - sum(same) / len(same)} if same else {})
+
+
+def staleness_metrics(values: Iterable[int | None]) -> dict[str, float]:
+    """How many optimiser steps older than the trained weights those that sampled an episode were; None if unknown."""
+    known = [value for value in values if value is not None]
+    return {"staleness/mean": sum(known) / len(known), "staleness/max": max(known)} if known else {}
 
 
 def equal_in_float32(played: Iterable[tuple[str, str, float | None]]) -> bool:

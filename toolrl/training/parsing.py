@@ -39,12 +39,12 @@ _AT_LEAST = {
     1: "per_device_train_batch_size gradient_accumulation_steps steps_per_generation generation_batch_size "
     "num_iterations max_completion_length max_turn_tokens concurrency eval_samples lora_r lora_alpha "
     "ref_model_sync_steps save_total_limit max_length vllm_max_model_length vllm_tensor_parallel_size",
-    0: "eval_tasks task_seed train_tasks retries generation_sequences mismatch_limit sample_every learning_rate "
-    "weight_decay warmup_steps adam_epsilon max_grad_norm beta epsilon epsilon_high delta seed dataloader_num_workers "
-    "off_policy_mask_threshold ddp_timeout",
+    0: "eval_tasks task_seed train_tasks retries generation_sequences mismatch_limit sample_every patience "
+    "learning_rate weight_decay warmup_steps adam_epsilon max_grad_norm beta epsilon epsilon_high delta seed "
+    "dataloader_num_workers off_policy_mask_threshold ddp_timeout",
 }
 _ABOVE_ZERO = (
-    "temperature num_train_epochs logging_steps save_steps sapo_temperature_neg sapo_temperature_pos "
+    "temperature num_train_epochs logging_steps save_steps eval_steps sapo_temperature_neg sapo_temperature_pos "
     "top_entropy_quantile"
 )
 _WITHIN_ONE = (
@@ -102,6 +102,11 @@ class _Parser(TrlParser):
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         # argparse takes -1e-5 for a flag.
+        if "eval_tasks" in self.names():  # transformers describes what it would do with it
+            self.names()["eval_steps"].help = (
+                "Also play the held-out tasks every so many steps (below 1: of all steps) and at the last one; "
+                "the best model is kept in best/."
+            )
         self._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$|-nan$", re.IGNORECASE)
 
     def error(self, message: str) -> NoReturn:
@@ -210,6 +215,8 @@ def check_values(values: MutableMapping[str, Any]) -> None:
     for name in _WITHIN_ONE.split():
         if not 0 <= numbers.get(name, 1) <= 1:
             raise ConfigError(f"--{name} must be within 0 and 1, got {numbers[name]!r}")
+    if (every := numbers.get("eval_steps", 1)) > 1 and every != int(every):
+        raise ConfigError(f"--eval_steps must be a whole number, or below 1 for a share of all steps; got {every!r}")
     steps = numbers.get("max_steps", 1)
     if steps <= 0 and steps != -1:
         raise ConfigError(f"--max_steps must be at least 1, or -1 to use --num_train_epochs; got {steps!r}")

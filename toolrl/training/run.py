@@ -6,8 +6,6 @@ before and after), `README.md`, TRL's checkpoints, and the trained model in `mod
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import warnings
 from contextlib import ExitStack, closing
@@ -20,22 +18,23 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, ModelConfig, SFTConfig  # type: ignore[attr-defined]
 
-from toolrl.env import ToolEnv
-from toolrl.evaluation import EnvReport, before_after_table, evaluate, progress, terminal
+from toolrl.errors import ConfigError
+from toolrl.evaluation import before_after_table, terminal
 from toolrl.policy.models import load_tokenizer
 from toolrl.training.arguments import ToolrlArguments
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
 from toolrl.training.dry_run import dry_run
 from toolrl.training.flags import refuse_unsupported
 from toolrl.training.folder import StampCallback, find_checkpoint, run_folder, skipped_checkpoints, write_config
+from toolrl.training.held_out import EnvReports, HeldOut
+from toolrl.training.layout import check_schedule
 from toolrl.training.loading import adapter_settings, load_for_training, loading_options, read_template
 from toolrl.training.memory import check_memory, longest_prompt, read_size, weight_bytes
+from toolrl.training.monitors import HackCallback
 from toolrl.training.parsing import parse
+from toolrl.training.trackers import EpisodeTables
 from toolrl.training.trl import GRPORun
-from toolrl.trajectory import TrajectoryWriter
-from toolrl.types import SamplingParams
-
-Reports = dict[str, dict[str, EnvReport]]  # by "before" or "after", and by environment
+from toolrl.trajectory import TrajectoryWriter, read_trajectories
 
 
 def parse_arguments(arguments: list[str]) -> tuple[ToolrlArguments, GRPOConfig, ModelConfig]:
@@ -45,7 +44,7 @@ def parse_arguments(arguments: list[str]) -> tuple[ToolrlArguments, GRPOConfig, 
 
 def train(
     arguments: ToolrlArguments, args: GRPOConfig, model_config: ModelConfig, console: Console | None = None
-) -> Reports:
+) -> dict[str, EnvReports]:
     """Train, and return the held-out reports `before` and `after` (empty if `eval_tasks` is 0).
 
     Raises:
@@ -54,8 +53,18 @@ def train(
     console = console or terminal()
     silence_libraries()
     refuse_unsupported(arguments, args, model_config)
+    schedule = {name: getattr(arguments, name) for name in ("refill", "curriculum", "max_staleness")}
+    check_schedule(args, arguments.sampler_settings().sampler, **schedule)
+    credit = arguments.credit_settings()
+    credit.refuse_conflicts(args)
+    if arguments.patience and not args.eval_steps:
+        raise ConfigError(f"--patience {arguments.patience} counts held-out evaluations; pass --eval_steps too")
     checkpoint = None if arguments.dry_run else find_checkpoint(args)
     environments = arguments.make_envs("train")
+    if arguments.stop_on_hack and not any(env.grader.gold for env in environments.values()):
+        raise ConfigError(
+            "stop_on_hack=True, but no environment has a gold reward; pass ToolEnv(gold=), or leave it out"
+        )
     name = model_config.model_name_or_path or "tiny"
     tokenizer = load_tokenizer(name, **loading_options(args, model_config))
     settings: dict[str, Any] = {
@@ -64,6 +73,8 @@ def train(
         "dialect": arguments.dialect or None,
         "peft_config": adapter_settings(name, model_config),
         "sampler": arguments.sampler_settings(),
+        **schedule,
+        "credit": credit,
     }
     for field in (
         "task_seed", "train_tasks", "max_turn_tokens", "concurrency", "retries", "policy_timeout_seconds",
@@ -83,7 +94,9 @@ def train(
         for env in held_out.values():
             stack.callback(env.close)
         writer = stack.enter_context(TrajectoryWriter(folder / "trajectories.jsonl"))
-        shown = ProgressCallback(console, arguments.sample_every)
+        shown, tables = ProgressCallback(console, arguments.sample_every), EpisodeTables(arguments.sample_every)
+        evaluation = HeldOut(held_out, arguments, writer, folder, console, resumes=bool(checkpoint))
+        hacks = HackCallback(folder, console, stop=arguments.stop_on_hack)
         run = GRPORun(
             load_for_training(name, args, model_config),
             tokenizer,
@@ -91,29 +104,29 @@ def train(
             args,
             model_name=name,
             writer=writer,
-            callbacks=[MetricsCallback(folder), StampCallback(), shown],
+            callbacks=[MetricsCallback(folder), StampCallback(), shown, tables, evaluation, hacks],
             **settings,
         )
         stack.enter_context(closing(run))
-        shown.run = run
+        shown.run = tables.run = evaluation.run = run
+        hacks.monitor = run.monitor
+        if checkpoint and any(env.grader.gold for env in environments.values()):
+            run.recall(read_trajectories(folder / "trajectories.jsonl"), int(checkpoint.name.rpartition("-")[2]))
         is_main = begin_run(run.trainer, folder, checkpoint, console, arguments, args, model_config)
-        reports = _read_reports(folder) if checkpoint else {}
-        run.sync_weights()
-        if held_out and is_main and "before" not in reports:
-            reports["before"] = _evaluate(run, held_out, arguments, writer, "before")
-            _write_reports(folder, reports)
-        run.trainer.accelerator.wait_for_everyone()
-        run.train(checkpoint)
-        run.sync_weights()
+        if held_out and "before" not in evaluation.reports:
+            evaluation.play("before")
+        with shown.steps(is_main=is_main):
+            run.train(checkpoint)
         save_run(run.trainer, folder)
-        if held_out and is_main:
-            reports["after"] = _evaluate(run, held_out, arguments, writer, "after")
-            _write_reports(folder, reports)
-            console.print(before_after_table(reports["before"], reports["after"]))
+        if held_out:
+            evaluation.finish()
+            run.trainer.create_model_card()
+            if is_main:
+                console.print(before_after_table(evaluation.reports["before"], evaluation.reports["after"]))
         run.trainer.accelerator.wait_for_everyone()
     if is_main:
         console.print(f"run folder: {folder} (curves.png, trajectories.jsonl, model/)", soft_wrap=True)
-    return reports
+    return evaluation.reports
 
 
 def warn_about_memory(
@@ -158,45 +171,6 @@ def save_run(trainer: Any, folder: Path) -> None:
     """Write the trained model and its README.md."""
     trainer.save_model(str(folder / "model"))
     trainer.create_model_card()
-
-
-def _evaluate(
-    run: GRPORun, environments: dict[str, ToolEnv], arguments: ToolrlArguments, writer: TrajectoryWriter, mode: str
-) -> dict[str, EnvReport]:
-    args: Any = run.trainer.args
-    with progress(f"held-out episodes, {mode} training") as show:
-        return evaluate(
-            environments,
-            run.policy,
-            run.renderer,
-            tasks=arguments.eval_tasks,
-            samples=arguments.eval_samples,
-            sampling=SamplingParams(args.temperature, arguments.max_turn_tokens),
-            concurrency=arguments.concurrency,
-            policy_timeout_seconds=arguments.policy_timeout_seconds,
-            max_completion_tokens=args.max_completion_length,
-            on_trajectory=writer.write,
-            on_progress=show,
-            info={"mode": mode, "session": run.session, "step": run.trainer.state.global_step},
-        )
-
-
-def _read_reports(folder: Path) -> Reports:
-    path = folder / "report.json"
-    stored = json.loads(path.read_text()) if path.is_file() else {}
-    for by_env in stored.values():
-        for env_id, fields in by_env.items():
-            fields["success_interval"] = tuple(fields["success_interval"])
-            fields["pass_at"] = {int(k): value for k, value in fields["pass_at"].items()}
-            by_env[env_id] = EnvReport(**fields)
-    return dict(stored)
-
-
-def _write_reports(folder: Path, reports: Reports) -> None:
-    plain = {mode: {env: dataclasses.asdict(report) for env, report in by.items()} for mode, by in reports.items()}
-    partial = folder / "report.partial"
-    partial.write_text(json.dumps(plain, indent=1))
-    partial.replace(folder / "report.json")
 
 
 def silence_libraries() -> None:

@@ -21,8 +21,9 @@ from toolrl.policy.models import load_tokenizer
 from toolrl.support.rows import is_arrow, read_rows
 from toolrl.training.arguments import RunArguments, setting
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
+from toolrl.training.card import write_card
 from toolrl.training.flags import refuse_unsupported, rejections, start_training
-from toolrl.training.folder import StampCallback, find_checkpoint, run_folder, write_card
+from toolrl.training.folder import StampCallback, find_checkpoint, run_folder
 from toolrl.training.loading import adapter_settings, load_for_training, loading_options, read_template
 from toolrl.training.parsing import parse
 from toolrl.training.run import begin_run, save_run, silence_libraries, warn_about_memory
@@ -42,12 +43,23 @@ class DemonstrationTrainer(SFTTrainer):
     """TRL's trainer, which writes toolrl's README.md."""
 
     model_name = ""
-    sources: list[str] = []  # noqa: RUF012 - replaced, never changed
+    sources: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the run's README.md."""
         if self.is_world_process_zero():
-            facts = {"learning rate": self.args.learning_rate, "steps": self.state.global_step}
+            names = (
+                "learning_rate",
+                "per_device_train_batch_size",
+                "gradient_accumulation_steps",
+                "max_length",
+                "seed",
+            )
+            assert isinstance(self.train_dataset, datasets.Dataset)
+            facts: dict[str, Any] = {"demonstrations": len(self.train_dataset), "steps": self.state.global_step}
+            losses = [row["loss"] for row in self.state.log_history if "loss" in row]
+            facts |= {"loss at the end": f"{losses[-1]:.4f}"} if losses else {}
+            facts |= {name: getattr(self.args, name) for name in names}
             write_card(self.args, method="SFT", model=self.model_name, sources=self.sources, facts=facts)
 
 
@@ -86,6 +98,7 @@ def fine_tune(
         longest = max(len(row.input_ids) for row in rows)
         warn_about_memory(console, args, model_config, peft_config, longest, samples=False)
     with run_folder(args, checkpoint, overwrite=arguments.overwrite_output_dir) as folder:
+        shown = ProgressCallback(console)
         with rejections("TRL"):
             trainer = DemonstrationTrainer(
                 model=load_for_training(name, args, model_config),
@@ -95,12 +108,13 @@ def fine_tune(
                 ),
                 processing_class=tokenizer,
                 peft_config=peft_config,
-                callbacks=[MetricsCallback(folder), StampCallback(), ProgressCallback(console)],
+                callbacks=[MetricsCallback(folder), StampCallback(), shown],
             )
-        trainer.model_name, trainer.sources = name, arguments.dataset
+        trainer.model_name, trainer.sources = name, dict.fromkeys(arguments.dataset, "demonstrations")
         is_main = begin_run(trainer, folder, checkpoint, console, arguments, args, model_config)
         before = trainer.state.global_step
-        start_training(trainer, checkpoint, lambda: trainer.state.global_step > before)
+        with shown.steps(is_main=is_main):
+            start_training(trainer, checkpoint, lambda: trainer.state.global_step > before)
         save_run(trainer, folder)
     if is_main:
         console.print(f"run folder: {folder} (metrics.jsonl, model/)", soft_wrap=True)

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ from trl.kernels import chunked_logprob
 
 from toolrl.errors import ConfigError
 from toolrl.training.arguments import MISMATCH_LIMIT
-from toolrl.training.folder import write_card
+from toolrl.training.card import write_card
+from toolrl.training.credit import Credit
 from toolrl.training.metrics import Mismatch, measure_mismatch, sum_mismatches
+from toolrl.training.timing import StepClock
 
 with warnings.catch_warnings():
     # TRL 1.16 knows vLLM up to 0.31; what is used here is tested with 0.32.
@@ -41,65 +44,120 @@ class SampledTokensTrainer(GRPOTrainer):
     """TRL's trainer without the work that its loss masks.
 
     TRL pads a batch to its longest prompt and its longest completion, and projects every position of the completions
-    onto the vocabulary. Most tokens of an episode with tools are observations or padding. Here rows of similar length
-    are batched together, and only sampled tokens are scored. The loss is the same.
+    onto the vocabulary. Most tokens of an episode with tools are observations or padding, and most groups have no
+    variance once a model is good. Here rows of similar length are batched together, only sampled tokens are scored, and
+    rows that add 0 to the gradient are left out of the forward and backward passes: those without a sampled token, and,
+    where the loss is nothing but advantages times ratios, those whose advantages are all 0. Normalisers count them
+    still: the loss and its gradient are TRL's.
+
+    Clip ratios are those of all rows, since a row without an advantage is never clipped. `entropy`, and `mismatch/...`
+    where the loss computes the log-probabilities, are over the rows that were computed: the shortest if none need be.
+    The old and reference log-probabilities, which TRL computes before it has rewards, are those of all rows.
     """
 
     mismatch_limit = MISMATCH_LIMIT  # nats a token; 0 for no alarm
     scored: list[bool] | None = None  # (B,), which episodes of the latest batch have a score
+    before_checkpoint: Callable[[Path], None] | None = None  # gets the checkpoint's folder
+    credit: Credit | None = None  # of the latest batch
     model_name = ""
-    env_ids: list[str] = []  # noqa: RUF012 - replaced, never changed
+    fresh: list[bool] | None = None  # (B,), which episodes the trainer's own weights sampled
+    sources: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
     _learnable = 0.0  # sampled tokens of scored episodes since the last optimiser step
     _broken = False  # whether a loss since then was not finite
     _alarms = 0  # steps skipped since the last log
-    _sampled: Tensor | None = None  # (B, C), while a loss is computed
+    _sampled: Tensor | None = None  # (B, C), the tokens to score while a loss is computed
+    _left_out: Tensor | None = None  # (B, C), sampled tokens that the loss multiplies by 0
+    _old_logprobs: Tensor | None = None  # (B, C), if the batch has them
     _logprobs: Tensor | None = None  # (B, C), from which the loss was computed
     _mismatches: list[Mismatch] | None = None  # since the last log
 
     def __init__(self, *args: Any, **kwargs: Any):
         """Take the arguments of TRL's trainer."""
+        self.clock = StepClock()
         super().__init__(*args, **kwargs)
         self.add_callback(StepGuard(self))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """TRL's, without advantage, KL term and entropy for an unscored episode."""
+        """TRL's, without advantage, KL term and entropy for an unscored episode, with the advantages of `credit`."""
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if self.scored is not None and "tool_mask" in batch:
+            if self.fresh is not None:
+                batch["fresh"] = torch.tensor(self.fresh, device=batch["tool_mask"].device)
             scored = torch.tensor(self.scored, device=batch["tool_mask"].device)
             batch["tool_mask"] = batch["tool_mask"] * scored[:, None]
             tokens = (batch["completion_mask"] * batch["tool_mask"]).sum()
             batch["num_items_in_batch"] = self.accelerator.gather(tokens).sum()
+        if self.credit is not None:
+            batch["advantages"] = self._credited(batch["advantages"], self.credit, batch["completion_ids"].size(1))
         return batch
 
+    def _credited(self, advantages: Tensor, credit: Credit, width: int) -> Tensor:
+        """The advantages of a batch: TRL's (B,), leave-one-out ones (B,), or those of tokens (B, C)."""
+        if credit.advantages is not None:
+            rows = [row + [0.0] * (width - len(row)) if isinstance(row, list) else row for row in credit.advantages]
+            advantages = torch.tensor(rows, dtype=advantages.dtype, device=advantages.device)
+        zero = torch.tensor(credit.zero, device=advantages.device)
+        return advantages.masked_fill(zero.reshape(-1, *[1] * (advantages.dim() - 1)), 0.0)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        """TRL's, measured."""
+        with self.clock.part("forward_backward"):
+            return super().training_step(*args, **kwargs)
+
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
-        self._sampled = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        self._sampled = mask * self._has_gradient(inputs["advantages"], mask)
+        self._left_out, self._old_logprobs = (mask - self._sampled).bool(), inputs.get("old_per_token_logps")
         try:
             loss = super()._compute_loss(model, inputs)
             if self.is_training:
-                self._learnable += float(self._sampled.sum())
+                self._learnable += float(mask.sum())
                 self._broken = self._broken or not bool(torch.isfinite(loss))
-            self._compare_with_sampler(inputs)
+            self._compare_with_sampler(inputs, mask)
             return loss
         finally:
-            self._sampled = self._logprobs = None
+            self._sampled = self._left_out = self._old_logprobs = self._logprobs = None
+
+    def _has_gradient(self, advantages: Tensor, mask: Tensor) -> Tensor:
+        """Whether a row is computed, (B, 1): if it adds more than 0 to the gradient."""
+        others = (self.beta, self._entropy_bonus_enabled, self.top_entropy_quantile < 1.0, self.aux_loss_enabled)
+        if not self.is_training or any(others):
+            return torch.ones_like(mask[:, :1])
+        needed = (advantages.reshape(len(mask), -1) * mask).any(1, keepdim=True)
+        if len(mask) > 1 and not needed.any():  # the shortest row, so that entropy and mismatch are known of every step
+            tokens = mask.sum(1)
+            needed[tokens.masked_fill(tokens == 0, mask.numel()).argmin()] = True
+        return needed
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """TRL's, after what else belongs to a checkpoint: trainer_state.json, written last, says that it is whole."""
+        if self.before_checkpoint is not None:
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            self.before_checkpoint(folder)
+        super()._save_checkpoint(model, trial)
 
     @property
     def is_training(self) -> bool:
         """Whether the trainer is training, not evaluating."""
         return self.model is not None and self.model.training
 
-    def _compare_with_sampler(self, inputs: dict[str, Any]) -> None:
+    def _compare_with_sampler(self, inputs: dict[str, Any], mask: Tensor) -> None:
         # Without old log-probabilities TRL treats the batch as on-policy: the loss has those of the sampled policy.
-        trainer, sampler = inputs.get("old_per_token_logps", self._logprobs), inputs.get("sampling_per_token_logps")
-        if not self.is_training or trainer is None or sampler is None or self._sampled is None:
+        trainer, sampler = inputs.get("old_per_token_logps"), inputs.get("sampling_per_token_logps")
+        if trainer is None and self._sampled is not None:
+            trainer, mask = self._logprobs, self._sampled
+        if not self.is_training or trainer is None or sampler is None:
             return
-        found = measure_mismatch(trainer.detach(), sampler, self._sampled, inputs.get("importance_sampling_ratio"))
+        fresh = inputs["fresh"][:, None] if "fresh" in inputs else 1
+        weight = inputs.get("importance_sampling_ratio")
+        found = measure_mismatch(trainer.detach(), sampler, mask * fresh, weight)
         sums = torch.tensor([found], dtype=torch.float64, device=self.accelerator.device)  # (1, 5)
         gathered = self.accelerator.gather(sums).tolist()  # a row per process
         self._mismatches = [*(self._mismatches or []), *(Mismatch(*row) for row in gathered)]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """TRL's, with `mismatch/...`; `mismatch/alarm` is 1 if sampler and trainer differ too much."""
+        """TRL's, with `time/...` and `mismatch/...`; `mismatch/alarm` is 1 if sampler and trainer differ too much."""
         if self.is_training and self._mismatches:
             logs |= sum_mismatches(self._mismatches).metrics()
             self._mismatches = []
@@ -108,26 +166,25 @@ class SampledTokensTrainer(GRPOTrainer):
         if self.is_training and self._alarms:
             logs["loss/alarm"] = float(self._alarms)
             self._alarms = 0
+        seconds, total, tokens = self.clock.report()
+        if seconds:
+            logs |= {f"time/{part}": value for part, value in seconds.items()}
+            sampled = self.accelerator.reduce(torch.tensor(float(tokens), device=self.accelerator.device), "sum")
+            logs["sampled_tokens_per_second"] = float(sampled) / total
         super().log(logs, start_time)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write the run's README.md."""
         if self.is_world_process_zero():
             config: Any = self.args
-            facts = {
-                "loss": config.loss_type,
-                "learning rate": config.learning_rate,
-                "episodes per task": config.num_generations,
-                "tokens per episode": config.max_completion_length,
-                "steps": self.state.global_step,
-            }
+            names = (
+                "loss_type", "learning_rate", "num_generations", "generation_batch_size", "max_completion_length",
+                "temperature", "beta", "seed",
+            )  # fmt: skip
+            facts = {"steps": self.state.global_step} | {name: getattr(config, name) for name in names}
+            citation = str(self._paper.get("citation", ""))
             write_card(
-                config,
-                method="GRPO",
-                model=self.model_name,
-                sources=self.env_ids,
-                facts=facts,
-                citation=str(self._paper.get("citation", "")),
+                config, method="GRPO", model=self.model_name, sources=self.sources, facts=facts, citation=citation
             )
 
     @property
@@ -177,8 +234,11 @@ class SampledTokensTrainer(GRPOTrainer):
             scored[:, -logits_to_keep:] *= self._sampled
         labels = input_ids.masked_fill(scored == 0, -100)
         order = attention_mask.sum(1).argsort()
+        order = order[scored[order].any(1)]
+        chunks = order.split(min(batch_size or ROWS_TOGETHER, ROWS_TOGETHER)) if len(order) else ()
+        passes = self._most_passes(len(chunks))
         logprobs, entropies = [], []
-        for rows in order.split(min(batch_size or ROWS_TOGETHER, ROWS_TOGETHER)):
+        for rows in chunks:
             used = attention_mask[rows].any(0).nonzero()
             columns = slice(int(used[0]), int(used[-1]) + 1)
             with self.accelerator.autocast():
@@ -189,10 +249,37 @@ class SampledTokensTrainer(GRPOTrainer):
             logprobs.append(torch.nn.functional.pad(outputs.log_probs, margins)[:, -logits_to_keep:])
             if compute_entropy:
                 entropies.append(torch.nn.functional.pad(outputs.entropy, margins)[:, -logits_to_keep:])
-        back = order.argsort()
-        scores = torch.cat(logprobs)[back]
+
+        def in_place(parts: list[Tensor]) -> Tensor:
+            scores = torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device)
+            return scores.to(parts[0].dtype).index_copy(0, order, torch.cat(parts)) if parts else scores
+
+        scores = in_place(logprobs)
+        for _ in range(passes - len(chunks)):
+            ids = input_ids[:1, :2]
+            with self.accelerator.autocast():
+                outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, fused_lm_head=True)
+            scores = scores + 0 * outputs.log_probs.sum()
         self._logprobs = scores.detach()
-        return scores, torch.cat(entropies)[back] if compute_entropy else None, None
+        if self._left_out is not None and self._old_logprobs is not None:
+            scores = torch.where(self._left_out, self._old_logprobs, scores)  # a ratio of 1, which cannot overflow
+        return scores, self._with_mean(in_place(entropies)) if compute_entropy else None, None
+
+    def _most_passes(self, own: int) -> int:
+        """The forward passes of the process that needs most, at least 1.
+
+        All processes make as many: DDP and sharded weights exchange data in each of them, and each process must take
+        part in the backward pass.
+        """
+        return max(1, int(self.accelerator.gather(torch.tensor([own], device=self.accelerator.device)).max()))
+
+    def _with_mean(self, entropies: Tensor) -> Tensor:
+        """Entropies (B, C), with the mean over all processes for tokens left out, so that TRL logs this mean."""
+        if self._sampled is None or self._left_out is None:
+            return entropies
+        sums = torch.stack([(entropies.detach() * self._sampled).sum(), self._sampled.sum().to(entropies.dtype)])
+        total, count = self.accelerator.reduce(sums, reduction="sum")
+        return torch.where(self._left_out, total / count, entropies)
 
 
 class StepGuard(TrainerCallback):
@@ -206,6 +293,14 @@ class StepGuard(TrainerCallback):
         """Guard this trainer."""
         self._trainer = trainer
         self._consecutive = 0
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self._trainer.clock.start()
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """The last callback of a step: what the others did belongs to it."""
+        self._trainer.clock.end_step()
 
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Before each optimiser step, on every process."""

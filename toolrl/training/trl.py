@@ -4,13 +4,20 @@ This module and `trainer.py` hold all contact with TRL's GRPO; other modules use
 `GRPOTrainer(rollout_func=...)`, which TRL marks as experimental; pyproject.toml pins TRL to the versions that
 tests/training/test_trl.py runs against. They rely on (trl 1.16, trainer/grpo_trainer.py):
 
-- `rollout_func` gets prompts only, already repeated `num_generations` times, and must return one completion for each,
-  in order. A prompt's message keeps extra keys, which carry the task.
+- `rollout_func` gets prompts, repeated `num_generations` times, and must return one completion for each. It may answer
+  with other prompts' tokens: the rows are places, which the scheduler fills with groups of its own choosing. TRL
+  compares neighbours: each process holds the next part of a batch, and a group may span two of them.
+- `_save_checkpoint` writes trainer_state.json last, and `_step` counts the micro-batches of this process.
 - `env_mask` becomes the loss mask. Completions must not be empty.
 - A reward of None excludes a sample from its group's baseline, and gives it advantage 0.
 - The last token of a completion decides whether it counts as truncated.
 - `_compute_loss` masks the log-probabilities and entropies of `_get_per_token_logps_and_entropies`; masked ones need
   not be computed. See `trainer.py`.
+- `_compute_loss` multiplies what it makes of a row's log-probabilities by the row's advantages, but for the terms of
+  `beta`, of entropy (bonus, quantile) and of the auxiliary loss; its normalisers come from masks and shapes.
+- It takes advantages of shape (B,) or (B, C), as `_generate_and_score_completions` returns them; in between, rows are
+  shuffled and split along the first axis of every tensor.
+- Old and reference log-probabilities are computed before the rewards are asked for.
 """
 
 from __future__ import annotations
@@ -19,15 +26,13 @@ import copy
 import dataclasses
 import itertools
 import os
-import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object  # type: ignore[import-untyped]
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, get_scheduler
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
@@ -36,12 +41,20 @@ from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation.evaluate import task_info
 from toolrl.policy import PolicySettings
+from toolrl.policy.vllm.base import EnginePolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 from toolrl.training.arguments import MISMATCH_LIMIT
+from toolrl.training.credit import CreditSettings, assign_credit
+from toolrl.training.curriculum import Curriculum
 from toolrl.training.flags import refuse_unsupported, rejections, start_training
-from toolrl.training.metrics import batch_metrics, equal_in_float32, zero_variance_shares
+from toolrl.training.held_out import HeldOut
+from toolrl.training.layout import GroupLayout, check_schedule, places, prompts_needed
+from toolrl.training.metrics import batch_metrics, equal_in_float32, staleness_metrics, zero_variance_shares
+from toolrl.training.mixture import Mixture, Place, TaskSource
+from toolrl.training.monitors import HackMonitor, Probe, graded
 from toolrl.training.sampler import open_sampler, sync_policy
+from toolrl.training.scheduler import FATES, Group, Scheduler, read_state, write_state
 from toolrl.training.trainer import SampledTokensTrainer
 from toolrl.trajectory import Trajectory, TrajectoryWriter
 from toolrl.types import SamplingParams, Task
@@ -57,8 +70,11 @@ class GRPORun:
         trainer: TRL's trainer.
         policy: Samples with the weights of the trained model.
         renderer: Of the trainer's tokenizer.
-        dataset: One prompt per row.
-        last_batch: The latest trajectories, in TRL's order.
+        source: Chooses the tasks.
+        scheduler: Chooses the groups of a batch.
+        last_batch: The latest batch, in TRL's order.
+        monitor: Compares the reward with the environments' gold rewards.
+        probe: Measures the distance from the start, where there is a gold reward.
         session: Identifies the trajectories of this run, in all its processes.
     """
 
@@ -82,6 +98,10 @@ class GRPORun:
         policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS,
         sampler: PolicySettings | None = None,
         mismatch_limit: float = MISMATCH_LIMIT,
+        refill: float = 0.0,
+        curriculum: bool = False,
+        max_staleness: int = 0,
+        credit: CreditSettings | None = None,
         callbacks: list[Any] | None = None,
         model_name: str = "",
     ):
@@ -106,6 +126,10 @@ class GRPORun:
             sampler: What generates; by default the trained model itself.
             mismatch_limit: `mismatch/alarm` is 1 if the log-probabilities of sampler and trainer differ by more nats a
                 token on average; 0 for no alarm.
+            refill: How many groups without variance may be replaced for a batch, as a multiple of its groups.
+            curriculum: Draw tasks by what is known of their pass rate; see `toolrl.training.curriculum`.
+            max_staleness: Batches that a group may be behind the weights; see `toolrl.training.scheduler`.
+            credit: How scores become advantages; by default as in TRL.
             callbacks: For the trainer.
             model_name: Where `model` was loaded from, for the run's README.
 
@@ -114,19 +138,26 @@ class GRPORun:
             TemplateError: The chat template cannot be used.
         """
         sampler = sampler or PolicySettings()
-        refuse_unsupported(args, sampler=sampler.sampler, use_peft=peft_config is not None)
+        evaluates = any(isinstance(callback, HeldOut) for callback in callbacks or [])
+        refuse_unsupported(args, sampler=sampler.sampler, use_peft=peft_config is not None, eval_tasks=evaluates)
+        check_schedule(args, sampler.sampler, refill=refill, curriculum=curriculum, max_staleness=max_staleness)
+        self._layout = GroupLayout.of(args)
+        self._layout.keep_together([env_id for env_id, env in environments.items() if env.grader.group_reward])
+        self._credit = credit or CreditSettings()
+        self._credit.refuse_conflicts(args)
         self.environments = dict(environments)
         self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect)
         self.last_batch: list[Trajectory] = []
+        self._played: list[Group] = []  # for the latest batch, trained on or not
+        self.monitor, self.probe = HackMonitor(), Probe()
         self._writer = writer
-        self.dataset = prompt_dataset(self.environments, weights or {}, prompts_needed(args, train_tasks), task_seed)
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
         with rejections("TRL"):
             self.trainer = SampledTokensTrainer(
                 model=model,
                 reward_funcs=self._reward,
                 args=args,
-                train_dataset=self.dataset,
+                train_dataset=places(prompts_needed(args, train_tasks)),
                 processing_class=tokenizer,
                 rollout_func=self._rollout,  # TRL's type hint omits conversational prompts
                 peft_config=peft_config,
@@ -134,12 +165,15 @@ class GRPORun:
             )
             _try_optimizer(args, model)
         self.trainer.model_name = model_name or str(model.name_or_path)
-        self.trainer.env_ids = list(self.environments)
+        self.trainer.sources = {
+            env_id: f"{len(env.tasks)} tasks, weight {(weights or {}).get(env_id, 1.0):g}"
+            for env_id, env in self.environments.items()
+        }
         self.trainer.mismatch_limit = mismatch_limit
+        self.trainer.before_checkpoint = self._save_schedule
         # A resumed run may repeat a step, and a step may play several batches: ids are unique nevertheless.
         self.session = str(broadcast_object_list([secrets.token_hex(8)])[0])
-        self._rollouts = itertools.count()
-        self._numbers = itertools.count()
+        self._episodes = itertools.count()
         self.policy = open_sampler(sampler, self.trainer, self.base_model, self.renderer)
         # The trained model itself is up to date from the start.
         self._synced_step = 0 if sampler.sampler == "transformers" else -1
@@ -151,7 +185,17 @@ class GRPORun:
             concurrency=concurrency,
             retries=retries,
             policy_timeout_seconds=policy_timeout_seconds,
-            on_trajectory=writer.write if writer else None,
+        )
+        self.source = self._task_source(weights or {}, task_seed, train_tasks, curriculum)
+        self.scheduler = Scheduler(
+            self.source,
+            self._play,
+            self._layout.groups,
+            refill=refill,
+            max_staleness=max_staleness,
+            teaches=lambda episodes: not all(assign_credit(self._credit, episodes).zero),
+            record=self._record,
+            generating=self.policy.generating,
         )
 
     def train(self, checkpoint: Path | None = None) -> None:
@@ -161,15 +205,19 @@ class GRPORun:
             ConfigError: Training cannot start: the checkpoint does not fit, or TRL rejects a setting late.
         """
         self._has_started = False
+        if checkpoint is not None:
+            self.scheduler.restore(read_state(checkpoint, *self._layout.shard, type(self.source).__name__))
         start_training(self.trainer, checkpoint, lambda: self._has_started)
 
     def sync_weights(self) -> None:
         """Sample with the current weights of the trained model. If they are sharded, all processes must take part."""
-        sync_policy(self.policy, self.trainer)
+        with self.trainer.clock.part("weights"):
+            sync_policy(self.policy, self.trainer)
         self._synced_step = self.trainer.state.global_step
 
     def close(self) -> None:
-        """Stop generation and close the environments."""
+        """Stop playing and generation, and close the environments."""
+        self.scheduler.close()
         self.policy.close()
         for env in self.environments.values():
             env.close()
@@ -181,25 +229,37 @@ class GRPORun:
         # An adapter is injected into the base model's layers, so the base model generates with it.
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
+    def _task_source(self, weights: Mapping[str, float], seed: int, size: int, curriculum: bool) -> TaskSource:
+        tasks = {env_id: [task.id for task in env.tasks] for env_id, env in self.environments.items()}
+        rank, shards = self._layout.shard
+        mixture = Mixture(tasks, weights, seed, size=size, shard=rank, shards=shards)
+        if not curriculum:
+            return mixture
+        known = {place: self.find_task(place) for place in mixture.places}
+        return Curriculum(mixture, known, weights, self._layout.size, seed + rank)
+
+    def _save_schedule(self, checkpoint: Path) -> None:
+        """Called before each checkpoint is written, in each process."""
+        args: Any = self.trainer.args
+        is_complete = self.trainer._step % (args.steps_per_generation * self.trainer.num_iterations) == 0
+        write_state(checkpoint, self.scheduler.state(is_complete), *self._layout.shard, type(self.source).__name__)
+
     def _rollout(self, prompts: list[list[dict[str, Any]]], trainer: GRPOTrainer) -> dict[str, Any]:
-        """TRL's `rollout_func`: play one episode per prompt (N,), and return tokens, logprobs and masks."""
+        """TRL's `rollout_func`: fill N places with the episodes of whole groups; return tokens, logprobs and masks."""
         self._has_started = True
-        step = trainer.state.global_step
-        if step != self._synced_step:
+        if trainer.state.global_step != self._synced_step:
             self.sync_weights()
-        rank, mode = trainer.accelerator.process_index, "train" if self.trainer.is_training else "eval"
-        found = [self.find_task(prompt) for prompt in prompts]
-        everywhere = gather_object([(env_id, task.id) for env_id, task in found])
-        groups = group_numbers(everywhere, int(trainer.num_generations or 1))
-        rollout = next(self._rollouts)
-        requests = []
-        for (env_id, task), group in zip(found, groups[rank * len(found) : (rank + 1) * len(found)], strict=True):
-            id = f"{mode}/{self.session}/{step}/{rank}/{next(self._numbers)}"
-            info = {"session": self.session, "mode": mode, "step": step, "group": f"{self.session}/{rollout}/{group}"}
-            requests.append(
-                RolloutRequest(self.environments[env_id], task, env_id, id, info={**task_info(task), **info})
+        self._step = trainer.state.global_step
+        with self.trainer.clock.part("rollout"):
+            batch = self.scheduler.next_batch()
+        self._played = self.scheduler.take_played()
+        self.trainer.clock.played([episode for group in self._played for episode in group.episodes])
+        self.last_batch = [episode for group in batch for episode in group.episodes]
+        if len(self.last_batch) != len(prompts):
+            raise ConfigError(
+                f"{len(self.last_batch)} episodes were played for {len(prompts)} rows; remove settings of the data "
+                "loader and of accelerate that change the size of batches"
             )
-        self.last_batch = self.engine.run(requests)
         if not all(trajectory.has_tokens for trajectory in self.last_batch):
             raise ConfigError(
                 "a chat policy has no tokens to train on; evaluate it, or fine-tune on its episodes (toolrl sft)"
@@ -221,12 +281,38 @@ class GRPORun:
             columns["env_mask"].append(mask)
         return columns
 
+    async def _play(self, group: Group) -> list[Trajectory]:
+        """Play this process's episodes of a group."""
+        env, task = self.environments[group.place.env_id], self.find_task(group.place)
+        rank = self.trainer.accelerator.process_index
+        info = {**task_info(task), "session": self.session, "mode": "train"}
+        info["group"] = f"{self.session}/{self._layout.shard[0]}/{group.number}"
+        requests = []
+        for _ in range(self._layout.members(group.number)):  # perhaps none, if groups span processes
+            id = f"train/{self.session}/{self._step}/{rank}/{next(self._episodes)}"
+            requests.append(RolloutRequest(env, task, group.place.env_id, id, info=info))
+        return await self.engine.play_group(requests, record=False) if requests else []
+
+    def _record(self, group: Group) -> None:
+        """Write the episodes of a group, with what became of it."""
+        fate: dict[str, Any] = {"step": self._step, "staleness": group.staleness}
+        if group.dropped:
+            fate["dropped"] = group.dropped
+        group.episodes = [dataclasses.replace(t, info={**t.info, **fate}) for t in group.episodes]
+        if self._writer is not None and group.episodes:
+            self._writer.write(*group.episodes)
+
     def _reward(self, completions: list[Any], log_metric: Any = None, **_: Any) -> list[float | None]:
-        """TRL's reward function (N,): the scores of the latest batch; None for an unscored episode.
+        """TRL's reward function (N,): the scores of the latest batch after costs; None for an unscored episode.
 
         Raises:
             ConfigError: A reward is too large to be compared with others in float32.
         """
+        if isinstance(self.policy, EnginePolicy):  # older weights differ by purpose, and are corrected for
+            now = self.policy.version
+            self.trainer.fresh = [
+                all(turn.sample.policy_version == now for turn in episode.turns) for episode in self.last_batch
+            ]
         self.trainer.scored = [trajectory.score.value is not None for trajectory in self.last_batch]
         for trajectory in self.last_batch:
             if abs(trajectory.score.value or 0.0) > LARGEST_REWARD:
@@ -235,80 +321,54 @@ class GRPORun:
                     f"beyond {LARGEST_REWARD:g} the variance of a group overflows in float32, and the loss would be 0; "
                     "scale the rewards"
                 )
+        episodes = [trajectory for group in self._played for trajectory in group.episodes]
+        rank = self.trainer.accelerator.process_index
+        self.trainer.credit = assign_credit(self._credit, self.last_batch, gather_object, rank)
+        scores = self.trainer.credit.scores
         if log_metric is not None:
+            after_costs = {t.id: score for t, score in zip(self.last_batch, scores, strict=True)}
             # A group may span processes.
-            played = gather_object([(t.env_id, t.info["group"], t.score.value) for t in self.last_batch])
-            shares = zero_variance_shares(played)
-            if equal_in_float32(played):
-                shares["reward/alarm"] = 1.0
-            for name, value in (batch_metrics(self.last_batch) | shares).items():
-                log_metric(name, value)
-        return [trajectory.score.value for trajectory in self.last_batch]
-
-    def find_task(self, prompt: Sequence[Mapping[str, Any]]) -> tuple[str, Task]:
-        """The environment's id and the task of a prompt of the data set."""
-        message = prompt[-1]
-        return message["env_id"], self.environments[message["env_id"]].tasks.by_id(message["task_id"])
-
-
-def group_numbers(tasks: Sequence[tuple[str, str]], size: int) -> list[int]:
-    """The group of each episode of a batch (N,), over all processes.
-
-    TRL distributes a batch of whole groups to the processes in order, and compares neighbours: a group may span two
-    processes.
-
-    Args:
-        tasks: (N,) environment and task of each episode, process after process.
-        size: Episodes per group, `num_generations`.
-
-    Raises:
-        ConfigError: A group would hold several tasks.
-    """
-    for start in range(0, len(tasks), size):
-        if len(group := set(tasks[start : start + size])) > 1 or start + size > len(tasks):
-            raise ConfigError(
-                f"a group of num_generations={size} episodes holds {len(group)} tasks ({sorted(group)[:2]}): rows are "
-                "not in the order of TRL's sampler; remove settings of the data loader and of accelerate"
+            rewards = gather_object(
+                [(t.env_id, t.info["group"], after_costs.get(t.id, t.score.value)) for t in episodes]
             )
-    return [place // size for place in range(len(tasks))]
+            metrics = batch_metrics(episodes) | zero_variance_shares(rewards)
+            if equal_in_float32(rewards):
+                metrics["reward/alarm"] = 1.0
+            for name, value in (metrics | self._schedule_metrics() | self._watch_gold(episodes)).items():
+                log_metric(name, value)
+        return scores
 
+    def _schedule_metrics(self) -> dict[str, float]:
+        """What the scheduler did for a batch; its source learns from the groups of all processes."""
+        groups = gather_object([(group.outcome, group.dropped) for group in self._played])
+        self.scheduler.learn([outcome for outcome, _ in groups])
+        metrics = {f"dropped/{fate.replace(' ', '_')}": float(sum(w == fate for _, w in groups)) for fate in FATES}
+        metrics |= staleness_metrics(gather_object([episode.info["staleness"] for episode in self.last_batch]))
+        metrics["played/groups"] = float(len(groups))
+        return metrics | (self.source.metrics() if isinstance(self.source, Curriculum) else {})
 
-def prompts_needed(args: GRPOConfig, train_tasks: int) -> int:
-    """The number of prompts that the data set should hold.
+    def _watch_gold(self, episodes: Sequence[Trajectory]) -> dict[str, float]:
+        """Metrics of over-optimisation; none without a gold reward."""
+        if not any(env.grader.gold for env in self.environments.values()):
+            return {}
+        self.probe.fill(episodes)
+        metrics = self.monitor.observe(self.trainer.state.global_step, gather_object(graded(episodes)))
+        distance = self.probe.distance(self.trainer)
+        return metrics if distance is None else {**metrics, "kl_from_start": distance}
 
-    Raises:
-        ConfigError: A batch holds more than `train_tasks`.
-    """
-    together = int(args.generation_batch_size or 1) // int(args.num_generations or 1)
-    if 0 < train_tasks < together:
-        raise ConfigError(
-            f"train_tasks={train_tasks}, but a batch holds {together} tasks (generation_batch_size="
-            f"{args.generation_batch_size} / num_generations={args.num_generations}); raise train_tasks"
-        )
-    if train_tasks:
-        return train_tasks
-    if args.max_steps <= 0:
-        return max(1000, together)
-    steps_per_generation = args.steps_per_generation or args.gradient_accumulation_steps
-    per_generation = args.per_device_train_batch_size * args.world_size * steps_per_generation
-    generations = -(-args.max_steps * args.gradient_accumulation_steps // (steps_per_generation * args.num_iterations))
-    return max(1, generations * per_generation // (args.num_generations or 1))
+    def recall(self, trajectories: Iterable[Trajectory], step: int) -> None:
+        """Take up the comparison with gold where a run resumes, from its record of the steps below `step`."""
+        played: dict[int, list[Trajectory]] = {}
+        for trajectory in trajectories:
+            if trajectory.info.get("mode") == "train" and trajectory.info["step"] < step:
+                played.setdefault(trajectory.info["step"], []).append(trajectory)
+        for number in sorted(played):
+            self.probe.fill(played[number])
+            self.monitor.observe(number, graded(played[number]))
 
-
-def prompt_dataset(environments: Mapping[str, ToolEnv], weights: Mapping[str, float], size: int, seed: int) -> Dataset:
-    """Draw `size` conversational prompts: environments by weight, the tasks of each in shuffled rounds."""
-    rng = random.Random(seed)
-    env_ids = list(environments)
-    drawn = rng.choices(env_ids, [weights.get(env_id, 1.0) for env_id in env_ids], k=size)
-    rounds: dict[str, list[Task]] = {env_id: [] for env_id in env_ids}
-    rows = []
-    for env_id in drawn:
-        if not rounds[env_id]:
-            rounds[env_id] = list(environments[env_id].tasks)
-            rng.shuffle(rounds[env_id])
-        task = rounds[env_id].pop()
-        rows.append({"prompt": [{"role": "user", "content": task.prompt, "env_id": env_id, "task_id": task.id}]})
-    return Dataset.from_list(rows)
+    def find_task(self, place: Place) -> Task:
+        """The task of a place."""
+        return self.environments[place.env_id].tasks.by_id(place.task_id)
 
 
 def _try_optimizer(args: GRPOConfig, model: PreTrainedModel) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from toolrl.view.heat import is_rate
 from toolrl.view.rendering import number
 
 WINDOW = 5  # steps of a running mean
 WIDTH, HEIGHT = 320, 170
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 8, 8, 22
 _POINTS = 400
-_SERIES = 6
+_SERIES = 7
 
 # The metrics of an environment (`ENV/name`) that are shown first, and titles for those whose name says too little.
 _FIRST = ("success", "reward", "call_share_needed", "call_share_needless")
@@ -27,10 +28,14 @@ _TITLES = {
     "call_share_needless": "tool use where none is needed",
     "zero_variance_group_share": "groups without variance",
     "failed_call_share": "calls that fail",
+    "time/": "seconds of a step",
 }
 _SHARES = ("success", "share", "rate", "reward", "part_")
-_TRAINER = ("loss", "grad_norm", "entropy", "kl", "reward_std", "learning_rate")
+_TRAINER = ("time/", "loss", "grad_norm", "entropy", "kl", "reward_std", "learning_rate")
 _LARGEST = 1e300
+DISTANCE = "kl_from_start"
+_TIME, HELD_OUT = "time/", "eval_"  # prefixes of the parts of a step, and of what held-out tasks gave
+_BOUNDS = ("_low", "_high")  # of a held-out success
 
 
 class Metrics:
@@ -107,12 +112,13 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A line of running means; the measurements themselves are dots."""
+    """A line of running means; the measurements themselves are dots. A stacked one is the upper edge of an area."""
 
     name: str
     line: str
     dots: tuple[Dot, ...]
     last: str
+    area: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,7 @@ class Panel:
 
     Attributes:
         title: What is measured.
-        series: At most six lines.
+        series: At most seven lines.
         rules: Heights and labels of the horizontal lines.
         ticks: Positions and labels on the x axis.
     """
@@ -139,31 +145,60 @@ def panels(rows: Sequence[dict[str, Any]], *, further: bool = False) -> list[Pan
     environments = {name.split("/")[0] for name in names if name.endswith("/unscored_share")}
     of_environments: dict[str, list[tuple[str, str]]] = {}
     of_trainer: dict[str, list[tuple[str, str]]] = {}
+    parts = time_parts(rows)
     for name in names:
         env, _, metric = name.partition("/")
+        if name in parts or is_rate(name) or (name.startswith(HELD_OUT) and name.endswith(_BOUNDS)):
+            continue
         if env in environments:
-            of_environments.setdefault(metric, []).append((env, name))
+            label = f"{env.removeprefix(HELD_OUT)} (held out)" if env.startswith(HELD_OUT) else env
+            of_environments.setdefault(metric, []).append((label, name))
         else:
             of_trainer[name] = [("", name)]
+    if parts:
+        of_trainer[_TIME] = [(part.replace("_", " "), name) for name, part in parts.items()]
     first = [metric for metric in _FIRST if metric in of_environments]
     rest = [metric for metric in of_environments if metric not in first]
     trainer = sorted(of_trainer, key=lambda name: (_TRAINER.index(name) if name in _TRAINER else len(_TRAINER), name))
     order = [*((metric, of_environments) for metric in (*first, *rest)), *((name, of_trainer) for name in trainer)]
     count = len(first or _FIRST)
-    return [
+    drawn = [
         _panel(rows, _TITLES.get(metric, metric.replace("_", " ")), group[metric])
         for metric, group in (order[count:] if further else order[:count])
     ]
+    over = [(f"{env} {label}", f"{env}/{name}") for env, name, label in proxy_and_gold(names)]
+    if over and not further:
+        drawn.append(_panel(rows, "reward and gold over KL from the start, in nats", over, DISTANCE))
+    return drawn
 
 
-def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str, str]]) -> Panel:
+def proxy_and_gold(names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """The environment, name and label of each curve over the distance from the start, where that was measured."""
+    monitored = [name.partition("/")[0] for name in names if name.endswith("/part_gold") and DISTANCE in names]
+    return [(env, *curve) for env in monitored for curve in (("reward", "reward"), ("part_gold", "gold"))]
+
+
+def time_parts(rows: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The metrics that add up to a step's time, with the names of the parts, in the order in which they are logged."""
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith(_TIME))
+    return {name: name.removeprefix(_TIME) for name in names if name != "time/step"}
+
+
+def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str, str]], along: str = "step") -> Panel:
+    rows = sorted((row for row in rows if _is_number(row.get(along))), key=lambda row: float(row[along]))
     points = {
-        label: [(row["step"], float(row[name])) for row in rows if _is_number(row.get(name))]
+        label: [(row[along], float(row[name])) for row in rows if _is_number(row.get(name))]
         for label, name in named[:_SERIES]
     }
+    amounts = {label: pairs[-1][1] for label, pairs in points.items()}
+    if is_stacked := named[0][1].startswith(_TIME):
+        below: dict[int, float] = {}
+        for label, pairs in points.items():
+            below |= {step: below.get(step, 0.0) + value for step, value in pairs}
+            points[label] = [(step, below[step]) for step, _ in pairs]
     values = [value for pairs in points.values() for _, value in pairs]
     steps = [step for pairs in points.values() for step, _ in pairs]
-    low, high = min(values), max(values)
+    low, high = 0.0 if is_stacked else min(values), max(values)
     if low >= 0 and high <= 1 and any(part in named[0][1] for part in _SHARES):
         low, high = 0.0, 1.0
     if low == high:
@@ -178,18 +213,26 @@ def _panel(rows: Sequence[dict[str, Any]], title: str, named: Sequence[tuple[str
     def y(value: float) -> float:
         return round(_TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (value - low) / (high - low)), 1)
 
-    series = []
-    for label, pairs in points.items():
-        smooth = running_means([value for _, value in pairs])
+    unit = "step " if along == "step" else "KL "
+    series: list[Series] = []
+    floor = f"{x(last)},{y(low)} {x(first)},{y(low)}"
+    for label, name in named[:_SERIES]:
+        pairs = points[label]
+        smooth = running_means([value for _, value in pairs], 1 if name.startswith(HELD_OUT) else WINDOW)
         stride = max(1, math.ceil(len(pairs) / _POINTS))
         shown = sorted({*range(0, len(pairs), stride), len(pairs) - 1})
         line = " ".join(f"{x(pairs[place][0])},{y(smooth[place])}" for place in shown)
         dots = tuple(
-            Dot(x(pairs[place][0]), y(pairs[place][1]), f"step {pairs[place][0]}: {number(pairs[place][1])}")
+            Dot(x(pairs[place][0]), y(pairs[place][1]), f"{unit}{pairs[place][0]:.6g}: {number(pairs[place][1])}")
             for place in shown
         )
-        series.append(Series(label, line, dots, number(smooth[-1])))
-    ticks = tuple((x(step), f"{step:,}") for step in sorted({first, (first + last) // 2, last}))
+        area = f"{line} {floor}" if is_stacked else ""
+        floor = " ".join(reversed(line.split()))
+        series.append(Series(label, line, dots, number(amounts[label] if is_stacked else smooth[-1]), area))
+    middle = (first + last) // 2 if along == "step" else (first + last) / 2
+    ticks = tuple(
+        (x(place), f"{place:,}" if along == "step" else f"{place:.3g}") for place in sorted({first, middle, last})
+    )
     return Panel(title, tuple(series), tuple((y(mark), f"{mark:.6g}") for mark in marks), ticks)
 
 

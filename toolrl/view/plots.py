@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 
 from toolrl.errors import ConfigError
 from toolrl.evaluation import short_name, wilson_interval
-from toolrl.view.metrics import read_metrics, running_means
+from toolrl.view.heat import expected_rates, is_rate
+from toolrl.view.metrics import DISTANCE, HELD_OUT, proxy_and_gold, read_metrics, running_means, time_parts
 
 if TYPE_CHECKING:
     import pandas
@@ -211,9 +212,9 @@ class Plots:
 
 
 def plot_curves(metrics_path: Path, image_path: Path) -> bool:
-    """Draw success, tool use, reward and zero-variance groups over training steps.
+    """Draw success, tool use, reward, zero-variance groups and the parts of a step's time over training steps.
 
-    Lines are running means, dots are single steps.
+    Lines are running means, dots are single steps; success on held-out tasks has its interval.
 
     Args:
         metrics_path: A run's `metrics.jsonl`.
@@ -226,14 +227,38 @@ def plot_curves(metrics_path: Path, image_path: Path) -> bool:
     if not rows:
         return False
     names = sorted({name for row in rows for name in row})
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    for axis, (title, metric, dashed) in zip(figure.subplots(2, 2).flat, _CURVES, strict=True):
-        for name in names:
+    parts, monitored = time_parts(rows), proxy_and_gold(names)
+    wide = [_stack] if parts else []
+    if any(is_rate(name) for name in names):
+        wide.append(_rates)
+    columns, lines = 3 if monitored else 2, 2 + len(wide)
+    figure = Figure(figsize=(5 * columns, 3.5 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for line, draw in enumerate(wide, 2):
+        for axis in axes[line]:
+            axis.remove()
+        axis = figure.add_subplot(axes[line, 0].get_gridspec()[line, :])
+        draw(axis, rows)
+    for axis, along in zip(axes[:2, 2] if monitored else (), ("step", DISTANCE), strict=False):
+        for place, (env, name, label) in enumerate(monitored):
+            _curve(axis, rows, f"{env}/{name}", along, label=f"{env} {label}", color=f"C{place}")
+        axis.set_title("reward (trained on) and gold", fontsize=10)
+        axis.set_xlabel("KL(start || policy), nats an episode" if along == DISTANCE else along)
+        axis.grid(alpha=0.3)
+        _legend(axis)
+    for axis, (title, metric, dashed) in zip(axes[:2, :2].flat, _CURVES, strict=True):
+        colours: dict[str, Any] = {}
+        for name in sorted(names, key=lambda name: name.startswith(HELD_OUT)):
             env, _, found = name.rpartition("/")
-            if env and found == metric:
-                colour = _curve(axis, rows, name, label=env)
+            if not env or found != metric:
+                continue
+            if not env.startswith(HELD_OUT):
+                colours[env] = _curve(axis, rows, name, label=env)
                 if f"{env}/{dashed}" in names:
-                    _curve(axis, rows, f"{env}/{dashed}", color=colour, linestyle="--")
+                    _curve(axis, rows, f"{env}/{dashed}", color=colours[env], linestyle="--")
+            elif metric == "success":
+                env = env.removeprefix(HELD_OUT)
+                _held_out(axis, rows, name, label=f"{env} (held out)", color=colours.get(env))
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("step")
         axis.set_ylim(-0.03, 1.03)
@@ -245,10 +270,46 @@ def plot_curves(metrics_path: Path, image_path: Path) -> bool:
     return True
 
 
-def _curve(axis: Any, rows: Sequence[dict[str, Any]], name: str, **style: Any) -> Any:
-    """Draw a metric, and return its colour."""
+def _rates(axis: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """Draw the pass rates that a curriculum expects."""
+    kinds, steps, rates = expected_rates(rows)
+    image = axis.imshow(rates, aspect="auto", cmap="viridis", vmin=0, vmax=1)
+    axis.set_yticks(range(len(kinds)), kinds, fontsize=6)
+    shown = range(0, len(steps), max(1, len(steps) // 8))
+    axis.set_xticks(list(shown), [str(steps[column]) for column in shown])
+    axis.set_title("what the curriculum expects: pass rates by kind", fontsize=10)
+    axis.set_xlabel("step")
+    axis.get_figure().colorbar(image, ax=axis, shrink=0.8)
+
+
+def _stack(axis: Any, rows: Sequence[dict[str, Any]]) -> None:
+    """Draw the parts of a step's time on top of each other."""
+    parts = time_parts(rows)
+    rows = [row for row in rows if parts.keys() <= row.keys()]
+    values = [running_means([row[name] for row in rows]) for name in parts]
+    axis.stackplot(
+        [row["step"] for row in rows], values, labels=[part.replace("_", " ") for part in parts.values()], alpha=0.8
+    )
+    axis.set_title("seconds of a step", fontsize=10)
+    axis.set_xlabel("step")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
+
+
+def _held_out(axis: Any, rows: Sequence[dict[str, Any]], name: str, **style: Any) -> None:
+    """Draw success on held-out tasks, each with its interval."""
     rows = [row for row in rows if name in row]
-    steps, values = [row["step"] for row in rows], [row[name] for row in rows]
+    values = numpy.array([[row[f"{name}{bound}"] for bound in ("", "_low", "_high")] for row in rows])  # (N, 3)
+    errors = numpy.stack([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]).clip(0)
+    axis.errorbar(
+        [row["step"] for row in rows], values[:, 0], errors, fmt="o:", markersize=4, capsize=3, linewidth=1, **style
+    )
+
+
+def _curve(axis: Any, rows: Sequence[dict[str, Any]], name: str, along: str = "step", **style: Any) -> Any:
+    """Draw a metric, and return its colour."""
+    rows = sorted((row for row in rows if name in row and along in row), key=lambda row: float(row[along]))
+    steps, values = [row[along] for row in rows], [row[name] for row in rows]
     (line,) = axis.plot(steps, running_means(values), **style)
     axis.plot(steps, values, ".", color=line.get_color(), alpha=0.25, markersize=3)
     return line.get_color()

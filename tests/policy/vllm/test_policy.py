@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,15 +108,27 @@ def test_the_last_to_leave_cancels_what_is_in_flight(policy: VLLMPolicy, model: 
         futures = [policy.submit(ids, LONG) for ids in PROMPTS]
         futures[0].cancel()
     assert all(future.done() for future in futures)
-    policy.update_weights()  # refused if anything were in flight
+    policy.update_weights()
     assert_same_model(policy, model)
 
 
-def test_weights_cannot_change_under_a_submission(policy: VLLMPolicy, model: PreTrainedModel) -> None:
+def test_weights_change_between_turns_and_never_within_one(policy: VLLMPolicy, model: PreTrainedModel) -> None:
+    before = copy.deepcopy(model)
     with policy.generating():
-        policy.submit(PROMPTS[0], LONG)
-        with pytest.raises(ConfigError, match="1 submissions are in flight"):
-            policy.update_weights()
+        running = [policy.submit(ids, SamplingParams(max_tokens=200)) for ids in PROMPTS]
+        while not policy.progress():
+            time.sleep(0.001)
+        step(model)
+        update = threading.Thread(target=policy.update_weights)
+        update.start()
+        while policy._open.is_set() and update.is_alive():
+            time.sleep(0.001)
+        waiting = [policy.submit(ids, SamplingParams(max_tokens=24)) for ids in PROMPTS]
+        update.join()
+        old, new = ([future.result() for future in futures] for futures in (running, waiting))
+    assert {sample.policy_version + 1 for sample in old} == {policy.version} == {s.policy_version for s in new}
+    assert max(gap(before, ids, sample, 1.0) for ids, sample in zip(PROMPTS, old, strict=True)) < 1e-3
+    assert max(gap(model, ids, sample, 1.0) for ids, sample in zip(PROMPTS, new, strict=True)) < 1e-3
 
 
 def test_submissions_belong_inside_generating(policy: VLLMPolicy) -> None:

@@ -136,8 +136,6 @@ def test_a_conversation_that_fills_the_context_is_cut(policy: VLLMServerPolicy, 
 def test_the_last_to_leave_cancels_what_is_in_flight(policy: VLLMServerPolicy, model: PreTrainedModel) -> None:
     with policy.generating():
         futures = [policy.submit(ids, LONG) for ids in PROMPTS]
-        with pytest.raises(ConfigError, match="in flight"):
-            policy.update_weights()
     assert all(future.done() for future in futures)
     policy.update_weights()
 

@@ -12,6 +12,7 @@ from toolrl.audit.schemas import dummy_arguments
 from toolrl.audit.subject import Subject, options_of
 from toolrl.chat import HermesDialect
 from toolrl.env import ToolEnv, call
+from toolrl.support.event_loop import run_sync
 from toolrl.types import Message, Task, ToolCall
 
 _ROUNDS = 3
@@ -69,6 +70,28 @@ def check_worthless_answers(subject: Subject, env: ToolEnv, tasks: Sequence[Task
         if mean > options_of(env).chance:
             message = f"{paid.final!r} earns {paid.reward:g} (mean over tasks {mean:.3g})"
             yield Finding("worthless", message, "return 0 unless the answer is right", paid.task_id)
+
+
+def check_group_reward(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:
+    """Compared with others of its task, a right answer is worth more than a wrong one, in whatever order they come."""
+    solved = [(task, solution) for task in tasks if (solution := solution_of(env, task))]
+    if env.grader.group_reward is None or not solved:
+        return
+    right = play_all(env, solved)
+    wrong = play_all(env, [(task, [_WORTHLESS[-1]]) for task, _ in solved])
+    for (task, _), one, other in zip(solved, right, wrong, strict=True):
+        if one.episode is None or other.episode is None or not one.score.success or other.score.success:
+            continue  # other checks say so
+        for order in (1, -1):
+            episodes = [one.episode, other.episode][::order]
+            scores = run_sync(env.grader.score_group(task, episodes, f"task {task.id!r}", env.limits.reward_seconds))[
+                ::order
+            ]
+            best, worst = (score.value for score in scores)
+            if best is not None and worst is not None and best <= worst:
+                message = f"beside a wrong answer worth {worst:g}, the oracle's is worth {best:g}"
+                yield Finding("group_reward", message, "use toolrl.rewards.prefer for comparisons", task.id)
+                break
 
 
 def check_broken_calls(subject: Subject, env: ToolEnv, tasks: Sequence[Task]) -> Iterator[Finding]:

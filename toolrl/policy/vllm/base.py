@@ -39,6 +39,11 @@ class EnginePolicy(ABC):
         self._sender: WeightSender | None = None
         self._generating = 0
         self._in_flight: set[Future[Sample]] = set()
+        self._sampling = 0  # turns that the engine has
+        self._open = asyncio.Event()  # cleared while weights wait or are sent: turns wait
+        self._open.set()
+        self._idle = asyncio.Event()  # set while the engine has no turn
+        self._idle.set()
         self._lock = threading.RLock()
         self._loop: asyncio.AbstractEventLoop | None = asyncio.new_event_loop()
         self._thread = threading.Thread(target=run_loop, args=(self._loop,), name="toolrl-engine", daemon=True)
@@ -87,17 +92,27 @@ class EnginePolicy(ABC):
     def update_weights(self) -> None:
         """Send the connected trainer's weights; cached prefixes are dropped, the version goes up.
 
+        Turns that are being sampled end first, and turns submitted meanwhile begin afterwards: one version samples all
+        tokens of a turn, and a conversation goes on with the new one.
+
         Raises:
-            ConfigError: Submissions are in flight, or no trainer is connected.
-            PolicyFault: The engine is gone.
+            ConfigError: No trainer is connected.
+            PolicyFault: The engine is gone, or does not end its turns.
         """
         with self._lock:
             if self._sender is None:
                 raise ConfigError("no trainer is connected; call policy.connect(weights) first")
-            self._refuse_in_flight()
+            sender = self._sender
             self._make_ready()
-            self._sender.send(self.version + 1)
+        # Without the lock, which `submit` needs: it is called from an event loop that plays other episodes.
+        try:
+            self._wait(self._drain())
+            self._drop_cancelled()
+            sender.send(self.version + 1)
             self.version += 1
+        finally:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._open.set)
 
     def weights_changed(self) -> None:
         """Note that someone else has updated the engine's weights and dropped its cache.
@@ -131,19 +146,34 @@ class EnginePolicy(ABC):
         room = min(sampling.max_tokens, self.max_model_len - len(prompt_ids))
         if room < 1:
             return Sample([], [], "length", self.version)
+        await self._open.wait()
         version = self.version
-        ids, logprobs, stopped = await self._turn(prompt_ids, replace(sampling, max_tokens=room))
+        self._sampling += 1
+        self._idle.clear()
+        try:
+            ids, logprobs, stopped = await self._turn(prompt_ids, replace(sampling, max_tokens=room))
+        finally:
+            self._sampling -= 1
+            if not self._sampling:
+                self._idle.set()
         return Sample(ids, logprobs, "stop" if stopped else "length", version)
+
+    async def _drain(self) -> None:
+        self._open.clear()
+        await self._idle.wait()
 
     @abstractmethod
     async def _turn(self, prompt_ids: list[int], sampling: SamplingParams) -> tuple[list[int], list[float], bool]:
         """Sample ids (T,), their logprobs (T,) and whether a stop token ended the turn. Runs on the loop."""
 
-    def _make_ready(self) -> None:  # noqa: B027 - a hook, like the next two
+    def _make_ready(self) -> None:  # noqa: B027 - a hook, like the next three
         """Make sure that the engine runs and has the latest weights."""
 
     def _settle(self) -> None:  # noqa: B027
         """Wait until the engine has dropped what was cancelled."""
+
+    def _drop_cancelled(self) -> None:  # noqa: B027
+        """Wait until the engine has dropped what was cancelled, without letting it sleep."""
 
     def _release(self, loop: asyncio.AbstractEventLoop) -> None:  # noqa: B027
         """Release what the policy holds. The loop still runs, without tasks."""

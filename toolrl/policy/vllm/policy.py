@@ -136,10 +136,14 @@ class VLLMPolicy(EnginePolicy):
             self._call(self._engine.wake_up())
             self._asleep = False
 
+    def _drop_cancelled(self) -> None:
+        if not self._engine.errored:
+            self._call(_all_finished(self._engine))
+
     def _settle(self) -> None:
         if self._engine.errored:
             return
-        self._call(_all_finished(self._engine))
+        self._drop_cancelled()
         if self._sleep:
             self._call(self._engine.sleep(level=1))
             self._asleep = True

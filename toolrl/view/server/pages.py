@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from toolrl.errors import ConfigError, QueryError, UserError
 from toolrl.trajectory import Trajectory
+from toolrl.view.heat import heat_map
 from toolrl.view.html import TABLE_COLUMNS, table_rows, trajectory_html
 from toolrl.view.metrics import HEIGHT, WIDTH, panels
 from toolrl.view.server.responses import Links, respond, run_of, runs_of, whole_number
@@ -75,6 +76,7 @@ def run_page(request: Request) -> Response:
         pages=pages,
         facets=_facets(found, where) if found is not None else {},
         panels=panels(run.metrics.refresh()),
+        heat=heat_map(run.metrics.rows),
         size=(WIDTH, HEIGHT),
     )
 

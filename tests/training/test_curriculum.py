@@ -1,0 +1,133 @@
+"""Promises of the curriculum: most groups are of use, no task is left out, and what is known survives a resume."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import numpy
+import pytest
+
+from toolrl import Task
+from toolrl.training.curriculum import FLOOR, Curriculum
+from toolrl.training.mixture import Mixture, Outcome, Place
+
+SIZE = 8
+KINDS = {"easy": 0.97, "middle": 0.4, "hard": 0.01}  # true pass rates
+TASKS = {
+    Place("my/Env-v0", f"{kind}{number}"): Task(f"{kind}{number}", "?", kind=kind)
+    for kind in KINDS
+    for number in range(50)
+}
+
+
+def curriculum(tasks: Mapping[Place, Task] = TASKS, seed: int = 0) -> Curriculum:
+    ids: dict[str, list[str]] = {}
+    for env_id, task_id in tasks:
+        ids.setdefault(env_id, []).append(task_id)
+    return Curriculum(Mixture(ids, {}, seed), tasks, {}, SIZE, seed)
+
+
+def play(plan: Curriculum, rate: Callable[[Place], float], batches: int, seed: int = 0) -> list[Outcome]:
+    rng = random.Random(seed)
+    played = []
+    for _ in range(batches):
+        places = [plan.draw() for _ in range(8)]
+        outcomes = [Outcome(place, sum(rng.random() < rate(place) for _ in range(SIZE)), SIZE) for place in places]
+        plan.learn(outcomes)
+        played += outcomes
+    return played
+
+
+def of_kind(place: Place) -> float:
+    return KINDS[TASKS[place].kind]
+
+
+def useful(outcomes: list[Outcome]) -> float:
+    return sum(0 < outcome.passed < outcome.scored for outcome in outcomes) / len(outcomes)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_most_groups_are_neither_hopeless_nor_solved(seed: int) -> None:
+    uniform = [Outcome(place, sum(random.random() < of_kind(place) for _ in range(SIZE)), SIZE) for place in TASKS] * 3
+    played = play(curriculum(seed=seed), of_kind, 60, seed)[160:]
+    assert useful(played) > 0.75 > 0.6 > useful(uniform)
+
+
+def test_it_follows_the_policy_to_harder_tasks() -> None:
+    plan = curriculum()
+    play(plan, of_kind, 40)
+    later = {"easy": 1.0, "middle": 1.0, "hard": 0.5}
+    played = play(plan, lambda place: later[TASKS[place].kind], 60)[240:]
+    assert Counter(TASKS[outcome.place].kind for outcome in played).most_common(1)[0][0] == "hard"
+
+
+def test_every_task_comes_up_again() -> None:
+    plan = curriculum()
+    drawn = {outcome.place for outcome in play(plan, of_kind, int(2 * len(TASKS) / FLOOR / 8))}
+    assert drawn == set(TASKS)
+
+
+def test_the_share_of_useful_groups_is_what_it_expects_of_what_it_has_not_seen() -> None:
+    # A closed form against a simulation of the belief.
+    plan = curriculum()
+    plan.learn([Outcome(place, 3, SIZE) for place in list(TASKS)[:20]])
+    passes, fails = plan._beliefs()
+    rates = numpy.random.default_rng(0).beta(passes, fails, size=(20_000, len(passes)))
+    simulated = 1 - (rates**SIZE).mean(0) - ((1 - rates) ** SIZE).mean(0)
+    assert numpy.abs(plan.usefulness() - simulated).max() < 0.02
+
+
+def test_tasks_of_a_kind_share_what_is_known_as_far_as_they_are_alike() -> None:
+    alike, mixed = curriculum(), curriculum()
+    seen = list(TASKS)[:40]
+    for _ in range(6):
+        alike.learn([Outcome(place, 0, SIZE) for place in seen])
+        mixed.learn([Outcome(place, SIZE * (number % 2), SIZE) for number, place in enumerate(seen)])
+    unseen = list(TASKS)[45]
+    number = alike._index[unseen]
+    assert alike.pass_rates()[number] < 0.05
+    assert alike.usefulness()[number] < 0.2
+    assert 0.4 < mixed.pass_rates()[number] < 0.6
+    one, other = (mixed.pass_rates()[mixed._index[place]] for place in seen[:2])
+    assert one < 0.15 < 0.85 < other  # each of them is known by itself
+
+
+def test_a_task_that_is_played_is_not_drawn_again_and_unscored_groups_teach_nothing() -> None:
+    few = dict(list(TASKS.items())[:3])
+    plan = curriculum(few)
+    before = plan.pass_rates()
+    plan.learn([Outcome(place, 0, 0) for place in few])
+    assert (plan.pass_rates() == before).all()
+    busy = set(list(few)[:2])
+    drawn = Counter(plan.draw(busy) for _ in range(300))
+    assert sum(drawn[place] for place in busy) < 300 * FLOOR * 1.6
+    assert plan.draw(set(few)) in few
+
+
+def test_a_resumed_run_draws_what_it_would_have_drawn() -> None:
+    plan = curriculum()
+    play(plan, of_kind, 10)
+    resumed = curriculum()
+    resumed.restore(json.loads(json.dumps(plan.state())))
+    assert play(plan, of_kind, 10) == play(resumed, of_kind, 10)
+    assert plan.metrics() == resumed.metrics()
+
+
+def test_kinds_are_named_by_environment_kind_and_difficulty_and_many_difficulties_are_ranges() -> None:
+    tasks = {
+        **{Place("a/One-v0", f"{n}"): Task(f"{n}", "?", difficulty=n / 100) for n in range(100)},
+        **{
+            Place("a/Two-v0", f"{n}"): Task(f"{n}", "?", kind="sum", difficulty=("low", "high")[n % 2])
+            for n in range(9)
+        },
+        Place("a/Three-v0", "x"): Task("x", "?"),
+    }
+    plan = curriculum(tasks)
+    ranges = [kind for kind in plan.kinds if kind[0] == "a/One-v0"]
+    assert 4 <= len(ranges) <= 6
+    assert ("a/Two-v0", "sum high") in plan.kinds
+    assert ("a/Three-v0", "all") in plan.kinds
+    assert {"curriculum/Two/sum low", "curriculum/Three/all", "curriculum/useful"} <= set(plan.metrics())
