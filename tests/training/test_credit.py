@@ -193,7 +193,9 @@ TURN = {"scale_rewards": "none", "loss_type": "dr_grpo"}
 
 
 def test_tokens_get_the_advantage_of_their_turn_across_observations(grpo_run: Callable[..., GRPORun]) -> None:
-    run = scripted(grpo_run({"tests/Steps": steps_env(fault=True)}, TURN, credit=CreditSettings("turn"), retries=0))
+    one_group = {**TURN, "per_device_train_batch_size": 4}
+    env = steps_env(fault=True)
+    run = scripted(grpo_run({"tests/Steps": env}, one_group, credit=CreditSettings("turn"), retries=0))
     batch = play(run)
     assert batch["advantages"].shape == batch["completion_ids"].shape
     scored = [t for t in run.last_batch[:4] if t.score.value is not None]

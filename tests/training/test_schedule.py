@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import defaultdict
 from collections.abc import Callable
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from tests.training.test_credit import scripted, steps_env
 from tests.training.test_trl import DOCS, Lottery, lottery_env
 from toolrl import ConfigError, read_trajectories
 from toolrl.training import GRPORun
+from toolrl.training.callbacks import ProgressCallback
 from toolrl.training.layout import check_schedule
 from toolrl.training.scheduler import read_state
 from toolrl.trajectory import Trajectory, TrajectoryWriter
@@ -28,17 +32,19 @@ def groups_of(path: Path) -> list[list[Trajectory]]:
 def test_a_resumed_run_trains_on_the_tasks_that_it_would_have_trained_on(
     grpo_run: Callable[..., GRPORun], tmp_path: Path
 ) -> None:
+    small = {"per_device_train_batch_size": 4, "max_completion_length": 64, "save_strategy": "steps"}
+
     def train(name: str, checkpoint: Path | None = None, **options: Any) -> list[str]:
         with TrajectoryWriter(tmp_path / f"{name}.jsonl") as writer:
-            settings = {"output_dir": str(tmp_path / name), "save_strategy": "steps", "save_steps": 2, **options}
-            run = grpo_run({DOCS: lottery_env(Lottery())}, {"max_steps": 3, **settings}, writer=writer)
+            settings = {"output_dir": str(tmp_path / name), "save_steps": 2, "max_steps": 3, **small, **options}
+            run = scripted(grpo_run({"tests/Steps": steps_env()}, settings, writer=writer))
             run.train(checkpoint)
             run.close()
         return [group[0].task_id for group in groups_of(tmp_path / f"{name}.jsonl")]
 
     whole = train("whole")
-    assert len(whole) == 3 * 2
-    assert train("resumed", tmp_path / "whole" / "checkpoint-2") == whole[-2:]
+    assert len(whole) == 3
+    assert train("resumed", tmp_path / "whole" / "checkpoint-2") == whole[-1:]
 
     # A batch that is used for two steps is played again by a run that stops between them.
     whole = train("twice", steps_per_generation=2, save_steps=1)
@@ -47,9 +53,9 @@ def test_a_resumed_run_trains_on_the_tasks_that_it_would_have_trained_on(
 
 
 def test_what_refill_drops_is_recorded_and_counts(grpo_run: Callable[..., GRPORun], tmp_path: Path) -> None:
-    env = lottery_env(lambda task, episode: 1.0)
+    env = steps_env(value=1.0)
     with TrajectoryWriter(tmp_path / "t.jsonl") as writer:
-        run = grpo_run({DOCS: env}, {"max_steps": 2}, writer=writer, refill=1.0)
+        run = scripted(grpo_run({"tests/Steps": env}, {"max_steps": 2}, writer=writer, refill=1.0))
         run.train()
         run.close()
     groups = groups_of(tmp_path / "t.jsonl")
@@ -58,7 +64,15 @@ def test_what_refill_drops_is_recorded_and_counts(grpo_run: Callable[..., GRPORu
     assert {len(group) for group in groups} == {4}
     logged = [row for row in run.trainer.state.log_history if "played/groups" in row]
     assert [(row["played/groups"], row["dropped/no_variance"]) for row in logged] == [(4.0, 2.0)] * 2
-    assert all(row["DocsSearch/success"] == 1.0 for row in logged)
+    assert all(row["Steps/success"] == 1.0 for row in logged)
+
+
+def test_five_steps_without_a_useful_group_are_told_once(grpo_run: Callable[..., GRPORun]) -> None:
+    console = Console(record=True, width=200, file=io.StringIO())
+    small = {"max_steps": 7, "per_device_train_batch_size": 4}
+    run = scripted(grpo_run({"tests/Steps": steps_env(value=1.0)}, small, callbacks=[ProgressCallback(console)]))
+    run.train()
+    assert console.export_text().count("no group of the last 5 steps had episodes with different rewards") == 1
 
 
 def test_a_curriculum_learns_from_the_run_and_is_part_of_its_checkpoints(

@@ -21,6 +21,8 @@ from toolrl.view.metrics import read_metrics
 from toolrl.view.plots import plot_curves
 from toolrl.view.terminal import print_trajectory
 
+USELESS_STEPS = 5  # without a group that teaches anything, until that is said
+
 
 class MetricsCallback(TrainerCallback):
     """Appends each log to `metrics.jsonl` and redraws `curves.png` from time to time."""
@@ -66,6 +68,7 @@ class ProgressCallback(TrainerCallback):
     def __init__(self, console: Console, sample_every: int = 0, run: Any = None):
         """Print to `console`; every `sample_every` steps, also an episode of `run.last_batch`."""
         self._console = console
+        self._useless = 0  # consecutive logs without a useful group
         self._sample_every = sample_every
         self.run = run
         self._start = time.monotonic()
@@ -132,6 +135,12 @@ class ProgressCallback(TrainerCallback):
             )
         if logs.get("reward/alarm"):
             yield "different rewards of a group are equal in float32; shift or scale them"
+        self._useless = 0 if logs.get("useful_group_share", 1.0) else self._useless + 1
+        if self._useless == USELESS_STEPS:
+            yield (
+                f"no group of the last {USELESS_STEPS} steps had episodes with different rewards: nothing was learnt; "
+                "the tasks are too easy or too hard for the policy, or the reward is constant; see toolrl check"
+            )
         if logs.get("mismatch/alarm"):
             mean, most, masked = (logs[f"mismatch/{name}"] for name in ("mean", "max", "masked_share"))
             yield (
