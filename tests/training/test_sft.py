@@ -10,7 +10,7 @@ import pytest
 from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from tests.training.commands import command
-from toolrl import read_trajectories
+from toolrl import make, read_trajectories
 from toolrl.policy.models import load_model, load_tokenizer
 
 ENV = "toolrl/PythonMath-v0"
@@ -41,6 +41,11 @@ def greedy(model: str, path: Path) -> dict[str, tuple[bool, int]]:
     arguments = [ENV, "--tasks", "24", "--temperature", "0", "--max-turn-tokens", "96", "--device", "cpu"]
     assert command("eval", *arguments, "--model", model, "--out", str(path)) == 0
     return {t.task_id: (bool(t.score.success), len(t.tool_results)) for t in read_trajectories(path)}
+
+
+def test_oracles_demonstrations_are_in_the_order_of_their_tasks(demonstrations: Path) -> None:
+    rows = map(json.loads, demonstrations.read_text().splitlines())
+    assert [row["task_id"] for row in rows] == [task.id for task in make(ENV).tasks.take(200)]
 
 
 def test_the_loss_falls_and_greedy_behaviour_changes(folder: Path, tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ def demonstrations(
         info = {"mode": "demonstrations", "split": "train", "model": "oracle"}
         with progress("episodes") as show:
             evaluate(oracles, None, None, tasks=tasks, on_trajectory=played.append, on_progress=show, info=info)
+        order = [(env_id, task.id) for env_id, env in oracles.items() for task in env.tasks.take(tasks)]
+        places = {task: place for place, task in enumerate(order)}
+        played.sort(key=lambda trajectory: places[trajectory.env_id, trajectory.task_id])  # they finish in any order
         files = (path / "trajectories.jsonl" if path.is_dir() else path for path in paths or [])
         recorded = (trajectory for file in files for trajectory in read_trajectories(file))
         selection = select_demonstrations(
