@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import toolrl.training
+import toolrl_envs
 from toolrl import ConfigError
 from toolrl.training import find_config, parse_arguments
 
@@ -45,6 +46,17 @@ def test_a_recipe_for_a_gpu_says_how_to_run_it_and_that_it_is_untried(name: str)
     text = Path(find_config(name)).read_text()
     assert f"--config {name}" in text
     assert "Untested on a GPU" in text
+
+
+def test_the_lakes_recipe_starts_from_what_its_readme_writes() -> None:
+    readme = (Path(toolrl_envs.__file__).parent / "toy_text" / "README.md").read_text()
+    arguments, args, model_config = parse_arguments(["--config", "frozen_lake"])
+    start = str(model_config.model_name_or_path).removeprefix("./").removesuffix("/model")
+    assert f"--output_dir {start} " in readme
+    assert "toolrl train --config frozen_lake " in readme
+    assert f"{args.max_steps} steps of {args.per_device_train_batch_size} episodes" in readme
+    assert f"temperature {args.temperature}" in readme
+    assert f"{arguments.eval_tasks} held-out lakes" in readme
 
 
 def test_a_config_is_a_file_or_the_name_of_a_recipe(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class ToyTextEnv(GameEnv):
         Args:
             split: "train" or "test"; no game of one begins like one of the other.
             kinds: Of "frozen_lake", "slippery_lake", "cliff_walking", "taxi" and "blackjack"; all if empty.
-            lake_size: Rows and columns of lakes, 4 to 8; any of these if None.
+            lake_size: Rows and columns of lakes, 4 to 6; any of these if None.
             size: Number of tasks. There are fewer if the kinds have fewer starts.
             seed: Fixes the tasks.
             render_mode: See `ToolEnv`.
