@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,13 +30,14 @@ while True:
 @pytest.fixture
 def crowd() -> Iterator[int]:
     process = subprocess.Popen([sys.executable, "-c", CROWDED], stdout=subprocess.PIPE, text=True, process_group=0)
-    assert process.stdout is not None
-    for _ in range(SPINNERS):
-        assert process.stdout.readline() == "ready\n"
-    yield process.pid
-    subprocess.run(["pkill", "-KILL", "-g", str(process.pid)], check=True)
-    process.wait()
-    process.stdout.close()
+    try:
+        assert process.stdout is not None
+        for _ in range(SPINNERS):
+            assert process.stdout.readline() == "ready\n"
+        yield process.pid
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def test_the_wait_for_a_core_is_not_counted_as_work(crowd: int) -> None:
