@@ -94,13 +94,45 @@ def test_the_oracle_needs_no_foresight(toys: ToolEnv) -> None:
             observation, *_ = game.step(KINDS[kind].moves.index(move))
 
 
-def test_observations_say_what_is_around() -> None:
-    env = make("toolrl/ToyText-v0", kinds=["frozen_lake"], lake_size=4, size=20)
-    for task in env.tasks:
+def lakes(split: str) -> ToolEnv:
+    return make("toolrl/ToyText-v0", split=split, kinds=["frozen_lake"], lake_size=4, size=60)
+
+
+def test_observations_say_what_is_around_and_where_the_goal_is() -> None:
+    starts = set()
+    for task in lakes("train").tasks:
         rows = [row.split() for row in task.prompt.splitlines()[1:5]]
-        names = {"S": "ice", "F": "ice", "H": "hole", "G": "goal"}
-        around = f"left: edge, down: {names[rows[1][0]]}, right: {names[rows[0][1]]}, up: edge."
-        assert task.prompt.endswith(f"Row 1, column 1. {around}")
+        row, column = next((y, x) for y in (0, 3) for x in (0, 3) if rows[y][x] == "S")
+        assert rows[3 - row][3 - column] == "G"
+        ways = ["down" if row == 0 else "up", "right" if column == 0 else "left"]
+        cells = {ways[0]: rows[1 if row == 0 else 2][column], ways[1]: rows[row][1 if column == 0 else 2]}
+        seen = [(name, [move for move in ("left", "down", "right", "up") if cells.get(move) == cell])
+                for name, cell in (("hole", "H"), ("ice", "F"))]  # fmt: skip
+        around = "".join(f"{name} {', '.join(moves)}; " for name, moves in seen if moves)
+        assert task.prompt.endswith(f"\nRow {row + 1}, column {column + 1}; {around}goal 3 {ways[0]}, 3 {ways[1]}.")
+        starts.add((row, column))
+    assert len(starts) == 4
+
+
+def test_the_way_to_the_goal_is_counted_from_where_the_player_is(toys: ToolEnv) -> None:
+    task = next(task for task in of_kind(toys, "frozen_lake") if len(task.metadata["moves"]) < 12)
+    replies, *_ = play(toys, task, *task.metadata["moves"])
+    assert replies[-2].endswith(f"; goal 1 {task.metadata['moves'][-1]}.")
+    assert replies[-1] == "You have reached the goal."
+
+
+def test_the_oracle_of_a_lake_has_no_habit_among_equally_good_moves() -> None:
+    free = [task for task in lakes("train").tasks if "hole" not in task.prompt.splitlines()[-1]]
+    first = [task.metadata["moves"][0] in ("left", "right") for task in free]
+    assert 0.2 < sum(first) / len(first) < 0.8
+
+
+def test_no_lake_of_a_split_is_one_of_the_other_turned_or_mirrored() -> None:
+    kind = KINDS["frozen_lake"]
+    keys = [
+        {kind.key(kind.board(task.metadata["seed"], 4)) for task in lakes(split).tasks} for split in ("train", "test")
+    ]
+    assert not keys[0] & keys[1]
 
 
 # ---- Wordle

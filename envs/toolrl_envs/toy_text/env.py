@@ -100,7 +100,7 @@ class _Draws:
     def draw(self, seed: int, lake_size: int) -> Task | None:
         """A task, unless its game belongs to the other split or the best player loses it."""
         kind, board = self._kind, self._kind.board(seed, lake_size)
-        if board and not self._belongs(board):
+        if board and not self._belongs(kind.key(board)):
             return None
         env = self._shared or kind.make(seed, lake_size)
         game = Game(env, seed, describe=kind.describe, read=kind.moves)

@@ -21,7 +21,7 @@ _CLIFF_MOVES = ("up", "right", "down", "left")
 _TAXI_MOVES = ("south", "north", "east", "west", "pickup", "dropoff")
 _STOPS = ("red", "green", "yellow", "blue")
 _CARDS = ("stick", "hit")
-_DISCOUNT, _TOLERANCE = 0.95, 1e-6
+_DISCOUNT, _TOLERANCE, _NEARLY = 0.95, 1e-6, 1e-5
 
 _LAKE = "Cross the frozen lake from the start (S) to the goal (G), over ice (F) and around holes (H)."
 _SLIPPERY = " One move in five slides to the side."
@@ -68,13 +68,25 @@ class Kind:
         """What is drawn in the prompt; it tells lakes apart before they are made, which takes a while."""
         return "\n".join(map(" ".join, _lake_map(seed, size))) + "\n" if self.moves is _LAKE_MOVES else ""
 
+    def key(self, board: str) -> str:
+        """The same for a board however it is turned or mirrored."""
+        return min(map("\n".join, _turned(board.splitlines())))
+
     def prompt(self, board: str, text: str) -> str:
         """The prompt of a game with this board, which begins with this text."""
         return f"{self.rules}\n{board}Moves: {', '.join(self.moves)}.\n{text}"
 
 
+def _turned(rows: Sequence[str]) -> list[list[str]]:
+    """Rows that are turned by quarters, and mirrored too."""
+    boards = [[row.replace(" ", "") for row in rows]]
+    for _ in range(3):
+        boards.append(["".join(column) for column in zip(*reversed(boards[-1]), strict=True)])
+    return boards + [board[::-1] for board in boards]
+
+
 def _lake_map(seed: int, size: int) -> list[str]:
-    """Rows of a lake whose goal can be reached."""
+    """Rows of a lake whose goal, in the corner opposite the start, can be reached."""
     rng = random.Random(seed)
     while True:
         cells = ["H" if rng.random() < _HOLES else "F" for _ in range(size * size)]
@@ -88,7 +100,8 @@ def _lake_map(seed: int, size: int) -> list[str]:
                     reached.add(place)
                     waiting.append(place)
         if size * size - 1 in reached:
-            return ["".join(cells[start : start + size]) for start in range(0, size * size, size)]
+            rows = ["".join(cells[start : start + size]) for start in range(0, size * size, size)]
+            return rng.choice(_turned(rows))
 
 
 def _make_lake(slippery: bool) -> Callable[[int, int], Any]:
@@ -101,13 +114,17 @@ def _lake(observation: int, info: Mapping[str, Any], env: Any) -> str:
     here = cells[row, column]
     if here in (b"G", b"H"):
         return "You have reached the goal." if here == b"G" else "You have fallen into a hole."
-    around = []
+    around: dict[bytes, list[str]] = {b"F": [], b"H": []}
     for move, (down, right) in zip(_LAKE_MOVES, ((0, -1), (1, 0), (0, 1), (-1, 0)), strict=True):
         y, x = row + down, column + right
-        inside = 0 <= y < size and 0 <= x < size
-        name = {b"H": "hole", b"G": "goal"}.get(cells[y, x], "ice") if inside else "edge"
-        around.append(f"{move}: {name}")
-    return f"Row {row + 1}, column {column + 1}. {', '.join(around)}."
+        if 0 <= y < size and 0 <= x < size and cells[y, x] != b"G":
+            around[b"H" if cells[y, x] == b"H" else b"F"].append(move)
+    down, right = (int(axis[0]) - place for axis, place in zip((cells == b"G").nonzero(), (row, column), strict=True))
+    ways = [f"{abs(down)} {'down' if down > 0 else 'up'}"] * bool(down)
+    ways += [f"{abs(right)} {'right' if right > 0 else 'left'}"] * bool(right)
+    seen = {"hole": around[b"H"], "ice": around[b"F"], "goal": ways}
+    facts = [f"{name} {', '.join(places)}" for name, places in seen.items() if places]
+    return "; ".join([f"Row {row + 1}, column {column + 1}", *facts]) + "."
 
 
 class _Cliff(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -150,8 +167,11 @@ def _basic_strategy(observation: tuple[int, int, int]) -> str:
     return "stick" if total >= 17 or (total >= 12 and weak) else "hit"
 
 
-def best_actions(table: Mapping[int, Mapping[int, list[tuple[float, int, float, bool]]]]) -> Any:
-    """(S,) the best action in each state, by value iteration over a table of transitions, Gymnasium's `P`."""
+def best_actions(table: Mapping[int, Mapping[int, list[tuple[float, int, float, bool]]]], preference: Any = 0.0) -> Any:
+    """(S,) the best action in each state, by value iteration over a table of transitions, Gymnasium's `P`.
+
+    Which of equally good ones it is depends on `preference`, (S, A) between 0 and 1; else it is the first.
+    """
     states, actions = len(table), len(table[0])
     chance = np.zeros((states, actions, states))
     gain = np.zeros((states, actions))
@@ -166,7 +186,7 @@ def best_actions(table: Mapping[int, Mapping[int, list[tuple[float, int, float, 
         worth = gain + _DISCOUNT * (flat @ values).reshape(states, actions)  # (S, A)
         change, values = np.abs(worth.max(1) - values).max(), worth.max(1)
         if change < _TOLERANCE:
-            return worth.argmax(1)
+            return (worth + _NEARLY * preference).argmax(1)
 
 
 @functools.cache
@@ -174,11 +194,18 @@ def _fixed_plan(game: Callable[[], Any]) -> Any:
     return best_actions(game().P)
 
 
+def _plan(lake: Any) -> Any:
+    """The best moves on a lake; of equally good ones any, so that they show no habit."""
+    rng = random.Random(lake.desc.tobytes())
+    preference = np.array([[rng.random() for _ in _LAKE_MOVES] for _ in range(lake.desc.size)])
+    return best_actions(lake.P, preference)
+
+
 def _planner(moves: Sequence[str], fixed: Callable[[], Any] | None = None) -> Callable[[Any], Callable[[Any], str]]:
     """A player by plan; `fixed` makes a game whose table is always the same."""
 
     def player(env: Any) -> Callable[[Any], str]:
-        plan = _fixed_plan(fixed) if fixed else best_actions(env.unwrapped.P)
+        plan = _fixed_plan(fixed) if fixed else _plan(env.unwrapped)
         return lambda observation: moves[plan[int(observation)]]
 
     return player
