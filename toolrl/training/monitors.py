@@ -30,7 +30,7 @@ from toolrl.view.metrics import running_means
 
 WINDOWS = (1, 2, 4, 8, 16, 32)  # steps that are compared with twice as many before them
 FEWEST_GROUPS = 16  # on each side
-GAP_ERRORS, PROXY_ERRORS, GOLD_ERRORS = 4.0, 1.64, 0.5
+GAP_ERRORS, PROXY_ERRORS, GOLD_ERRORS = 3.0, 1.64, 0.5
 EXAMPLES = 5
 PROBES = 16  # episodes
 
@@ -110,13 +110,13 @@ class HackMonitor:
     """Compares the proxy and gold rewards of training step by step, and raises one alarm for each environment.
 
     After each step, the last 1, 2, 4, 8, 16 and 32 steps are compared with twice as many before them, by the means of
-    groups, of which there must be 16 on each side. The alarm is raised if proxy minus gold has grown by 4 standard
-    errors, which is the test, the proxy has risen (by 1.64), and gold has fallen (by 0.5, which only gives the
-    direction: proof of it would come too late).
+    groups, of which there must be 16 on each side. The alarm is raised if proxy minus gold, or the hack rate, has grown
+    by 3 standard errors, which is the test, the proxy has risen (by 1.64), and gold has fallen (by 0.5, which gives
+    only a direction: proof of it would come too late).
 
-    Of 1,000 simulated runs of 200 steps with 8 groups of 8 episodes, it was raised in none where nothing changes, where
-    both rewards rise alike or both fall, and in one where gold rises at two thirds of the pace. Where the reward rises
-    by hacks alone and gold stays as it was, it was raised in all (`tests/benchmarks/hack_monitor.py`).
+    It was raised in none of 240 simulated runs of 200 steps with 8 groups of 8 episodes: 60 each where nothing changes,
+    where both rewards rise alike or both fall, and where gold rises at two thirds of the pace. Where the reward rises
+    by hacks alone and gold stays or falls, it was raised in all (`tests/benchmarks/hack_monitor.py`).
 
     Attributes:
         alarms: By environment.
