@@ -21,7 +21,7 @@ from toolrl.view.metrics import read_metrics
 KILLS = int(os.environ.get("TOOLRL_KILLS", "3"))
 GROUPS, SIZE, STEPS = 4, 4, 6
 FLAGS = [
-    "--model_name_or_path=tiny", "--envs", "toolrl/PythonMath-v0", f"--max_steps={STEPS + KILLS}", "--save_steps=1",
+    "--model_name_or_path=tiny", "--envs", "toolrl/PythonMath-v0", f"--max_steps={STEPS + 4 * KILLS}", "--save_steps=1",
     f"--per_device_train_batch_size={GROUPS * SIZE}", f"--num_generations={SIZE}", "--max_turn_tokens=48",
     "--max_completion_length=256", "--temperature=0.8", "--use_cpu=true", "--bf16=false", "--eval_tasks=0",
     "--gradient_checkpointing=false", "--logging_steps=1", "--sampler=vllm", "--max_staleness=1", "--refill=1",
@@ -36,19 +36,24 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
 
 
+def newest(folder: Path) -> int:
+    """The step of the newest complete checkpoint; 0 for none."""
+    return max((int(path.parent.name[11:]) for path in folder.glob("checkpoint-*/trainer_state.json")), default=0)
+
+
 @pytest.mark.vllm
 @pytest.mark.timeout(300 + 120 * KILLS)
 def test_an_asynchronous_run_survives_kills_at_random_moments(tmp_path: Path) -> None:
     folder, rng = tmp_path / "run", random.Random(os.environ.get("TOOLRL_SEED", "0"))
     lines = folder / "trajectories.jsonl"
     for kill in range(KILLS):
-        before = lines.stat().st_size if lines.exists() else 0
+        before = newest(folder)
         process = start(folder)
         try:
-            while process.poll() is None and (not lines.exists() or lines.stat().st_size <= before):
+            while process.poll() is None and newest(folder) == before:  # so that the next run resumes
                 time.sleep(0.05)
             assert process.poll() is None, f"before kill {kill}: {process.communicate()[1].decode()[-2000:]}"
-            time.sleep(rng.uniform(0, 6))
+            time.sleep(rng.uniform(0, 3))
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -61,14 +66,13 @@ def test_an_asynchronous_run_survives_kills_at_random_moments(tmp_path: Path) ->
     assert len({trajectory.id for trajectory in played}) == len(played)
     assert set(Counter(trajectory.info["group"] for trajectory in played).values()) == {SIZE}
     steps = [row["step"] for row in read_metrics(folder / "metrics.jsonl") if "reward" in row]
-    assert steps == list(range(1, STEPS + KILLS + 1))
+    assert steps == list(range(1, STEPS + 4 * KILLS + 1))
     # The last session's batches, and those of earlier ones up to their checkpoints, make up the run.
     used = {(t.info["session"], t.info["step"], t.info["group"]) for t in played if not t.info.get("dropped")}
     batches = Counter((session, step) for session, step, _ in used)
     assert max(batches.values()) == GROUPS
-    assert {step for _, step in batches} == set(range(STEPS + KILLS))
+    assert {step for _, step in batches} == set(range(STEPS + 4 * KILLS))
     assert all(t.info["staleness"] <= 1 for t in played if not t.info.get("dropped"))
-    newest = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
-    state = json.loads((newest / "scheduler_0.json").read_text())
-    assert state["batch"] == STEPS + KILLS
+    state = json.loads((folder / f"checkpoint-{newest(folder)}" / "scheduler_0.json").read_text())
+    assert state["batch"] == STEPS + 4 * KILLS
     assert len(state["again"]) == GROUPS

@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -254,6 +255,32 @@ def test_after_a_kill_no_task_is_skipped(staleness: int, saved: int, lost: int, 
     finally:
         first.close()
         second.close()
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_a_resumed_run_generates_too(scheduler: Callable[..., Scheduler], staleness: int) -> None:
+    depth: list[int] = []
+    inside = [0]
+
+    @contextmanager
+    def generating() -> Iterator[None]:
+        inside[0] += 1
+        yield
+        inside[0] -= 1
+
+    def rewards(group: Group) -> list[float | None]:
+        depth.append(inside[0])
+        return differ(group)
+
+    first = scheduler(Play(), max_staleness=staleness)
+    first.next_batch()
+    plan = scheduler(Play(rewards=rewards), max_staleness=staleness, generating=generating)
+    plan.restore(first.state())
+    plan.next_batch()
+    plan.next_batch()
+    plan.close()
+    assert set(depth) == {1}
+    assert inside == [0]
 
 
 def test_what_is_still_played_at_the_end_is_recorded(scheduler: Callable[..., Scheduler]) -> None:

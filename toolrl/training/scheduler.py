@@ -103,7 +103,7 @@ class Scheduler:
         self._source, self._play, self._size = source, play, size
         self._refill, self._max_staleness = refill, max_staleness
         self._teaches, self._record, self._generating = teaches, record, generating
-        self._open = ExitStack()  # of `generating`, where play goes on between batches
+        self._open, self._is_open = ExitStack(), False  # of `generating`, where play goes on between batches
         self._batch = 0
         self._begun = 0
         self._waits = False  # whether somebody waits for a batch
@@ -122,8 +122,9 @@ class Scheduler:
         Raises:
             Exception: A bug in a tool, a reward or toolrl, which ended a group; everything else has been cancelled.
         """
-        if self._max_staleness and self._batch == 0:
+        if self._max_staleness and not self._is_open:
             self._open.enter_context(self._generating())
+            self._is_open = True
         with ExitStack() if self._max_staleness else self._generating():
             return run_sync(self._collect())
 
@@ -214,7 +215,7 @@ class Scheduler:
                 place, is_retry = self._again.pop(0)
             else:
                 place, is_retry = self._source.draw({group.place for group in self._running.values()}), False
-            group = Group(place, self._begun, max(self._batch, 1), is_retry)
+            group = Group(place, self._begun, self._batch, is_retry)
             self._begun += 1
             task = asyncio.ensure_future(self._play(group))
             self._running[task] = group
