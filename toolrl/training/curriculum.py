@@ -2,9 +2,9 @@
 
 A group whose episodes all succeed or all fail teaches nothing. The pass rate p of a task is believed to follow a beta
 distribution, so that the chance that n episodes differ, 1 - E[p^n] - E[(1 - p)^n], is known in closed form, with the
-doubt about p in it: a task that nobody has tried is worth a try. Tasks of one kind and difficulty share a prior, a
-beta-binomial fitted by moments (Griffiths 1973): its mean is their pass rate, its spread how much they differ.
-What was seen is forgotten, since the policy changes.
+doubt about p in it: a task that nobody has tried is worth a try. Tasks share a prior, a beta-binomial fitted by moments
+(Griffiths 1973): its mean is the pass rate of tasks of the same kind and difficulty, its spread how much such tasks
+differ, in all kinds alike. What was seen is forgotten, since the policy changes.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ Numbers = NDArray[numpy.float64]
 # The share of draws that the mixture makes, whatever is known: each task comes up again.
 FLOOR = 0.1
 # Batches after which an outcome counts half.
-HALF_LIFE = 8.0
+HALF_LIFE = 6.0
 # Tasks are drawn by this power of their chance of use: 1 would draw tasks of half the use half as often.
-_SHARPNESS = 2
-# Before anything is known of a kind, its tasks are believed to differ nearly as if rates were uniform, with the weight
-# of a few groups.
-_CORRELATION, _CORRELATION_GROUPS = 0.3, 4.0
+_SHARPNESS = 3
+# Before anything is known, the episodes of a task are believed to be this much alike, with the weight of some groups;
+# and a kind to be like all kinds, with the weight of some episodes. These predicted recorded runs best.
+_CORRELATION, _CORRELATION_GROUPS = 0.5, 8.0
+_KIND_WEIGHT = 4.0
 _MOST_LEVELS, _QUANTILES = 12, numpy.linspace(0, 1, 7)[:-1]  # of difficulties that are told apart
 _LARGEST_TABLE = 64  # kinds that are logged
 
@@ -142,19 +143,27 @@ class Curriculum:
 
     def _beliefs(self) -> tuple[Numbers, Numbers]:
         """The parameters of each task's beta distribution, (T,) and (T,)."""
-        mean = (self._rates + 0.5) / (self._groups + 1)
+        overall = (self._rates.sum() + 0.5) / (self._groups.sum() + 1)
         groups = numpy.maximum(self._groups, 1e-9)
-        size = numpy.maximum(self._episodes / groups, 1.0)
-        variance = numpy.maximum(self._squares / groups - (self._rates / groups) ** 2, 0.0)
+        size, rate = numpy.maximum(self._episodes / groups, 1.0), self._rates / groups
+        mean = _shrunk(rate, self._groups, overall)
+        variance = numpy.maximum(self._squares / groups - rate**2, 0.0)
         variance *= groups / numpy.maximum(groups - 1, 1.0)  # Bessel's correction
-        # Var(rate) = mean (1 - mean) (1 + (size - 1) correlation) / size
-        correlation = (variance * size / (mean * (1 - mean)) - 1) / numpy.maximum(size - 1, 1.0)
-        correlation = numpy.clip(correlation, 0.0, 1.0)
-        weight = _CORRELATION_GROUPS
-        correlation = (correlation * self._groups + _CORRELATION * weight) / (self._groups + weight)
-        concentration = (1 / numpy.clip(correlation, 0.02, 0.98) - 1)[self._kind]
-        mean = mean[self._kind]
+        # Var(rate) = mean (1 - mean) (1 + (size - 1) correlation) / size, summed over kinds with several groups
+        known = self._groups * (self._groups > 1)
+        independent = mean * (1 - mean)
+        unit = _CORRELATION_GROUPS * (self._size - 1) * overall * (1 - overall)
+        excess = (known * (variance * size - independent)).sum() + _CORRELATION * unit
+        correlation = numpy.clip(excess / ((known * (size - 1) * independent).sum() + unit), 0.02, 0.98)
+        # The episodes of a group tell as much as this many that are independent of each other.
+        mean = _shrunk(rate, self._episodes / (1 + (size - 1) * correlation), overall)[self._kind]
+        concentration = 1 / correlation - 1
         return concentration * mean + self._passed, concentration * (1 - mean) + self._failed
+
+
+def _shrunk(rate: Numbers, weight: Numbers, overall: float) -> Numbers:
+    """Pass rates (K,), drawn towards that of all kinds where little is known."""
+    return (rate * weight + overall * _KIND_WEIGHT) / (weight + _KIND_WEIGHT)
 
 
 def _kinds(tasks: Mapping[Place, Task]) -> list[tuple[str, str]]:

@@ -227,3 +227,20 @@ def test_it_shows_progress_before_the_first_answer(policy: VLLMPolicy, model: Pr
             seen.add(policy.progress())
             time.sleep(0.002)
     assert len(seen) > 3
+
+
+def test_the_engines_processes_do_not_run_the_callers_script_again(tmp_path: Path) -> None:
+    # vLLM's workers also fail on modules that such a script may import.
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import toolrl.training\n"
+        "from toolrl.policy import VLLMPolicy\n"
+        "from toolrl.types import SamplingParams\n"
+        "print('begun')\n"
+        f"policy = VLLMPolicy({str(PATH)!r}, stop_token_ids=[])\n"
+        "with policy.generating():\n"
+        "    print(len(policy.submit([5, 6, 7], SamplingParams(max_tokens=4)).result().token_ids))\n"
+        "policy.close()\n"
+    )
+    run = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=250)
+    assert run.stdout.split() == ["begun", "4"], run.stderr[-2000:]

@@ -11,9 +11,11 @@ import atexit
 import itertools
 import os
 import shutil
+import sys
 import weakref
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, TypeVar
 
 import torch
@@ -117,7 +119,7 @@ class VLLMPolicy(EnginePolicy):
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**self._settings))
 
         try:
-            with _environment(_engine_environment(self._folder)):
+            with _environment(_engine_environment(self._folder)), _own_main():
                 return self._wait(start())
         except (ValueError, TypeError, OSError) as error:  # a pydantic error is a ValueError
             raise ConfigError(f"vLLM refuses the model {self._settings['model']!r}: {_reason(error)}") from None
@@ -311,6 +313,20 @@ def _engine_environment(folder: str) -> dict[str, str]:
         first = torch.cuda.current_device()
         variables["CUDA_VISIBLE_DEVICES"] = ",".join(devices[first:] + devices[:first])
     return variables
+
+
+@contextmanager
+def _own_main() -> Iterator[None]:
+    """Spare the processes that start from importing the caller's script again, as `multiprocessing` has them do.
+
+    A script without `if __name__ == "__main__"` would run once more in each of them, and vLLM 0.32's workers fail on
+    modules that it may import.
+    """
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager
