@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -146,6 +147,11 @@ def test_a_model_without_a_template_gets_a_plain_one(byte_tokenizer: PreTrainedT
     ids = renderer.prompt_ids([Message("system", "s"), Message("user", "q")])
     assert renderer.decode(ids) == "System: s\n\nUser: q\n\nAssistant:"
     assert renderer.decode(renderer.assistant_ids(Message("assistant", "hello"))) == " hello<eos>"
+    begins = copy.deepcopy(base)
+    begins.add_bos_token = True
+    assert begins("x")["input_ids"][0] == begins.bos_token_id
+    ids = Renderer(begins).prompt_ids([Message("user", "q")])
+    assert begins.decode(ids) == "<|bos|>User: q\n\nAssistant:"
 
 
 def test_templates_have_names() -> None:

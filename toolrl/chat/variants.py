@@ -96,10 +96,14 @@ def named_template(name: str) -> str:
 
 
 def plain_template(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """Name and source of the template for a tokenizer without one: ChatML if it has its tokens, else words."""
+    """Name and source of the template for a tokenizer without one: ChatML if it has its tokens, else words.
+
+    A conversation begins with BOS if the tokenizer begins texts with it.
+    """
     chatml = "<|im_start|>" in tokenizer.get_added_vocab() and tokenizer.eos_token == "<|im_end|>"
     name = "chatml" if chatml else "plain"
-    return name, named_template(name)
+    begins = tokenizer.bos_token_id is not None and tokenizer("?")["input_ids"][0] == tokenizer.bos_token_id
+    return name, "{{- bos_token -}}\n" * begins + named_template(name)
 
 
 def trl_templates() -> Path:

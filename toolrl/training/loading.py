@@ -42,7 +42,7 @@ def loading_options(args: GRPOConfig | SFTConfig, model_config: ModelConfig) -> 
     name = model_config.model_name_or_path or "tiny"
     if model_config.model_revision != "main" and Path(locate(name)).is_dir():
         raise ConfigError(
-            f"--model_revision {model_config.model_revision}: the folder {name!r} has no revisions; remove it"
+            f"--model_revision {model_config.model_revision}: {name!r} is local and has no revisions; remove it"
         )
     trusted = {"trust_remote_code": True} if args.trust_remote_code else {}
     return {"revision": model_config.model_revision, **trusted}
