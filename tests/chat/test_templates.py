@@ -157,8 +157,8 @@ def table() -> str:
         "user's turn (Qwen2.5 has no token for `<tool_response>`): there, words that imitate a result look like one to",
         "the model, though never to toolrl.",
         "",
-        "| template | options | tools | dialect | prefix-stable | with users | parser | round trip | calls per turn | opens "
-        "| ends |",
+        "| template | options | tools | dialect | prefix-stable | with users | parser | round trip | calls per turn "
+        "| opens | ends |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*head, *(row(name, index) for name, index in CASES), *map(refusal, REWRITING), ""])

@@ -1,4 +1,4 @@
-"""Promises about models whose chat template knows no tools: the system message tells them, and the tokens stay exact."""
+"""Promises about models whose template knows no tools: the system message tells them, and tokens stay exact."""
 
 from __future__ import annotations
 

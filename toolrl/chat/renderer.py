@@ -120,9 +120,9 @@ class Renderer:
         if self.template_name:
             said.append(f"the chat template rewrites history, {self.template_name} is used instead")
         if self.tool_prompt == "system":
+            left_out = "" if self._plain else ", which the chat template leaves out"
             said.append(
-                f"the system message shows the tools{', which the chat template leaves out' * (not self._plain)}; calls "
-                f"are written in the dialect {self.dialect.name!r}"
+                f"the system message shows the tools{left_out}; calls are written in the dialect {self.dialect.name!r}"
             )
         return "; ".join(said)
 

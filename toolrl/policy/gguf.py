@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -78,7 +79,7 @@ def _convert(file: Path, folder: Path) -> None:
     model.tie_weights()
     model.save_pretrained(folder)
     if _adds_bos(file):  # transformers loses it, and without it Gemma writes nonsense
-        tokenizer.add_bos_token = True
+        cast(Any, tokenizer).add_bos_token = True
     tokenizer.save_pretrained(folder)
 
 

@@ -86,7 +86,7 @@ def read_template(name: str) -> str | None:
     """
     if not name:
         return None
-    if not Path(name).suffix == ".jinja" and os.sep not in name and not Path(name).exists():
+    if Path(name).suffix != ".jinja" and os.sep not in name and not Path(name).exists():
         return named_template(name)
     try:
         return Path(name).read_text(encoding="utf-8")

@@ -92,7 +92,11 @@ def fine_tune(
     tokenizer = load_tokenizer(name, **loading_options(args, model_config))
     if template := read_template(arguments.chat_template):
         tokenizer.chat_template = template
-    renderer = Renderer(tokenizer, dialect=arguments.dialect or None, tool_prompt=arguments.tool_prompt)
+    renderer = Renderer(
+        tokenizer,
+        dialect=arguments.dialect or None,
+        tool_prompt=arguments.tool_prompt,  # type: ignore[arg-type] # it says what is wrong
+    )
     if renderer.remark:
         console.print(renderer.remark, soft_wrap=True)
     tokenizer.chat_template = tokenizer.chat_template or renderer.template.text  # saved with the model
