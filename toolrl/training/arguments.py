@@ -35,8 +35,8 @@ class RunArguments:
     )
     tool_prompt: str = setting(
         "auto",
-        "What shows the model its tools: its chat 'template', the 'system' message, or 'auto', the latter if the template "
-        "leaves them out.",
+        "What shows the model its tools: its chat 'template', the 'system' message, or 'auto': the latter if the "
+        "template leaves them out.",
     )
     dialect: str = setting("", "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
     overwrite_output_dir: bool = setting(False, "Delete the results of an earlier run in output_dir, and start again.")
