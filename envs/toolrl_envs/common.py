@@ -36,6 +36,18 @@ def check_split(split: str, size: int | None = None) -> None:
         raise ConfigError(f"size must be a whole number of at least 1, got {size!r}")
 
 
+def check_paraphrased(split: str, **settings: object) -> None:
+    """Refuse settings of the generator next to `paraphrased`.
+
+    Raises:
+        ConfigError: The split is not "test", or another setting would have no effect.
+    """
+    if split != "test":
+        raise ConfigError(f"paraphrased questions are held out: pass split='test', got {split!r}")
+    if given := [name for name, value in settings.items() if value is not None]:
+        raise ConfigError(f"paraphrased questions are a fixed list, on which {given[0]} has no effect; leave it out")
+
+
 def check_unused(data: object, *, test_split: str = "", hub_split: str = "", **generator: object) -> None:
     """Refuse settings without effect: those of the hub without data, those of the generator with data."""
     for name, value in (("test_split", test_split), ("hub_split", hub_split)):

@@ -22,7 +22,7 @@ EOS = {
     "muse": "<|eot|>",
 }
 CONTROL = re.compile(
-    r"<[|｜][^\s<>|｜]+[|｜]>|<\|[a-z_\"|]+>|<[a-z_]+\|>|</?(?:tool_call|tool_response|think|arg_key|arg_value)>"
+    r"<(?:start|end)_of_turn>|<[|｜][^\s<>|｜]+[|｜]>|<\|[a-z_\"|]+>|<[a-z_]+\|>|</?(?:tool_call|tool_response|think|arg_key|arg_value)>"
 )
 TEMPLATES = {path.stem: path.read_text(encoding="utf-8") for path in sorted(trl_templates().glob("*.jinja"))}
 WITH_TOOLS = [
@@ -35,6 +35,10 @@ WITH_TOOLS = [
 # It starts a turn after tool results with a header that its own prompt leaves out; the model is not autoregressive.
 REWRITING = ["diffusion_gemma"]
 WITHOUT_TOOLS = [name for name in TEMPLATES if not name.endswith("_training") and name not in [*WITH_TOOLS, *REWRITING]]
+# Contents are lists of parts instead of texts; calls are not shown, though tools are.
+REFUSED = ["idefics3", "llava_next", "smolvlm", "lfm2"]
+# The system message tells of the tools.
+TOLD = [name for name in WITHOUT_TOOLS if name not in REFUSED]
 
 
 def options_of(name: str) -> list[dict[str, Any]]:

@@ -273,17 +273,10 @@ def test_a_template_that_rewrites_history_is_refused_and_the_fix_is_named(
         make_renderer(byte_tokenizer, f"{trl_template('qwen3')}{{#- unknown -#}}", enable_thinking=False)
 
 
-def test_a_tokenizer_without_a_template_is_refused(byte_tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(
-        TemplateError, match="'byte-tokenizer' has no chat template; use an instruction-tuned model, or pass"
-    ):
-        Renderer(byte_tokenizer)
-
-
 def test_a_template_that_drops_tool_results_is_refused(byte_tokenizer: PreTrainedTokenizerFast) -> None:
     template = SIMPLE.replace("{% for m in messages %}", "{% for m in messages if m.role != 'tool' %}")
     with pytest.raises(TemplateError, match=r"does not show tool results.*pass a template that supports tools"):
-        make_renderer(byte_tokenizer, template)
+        Renderer(byte_tokenizer, chat_template=template, tool_prompt="template")
 
 
 def test_an_eos_token_that_does_not_end_a_turn_is_refused(
@@ -292,7 +285,20 @@ def test_an_eos_token_that_does_not_end_a_turn_is_refused(
     tokenizer = copy.deepcopy(byte_tokenizer)
     tokenizer.eos_token = "<|endoftext|>"
     with pytest.raises(TemplateError, match=r"does not end a turn with the EOS token '<\|endoftext\|>'; set"):
-        make_renderer(tokenizer, trl_template("qwen2_5"))
+        make_renderer(tokenizer, trl_template("qwen2_5").replace("<|im_end|>", "(end)"))
+
+
+def test_a_template_may_end_a_turn_with_another_token_than_eos(
+    byte_tokenizer: PreTrainedTokenizerFast, trl_template: Template
+) -> None:
+    tokenizer = copy.deepcopy(byte_tokenizer)
+    tokenizer.eos_token = "<|endoftext|>"
+    renderer = make_renderer(tokenizer, trl_template("qwen2_5"))
+    end, eos = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    assert renderer.stop_token_ids == [eos, end]
+    assert renderer.assistant_ids(say("yes"))[-1] == renderer.end_of_turn_id == end
+    result = [Message("tool", "found", name="search", tool_call_id="c")]
+    assert renderer.observation_ids(result, after=eos) == [end, *renderer.observation_ids(result, after=end)]
 
 
 def test_a_tokenizer_without_an_eos_token_is_refused(

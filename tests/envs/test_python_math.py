@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from toolrl import TaskError, ToolEnv, make
+from toolrl import ConfigError, TaskError, ToolEnv, make
 from toolrl_envs.python_math.tasks import last_boxed
 
 GSM8K = [
@@ -122,3 +125,26 @@ def test_answers_to_data_are_compared_as_mathematics_and_to_generated_problems_a
     generated = make("toolrl/PythonMath-v0", size=5)
     generated.reset(options={"task": 0})
     assert generated.step(f"<answer>{generated.tasks[0].answer} + 0</answer>")[1] == 0.0
+
+
+def test_paraphrased_problems_have_the_right_answers_and_no_words_of_the_generator() -> None:
+    env = make("toolrl/PythonMath-v0", split="test", paraphrased=True)
+    assert len(env.tasks) == 50
+    for task in env.tasks:
+        if code := task.metadata.get("code"):
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(code, {})
+            assert printed.getvalue().strip() == task.answer
+    generated = {re.sub(r"\d+", "7", task.prompt) for task in make("toolrl/PythonMath-v0", split="test").tasks}
+    assert not generated & {re.sub(r"\d+", "7", task.prompt) for task in env.tasks}
+    assert 10 < sum(not task.needs_tool for task in env.tasks) < 20
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [({}, "pass split='test', got 'train'"), ({"split": "test", "size": 3}, "size has no effect")],
+)
+def test_paraphrased_problems_are_held_out_and_fixed(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        make("toolrl/PythonMath-v0", paraphrased=True, **settings)

@@ -37,8 +37,11 @@ def run_for_rows(output_dir: str, **changes: Any) -> GRPORun:
     return run
 
 
-def batch_of(advantages: Sequence[float] | torch.Tensor, seed: int = 0) -> dict[str, Any]:
-    """Random rows of different lengths, with observations, and with log-probabilities of other policies."""
+def batch_of(advantages: Sequence[float] | torch.Tensor, seed: int = 0, group: int = 1) -> dict[str, Any]:
+    """Random rows of different lengths, with observations, and with log-probabilities of other policies.
+
+    Each `group` of them has one prompt.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def random(*shape: int) -> torch.Tensor:
@@ -50,9 +53,10 @@ def batch_of(advantages: Sequence[float] | torch.Tensor, seed: int = 0) -> dict[
     tool_mask = (random(rows, COMPLETION) < 0.7).long()
     tool_mask[:, 0] = 1
     starts = torch.randint(0, PROMPT - 1, (rows, 1), generator=generator)
+    first = torch.arange(rows) // group * group
     return {
-        "prompt_ids": torch.randint(10, 300, (rows, PROMPT), generator=generator),
-        "prompt_mask": (torch.arange(PROMPT) >= starts).long(),
+        "prompt_ids": torch.randint(10, 300, (rows, PROMPT), generator=generator)[first],
+        "prompt_mask": (torch.arange(PROMPT) >= starts).long()[first],
         "completion_ids": torch.randint(10, 300, (rows, COMPLETION), generator=generator),
         "completion_mask": completion_mask,
         "tool_mask": tool_mask,

@@ -11,6 +11,7 @@ from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from tests.training.commands import command
 from toolrl import make, read_trajectories
+from toolrl.chat.variants import named_template
 from toolrl.policy.models import load_model, load_tokenizer
 
 ENV = "toolrl/PythonMath-v0"
@@ -167,3 +168,25 @@ def test_wrong_input_is_one_clear_error(
     assert expected in error
     assert "Traceback" not in error
     assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_a_model_told_by_the_system_message_is_fine_tuned_trained_and_played_alike(
+    demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "the system message shows the tools, which the chat template leaves out; calls are written in the dialect"
+    few = [*FLAGS, "--max_steps=1", "--check_memory=false"]
+    flags = ["--dataset", str(demonstrations), "--chat_template=chatml", f"--output_dir={tmp_path / 'sft'}"]
+    assert command("sft", *few, *flags) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+    model = str(tmp_path / "sft" / "model")
+    assert load_tokenizer(model).chat_template == named_template("chatml")
+    assert command("eval", ENV, "--model", model, "--tasks", "1", "--max-turn-tokens", "8") == 0
+    assert said in " ".join(capsys.readouterr().err.split())
+    flags = ["--envs", ENV, "--eval_tasks=0", f"--output_dir={tmp_path / 'run'}", "--max_completion_length=32"]
+    assert command("train", *few, f"--model_name_or_path={model}", *flags, "--max_turn_tokens=8") == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+    [prompt] = {
+        load_tokenizer(model).decode(trajectory.prompt_ids).partition("<|im_end|>")[0]
+        for trajectory in read_trajectories(tmp_path / "run" / "trajectories.jsonl")
+    }
+    assert "# Tools" in prompt

@@ -63,6 +63,12 @@ class Encoder:
             return [self.protect_all(item) for item in value]
         return value
 
+    def control_after(self, text: str, position: int) -> str:
+        """The control token that is next after a position, white space apart; empty if something else is."""
+        rest = text[position:].lstrip()
+        found = self._control.match(rest)
+        return found.group() if found else ""
+
     def encode(self, text: str) -> list[int]:
         """Encode a rendering. Placeholders become the plain characters that they replaced.
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle
 
+from toolrl.chat.dialects import PROBE
 from toolrl.chat.template import ChatTemplate, TurnEnds, common_prefix
 from toolrl.errors import TemplateError
 from toolrl.types import Message, ToolCall
@@ -160,3 +161,27 @@ def shows_thinking(template: ChatTemplate, calls: slice = _WORDS) -> bool:
     assistant, *told = _turn(template, calls, "aloud")
     turn = [assistant, *told] if assistant.tool_calls else [replace(assistant, content="")]
     return "aloud" in template.render([Message("user", "q"), *turn])
+
+
+def shows_tools(template: ChatTemplate) -> bool:
+    """Whether the template tells the model of its tools."""
+    tools = [{"type": "function", "function": {**_SCHEMA, "name": PROBE.name}}]
+    return PROBE.name in template.render([Message("user", "q")], tools, generate=True)
+
+
+def shows_calls(template: ChatTemplate) -> bool:
+    """Whether the template shows calls and their results."""
+    result = Message("tool", "shown result", name=PROBE.name, tool_call_id=PROBE.id)
+    try:
+        shown = template.render([Message("user", "q"), Message("assistant", "", (PROBE,)), result])
+    except TemplateError:
+        return False
+    return PROBE.name in shown and result.content in shown
+
+
+def shows_system(template: ChatTemplate) -> bool:
+    """Whether the template takes a system message, and shows it."""
+    try:
+        return PROBE.name in template.render([Message("system", PROBE.name), Message("user", "q")], generate=True)
+    except TemplateError:
+        return False

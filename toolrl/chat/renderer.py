@@ -15,9 +15,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from toolrl.chat.dialects import PROBE, PROBE_NAMED_BY_ID, Dialect, detect_dialect, dialect_named
+from toolrl.chat.dialects import PROBE, PROBE_NAMED_BY_ID, Dialect, HermesDialect, detect_dialect, dialect_named
 from toolrl.chat.dialects.base import meaning, schemas_of
 from toolrl.chat.encoding import Encoder
 from toolrl.chat.proof import (
@@ -25,17 +25,22 @@ from toolrl.chat.proof import (
     check_results_shown,
     prove_prefix_stable,
     prove_users_stable,
+    shows_calls,
+    shows_system,
     shows_thinking,
+    shows_tools,
     unstable,
 )
 from toolrl.chat.template import ChatTemplate, TurnEnds, common_prefix
-from toolrl.chat.variants import fixed_variants
-from toolrl.errors import TemplateError
+from toolrl.chat.tool_prompt import ToolPrompt
+from toolrl.chat.variants import fixed_variants, plain_template
+from toolrl.errors import ConfigError, TemplateError
 from toolrl.types import Message, ToolCall
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+ToolPromptChoice = Literal["auto", "template", "system"]
 _USER = Message("user", "?")
 _PROBE_TEXT = "probing words"
 
@@ -54,6 +59,7 @@ class Renderer:
         stop_token_ids: All tokens that end a turn; a call may have its own.
         closing_ids: Tokens that a truncated completion must not end on, because trainers read them as its end.
         template_name: The variant used instead of a template that rewrites history; otherwise empty.
+        tool_prompt: "system" where the system message tells the model of its tools, else "template".
         users: Whether the proof covers conversations in which a user answers the assistant; see `with_options`.
     """
 
@@ -64,38 +70,61 @@ class Renderer:
         dialect: Dialect | str | None = None,
         chat_template: str | None = None,
         template_options: Mapping[str, Any] | None = None,
+        tool_prompt: ToolPromptChoice = "auto",
     ):
         """Prepare the tokenizer's template and prove that it only appends.
 
-        A known template that rewrites history is replaced by its fixed variant.
+        A known template that rewrites history is replaced by its fixed variant. A tokenizer without a template gets a
+        plain one (`chat.variants.plain_template`).
 
         Args:
             tokenizer: A fast tokenizer.
             dialect: A dialect or its name; by default the one in which the template writes a call.
             chat_template: Jinja text to use instead of the tokenizer's own.
             template_options: Variables for the template, such as `{"enable_thinking": False}`.
+            tool_prompt: Who shows the model its tools, its calls and their results: "template", or "system" for the
+                system message and plain text in turns; see `chat.tool_prompt`. "auto" leaves it to a template that
+                shows tools.
 
         Raises:
-            ConfigError: No dialect has this name.
-            TemplateError: The template or the end-of-turn token is missing, or the template rewrites history or does
-                not show tool calls and their results.
+            ConfigError: No dialect has this name, or `tool_prompt` is unknown.
+            TemplateError: The end-of-turn token is missing, or the template rewrites history or does not show tool
+                calls and their results.
         """
         self.tokenizer = tokenizer
         text = chat_template or getattr(tokenizer, "chat_template", None)
         if isinstance(text, dict):  # named variants
             text = text.get("tool_use") or text["default"]
-        if not text:
-            raise TemplateError(
-                f"the tokenizer {tokenizer.name_or_path!r} has no chat template; use an instruction-tuned model, or "
-                "pass chat_template="
-            )
         if tokenizer.eos_token_id is None:
             raise TemplateError(f"the tokenizer {tokenizer.name_or_path!r} has no EOS token to end a turn")
+        if tool_prompt not in get_args(ToolPromptChoice):
+            raise ConfigError(f"tool_prompt must be 'auto', 'template' or 'system', got {tool_prompt!r}")
+        self._plain = ""
+        if not text:
+            self._plain, text = plain_template(tokenizer)
         self._encoder = Encoder(tokenizer)
         self._source, self._given = text, dialect_named(dialect) if isinstance(dialect, str) else dialect
+        self._tool_prompt = tool_prompt
         self._variants: dict[str, Renderer] = {}
         self.users = False
         self._choose_template(template_options or {})
+        if self.remark:
+            _log.info("%s: %s", tokenizer.name_or_path, self.remark)
+
+    @property
+    def remark(self) -> str:
+        """What is unusual about the chat template, as one line for people; empty if nothing is."""
+        said = []
+        if self._plain:
+            said.append(f"the model has no chat template, toolrl's {self._plain!r} is used")
+        if self.template_name:
+            said.append(f"the chat template rewrites history, {self.template_name} is used instead")
+        if self.tool_prompt == "system":
+            left_out = "" if self._plain else ", which the chat template leaves out"
+            said.append(
+                f"the system message shows the tools{left_out}; calls are written in the dialect {self.dialect.name!r}"
+            )
+        return "; ".join(said)
 
     def with_options(self, options: Mapping[str, Any], *, users: bool = False) -> Renderer:
         """The renderer of the same tokenizer for other episodes; each is proven once.
@@ -214,8 +243,6 @@ class Renderer:
             except TemplateError as error:
                 failure = failure or error
             else:
-                if self.template_name:
-                    _log.info("the chat template rewrites history; using %s instead", self.template_name)
                 return
         assert failure is not None
         raise failure
@@ -229,13 +256,25 @@ class Renderer:
         self.template = template
         self._beginning.cache_clear()
         self._observation.cache_clear()
+        self.tool_prompt = self._who_shows_tools(template)
+        given, told = self._given, self.tool_prompt == "system"
+        if told and (self._tool_prompt == "system" or not shows_calls(template)):
+            given = given or HermesDialect()
+            template.tool_prompt = ToolPrompt(given, self._encoder, has_system=shows_system(template))
         template.find_restrictions(TWO_CALLS)
         check_results_shown(template)
         self._prompt = prompt = template.render([_USER], generate=True)
         answered = template.render([_USER, Message("assistant", "!")])
-        self.dialect: Dialect = self._given or self._detect(prompt)
-        eos = str(self.tokenizer.eos_token)
-        self._ends = TurnEnds([eos, *(end for end in self.dialect.ends if end in self._encoder.control_ids)])
+        self.dialect: Dialect = given or self._detect(prompt)
+        if told and template.tool_prompt is None:
+            has_system = shows_system(template)
+            template.tool_prompt = ToolPrompt(self.dialect, self._encoder, has_system=has_system, turns=False)
+        eos, controls = str(self.tokenizer.eos_token), self._encoder.control_ids
+        ends = [eos, *(end for end in self.dialect.ends if end in controls)]
+        # Gemma, Phi and Command R end a turn with another token than EOS.
+        if own := self._encoder.control_after(answered, answered.rfind("!") + 1):
+            ends.append(own)
+        self._ends = TurnEnds(ends)
         self.stop_token_ids = [
             self._encoder.control_ids.get(end, self.tokenizer.eos_token_id) for end in self._ends.texts
         ]
@@ -265,20 +304,26 @@ class Renderer:
                     f"and after the prompt with {self.opened!r}; pass a template that opens both alike (chat_template=)"
                 )
 
+    def _who_shows_tools(self, template: ChatTemplate) -> ToolPromptChoice:
+        if self._tool_prompt != "auto":
+            return self._tool_prompt
+        try:
+            return "template" if shows_tools(template) else "system"
+        except TemplateError:
+            return "template"  # the proof says what is wrong
+
     def _detect(self, prompt: str) -> Dialect:
         eos, dialect, written = str(self.tokenizer.eos_token), None, ""
         for said, probe in ((_PROBE_TEXT, PROBE), ("", PROBE), ("", PROBE_NAMED_BY_ID)):
             written = self.template.render([_USER, Message("assistant", said, (probe,))])
             dialect = dialect or detect_dialect(written[common_prefix(prompt, written) :], eos, said)
-        if PROBE.name not in written:
-            raise TemplateError(
-                f"the chat template of {self.template.model!r} does not show tool calls; pass a template that supports "
-                "tools (chat_template=), or name the dialect (dialect=) in which the model calls tools"
-            )
         if dialect is None:
+            what = "does not show tool calls"
+            if PROBE.name in written:
+                what = f"writes tool calls in a form that toolrl cannot read: {written[-200:]!r}"
             raise TemplateError(
-                f"the chat template of {self.template.model!r} writes tool calls in a form that toolrl cannot read: "
-                f"{written[-200:]!r}; pass a template that supports tools (chat_template=), or name the dialect "
+                f"the chat template of {self.template.model!r} {what}; pass a template that supports tools "
+                "(chat_template=), have the system message show them (tool_prompt='system'), or name the dialect "
                 "(dialect=) in which the model calls tools"
             )
         return dialect

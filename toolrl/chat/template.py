@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from toolrl.chat.tool_prompt import ToolPrompt
 from toolrl.errors import TemplateError
 from toolrl.types import Message
 
@@ -25,6 +26,7 @@ class ChatTemplate:
         options: Variables of the template.
         short_ids: Whether call ids must be nine letters and digits, as in Mistral's templates.
         one_call: Whether it renders only one call per turn.
+        tool_prompt: Shows tools, calls and results in the place of a template that does not; None where it does.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class ChatTemplate:
         self.options = dict(options)
         self.short_ids = False
         self.one_call = False
+        self.tool_prompt: ToolPrompt | None = None
 
     @property
     def model(self) -> str:
@@ -62,9 +65,12 @@ class ChatTemplate:
         """
         import jinja2
 
+        rows = [self._protect(self._as_dict(message)) for message in with_distinct_ids(messages)]
+        if self.tool_prompt is not None:
+            rows, tools = self.tool_prompt.rewrite(messages, rows, tools), ()
         try:
             rendered = self._tokenizer.apply_chat_template(
-                [self._protect(self._as_dict(message)) for message in with_distinct_ids(messages)],
+                rows,
                 tools=self._protect(list(tools)) or None,  # [] makes some templates print an empty tool section
                 chat_template=self.text,
                 add_generation_prompt=generate,

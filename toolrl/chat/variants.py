@@ -8,10 +8,18 @@ turn at first, and drops or changes once another user message follows, stays in 
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolrl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _OWN = Path(__file__).parent / "templates"
 
@@ -70,6 +78,32 @@ def fixed_variants(text: str) -> Iterator[tuple[str, str]]:
         for old, new in EDITS[original]:
             text = text.replace(old, new)
         yield f"toolrl/{original}", text
+
+
+def named_template(name: str) -> str:
+    """The template with a name: `chatml` and `plain` of toolrl, or one of TRL's, such as `qwen2.5` and `llama3`.
+
+    Raises:
+        ConfigError: There is none with this name.
+    """
+    stem = re.sub(r"[.-]", "_", name)
+    for path in (_OWN / f"{stem}.jinja", trl_templates() / f"{stem}.jinja"):
+        if path.exists():
+            return path.read_text(encoding="utf-8")
+    known = sorted({path.stem for folder in (_OWN, trl_templates()) for path in folder.glob("*.jinja")})
+    near = difflib.get_close_matches(stem, known, n=5, cutoff=0.5) or known
+    raise ConfigError(f"no chat template is named {name!r}; did you mean {', '.join(near)}, or the path of a file?")
+
+
+def plain_template(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """Name and source of the template for a tokenizer without one: ChatML if it has its tokens, else words.
+
+    A conversation begins with BOS if the tokenizer begins texts with it.
+    """
+    chatml = "<|im_start|>" in tokenizer.get_added_vocab() and tokenizer.eos_token == "<|im_end|>"
+    name = "chatml" if chatml else "plain"
+    begins = tokenizer.bos_token_id is not None and tokenizer("?")["input_ids"][0] == tokenizer.bos_token_id
+    return name, "{{- bos_token -}}\n" * begins + named_template(name)
 
 
 def trl_templates() -> Path:

@@ -32,7 +32,7 @@ def train(context: typer.Context) -> None:
 def evaluate_command(
     environments: EnvironmentIds,
     model: Annotated[
-        str, typer.Option(help="'tiny', a folder (a run's model/), a hub id, or 'openai:NAME' behind a chat API.")
+        str, typer.Option(help="'tiny', 'smollm2', a folder (a run's model/), a GGUF file, a hub id, or 'openai:NAME'.")
     ] = "tiny",
     policy: Annotated[str, typer.Option(help="'model', or 'oracle' to replay each task's solution.")] = "model",
     tasks: Tasks = 100,
@@ -42,6 +42,16 @@ def evaluate_command(
     max_turn_tokens: Annotated[int, typer.Option(min=1, help="Sampled tokens per turn.")] = 512,
     dialect: Annotated[
         str, typer.Option(help="How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
+    ] = "",
+    tool_prompt: Annotated[
+        str,
+        typer.Option(
+            help="What shows the model its tools: its chat 'template', the 'system' message, or 'auto', the latter if "
+            "the template leaves them out."
+        ),
+    ] = "auto",
+    chat_template: Annotated[
+        str, typer.Option(help="A chat template instead of the model's: a Jinja file, or 'chatml', 'qwen2.5' ...")
     ] = "",
     env_settings: EnvSettings = "{}",
     out: Annotated[Path | None, typer.Option(help="Write the trajectories to this JSONL file, a new one.")] = None,
@@ -94,8 +104,16 @@ def evaluate_command(
         renderer: Renderer | None = None
         if policy == "oracle" or not settings.is_chat:
             from toolrl.policy.models import load_tokenizer
+            from toolrl.training.loading import read_template
 
-            renderer = Renderer(load_tokenizer(model), dialect=dialect or None)
+            renderer = Renderer(
+                load_tokenizer(model),
+                dialect=dialect or None,
+                chat_template=read_template(chat_template),
+                tool_prompt=tool_prompt,  # type: ignore[arg-type] # it says what is wrong
+            )
+            if renderer.remark:
+                typer.echo(renderer.remark, err=True)
         player = open_policy(settings, renderer) if policy == "model" else None
         if player is not None:
             stack.callback(player.close)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from toolrl.errors import ConfigError
 from toolrl.policy.completions import RETRY_POLICY, Endpoint, default_base_url
 from toolrl.policy.openai import OpenAIPolicy
-from toolrl.policy.settings import ALIASES, CHAT_API, PolicySettings
+from toolrl.policy.settings import CHAT_API, PolicySettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,10 +52,11 @@ def open_policy(
             model = load_for_generation(settings.model, settings.device)
         return TransformersPolicy(model, stop_token_ids=stops, max_sequences=settings.sequences, seed=settings.seed)
     if settings.sampler == "vllm":
+        from toolrl.policy.models import locate
         from toolrl.policy.vllm.policy import VLLMPolicy
 
         return VLLMPolicy(
-            ALIASES.get(settings.model, settings.model),
+            locate(settings.model),
             stop_token_ids=stops,
             transfer=settings.transfer or "file",
             sleep=settings.sleep,

@@ -1,4 +1,4 @@
-"""Loads models and tokenizers by name: "tiny", a folder or a hub id, of a whole model or of an adapter."""
+"""Loads models and tokenizers by name: "tiny", "smollm2", a folder, a GGUF file or a hub id, also of an adapter."""
 
 from __future__ import annotations
 
@@ -12,8 +12,26 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.peft_utils import find_adapter_config_file
 
-from toolrl.errors import ConfigError, MissingExtra
-from toolrl.policy.settings import ALIASES, CHAT_API
+from toolrl.errors import ConfigError, MissingExtra, ToolrlError
+from toolrl.policy.gguf import PACKAGED, checkpoint_of, packaged_file
+from toolrl.policy.settings import CHAT_API, TINY_PATH
+
+
+def locate(name: str) -> str:
+    """The folder of a local model, or the hub id that `name` is.
+
+    Args:
+        name: "tiny", "smollm2", a folder, the path of a GGUF file, or a hub id.
+
+    Raises:
+        ConfigError: A package or a file is missing, or the file cannot be read.
+        MissingExtra: It is a GGUF file, and the package gguf is not installed.
+    """
+    if name == "tiny":
+        return str(TINY_PATH)
+    if name in PACKAGED:
+        return str(checkpoint_of(packaged_file(name)))
+    return str(checkpoint_of(Path(name))) if name.endswith(".gguf") else name
 
 
 def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
@@ -28,7 +46,7 @@ def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
             f"--model {name} --out), then fine-tune on the successful ones (toolrl demonstrations, toolrl sft)"
         )
     with _loading(name):
-        tokenizer = AutoTokenizer.from_pretrained(ALIASES.get(name, name), **options)
+        tokenizer = AutoTokenizer.from_pretrained(locate(name), **options)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -38,7 +56,7 @@ def load_for_generation(name: str, device: str = "") -> PreTrainedModel:
     """Load a model to sample with: bfloat16 on a GPU, float32 on a CPU. An adapter is not merged into the weights.
 
     Args:
-        name: "tiny", a folder, or a hub id.
+        name: See `locate`.
         device: "cpu", "cuda" ...; by default a GPU if there is one.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -55,7 +73,7 @@ def load_model(name: str, *, dtype: str = "float32", **options: Any) -> PreTrain
     """Load a causal language model onto the CPU.
 
     Args:
-        name: "tiny", a folder, or a hub id. An adapter is loaded with its base model, as a trainable `PeftModel`.
+        name: See `locate`. An adapter is loaded with its base model, as a trainable `PeftModel`.
         dtype: Of the weights, such as "float32" or "bfloat16".
         options: For `AutoModelForCausalLM.from_pretrained`.
 
@@ -66,14 +84,14 @@ def load_model(name: str, *, dtype: str = "float32", **options: Any) -> PreTrain
     base = base_of_adapter(name, **options)
     if base is None:
         with _loading(name):
-            return AutoModelForCausalLM.from_pretrained(ALIASES.get(name, name), dtype=dtype, **options)
+            return AutoModelForCausalLM.from_pretrained(locate(name), dtype=dtype, **options)
     try:
         from peft import PeftModel
     except ImportError:
         raise MissingExtra("peft", "lora") from None
     with _loading(f"{base} (the base model of the adapter {name})"):
         options = {**options, "revision": "main"}
-        model = AutoModelForCausalLM.from_pretrained(ALIASES.get(base, base), dtype=dtype, **options)
+        model = AutoModelForCausalLM.from_pretrained(locate(base), dtype=dtype, **options)
     with _loading(name):
         return PeftModel.from_pretrained(model, name, is_trainable=True)  # type: ignore[return-value]
 
@@ -85,7 +103,7 @@ def base_of_adapter(name: str, **options: Any) -> str | None:
         ConfigError: The adapter's configuration is damaged.
     """
     try:
-        path = find_adapter_config_file(ALIASES.get(name, name), revision=options.get("revision"))
+        path = find_adapter_config_file(locate(name), revision=options.get("revision"))
         return None if path is None else str(json.loads(Path(path).read_text())["base_model_name_or_path"])
     except OSError:
         return None  # no such folder or id: loading it says so
@@ -97,6 +115,10 @@ def base_of_adapter(name: str, **options: Any) -> str | None:
 def _loading(name: str) -> Iterator[None]:
     try:
         yield
+    except ToolrlError:
+        raise
     except (OSError, ValueError, ImportError, TypeError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"cannot load the model {name!r}: {reason} Use 'tiny', a local folder or a hub id") from None
+        raise ConfigError(
+            f"cannot load the model {name!r}: {reason} Use 'tiny', 'smollm2', a local folder, a GGUF file or a hub id"
+        ) from None

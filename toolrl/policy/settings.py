@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from toolrl.policy.vllm.weights_sender import Transfer
 
 TINY_PATH = Path(__file__).parent.parent / "tiny" / "weights"
-ALIASES = {"tiny": str(TINY_PATH)}
 CHAT_API = "openai:"  # prefix of models behind a chat-completions API
 
 

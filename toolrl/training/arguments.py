@@ -30,7 +30,15 @@ def setting(default: Any, help: str) -> Any:
 class RunArguments:
     """Settings of both `toolrl train` and `toolrl sft`."""
 
-    chat_template: str = setting("", "Path of a Jinja chat template to use instead of the model's.")
+    chat_template: str = setting(
+        "", "A chat template to use instead of the model's: the path of a Jinja file, or 'chatml', 'qwen2.5' ..."
+    )
+    tool_prompt: str = setting(
+        "auto",
+        "What shows the model its tools: its chat 'template', the 'system' message, or 'auto': the latter if the "
+        "template leaves them out.",
+    )
+    dialect: str = setting("", "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
     overwrite_output_dir: bool = setting(False, "Delete the results of an earlier run in output_dir, and start again.")
     check_memory: bool = setting(True, "Before training, compare the memory it takes with the memory that is free.")
 
@@ -102,7 +110,6 @@ class ToolrlArguments(RunArguments):
         0.0, "Share of a right answer's lead over wrong ones that needless tool calls can cost it, from 0 to 1."
     )
     length_cost: float = setting(0.0, "The same for sampled tokens.")
-    dialect: str = setting("", "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
     stop_on_hack: bool = setting(
         False, "End training when a gold reward (ToolEnv(gold=)) falls while the reward rises; the alarm comes anyway."
     )

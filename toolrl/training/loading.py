@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 from trl import GRPOConfig, ModelConfig, SFTConfig, get_peft_config  # type: ignore[attr-defined]
 
+from toolrl.chat.variants import named_template
 from toolrl.errors import ConfigError, MissingExtra
-from toolrl.policy.models import base_of_adapter, load_model
-from toolrl.policy.settings import ALIASES
+from toolrl.policy.models import base_of_adapter, load_model, locate
 from toolrl.training.flags import rejections
 
 
@@ -39,9 +40,9 @@ def loading_options(args: GRPOConfig | SFTConfig, model_config: ModelConfig) -> 
         ConfigError: A revision is requested for a local folder.
     """
     name = model_config.model_name_or_path or "tiny"
-    if model_config.model_revision != "main" and (name in ALIASES or Path(name).is_dir()):
+    if model_config.model_revision != "main" and Path(locate(name)).is_dir():
         raise ConfigError(
-            f"--model_revision {model_config.model_revision}: the folder {name!r} has no revisions; remove it"
+            f"--model_revision {model_config.model_revision}: {name!r} is local and has no revisions; remove it"
         )
     trusted = {"trust_remote_code": True} if args.trust_remote_code else {}
     return {"revision": model_config.model_revision, **trusted}
@@ -77,13 +78,17 @@ def adapter_settings(name: str, model_config: ModelConfig) -> Any:
     return None
 
 
-def read_template(path: str) -> str | None:
-    """The text of a chat template's file; None without a path.
+def read_template(name: str) -> str | None:
+    """The text of a chat template, a file's or one with a name; None without a name.
 
     Raises:
-        ConfigError: It cannot be read.
+        ConfigError: It cannot be read, or none has this name.
     """
+    if not name:
+        return None
+    if Path(name).suffix != ".jinja" and os.sep not in name and not Path(name).exists():
+        return named_template(name)
     try:
-        return Path(path).read_text(encoding="utf-8") if path else None
+        return Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--chat_template {path!r} cannot be read: {error}") from None
+        raise ConfigError(f"--chat_template {name!r} cannot be read: {error}") from None

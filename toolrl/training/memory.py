@@ -20,8 +20,7 @@ from trl import GRPOConfig, ModelConfig, SFTConfig  # type: ignore[attr-defined]
 
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
-from toolrl.policy.models import base_of_adapter
-from toolrl.policy.settings import ALIASES
+from toolrl.policy.models import base_of_adapter, locate
 from toolrl.policy.transformers import CPU_CACHE_TOKENS
 from toolrl.sandbox.local.cgroups import hierarchies
 from toolrl.training.flags import rejections
@@ -94,7 +93,7 @@ def read_size(name: str, *, peft_config: Any = None, **options: Any) -> ModelSiz
         name, peft_config = base, PeftConfig.from_pretrained(name)
         options.pop("revision", None)
     try:
-        config = AutoConfig.from_pretrained(ALIASES.get(name, name), **options)
+        config = AutoConfig.from_pretrained(locate(name), **options)
         trusted = {"trust_remote_code": True} if options.get("trust_remote_code") else {}
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, **trusted)

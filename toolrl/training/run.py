@@ -71,6 +71,7 @@ def train(
         "weights": arguments.weighted_envs(),
         "chat_template": read_template(arguments.chat_template),
         "dialect": arguments.dialect or None,
+        "tool_prompt": arguments.tool_prompt,
         "peft_config": adapter_settings(name, model_config),
         "sampler": arguments.sampler_settings(),
         **schedule,
@@ -112,6 +113,8 @@ def train(
         hacks.monitor = run.monitor
         if checkpoint and any(env.grader.gold for env in environments.values()):
             run.recall(read_trajectories(folder / "trajectories.jsonl"), int(checkpoint.name.rpartition("-")[2]))
+        if run.renderer.remark and run.trainer.accelerator.is_main_process:
+            console.print(run.renderer.remark, soft_wrap=True)
         is_main = begin_run(run.trainer, folder, checkpoint, console, arguments, args, model_config)
         if held_out and "before" not in evaluation.reports:
             evaluation.play("before")

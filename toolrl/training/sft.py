@@ -91,8 +91,16 @@ def fine_tune(
     name = model_config.model_name_or_path or "tiny"
     tokenizer = load_tokenizer(name, **loading_options(args, model_config))
     if template := read_template(arguments.chat_template):
-        tokenizer.chat_template = template  # saved with the model
-    rows = read_token_rows(arguments.dataset, Renderer(tokenizer), args.max_length, console)
+        tokenizer.chat_template = template
+    renderer = Renderer(
+        tokenizer,
+        dialect=arguments.dialect or None,
+        tool_prompt=arguments.tool_prompt,  # type: ignore[arg-type] # it says what is wrong
+    )
+    if renderer.remark:
+        console.print(renderer.remark, soft_wrap=True)
+    tokenizer.chat_template = tokenizer.chat_template or renderer.template.text  # saved with the model
+    rows = read_token_rows(arguments.dataset, renderer, args.max_length, console)
     peft_config = adapter_settings(name, model_config)
     if arguments.check_memory:
         longest = max(len(row.input_ids) for row in rows)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import trl.trainer.grpo_trainer
 import trl.trainer.utils
 from torch import Tensor
 from transformers import TrainerCallback, TrainerState
@@ -22,6 +23,7 @@ from toolrl.training.arguments import MISMATCH_LIMIT
 from toolrl.training.card import write_card
 from toolrl.training.credit import Credit
 from toolrl.training.metrics import Mismatch, measure_mismatch, sum_mismatches
+from toolrl.training.shared_prompt import Packed, can_share, pack, shared_prompts, shuffle_groups
 from toolrl.training.timing import StepClock
 
 with warnings.catch_warnings():
@@ -44,11 +46,11 @@ class SampledTokensTrainer(GRPOTrainer):
     """TRL's trainer without the work that its loss masks.
 
     TRL pads a batch to its longest prompt and its longest completion, and projects every position of the completions
-    onto the vocabulary. Most tokens of an episode with tools are observations or padding, and most groups have no
-    variance once a model is good. Here rows of similar length are batched together, only sampled tokens are scored, and
-    rows that add 0 to the gradient are left out of the forward and backward passes: those without a sampled token, and,
-    where the loss is nothing but advantages times ratios, those whose advantages are all 0. Normalisers count them
-    still: the loss and its gradient are TRL's.
+    onto the vocabulary. Most tokens of an episode with tools are its prompt, observations or padding, and most groups
+    have no variance once a model is good. Here a prompt that rows share is computed once (`shared_prompt`), other rows
+    of similar length are batched together, only sampled tokens are scored, and rows that add 0 to the gradient are left
+    out of the forward and backward passes: those without a sampled token, and, where the loss is nothing but advantages
+    times ratios, those whose advantages are all 0. Normalisers count them still: the loss and its gradient are TRL's.
 
     Clip ratios are those of all rows, since a row without an advantage is never clipped. `entropy`, and `mismatch/...`
     where the loss computes the log-probabilities, are over the rows that were computed: the shortest if none need be.
@@ -76,6 +78,15 @@ class SampledTokensTrainer(GRPOTrainer):
         self.clock = StepClock()
         super().__init__(*args, **kwargs)
         self.add_callback(StepGuard(self))
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """TRL's; the rows of a group stay together."""
+        module: Any = trl.trainer.grpo_trainer
+        shuffle, module.shuffle_sequence_dict = module.shuffle_sequence_dict, shuffle_groups
+        try:
+            return super()._prepare_inputs(generation_batch)
+        finally:
+            module.shuffle_sequence_dict = shuffle
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's, without advantage, KL term and entropy for an unscored episode, with the advantages of `credit`."""
@@ -233,10 +244,16 @@ class SampledTokensTrainer(GRPOTrainer):
         if self._sampled is not None:
             scored[:, -logits_to_keep:] *= self._sampled
         labels = input_ids.masked_fill(scored == 0, -100)
+        together = min(batch_size or ROWS_TOGETHER, ROWS_TOGETHER)
         order = attention_mask.sum(1).argsort()
         order = order[scored[order].any(1)]
-        chunks = order.split(min(batch_size or ROWS_TOGETHER, ROWS_TOGETHER)) if len(order) else ()
-        passes = self._most_passes(len(chunks))
+        packs = self._packs(input_ids, attention_mask, labels, logits_to_keep, order, together)
+        alone = torch.ones(len(input_ids), dtype=torch.bool, device=order.device)
+        for packed in packs:
+            alone[packed.rows] = False
+        order = order[alone[order]]
+        chunks = order.split(together) if len(order) else ()
+        passes = self._most_passes(len(chunks) + len(packs))
         logprobs, entropies = [], []
         for rows in chunks:
             used = attention_mask[rows].any(0).nonzero()
@@ -254,8 +271,17 @@ class SampledTokensTrainer(GRPOTrainer):
             scores = torch.zeros(len(input_ids), logits_to_keep, device=input_ids.device)
             return scores.to(parts[0].dtype).index_copy(0, order, torch.cat(parts)) if parts else scores
 
-        scores = in_place(logprobs)
-        for _ in range(passes - len(chunks)):
+        scores, entropy = in_place(logprobs), in_place(entropies)
+        for packed in packs:
+            with self.accelerator.autocast():
+                outputs = model(
+                    input_ids=packed.ids, position_ids=packed.positions, attention_mask=packed.mask,
+                    shift_labels=packed.labels, fused_lm_head=True,
+                )  # fmt: skip
+            scores = packed.put(scores, outputs.log_probs)
+            if compute_entropy:
+                entropy = packed.put(entropy, outputs.entropy)
+        for _ in range(passes - len(chunks) - len(packs)):
             ids = input_ids[:1, :2]
             with self.accelerator.autocast():
                 outputs = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=ids, fused_lm_head=True)
@@ -263,7 +289,18 @@ class SampledTokensTrainer(GRPOTrainer):
         self._logprobs = scores.detach()
         if self._left_out is not None and self._old_logprobs is not None:
             scores = torch.where(self._left_out, self._old_logprobs, scores)  # a ratio of 1, which cannot overflow
-        return scores, self._with_mean(in_place(entropies)) if compute_entropy else None, None
+        return scores, self._with_mean(entropy) if compute_entropy else None, None
+
+    def _packs(
+        self, ids: Tensor, mask: Tensor, labels: Tensor, completion: int, rows: Tensor, together: int
+    ) -> list[Packed]:
+        """The rows that share their prompt with others, as sequences of at most `together` rows."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if not can_share(model.config, is_stateful=getattr(model, "_is_stateful", False)):
+            return []
+        groups = (part for group in shared_prompts(ids, mask, completion, rows) for part in group.split(together))
+        packed = (pack(ids, mask, labels, completion, group) for group in groups if len(group) > 1)
+        return [one for one in packed if one is not None]
 
     def _most_passes(self, own: int) -> int:
         """The forward passes of the process that needs most, at least 1.

@@ -37,6 +37,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, get_
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
 from toolrl.chat import Renderer
+from toolrl.chat.renderer import ToolPromptChoice
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation.evaluate import task_info
@@ -88,6 +89,7 @@ class GRPORun:
         weights: Mapping[str, float] | None = None,
         chat_template: str | None = None,
         dialect: str | None = None,
+        tool_prompt: ToolPromptChoice = "auto",
         writer: TrajectoryWriter | None = None,
         peft_config: Any = None,
         task_seed: int = 0,
@@ -115,6 +117,7 @@ class GRPORun:
             weights: Relative frequency of each environment; equal by default.
             chat_template: Replaces the tokenizer's.
             dialect: How the model calls tools, by name; by default as the template writes a call.
+            tool_prompt: Who shows the model its tools; see `Renderer`.
             writer: Gets the trajectories as they finish.
             peft_config: Trains an adapter instead of the whole model.
             task_seed: Seeds the choice and order of tasks.
@@ -146,7 +149,7 @@ class GRPORun:
         self._credit = credit or CreditSettings()
         self._credit.refuse_conflicts(args)
         self.environments = dict(environments)
-        self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect)
+        self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect, tool_prompt=tool_prompt)
         self.last_batch: list[Trajectory] = []
         self._played: list[Group] = []  # for the latest batch, trained on or not
         self.monitor, self.probe = HackMonitor(), Probe()

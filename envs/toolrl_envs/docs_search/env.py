@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from toolrl import Limits, Message, Task, TaskSet, ToolEnv, call, say
 from toolrl.rewards import answer_reward, exact_match
 from toolrl.tools import search_tool
-from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split, check_split, opener, task_id
+from toolrl_envs.common import (
+    CALL_COST,
+    PYTHON_DOCS,
+    SYSTEM_PROMPT,
+    Split,
+    check_paraphrased,
+    check_split,
+    opener,
+    task_id,
+)
 from toolrl_envs.docs_search.facts import RESULTS, SNIPPET_CHARACTERS, Fact, FactKind, facts
 
+PARAPHRASES = Path(__file__).parent / "paraphrases.jsonl"
 WORDINGS: dict[FactKind, tuple[str, ...]] = {
     "module": ("Which module defines {subject}?", "In which module is {subject}?"),
     "parameter": ("What is the first parameter of {subject}?", "Name the first parameter of {subject}."),
@@ -28,8 +39,9 @@ class DocsSearchEnv(ToolEnv):
         self,
         split: Split = "train",
         *,
-        size: int = 2000,
+        size: int | None = None,
         seed: int = 0,
+        paraphrased: bool = False,
         call_cost: float = CALL_COST,
         retriever: str = PYTHON_DOCS,
         render_mode: str | None = None,
@@ -38,15 +50,21 @@ class DocsSearchEnv(ToolEnv):
 
         Args:
             split: "train" or "test"; the splits are about different objects.
-            size: Maximum number of tasks.
+            size: Maximum number of tasks; 2000 by default.
             seed: Fixes which tasks are drawn, and their order.
+            paraphrased: Up to fifty held-out questions, in words that the generator does not have, instead of its own.
             call_cost: Deducted from a right answer for each call.
             retriever: Name of the retriever, as for `toolrl.search.open_retriever`; may be a server.
             render_mode: See `ToolEnv`.
         """
         check_split(split, size)
+        if paraphrased:
+            check_paraphrased(split, size=size)
+            tasks = paraphrases()
+        else:
+            tasks = make_tasks(split, 2000 if size is None else size, seed)
         super().__init__(
-            tasks=make_tasks(split, size, seed),
+            tasks=tasks,
             tools=[search_tool(opener(retriever), k=RESULTS, snippet_characters=SNIPPET_CHARACTERS)],
             reward=answer_reward(same_text, call_cost=call_cost),
             system_prompt=SYSTEM_PROMPT,
@@ -67,6 +85,12 @@ def make_tasks(split: Split, size: int, seed: int) -> TaskSet:
                 tasks.append(_task(pool.pop(), rng.choice(WORDINGS[kind])))
     rng.shuffle(tasks)
     return TaskSet(tasks)
+
+
+def paraphrases() -> TaskSet:
+    """Those of the fifty questions that are about this version of Python."""
+    known = {(fact.subject, fact.value) for kind in WORDINGS for fact in facts(kind, "test")}
+    return TaskSet([task for task in TaskSet.read(PARAPHRASES) if (task.metadata["subject"], task.answer) in known])
 
 
 def solve(task: Task) -> Sequence[Message]:

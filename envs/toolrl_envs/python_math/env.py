@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from toolrl import Limits, Message, Task, ToolEnv, call, say
+from toolrl import Limits, Message, Task, TaskSet, ToolEnv, call, say
 from toolrl.rewards import answer_reward, math_reward, numbers_equal
 from toolrl.tools import python_tool
-from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_unused, load_tasks
+from toolrl_envs.common import CALL_COST, SYSTEM_PROMPT, Split, check_paraphrased, check_unused, load_tasks
 from toolrl_envs.python_math.tasks import make_tasks, read_task
+
+PARAPHRASES = Path(__file__).parent / "paraphrases.jsonl"
 
 
 class PythonMathEnv(ToolEnv):
@@ -25,6 +27,7 @@ class PythonMathEnv(ToolEnv):
         size: int | None = None,
         seed: int = 0,
         easy_share: float | None = None,
+        paraphrased: bool = False,
         call_cost: float = CALL_COST,
         render_mode: str | None = None,
     ):
@@ -41,6 +44,7 @@ class PythonMathEnv(ToolEnv):
                 ones), or all of the data.
             seed: Fixes the generated problems; or which problems read are drawn, and their order.
             easy_share: Share of generated problems that need no tool; 0.4 by default.
+            paraphrased: Fifty held-out problems, in words that the generator does not have, instead of its own.
             call_cost: Deducted from a right answer for each call.
             render_mode: See `ToolEnv`.
 
@@ -51,7 +55,10 @@ class PythonMathEnv(ToolEnv):
         """
         check_unused(data, test_split=test_split, hub_split=hub_split, easy_share=easy_share)
         reward = answer_reward(numbers_equal, call_cost=call_cost)
-        if data is None:
+        if paraphrased:
+            check_paraphrased(split, data=data, size=size, easy_share=easy_share)
+            tasks = TaskSet.read(PARAPHRASES)
+        elif data is None:
             tasks = make_tasks(split, 2000 if size is None else size, seed, 0.4 if easy_share is None else easy_share)
         else:
             hub = {"test_split": test_split, "hub_split": hub_split}

@@ -27,6 +27,7 @@ class Dialect(ABC):
         thought_form: How a block of thoughts is written: the two marks, then the thought.
         listed: Whether one list or block holds all calls of a turn.
         joint: What is written between the text and the calls.
+        result: What is written before and after a result, where the chat template does not show results.
     """
 
     name: str
@@ -37,6 +38,12 @@ class Dialect(ABC):
     thought_form: str = "{0}\n{2}\n{1}\n\n"
     listed: bool = False
     joint: str = ""
+    result: tuple[str, str] = ("<tool_response>\n", "\n</tool_response>")
+
+    @property
+    def instruction(self) -> str:
+        """How a call is written, for a model whose chat template does not say so."""
+        return f"To call a function, write it in this form:\n{self.form}"
 
     @property
     def hidden(self) -> tuple[str, ...]:

@@ -142,7 +142,16 @@ class HermesDialect(JsonDialect):
     def __init__(self) -> None:
         super().__init__("hermes", ("<tool_call>", "</tool_call>"), spaces="\n", joint="\n")
 
+    @property
+    def instruction(self) -> str:
+        """The words of Qwen2.5's template."""
+        return (
+            "For each function call, return a json object with function name and arguments within "
+            f"<tool_call></tool_call> XML tags:\n<tool_call>\n{_HERMES_CALL}\n</tool_call>"
+        )
 
+
+_HERMES_CALL = '{"name": <function-name>, "arguments": <args-json-object>}'
 _FUNCTOOLS = r"functools(?=\s*\[\s*\{)"
 
 # Sources: each family's template, if vLLM has one (examples/tool_chat_template_*.jinja), and what the parsers of

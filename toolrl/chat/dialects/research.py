@@ -41,6 +41,7 @@ class TagDialect(TextDialect):
 
     name = "tags"
     form = "<TOOL>TEXT</TOOL>, TEXT being a JSON object if the tool has several parameters"
+    result = ("<information>", "</information>")
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
         """Tags named after a tool (without schemas: after a usual one) are calls; all others are text."""
@@ -71,6 +72,7 @@ class FencedDialect(TextDialect):
 
     name = "fenced"
     form = "```TOOL\nTEXT\n```"
+    result = ("```output\n", "\n```")
     _block = re.compile(r"^```([^\s`]+)[ \t]*\n(.*?)(^```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 
     def read(self, text: str, tools: Schemas) -> tuple[str, list[ToolCall]]:
