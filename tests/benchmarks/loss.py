@@ -1,14 +1,13 @@
 """Loss and gradient of one batch of tool episodes, with all advantages, and with most of them 0.
 
 The same trainer on the same batch, 64 episodes of the embedded policy on the three environments, computes it three
-times: as TRL scores every padded position, as toolrl scores the sampled tokens of every row, and of rows with an
-advantage only. The gradients are compared too.
+times: as TRL scores every padded position, as toolrl scores the sampled tokens of every row by itself, and as it does
+for rows with an advantage only, whose prompt is computed once a group. The gradients are compared too.
 """
 
 from __future__ import annotations
 
 import copy
-import random
 import tempfile
 import time
 from functools import partial
@@ -52,7 +51,7 @@ def main() -> str:
     sampled = int((batch["completion_mask"] * batch["tool_mask"]).sum())
     title = f"Loss and gradient of {EPISODES} episodes: {padded:,} positions, {real:,} tokens, {sampled:,} sampled"
     columns = [
-        "advantages of 0", "TRL's scoring", "sampled tokens of all rows", "of rows with an advantage",
+        "advantages of 0", "TRL's scoring", "sampled tokens of all rows", "with an advantage, shared prompts",
         "faster than TRL", "faster than all rows", "gradient differs from TRL's by",
     ]  # fmt: skip
     return table(title, columns, rows)
@@ -61,17 +60,21 @@ def main() -> str:
 def _compare(trainer: Any, batch: dict[str, Any], zero_share: float) -> list[str]:
     """A row of the table: medians, and the range of the ratios."""
     advantages = torch.tensor([1.0, -1.0]).repeat(EPISODES // 2)
-    advantages[random.Random(0).sample(range(EPISODES), round(zero_share * EPISODES))] = 0
-    scoring, needs_rows, triton = (
-        trainer._get_per_token_logps_and_entropies, trainer._has_gradient, trl_utils._use_triton
+    advantages[: round(zero_share * EPISODES)] = 0  # of whole groups, but for one
+    ours = (
+        trainer._get_per_token_logps_and_entropies, trainer._has_gradient, trainer._packs, trl_utils._use_triton
     )  # fmt: skip
-    theirs = partial(GRPOTrainer._get_per_token_logps_and_entropies, trainer), needs_rows, chunked_logprob._use_triton
-    all_rows = scoring, lambda advantages, mask: torch.ones_like(mask[:, :1]), triton
-    ours = scoring, needs_rows, triton
+    scoring, needs_rows, packs, triton = ours
+    theirs = (
+        partial(GRPOTrainer._get_per_token_logps_and_entropies, trainer), needs_rows, packs, chunked_logprob._use_triton
+    )  # fmt: skip
+    all_rows = scoring, lambda advantages, mask: torch.ones_like(mask[:, :1]), lambda *_: [], triton
     gradients = []
 
-    def seconds(way: tuple[Any, Any, Any]) -> float:
-        trainer._get_per_token_logps_and_entropies, trainer._has_gradient, trl_utils._use_triton = way
+    def seconds(way: tuple[Any, Any, Any, Any]) -> float:
+        (
+            trainer._get_per_token_logps_and_entropies, trainer._has_gradient, trainer._packs, trl_utils._use_triton
+        ) = way  # fmt: skip
         trainer.model.zero_grad()
         start = time.perf_counter()
         trainer.compute_loss(trainer.model, {**copy.copy(batch), "advantages": advantages}).backward()
@@ -85,7 +88,7 @@ def _compare(trainer: Any, batch: dict[str, Any], zero_share: float) -> list[str
         difference = (gradients[0] - gradients[2]).norm() / gradients[2].norm()
         times = [(seconds(theirs), seconds(all_rows), seconds(ours)) for _ in range(REPEATS)]
     finally:
-        trainer._get_per_token_logps_and_entropies, trainer._has_gradient, trl_utils._use_triton = ours
+        trainer._get_per_token_logps_and_entropies, trainer._has_gradient, trainer._packs, trl_utils._use_triton = ours
     row = [f"{zero_share:.0%}", *(f"{median(column):.2f} s" for column in zip(*times, strict=True))]
     for ratios in [theirs / ours for theirs, _, ours in times], [all / ours for _, all, ours in times]:
         row.append(f"{median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})")

@@ -135,7 +135,7 @@ def trl_step(seed: int) -> float:
     rows = [{"prompt": [system, {"role": "user", "content": task.prompt}], "answer": task.answer}
             for task in make_tasks("train", 2000, 0)]  # fmt: skip
 
-    def reward(completions: Sequence[Any], answer: Sequence[str], **_: Any) -> list[float]:
+    def reward(completions: Sequence[Any], answer: Sequence[str], **_: Any) -> list[float | None]:
         pairs = zip(completions, answer, strict=True)
         return [float(expected in (said[-1].get("content") or "")) for said, expected in pairs]
 
