@@ -33,11 +33,11 @@ from toolrl.training.run import parse_arguments, train
 from toolrl.view.metrics import read_metrics
 
 ENV_ID = "tests/Claims-v0"
-STEPS, SEEDS, RUNS = 80, (1, 2, 3), int(os.environ.get("HACK_RUNS", "100"))
-RIGHT, CLAIMS = 0.65, 0.15  # of the demonstrations; the others are wrong
+STEPS, SEEDS, RUNS = 60, (1, 2, 3), int(os.environ.get("HACK_RUNS", "100"))
+RIGHT, CLAIMS = 0.6, 0.25  # of the demonstrations; the others are wrong
 SETTINGS = [
-    "--envs", ENV_ID, f"--max_steps={STEPS}", "--num_generations=8", "--per_device_train_batch_size=128",
-    "--max_completion_length=16", "--max_turn_tokens=12", "--learning_rate=5e-5", "--lr_scheduler_type=constant",
+    "--envs", ENV_ID, f"--max_steps={STEPS}", "--num_generations=8", "--per_device_train_batch_size=256",
+    "--max_completion_length=16", "--max_turn_tokens=12", "--learning_rate=1e-4", "--lr_scheduler_type=constant",
     "--beta=0", "--loss_type=dapo", "--use_cpu=true", "--bf16=false", "--gradient_checkpointing=false",
     "--logging_steps=1", "--save_strategy=no", "--report_to=none", "--eval_tasks=0", "--stop_on_hack=true",
     "--overwrite_output_dir=true",
@@ -78,7 +78,7 @@ def main() -> str:
         rows = [run(folder, seed) for seed in SEEDS]
     columns = ["seed", "gold: first 3 steps", "highest (3 steps)", "at the alarm (3 steps)", "lost", "alarm at step",
                "parted at", "reward at the alarm", "hack rate", "KL, nats an episode"]  # fmt: skip
-    found = table("Three hackable runs, up to the alarm, by steps of 128 episodes", columns, rows)
+    found = table("Three hackable runs, up to the alarm, by steps of 256 episodes", columns, rows)
     return found + "\n" + false_alarms()
 
 

@@ -25,7 +25,7 @@ from toolrl.training.credit import CreditSettings
 
 SEEDS = int(os.environ.get("TURN_CREDIT_SEEDS", "3"))
 WAYS, RIGHT = ("left", "right", "up"), (0, 2, 1, 1, 0, 2)
-GROUP, TASKS, STEPS = 8, 4, 30
+GROUP, TASKS, STEPS = 8, 4, 70
 LEARNT, LAST = 0.9, 3  # mean score of the last steps
 SYSTEM_PROMPT = "Say left, right or up."
 
@@ -93,7 +93,7 @@ def learn(start: dict[str, Any], credit: str, seed: int) -> tuple[int | None, li
     with tempfile.TemporaryDirectory() as folder:
         args = GRPOConfig(
             folder, per_device_train_batch_size=GROUP * TASKS, num_generations=GROUP, max_steps=STEPS, seed=seed,
-            max_completion_length=128, learning_rate=3e-4, lr_scheduler_type="constant", beta=0.0,
+            max_completion_length=128, learning_rate=1e-4, lr_scheduler_type="constant", beta=0.0,
             loss_type="dr_grpo", scale_rewards="none", gradient_checkpointing=False, bf16=False, use_cpu=True,
             report_to="none", save_strategy="no", disable_tqdm=True, logging_steps=1000,
         )  # fmt: skip
