@@ -68,7 +68,7 @@ def _compare(trainer: Any, batch: dict[str, Any], zero_share: float) -> list[str
     theirs = (
         partial(GRPOTrainer._get_per_token_logps_and_entropies, trainer), needs_rows, packs, chunked_logprob._use_triton
     )  # fmt: skip
-    all_rows = scoring, lambda advantages, mask: torch.ones_like(mask[:, :1]), lambda *_: [], triton
+    all_rows: Any = scoring, lambda advantages, mask: torch.ones_like(mask[:, :1]), lambda *_: [], triton
     gradients = []
 
     def seconds(way: tuple[Any, Any, Any, Any]) -> float:
