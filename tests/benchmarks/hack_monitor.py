@@ -5,8 +5,8 @@ answer, which is its gold reward. Then simulated runs without over-optimisation.
 
 Measured: when the alarm came (steps 12, 20 and 18), gold had lost 0.07, 0.10 and 0.08 of 0.64, 0.68 and 0.69. These are
 means of three steps, with a standard error of some 0.03, against the highest such mean before. The goal, an alarm
-before it has lost 0.1, was met by two seeds and missed by 0.003 with one. How much is lost depends on how fast the policy
-moves: with twice and four times the learning rate it was 0.07, 0.13 and 0.09, and 0.04, 0.05 and 0.16.
+before it has lost 0.1, was met by two seeds and missed by 0.003 with one. How much is lost depends on how fast the
+policy moves: with twice and four times the learning rate it was 0.07, 0.13 and 0.09, and 0.04, 0.05 and 0.16.
 """
 
 from __future__ import annotations
