@@ -115,6 +115,15 @@ def test_texts_of_tools_never_become_control_tokens(
     assert count(renderer.observation_ids(told)) == count(renderer.observation_ids(plain))
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_follows_a_malformed_call_is_what_follows_a_call(
+    dialect: str, byte_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    renderer = Renderer(byte_tokenizer, dialect=dialect, chat_template=named_template("chatml"))
+    broken, good = ([Message("tool", "found", name=name, tool_call_id="c")] for name in ("", "search"))
+    assert renderer.observation_ids(broken) == renderer.observation_ids(good)
+
+
 def test_one_switch_leaves_it_to_the_template_or_to_the_system_message(
     byte_tokenizer: PreTrainedTokenizerFast,
 ) -> None:

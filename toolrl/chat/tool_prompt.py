@@ -70,7 +70,9 @@ class ToolPrompt:
                 continue
             for message in group:
                 if message.role == "assistant":
-                    said = self._protect(self._dialect.format(message), keep=self._dialect.hidden)
+                    # As it is, also a call that the dialect would refuse to write: it may have been sampled so.
+                    thoughts = self._dialect.write_thinking(message.thinking) * bool(message.thinking)
+                    said = self._protect(thoughts + self._dialect.write(message), keep=self._dialect.hidden)
                 else:
                     said = self._protect(message.content)
                 yield {"role": message.role, "content": said}
