@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from trl import GRPOConfig  # type: ignore[attr-defined]
 
+from tests.training.rows import run_for_rows
 from toolrl import TrajectoryWriter, make
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.training import GRPORun
+from toolrl.training.trainer import SampledTokensTrainer
 
 
 @pytest.fixture
@@ -60,3 +62,23 @@ def grpo_run(config: Callable[..., GRPOConfig], tmp_path: Path) -> Iterator[Call
     for run in opened:
         run.close()
     writer.close()
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GRPORun]:
+    """A run that is not started, for `rows`."""
+    run = run_for_rows(str(tmp_path_factory.mktemp("rows")))
+    yield run
+    run.close()
+
+
+@pytest.fixture
+def trainer(idle: GRPORun, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SampledTokensTrainer]:
+    """Its trainer, with other settings for the time of a test."""
+
+    def change(**settings: Any) -> SampledTokensTrainer:
+        for name, value in settings.items():
+            monkeypatch.setattr(idle.trainer, name, value)
+        return idle.trainer
+
+    return change

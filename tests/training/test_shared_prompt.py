@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from tests.training.rows import COMPLETION, batch_of, differ, ours_and_theirs, run_for_rows, with_old_logprobs
-from toolrl.training import GRPORun, shared_prompt
-from toolrl.training.shared_prompt import can_share, pack, shared_prompts, shuffle_groups
+from tests.training.rows import COMPLETION, batch_of, differ, ours_and_theirs, with_old_logprobs
+from toolrl.training import shared_prompt
+from toolrl.training.shared_prompt import can_share, pack, shared_prompts, shares_exactly, shuffle_groups
 from toolrl.training.trainer import SampledTokensTrainer
 
 SMALL = {
@@ -22,27 +22,13 @@ SMALL = {
 SHARING = ("llama", "qwen2", "qwen3", "smollm3", "mistral", "phi3", "olmo2", "granite")
 
 
-def model_of(kind: str, **changes: Any) -> PreTrainedModel:
+def model_of(kind: str, kernel: str = "sdpa", **changes: Any) -> PreTrainedModel:
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **SMALL, sliding_window=None, **changes)
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
-
-
-@pytest.fixture(scope="module")
-def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GRPORun]:
-    run = run_for_rows(str(tmp_path_factory.mktemp("rows")))
-    yield run
-    run.close()
-
-
-@pytest.fixture
-def trainer(idle: GRPORun, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SampledTokensTrainer]:
-    def change(**settings: Any) -> SampledTokensTrainer:
-        for name, value in settings.items():
-            monkeypatch.setattr(idle.trainer, name, value)
-        return idle.trainer
-
-    return change
+    settings = {name: value for name, value in {**SMALL, **changes}.items() if value is not None}
+    config = AutoConfig.for_model(kind, **settings)
+    if getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None):
+        config.sliding_window = None
+    return AutoModelForCausalLM.from_config(config, attn_implementation=kernel).eval()
 
 
 def tokens_of(batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -85,7 +71,10 @@ def test_a_shared_prompt_is_computed_once(trainer: Callable[..., SampledTokensTr
 @pytest.mark.parametrize("kind", SHARING)
 def test_log_probabilities_are_those_of_each_row_alone(kind: str) -> None:
     model = model_of(kind)
-    assert can_share(model.config, is_stateful=model._is_stateful)
+    assert can_share(model.config)
+    assert shares_exactly(model)
+    assert shares_exactly(model.bfloat16())
+    model.float()
     ids, mask = tokens_of(batch_of([0.0] * 6, group=3))
     labels = ids.masked_fill(mask == 0, -100)
     groups = shared_prompts(ids, mask, COMPLETION, torch.arange(6))
@@ -114,16 +103,31 @@ def test_log_probabilities_are_those_of_each_row_alone(kind: str) -> None:
     ],
 )
 def test_a_model_with_windows_or_other_layers_computes_each_row(kind: str, changes: dict[str, Any]) -> None:
-    config = AutoConfig.for_model(kind, **{**SMALL, **changes})
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    assert not can_share(model.config, is_stateful=model._is_stateful)
+    assert can_share(AutoConfig.for_model("llama", **SMALL, attn_implementation="sdpa"))
+    assert not can_share(AutoConfig.for_model(kind, **{**SMALL, **changes}, attn_implementation="sdpa"))
 
 
-def test_other_kernels_and_recurrent_layers_compute_each_row() -> None:
-    model = model_of("llama")
-    assert not can_share(model.config, is_stateful=True)
-    model.config._attn_implementation = "flash_attention_2"
-    assert not can_share(model.config, is_stateful=False)
+@pytest.mark.parametrize("kernel", ["eager", "flash_attention_2", "flex_attention"])
+def test_another_kernel_computes_each_row(kernel: str) -> None:
+    # "eager" adds a mask to the scores, so that one of truth values is wrong without an error.
+    assert not can_share(AutoConfig.for_model("llama", **SMALL, attn_implementation=kernel))
+    if kernel == "eager":
+        assert not shares_exactly(sharpened(model_of("llama", kernel=kernel)))
+
+
+@pytest.mark.parametrize("kind", ["falcon_h1", "recurrent_gemma", "nemotron_h", "minimax", "qwen3_next", "falcon"])
+def test_a_model_that_sees_more_than_mask_and_positions_does_not_pass_the_proof(kind: str) -> None:
+    # Recurrent layers, and falcon's biases by the distance in the sequence.
+    changes = {"alibi": True, "new_decoder_architecture": False, "head_dim": None} if kind == "falcon" else {}
+    assert not shares_exactly(sharpened(model_of(kind, **changes)))
+
+
+def sharpened(model: PreTrainedModel) -> PreTrainedModel:
+    """With weights that are large enough for attention to matter, which those of an untrained model are not."""
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            weight.data.mul_(3)
+    return model
 
 
 def test_a_batch_is_shuffled_by_groups() -> None:

@@ -12,29 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.rows import METRICS, batch_of, differ, ours_and_theirs, run_for_rows, with_old_logprobs
+from tests.training.rows import METRICS, batch_of, differ, ours_and_theirs, with_old_logprobs
 from toolrl.training import GRPORun
 from toolrl.training.trainer import SampledTokensTrainer
 
 ADVANTAGES = [0.0, 1.5, 0.0, 0.0, 0.0, -0.7, 0.0, 0.0]
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "vespo", "luspo")
-
-
-@pytest.fixture(scope="module")
-def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GRPORun]:
-    run = run_for_rows(str(tmp_path_factory.mktemp("rows")))
-    yield run
-    run.close()
-
-
-@pytest.fixture
-def trainer(idle: GRPORun, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SampledTokensTrainer]:
-    def change(**settings: Any) -> SampledTokensTrainer:
-        for name, value in settings.items():
-            monkeypatch.setattr(idle.trainer, name, value)
-        return idle.trainer
-
-    return change
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 MOST_TOKENS = 8192  # of a sequence: its mask is of that size squared
-_KERNELS = ("sdpa", "eager")  # kernels that take any mask
 
 
 @dataclass(frozen=True)
@@ -46,19 +45,46 @@ class Packed:
         return scores.index_put((self.row[scored], self.column[scored]), values[0, scored].to(scores.dtype))
 
 
-def can_share(config: Any, *, is_stateful: bool) -> bool:
-    """Whether a model computes nothing but attention between tokens, over all that its mask allows.
+def can_share(config: Any) -> bool:
+    """Whether attention sees all that a mask of ours allows: no windows, and a kernel that takes such a mask.
 
     Args:
         config: Of the model.
-        is_stateful: transformers' word for models with recurrent layers.
     """
     text = config.get_text_config()
     windows = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
     layers = getattr(text, "layer_types", None)
     if layers is not None:
         windows = any(layer != "full_attention" for layer in layers)
-    return not windows and not is_stateful and config._attn_implementation in _KERNELS
+    return not windows and config._attn_implementation == "sdpa"
+
+
+@torch.no_grad()
+def shares_exactly(model: Any) -> bool:
+    """Whether three short rows have the same log-probabilities with their prompt shared as alone.
+
+    It is false for whatever looks at more than the mask and the positions: recurrent layers, convolutions, biases by
+    distance in the sequence. Windows do not show in a few tokens: see `can_share`.
+
+    Args:
+        model: As it is trained, wrapped or not.
+    """
+    ids = torch.arange(21, device=next(model.parameters()).device).reshape(3, 7) % 19
+    ids[:, :4] = ids[0, :4]
+    packed = pack(ids, torch.ones_like(ids), ids, 3, torch.arange(3, device=ids.device))
+    assert packed is not None
+    was_training = model.training
+    model.eval()  # dropout would differ
+    try:
+        alone = model(input_ids=ids).logits[:, 3:-1]
+        shared = model(input_ids=packed.ids, position_ids=packed.positions, attention_mask=packed.mask).logits
+    except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no such mask or positions
+        return False
+    finally:
+        model.train(was_training)
+    predicting = (packed.row >= 0) & (packed.labels[0] != -100)
+    difference = shared[0, predicting].log_softmax(-1) - alone.flatten(0, 1).log_softmax(-1)
+    return float(difference.abs().max()) < (1e-3 if shared.dtype == torch.float32 else 0.1)
 
 
 def shared_prompts(input_ids: Tensor, attention_mask: Tensor, completion: int, rows: Tensor) -> list[Tensor]:

@@ -23,7 +23,7 @@ from toolrl.training.arguments import MISMATCH_LIMIT
 from toolrl.training.card import write_card
 from toolrl.training.credit import Credit
 from toolrl.training.metrics import Mismatch, measure_mismatch, sum_mismatches
-from toolrl.training.shared_prompt import Packed, can_share, pack, shared_prompts, shuffle_groups
+from toolrl.training.shared_prompt import Packed, can_share, pack, shared_prompts, shares_exactly, shuffle_groups
 from toolrl.training.timing import StepClock
 
 with warnings.catch_warnings():
@@ -72,6 +72,7 @@ class SampledTokensTrainer(GRPOTrainer):
     _old_logprobs: Tensor | None = None  # (B, C), if the batch has them
     _logprobs: Tensor | None = None  # (B, C), from which the loss was computed
     _mismatches: list[Mismatch] | None = None  # since the last log
+    _shares: bool | None = None  # whether the model's log-probabilities are right with shared prompts
 
     def __init__(self, *args: Any, **kwargs: Any):
         """Take the arguments of TRL's trainer."""
@@ -247,7 +248,7 @@ class SampledTokensTrainer(GRPOTrainer):
         together = min(batch_size or ROWS_TOGETHER, ROWS_TOGETHER)
         order = attention_mask.sum(1).argsort()
         order = order[scored[order].any(1)]
-        packs = self._packs(input_ids, attention_mask, labels, logits_to_keep, order, together)
+        packs = self._packs(model, input_ids, attention_mask, labels, logits_to_keep, order, together)
         alone = torch.ones(len(input_ids), dtype=torch.bool, device=order.device)
         for packed in packs:
             alone[packed.rows] = False
@@ -292,11 +293,14 @@ class SampledTokensTrainer(GRPOTrainer):
         return scores, self._with_mean(entropy) if compute_entropy else None, None
 
     def _packs(
-        self, ids: Tensor, mask: Tensor, labels: Tensor, completion: int, rows: Tensor, together: int
+        self, model: Any, ids: Tensor, mask: Tensor, labels: Tensor, completion: int, rows: Tensor, together: int
     ) -> list[Packed]:
         """The rows that share their prompt with others, as sequences of at most `together` rows."""
-        model: Any = self.accelerator.unwrap_model(self.model)
-        if not can_share(model.config, is_stateful=getattr(model, "_is_stateful", False)):
+        if self._shares is None:
+            plain: Any = self.accelerator.unwrap_model(model)
+            with self.accelerator.autocast():
+                self._shares = can_share(plain.config) and shares_exactly(model)
+        if not self._shares:
             return []
         groups = (part for group in shared_prompts(ids, mask, completion, rows) for part in group.split(together))
         packed = (pack(ids, mask, labels, completion, group) for group in groups if len(group) > 1)
