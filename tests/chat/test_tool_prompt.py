@@ -124,6 +124,29 @@ def test_what_follows_a_malformed_call_is_what_follows_a_call(
     assert renderer.observation_ids(broken) == renderer.observation_ids(good)
 
 
+# It shows calls, as Hermes writes them, and results, but leaves the tools out.
+CALLS_ONLY = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}{% for c in m.tool_calls or [] %}"
+    "{{ '<tool_call>' + {'name': c.function.name, 'arguments': c.function.arguments} | tojson + '</tool_call>' }}"
+    "{% endfor %}{{ '<|im_end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(("dialect", "role"), [(None, "tool"), ("hermes", "tool"), ("tags", "user")])
+def test_a_template_that_shows_calls_keeps_them_if_they_are_in_the_models_dialect(
+    dialect: str | None, role: str, byte_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    renderer = Renderer(byte_tokenizer, dialect=dialect, chat_template=CALLS_ONLY)
+    assert renderer.tool_prompt == "system"
+    shown = renderer.decode(renderer.prompt_ids([Message("user", "q")], TOOLS))
+    assert shown.count(renderer.dialect.instruction) == 1
+    result = Message("tool", "found", name="search", tool_call_id="c0")
+    assert f"<|im_start|>{role}\n" in renderer.decode(renderer.observation_ids([result]))
+    written = renderer.template.render([Message("user", "q"), Message("assistant", "", (CALL,)), result], TOOLS)
+    assert ("<search>" in written) == (dialect == "tags")
+
+
 def test_one_switch_leaves_it_to_the_template_or_to_the_system_message(
     byte_tokenizer: PreTrainedTokenizerFast,
 ) -> None:

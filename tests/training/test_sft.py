@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -13,6 +14,7 @@ from tests.training.commands import command
 from toolrl import make, read_trajectories
 from toolrl.chat.variants import named_template
 from toolrl.policy.models import load_model, load_tokenizer
+from toolrl.training import GRPORun
 
 ENV = "toolrl/PythonMath-v0"
 FLAGS = [
@@ -185,8 +187,24 @@ def test_a_model_told_by_the_system_message_is_fine_tuned_trained_and_played_ali
     flags = ["--envs", ENV, "--eval_tasks=0", f"--output_dir={tmp_path / 'run'}", "--max_completion_length=32"]
     assert command("train", *few, f"--model_name_or_path={model}", *flags, "--max_turn_tokens=8") == 0
     assert said in " ".join(capsys.readouterr().out.split())
+    assert load_tokenizer(str(tmp_path / "run" / "model")).chat_template == named_template("chatml")
     [prompt] = {
         load_tokenizer(model).decode(trajectory.prompt_ids).partition("<|im_end|>")[0]
         for trajectory in read_trajectories(tmp_path / "run" / "trajectories.jsonl")
     }
     assert "# Tools" in prompt
+
+
+def test_a_run_saves_the_template_it_was_given_or_that_the_model_lacked(
+    grpo_run: Callable[..., GRPORun], tmp_path: Path
+) -> None:
+    bare = load_tokenizer("tiny")
+    bare.chat_template = None
+    for tokenizer, given, saved in (
+        (None, None, load_tokenizer("tiny").chat_template),
+        (None, named_template("qwen2.5"), named_template("qwen2.5")),
+        (bare, None, named_template("chatml")),
+    ):
+        run = grpo_run(tokenizer=tokenizer, chat_template=given)
+        run.trainer.save_model(str(tmp_path / "model"))
+        assert load_tokenizer(str(tmp_path / "model")).chat_template == saved

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle
 
-from toolrl.chat.dialects import PROBE
+from toolrl.chat.dialects import PROBE, PROBE_NAMED_BY_ID, Dialect, reads_probe
 from toolrl.chat.template import ChatTemplate, TurnEnds, common_prefix
 from toolrl.errors import TemplateError
 from toolrl.types import Message, ToolCall
@@ -164,19 +164,30 @@ def shows_thinking(template: ChatTemplate, calls: slice = _WORDS) -> bool:
 
 
 def shows_tools(template: ChatTemplate) -> bool:
-    """Whether the template tells the model of its tools."""
+    """Whether the template tells the model of its tools, or refuses them."""
     tools = [{"type": "function", "function": {**_SCHEMA, "name": PROBE.name}}]
-    return PROBE.name in template.render([Message("user", "q")], tools, generate=True)
-
-
-def shows_calls(template: ChatTemplate) -> bool:
-    """Whether the template shows calls and their results."""
-    result = Message("tool", "shown result", name=PROBE.name, tool_call_id=PROBE.id)
     try:
-        shown = template.render([Message("user", "q"), Message("assistant", "", (PROBE,)), result])
+        return PROBE.name in template.render([Message("user", "q")], tools, generate=True)
     except TemplateError:
-        return False
-    return PROBE.name in shown and result.content in shown
+        return True  # the proof says what is wrong
+
+
+def shows_calls(template: ChatTemplate, dialect: Dialect | None, eos: str) -> bool:
+    """Whether the template shows calls, in this dialect if there is one, and their results."""
+    asked = [Message("user", "q")]
+    try:
+        begun = template.render(asked, generate=True)
+        for probe in (PROBE, PROBE_NAMED_BY_ID):
+            called = [*asked, Message("assistant", "", (probe,))]
+            written = template.render(called)[len(begun) :]
+            result = Message("tool", "shown result", name=probe.name, tool_call_id=probe.id)
+            shown = template.render([*called, result])
+            is_read = probe.name in written if dialect is None else reads_probe(dialect, written, eos)
+            if is_read and result.content in shown:
+                return True
+    except TemplateError:
+        pass
+    return False
 
 
 def shows_system(template: ChatTemplate) -> bool:

@@ -59,7 +59,6 @@ class Renderer:
         stop_token_ids: All tokens that end a turn; a call may have its own.
         closing_ids: Tokens that a truncated completion must not end on, because trainers read them as its end.
         template_name: The variant used instead of a template that rewrites history; otherwise empty.
-        tool_prompt: "system" where the system message tells the model of its tools, else "template".
         users: Whether the proof covers conversations in which a user answers the assistant; see `with_options`.
     """
 
@@ -104,12 +103,22 @@ class Renderer:
             self._plain, text = plain_template(tokenizer)
         self._encoder = Encoder(tokenizer)
         self._source, self._given = text, dialect_named(dialect) if isinstance(dialect, str) else dialect
-        self._tool_prompt = tool_prompt
+        self._asked, self._replaces = tool_prompt, bool(chat_template) or bool(self._plain)
         self._variants: dict[str, Renderer] = {}
         self.users = False
         self._choose_template(template_options or {})
         if self.remark:
             _log.info("%s: %s", tokenizer.name_or_path, self.remark)
+
+    @property
+    def tool_prompt(self) -> ToolPromptChoice:
+        """What shows the model its tools: "system", the system message, or the "template"."""
+        return "system" if self.template.told else "template"
+
+    def keep_template(self) -> None:
+        """Have the tokenizer save the template that was given, or that it lacked, with the model."""
+        if self._replaces:
+            self.tokenizer.chat_template = self._source
 
     @property
     def remark(self) -> str:
@@ -256,20 +265,19 @@ class Renderer:
         self.template = template
         self._beginning.cache_clear()
         self._observation.cache_clear()
-        self.tool_prompt = self._who_shows_tools(template)
-        given, told = self._given, self.tool_prompt == "system"
-        if told and (self._tool_prompt == "system" or not shows_calls(template)):
+        eos, controls, given = str(self.tokenizer.eos_token), self._encoder.control_ids, self._given
+        told = self._asked == "system" or (self._asked == "auto" and not shows_tools(template))
+        if told and (self._asked == "system" or not shows_calls(template, given, eos)):
             given = given or HermesDialect()
-            template.tool_prompt = ToolPrompt(given, self._encoder, has_system=shows_system(template))
+            template.told = ToolPrompt(given, self._encoder, has_system=shows_system(template))
         template.find_restrictions(TWO_CALLS)
         check_results_shown(template)
         self._prompt = prompt = template.render([_USER], generate=True)
         answered = template.render([_USER, Message("assistant", "!")])
         self.dialect: Dialect = given or self._detect(prompt)
-        if told and template.tool_prompt is None:
+        if told and template.told is None:
             has_system = shows_system(template)
-            template.tool_prompt = ToolPrompt(self.dialect, self._encoder, has_system=has_system, turns=False)
-        eos, controls = str(self.tokenizer.eos_token), self._encoder.control_ids
+            template.told = ToolPrompt(self.dialect, self._encoder, has_system=has_system, turns=False)
         ends = [eos, *(end for end in self.dialect.ends if end in controls)]
         # Gemma, Phi and Command R end a turn with another token than EOS.
         if own := self._encoder.control_after(answered, answered.rfind("!") + 1):
@@ -303,14 +311,6 @@ class Renderer:
                     f"with a user who answers, the chat template of {template.model!r} opens a turn with {opened!r}, "
                     f"and after the prompt with {self.opened!r}; pass a template that opens both alike (chat_template=)"
                 )
-
-    def _who_shows_tools(self, template: ChatTemplate) -> ToolPromptChoice:
-        if self._tool_prompt != "auto":
-            return self._tool_prompt
-        try:
-            return "template" if shows_tools(template) else "system"
-        except TemplateError:
-            return "template"  # the proof says what is wrong
 
     def _detect(self, prompt: str) -> Dialect:
         eos, dialect, written = str(self.tokenizer.eos_token), None, ""

@@ -26,7 +26,7 @@ class ChatTemplate:
         options: Variables of the template.
         short_ids: Whether call ids must be nine letters and digits, as in Mistral's templates.
         one_call: Whether it renders only one call per turn.
-        tool_prompt: Shows tools, calls and results in the place of a template that does not; None where it does.
+        told: Shows tools, calls and results in the place of a template that does not; None where it does.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class ChatTemplate:
         self.options = dict(options)
         self.short_ids = False
         self.one_call = False
-        self.tool_prompt: ToolPrompt | None = None
+        self.told: ToolPrompt | None = None
 
     @property
     def model(self) -> str:
@@ -66,8 +66,8 @@ class ChatTemplate:
         import jinja2
 
         rows = [self._protect(self._as_dict(message)) for message in with_distinct_ids(messages)]
-        if self.tool_prompt is not None:
-            rows, tools = self.tool_prompt.rewrite(messages, rows, tools), ()
+        if self.told is not None:
+            rows, tools = self.told.rewrite(messages, rows, tools), ()
         try:
             rendered = self._tokenizer.apply_chat_template(
                 rows,

@@ -95,6 +95,23 @@ def named_template(name: str) -> str:
     raise ConfigError(f"no chat template is named {name!r}; did you mean {', '.join(near)}, or the path of a file?")
 
 
+def read_template(name: str) -> str | None:
+    """The text of a chat template, a file's or one with a name; None without a name.
+
+    Raises:
+        ConfigError: It cannot be read, or none has this name.
+    """
+    if not name:
+        return None
+    path = Path(name)
+    if path.suffix != ".jinja" and path.name == name and not path.exists():
+        return named_template(name)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the chat template {name!r} cannot be read: {error}") from None
+
+
 def plain_template(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     """Name and source of the template for a tokenizer without one: ChatML if it has its tokens, else words.
 

@@ -103,8 +103,8 @@ def evaluate_command(
         made = {env_id: environment(env_id, split) for env_id in environments}
         renderer: Renderer | None = None
         if policy == "oracle" or not settings.is_chat:
+            from toolrl.chat.variants import read_template
             from toolrl.policy.models import load_tokenizer
-            from toolrl.training.loading import read_template
 
             renderer = Renderer(
                 load_tokenizer(model),

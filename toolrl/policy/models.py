@@ -34,6 +34,11 @@ def locate(name: str) -> str:
     return str(checkpoint_of(Path(name))) if name.endswith(".gguf") else name
 
 
+def is_local(name: str) -> bool:
+    """Whether a model is on this machine, not on a hub."""
+    return name == "tiny" or name in PACKAGED or Path(name).exists()
+
+
 def load_tokenizer(name: str, **options: Any) -> PreTrainedTokenizerBase:
     """Load a tokenizer; without a padding token it pads with the end-of-text token.
 

@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from toolrl import __version__
 from toolrl.evaluation import short_name
 from toolrl.evaluation.tables import with_interval
-from toolrl.policy.models import locate
+from toolrl.policy.models import is_local
 from toolrl.training.held_out import BEST, EnvReports, read_best, read_reports
 
 _NOT_PLAYED = "No held-out tasks were played, so nothing is known of its success. Measure it before you rely on it."
@@ -41,12 +41,11 @@ def write_card(
     """
     folder = Path(str(args.output_dir))
     reports, best = read_reports(folder), read_best(folder)
-    is_local = Path(locate(model)).exists()
     is_adapter = (folder / "model" / "adapter_config.json").is_file()
     shown = "The policy that comes with toolrl" if model == "tiny" else f"`{model}`"
     envs = list(sources) if method == "GRPO" else ["ENV"]
     head: dict[str, Any] = {"library_name": "peft" if is_adapter else "transformers"}
-    head |= {} if is_local else {"base_model": model}
+    head |= {} if is_local(model) else {"base_model": model}
     head |= {"tags": ["toolrl", "trl", method.lower()]}
     if results := _index(reports.get("after", {})):
         head["model-index"] = [{"name": folder.resolve().name, "results": results}]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 from trl import GRPOConfig, ModelConfig, SFTConfig, get_peft_config  # type: ignore[attr-defined]
 
-from toolrl.chat.variants import named_template
 from toolrl.errors import ConfigError, MissingExtra
-from toolrl.policy.models import base_of_adapter, load_model, locate
+from toolrl.policy.models import base_of_adapter, is_local, load_model
 from toolrl.training.flags import rejections
 
 
@@ -40,7 +37,7 @@ def loading_options(args: GRPOConfig | SFTConfig, model_config: ModelConfig) -> 
         ConfigError: A revision is requested for a local folder.
     """
     name = model_config.model_name_or_path or "tiny"
-    if model_config.model_revision != "main" and Path(locate(name)).is_dir():
+    if model_config.model_revision != "main" and is_local(name):
         raise ConfigError(
             f"--model_revision {model_config.model_revision}: {name!r} is local and has no revisions; remove it"
         )
@@ -76,19 +73,3 @@ def adapter_settings(name: str, model_config: ModelConfig) -> Any:
                 f"remove --{setting}, or start a new adapter on {existing.get('base_model_name_or_path')!r}"
             )
     return None
-
-
-def read_template(name: str) -> str | None:
-    """The text of a chat template, a file's or one with a name; None without a name.
-
-    Raises:
-        ConfigError: It cannot be read, or none has this name.
-    """
-    if not name:
-        return None
-    if Path(name).suffix != ".jinja" and os.sep not in name and not Path(name).exists():
-        return named_template(name)
-    try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--chat_template {name!r} cannot be read: {error}") from None

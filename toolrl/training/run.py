@@ -18,6 +18,7 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, ModelConfig, SFTConfig  # type: ignore[attr-defined]
 
+from toolrl.chat.variants import read_template
 from toolrl.errors import ConfigError
 from toolrl.evaluation import before_after_table, terminal
 from toolrl.policy.models import load_tokenizer
@@ -28,7 +29,7 @@ from toolrl.training.flags import refuse_unsupported
 from toolrl.training.folder import StampCallback, find_checkpoint, run_folder, skipped_checkpoints, write_config
 from toolrl.training.held_out import EnvReports, HeldOut
 from toolrl.training.layout import check_schedule
-from toolrl.training.loading import adapter_settings, load_for_training, loading_options, read_template
+from toolrl.training.loading import adapter_settings, load_for_training, loading_options
 from toolrl.training.memory import check_memory, longest_prompt, read_size, weight_bytes
 from toolrl.training.monitors import HackCallback
 from toolrl.training.parsing import parse

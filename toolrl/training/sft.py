@@ -15,6 +15,7 @@ from rich.console import Console
 from trl import ModelConfig, SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from toolrl.chat import Renderer
+from toolrl.chat.variants import read_template
 from toolrl.errors import ConfigError
 from toolrl.evaluation import terminal
 from toolrl.policy.models import load_tokenizer
@@ -24,7 +25,7 @@ from toolrl.training.callbacks import MetricsCallback, ProgressCallback
 from toolrl.training.card import write_card
 from toolrl.training.flags import refuse_unsupported, rejections, start_training
 from toolrl.training.folder import StampCallback, find_checkpoint, run_folder
-from toolrl.training.loading import adapter_settings, load_for_training, loading_options, read_template
+from toolrl.training.loading import adapter_settings, load_for_training, loading_options
 from toolrl.training.parsing import parse
 from toolrl.training.run import begin_run, save_run, silence_libraries, warn_about_memory
 from toolrl.training.token_rows import TokenRow, token_row
@@ -90,16 +91,15 @@ def fine_tune(
     checkpoint = find_checkpoint(args)
     name = model_config.model_name_or_path or "tiny"
     tokenizer = load_tokenizer(name, **loading_options(args, model_config))
-    if template := read_template(arguments.chat_template):
-        tokenizer.chat_template = template
     renderer = Renderer(
         tokenizer,
+        chat_template=read_template(arguments.chat_template),
         dialect=arguments.dialect or None,
         tool_prompt=arguments.tool_prompt,  # type: ignore[arg-type] # it says what is wrong
     )
     if renderer.remark:
         console.print(renderer.remark, soft_wrap=True)
-    tokenizer.chat_template = tokenizer.chat_template or renderer.template.text  # saved with the model
+    renderer.keep_template()
     rows = read_token_rows(arguments.dataset, renderer, args.max_length, console)
     peft_config = adapter_settings(name, model_config)
     if arguments.check_memory:

@@ -115,7 +115,7 @@ class GRPORun:
             environments: By id; a run mixes them.
             args: TRL's config.
             weights: Relative frequency of each environment; equal by default.
-            chat_template: Replaces the tokenizer's.
+            chat_template: Replaces the tokenizer's, and is saved with the model.
             dialect: How the model calls tools, by name; by default as the template writes a call.
             tool_prompt: Who shows the model its tools; see `Renderer`.
             writer: Gets the trajectories as they finish.
@@ -150,6 +150,7 @@ class GRPORun:
         self._credit.refuse_conflicts(args)
         self.environments = dict(environments)
         self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect, tool_prompt=tool_prompt)
+        self.renderer.keep_template()
         self.last_batch: list[Trajectory] = []
         self._played: list[Group] = []  # for the latest batch, trained on or not
         self.monitor, self.probe = HackMonitor(), Probe()

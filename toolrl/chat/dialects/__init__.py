@@ -76,23 +76,25 @@ def dialect_named(name: str) -> Dialect:
     return DIALECTS[name]
 
 
+def reads_probe(dialect: Dialect, written: str, eos: str = "") -> bool:
+    """Whether a dialect reads the call `PROBE` in a turn, up to EOS or another end of a turn in the dialect."""
+    ends = [written.find(end) for end in (eos, *dialect.ends) if end and end in written]
+    calls = dialect.parse(written[: min(ends, default=None)], schemas_of((PROBE,))).tool_calls
+    return [(call.name, call.arguments, call.error) for call in calls] == [(PROBE.name, PROBE.arguments, None)]
+
+
 def detect_dialect(written: str, eos: str = "", said: str = "") -> Dialect | None:
     """The dialect in which a template has written the call `PROBE`; None if none can read it.
 
-    The turn is read up to EOS, or to another token that ends a turn in the dialect. If several dialects can read it,
-    the one that would write it the same way wins: the others are variants of the same family.
+    If several dialects can read it, the one that would write it the same way wins: the others are variants of the same
+    family.
 
     Args:
         written: The turn.
         eos: The tokenizer's EOS.
         said: A text before the call. If there is one, only a dialect that writes both the same way counts.
     """
-    reading = []
-    for dialect in DIALECTS.values():
-        ends = [written.find(end) for end in (eos, *dialect.ends) if end and end in written]
-        calls = dialect.parse(written[: min(ends, default=None)], schemas_of((PROBE,))).tool_calls
-        if [(call.name, call.arguments, call.error) for call in calls] == [(PROBE.name, PROBE.arguments, None)]:
-            reading.append(dialect)
+    reading = [dialect for dialect in DIALECTS.values() if reads_probe(dialect, written, eos)]
     probe = Message("assistant", said, (PROBE,))
     squeezed = "".join(written.split())
     exact = (dialect for dialect in reading if "".join(dialect.write(probe).split()) in squeezed)
@@ -109,4 +111,5 @@ __all__ = [
     "TagDialect",
     "detect_dialect",
     "dialect_named",
+    "reads_probe",
 ]
