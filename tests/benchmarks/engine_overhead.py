@@ -210,4 +210,8 @@ def measure(name: str) -> list[object]:
 def main() -> str:
     title = f"What the engine adds to bare continuous batching ({PAIRS} pairs, {torch.get_num_threads()} torch threads)"
     columns = ["episodes", "sampled tokens", "bare", "added, median", "middle half", "all", "added CPU time, median"]
-    return table(title, columns, [measure(name) for name in SHAPES])
+    rows = []
+    for name in SHAPES:
+        rows.append(measure(name))
+        print(rows[-1], flush=True)
+    return table(title, columns, rows)

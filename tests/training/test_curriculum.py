@@ -131,3 +131,26 @@ def test_kinds_are_named_by_environment_kind_and_difficulty_and_many_difficultie
     assert ("a/Two-v0", "sum high") in plan.kinds
     assert ("a/Three-v0", "all") in plan.kinds
     assert {"curriculum/Two/sum low", "curriculum/Three/all", "curriculum/useful"} <= set(plan.metrics())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_expects_as_many_useful_groups_as_there_are_while_a_policy_learns(seed: int) -> None:
+    # Twenty kinds of unequal tasks, most of them solved in the end, as in a run of `make train`.
+    rng = random.Random(seed)
+    places = {Place("my/Env-v0", f"{n}"): Task(f"{n}", "?", kind=f"kind{n % 20}") for n in range(400)}
+    hardness = {place: rng.gauss(0, 2) for place in places}
+    plan = curriculum(places, seed)
+    expected, found = [], []
+    for step in range(40):
+        skill = -1 + 5 * step / 40
+        drawn = [plan.draw() for _ in range(8)]
+        useful_now = dict(zip(places, plan.usefulness(), strict=True))
+        outcomes = []
+        for place in drawn:
+            rate = 1 / (1 + numpy.exp(hardness[place] - skill))
+            outcomes.append(Outcome(place, sum(rng.random() < rate for _ in range(SIZE)), SIZE))
+        if step >= 10:
+            expected += [float(useful_now[place]) for place in drawn]
+            found += [0 < outcome.passed < SIZE for outcome in outcomes]
+        plan.learn(outcomes)
+    assert abs(sum(expected) - sum(found)) / len(found) < 0.1
