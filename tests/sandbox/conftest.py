@@ -132,7 +132,7 @@ def open_sandbox(level: str, request: pytest.FixtureRequest) -> Iterator[Callabl
     yield open_one
     for sandbox in opened[1:]:
         sandbox.close()
-    assert eventually(lambda: traces(zygote) == before), (before, traces(zygote))
+    assert eventually(lambda: traces(zygote) == before), left(before, traces(zygote))
     assert bystander.run("x, __import__('os').listdir()").value == "(1, ['mine'])"
     bystander.close()
 
@@ -167,6 +167,18 @@ def traces(zygote: Zygote) -> tuple[set[int], list[str], str]:
     """The traces of open sandboxes: processes, folders, mounts."""
     folders = sorted(entry.name for entry in os.scandir(zygote.directory))
     return descendants(zygote.process.pid), folders, Path("/proc/self/mountinfo").read_text()
+
+
+def left(before: tuple[set[int], list[str], str], after: tuple[set[int], list[str], str]) -> str:
+    """What differs between two observations; a process with its command line and its state."""
+    changed = [f"folders {before[1]} -> {after[1]}"] * (before[1] != after[1])
+    mounts, others = (set(seen[2].splitlines()) for seen in (before, after))
+    changed += [f"mounts {sorted(mounts ^ others)}"] * (mounts != others)
+    for pid in before[0] ^ after[0]:
+        with contextlib.suppress(OSError):
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+            changed.append(f"process {pid} {state} {Path(f'/proc/{pid}/cmdline').read_bytes()[-200:]!r}")
+    return "; ".join(changed)
 
 
 def descendants(pid: int) -> set[int]:

@@ -46,7 +46,7 @@ class Packed:
 
 
 def can_share(config: Any) -> bool:
-    """Whether attention sees all that a mask of ours allows: no windows, and a kernel that takes such a mask.
+    """Whether attention sees all that the mask built here allows: no windows, and a kernel that takes such a mask.
 
     Args:
         config: Of the model.
