@@ -58,8 +58,10 @@ def test_replaying_a_trajectory_gives_the_same_ids(folder: Path) -> None:
     schemas = {name: make(name).toolbox.schemas for name in ("toolrl/PythonMath-v0", "toolrl/DocsSearch-v0")}
     for trajectory in read_trajectories(folder / "trajectories.jsonl"):
         assert renderer.prompt_ids(trajectory.prompt, schemas[trajectory.env_id]) == trajectory.prompt_ids
+        after_tools = False
         for turn in trajectory.turns:
-            parsed = renderer.parse(turn.sample.token_ids)
+            parsed = renderer.parse(turn.sample.token_ids, schemas[trajectory.env_id], after_tools=after_tools)
+            after_tools = bool(turn.results)
             assert (parsed.content, len(parsed.tool_calls)) == (turn.message.content, len(turn.message.tool_calls))
             if turn.observation_ids and not trajectory.stop.truncated:
                 messages = [

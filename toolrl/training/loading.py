@@ -25,7 +25,8 @@ def load_for_training(name: str, args: GRPOConfig | SFTConfig, model_config: Mod
     if model_config.attn_implementation:
         options["attn_implementation"] = model_config.attn_implementation
     dtype = str(options.pop("dtype", None) or model_config.dtype or "float32")
-    args.model_init_kwargs = {**options, "dtype": dtype}
+    # TRL's SFTTrainer loads nothing, and warns about settings for it.
+    args.model_init_kwargs = {**options, "dtype": dtype} if isinstance(args, GRPOConfig) else None
     with rejections("the model"):
         return load_model(name, dtype=dtype, **options)
 
