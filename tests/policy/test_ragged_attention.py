@@ -18,14 +18,23 @@ HEADS, KEY_VALUE_HEADS, DIMENSION = 4, 2, 8
 
 
 class FakeCache:
-    """Returns the keys and values of whole sequences, past ones included, as the paged cache does."""
+    """The paged cache, with two groups of layers: rows lie anywhere, and what it is told to read is returned."""
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, ends: list[int]):
-        self._keys, self._values, self._ends = keys, values, ends
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, read: torch.Tensor):
+        self.layer_to_allocator = {3: SimpleNamespace(index=1, layer_type="full_attention")}
+        rows = torch.zeros(2, 2 * keys.shape[2], *keys.shape[1::2])  # (2, 2N, K, D)
+        if len(read):
+            rows[:, read] = torch.stack((keys, values))[:, 0].transpose(1, 2)
+        self._rows = rows
 
-    def update(self, kwargs: dict[str, Any], **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        kwargs["cu_seq_lens_k"] = torch.tensor(self._ends)
-        return self._keys, self._values
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, kwargs: dict[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        read = kwargs["read_index"][self.layer_to_allocator[layer_idx].index]
+        if not len(read):
+            return key_states, value_states
+        keys, values = self._rows[:, read].transpose(1, 2)[:, None]
+        return keys, values
 
 
 def attend_alone(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
@@ -45,8 +54,9 @@ def attend_alone(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sc
         [(5, 5)],
         [(4, 9)],
         [(1, 7), (5, 5), (1, 1), (4, 9), (2, 2), (1, 30), (3, 20)],
+        [(5, 5), (1, 1), (3, 3)],
     ],
-    ids=["one token", "decoding", "prefill", "split prefill", "all at once"],
+    ids=["one token", "decoding", "prefill", "split prefill", "all at once", "nothing to read"],
 )
 def test_each_sequence_is_attended_as_if_it_were_alone(lengths: list[tuple[int, int]]) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -55,9 +65,13 @@ def test_each_sequence_is_attended_as_if_it_were_alone(lengths: list[tuple[int, 
     key, value = torch.randn(2, 1, KEY_VALUE_HEADS, total, DIMENSION, generator=generator)
     q_ends = [0, *torch.tensor([q for q, _ in lengths]).cumsum(0).tolist()]
     k_ends = [0, *torch.tensor([k for _, k in lengths]).cumsum(0).tolist()]
+    has_past = any(q < k for q, k in lengths)
+    read = torch.randperm(2 * total, generator=generator)[: total if has_past else 0]
+    reads = [torch.arange(3), read]
     output, weights = ragged_attention(
-        SimpleNamespace(layer_idx=0), query, key, value, None, 0.3, FakeCache(key, value, k_ends), torch.tensor(q_ends)
-    )  # type: ignore[arg-type]
+        SimpleNamespace(layer_idx=3), query, key, value, None, 0.3, FakeCache(key, value, read), torch.tensor(q_ends),
+        read_index=reads, cu_seq_lens_k={"full_attention": torch.tensor(k_ends)},
+    )  # type: ignore[arg-type]  # fmt: skip
     assert (output.shape, weights) == ((1, new, HEADS, DIMENSION), None)
     for q0, q1, k0, k1 in zip(q_ends, q_ends[1:], k_ends, k_ends[1:], strict=False):
         alone = attend_alone(query[0, :, q0:q1], key[0, :, k0:k1], value[0, :, k0:k1], 0.3)

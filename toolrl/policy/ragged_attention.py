@@ -46,42 +46,52 @@ def ragged_attention(
     Returns:
         (1, Q, H, D), and None for the weights.
     """
-    key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)
     assert cu_seq_lens_q is not None
-    q_ends, k_ends = cu_seq_lens_q.tolist(), kwargs["cu_seq_lens_k"].tolist()
-    queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))  # (Q, H, D), (N, K, D), (N, K, D)
-    output = torch.empty_like(queries)  # (Q, H, D)
+    allocator = cache.layer_to_allocator[module.layer_idx]
+    q_ends, k_ends = cu_seq_lens_q.tolist(), kwargs["cu_seq_lens_k"][allocator.layer_type].tolist()
+    read = kwargs["read_index"][allocator.index]  # (N,) rows of the cache; empty if no sequence has a past
     spans = list(zip(q_ends, q_ends[1:], k_ends, k_ends[1:], strict=False))
-    decoding = [(q0, k0, k1) for q0, q1, k0, k1 in spans if q1 - q0 == 1]
+    decoding = [(q0, k0, k1) for q0, q1, k0, k1 in spans if q1 - q0 == 1 and len(read)]
+    others = [span for span in spans if span[1] - span[0] > 1 or not len(read)]
     if decoding:
+        # What is read is already padded, (B, M), for the sequences that decode; the others follow.
         rows, starts, ends = torch.tensor(decoding, device=query.device).T  # (B,) each
         offsets = torch.arange(int((ends - starts).max()), device=query.device)  # (M,)
         valid = offsets < (ends - starts)[:, None]  # (B, M)
         index = torch.where(valid, starts[:, None] + offsets, 0)
-        grouped = queries[rows].view(len(decoding), keys.shape[1], -1, queries.shape[2])  # (B, K, H/K, D)
+        kwargs["read_index"] = list(kwargs["read_index"])
+        kwargs["read_index"][allocator.index] = torch.cat(
+            [read[index.flatten()], *(read[k0:k1] for _, _, k0, k1 in others)]
+        )
+    key, value = cache.update(key_states=key, value_states=value, layer_idx=module.layer_idx, kwargs=kwargs)
+    queries, keys, values = (x[0].transpose(0, 1) for x in (query, key, value))  # (Q, H, D), (N, K, D), (N, K, D)
+    output = torch.empty_like(queries)  # (Q, H, D)
+    start = 0
+    if decoding:
+        start = valid.numel()
+        shape = (*valid.shape, *keys.shape[1:])  # B, M, K, D
         attended = scaled_dot_product_attention(
-            grouped,
-            keys[index].transpose(1, 2),  # (B, K, M, D)
-            values[index].transpose(1, 2),
+            queries[rows].view(len(decoding), keys.shape[1], -1, queries.shape[2]),  # (B, K, H/K, D)
+            keys[:start].view(shape).transpose(1, 2),  # (B, K, M, D)
+            values[:start].view(shape).transpose(1, 2),
             attn_mask=valid[:, None, None, :],
             scale=scaling,
         )
         output[rows] = attended.reshape(len(decoding), queries.shape[1], -1)
-    for q0, q1, k0, k1 in spans:
+    for q0, q1, k0, k1 in others:
         new, total = q1 - q0, k1 - k0
-        if new <= 1:
-            continue
         mask = None if new == total else torch.ones(new, total, dtype=torch.bool, device=query.device).tril(total - new)
         attended = scaled_dot_product_attention(
             queries[q0:q1].transpose(0, 1)[None],
-            keys[k0:k1].transpose(0, 1)[None],
-            values[k0:k1].transpose(0, 1)[None],
+            keys[start : start + total].transpose(0, 1)[None],
+            values[start : start + total].transpose(0, 1)[None],
             attn_mask=mask,
             is_causal=mask is None,
             scale=scaling,
             enable_gqa=True,
         )
         output[q0:q1] = attended[0].transpose(0, 1)
+        start += total
     return output[None], None
 
 
