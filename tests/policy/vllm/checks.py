@@ -34,7 +34,7 @@ def play(policy: Policy, prompts: list[list[int]], sampling: SamplingParams) -> 
 
 
 @torch.no_grad()
-def greedy(model: PreTrainedModel, ids: list[int]) -> list[int]:
+def greedy(model: PreTrainedModel, ids: list[int], stops: list[int]) -> list[int]:
     prompt = torch.tensor([ids])
     generate: Any = model.generate  # transformers leaves it untyped
     out = generate(
@@ -42,8 +42,8 @@ def greedy(model: PreTrainedModel, ids: list[int]) -> list[int]:
         attention_mask=torch.ones_like(prompt),
         max_new_tokens=GREEDY.max_tokens,
         do_sample=False,
-        eos_token_id=STOPS,
-        pad_token_id=STOPS[0],
+        eos_token_id=stops,
+        pad_token_id=stops[0],
     )
     return out[0, len(ids) :].tolist()
 
@@ -56,26 +56,28 @@ def gap(model: PreTrainedModel, ids: list[int], sample: Sample, temperature: flo
     return float((own - torch.tensor(sample.logprobs)).abs().max())
 
 
-def assert_same_model(policy: Policy, model: PreTrainedModel) -> None:
+def assert_same_model(
+    policy: Policy, model: PreTrainedModel, prompts: list[list[int]] = PROMPTS, stops: list[int] = STOPS
+) -> None:
     """Greedy tokens are equal, and the logprobs of sampled ones within 1e-3."""
-    for ids, sample in zip(PROMPTS, play(policy, PROMPTS, GREEDY), strict=True):
-        assert sample.token_ids == greedy(model, ids)
+    for ids, sample in zip(prompts, play(policy, prompts, GREEDY), strict=True):
+        assert sample.token_ids == greedy(model, ids, stops)
     for temperature in (0.6, 1.0):
         sampling = SamplingParams(temperature, max_tokens=24)
-        for ids, sample in zip(PROMPTS, play(policy, PROMPTS, sampling), strict=True):
+        for ids, sample in zip(prompts, play(policy, prompts, sampling), strict=True):
             assert gap(model, ids, sample, temperature) < 1e-3
 
 
 @torch.no_grad()
-def step(model: PreTrainedModel) -> None:
+def step(model: PreTrainedModel, size: float = 0.02) -> None:
     """Change all weights, by more than an optimiser would."""
     for parameter in model.parameters():
-        parameter.add_(0.02 * torch.randn_like(parameter))
+        parameter.add_(size * torch.randn_like(parameter))
 
 
-def connect(policy: Any) -> PreTrainedModel:
+def connect(policy: Any, name: str = "tiny") -> PreTrainedModel:
     """Load a trainer's model and send the policy its weights."""
-    model = load_model("tiny")
+    model = load_model(name)
     policy.connect(lambda: iter(model.named_parameters()))
     policy.update_weights()
     return model

@@ -178,7 +178,7 @@ def test_when_a_server_dies_the_others_go_on_and_it_comes_back_with_the_trainers
         futures = [policy.submit(ids, GREEDY) for ids in PROMPTS * 20]
         mortal.kill()
         for ids, future in zip(PROMPTS * 20, futures, strict=True):
-            assert future.result(timeout=60).token_ids == greedy(model, ids)
+            assert future.result(timeout=60).token_ids == greedy(model, ids, STOPS)
     step(model)
     policy.update_weights()  # it misses this one
     assert_same_model(policy, model)

