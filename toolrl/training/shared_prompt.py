@@ -85,7 +85,7 @@ def shares_exactly(model: Any) -> bool:
         model.train(was_training)
     predicting = (packed.row >= 0) & (packed.labels[0] != -100)
     difference = (shared[0, predicting].log_softmax(-1) - alone.flatten(0, 1).log_softmax(-1)).abs()
-    # With weights in 16 bits a large model may fail, which costs time only: a limit that lets it pass would hide errors.
+    # With weights in 16 bits a large model may fail. That costs time only; a limit that lets it pass would hide errors.
     return float(difference.max()) < (1e-3 if shared.dtype == torch.float32 else 0.1)
 
 
