@@ -14,13 +14,16 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 assert NOTEBOOKS
 
 
-SLOW = ("02_rollouts", "05_bring_your_model")  # the others use the same parts
+MARKS = {
+    "02_rollouts": pytest.mark.slow,  # the others use the same parts
+    "05_bring_your_model": pytest.mark.lm,
+}
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW)) for path in NOTEBOOKS],
+    [pytest.param(path, id=path.stem, marks=MARKS.get(path.stem, ())) for path in NOTEBOOKS],
 )
 def test_it_runs_in_a_fresh_kernel(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))

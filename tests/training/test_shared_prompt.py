@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tests.training.rows import COMPLETION, batch_of, differ, ours_and_theirs, with_old_logprobs
 from toolrl.training import shared_prompt
-from toolrl.training.shared_prompt import can_share, pack, shared_prompts, shares_exactly, shuffle_groups
+from toolrl.training.shared_prompt import can_share, pack, shared_prompts, shares_exactly, shuffle_groups, split_group
 from toolrl.training.trainer import SampledTokensTrainer
 
 SMALL = {
@@ -92,6 +92,31 @@ def test_log_probabilities_are_those_of_each_row_alone(kind: str) -> None:
             length = int(mask[row, -COMPLETION:].sum())
             assert torch.allclose(scores[row, :length], alone[-length:], atol=1e-5)
             assert (scores[row, length:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "lengths", "parts"),
+    [
+        (300, [100] * 8, 1),  # less than sqrt(300 * (300 + 3 * 576)) = 780 and a half
+        (300, [300] * 8, 3),
+        (300, [10, 20, 30, 800, 900, 700, 10, 20], 3),
+        (4000, [500] * 8, 1),  # a long prompt is worth sharing among more
+        (300, [1] * 40, 3),  # no more than 16 rows together
+        (5, [300, 200], 2),
+    ],
+)
+def test_a_group_is_split_where_attention_would_cost_more_than_the_prompt(
+    prompt: int, lengths: list[int], parts: int
+) -> None:
+    width = max(lengths)
+    mask = torch.zeros(len(lengths) + 1, prompt + 3 + width, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        mask[row, 3 : prompt + 3 + length] = 1
+    found = split_group(torch.arange(len(lengths)), mask, width, 16, 576)
+    assert len(found) == parts
+    assert sorted(torch.cat(found).tolist()) == list(range(len(lengths)))
+    totals = [sum(lengths[row] for row in part) for part in found]
+    assert max(totals) - min(totals) <= max(lengths)
 
 
 @pytest.mark.parametrize(

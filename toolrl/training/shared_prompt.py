@@ -8,7 +8,9 @@ prompt's last token, from which each completion's first one is predicted, is rep
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,15 +62,18 @@ def can_share(config: Any) -> bool:
 
 
 @torch.no_grad()
-def shares_exactly(model: Any) -> bool:
+def shares_exactly(model: Any, *, wrapped: bool = False) -> bool:
     """Whether three short rows have the same log-probabilities with their prompt shared as alone.
 
     It is false for whatever looks at more than the mask and the positions: recurrent layers, convolutions, biases by
     distance in the sequence. Windows do not show in a few tokens: see `can_share`.
 
     Args:
-        model: As it is trained, wrapped or not.
+        model: The model, or its wrapper.
+        wrapped: Go through a wrapper's forward pass, which sharded weights need. Else the pass of the model's class is
+            used: accelerate replaces the model's own by one with autocast, whose rounding would hide small errors.
     """
+    forward = model if wrapped else partial(type(model).forward, model)
     ids = torch.arange(21, device=next(model.parameters()).device).reshape(3, 7) % 19
     ids[:, :4] = ids[0, :4]
     packed = pack(ids, torch.ones_like(ids), ids, 3, torch.arange(3, device=ids.device))
@@ -76,9 +81,9 @@ def shares_exactly(model: Any) -> bool:
     was_training = model.training
     model.eval()  # dropout would differ
     try:
-        with torch.autocast(ids.device.type, enabled=False):  # rounding to 16 bits would hide small errors
-            alone = model(input_ids=ids).logits[:, 3:-1]
-            shared = model(input_ids=packed.ids, position_ids=packed.positions, attention_mask=packed.mask).logits
+        with torch.autocast(ids.device.type, enabled=False):
+            alone = forward(input_ids=ids).logits[:, 3:-1]
+            shared = forward(input_ids=packed.ids, position_ids=packed.positions, attention_mask=packed.mask).logits
     except (TypeError, ValueError, RuntimeError, IndexError):  # it takes no such mask or positions
         return False
     finally:
@@ -102,6 +107,28 @@ def shared_prompts(input_ids: Tensor, attention_mask: Tensor, completion: int, r
     _, which = prompts[rows].unique(dim=0, return_inverse=True)
     groups = [rows[which == number] for number in range(int(which.max()) + 1)] if len(rows) else []
     return [group for group in groups if len(group) > 1]
+
+
+def split_group(rows: Tensor, attention_mask: Tensor, completion: int, together: int, width: int) -> list[Tensor]:
+    """Parts of rows with the same prompt, of similar sizes, which are computed fastest.
+
+    A part computes the prompt again, but in one long sequence each token is compared with those of all other rows. The
+    sum of both is least at about sqrt(P * (P + 3 D)) tokens of completions a part, since attention to T tokens costs as
+    much as a layer's other products at T = 3 D.
+
+    Args:
+        rows: (R,) as `shared_prompts` gives them.
+        attention_mask: (B, P + C).
+        completion: C.
+        together: The most rows of a part.
+        width: D, of the model's layers.
+    """
+    prompt = int(attention_mask[rows[0], :-completion].sum())
+    lengths = attention_mask[rows, -completion:].sum(1)  # (R,)
+    best = math.sqrt(prompt * (prompt + 3 * width))
+    parts = max(math.ceil(len(rows) / together), round(float(lengths.sum()) / best), 1)
+    by_length = rows[lengths.argsort()]
+    return [by_length[first::parts] for first in range(min(parts, len(rows)))]
 
 
 def shuffle_groups(batch: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,15 @@ from toolrl.training.arguments import MISMATCH_LIMIT
 from toolrl.training.card import write_card
 from toolrl.training.credit import Credit
 from toolrl.training.metrics import Mismatch, measure_mismatch, sum_mismatches
-from toolrl.training.shared_prompt import Packed, can_share, pack, shared_prompts, shares_exactly, shuffle_groups
+from toolrl.training.shared_prompt import (
+    Packed,
+    can_share,
+    pack,
+    shared_prompts,
+    shares_exactly,
+    shuffle_groups,
+    split_group,
+)
 from toolrl.training.timing import StepClock
 
 with warnings.catch_warnings():
@@ -298,11 +306,14 @@ class SampledTokensTrainer(GRPOTrainer):
         """The rows that share their prompt with others, as sequences of at most `together` rows."""
         if self._shares is None:
             plain: Any = self.accelerator.unwrap_model(model)
-            self._shares = can_share(plain.config) and shares_exactly(model)
+            sharded = self.shards_weights
+            self._shares = can_share(plain.config) and shares_exactly(model if sharded else plain, wrapped=sharded)
         if not self._shares:
             return []
-        groups = (part for group in shared_prompts(ids, mask, completion, rows) for part in group.split(together))
-        packed = (pack(ids, mask, labels, completion, group) for group in groups if len(group) > 1)
+        width = self.accelerator.unwrap_model(model).config.get_text_config().hidden_size
+        groups = shared_prompts(ids, mask, completion, rows)
+        parts = [part for group in groups for part in split_group(group, mask, completion, together, width)]
+        packed = (pack(ids, mask, labels, completion, part) for part in parts if len(part) > 1)
         return [one for one in packed if one is not None]
 
     def _most_passes(self, own: int) -> int:
