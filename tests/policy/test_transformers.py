@@ -92,6 +92,20 @@ def test_logprobs_are_the_models_own_with_shared_prefixes_and_more_prompts_than_
     assert max(shared) >= 48  # otherwise the test would not cover shared prefixes
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_tokens_are_drawn_with_the_models_probabilities(
+    model: Qwen3ForCausalLM, make_policy: MakePolicy, temperature: float
+) -> None:
+    draws, ids = 3000, prompt(4)
+    with torch.no_grad():
+        expected = (model(torch.tensor([ids])).logits[0, -1] / temperature).softmax(-1)
+    samples = play(make_policy(seed=3, max_sequences=256), [ids] * draws, SamplingParams(temperature, max_tokens=1))
+    drawn = torch.tensor([sample.token_ids[0] for sample in samples]).bincount(minlength=len(expected))
+    deviation = (drawn - draws * expected) / (draws * expected * (1 - expected)).sqrt()
+    assert deviation[draws * expected > 5].abs().max() < 4.5
+    assert drawn[draws * expected < 1e-3].sum() == 0
+
+
 def test_a_full_cache_delays_submissions_without_changing_them(
     model: Qwen3ForCausalLM, make_policy: MakePolicy
 ) -> None:

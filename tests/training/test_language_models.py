@@ -16,7 +16,7 @@ import torch
 from tests.training.commands import command
 from toolrl import read_trajectories
 from toolrl.policy.models import load_model, load_tokenizer, locate
-from toolrl.training.shared_prompt import shares_exactly
+from toolrl.training.shared_prompt import pack, shares_exactly
 
 pytestmark = [pytest.mark.lm, pytest.mark.timeout(1200)]
 MATH, SEARCH = "toolrl/PythonMath-v0", "toolrl/DocsSearch-v0"
@@ -104,9 +104,15 @@ def test_prompts_are_shared_where_layers_compute_in_bfloat16() -> None:
 
 @pytest.mark.parametrize(("bf16", "limit"), [("false", 1e-4), ("true", 0.05)], ids=["float32", "bfloat16"])
 def test_a_step_of_grpo_changes_the_weights_that_sample_next(
-    warm: Path, tmp_path: Path, bf16: str, limit: float
+    warm: Path, tmp_path: Path, bf16: str, limit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "run"
+    out, packed = tmp_path / "run", []
+
+    def counting(*arguments: Any) -> Any:
+        packed.append(pack(*arguments))
+        return packed[-1]
+
+    monkeypatch.setattr("toolrl.training.trainer.pack", counting)
     flags = [f"--model_name_or_path={warm / 'model'}", f"--output_dir={out}", "--envs", MATH, SEARCH, f"--bf16={bf16}"]
     assert command("train", *GRPO, *flags) == 0
     mismatches = rows(out, "mismatch/mean")
@@ -114,7 +120,9 @@ def test_a_step_of_grpo_changes_the_weights_that_sample_next(
     assert max(mismatches) < limit
     trained, start = load_model(str(out / "model")), load_model(str(warm / "model"))
     changed = [not torch.equal(a, b) for a, b in zip(trained.parameters(), start.parameters(), strict=True)]
-    assert all(changed) or not any(rows(out, "useful_group_share")), "a batch without variance changes nothing"
+    useful = any(rows(out, "useful_group_share"))
+    assert all(changed) or not useful, "a batch without variance changes nothing"
+    assert packed or not useful, "prompts are shared"
     versions = {turn.sample.policy_version for t in read_trajectories(out / "trajectories.jsonl") for turn in t.turns}
     assert versions == {1, 2, 3}
 
