@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from transformers import TrainerCallback
 
 from toolrl import Limits, Renderer, Task, ToolEnv, call, say
 from toolrl.tiny.tokenizer import train_tokenizer
@@ -15,6 +18,16 @@ from toolrl.tiny.tokenizer import train_tokenizer
 EPISODES = 64
 CALLS = 2
 LIMITS = Limits(turns=CALLS + 2, completion_tokens=8192, turn_tokens=8192)
+
+
+class Clock(TrainerCallback):
+    """When steps ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.ends.append(time.perf_counter())
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

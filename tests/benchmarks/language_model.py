@@ -16,7 +16,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -24,9 +23,8 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import TrainerCallback
 
-from tests.benchmarks.common import table
+from tests.benchmarks.common import Clock, table
 from toolrl.chat.variants import read_template
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.search import open_retriever
@@ -160,16 +158,6 @@ class Docs:
             query: A few keywords.
         """
         return format_documents(self._retriever.search(query, RESULTS), SNIPPET_CHARACTERS)
-
-
-class Clock(TrainerCallback):
-    """When steps ended."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.ends.append(time.perf_counter())
 
 
 def _theirs(folder: Path, seed: int) -> dict[str, float]:

@@ -20,9 +20,8 @@ from typing import Any
 
 import gymnasium
 from rich.console import Console
-from transformers import TrainerCallback
 
-from tests.benchmarks.common import table
+from tests.benchmarks.common import Clock, table
 from toolrl import Limits, Renderer, SamplingParams, ToolEnv
 from toolrl.policy import VLLMPolicy
 from toolrl.policy.models import load_model, load_tokenizer
@@ -110,16 +109,6 @@ def ours(folder: Path, seed: int, staleness: int) -> list[Any]:
     learnt = f"{after['success']:.2f} [{low:.2f}, {high:.2f}]"
     age = fmean(row.get("staleness/mean", 0.0) for row in rows)
     return [staleness, seed, fmean(row["time/step"] for row in rows), f"{age:.2f}", learnt]
-
-
-class Clock(TrainerCallback):
-    """When steps ended."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.ends.append(time.perf_counter())
 
 
 def trl_step(seed: int) -> float:
