@@ -1,7 +1,8 @@
 """What models do with questions that no template made, and in an environment that they were not trained on.
 
 A hundred questions in other words (`paraphrased=True` of PythonMath and DocsSearch), and `toolrl/WorldQA-v0` with one
-fact a question. TRANSFER_MODELS names the models, by default those of `make train` and `make train-lm` before and after.
+fact a question. TRANSFER_MODELS names the models; by default those of `make train` and `make train-lm`, before
+and after.
 """
 
 from __future__ import annotations
