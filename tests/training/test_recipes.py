@@ -9,10 +9,12 @@ import pytest
 import toolrl.training
 import toolrl_envs
 from toolrl import ConfigError
-from toolrl.training import find_config, parse_arguments
+from toolrl.training import find_config, parse_arguments, parse_sft_arguments
 
-RECIPES = sorted(path.stem for path in (Path(toolrl.training.__file__).parent / "recipes").glob("*.yaml"))
-ON_A_CPU = ("tiny", "database", "frozen_lake")
+ALL = sorted(path.stem for path in (Path(toolrl.training.__file__).parent / "recipes").glob("*.yaml"))
+WARM_STARTS = [name for name in ALL if name.endswith("_sft")]
+RECIPES = [name for name in ALL if name not in WARM_STARTS]
+ON_A_CPU = ("tiny", "database", "frozen_lake", "smollm2")
 # The number of devices each is for, according to its first lines.
 DEVICES = dict.fromkeys(RECIPES, 1) | dict.fromkeys(
     ("search_r1_qwen2.5_3b", "torl_qwen2.5_math_1.5b", "vllm_8gpu", "vllm_2nodes"), 8
@@ -31,6 +33,16 @@ def test_a_recipe_can_be_read_and_its_batches_are_whole(name: str) -> None:
     update = args.per_device_train_batch_size * args.gradient_accumulation_steps * DEVICES[name]
     assert episodes % update == 0
     assert (args.max_completion_length or 0) >= arguments.max_turn_tokens
+
+
+@pytest.mark.parametrize("name", WARM_STARTS)
+def test_a_run_starts_from_what_its_warm_start_writes(name: str) -> None:
+    arguments, args, _ = parse_sft_arguments(["--config", name])
+    assert arguments.dataset
+    _, _, model_config = parse_arguments(["--config", name.removesuffix("_sft")])
+    assert model_config.model_name_or_path == f"{args.output_dir}/model"
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    assert all(path in makefile for path in [*arguments.dataset, f"{args.output_dir}/model", f"--config {name}"])
 
 
 @pytest.mark.parametrize("name", ON_A_CPU)

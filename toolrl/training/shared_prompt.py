@@ -94,6 +94,26 @@ def shares_exactly(model: Any, *, wrapped: bool = False) -> bool:
     return float(difference.max()) < (1e-3 if shared.dtype == torch.float32 else 0.1)
 
 
+def pack_groups(
+    input_ids: Tensor, attention_mask: Tensor, labels: Tensor, completion: int, rows: Tensor, together: int, width: int
+) -> list[Packed]:
+    """The rows that share their prompt with others, as sequences.
+
+    Args:
+        input_ids: As for `shared_prompts`.
+        attention_mask: (B, P + C).
+        labels: As for `pack`.
+        completion: C.
+        rows: (R,) the rows to look at; those that are in no sequence are computed by themselves.
+        together: As for `split_group`.
+        width: As for `split_group`.
+    """
+    groups = shared_prompts(input_ids, attention_mask, completion, rows)
+    parts = [part for group in groups for part in split_group(group, attention_mask, completion, together, width)]
+    packed = (pack(input_ids, attention_mask, labels, completion, part) for part in parts if len(part) > 1)
+    return [one for one in packed if one is not None]
+
+
 def shared_prompts(input_ids: Tensor, attention_mask: Tensor, completion: int, rows: Tensor) -> list[Tensor]:
     """The rows with the same prompt as another, by prompt.
 

@@ -23,15 +23,7 @@ from toolrl.training.arguments import MISMATCH_LIMIT
 from toolrl.training.card import write_card
 from toolrl.training.credit import Credit
 from toolrl.training.metrics import Mismatch, measure_mismatch, sum_mismatches
-from toolrl.training.shared_prompt import (
-    Packed,
-    can_share,
-    pack,
-    shared_prompts,
-    shares_exactly,
-    shuffle_groups,
-    split_group,
-)
+from toolrl.training.shared_prompt import Packed, can_share, pack_groups, shares_exactly, shuffle_groups
 from toolrl.training.timing import StepClock
 
 with warnings.catch_warnings():
@@ -304,17 +296,13 @@ class SampledTokensTrainer(GRPOTrainer):
         self, model: Any, ids: Tensor, mask: Tensor, labels: Tensor, completion: int, rows: Tensor, together: int
     ) -> list[Packed]:
         """The rows that share their prompt with others, as sequences of at most `together` rows."""
+        plain: Any = self.accelerator.unwrap_model(model)
         if self._shares is None:
-            plain: Any = self.accelerator.unwrap_model(model)
             sharded = self.shards_weights
             self._shares = can_share(plain.config) and shares_exactly(model if sharded else plain, wrapped=sharded)
         if not self._shares:
             return []
-        width = self.accelerator.unwrap_model(model).config.get_text_config().hidden_size
-        groups = shared_prompts(ids, mask, completion, rows)
-        parts = [part for group in groups for part in split_group(group, mask, completion, together, width)]
-        packed = (pack(ids, mask, labels, completion, part) for part in parts if len(part) > 1)
-        return [one for one in packed if one is not None]
+        return pack_groups(ids, mask, labels, completion, rows, together, plain.config.get_text_config().hidden_size)
 
     def _most_passes(self, own: int) -> int:
         """The forward passes of the process that needs most, at least 1.
