@@ -1,6 +1,6 @@
 # make setup         .venv with toolrl and everything its tests need (the other targets call it)
 # make train         train the embedded model on CPU
-# make train-lm      train a pretrained language model, SmolLM2-135M, on CPU (about an hour)
+# make train-lm      train a pretrained language model, SmolLM2-135M, on CPU (about 40 minutes)
 # make test          lint, then the tests
 # make test-sandbox  10,000 runs in sandboxes, some hostile, with workers killed at random (minutes)
 # make test-slow     tests that take longer than ten seconds, and repetitions in other surroundings (minutes)
