@@ -307,8 +307,10 @@ def _draw_by_inversion(manager: Any) -> None:
         def draw(scores: torch.Tensor, output_ids: torch.Tensor) -> None:
             logprobs = scores[0].log_softmax(-1)  # (S, V)
             total = logprobs.exp().cumsum(-1)  # (S, V), float32 added up in float64
-            tokens = torch.searchsorted(total, torch.rand(len(total), 1) * total[:, -1:], right=True)  # (S, 1)
-            tokens.clamp_(max=total.shape[1] - 1)
+            most = total[:, -1:]
+            # Below the total, so that a token has a probability above 0 also where rounding would reach it.
+            drawn = (torch.rand(len(total), 1) * most).minimum(most.nextafter(torch.zeros(1)))
+            tokens = torch.searchsorted(total, drawn, right=True)  # (S, 1)
             output_ids[0, : len(tokens)] = tokens[:, 0]
             output_ids[1, : len(tokens)] = logprobs.gather(1, tokens)[:, 0].view(torch.int32)  # as transformers does
 
