@@ -38,7 +38,7 @@ from toolrl_envs.docs_search.facts import RESULTS, SNIPPET_CHARACTERS
 MODEL = os.environ.get("LANGUAGE_MODEL", "runs/smollm2-sft/model")
 SEEDS = os.environ.get("LANGUAGE_MODEL_SEEDS", "0 1").split()
 STEPS = int(os.environ.get("LANGUAGE_MODEL_STEPS", "4"))
-EPISODES, GROUP, COMPLETION, TURN = 48, 8, 384, 96
+EPISODES, GROUP, COMPLETION, TURN = 48, 8, 288, 64
 # The settings of `toolrl train` that tell the ways apart; None is TRL's trainer.
 WAYS: dict[str, dict[str, Any] | None] = {
     "TRL": None,
@@ -118,7 +118,7 @@ def _settings(folder: Path, seed: int) -> dict[str, Any]:
     return {
         "output_dir": str(folder), "per_device_train_batch_size": GROUP, "num_generations": GROUP, "max_steps": STEPS,
         "gradient_accumulation_steps": EPISODES // GROUP, "seed": seed, "max_completion_length": COMPLETION,
-        "learning_rate": 5e-6, "temperature": 1.0, "beta": 0.0, "loss_type": "dapo", "bf16": True,
+        "learning_rate": 1e-5, "temperature": 0.8, "beta": 0.0, "loss_type": "dapo", "bf16": True,
         "use_cpu": not torch.cuda.is_available(), "gradient_checkpointing": False, "report_to": "none",
         "save_strategy": "no", "logging_steps": 1,
     }  # fmt: skip

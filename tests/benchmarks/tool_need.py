@@ -1,6 +1,6 @@
 """Which kinds of problems a language model solves without tools, and how often it calls them before and after training.
 
-The model after the warm start of `make train-lm` plays `toolrl/PythonMath-v0` without its tool, up to 24 held-out tasks
+The model after the warm start of `make train-lm` plays `toolrl/PythonMath-v0` without its tool, up to 12 held-out tasks
 of each kind, once. Beside it stand the held-out episodes of runs: tool use and success of each kind, before and after
 training. LANGUAGE_MODEL is the model's folder, LANGUAGE_MODEL_RUNS "runs/smollm2 runs/smollm2-seed1".
 """
@@ -21,7 +21,7 @@ from toolrl.rewards import answer_reward, numbers_equal
 
 MODEL = os.environ.get("LANGUAGE_MODEL", "runs/smollm2-sft/model")
 RUNS = os.environ.get("LANGUAGE_MODEL_RUNS", "runs/smollm2").split()
-ENV, TASKS = "toolrl/PythonMath-v0", 24
+ENV, TASKS, TEMPERATURE = "toolrl/PythonMath-v0", 12, 0.8  # the temperature is that of the runs
 SOLVED = 0.9  # success without tools from which on a kind needs none
 
 
@@ -54,14 +54,13 @@ def play_alone(env: ToolEnv) -> list[Trajectory]:
     tasks = TaskSet([task for found in chosen.values() for task in found])
     reward = answer_reward(numbers_equal, call_cost=0.0)
     without = ToolEnv(
-        tasks=tasks, tools=[], reward=reward, system_prompt=env.system_prompt, limits=Limits(turns=1, turn_tokens=96)
+        tasks=tasks, tools=[], reward=reward, system_prompt=env.system_prompt, limits=Limits(turns=1, turn_tokens=32)
     )
     renderer = Renderer(load_tokenizer(MODEL))
     policy = TransformersPolicy(load_model(MODEL), stop_token_ids=renderer.stop_token_ids, seed=0)
     found: list[Trajectory] = []
-    evaluate(
-        {ENV: without}, policy, renderer, tasks=len(tasks), sampling=SamplingParams(1.0, 96), on_trajectory=found.append
-    )
+    sampling = SamplingParams(TEMPERATURE, 32)
+    evaluate({ENV: without}, policy, renderer, tasks=len(tasks), sampling=sampling, on_trajectory=found.append)
     policy.close()
     return found
 

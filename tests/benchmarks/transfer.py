@@ -26,7 +26,7 @@ ENVIRONMENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "DocsSearch, in other words": ("toolrl/DocsSearch-v0", {"paraphrased": True}),
     "WorldQA, one fact": ("toolrl/WorldQA-v0", {"hops": 1, "results": 1, "snippet_characters": 120, "size": 100}),
 }
-TEMPERATURE = {"tiny": 0.6, "runs/tiny/model": 0.6}  # as in training; the others at 1
+TEMPERATURE = {"tiny": 0.6, "runs/tiny/model": 0.6}  # as in training; the others at 0.8
 
 
 def main() -> str:
@@ -67,6 +67,6 @@ def play(model: str) -> dict[str, Any]:
             environments,
             policy,
             renderer,
-            sampling=SamplingParams(TEMPERATURE.get(model, 1.0), 96),
+            sampling=SamplingParams(TEMPERATURE.get(model, 0.8), 96),
             max_completion_tokens=640,
         )

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import datasets
 import pytest
-from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
+from trl import GRPOConfig, ModelConfig, SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from tests.training.commands import command
 from toolrl import make, read_trajectories
 from toolrl.chat.variants import named_template
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.training import GRPORun
+from toolrl.training.loading import load_for_training
 
 ENV = "toolrl/PythonMath-v0"
 FLAGS = [
@@ -208,3 +209,10 @@ def test_a_run_saves_the_template_it_was_given_or_that_the_model_lacked(
         run = grpo_run(tokenizer=tokenizer, chat_template=given)
         run.trainer.save_model(str(tmp_path / "model"))
         assert load_tokenizer(str(tmp_path / "model")).chat_template == saved
+
+
+def test_only_the_trainer_that_loads_a_model_is_told_how() -> None:
+    for config, told in ((SFTConfig, None), (GRPOConfig, {"revision": "main", "dtype": "float32"})):
+        args = config(output_dir="unused", use_cpu=True, bf16=False, report_to="none")
+        load_for_training("tiny", args, ModelConfig())
+        assert args.model_init_kwargs == told, "TRL's SFTTrainer warns about settings for a model that it does not load"
