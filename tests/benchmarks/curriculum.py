@@ -14,9 +14,10 @@ from statistics import fmean
 
 import toolrl_envs  # noqa: F401 - registers the environments
 from tests.benchmarks.common import table
-from toolrl import make, read_trajectories
+from toolrl import Trajectory, make, read_trajectories
 from toolrl.training.curriculum import Curriculum
 from toolrl.training.mixture import Mixture, Outcome, Place
+from toolrl.training.scheduler import has_variance
 
 WEIGHTS = {"toolrl/PythonMath-v0": 2.0, "toolrl/DocsSearch-v0": 3.0, "toolrl/DocsCompute-v0": 1.0}
 RUNS = os.environ.get("CURRICULUM_RUNS", "runs/tiny").split()
@@ -33,11 +34,11 @@ def predict(run: Path) -> list[str]:
     """A row of the table."""
     tasks = {Place(name, task.id): task for name in WEIGHTS for task in make(name).tasks}
     ids = {name: [place.task_id for place in tasks if place.env_id == name] for name in WEIGHTS}
-    groups: dict[int, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[int, dict[str, list[Trajectory]]] = defaultdict(lambda: defaultdict(list))
     places: dict[str, Place] = {}
     for played in read_trajectories(run / "trajectories.jsonl"):
         if played.info["mode"] == "train" and played.score.value is not None:
-            groups[played.info["step"]][played.info["group"]].append(bool(played.score.success))
+            groups[played.info["step"]][played.info["group"]].append(played)
             places[played.info["group"]] = Place(played.env_id, played.task_id)
     size = max(len(group) for step in groups.values() for group in step.values())
     plan = Curriculum(Mixture(ids, WEIGHTS, 0), tasks, WEIGHTS, size, 0)
@@ -45,12 +46,12 @@ def predict(run: Path) -> list[str]:
     for step in sorted(groups):
         passes, fails = plan._beliefs()
         useful, outcomes = plan.usefulness(), []
-        for name, successes in groups[step].items():
-            task, passed, failed = plan._index[places[name]], sum(successes), len(successes) - sum(successes)
-            likelihood.append(_log_likelihood(float(passes[task]), float(fails[task]), passed, failed))
+        for name, episodes in groups[step].items():
+            task, passed = plan._index[places[name]], sum(bool(episode.score.success) for episode in episodes)
+            likelihood.append(_log_likelihood(float(passes[task]), float(fails[task]), passed, len(episodes) - passed))
             expected.append(float(useful[task]))
-            found.append(passed > 0 < failed)
-            outcomes.append(Outcome(places[name], passed, passed + failed))
+            found.append(has_variance(episodes))
+            outcomes.append(Outcome(places[name], passed, len(episodes), found[-1]))
         plan.learn(outcomes)
     half = len(found) // 2
     parts = (expected[:half], found[:half], expected[half:], found[half:])

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from toolrl import Message, Renderer, Sample, Task, ToolCall, ToolEnv, ToolFailure, call, say
 from toolrl.errors import ConfigError, InfrastructureError
-from toolrl.evaluation import before_after_table, bootstrap_interval, evaluate, report_table, summarise, wilson_interval
+from toolrl.evaluation import before_after_table, evaluate, report_table, success_interval, summarise, wilson_interval
 from toolrl.evaluation.evaluate import task_info
 from toolrl.policy import ScriptedPolicy
 from toolrl.trajectory import Trajectory, Turn
@@ -136,8 +136,9 @@ def test_several_samples_of_a_task_are_not_independent_trials() -> None:
     scores = [("a", 1.0), ("a", 1.0), ("b", 0.0), ("b", 0.0), ("c", 1.0)]
     played = [trajectory(task_id, value) for task_id, value in scores]
     report = summarise("env", [*played, trajectory("c", None)])
-    assert report.success_interval == bootstrap_interval([[1.0, 1.0], [0.0, 0.0], [1.0]])
-    assert report.pass_at == {1: pytest.approx(2 / 3)}  # c has one scored sample
+    assert report.success_interval == success_interval([[1.0, 1.0], [0.0, 0.0], [1.0]])
+    assert report.success == pytest.approx(2 / 3)
+    assert report.pass_at == report.pass_all == {1: pytest.approx(2 / 3)}  # c has one scored sample
 
 
 def test_a_report_without_scores_says_so() -> None:
@@ -177,7 +178,8 @@ def test_the_table_of_a_report_has_a_column_for_each_k() -> None:
     report = summarise("env", played)
     (row,) = cells_of(report_table({"env": report}))
     assert report.pass_at == {1: 0.25, 2: 0.5, 4: 1.0}
-    assert row == ["env", "12", "0.25 [0.11, 0.67]", "0.50", "1.00", "0.25", "double 1.00", "-", "-", "0"]
+    assert report.pass_all == {1: 0.25, 2: 0.0, 4: 0.0}
+    assert row == ["env", "12", "0.25 [0.09, 0.53]", "0.50", "1.00", "0.25", "double 1.00", "-", "-", "0"]
 
 
 def test_facts_of_a_task_are_recorded_as_plain_values_and_its_secrets_are_not() -> None:

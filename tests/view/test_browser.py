@@ -172,7 +172,8 @@ def test_two_runs_are_compared(
     other = write_run("second", [play(f"x/{n}", task_id=f"sum-{n}", reward=float(n != 2)) for n in range(10)])
     serve(page, run, other)
     page.get_by_role("link", name="Compare").click()
-    assert "10" in page.locator(".tally dd").first.inner_text()
+    whole = page.get_by_role("table", name="Differences").locator("tbody tr").first.inner_text()
+    assert whole.startswith("all\t10\t")
     shot(page, "compare")
     page.get_by_role("link", name="A better first").click()
     assert page.locator("tr[data-step] .outcome").first.inner_text() == "A"

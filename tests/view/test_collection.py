@@ -276,18 +276,33 @@ def test_groups_are_the_tasks_of_a_run(small: Path) -> None:
     assert groups["no_variance"].to_dict() == {"t1": False, "t2": True, "t3": True}
 
 
-def test_two_runs_are_distinguished_and_paired(small: Path, write: Callable[..., Path]) -> None:
+def test_two_runs_are_distinguished_and_compared(small: Path, write: Callable[..., Path]) -> None:
     other = write(episode("x", "t1", 1.0), episode("y", "t3", 1.0), episode("z", "new", 1.0), name="other")
     both = load(small, other)
     assert set(both.table["run"].to_pylist()) == {"small", "other"}
     assert len(both.where("run == 'other'")) == 3
-    paired = load(small).pair(load(other))
-    assert paired.frame["task"].tolist() == ["t1", "t3"]
-    assert paired.frame["difference"].tolist() == [0.5, 1.0]
-    assert (paired.wins, paired.losses, paired.difference) == (2, 0, 0.75)
-    assert "2 tasks in both: success +0.750" in str(paired)
+    compared = load(small).compare(load(other))
+    assert compared.tasks["task"].tolist() == ["t3", "t1"]
+    assert compared.tasks["difference"].tolist() == [1.0, 0.5]
+    (row,) = compared.differences
+    assert (row.a, row.b, row.better, row.worse, row.difference) == ("small", "other", 2, 0, 0.75)
     with pytest.raises(ConfigError, match="no task was played in both"):
-        load(small).pair(load(other).where("task == 'new'"))
+        load(small).compare(load(other).where("task == 'new'"))
+
+
+def test_any_field_fact_or_expression_is_compared_and_makes_parts(write: Callable[..., Path]) -> None:
+    a = load(write(episode("a", "t1", 0.0, info={"level": 3}), episode("b", "t2", 1.0, info={"level": 5})))
+    (row, *levels) = a.compare(a, value="2 * reward", by=("level",), names=("x", "y")).differences
+    assert (row.mean_a, row.difference, row.tasks) == (1.0, 0.0, 2)
+    assert [(level.part, level.mean_a) for level in levels] == [("3", 0.0), ("5", 2.0)]
+    assert a.column("level").to_pylist() == [3.0, 5.0]
+    assert a.column("reward > 0").to_pylist() == [False, True]
+    with pytest.raises(QueryError, match=r"no field or recorded fact 'colour'; the facts are .*level"):
+        a.column("colour")
+    with pytest.raises(QueryError, match="'stop' is not a number"):
+        a.compare(a, value="stop")
+    with pytest.raises(QueryError, match="'7' is the same for all episodes"):
+        a.column("7")
 
 
 def test_runs_with_the_same_name_are_distinguished(write: Callable[..., Path]) -> None:

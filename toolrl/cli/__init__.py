@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from toolrl.cli import demonstrations, environments, runs, sandbox, search, tools, training
+from toolrl.cli import comparison, demonstrations, environments, runs, sandbox, search, tools, training
 from toolrl.errors import InfrastructureError, UserError
 from toolrl.support.secret_values import hide
 
@@ -28,6 +28,7 @@ app.add_typer(sandbox.sandbox_app, name="sandbox")
 app.add_typer(search.app, name="search")
 app.add_typer(tools.app, name="tools")
 app.add_typer(runs.app)
+app.add_typer(comparison.app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

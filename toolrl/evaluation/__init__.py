@@ -1,21 +1,30 @@
-"""Evaluation: success with intervals, pass@k, and tool use."""
+"""Evaluation: success with intervals, pass@k, tool use, and comparisons."""
 
+from toolrl.evaluation.arena import Arena, Standing, arena
+from toolrl.evaluation.compare import Comparison, Difference, compare
 from toolrl.evaluation.evaluate import FACTS, EnvReport, evaluate, summarise
-from toolrl.evaluation.statistics import bootstrap_interval, mean, pass_at_k, wilson_interval
+from toolrl.evaluation.statistics import mean, pass_all_k, pass_at_k, success_interval, wilson_interval
 from toolrl.evaluation.tables import before_after_table, report_table, short_name, terminal
 from toolrl.support.progress import progress
 
 __all__ = [
     "FACTS",
+    "Arena",
+    "Comparison",
+    "Difference",
     "EnvReport",
+    "Standing",
+    "arena",
     "before_after_table",
-    "bootstrap_interval",
+    "compare",
     "evaluate",
     "mean",
+    "pass_all_k",
     "pass_at_k",
     "progress",
     "report_table",
     "short_name",
+    "success_interval",
     "summarise",
     "terminal",
     "wilson_interval",

@@ -14,7 +14,7 @@ from typing import Any
 from toolrl.chat import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
-from toolrl.evaluation.statistics import bootstrap_interval, mean, pass_at_k, wilson_interval
+from toolrl.evaluation.statistics import mean, pass_all_k, pass_at_k, success_interval
 from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy, ScriptedPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
 from toolrl.support.checking import plain_scalar
@@ -40,8 +40,8 @@ class EnvReport:
         tasks: Tasks with at least one scored sample.
         samples: Scored episodes.
         unscored: Episodes that an infrastructure fault left without a score.
-        success: Share of scored episodes that succeeded.
-        success_interval: Its 95 % interval: Wilson's for one sample per task, otherwise a bootstrap over tasks.
+        success: Mean over tasks of the share of scored episodes that succeeded.
+        success_interval: Its 95 % interval; see `toolrl.evaluation.success_interval`.
         pass_at: k to pass@k, for k = 1, 2, 4 ... up to the samples per task.
         reward: Mean reward.
         calls: Mean number of tool calls.
@@ -52,6 +52,7 @@ class EnvReport:
         failures: Failed calls by kind.
         stops: Episodes by stop reason.
         usage: Usage of tools' resources, by name, over all episodes.
+        pass_all: k to pass^k, for the same k as `pass_at`.
     """
 
     env_id: str
@@ -70,6 +71,7 @@ class EnvReport:
     failures: dict[str, int]
     stops: dict[str, int]
     usage: dict[str, float] = field(default_factory=dict)
+    pass_all: dict[int, float] = field(default_factory=dict)
 
 
 def evaluate(
@@ -184,11 +186,6 @@ def summarise(env_id: str, trajectories: Sequence[Trajectory]) -> EnvReport:
         by_task[trajectory.task_id].append(float(bool(trajectory.score.success)))
     sizes = [len(group) for group in by_task.values()]
     fewest = min(sizes, default=0)
-    successes = sum(sum(group) for group in by_task.values())
-    if max(sizes, default=0) <= 1:
-        interval = wilson_interval(int(successes), len(scored))
-    else:
-        interval = bootstrap_interval(list(by_task.values()))
     ks = [2**i for i in range(fewest.bit_length()) if 2**i <= fewest]
     tools = Counter(result.call.name or "(malformed)" for t in scored for result in t.tool_results)
     needless = [t for t in scored if t.info.get("needs_tool") is False]
@@ -198,8 +195,8 @@ def summarise(env_id: str, trajectories: Sequence[Trajectory]) -> EnvReport:
         tasks=len(by_task),
         samples=len(scored),
         unscored=len(trajectories) - len(scored),
-        success=mean(bool(t.score.success) for t in scored) or 0.0,
-        success_interval=interval,
+        success=mean(sum(group) / len(group) for group in by_task.values()) or 0.0,
+        success_interval=success_interval(list(by_task.values())),
         pass_at={k: mean(pass_at_k(len(group), int(sum(group)), k) for group in by_task.values()) or 0.0 for k in ks},
         reward=mean(t.score.value or 0.0 for t in scored) or 0.0,
         calls=mean(len(t.tool_results) for t in scored) or 0.0,
@@ -210,4 +207,5 @@ def summarise(env_id: str, trajectories: Sequence[Trajectory]) -> EnvReport:
         failures=dict(Counter(str(r.failure) for t in scored for r in t.tool_results if r.failure)),
         stops=dict(Counter(str(t.stop) for t in trajectories)),
         usage=add_up(t.usage for t in trajectories),
+        pass_all={k: mean(pass_all_k(len(group), int(sum(group)), k) for group in by_task.values()) or 0.0 for k in ks},
     )

@@ -1,10 +1,12 @@
-"""A curriculum: tasks are drawn by how likely a group of their episodes is to differ in success.
+"""A curriculum: tasks are drawn by how likely a group of their episodes is to differ in reward.
 
-A group whose episodes all succeed or all fail teaches nothing. The pass rate p of a task is believed to follow a beta
-distribution, so that the chance that n episodes differ, 1 - E[p^n] - E[(1 - p)^n], is known in closed form, with the
-doubt about p in it: a task that nobody has tried is worth a try. Tasks share a prior, a beta-binomial fitted by moments
-(Griffiths 1973): its mean is the pass rate of tasks of the same kind and difficulty, its spread how much such tasks
-differ, in all kinds alike. What was seen is forgotten, since the policy changes.
+A group whose episodes are rewarded alike teaches nothing. The pass rate p of a task is believed to follow a beta
+distribution, so that the chance that n episodes differ in success, 1 - E[p^n] - E[(1 - p)^n], is known in closed form,
+with the doubt about p in it: a task that nobody has tried is worth a try. Tasks share a prior, a beta-binomial fitted
+by moments (Griffiths 1973): its mean is the pass rate of tasks of the same kind and difficulty, its spread how much
+such tasks differ, in all kinds alike. Where all succeed, or all fail, rewards may still differ, by the cost of a call
+or by partial credit: how often they do is counted for each kind. Without that, nothing would be drawn to teach when a
+tool is *not* needed. What was seen is forgotten, since the policy changes.
 """
 
 from __future__ import annotations
@@ -65,6 +67,8 @@ class Curriculum:
         self._passed, self._failed = numpy.zeros((2, len(self._places)))
         # Of the groups of each kind: their number, episodes, and sums of pass rates and of their squares.
         self._groups, self._episodes, self._rates, self._squares = numpy.zeros((4, len(self.kinds)))
+        # Of those whose episodes all failed, and all passed: their number, and how many varied in reward all the same.
+        self._alike, self._varied = numpy.zeros((2, 2, len(self.kinds)))
 
     def draw(self, busy: Collection[Place] = ()) -> Place:
         """The next task: not one that is being played, if there is another of any use."""
@@ -81,7 +85,7 @@ class Curriculum:
         """Forget a little, then count groups."""
         keep = 0.5 ** (1 / HALF_LIFE)
         known = (self._passed, self._failed, self._groups, self._episodes, self._rates, self._squares)
-        for counts in known:
+        for counts in (*known, self._alike, self._varied):
             counts *= keep
         for outcome in outcomes:
             if not outcome.scored or outcome.place not in self._index:
@@ -94,14 +98,19 @@ class Curriculum:
             self._episodes[kind] += outcome.scored
             self._rates[kind] += rate
             self._squares[kind] += rate**2
+            if rate in (0, 1):
+                self._alike[int(rate), kind] += 1
+                self._varied[int(rate), kind] += outcome.varied
 
     def usefulness(self) -> Numbers:
-        """The chance that the episodes of a group differ in success, for each task (T,)."""
+        """The chance that the episodes of a group differ in reward, for each task (T,)."""
         passes, fails = self._beliefs()
-        same = numpy.ones((2, len(passes)))
+        alike = numpy.ones((2, len(passes)))
         for number in range(self._size):
-            same *= (numpy.stack([passes, fails]) + number) / (passes + fails + number)
-        return numpy.clip(1 - same.sum(0), 0.0, 1.0)
+            alike *= (numpy.stack([fails, passes]) + number) / (passes + fails + number)
+        usual = self._varied.sum(1, keepdims=True) / (self._alike.sum(1, keepdims=True) + 1)
+        varied = (self._varied + usual) / (self._alike + 1)
+        return numpy.clip(1 - (alike * (1 - varied[:, self._kind])).sum(0), 0.0, 1.0)
 
     def pass_rates(self) -> Numbers:
         """The expected pass rate of each task (T,)."""
@@ -128,6 +137,7 @@ class Curriculum:
             "random": [version, list(numbers), gauss],
             "tasks": [[*self._places[task], self._passed[task], self._failed[task]] for task in seen],
             "kinds": numpy.stack([self._groups, self._episodes, self._rates, self._squares]).tolist(),
+            "varied": numpy.stack([self._alike, self._varied]).tolist(),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -140,6 +150,7 @@ class Curriculum:
                 self._passed[self._index[place]], self._failed[self._index[place]] = passed, failed
         if len(state["kinds"][0]) == len(self.kinds):
             self._groups, self._episodes, self._rates, self._squares = numpy.array(state["kinds"])
+            self._alike, self._varied = numpy.array(state["varied"])
 
     def _beliefs(self) -> tuple[Numbers, Numbers]:
         """The parameters of each task's beta distribution, (T,) and (T,)."""

@@ -186,7 +186,8 @@ def read_reports(folder: Path) -> dict[str, EnvReports]:
 
 def _read(fields: dict[str, Any]) -> EnvReport:
     fields["success_interval"] = tuple(fields["success_interval"])
-    fields["pass_at"] = {int(k): value for k, value in fields["pass_at"].items()}
+    for name in ("pass_at", "pass_all"):
+        fields[name] = {int(k): value for k, value in fields.get(name, {}).items()}
     return EnvReport(**fields)
 
 

@@ -15,11 +15,12 @@ class Place(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a group showed about its task: `passed` of its `scored` episodes succeeded."""
+    """What a group showed about its task: `passed` of its `scored` episodes succeeded; `varied` in reward, or not."""
 
     place: Place
     passed: int
     scored: int
+    varied: bool
 
 
 class TaskSource(Protocol):

@@ -64,7 +64,7 @@ class Group:
     def outcome(self) -> Outcome:
         """What it shows about its task."""
         scored = [bool(episode.score.success) for episode in self.episodes if episode.score.value is not None]
-        return Outcome(self.place, sum(scored), len(scored))
+        return Outcome(self.place, sum(scored), len(scored), has_variance(self.episodes))
 
 
 def has_variance(episodes: Sequence[Trajectory]) -> bool:

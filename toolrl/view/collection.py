@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -19,11 +18,12 @@ from toolrl.errors import ConfigError, QueryError
 from toolrl.trajectory import CallRow, Trajectory, Turn, TurnRow
 from toolrl.view.columns import FIELDS, LOOKED_UP
 from toolrl.view.index import TrajectoryIndex
-from toolrl.view.query import Query
+from toolrl.view.query import Query, read_column
 
 if TYPE_CHECKING:
     import pandas
 
+    from toolrl.evaluation import Comparison
     from toolrl.view.html import TrajectoryDisplay
     from toolrl.view.plots import Plots
 
@@ -57,33 +57,6 @@ def run_names(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     return [f"{name} ({number})" for number, name in enumerate(names, 1)]
-
-
-@dataclass(frozen=True, slots=True)
-class Paired:
-    """Two runs on the same tasks.
-
-    Attributes:
-        frame: One row per task played in both: `env`, `task`, the means `success_a`, `success_b`, `reward_a` and
-            `reward_b` over its episodes, and `difference`, of success (b - a).
-        wins: Tasks on which b succeeds more often.
-        losses: Tasks on which a succeeds more often.
-        difference: Mean difference of success, b - a.
-        interval: The 95 % bootstrap interval of that difference, over tasks.
-    """
-
-    frame: pandas.DataFrame
-    wins: int
-    losses: int
-    difference: float
-    interval: tuple[float, float]
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return (
-            f"{len(self.frame)} tasks in both: success {self.difference:+.3f} [{low:+.3f}, {high:+.3f}], "
-            f"better on {self.wins}, worse on {self.losses}"
-        )
 
 
 class Trajectories(Sequence[Trajectory]):
@@ -236,27 +209,32 @@ class Trajectories(Sequence[Trajectory]):
             no_variance=("reward", lambda rewards: rewards.nunique() <= 1),
         ).reset_index()
 
-    def pair(self, other: Trajectories) -> Paired:
-        """Compare with other trajectories on the tasks played in both.
+    def column(self, text: str) -> pyarrow.ChunkedArray:
+        """The values (N,) of a field, of any recorded fact, or of an expression such as `part('format')`.
+
+        Raises:
+            QueryError: There is no such field or fact, or the expression cannot be understood.
+        """
+        return read_column(self.table, text)
+
+    def compare(
+        self, *others: Trajectories, value: str = "success", by: Sequence[str] = ("env",), names: Sequence[str] = ()
+    ) -> Comparison:
+        """Compare other trajectories with these, on the tasks that both played; see `toolrl.evaluation.compare`.
+
+        Args:
+            others: The other sides.
+            value: What is compared: a field, a fact or an expression that is a number, by default success.
+            by: Fields, facts or expressions whose values are compared by themselves too.
+            names: Of all sides; by default the runs', or numbers where these are the same.
 
         Raises:
             ConfigError: No task was played in both.
+            QueryError: `value` or `by` cannot be understood.
         """
-        from toolrl.evaluation import bootstrap_interval
+        from toolrl.evaluation import compare
 
-        a, b = _means_by_task(self.table).to_pandas(), _means_by_task(other.table).to_pandas()
-        frame = a.merge(b, on=["env", "task"], suffixes=("_a", "_b"))
-        if frame.empty:
-            raise ConfigError(f"no task was played in both: {len(a)} tasks on one side, {len(b)} on the other")
-        frame["difference"] = frame["success_b"] - frame["success_a"]
-        differences = frame["difference"].tolist()
-        return Paired(
-            frame,
-            int((frame["difference"] > 0).sum()),
-            int((frame["difference"] < 0).sum()),
-            float(frame["difference"].mean()),
-            bootstrap_interval([[value] for value in differences], bounds=(-1.0, 1.0)),
-        )
+        return compare(side_frames((self, *others), (value, *by), names), value=value, by=by)
 
     @cached_property
     def plot(self) -> Plots:
@@ -304,17 +282,39 @@ class Trajectories(Sequence[Trajectory]):
         return f"<Trajectories: {found}; success {'-' if success is None else f'{success:.2f}'}, {unscored:,} unscored>"
 
 
+def side_frames(
+    sides: Sequence[Trajectories], columns: Sequence[str], names: Sequence[str] = ()
+) -> dict[str, pandas.DataFrame]:
+    """The scored episodes of some sides, for `toolrl.evaluation.compare` and `arena`: their columns, by name.
+
+    Args:
+        sides: The sides.
+        columns: Fields, facts or expressions, besides `env` and `task`; the first one is the value, a number.
+        names: Of the sides; by default the runs', or with numbers where these are the same.
+
+    Raises:
+        QueryError: A column cannot be understood, or the value is not a number.
+    """
+    if not names:
+        names = ["+".join(pc.unique(side.table["run"]).to_pylist()) for side in sides]
+        if len(set(names)) < len(names):
+            names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
+    frames = {}
+    for name, side in zip(names, sides, strict=True):
+        scored = side.masked(pc.is_valid(side.table["reward"]))
+        values = {column: scored.column(column) for column in dict.fromkeys(("env", "task", *columns))}
+        kind = values[columns[0]].type
+        if not any(
+            test(kind) for test in (pyarrow.types.is_boolean, pyarrow.types.is_integer, pyarrow.types.is_floating)
+        ):
+            raise QueryError(f"{columns[0]!r} is not a number, so it cannot be compared")
+        frames[name] = pyarrow.table(values).to_pandas()
+    return frames
+
+
 def _most_frequent(names: pyarrow.Array) -> list[str]:
     counts = sorted(pc.value_counts(names).to_pylist(), key=lambda count: (-count["counts"], count["values"]))
     return sorted(count["values"] for count in counts[:_NAME_COLUMNS])
-
-
-def _means_by_task(table: pyarrow.Table) -> pyarrow.Table:
-    """The mean success and reward of each task, over its scored episodes."""
-    table = table.filter(pc.is_valid(table["reward"])).select(["env", "task", "success", "reward"])
-    table = table.set_column(2, "success", pc.cast(table["success"], pyarrow.float64()))
-    found = table.group_by(["env", "task"], use_threads=False).aggregate([("success", "mean"), ("reward", "mean")])
-    return found.rename_columns({"success_mean": "success", "reward_mean": "reward"})
 
 
 def _pass_rates(table: pyarrow.Table) -> pyarrow.Array:

@@ -15,10 +15,11 @@ false: neither `reward < 1` nor `not (reward < 1)` matches that episode, and `re
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy
@@ -68,13 +69,50 @@ class Query:
         Raises:
             QueryError: It compares values of different types, or is not a condition.
         """
-        try:
+        with self._explained():
             value = _Evaluation(table).condition(self._root)
             if not _is_column(value):
                 return pyarrow.chunked_array([numpy.full(table.num_rows, bool(_constant(value)))])
             return pc.fill_null(value, False)
+
+    def value(self, table: pyarrow.Table) -> pyarrow.ChunkedArray:
+        """What it computes for each row (N,), nulls included.
+
+        Raises:
+            QueryError: It cannot be computed, or is a constant.
+        """
+        with self._explained():
+            value = _Evaluation(table).value(self._root)
+        if not _is_column(value):
+            raise QueryError(f"{self.text!r} is the same for all episodes; name a field, such as kind")
+        return value if isinstance(value, pyarrow.ChunkedArray) else pyarrow.chunked_array([value])
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except (pyarrow.ArrowException, OverflowError) as error:  # such as numbers that a column cannot hold
             raise QueryError(f"cannot compute {self.text!r}: {error}") from None
+
+
+def read_column(table: pyarrow.Table, text: str) -> pyarrow.ChunkedArray:
+    """The values (N,) of an expression of the language, such as `part('format')`, or of a fact in `info` by its name.
+
+    Raises:
+        QueryError: It cannot be understood, or no episode has such a fact.
+    """
+    is_fact = text.isidentifier() and text not in FIELDS
+    query = Query(f"info({text!r})" if is_fact else text)
+    value = query.value(table)
+    if is_fact and pyarrow.types.is_null(value.type):
+        known = sorted({name for info in table["info"].to_pylist() for name in json.loads(info)})
+        shown = ", ".join(known[:_SHOWN_NAMES]) or "none"
+        raise QueryError(f"there is no field or recorded fact {text!r}; the facts are {shown}, the fields {_names()}")
+    return value
+
+
+def _names() -> str:
+    return ", ".join(FIELDS)
 
 
 def _check(node: ast.AST) -> None:
@@ -82,7 +120,7 @@ def _check(node: ast.AST) -> None:
         if node.id not in FIELDS and node.id not in FUNCTIONS:
             close = difflib.get_close_matches(node.id, [*FIELDS, *FUNCTIONS], n=2)
             hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-            raise QueryError(f"unknown field {node.id!r}{hint}; the fields are {', '.join(FIELDS)}")
+            raise QueryError(f"unknown field {node.id!r}{hint}; the fields are {_names()}")
     elif isinstance(node, ast.Call):
         name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
         if name not in FUNCTIONS:

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from toolrl.evaluation.compare import p_text
 from toolrl.view.text import call_parts, excerpt, marked, plain, python
 
 _FOLDER = Path(__file__).parent
@@ -37,6 +38,7 @@ def environment() -> Environment:
         "count": lambda value: "-" if value is None else f"{value:,}",
         "percent": lambda value: "-" if _is_missing(value) else f"{100 * value:.0f}%",
         "duration": duration,
+        "p_value": p_text,
         "short_env": lambda env_id: env_id.rsplit("/", 1)[-1],
         "python": python,
     }

@@ -73,32 +73,23 @@ def compare_page(request: Request) -> Response:
     if a is b and a_where is None and b_where is None:
         a_where, b_where = "mode == 'before'", "mode == 'after'"
     a_where, b_where = a_where or "", b_where or ""
-    paired, mistake = None, ""
+    mistake, differences, rows, pages, number = "", [], [], 1, 1
     try:
-        paired = runs.pair(a, a_where, b, b_where)
+        success, reward = (runs.compare(a, a_where, b, b_where, value) for value in ("success", "reward"))
     except (ConfigError, QueryError) as error:
         mistake = str(error)
-    rows, pages, number, envs = [], 1, 1, []
-    if paired is not None:
-        frame = paired.frame.sort_values(
-            ["difference", "env", "task"], ascending=[given.get("order") == "losses", True, True]
-        )
-        if given.get("order") not in ("losses", "wins"):
-            frame = frame.sort_values("difference", key=abs, ascending=False, kind="stable")
+    else:
+        differences = list(zip(success.differences, reward.differences, strict=True))
+        frame = success.tasks.merge(reward.tasks, on=["env", "task"], suffixes=("", " reward"))
+        if given.get("order") in ("losses", "wins"):
+            frame = frame.sort_values(
+                ["difference", "env", "task"], ascending=[given.get("order") == "losses", True, True]
+            )
         pages = max(1, -(-len(frame) // PAGE_ROWS))
         number = max(1, min(whole_number(request, "page", 1), pages))
         rows = frame.iloc[(number - 1) * PAGE_ROWS : number * PAGE_ROWS].to_dict("records")
         questions = _questions(a, [row["task"] for row in rows])
         rows = [{**row, "question": questions.get((row["env"], row["task"]), "")} for row in rows]
-        by_env = paired.frame.groupby("env", sort=True)
-        envs = by_env.agg(
-            tasks=("task", "size"),
-            success_a=("success_a", "mean"),
-            success_b=("success_b", "mean"),
-            wins=("difference", lambda column: int((column > 0).sum())),
-            losses=("difference", lambda column: int((column < 0).sum())),
-        )
-        envs = envs.reset_index().to_dict("records")
     return respond(
         request,
         "compare.html",
@@ -108,10 +99,9 @@ def compare_page(request: Request) -> Response:
         a_where=a_where,
         b_where=b_where,
         order=given.get("order", ""),
-        paired=paired,
+        differences=differences,
         mistake=mistake,
         rows=rows,
-        envs=envs,
         page=number,
         pages=pages,
     )

@@ -16,7 +16,8 @@ import numpy
 import pyarrow.compute as pc
 
 from toolrl.errors import ConfigError, TaskError
-from toolrl.view.collection import Paired, Trajectories, run_names
+from toolrl.evaluation import Comparison
+from toolrl.view.collection import Trajectories, run_names
 from toolrl.view.index import FILE_NAME, TrajectoryIndex
 from toolrl.view.metrics import Metrics
 from toolrl.view.tokens import Vocabulary
@@ -194,7 +195,7 @@ class Runs:
         found = [run for path in paths for run in _find(path)]
         names = run_names([path / FILE_NAME if path.is_dir() else path for path in found])
         self.by_name = {name: Run(name, path) for name, path in zip(names, found, strict=True)}
-        self._pair = lru_cache(_CACHED)(_pair)
+        self._compare = lru_cache(_CACHED)(_compare)
         self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> Run:
@@ -202,18 +203,18 @@ class Runs:
             raise ConfigError(f"unknown run {name!r}; the runs are {', '.join(self.by_name)}")
         return self.by_name[name]
 
-    def pair(self, a: Run, a_where: str, b: Run, b_where: str) -> Paired:
-        """Compare some trajectories of a run with some of another run, or of the same.
+    def compare(self, a: Run, a_where: str, b: Run, b_where: str, value: str) -> Comparison:
+        """Compare some trajectories of a run, as "A", with some of another run, or of the same, as "B".
 
         Raises:
             QueryError: A query cannot be understood.
             ConfigError: No task was played in both.
         """
         with self._lock:
-            return self._pair((a, a_where, a.version), (b, b_where, b.version))
+            return self._compare(value, (a, a_where, a.version), (b, b_where, b.version))
 
 
-def _pair(*sides: tuple[Run, str, str]) -> Paired:
+def _compare(value: str, *sides: tuple[Run, str, str]) -> Comparison:
     """Compare two runs, each given with a query and with its version, which only makes the cache miss."""
     found = []
     for run, where, _ in sides:
@@ -221,7 +222,7 @@ def _pair(*sides: tuple[Run, str, str]) -> Paired:
         if trajectories is None:
             raise ConfigError(f"{run.name!r} has no episodes yet")
         found.append(trajectories.where(where) if where.strip() else trajectories)
-    return found[0].pair(found[1])
+    return found[0].compare(found[1], value=value, names=("A", "B"))
 
 
 def _find(path: Path) -> list[Path]:

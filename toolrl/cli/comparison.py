@@ -1,0 +1,143 @@
+"""`toolrl compare` and `arena`: which of several sides is better, on the tasks that they share."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolrl.cli.common import AsJson, Seed
+from toolrl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from toolrl.evaluation import Comparison
+    from toolrl.view import Trajectories
+
+app = typer.Typer()
+
+Sides = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SIDE...",
+        help="Folders of runs or files of trajectories, each with an optional query: \"runs/tiny[mode == 'before']\". "
+        "Without one, a run stands for its held-out episodes: those after training, if there are any.",
+    ),
+]
+
+
+@app.command()
+def compare(
+    sides: Sides,
+    value: Annotated[str, typer.Option(help="What is compared: success, or any number, such as reward.")] = "success",
+    by: Annotated[
+        list[str] | None, typer.Option(help="Also compare the tasks of each value of this field or fact.")
+    ] = None,
+    changed: Annotated[int, typer.Option(min=0, help="Also show this many tasks, the most different ones.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare sides with the first one, task by task: the difference, its interval, and whether it may be chance."""
+    from toolrl.evaluation import terminal
+
+    names, found = _read_sides(sides)
+    first, *others = found
+    comparison = first.compare(*others, value=value, by=["env", *(by or [])], names=names)
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in comparison.differences], indent=1))
+        return
+    console = terminal()
+    console.print(comparison.table())
+    console.print(
+        "shows: the smallest difference that so many tasks show in four of five cases; dim: it may be chance",
+        style="dim",
+    )
+    if changed:
+        _print_changed(first, comparison, changed)
+
+
+@app.command()
+def arena(
+    sides: Sides,
+    value: Annotated[str, typer.Option(help="What decides; more is better.")] = "reward",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Order sides by who gets the higher reward on the same tasks: ratings, with intervals, and ranks."""
+    from rich.table import Table
+
+    from toolrl.evaluation import arena as order, terminal
+    from toolrl.view.collection import side_frames
+
+    names, found = _read_sides(sides)
+    result = order(side_frames(found, (value,), names), value=value, seed=seed)
+    if as_json:
+        wins = json.loads(result.wins.to_json(orient="index"))
+        typer.echo(json.dumps({"standings": [asdict(row) for row in result.standings], "wins": wins}, indent=1))
+        return
+    console = terminal()
+    console.print(result.table())
+    if len(names) > 2:
+        table = Table(title="share of common tasks on which the row wins; ties are halves")
+        table.add_column("")
+        for name in result.wins:
+            table.add_column(name, overflow="fold")
+        for name, row in result.wins.iterrows():
+            table.add_row(str(name), *("-" if share != share else f"{share:.2f}" for share in row))
+        console.print(table)
+
+
+def _read_sides(texts: list[str]) -> tuple[list[str], list[Trajectories]]:
+    """The names and the episodes of sides; a single run has two sides, before and after training."""
+    if len(texts) == 1 and not _split(texts[0])[1]:
+        texts = [f"{texts[0]}[mode == '{mode}']" for mode in ("before", "after")]
+    sides = [_read_side(text) for text in texts]
+    is_one_run = len({run for run, _, _ in sides}) == 1
+    names = [chosen if is_one_run and chosen else ", ".join(filter(None, (run, chosen))) for run, chosen, _ in sides]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ConfigError(f"two sides are {repeated[0]!r}; name another run or another query")
+    return names, [episodes for _, _, episodes in sides]
+
+
+def _read_side(text: str) -> tuple[str, str, Trajectories]:
+    """The run's name, that of the choice of episodes, and the episodes."""
+    from toolrl.view import load
+
+    path, query = _split(text)
+    episodes = load(path)
+    name = path.stem if path.is_file() and path.stem != "trajectories" else path.resolve().name
+    if not query:
+        modes = set(episodes.table["mode"].to_pylist())
+        mode = next((mode for mode in ("after", "eval") if mode in modes), "")
+        return name, "", episodes.where(f"mode == {mode!r}") if mode else episodes
+    chosen = episodes.where(query)
+    if not len(chosen):
+        raise ConfigError(f"no episode of {str(path)!r} matches {query!r}")
+    short = re.fullmatch(r"mode *== *['\"](\w+)['\"]", query)
+    return name, short[1] if short else query, chosen
+
+
+def _split(text: str) -> tuple[Path, str]:
+    """A path and its query."""
+    match = None if Path(text).exists() else re.fullmatch(r"(.+?)\[(.*)\]", text, re.DOTALL)
+    return (Path(match[1]), match[2].strip()) if match else (Path(text), "")
+
+
+def _print_changed(first: Trajectories, comparison: Comparison, count: int) -> None:
+    from rich.table import Table
+
+    from toolrl.evaluation import short_name, terminal
+
+    table = Table(title=f"the tasks that differ most in {comparison.value}, of {len(comparison.tasks):,}")
+    names = [comparison.differences[0].a, *dict.fromkeys(row.b for row in comparison.differences)]
+    for column in ("environment", "task", *names):
+        table.add_column(column, overflow="fold")
+    facts = first.table.select(["env", "task", "prompt"]).to_pylist()
+    questions = {(row["env"], row["task"]): row["prompt"] for row in facts}
+    for row in comparison.tasks.head(count).to_dict("records"):
+        question = " ".join(questions[row["env"], row["task"]].split())[:100]
+        table.add_row(short_name(row["env"]), question or row["task"], *(f"{row[name]:.2f}" for name in names))
+    terminal().print(table)
