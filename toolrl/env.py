@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import gymnasium
@@ -123,6 +124,21 @@ class ToolEnv(gymnasium.Env[str, str]):
             TaskError: No task is left.
         """
         self.tasks, self._tasks_before_split = self.tasks.of_split(split), len(self.tasks)
+
+    def with_tools(
+        self, tools: Iterable[Tool | Callable[..., Any] | Sequence[Tool]], reward: Reward | None = None
+    ) -> ToolEnv:
+        """The same environment with other tools, and with another reward if one is given.
+
+        It shares the resources of a run with this one, which closes them.
+        """
+        other = copy.copy(self)
+        other.toolbox = Toolbox(tools)
+        if other.user is not None:
+            other.toolbox.share(other.user.resources)
+        if reward is not None:
+            other.grader = replace(self.grader, reward=reward)
+        return other
 
     # ---- for the rollout engine
 

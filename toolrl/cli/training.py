@@ -74,12 +74,29 @@ def evaluate_command(
     request: Annotated[
         str, typer.Option(help="""Further fields of its requests, as JSON: '{"reasoning_effort": "low"}'.""")
     ] = "{}",
+    counterfactual: Annotated[
+        str,
+        typer.Option(
+            "--counterfactuals",
+            metavar="all|NAMES",
+            help="Also play the tasks without tools ('none'), and with tools that find nothing ('empty'), mix up "
+            "('random'), lie ('hostile') or fail ('broken'); 'none,hostile' plays two of them.",
+        ),
+    ] = "",
     price_in: Annotated[float, typer.Option(min=0.0, help="Dollars per million prompt tokens.")] = 0.0,
     price_out: Annotated[float, typer.Option(min=0.0, help="Dollars per million sampled tokens.")] = 0.0,
 ) -> None:
     """Play tasks, and report success with intervals, pass@k, tool use and resources used."""
     from toolrl.chat import Renderer
-    from toolrl.evaluation import evaluate, progress, report_table, terminal
+    from toolrl.evaluation import (
+        CONDITIONS,
+        counterfactual_tables,
+        counterfactuals,
+        evaluate,
+        progress,
+        report_table,
+        terminal,
+    )
     from toolrl.policy import PolicySettings, Prices, open_policy
     from toolrl.support.outputs import new_file, refuse_existing
     from toolrl.trajectory import TrajectoryWriter
@@ -87,6 +104,8 @@ def evaluate_command(
 
     if policy not in ("model", "oracle"):
         raise ConfigError(f"--policy must be 'model' or 'oracle', got {policy!r}")
+    if counterfactual and policy == "oracle":
+        raise ConfigError("--counterfactuals need --policy model: an oracle does the same whatever its tools return")
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
     settings = PolicySettings(
@@ -119,23 +138,38 @@ def evaluate_command(
             stack.callback(player.close)
         writer = stack.enter_context(TrajectoryWriter(new_file(out, overwrite=overwrite))) if out else None
         show = stack.enter_context(progress("episodes"))
-        reports = evaluate(
-            made,
-            player,
-            renderer,
-            tasks=tasks,
-            samples=samples,
-            sampling=SamplingParams(temperature, max_turn_tokens),
-            concurrency=concurrency or (settings.max_concurrent if settings.is_chat else 128),
-            policy_timeout_seconds=policy_timeout_seconds,
-            on_trajectory=writer.write if writer else None,
-            on_progress=show,
-            info={"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
-        )
+        playing: dict[str, Any] = {
+            "tasks": tasks,
+            "samples": samples,
+            "sampling": SamplingParams(temperature, max_turn_tokens),
+            "concurrency": concurrency or (settings.max_concurrent if settings.is_chat else 128),
+            "policy_timeout_seconds": policy_timeout_seconds,
+            "on_trajectory": writer.write if writer else None,
+            "on_progress": show,
+            "info": {"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
+        }
+        measured = {}
+        if counterfactual and player is not None:
+            chosen = list(CONDITIONS) if counterfactual == "all" else counterfactual.replace(" ", "").split(",")
+            measured = counterfactuals(made, player, renderer, conditions=chosen, **playing)
+        reports = {} if measured else evaluate(made, player, renderer, **playing)
+    if measured:
+        if as_json:
+            typer.echo(json.dumps({env_id: _plain(one) for env_id, one in measured.items()}, indent=1))
+        else:
+            for table in counterfactual_tables(measured):
+                terminal().print(table)
+        return
     if as_json:
         typer.echo(json.dumps({env_id: dataclasses.asdict(report) for env_id, report in reports.items()}, indent=1))
     else:
         terminal().print(report_table(reports))
+
+
+def _plain(measured: Any) -> dict[str, Any]:
+    """Counterfactuals as JSON values."""
+    tasks = json.loads(measured.tasks.to_json(orient="records"))
+    return {**dataclasses.asdict(dataclasses.replace(measured, tasks=None)), "tasks": tasks}
 
 
 def _request_fields(request: str) -> dict[str, Any]:

@@ -2,21 +2,26 @@
 
 from toolrl.evaluation.arena import Arena, Standing, arena
 from toolrl.evaluation.compare import Comparison, Difference, compare
+from toolrl.evaluation.counterfactuals import CONDITIONS, Counterfactuals, counterfactual_tables, counterfactuals
 from toolrl.evaluation.evaluate import FACTS, EnvReport, evaluate, summarise
 from toolrl.evaluation.statistics import mean, pass_all_k, pass_at_k, success_interval, wilson_interval
 from toolrl.evaluation.tables import before_after_table, report_table, short_name, terminal
 from toolrl.support.progress import progress
 
 __all__ = [
+    "CONDITIONS",
     "FACTS",
     "Arena",
     "Comparison",
+    "Counterfactuals",
     "Difference",
     "EnvReport",
     "Standing",
     "arena",
     "before_after_table",
     "compare",
+    "counterfactual_tables",
+    "counterfactuals",
     "evaluate",
     "mean",
     "pass_all_k",

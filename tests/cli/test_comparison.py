@@ -1,0 +1,97 @@
+"""Promises about `toolrl compare`, `arena` and `eval --counterfactuals`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from toolrl import Message, Sample, Score, StopReason, Trajectory, TrajectoryWriter, read_trajectories
+from toolrl.cli import app
+from toolrl.errors import ConfigError, QueryError, TaskError
+from toolrl.trajectory import Turn
+
+
+def write(folder: Path, mode: str, solved: range, count: int = 40) -> Path:
+    """Episodes of forty tasks of two kinds, some of which are solved."""
+    with TrajectoryWriter(folder / "trajectories.jsonl") as writer:
+        for number in range(count):
+            turn = Turn(Sample([5, 2], [-0.1, -0.2]), Message("assistant", "said"))
+            prompt = (Message("user", f"question {number}"),)
+            info = {"mode": mode, "kind": ("odd", "even")[number % 2 == 0]}
+            score = Score(float(number in solved), {}, "", "")
+            id = f"{mode}/{number}"
+            writer.write(
+                Trajectory(id, "a/B-v0", f"t{number}", prompt, [1], (turn,), score, StopReason.ANSWER, info=info)
+            )
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    write(tmp_path / "run", "before", range(10))
+    write(tmp_path / "run", "train", range(40))
+    return write(tmp_path / "run", "after", range(30))
+
+
+def text(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_run_is_compared_with_itself_before_training(run: Path) -> None:
+    (row,) = json.loads(text("compare", run, "--json"))
+    assert (row["a"], row["b"], row["tasks"], row["difference"]) == ("before", "after", 40, 0.5)
+    shown = text("compare", run, "--by", "kind", "--changed", "3")
+    for words in ("even", "odd", "before 0.25", "after 0.75", "+0.50 [+0.3", "< 0.001", "the tasks that differ most"):
+        assert words in shown
+    assert shown.count("question") == 3
+
+
+def test_runs_stand_for_their_held_out_episodes_unless_a_query_says_more(run: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other", "eval", range(35))
+    rows = json.loads(text("compare", f"{run}[mode == 'before']", run, other, f"{run}[kind == 'odd']", "--json"))
+    assert [(row["a"], row["b"], row["tasks"]) for row in rows] == [
+        ("run, before", "run", 40), ("run, before", "other", 40), ("run, before", "run, kind == 'odd'", 20),
+    ]  # fmt: skip
+    assert [row["mean_b"] for row in rows[:2]] == [0.75, 0.875]
+
+
+def test_an_arena_orders_sides(run: Path, tmp_path: Path) -> None:
+    others = [write(tmp_path / name, "eval", range(solved)) for name, solved in (("worst", 2), ("best", 39))]
+    found = json.loads(text("arena", run, *others, "--json"))
+    assert [row["name"] for row in found["standings"]] == ["best", "run", "worst"]
+    assert found["wins"]["best"]["worst"] == pytest.approx((37 + 3 / 2) / 40)
+    assert "share of common tasks" in text("arena", run, *others)
+
+
+def test_sides_that_cannot_be_compared_are_refused(run: Path, tmp_path: Path) -> None:
+    for sides, error, message in (
+        ([run, run], ConfigError, "two sides are 'run'"),
+        ([run, tmp_path / "none"], TaskError, "no readable trajectories"),
+        ([run, f"{run}[reward > 2]"], ConfigError, "no episode of .* matches 'reward > 2'"),
+        ([run, f"{run}[colour == 2]"], QueryError, "unknown field 'colour'"),
+        ([write(tmp_path / "x", "eval", range(3))], ConfigError, "no episode of .*x' matches"),
+    ):
+        with pytest.raises(error, match=message):
+            CliRunner().invoke(app, ["compare", *map(str, sides)], catch_exceptions=False)
+
+
+def test_counterfactuals_are_printed_as_tables_or_json_and_recorded(tmp_path: Path) -> None:
+    out = tmp_path / "episodes.jsonl"
+    arguments = ("eval", "toolrl/PythonMath-v0", "--tasks", "6", "--temperature", "0.6")
+    shown = text(*arguments, "--counterfactuals", "broken", "--out", out)
+    assert "under-use" in shown
+    assert "by kind of task" in shown
+    conditions = [episode.info["condition"] for episode in read_trajectories(out)]
+    assert {name: conditions.count(name) for name in conditions} == {"tools": 6, "none": 6, "broken": 6}
+    found = json.loads(text(*arguments, "--counterfactuals", "none", "--json"))["toolrl/PythonMath-v0"]
+    assert set(found["reports"]) == {"tools", "none"}
+    assert len(found["tasks"]) == 6
+    with pytest.raises(ConfigError, match="an oracle does the same"):
+        text(*arguments, "--policy", "oracle", "--counterfactuals", "all")
+    with pytest.raises(ConfigError, match="no condition 'lies'"):
+        text(*arguments, "--counterfactuals", "lies")
