@@ -17,6 +17,7 @@ from toolrl.episode import EpisodeSession, check_parts, check_solution
 from toolrl.errors import ConfigError, TaskError
 from toolrl.gym.registry import creator_of, import_module_of, settings_of, unknown
 from toolrl.gym.spaces import UnicodeText
+from toolrl.rewards.confidence import REQUEST, check_confidence
 from toolrl.rewards.grader import Grader, GroupReward, Reward
 from toolrl.support.event_loop import run_sync
 from toolrl.support.waiting import noting
@@ -140,6 +141,19 @@ class ToolEnv(gymnasium.Env[str, str]):
             other.grader = replace(self.grader, reward=reward)
         return other
 
+    def ask_confidence(self, weight: float = 0.0) -> None:
+        """Ask the agent how sure it is of its answer, and reward that it knows; see `toolrl.rewards.confidence`.
+
+        Args:
+            weight: Of the Brier score that is deducted from the reward, less than 0.5; 0 only notes the confidence.
+
+        Raises:
+            ConfigError: The weight is out of range.
+        """
+        check_confidence(weight)
+        self.grader = replace(self.grader, confidence=weight)
+        self.system_prompt = f"{self.system_prompt} {REQUEST}".strip()
+
     # ---- for the rollout engine
 
     def open_episode(self, task: Task, env_id: str = "") -> EpisodeSession:
@@ -163,7 +177,10 @@ class ToolEnv(gymnasium.Env[str, str]):
         if self._oracle is None:
             raise ConfigError(f"{type(self).__name__} has no oracle; pass oracle= to ToolEnv")
         with noting(f"in the oracle of {type(self).__name__}, task {task.id!r}"):
-            return check_solution(self._oracle(task), task)
+            solution = check_solution(self._oracle(task), task)
+        if self.grader.confidence is not None and not solution[-1].tool_calls:
+            solution[-1] = say(f"{solution[-1].content}<confidence>1</confidence>")
+        return solution
 
     # ---- for Gymnasium
 
@@ -269,7 +286,8 @@ def make(env_id: str, **settings: Any) -> ToolEnv:
 
     Args:
         env_id: As registered; `my_envs:mine/Shopping-v0` first imports the module `my_envs`, which registers it.
-        settings: Passed to the environment. If it takes no `split`, its tasks are divided; see `ToolEnv`.
+        settings: Passed to the environment. If it takes no `split`, its tasks are divided; see `ToolEnv`. If it takes
+            no `confidence`, that is the weight for `ToolEnv.ask_confidence`.
 
     Raises:
         EnvironmentNotFound: No environment has this id; the message suggests close matches.
@@ -279,6 +297,8 @@ def make(env_id: str, **settings: Any) -> ToolEnv:
     if not isinstance(env_id, str):
         raise ConfigError(f"an environment's id is text such as 'toolrl/PythonMath-v0', got {env_id!r:.80}")
     creator = creator_of(env_id)
+    asks = "confidence" in settings and not (creator is not None and "confidence" in settings_of(creator))
+    confidence = settings.pop("confidence") if asks else None
     if creator is None and import_module_of(env_id) in gymnasium.registry:
         raise ConfigError(f"{env_id} is registered without an entry_point; set it to the class")
     try:
@@ -304,6 +324,8 @@ def make(env_id: str, **settings: Any) -> ToolEnv:
             "%s has no splits of its own: about a fifth of its tasks is held out for 'test', and %r has %d of %d",
             env_id, settings.get("split"), len(env.tasks), env._tasks_before_split,
         )  # fmt: skip
+    if confidence is not None:
+        env.ask_confidence(confidence)
     return env
 
 

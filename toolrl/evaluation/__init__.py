@@ -1,6 +1,7 @@
 """Evaluation: success with intervals, pass@k, tool use, and comparisons."""
 
 from toolrl.evaluation.arena import Arena, Standing, arena
+from toolrl.evaluation.calibration import Calibration, calibrate, calibration, calibration_table, risk_coverage
 from toolrl.evaluation.compare import Comparison, Difference, compare
 from toolrl.evaluation.counterfactuals import CONDITIONS, Counterfactuals, counterfactual_tables, counterfactuals
 from toolrl.evaluation.evaluate import FACTS, EnvReport, evaluate, summarise
@@ -12,6 +13,7 @@ __all__ = [
     "CONDITIONS",
     "FACTS",
     "Arena",
+    "Calibration",
     "Comparison",
     "Counterfactuals",
     "Difference",
@@ -19,6 +21,9 @@ __all__ = [
     "Standing",
     "arena",
     "before_after_table",
+    "calibrate",
+    "calibration",
+    "calibration_table",
     "compare",
     "counterfactual_tables",
     "counterfactuals",
@@ -28,6 +33,7 @@ __all__ = [
     "pass_at_k",
     "progress",
     "report_table",
+    "risk_coverage",
     "short_name",
     "success_interval",
     "summarise",

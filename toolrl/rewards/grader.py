@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from toolrl.errors import ConfigError, InfrastructureError
+from toolrl.rewards.confidence import read_confidence, with_confidence
 from toolrl.support.waiting import TookTooLong, in_thread, noting, within
 from toolrl.types import Episode, Score, Task
 
@@ -31,11 +32,14 @@ class Grader:
         reward: Scores an episode.
         group_reward: Has the last word on the scores of a task's episodes; None leaves them as they are.
         gold: A reward that is recorded as the part `gold` of a score, and never trained on.
+        confidence: Not None where answers state how sure they are: no reward sees that, it is noted in the score, and
+            costs this weight times its Brier score; see `toolrl.rewards.confidence`.
     """
 
     reward: Reward
     group_reward: GroupReward | None = None
     gold: Reward | None = None
+    confidence: float | None = None
 
     async def score(self, task: Task, episode: Episode, where: str, seconds: float) -> Score:
         """Score an episode by itself, while its resources are open.
@@ -46,10 +50,13 @@ class Grader:
             where: Names the environment and the task, for messages.
             seconds: Time limit of each function.
         """
+        episode, stated = self._without_confidence(episode)
         try:
             score = await _call("reward", self.reward, task, episode, _score, where, seconds)
         except _Unscored as reason:
             return Score(None, reason=str(reason))
+        if self.confidence is not None:
+            score = with_confidence(score, stated, self.confidence)
         if self.gold is None or score.value is None:
             return score
         try:
@@ -75,7 +82,10 @@ class Grader:
         members = [place for place, score in enumerate(scores) if score.value is not None]
         if self.group_reward is None or not members:
             return scores
-        shown = [replace(episodes[place], state={}, score=_without_gold(scores[place])) for place in members]
+        shown = [
+            replace(self._without_confidence(episodes[place])[0], state={}, score=_without_gold(scores[place]))
+            for place in members
+        ]
 
         def read(verdicts: Any) -> list[Score]:
             if not isinstance(verdicts, Iterable) or len(given := list(verdicts)) != len(members):
@@ -92,6 +102,13 @@ class Grader:
         for place, final in zip(members, finals, strict=True):
             scores[place] = final
         return scores
+
+    def _without_confidence(self, episode: Episode) -> tuple[Episode, float | None]:
+        """The episode as rewards see it, and the confidence that its answer states."""
+        if self.confidence is None or episode.answer is None:
+            return episode, None
+        answer, stated = read_confidence(episode.answer)
+        return replace(episode, answer=answer), stated
 
 
 class _Unscored(Exception):
