@@ -1,4 +1,4 @@
-"""Promises about `toolrl compare`, `arena` and `eval --counterfactuals`."""
+"""Promises about `toolrl report`, `compare`, `arena` and `eval --counterfactuals`."""
 
 from __future__ import annotations
 
@@ -78,6 +78,17 @@ def test_sides_that_cannot_be_compared_are_refused(run: Path, tmp_path: Path) ->
     ):
         with pytest.raises(error, match=message):
             CliRunner().invoke(app, ["compare", *map(str, sides)], catch_exceptions=False)
+
+
+def test_a_report_is_a_table_json_or_a_page(run: Path, tmp_path: Path) -> None:
+    shown = text("report", run, "--by", "kind")
+    for words in ("run: success", "0.75 [0.60, 0.86]", "even", "odd", "cost of an episode"):
+        assert words in shown
+    found = json.loads(text("report", f"{run}[mode == 'before']", "--json", "--html", tmp_path / "page.html"))
+    assert (found["name"], found["lines"][0]["success"]) == ("run, before", 0.25)
+    assert "run, before" in (tmp_path / "page.html").read_text()
+    with pytest.raises(ConfigError, match="cannot write"):
+        text("report", run, "--html", tmp_path)
 
 
 def test_counterfactuals_are_printed_as_tables_or_json_and_recorded(tmp_path: Path) -> None:

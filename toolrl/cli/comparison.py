@@ -1,4 +1,4 @@
-"""`toolrl compare` and `arena`: which of several sides is better, on the tasks that they share."""
+"""`toolrl report`, `compare` and `arena`: how good an agent is, and which of several is better on the same tasks."""
 
 from __future__ import annotations
 
@@ -27,6 +27,40 @@ Sides = Annotated[
         "Without one, a run stands for its held-out episodes: those after training, if there are any.",
     ),
 ]
+
+
+@app.command()
+def report(
+    side: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run's folder or a file of trajectories, with an optional query, as SIDE is."
+        ),
+    ],
+    by: Annotated[
+        list[str] | None, typer.Option(help="Also report on the tasks of each value of this field or fact.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report to this file, with figures and episodes.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what an agent achieves, what an episode costs and how it ends; and whether it knows what it knows."""
+    from toolrl.evaluation import terminal
+    from toolrl.view.report import report_on
+
+    run, chosen, episodes = _read_side(side)
+    found = report_on(episodes, name=", ".join(filter(None, (run, chosen))), by=tuple(by or ()))
+    if html is not None:
+        try:
+            size = found.write(html)
+        except OSError as error:
+            raise ConfigError(f"cannot write {str(html)!r}: {error.strerror}") from None
+        typer.echo(f"{html}: {size / 1e6:.1f} MB", err=True)
+    if as_json:
+        typer.echo(json.dumps(asdict(found.report), indent=1))
+        return
+    console = terminal()
+    for table in found.report.tables():
+        console.print(table)
 
 
 @app.command()

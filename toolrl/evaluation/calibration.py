@@ -62,6 +62,7 @@ class Calibration:
         auroc: The chance that a right answer has more confidence than a wrong one; None if all are right, or none.
         aurc: The mean risk over all coverages; see `risk_coverage`.
         bins: Of about equal counts, by rising confidence.
+        risks: At most 101 points of `risk_coverage`.
     """
 
     count: int
@@ -78,6 +79,7 @@ class Calibration:
     auroc: float | None
     aurc: float
     bins: tuple[Bin, ...]
+    risks: tuple[tuple[float, float], ...]
 
 
 def calibration(
@@ -137,6 +139,7 @@ def calibration(
         auroc=_auroc(stated, right),
         aurc=float(numpy.mean([risk for _, risk in coverage])),
         bins=tuple(shown),
+        risks=tuple(coverage[place] for place in numpy.unique(numpy.linspace(0, len(coverage) - 1, 101).astype(int))),
     )
 
 

@@ -150,10 +150,7 @@ def compare(
                     groups = [(str(env), rows)] if len(by_env) > 1 else []
                 else:
                     prefix = f"{short_name(str(env))}, " if len(by_env) > 1 else ""
-                    groups = [
-                        (f"{prefix}{f'{part:g}' if isinstance(part, float) else part}", group)
-                        for part, group in rows.groupby(column, sort=True)
-                    ]
+                    groups = [(f"{prefix}{part_name(part)}", group) for part, group in rows.groupby(column, sort=True)]
                 found += [_difference(group, first, other, part, largest) for part, group in groups]
     adjusted = holm([row.p_value for row in found])
     rows = tuple(replace(row, adjusted=p) for row, p in zip(found, adjusted, strict=True))
@@ -161,6 +158,11 @@ def compare(
     tasks["difference"] = tasks[others[-1]] - tasks[first]
     order = tasks["difference"].abs().sort_values(ascending=False, kind="stable").index
     return Comparison(value, rows, tasks.loc[order].reset_index(drop=True))
+
+
+def part_name(value: object) -> str:
+    """The value of a column as the name of a part."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def means_by_task(frame: pandas.DataFrame, value: str) -> pandas.Series:
