@@ -46,7 +46,8 @@ def make_run(folder: Path, episodes: int = EPISODES) -> Path:
     with TrajectoryWriter(folder / "trajectories.jsonl") as writer:
         for number in range(episodes):
             group, right = number // 8, float(number * 7 % 11 < 5)
-            info = {"mode": "train", "step": group // 8, "session": "s", "group": f"{group}", "needs_tool": True, "kind": f"kind {group % 8}"}
+            info = {"mode": "train", "step": group // 8, "session": "s", "group": f"{group}", "needs_tool": True}
+            info["kind"] = f"kind {group % 8}"
             writer.write(
                 dataclasses.replace(
                     template,
@@ -134,8 +135,8 @@ def main() -> str:
         add("load, building the index", *in_a_process("toolrl.view.load(run)", run))
         add("load, with a stored index", *in_a_process("toolrl.view.load(run)", run))
         add("load, into pandas", *in_a_process("toolrl.view.load(run).to_pandas()", run))
-        reported = "from toolrl.view.report import report_on\nreport_on(toolrl.view.load(run), by=('kind',)).page_html()"
-        add("a report with its page", *in_a_process(reported, run))
+        reported = "report_on(toolrl.view.load(run), by=('kind',)).page_html()"
+        add("a report with its page", *in_a_process(f"from toolrl.view.report import report_on\n{reported}", run))
         halves = "e.where('step < 700').compare(e.where('step >= 700'), names=('a', 'b'))"
         add("two halves compared", *in_a_process(f"e = toolrl.view.load(run)\n{halves}", run))
         episodes = load(run)

@@ -85,7 +85,7 @@ def compare(
     console = terminal()
     console.print(comparison.table())
     console.print(
-        "shows: the smallest difference that so many tasks show in four of five cases; dim: it may be chance",
+        "shows: the smallest difference that this number of tasks shows in four of five cases; dim: it may be chance",
         style="dim",
     )
     if changed:

@@ -141,7 +141,7 @@ def arena(sides: Mapping[str, pandas.DataFrame], *, value: str = "reward", seed:
 
 
 def _strengths(wins: Any, counts: Any) -> Any:
-    """Ratings (D, S) from wins (D, S, S), of rows over columns, in so many comparisons (D, S, S)."""
+    """Ratings (D, S) from wins (D, S, S), of rows over columns, and the numbers of comparisons (D, S, S)."""
     size = wins.shape[-1]
     prior = 1.0 - numpy.eye(size)
     won, counts = (wins + prior / 2).sum(2), counts + prior  # (D, S) and (D, S, S)

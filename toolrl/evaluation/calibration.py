@@ -52,7 +52,7 @@ class Calibration:
         confidence: The mean confidence; more than the accuracy is over-confidence.
         ece: Expected calibration error: the mean distance of accuracy and confidence over `bins`.
         ece_interval: Its 95 % interval, by drawing tasks again.
-        ece_by_chance: The error that so many predictions would show if each confidence were the true chance: a binned
+        ece_by_chance: The error that this number of predictions would show if each confidence were the true chance: a binned
             error is never 0.
         brier: The mean squared distance of confidence and truth.
         reliability: The part of it that recalibration could take away.
@@ -98,7 +98,7 @@ def calibration(
         correct: Whether each was right, 0 or 1 (N,).
         tasks: The task of each (N,), whose samples are drawn together; by default each is a task of its own.
         missing: Noted in the result.
-        bins: At most so many; equal confidences share one.
+        bins: The most bins; equal confidences share one.
         seed: Of what is drawn.
 
     Raises:

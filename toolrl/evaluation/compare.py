@@ -36,7 +36,7 @@ class Difference:
         adjusted: The p-value after Holm's correction for all comparisons of the same call.
         better: Tasks on which b is better.
         worse: Tasks on which a is better.
-        smallest: The smallest difference that so many tasks show in four of five cases; None if they show none.
+        smallest: The smallest difference that this number of tasks shows in four of five cases; None if they show none.
         needed: Tasks that this difference needs for that; None without a difference.
     """
 
