@@ -52,8 +52,8 @@ class Calibration:
         confidence: The mean confidence; more than the accuracy is over-confidence.
         ece: Expected calibration error: the mean distance of accuracy and confidence over `bins`.
         ece_interval: Its 95 % interval, by drawing tasks again.
-        ece_by_chance: The error that this number of predictions would show if each confidence were the true chance: a binned
-            error is never 0.
+        ece_by_chance: The error that this number of predictions would show if each confidence were the true chance: a
+            binned error is never 0.
         brier: The mean squared distance of confidence and truth.
         reliability: The part of it that recalibration could take away.
         resolution: The part that telling right from wrong has taken away.
