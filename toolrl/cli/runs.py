@@ -1,4 +1,4 @@
-"""`toolrl view`, `show`, `export` and `regrade`: what to do with a run."""
+"""`toolrl view`, `show`, `export`, `import` and `regrade`: what to do with a run."""
 
 from __future__ import annotations
 
@@ -104,6 +104,42 @@ def export(
     except OSError as error:
         raise ConfigError(f"cannot write {str(out)!r}: {error.strerror}") from None
     typer.echo(f"{out}: {len(chosen):,} episodes, {size / 1e6:.1f} MB")
+
+
+@app.command("import")
+def import_log(
+    logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="Logs that another program wrote.")],
+    out: Annotated[Path, typer.Option(help="The file of trajectories to write, a new .jsonl file.")],
+    format: Annotated[
+        str, typer.Option(help="chat, trl, inspect, verifiers or atif; by default what each file looks like.")
+    ] = "",
+    overwrite: Overwrite = False,
+) -> None:
+    """Read logs of other programs as trajectories, to view, query, report on and compare them.
+
+    Message lists of chat APIs, TRL's logged completions, Inspect's logs, verifiers' traces, ATIF. What a log does not
+    say stays absent.
+    """
+    from toolrl.evaluation import progress
+    from toolrl.interop.logs import read_log
+    from toolrl.support.outputs import refuse_existing, writing
+    from toolrl.trajectory import TrajectoryWriter
+
+    refuse_existing(out, overwrite=overwrite)
+    partial = out.with_name(f"{out.name}.partial")
+    count = scored = 0
+    try:
+        with writing(out), TrajectoryWriter(partial) as writer, progress("logs") as show:
+            partial.write_bytes(b"")
+            for number, log in enumerate(logs, 1):
+                for episode in read_log(log, format):
+                    writer.write(episode)
+                    count, scored = count + 1, scored + (episode.score.value is not None)
+                show(number, len(logs))
+            partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+    typer.echo(f"{out}: {count:,} episodes, {scored:,} of them with a reward")
 
 
 @app.command()
