@@ -108,7 +108,7 @@ def success_figure(found: AgentReport) -> Figure:
         low, high = line.interval
         colour = f"C{envs.index(line.env)}"
         axis.plot([low, high], [place, place], color=colour, linewidth=2 if line.is_whole else 1)
-        axis.plot([line.success], [place], "o" if line.is_whole else ".", color=colour)
+        axis.plot([line.success or 0.0], [place], "o" if line.is_whole else ".", color=colour)
     axis.set_yticks(
         range(len(lines)), [short_name(line.env) if line.is_whole else f"{line.part}  " for line in lines], fontsize=8
     )

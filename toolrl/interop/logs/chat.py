@@ -17,7 +17,7 @@ def read_chat(row: Mapping[str, Any], env_id: str) -> Record:
     """A row with `messages`, or with `prompt` and `completion`, and perhaps `reward` (or `score`), `task_id`, `env_id`.
 
     Raises:
-        ValueError: It has none of these, or a message is none.
+        ValueError: It has none of these, or a message is not one.
     """
     if "messages" in row:
         messages = _messages(row["messages"], "user")

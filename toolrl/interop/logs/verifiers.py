@@ -38,7 +38,7 @@ def _path(nodes: Sequence[Mapping[str, Any]], leaf: int) -> list[int]:
     place: int | None = leaf
     while place is not None:
         if not 0 <= place < len(nodes) or place in path:
-            raise ValueError(f"a message's parent is {place!r}, which is no message before it")
+            raise ValueError(f"a message's parent is {place!r}, which is not a message before it")
         path.append(place)
         place = nodes[place].get("parent")
     return path[::-1]
