@@ -1,4 +1,4 @@
-"""Promises about `toolrl report`, `compare`, `arena` and `eval --counterfactuals`."""
+"""Promises about `toolrl report`, `compare`, `arena`, `suite` and `eval --counterfactuals`."""
 
 from __future__ import annotations
 
@@ -106,3 +106,32 @@ def test_counterfactuals_are_printed_as_tables_or_json_and_recorded(tmp_path: Pa
         text(*arguments, "--policy", "oracle", "--counterfactuals", "all")
     with pytest.raises(ConfigError, match="no condition 'lies'"):
         text(*arguments, "--counterfactuals", "lies")
+
+
+def test_a_suite_is_chosen_from_an_evaluation_and_played(tmp_path: Path) -> None:
+    out, suite = tmp_path / "all.jsonl", tmp_path / "small.yaml"
+    settings = json.dumps({"toolrl/PythonMath-v0": {"size": 30}})
+    text(
+        "eval",
+        "toolrl/PythonMath-v0",
+        "--tasks",
+        "30",
+        "--temperature",
+        "0.6",
+        "--env-settings",
+        settings,
+        "--out",
+        out,
+    )
+    made = text("suite", out, "--tasks", "8", "--out", suite, "--env-settings", settings, "--temperature", "0.6")
+    assert "8 of 30 tasks" in made
+    assert "on all tasks; the suite would say" in made
+    played = tmp_path / "played.jsonl"
+    shown = text("eval", suite, "--out", played)
+    assert "small: success" in shown
+    assert "on all 30 tasks, from 8 of them" in shown
+    assert len(list(read_trajectories(played))) == 8
+    with pytest.raises(ConfigError, match="a suite is played by itself"):
+        text("eval", suite, "toolrl/WorldQA-v0")
+    with pytest.raises(ConfigError, match="exists"):
+        text("suite", out, "--tasks", "8", "--out", suite)

@@ -1,4 +1,4 @@
-"""`toolrl report`, `compare` and `arena`: how good an agent is, and which of several is better on the same tasks."""
+"""`toolrl report`, `compare`, `arena` and `suite`: how good an agent is, which is better, and which tasks say so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolrl.cli.common import AsJson, Seed
+from toolrl.cli.common import AsJson, EnvSettings, Overwrite, Seed
 from toolrl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -121,6 +121,48 @@ def arena(
         for name, row in result.wins.iterrows():
             table.add_row(str(name), *("-" if share != share else f"{share:.2f}" for share in row))
         console.print(table)
+
+
+@app.command()
+def suite(
+    sides: Sides,
+    out: Annotated[Path, typer.Option(help="The suite to write, a new .yaml file.")],
+    tasks: Annotated[int, typer.Option(min=2, help="Tasks of the suite.")] = 50,
+    env: Annotated[str, typer.Option(help="The environment, if the sides played several.")] = "",
+    env_settings: EnvSettings = "{}",
+    split: Annotated[str, typer.Option(help="The split that was played.")] = "test",
+    samples: Annotated[int, typer.Option(min=1, help="Episodes per task, when it is played.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of sampling, when it is played.")] = 1.0,
+    max_turn_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of a turn.")] = 512,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Choose a few tasks that measure models as all of them do; `toolrl eval FILE` plays them.
+
+    The sides are models that played all tasks.
+    """
+    from toolrl.evaluation.suite import choose
+    from toolrl.support.outputs import refuse_existing
+    from toolrl.training.arguments import parse_env_settings
+    from toolrl.view.collection import side_frames
+
+    refuse_existing(out, overwrite=overwrite)
+    names, found = _read_sides(sides)
+    chosen = [side.where(f"env == {env!r}") for side in found] if env else found
+    frames = side_frames(chosen, ("success", "kind"), names)
+    envs = sorted({str(one) for frame in frames.values() for one in frame["env"].unique()})
+    if len(envs) != 1:
+        raise ConfigError(f"a suite is of one environment; name it with --env: {', '.join(envs) or 'none was played'}")
+    made = choose(
+        frames, tasks, name=out.stem, seed=seed, split=split, samples=samples, temperature=temperature,
+        max_turn_tokens=max_turn_tokens, settings=parse_env_settings(env_settings).get(envs[0], {}),
+    ).with_prompts()  # fmt: skip
+    made.write(out)
+    typer.echo(f"{out}: {len(made.tasks):,} of {made.of:,} tasks, in {len(made.strata)} strata")
+    for name, frame in frames.items():
+        by_task = {str(task): list(group.astype(float)) for task, group in frame.groupby("task")["success"]}
+        whole = sum(sum(one) / len(one) for one in by_task.values()) / len(by_task)
+        typer.echo(f"{name}: {whole:.3f} on all tasks; the suite would say {made.estimate(by_task)}")
 
 
 def _read_sides(texts: list[str]) -> tuple[list[str], list[Trajectories]]:

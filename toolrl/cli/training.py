@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import defaultdict
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolrl.cli.common import AsJson, EnvironmentIds, EnvSettings, Overwrite, Tasks, opened_environments
+from toolrl.cli.common import AsJson, EnvSettings, Overwrite, Tasks, opened_environments
 from toolrl.errors import ConfigError
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
+
+if TYPE_CHECKING:
+    from toolrl.evaluation.suite import Suite
 
 app = typer.Typer()
 
@@ -30,7 +34,9 @@ def train(context: typer.Context) -> None:
 
 @app.command(name="eval")
 def evaluate_command(
-    environments: EnvironmentIds,
+    environments: Annotated[
+        list[str], typer.Argument(metavar="ENV...|SUITE", help="Environment ids, or a suite's file (toolrl suite).")
+    ],
     model: Annotated[
         str, typer.Option(help="'tiny', 'smollm2', a folder (a run's model/), a GGUF file, a hub id, or 'openai:NAME'.")
     ] = "tiny",
@@ -97,11 +103,16 @@ def evaluate_command(
         report_table,
         terminal,
     )
+    from toolrl.evaluation.counterfactuals import TOOLS
     from toolrl.policy import PolicySettings, Prices, open_policy
     from toolrl.support.outputs import new_file, refuse_existing
-    from toolrl.trajectory import TrajectoryWriter
+    from toolrl.trajectory import Trajectory, TrajectoryWriter
     from toolrl.types import SamplingParams
 
+    suite = _suite_of(environments)
+    if suite is not None:
+        environments, tasks, samples, split = [suite.env], len(suite.tasks), suite.samples, suite.split
+        temperature, max_turn_tokens = suite.temperature, suite.max_turn_tokens
     if policy not in ("model", "oracle"):
         raise ConfigError(f"--policy must be 'model' or 'oracle', got {policy!r}")
     if counterfactual and policy == "oracle":
@@ -116,10 +127,15 @@ def evaluate_command(
         request=_request_fields(request),
         prices=Prices(price_in, price_out) if price_in or price_out else None,
         max_concurrent=concurrency or 16,
+        seed=None if suite is None else suite.seed,
     )
     with ExitStack() as stack:
-        environment = stack.enter_context(opened_environments(env_settings, environments))
-        made = {env_id: environment(env_id, split) for env_id in environments}
+        if suite is not None:
+            made = {suite.env: suite.open()}
+            stack.callback(made[suite.env].close)
+        else:
+            environment = stack.enter_context(opened_environments(env_settings, environments))
+            made = {env_id: environment(env_id, split) for env_id in environments}
         renderer: Renderer | None = None
         if policy == "oracle" or not settings.is_chat:
             from toolrl.chat.variants import read_template
@@ -138,13 +154,21 @@ def evaluate_command(
             stack.callback(player.close)
         writer = stack.enter_context(TrajectoryWriter(new_file(out, overwrite=overwrite))) if out else None
         show = stack.enter_context(progress("episodes"))
+        successes: dict[str, list[float]] = defaultdict(list)
+
+        def note(trajectory: Trajectory) -> None:
+            if writer is not None:
+                writer.write(trajectory)
+            if trajectory.score.value is not None and trajectory.info.get("condition", TOOLS) == TOOLS:
+                successes[trajectory.task_id].append(float(bool(trajectory.score.success)))
+
         playing: dict[str, Any] = {
             "tasks": tasks,
             "samples": samples,
             "sampling": SamplingParams(temperature, max_turn_tokens),
             "concurrency": concurrency or (settings.max_concurrent if settings.is_chat else 128),
             "policy_timeout_seconds": policy_timeout_seconds,
-            "on_trajectory": writer.write if writer else None,
+            "on_trajectory": note,
             "on_progress": show,
             "info": {"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
         }
@@ -160,10 +184,22 @@ def evaluate_command(
             for table in counterfactual_tables(measured):
                 terminal().print(table)
         return
+    if suite is not None:
+        typer.echo(f"{suite.name}: success {suite.estimate(successes)}", err=as_json)
     if as_json:
         typer.echo(json.dumps({env_id: dataclasses.asdict(report) for env_id, report in reports.items()}, indent=1))
     else:
         terminal().print(report_table(reports))
+
+
+def _suite_of(environments: list[str]) -> Suite | None:
+    """The suite, if a file of one was named in place of environments."""
+    from toolrl.evaluation.suite import Suite
+
+    files = [name for name in environments if name.endswith((".yaml", ".yml"))]
+    if files and len(environments) > 1:
+        raise ConfigError(f"a suite is played by itself; {files[0]!r} was named with {len(environments) - 1} others")
+    return Suite.read(Path(files[0])) if files else None
 
 
 def _plain(measured: Any) -> dict[str, Any]:
