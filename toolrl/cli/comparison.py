@@ -76,6 +76,8 @@ def compare(
     """Compare sides with the first one, task by task: the difference, its interval, and whether it may be chance."""
     from toolrl.evaluation import terminal
 
+    if len(sides) == 1 and not _split(sides[0])[1]:  # a run has two sides, before and after training
+        sides = [f"{sides[0]}[mode == '{mode}']" for mode in ("before", "after")]
     names, found = _read_sides(sides)
     first, *others = found
     comparison = first.compare(*others, value=value, by=["env", *(by or [])], names=names)
@@ -166,9 +168,7 @@ def suite(
 
 
 def _read_sides(texts: list[str]) -> tuple[list[str], list[Trajectories]]:
-    """The names and the episodes of sides; a single run has two sides, before and after training."""
-    if len(texts) == 1 and not _split(texts[0])[1]:
-        texts = [f"{texts[0]}[mode == '{mode}']" for mode in ("before", "after")]
+    """The names and the episodes of sides."""
     sides = [_read_side(text) for text in texts]
     is_one_run = len({run for run, _, _ in sides}) == 1
     names = [chosen if is_one_run and chosen else ", ".join(filter(None, (run, chosen))) for run, chosen, _ in sides]
