@@ -42,8 +42,8 @@ class Task:
         id: Unique within its task set, stable between runs.
         prompt: The user's message.
         answer: What the grader compares with; JSON-serialisable. Never rendered.
-        metadata: The author's own data, such as the oracle's solution. Never rendered. Entries named in
-            `toolrl.evaluation.FACTS` are recorded with each episode.
+        metadata: The author's own data, such as the oracle's solution. Never rendered. Short plain values are recorded
+            with each episode, unless their name is in `toolrl.evaluation.SOLUTIONS` or begins with an underscore.
         kind: The group of tasks it belongs to; reports and plots are broken down by it.
         needs_tool: Whether it cannot be solved without a tool; None if unknown.
         difficulty: A number, or a name such as "hard".

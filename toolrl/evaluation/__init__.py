@@ -4,14 +4,14 @@ from toolrl.evaluation.arena import Arena, Standing, arena
 from toolrl.evaluation.calibration import Calibration, calibrate, calibration, calibration_table, risk_coverage
 from toolrl.evaluation.compare import Comparison, Difference, compare
 from toolrl.evaluation.counterfactuals import CONDITIONS, Counterfactuals, counterfactual_tables, counterfactuals
-from toolrl.evaluation.evaluate import FACTS, EnvReport, evaluate, summarise
+from toolrl.evaluation.evaluate import SOLUTIONS, EnvReport, evaluate, summarise
 from toolrl.evaluation.statistics import mean, pass_all_k, pass_at_k, success_interval, wilson_interval
 from toolrl.evaluation.tables import before_after_table, report_table, short_name, terminal
 from toolrl.support.progress import progress
 
 __all__ = [
     "CONDITIONS",
-    "FACTS",
+    "SOLUTIONS",
     "Arena",
     "Calibration",
     "Comparison",

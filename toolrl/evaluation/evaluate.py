@@ -23,10 +23,12 @@ from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory
 from toolrl.types import SamplingParams, Task
 
-# Entries of a task's metadata that are recorded with its episodes, like its typed fields.
-FACTS = (
-    "level", "category", "domain", "topic", "subject", "subset", "type", "source", "language", "hops", "steps",
+# Entries of a task's metadata that may give its solution away, and so are not recorded with its episodes.
+SOLUTIONS = (
+    "answer", "answers", "code", "expected", "gold", "label", "oracle", "program", "proof", "query", "rationale",
+    "reference", "script", "secret", "solution", "solutions", "sql", "target", "targets", "test", "tests",
 )  # fmt: skip
+_OF_THE_RUN = ("mode", "session", "step", "group", "split", "model", "condition", "dropped")  # facts of no task
 _FACT_CHARACTERS = 200
 _FACT_NUMBER = 2**53  # queries compare floats, which are exact up to here
 
@@ -160,12 +162,18 @@ def _oracle(env: ToolEnv, task: Task, renderer: Renderer | None) -> Policy | Cha
 def task_info(task: Task) -> dict[str, Any]:
     """The facts about a task that are recorded with its trajectories.
 
-    These are its kind, its difficulty and whether it needs a tool, and those `FACTS` of its metadata that are short
-    plain values; other metadata may give solutions away.
+    These are its kind, its difficulty and whether it needs a tool, and those entries of its metadata that are short
+    plain values: names of `SOLUTIONS` and with an underscore in front, and whatever equals the answer, are left out.
     """
     typed = {"kind": task.kind or None, "needs_tool": task.needs_tool, "difficulty": task.difficulty}
+    others = {
+        name: value
+        for name, value in task.metadata.items()
+        if isinstance(name, str) and not name.startswith("_") and name.casefold() not in (*SOLUTIONS, *_OF_THE_RUN, *typed)
+    }
+    answer = str(plain_scalar(task.answer)).casefold()
     facts: dict[str, Any] = {}
-    for name, value in (*typed.items(), *((name, task.metadata.get(name)) for name in FACTS)):
+    for name, value in (*typed.items(), *others.items()):
         value = plain_scalar(value)
         value = value.value if isinstance(value, Enum) else value
         fits = False
@@ -173,7 +181,7 @@ def task_info(task: Task) -> dict[str, Any]:
             fits = len(value) <= _FACT_CHARACTERS
         elif isinstance(value, (bool, int, float)):
             fits = -_FACT_NUMBER <= value <= _FACT_NUMBER
-        if fits:
+        if fits and (name in typed or str(value).casefold() != answer):
             facts[name] = value
     return facts
 
