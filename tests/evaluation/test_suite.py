@@ -126,7 +126,7 @@ def test_a_file_names_everything_and_is_read_back(tmp_path: Path) -> None:
 
 
 def test_other_tasks_than_the_suites_are_noticed() -> None:
-    with pytest.raises(TaskError, match="no task has the id '(gone|lost)'"):
+    with pytest.raises(TaskError, match=r"no task has the id '(gone|lost)'"):
         suite_of(["gone", "lost"]).open()
     from toolrl import make
 

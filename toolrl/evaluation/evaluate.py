@@ -28,7 +28,8 @@ SOLUTIONS = (
     "answer", "answers", "code", "expected", "gold", "label", "oracle", "program", "proof", "query", "rationale",
     "reference", "script", "secret", "solution", "solutions", "sql", "target", "targets", "test", "tests",
 )  # fmt: skip
-_OF_THE_RUN = ("mode", "session", "step", "group", "split", "model", "condition", "dropped")  # facts of no task
+# Facts of a run, which a task's would be taken for.
+_OF_THE_RUN = ("mode", "session", "step", "group", "split", "model", "condition", "dropped")
 _FACT_CHARACTERS = 200
 _FACT_NUMBER = 2**53  # queries compare floats, which are exact up to here
 
@@ -166,10 +167,11 @@ def task_info(task: Task) -> dict[str, Any]:
     plain values: names of `SOLUTIONS` and with an underscore in front, and whatever equals the answer, are left out.
     """
     typed = {"kind": task.kind or None, "needs_tool": task.needs_tool, "difficulty": task.difficulty}
+    left_out = {*SOLUTIONS, *_OF_THE_RUN, *typed}
     others = {
         name: value
         for name, value in task.metadata.items()
-        if isinstance(name, str) and not name.startswith("_") and name.casefold() not in (*SOLUTIONS, *_OF_THE_RUN, *typed)
+        if not name.startswith("_") and name.casefold() not in left_out
     }
     answer = str(plain_scalar(task.answer)).casefold()
     facts: dict[str, Any] = {}
