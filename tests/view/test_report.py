@@ -50,6 +50,8 @@ def test_a_notebook_shows_it_and_a_file_holds_it(run: Path, tmp_path: Path) -> N
     found = report_on(load(run), name="mine")
     assert repr(found) == "ReportDisplay('mine', 12 episodes)"
     assert "mine" in found._repr_html_()
+    assert len(found._repr_html_()) < len(found.page_html())
+    assert "episodes that stand for it" not in found._repr_html_()
     assert found.write(tmp_path / "report.html") == (tmp_path / "report.html").stat().st_size
     assert list(found.figures()) == ["success", "reliability"]
 

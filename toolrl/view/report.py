@@ -39,7 +39,8 @@ class ReportDisplay:
         return f"ReportDisplay({self.report.name!r}, {len(self.episodes):,} episodes)"
 
     def _repr_html_(self) -> str:
-        return render("notebook_table.html", page=self.page_html(), summary=self.report.name)
+        # Without episodes, since a notebook stores what it shows.
+        return render("notebook_table.html", page=self.page_html(episodes=False), summary=self.report.name)
 
     def figures(self) -> dict[str, Figure]:
         """Figures by title: success with intervals; where answers state a confidence, reliability and abstention."""
@@ -48,13 +49,13 @@ class ReportDisplay:
             found["reliability"] = reliability_figure(self.report)
         return found
 
-    def page_html(self) -> str:
-        """One self-contained page, readable without scripts."""
-        names = {id for line in self.report.lines for id in (*line.wrong, *line.right)}
+    def page_html(self, *, episodes: bool = True) -> str:
+        """One self-contained page, readable without scripts; with `episodes`, each number has some that stand for it."""
+        names = {id for line in self.report.lines for id in (*line.wrong, *line.right)} if episodes else set()
         vocabularies = {run: Vocabulary.of_run(file.parent) for run, file in self.episodes.files.items()}
         rows = self.episodes.table.select(["id", "run", "prompt", "reward", "advantage"]).to_pylist()
         shown: dict[str, Mapping[str, Any]] = {}
-        for place, row in enumerate(rows):
+        for place, row in enumerate(rows if names else ()):
             if row["id"] in names and row["id"] not in shown:
                 body = trajectory_html(self.episodes[place], vocabulary=vocabularies[row["run"]], tokens=False)
                 shown[row["id"]] = {**row, "body": body, "anchor": f"episode-{len(shown)}"}
