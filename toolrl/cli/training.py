@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from toolrl.errors import ConfigError
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
+    from toolrl.evaluation import Counterfactuals, Thinking
     from toolrl.evaluation.suite import Suite
 
 app = typer.Typer()
@@ -89,6 +91,10 @@ def evaluate_command(
             "('random'), lie ('hostile') or fail ('broken'); 'none,hostile' plays two of them.",
         ),
     ] = "",
+    thinking: Annotated[
+        str,
+        typer.Option(metavar="MODES", help="Play the tasks with thinking 'off', 'on' and under budgets: 'off,256,on'."),
+    ] = "",
     price_in: Annotated[float, typer.Option(min=0.0, help="Dollars per million prompt tokens.")] = 0.0,
     price_out: Annotated[float, typer.Option(min=0.0, help="Dollars per million sampled tokens.")] = 0.0,
 ) -> None:
@@ -96,12 +102,14 @@ def evaluate_command(
     from toolrl.chat import Renderer
     from toolrl.evaluation import (
         CONDITIONS,
+        compare_thinking,
         counterfactual_tables,
         counterfactuals,
         evaluate,
         progress,
         report_table,
         terminal,
+        thinking_tables,
     )
     from toolrl.evaluation.counterfactuals import TOOLS
     from toolrl.policy import PolicySettings, Prices, open_policy
@@ -115,8 +123,10 @@ def evaluate_command(
         temperature, max_turn_tokens = suite.temperature, suite.max_turn_tokens
     if policy not in ("model", "oracle"):
         raise ConfigError(f"--policy must be 'model' or 'oracle', got {policy!r}")
-    if counterfactual and policy == "oracle":
-        raise ConfigError("--counterfactuals need --policy model: an oracle does the same whatever its tools return")
+    if (counterfactual or thinking) and policy == "oracle":
+        raise ConfigError("--counterfactuals and --thinking need --policy model: an oracle does the same in any case")
+    if counterfactual and thinking:
+        raise ConfigError("--counterfactuals and --thinking are two questions; ask one at a time")
     if out is not None:
         refuse_existing(out, overwrite=overwrite)
     settings = PolicySettings(
@@ -172,16 +182,19 @@ def evaluate_command(
             "on_progress": show,
             "info": {"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
         }
-        measured = {}
-        if counterfactual and player is not None:
-            chosen = list(CONDITIONS) if counterfactual == "all" else counterfactual.replace(" ", "").split(",")
+        measured: Mapping[str, Counterfactuals | Thinking] = {}
+        if thinking and player is not None:
+            measured = compare_thinking(made, player, renderer, modes=_names(thinking), **playing)
+        elif counterfactual and player is not None:
+            chosen = list(CONDITIONS) if counterfactual == "all" else _names(counterfactual)
             measured = counterfactuals(made, player, renderer, conditions=chosen, **playing)
         reports = {} if measured else evaluate(made, player, renderer, **playing)
     if measured:
         if as_json:
             typer.echo(json.dumps({env_id: _plain(one) for env_id, one in measured.items()}, indent=1))
         else:
-            for table in counterfactual_tables(measured):
+            tables = thinking_tables if thinking else counterfactual_tables
+            for table in tables(measured):  # type: ignore[arg-type] # of the one or the other
                 terminal().print(table)
         return
     if suite is not None:
@@ -202,10 +215,19 @@ def _suite_of(environments: list[str]) -> Suite | None:
     return Suite.read(Path(files[0])) if files else None
 
 
-def _plain(measured: Any) -> dict[str, Any]:
-    """Counterfactuals as JSON values."""
-    tasks = json.loads(measured.tasks.to_json(orient="records"))
-    return {**dataclasses.asdict(dataclasses.replace(measured, tasks=None)), "tasks": tasks}
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _plain(measured: Any) -> Any:
+    """Counterfactuals and the like as JSON values; data frames as lists of rows."""
+    if hasattr(measured, "to_json"):
+        return json.loads(measured.to_json(orient="records"))
+    if dataclasses.is_dataclass(measured):
+        return {field.name: _plain(getattr(measured, field.name)) for field in dataclasses.fields(measured)}
+    if isinstance(measured, (list, tuple)):
+        return [_plain(one) for one in measured]
+    return {name: _plain(one) for name, one in measured.items()} if isinstance(measured, Mapping) else measured
 
 
 def _request_fields(request: str) -> dict[str, Any]:

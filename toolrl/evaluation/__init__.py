@@ -7,6 +7,7 @@ from toolrl.evaluation.counterfactuals import CONDITIONS, Counterfactuals, count
 from toolrl.evaluation.evaluate import SOLUTIONS, EnvReport, evaluate, summarise
 from toolrl.evaluation.statistics import mean, pass_all_k, pass_at_k, success_interval, wilson_interval
 from toolrl.evaluation.tables import before_after_table, report_table, short_name, terminal
+from toolrl.evaluation.thinking import Thinking, compare_thinking, thinking_tables
 from toolrl.support.progress import progress
 
 __all__ = [
@@ -19,12 +20,14 @@ __all__ = [
     "Difference",
     "EnvReport",
     "Standing",
+    "Thinking",
     "arena",
     "before_after_table",
     "calibrate",
     "calibration",
     "calibration_table",
     "compare",
+    "compare_thinking",
     "counterfactual_tables",
     "counterfactuals",
     "evaluate",
@@ -38,5 +41,6 @@ __all__ = [
     "success_interval",
     "summarise",
     "terminal",
+    "thinking_tables",
     "wilson_interval",
 ]

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
-from toolrl.evaluation import short_name
 from toolrl.evaluation.report import AgentReport, report
+from toolrl.view.figures import reliability_figure, success_figure
 from toolrl.view.html import trajectory_html
 from toolrl.view.plots import NotebookFigure
 from toolrl.view.rendering import content_security_policy, render
@@ -19,8 +17,6 @@ from toolrl.view.tokens import Vocabulary
 
 if TYPE_CHECKING:
     from toolrl.view.collection import Trajectories
-
-_GREY = "0.6"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -42,15 +38,15 @@ class ReportDisplay:
         # Without episodes, since a notebook stores what it shows.
         return render("notebook_table.html", page=self.page_html(episodes=False), summary=self.report.name)
 
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, NotebookFigure]:
         """Figures by title: success with intervals; where answers state a confidence, reliability and abstention."""
-        found: dict[str, Figure] = {"success": success_figure(self.report)}
+        found: dict[str, NotebookFigure] = {"success": success_figure(self.report)}
         if self.report.calibration:
             found["reliability"] = reliability_figure(self.report)
         return found
 
     def page_html(self, *, episodes: bool = True) -> str:
-        """One self-contained page, readable without scripts; with `episodes`, each number has some that stand for it."""
+        """One self-contained page, readable without scripts; `episodes` puts some that stand for each number on it."""
         names = {id for line in self.report.lines for id in (*line.wrong, *line.right)} if episodes else set()
         vocabularies = {run: Vocabulary.of_run(file.parent) for run, file in self.episodes.files.items()}
         rows = self.episodes.table.select(["id", "run", "prompt", "reward", "advantage"]).to_pylist()
@@ -59,11 +55,7 @@ class ReportDisplay:
             if row["id"] in names and row["id"] not in shown:
                 body = trajectory_html(self.episodes[place], vocabulary=vocabularies[row["run"]], tokens=False)
                 shown[row["id"]] = {**row, "body": body, "anchor": f"episode-{len(shown)}"}
-        images = {
-            title: base64.b64encode(figure._repr_png_()).decode()
-            for title, figure in self.figures().items()
-            if isinstance(figure, NotebookFigure)
-        }
+        images = {title: base64.b64encode(figure._repr_png_()).decode() for title, figure in self.figures().items()}
         return render(
             "report.html",
             report=self.report,
@@ -97,55 +89,3 @@ def report_on(episodes: Trajectories, *, name: str = "", by: tuple[str, ...] = (
         if column not in frame:
             frame[column] = episodes.column(column).to_pandas()
     return ReportDisplay(report(frame, name=name or "+".join(episodes.files), by=by), episodes)
-
-
-def success_figure(found: AgentReport) -> Figure:
-    """Success with its interval, of each environment and part."""
-    lines = [line for line in found.lines if line.success is not None]
-    figure = NotebookFigure(figsize=(7, 1.0 + 0.28 * max(1, len(lines))), layout="constrained")
-    axis = figure.subplots()
-    envs = list(dict.fromkeys(line.env for line in lines))
-    for place, line in enumerate(lines):
-        low, high = line.interval
-        colour = f"C{envs.index(line.env)}"
-        axis.plot([low, high], [place, place], color=colour, linewidth=2 if line.is_whole else 1)
-        axis.plot([line.success or 0.0], [place], "o" if line.is_whole else ".", color=colour)
-    axis.set_yticks(
-        range(len(lines)), [short_name(line.env) if line.is_whole else f"{line.part}  " for line in lines], fontsize=8
-    )
-    axis.invert_yaxis()
-    axis.set_xlim(-0.02, 1.02)
-    axis.set_xlabel("success, 95 %")
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
-    return figure
-
-
-def reliability_figure(found: AgentReport) -> Figure:
-    """Accuracy over stated confidence; and the risk that is left if the least confident answers are withheld."""
-    figure = NotebookFigure(figsize=(8, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot([0, 1], [0, 1], ":", color=_GREY)
-    for env, one in found.calibration.items():
-        most = max(bin.count for bin in one.bins)
-        (line,) = left.plot(
-            [bin.confidence for bin in one.bins], [bin.accuracy for bin in one.bins], "-", label=short_name(env), lw=1
-        )
-        left.scatter(
-            [bin.confidence for bin in one.bins],
-            [bin.accuracy for bin in one.bins],
-            [10 + 70 * bin.count / most for bin in one.bins],
-            color=line.get_color(),
-        )
-        right.plot(*zip(*one.risks, strict=True), color=line.get_color(), label=short_name(env))
-    left.set_xlabel("stated confidence (dots: number of answers)")
-    left.set_ylabel("accuracy")
-    right.set_xlabel("coverage: answers that are not withheld")
-    right.set_ylabel("risk: share of wrong answers")
-    for axis in (left, right):
-        axis.set_xlim(-0.02, 1.02)
-        axis.set_ylim(-0.02, 1.02)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    left.legend(fontsize=8, frameon=False)
-    return figure
