@@ -31,6 +31,15 @@ BAD = [
 ]
 
 
+def look_up(key: str) -> str:
+    """Look something up.
+
+    Args:
+        key: It.
+    """
+    return key
+
+
 class Session:
     """Trains as `toolrl train` does, with held-out tasks that are solved at some steps only."""
 
@@ -38,13 +47,16 @@ class Session:
         self.grpo_run, self.folder, self.told = grpo_run, folder, io.StringIO()
         folder.mkdir(exist_ok=True)
 
-    def train(self, solved: list[int], *, checkpoint: int = 0, patience: int = 0, **changes: Any) -> HeldOut:
+    def train(
+        self, solved: list[int], *, checkpoint: int = 0, patience: int = 0, alone: int = 0, **changes: Any
+    ) -> HeldOut:
         """Train; `solved` are the steps at which half of the held-out tasks are solved."""
         held_out = ToolEnv(
             tasks=[Task(str(n), f"{n} + {n}?", "") for n in range(4)],
+            tools=[look_up] if alone else [],
             reward=lambda task, episode: float(run.trainer.state.global_step in solved and int(task.id) % 2),
         )
-        arguments = ToolrlArguments(eval_tasks=4, patience=patience, max_turn_tokens=4)
+        arguments = ToolrlArguments(eval_tasks=4, eval_alone=alone, patience=patience, max_turn_tokens=4)
         console = Console(file=self.told, width=200)
         with TrajectoryWriter(self.folder / "trajectories.jsonl") as writer:
             evaluation = HeldOut(
@@ -105,6 +117,20 @@ def test_the_best_model_is_kept_and_training_stops_when_nothing_is_gained(sessio
     assert "best, step 1" in card.text
     assert card.data.eval_results[0].metric_value == 0.0
     assert (session.folder / "best" / "README.md").is_file()
+
+
+def test_some_tasks_are_also_played_without_tools_apart_from_the_others(session: Session) -> None:
+    session.train([1], alone=2, max_steps=2)
+    found = [row for row in session.rows if "eval_success" in row]
+    assert [(row["eval_Sums/need"], row["eval_Sums/under_use"]) for row in found] == [
+        (1.0, 1.0),
+        (0.5, 1.0),
+        (1.0, 1.0),
+    ]
+    assert [row.get("eval_Sums/over_use") for row in found] == [None, 0.0, None]
+    assert [row["eval_success"] for row in found] == [0.0, 0.5, 0.0]
+    modes = [t.info["mode"] for t in read_trajectories(session.folder / "trajectories.jsonl")]
+    assert {mode: modes.count(mode) for mode in modes} == {"before": 4, "alone": 6, "eval": 4, "after": 4}
 
 
 def test_a_resumed_run_keeps_the_best_model_and_goes_on_counting(session: Session) -> None:

@@ -52,6 +52,9 @@ class ToolrlArguments(RunArguments):
     env_settings: str = setting("{}", 'Settings of the environments as JSON: {"toolrl/PythonMath-v0": {"size": 500}}.')
     eval_tasks: int = setting(100, "Held-out tasks per environment, before and after training and every --eval_steps.")
     eval_samples: int = setting(1, "Episodes per held-out task.")
+    eval_alone: int = setting(
+        0, "Of the held-out tasks of --eval_steps, how many are also played without tools: need, over-use, under-use."
+    )
     patience: int = setting(0, "Stop after this many held-out evaluations (--eval_steps) without a gain; 0 for never.")
     dry_run: bool = setting(
         False, "Build everything, play a few episodes, print what a batch and the model need, and stop."

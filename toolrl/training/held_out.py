@@ -16,9 +16,10 @@ from rich.text import Text
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from toolrl.env import ToolEnv
-from toolrl.evaluation import EnvReport, evaluate, mean, progress, short_name
+from toolrl.evaluation import Counterfactuals, EnvReport, evaluate, mean, progress, short_name
+from toolrl.evaluation.counterfactuals import NONE, TOOLS, measure, under
 from toolrl.training.arguments import ToolrlArguments
-from toolrl.trajectory import TrajectoryWriter
+from toolrl.trajectory import Trajectory, TrajectoryWriter
 from toolrl.types import SamplingParams
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class HeldOut(TrainerCallback):
         self._environments, self._arguments, self._writer = environments, arguments, writer
         self._folder, self._console = folder, console
         self._latest: tuple[int, EnvReports] = (-1, {})  # the step of the latest evaluation, and its reports
+        self._use: dict[str, Counterfactuals] = {}  # of the latest evaluation, by environment
         if PartialState().is_main_process:
             _recover(folder)
         best = read_best(folder) if resumes else None
@@ -62,36 +64,60 @@ class HeldOut(TrainerCallback):
         Args:
             mode: "before", "after" or "eval" (during training); the first two are written to `report.json`.
         """
-        run, arguments = self.run, self._arguments
-        trainer: Any = run.trainer
+        trainer: Any = self.run.trainer
         step = trainer.state.global_step
-        run.sync_weights()
+        self.run.sync_weights()
         found: list[Any] = [None]
         if trainer.is_world_process_zero():
             what = f"held-out episodes, step {step}" if mode == "eval" else f"held-out episodes, {mode} training"
             with trainer.clock.part("evaluation"), progress(what) as show:
-                found = [
-                    evaluate(
-                        self._environments,
-                        run.policy,
-                        run.renderer,
-                        tasks=arguments.eval_tasks,
-                        samples=arguments.eval_samples,
-                        sampling=SamplingParams(trainer.args.temperature, arguments.max_turn_tokens),
-                        concurrency=arguments.concurrency,
-                        policy_timeout_seconds=arguments.policy_timeout_seconds,
-                        max_completion_tokens=trainer.args.max_completion_length,
-                        on_trajectory=self._writer.write,
-                        on_progress=show,
-                        info={"mode": mode, "session": run.session, "step": step},
-                    )
-                ]
+                played: list[Trajectory] = []
+                reports = self._evaluate(self._environments, self._arguments.eval_tasks, mode, played, on_progress=show)
+                found = [(reports, self._play_alone(played))]
         with trainer.clock.part("evaluation"):
-            reports: EnvReports = broadcast_object_list(found)[0]
+            reports, self._use = broadcast_object_list(found)[0]
         self._latest = step, reports
         if mode != "eval":
             self._report(mode)
         return reports
+
+    def _evaluate(
+        self, environments: dict[str, ToolEnv], tasks: int, mode: str, played: list[Trajectory], **settings: Any
+    ) -> EnvReports:
+        """Play tasks as the run's settings say, record the episodes, and add them to `played`."""
+        run, arguments, trainer = self.run, self._arguments, self.run.trainer
+
+        def keep(trajectory: Trajectory) -> None:
+            self._writer.write(trajectory)
+            played.append(trajectory)
+
+        return evaluate(
+            environments,
+            run.policy,
+            run.renderer,
+            tasks=tasks,
+            samples=arguments.eval_samples,
+            sampling=SamplingParams(trainer.args.temperature, arguments.max_turn_tokens),
+            concurrency=arguments.concurrency,
+            policy_timeout_seconds=arguments.policy_timeout_seconds,
+            max_completion_tokens=trainer.args.max_completion_length,
+            on_trajectory=keep,
+            info={"mode": mode, "session": run.session, "step": trainer.state.global_step},
+            **settings,
+        )
+
+    def _play_alone(self, played: list[Trajectory]) -> dict[str, Counterfactuals]:
+        """Play some of the tasks without tools too: what the model needs them for, and whether it calls them then."""
+        environments = {env_id: env for env_id, env in self._environments.items() if env.toolbox.tools}
+        if not self._arguments.eval_alone or not environments:
+            return {}
+        without = {env_id: under(env, NONE, played) or env for env_id, env in environments.items()}
+        alone: list[Trajectory] = []
+        # In a mode of its own: success without tools is not to be taken for the model's.
+        self._evaluate(without, self._arguments.eval_alone, "alone", alone)
+        return {
+            env_id: measure(env_id, {TOOLS: _of(played, env_id), NONE: _of(alone, env_id)}) for env_id in environments
+        }
 
     def finish(self) -> None:
         """Play the tasks after training, unless that was done at its last step."""
@@ -140,6 +166,10 @@ class HeldOut(TrainerCallback):
         for report in reports.values():
             episodes = report.samples + report.unscored
             numbers[f"eval_{short_name(report.env_id)}/unscored_share"] = report.unscored / episodes
+        for env_id, use in self._use.items():
+            shares = {"need": use.need, "over_use": use.over_use, "under_use": use.under_use}
+            name = short_name(env_id)
+            numbers |= {f"eval_{name}/{what}": share.value for what, share in shares.items() if share.value is not None}
         success = mean(report.success for report in scored)
         if success is not None:
             numbers["eval_success"] = success
@@ -165,6 +195,10 @@ class HeldOut(TrainerCallback):
             partial.rename(self._folder / BEST)
             shutil.rmtree(self._folder / f"{BEST}.old", ignore_errors=True)
         trainer.accelerator.wait_for_everyone()
+
+
+def _of(played: list[Trajectory], env_id: str) -> list[Trajectory]:
+    return [trajectory for trajectory in played if trajectory.env_id == env_id]
 
 
 def read_best(folder: Path) -> dict[str, Any] | None:

@@ -39,7 +39,7 @@ _AT_LEAST = {
     1: "per_device_train_batch_size gradient_accumulation_steps steps_per_generation generation_batch_size "
     "num_iterations max_completion_length max_turn_tokens concurrency eval_samples lora_r lora_alpha "
     "ref_model_sync_steps save_total_limit max_length vllm_max_model_length vllm_tensor_parallel_size",
-    0: "eval_tasks task_seed train_tasks retries generation_sequences mismatch_limit sample_every patience "
+    0: "eval_alone eval_tasks task_seed train_tasks retries generation_sequences mismatch_limit sample_every patience "
     "learning_rate weight_decay warmup_steps adam_epsilon max_grad_norm beta epsilon epsilon_high delta seed "
     "dataloader_num_workers off_policy_mask_threshold ddp_timeout",
 }
