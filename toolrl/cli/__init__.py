@@ -10,7 +10,7 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
-from toolrl.cli import comparison, demonstrations, environments, runs, sandbox, search, tools, training
+from toolrl.cli import comparison, demonstrations, environments, evaluation, runs, sandbox, search, tools, training
 from toolrl.errors import InfrastructureError, UserError
 from toolrl.support.secret_values import hide
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     help="RL for tool-using language models.",
 )
 app.add_typer(training.app)
+app.add_typer(evaluation.app)
 app.add_typer(demonstrations.app)
 app.add_typer(environments.app)
 app.add_typer(sandbox.app)
