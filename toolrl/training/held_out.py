@@ -85,7 +85,8 @@ class HeldOut(TrainerCallback):
         self, environments: dict[str, ToolEnv], tasks: int, mode: str, played: list[Trajectory], **settings: Any
     ) -> EnvReports:
         """Play tasks as the run's settings say, record the episodes, and add them to `played`."""
-        run, arguments, trainer = self.run, self._arguments, self.run.trainer
+        run, arguments = self.run, self._arguments
+        trainer: Any = run.trainer
 
         def keep(trajectory: Trajectory) -> None:
             self._writer.write(trajectory)
