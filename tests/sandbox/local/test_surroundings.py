@@ -116,3 +116,24 @@ def test_the_attacks_that_no_userns_claims_to_stop_fail_in_such_a_container(zygo
     assert done.returncode == 0, done.stdout + done.stderr
     assert "skipped" not in done.stdout, done.stdout
     assert int(done.stdout.split(" passed")[0].split()[-1]) > 150
+
+
+def test_a_folder_of_temporary_files_that_is_private_is_no_obstacle(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    (private / "temporary").mkdir(parents=True)
+    private.chmod(0o700)
+    code = """
+from toolrl.sandbox import SandboxLimits, open_sandbox
+sandbox = open_sandbox("local", SandboxLimits())
+print(sandbox.run("open('x', 'w').write('y'); print(open('x').read())").stdout.strip())
+sandbox.close()
+"""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+        "TMPDIR": f"{private}/temporary",
+    }
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "y\n", result.stderr
+    assert list((private / "temporary").iterdir()) == []

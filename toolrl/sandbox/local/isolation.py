@@ -34,6 +34,12 @@ def process_control(option: int, value: int) -> None:
     call("prctl", option, value, 0, 0, 0)
 
 
+def open_to_all(path: str) -> bool:
+    """Whether every user can reach a path: all folders on the way to it, and itself."""
+    folders = [path[:end] for end, letter in enumerate(path) if letter == "/" and end]
+    return all(os.stat(folder).st_mode & 1 for folder in (*folders, path))
+
+
 def enter_groups(groups: list[str]) -> None:
     """Enter control groups, which descendants inherit, and volunteer to be killed first when memory runs out."""
     for path in groups:

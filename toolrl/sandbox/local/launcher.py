@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from toolrl.errors import ConfigError, SandboxFault
 from toolrl.sandbox.base import SandboxLimits
+from toolrl.sandbox.local import isolation
 from toolrl.sandbox.local.cgroups import ControlGroup, hierarchies, machine_memory
 from toolrl.sandbox.local.levels import LAYERS, ActiveLayers
 from toolrl.support.cleanup import remove_tree
@@ -39,6 +40,7 @@ _ONE_THREAD = {  # a fork would lose other threads, and a process with threads m
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
+_PLACES = ("/tmp", "/var/tmp", "/dev/shm")
 _NOBODY = 65_534  # the user id with namespaces; see isolation.NOBODY
 _FIRST_UID = 64_000  # without namespaces a root zygote gives each session a user id of its own
 _MAX_SANDBOXES = 20_000  # per zygote, after which a new one is started
@@ -121,7 +123,7 @@ class Zygote:
                 group = own_group()
             except OSError as error:
                 problem = str(error)
-        self.directory = make_folder("sandbox")
+        self.directory = make_folder("sandbox", _reachable_parent())
         self.preloaded = dict(_preloaded)
         self._lock = threading.Lock()
         self._directories = 0
@@ -310,3 +312,14 @@ def _forget_inherited() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_inherited)
+
+
+def _reachable_parent() -> str | None:
+    """Where folders of sandboxes go: with root's rights, where the unprivileged users that run the code get to as well.
+
+    The folder of temporary files may be root's own, such as a TMPDIR below a home.
+    """
+    places = (tempfile.gettempdir(), *_PLACES)
+    if os.geteuid() != 0 or isolation.open_to_all(os.path.realpath(places[0])):
+        return None
+    return next((place for place in places if os.path.isdir(place) and isolation.open_to_all(place)), None)

@@ -374,16 +374,11 @@ def _user_files(home: str) -> dict[str, str]:
 def _interpreter(namespaces: bool) -> str:
     """The Python that programs start: ours, unless only root can access it."""
     paths = [sys.executable, os.path.realpath(sys.executable)]
-    if namespaces or os.getuid() != 0 or all(map(_open_to_all, paths)):
+    if namespaces or os.getuid() != 0 or all(map(isolation.open_to_all, paths)):
         return sys.executable
     return next(
         (path for path in ("/usr/local/bin/python3", "/usr/bin/python3") if os.path.exists(path)), sys.executable
     )
-
-
-def _open_to_all(path: str) -> bool:
-    folders = [path[:end] for end, letter in enumerate(path) if letter == "/" and end]
-    return all(os.stat(folder).st_mode & 1 for folder in (*folders, path))
 
 
 def _reachable(libraries: list[str]) -> list[int]:
@@ -392,7 +387,7 @@ def _reachable(libraries: list[str]) -> list[int]:
         return []
     descriptors = []
     for library in libraries:
-        if not _open_to_all(library):
+        if not isolation.open_to_all(library):
             descriptors.append(os.open(library, os.O_PATH))
             for paths in (sys.path, *(getattr(module, "__path__", []) for module in list(sys.modules.values()))):
                 paths[:] = [path.replace(library, f"/proc/self/fd/{descriptors[-1]}") for path in paths]
