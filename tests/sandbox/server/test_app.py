@@ -43,7 +43,11 @@ def below(pid: int) -> set[int]:
     """A process's descendants."""
     found = set()
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
+        try:
+            listed = children.read_text()
+        except OSError:  # the thread has ended meanwhile
+            continue
+        for child in map(int, listed.split()):
             found |= {child} | below(child)
     return found
 
