@@ -151,8 +151,9 @@ class ToolEnv(gymnasium.Env[str, str]):
             ConfigError: The weight is out of range.
         """
         check_confidence(weight)
+        if self.grader.confidence is None:
+            self.system_prompt = f"{self.system_prompt} {REQUEST}".strip()
         self.grader = replace(self.grader, confidence=weight)
-        self.system_prompt = f"{self.system_prompt} {REQUEST}".strip()
 
     # ---- for the rollout engine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,9 @@ def test_counterfactuals_are_printed_as_tables_or_json_and_recorded(tmp_path: Pa
     assert "by kind of task" in shown
     conditions = [episode.info["condition"] for episode in read_trajectories(out)]
     assert {name: conditions.count(name) for name in conditions} == {"tools": 6, "none": 6, "broken": 6}
+    modes = [episode.info["mode"] for episode in read_trajectories(out)]
+    assert {mode: modes.count(mode) for mode in modes} == {"eval": 6, "counterfactual": 12}
+    assert json.loads(text("report", out, "--json"))["lines"][0]["episodes"] == 6  # those with the tools as they are
     found = json.loads(text(*arguments, "--counterfactuals", "none", "--json"))["toolrl/PythonMath-v0"]
     assert set(found["reports"]) == {"tools", "none"}
     assert len(found["tasks"]) == 6
@@ -106,6 +110,21 @@ def test_counterfactuals_are_printed_as_tables_or_json_and_recorded(tmp_path: Pa
         text(*arguments, "--policy", "oracle", "--counterfactuals", "all")
     with pytest.raises(ConfigError, match="no condition 'lies'"):
         text(*arguments, "--counterfactuals", "lies")
+
+
+def test_ways_to_think_are_compared_where_the_template_has_a_switch(
+    tmp_path: Path, trl_template: Callable[[str], str]
+) -> None:
+    template = tmp_path / "qwen3.jinja"
+    template.write_text(trl_template("qwen3"))
+    arguments = ("eval", "toolrl/PythonMath-v0", "--tasks", "4", "--temperature", "0.6", "--max-turn-tokens", "48")
+    found = json.loads(text(*arguments, "--chat-template", template, "--thinking", "off,on", "--json"))
+    assert [mode["name"] for mode in found["toolrl/PythonMath-v0"]["modes"]] == ["off", "on"]
+    assert "is thinking worth it?" in text(*arguments, "--chat-template", template, "--thinking", "off, on")
+    with pytest.raises(ConfigError, match="the chat template has no 'enable_thinking'"):
+        text(*arguments, "--thinking", "off,on")
+    with pytest.raises(ConfigError, match="two questions"):
+        text(*arguments, "--thinking", "off,on", "--counterfactuals", "all")
 
 
 def test_a_suite_is_chosen_from_an_evaluation_and_played(tmp_path: Path) -> None:

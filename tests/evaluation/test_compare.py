@@ -80,17 +80,16 @@ def test_one_side_or_no_common_task_is_refused() -> None:
     for call in (compare, arena):
         with pytest.raises(ConfigError, match="two sides, got a"):
             call({"a": a})
-    with pytest.raises(ConfigError, match="no task was played in both: 1 tasks of 'a', 1 of 'b'"):
+    with pytest.raises(ConfigError, match="no task was played in both: 1 scored tasks of 'a', 1 of 'b'"):
         compare({"a": a, "b": b})
     with pytest.raises(ConfigError, match="'a' shares no task"):
         arena({"a": a, "b": b})
 
 
-def players(strengths: list[float], tasks: int, seed: int = 0, ties: float = 0.0) -> dict[str, pandas.DataFrame]:
+def players(strengths: list[float], tasks: int, seed: int = 0) -> dict[str, pandas.DataFrame]:
     """Sides whose rewards on each task are ordered as by Bradley and Terry: with Gumbel noise."""
     rng = numpy.random.default_rng(seed)
     rewards = numpy.array(strengths) * numpy.log(10) / 400 + rng.gumbel(size=(tasks, len(strengths)))
-    rewards[rng.random(tasks) < ties] = 0.0
     return {
         f"s{number}": pandas.DataFrame({"env": "a/One-v0", "task": [f"t{n}" for n in range(tasks)], "reward": column})
         for number, column in enumerate(rewards.T)
@@ -119,9 +118,13 @@ def test_intervals_of_strengths_cover() -> None:
 def test_equal_sides_share_their_ranks_and_ties_are_halves() -> None:
     told_apart = [arena(players([1000.0, 1000.0], 100, seed)).standings[0].ranks == (1, 1) for seed in range(60)]
     assert numpy.mean(told_apart) < 0.15  # 0.05 if it is right
-    found = arena(players([1000.0, 1000.0], 200, seed=1, ties=0.5))
+    rewards = [1.0, 0.0, 0.5, 0.5] * 30  # a quarter won, a quarter lost, half tied
+    sides = [
+        side({f"t{n}": [value] for n, value in enumerate(values)}) for values in (rewards, [1 - r for r in rewards])
+    ]
+    found = arena(dict(zip("ab", sides, strict=True)))
     assert {row.ranks for row in found.standings} == {(1, 2)}
-    assert all(0.4 < row.ties < 0.6 for row in found.standings)
+    assert {row.ties for row in found.standings} == {0.5}
     assert sum(row.wins for row in found.standings) == pytest.approx(1)
     same = players([1000.0], 50)["s0"]
     tied = arena({"a": same, "b": same, "c": same})

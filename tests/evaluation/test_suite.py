@@ -141,9 +141,12 @@ def test_other_tasks_than_the_suites_are_noticed() -> None:
     ("text", "message"),
     [
         ("a: 1", "not a suite of version 1"), ("- 1", "not a suite of version 1"), ("{", "not a suite"),
-        ("toolrl_suite: 2", "not a suite of version 1"), ("toolrl_suite: 1\nname: x", "not a suite: 'strata'"),
+        ("toolrl_suite: 2", "not a suite of version 1"), ("toolrl_suite: 1\nname: x", "env: Field required"),
         ("toolrl_suite: 1\nname: x\nenv: y\nof: 3\nstrata: [{share: 0.5, tasks: [a]}]", "do not add up to 1"),
         ("toolrl_suite: 1\nname: x\nenv: y\nof: 3\ncolour: 1\nstrata: [{share: 1, tasks: [a]}]", "colour"),
+        ("toolrl_suite: 1\nname: x\nenv: y\nof: 3\nsamples: 0\nstrata: [{share: 1, tasks: [a]}]", "samples: .*greater"),
+        ("toolrl_suite: 1\nname: x\nenv: y\nof: 3\nsplit: dev\nstrata: [{share: 1, tasks: [a]}]", "split: .*'train'"),
+        ("toolrl_suite: 1\nname: x\nenv: y\nof: 3\nstrata: [{share: 1, tasks: a}]", "strata.0.tasks: "),
     ],
 )  # fmt: skip
 def test_what_is_no_suite_is_refused(tmp_path: Path, text: str, message: str) -> None:

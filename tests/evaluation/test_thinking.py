@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -77,10 +78,26 @@ def test_each_way_to_think_has_its_success_and_its_cost(renderer: Renderer) -> N
 
 
 def test_a_way_that_costs_more_and_succeeds_less_is_not_on_the_front(renderer: Renderer) -> None:
-    found = measure(renderer, "on", "off", "60")
-    assert {mode.name: mode.is_best for mode in found.modes} == {"on": True, "off": True, "60": True}
+    found = measure(renderer, "on", "off", "60", "20")
+    assert {mode.name: mode.is_best for mode in found.modes} == {"on": True, "off": True, "60": False, "20": True}
     table = thinking_tables({"my/Env-v0": found})[0]
-    assert "off *" in list(table.columns[1].cells)
+    assert list(table.columns[1].cells) == ["on *", "off *", "60", "20 *"]
+
+
+def test_a_template_that_cannot_leave_thinking_out_is_not_compared_with_itself(
+    byte_tokenizer: PreTrainedTokenizerFast, trl_template: Callable[[str], str]
+) -> None:
+    plain = Renderer(byte_tokenizer, chat_template=trl_template("qwen2_5"))
+    with pytest.raises(ConfigError, match="my/Env-v0: the chat template has no 'enable_thinking'"):
+        measure(plain, "off", "on")
+    assert [mode.name for mode in measure(plain, "30", "on").modes] == ["30", "on"]
+
+
+def test_where_faults_left_nothing_scored_nothing_is_compared(renderer: Renderer) -> None:
+    env = make_env()
+    env.grader = replace(env.grader, reward=lambda task, episode: None)
+    with pytest.raises(ConfigError, match="no task was played in both"):
+        compare_thinking({"my/Env-v0": env}, thinker(renderer), renderer)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_each_way_through_a_graph_is_an_episode(tmp_path: Path) -> None:
     assert [said(episode)[-1][1] for episode in (first, second)] == ["8", "eight"]
     assert first.id != second.id
     nodes[1]["parent"] = 4
-    with pytest.raises(TaskError, match=r"t\.jsonl, the only entry: .*parent is"):
+    with pytest.raises(TaskError, match=r"t\.jsonl, line 1: .*parent is"):
         read(write(tmp_path / "t.jsonl", row))
 
 
@@ -230,7 +230,9 @@ def test_files_that_are_no_logs_are_named(tmp_path: Path) -> None:
         ("b.jsonl", f"{good}\n{good[:50]}\n", "line 2"),
         ("c.jsonl", f"{good}\n[1]\n", "line 2: .*a list, not an object"),
         ("d.jsonl", '{"colour": 1}', "looks like no log that is read .it has colour."),
-        ("e.jsonl", "", "neither JSON"),
+        ("e.jsonl", "\n\n", "it has nothing"),
+        ("deep.jsonl", "[" * 100_000, "line 1: neither JSON"),
+        ("deep2.jsonl", f"{good}\n{'[' * 100_000}\n", "line 2"),
         ("f.eval", "PK broken", "its header"),
         ("g.parquet", "PAR1 broken", "its table"),
     ):
@@ -246,6 +248,32 @@ def test_files_that_are_no_logs_are_named(tmp_path: Path) -> None:
     cut.write_bytes(INSPECT.read_bytes()[:4_000])
     with pytest.raises(TaskError, match="its header"):
         read(cut)
+
+
+def test_a_log_on_several_lines_is_a_value_or_a_list_and_long_ones_are_read_line_by_line(tmp_path: Path) -> None:
+    for text in (
+        json.dumps(CHAT, indent=1),
+        json.dumps([CHAT, CHAT]),
+        json.dumps([CHAT, CHAT], indent=2),
+        f"\n{json.dumps(CHAT)}\n\n",
+    ):
+        assert {e.task_id for e in read(write(tmp_path / "log.json", text))} == {"q1"}
+    rows = read_log(write(tmp_path / "long.jsonl", CHAT, "{broken"))
+    assert next(rows).task_id == "q1"  # before the rest is read
+    with pytest.raises(TaskError, match="line 2"):
+        next(rows)
+
+
+def test_values_that_no_column_holds_are_left_out(tmp_path: Path) -> None:
+    log = tmp_path / "odd.jsonl"
+    odd = {"reward": 10**400, "level": 10**30, "share": float("nan"), "text": "\ud800", "none": None}
+    log.write_text(json.dumps({**CHAT, **odd}))
+    (episode,) = read(log)
+    assert episode.score.value is None
+    assert set(episode.info) == {"mode", "model", "text"}
+    out = tmp_path / "out.jsonl"
+    assert command(log, "--out", out).exit_code == 0
+    assert load(out).column("text").to_pylist() == ["?"]
 
 
 def command(*arguments: object) -> Any:

@@ -130,7 +130,7 @@ def test_some_tasks_are_also_played_without_tools_apart_from_the_others(session:
     assert [row.get("eval_Sums/over_use") for row in found] == [None, 0.0, None]
     assert [row["eval_success"] for row in found] == [0.0, 0.5, 0.0]
     modes = [t.info["mode"] for t in read_trajectories(session.folder / "trajectories.jsonl")]
-    assert {mode: modes.count(mode) for mode in modes} == {"before": 4, "alone": 6, "eval": 4, "after": 4}
+    assert {mode: modes.count(mode) for mode in modes} == {"before": 4, "counterfactual": 6, "eval": 4, "after": 4}
 
 
 def test_a_resumed_run_keeps_the_best_model_and_goes_on_counting(session: Session) -> None:

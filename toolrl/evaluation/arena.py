@@ -109,11 +109,13 @@ def arena(sides: Mapping[str, pandas.DataFrame], *, value: str = "reward", seed:
     for matrix in (both, won):
         matrix[:, range(len(sides)), range(len(sides))] = 0
     counts, wins = both.sum(0).astype(float), won.sum(0)  # (S, S)
-    rng = numpy.random.default_rng(seed)
-    draws = rng.multinomial(len(values), numpy.full(len(values), 1 / len(values)), _DRAWS).astype(float)  # (D, N)
-    sampled = [(draws @ part.reshape(len(values), -1)).reshape(_DRAWS, len(sides), -1) for part in (won, both)]
+    # Tasks with the same outcomes count alike: there are few kinds of outcomes (K), however many tasks.
+    outcomes = numpy.stack([won, both.astype(float)], 1).reshape(len(values), -1)  # (N, 2SS)
+    distinct, repeated = numpy.unique(outcomes, axis=0, return_counts=True)
+    draws = numpy.random.default_rng(seed).multinomial(len(values), repeated / len(values), _DRAWS)  # (D, K)
+    sampled = (draws @ distinct).reshape(_DRAWS, 2, len(sides), len(sides))
     strengths = _strengths(wins[None], counts[None])[0]
-    drawn = _strengths(*sampled)  # (D, S)
+    drawn = _strengths(sampled[:, 0], sampled[:, 1])  # (D, S)
     above = drawn[:, None, :] - drawn[:, :, None]  # (D, S, S)
     best, worst = 1 + (above > _EQUAL).sum(2), (above > -_EQUAL).sum(2)  # (D, S) each; equal ratings share their ranks
     ties = numpy.where(both & (numpy.abs(gaps) <= _SAME), 1.0, 0.0)

@@ -22,8 +22,8 @@ from toolrl.rewards.confidence import CONFIDENCE
 from toolrl.trajectory import Trajectory
 
 BINS = 10
-_DRAWS = 1_000
-_EDGE = 1e-6
+_DRAWS, _AT_ONCE = 1_000, 50  # draws of tasks, and how many are in memory
+_CHANCES = 200  # of what chance alone would show
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +111,10 @@ def calibration(
         raise ConfigError(f"a confidence is from 0 to 1, got {stated[~((stated >= 0) & (stated <= 1))][0]}")
     places = _places(stated, bins)
     rng = numpy.random.default_rng(seed)
-    chance = rng.random((_DRAWS, len(stated))) < stated  # (D, N)
-    by_chance = numpy.mean([_ece(stated, draw, places) for draw in chance])
-    names = list(tasks) if tasks is not None else list(map(str, range(len(stated))))
-    members = [numpy.flatnonzero(codes) for codes in _each(names)]
-    drawn = []
-    for _ in range(_DRAWS if len(members) > 1 else 0):
-        rows = numpy.concatenate([members[task] for task in rng.integers(0, len(members), len(members))])
-        drawn.append(_ece(stated[rows], right[rows], places[rows]))
-    shown = [Bin(int(found.sum()), float(stated[found].mean()), float(right[found].mean())) for found in _each(places)]
+    by_chance = [_ece(stated, rng.random(len(stated)) < stated, places) for _ in range(_CHANCES)]
+    drawn = _drawn_errors(stated - right, places, tasks, rng)
+    inside = [places == place for place in numpy.unique(places)]
+    shown = [Bin(int(found.sum()), float(stated[found].mean()), float(right[found].mean())) for found in inside]
     accuracy = float(right.mean())
     coverage = risk_coverage(stated, right)
     return Calibration(
@@ -128,10 +123,8 @@ def calibration(
         accuracy=accuracy,
         confidence=float(stated.mean()),
         ece=_ece(stated, right, places),
-        ece_interval=(float(numpy.quantile(drawn, 0.025)), float(numpy.quantile(drawn, 0.975)))
-        if drawn
-        else (0.0, 1.0),
-        ece_by_chance=float(by_chance),
+        ece_interval=(float(numpy.quantile(drawn, 0.025)), float(numpy.quantile(drawn, 0.975))),
+        ece_by_chance=float(numpy.mean(by_chance)),
         brier=float(((stated - right) ** 2).mean()),
         reliability=sum(one.count * (one.confidence - one.accuracy) ** 2 for one in shown) / len(stated),
         resolution=sum(one.count * (one.accuracy - accuracy) ** 2 for one in shown) / len(stated),
@@ -156,9 +149,8 @@ def risk_coverage(confidences: Any, correct: Any) -> list[tuple[float, float]]:
     stated, wrong = numpy.asarray(confidences, float), 1 - numpy.asarray(correct, float)
     order = numpy.argsort(-stated, kind="stable")
     stated, wrong = stated[order], wrong[order]
-    for value in numpy.unique(stated):
-        same = stated == value
-        wrong[same] = wrong[same].mean()
+    same = numpy.unique(stated, return_inverse=True)[1]
+    wrong = (numpy.bincount(same, weights=wrong) / numpy.bincount(same))[same]
     counts = numpy.arange(1, len(wrong) + 1)
     return list(zip((counts / len(wrong)).tolist(), (wrong.cumsum() / counts).tolist(), strict=True))
 
@@ -177,10 +169,19 @@ def _ece(stated: Any, right: Any, places: Any) -> float:
     return float(numpy.abs(gaps).sum() / len(stated))
 
 
-def _each(names: Any) -> Iterable[Any]:
-    """A mask (N,) for each value."""
-    codes = numpy.unique(names, return_inverse=True)[1]
-    return (codes == code for code in range(codes.max() + 1))
+def _drawn_errors(gaps: Any, places: Any, tasks: Sequence[str] | None, rng: Any) -> Any:
+    """The error (D,) for tasks that are drawn again, from each episode's gap and bin; 0 and 1 if there is one task."""
+    task = numpy.arange(len(gaps)) if tasks is None else numpy.unique(numpy.asarray(tasks), return_inverse=True)[1]
+    count, bins = int(task.max()) + 1, int(places.max()) + 1
+    if count < 2:
+        return [0.0, 1.0]
+    sums = numpy.bincount(task * bins + places, weights=gaps, minlength=count * bins).reshape(count, bins)  # (T, B)
+    sizes = numpy.bincount(task)  # (T,)
+    found = []
+    for _ in range(_DRAWS // _AT_ONCE):
+        times = rng.multinomial(count, numpy.full(count, 1 / count), _AT_ONCE)  # (D, T)
+        found.append(numpy.abs(times @ sums).sum(1) / (times @ sizes))
+    return numpy.concatenate(found)
 
 
 def _auroc(stated: Any, right: Any) -> float | None:

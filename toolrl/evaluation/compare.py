@@ -137,7 +137,7 @@ def compare(
     for other in others:
         paired = pandas.concat([means[first].rename("a"), means[other].rename("b")], axis=1, join="inner").dropna()
         if paired.empty:
-            counts = f"{len(means[first])} tasks of {first!r}, {len(means[other])} of {other!r}"
+            counts = f"{len(means[first])} scored tasks of {first!r}, {len(means[other])} of {other!r}"
             raise ConfigError(f"no task was played in both: {counts}")
         paired = paired.join(parts).reset_index()
         # The range of success is known; that of another value is taken from what there is.

@@ -43,6 +43,7 @@ CONDITIONS = {
     HOSTILE: "a call returns what it returned, with another task's answer in place of the right one",
     BROKEN: "every call fails",
 }
+MODE = "counterfactual"  # of episodes under any other condition
 BELIEVED = "believed"  # part of a score: the answer is the one that a hostile tool gave
 _ANSWERS = "(answers)"  # injected under a name that no parameter has
 _NOTHING_FOUND, _NO_OUTPUT = "No results.", "(no output)"
@@ -115,7 +116,8 @@ def counterfactuals(
         renderer: Of the policy's tokenizer; None for a `ChatPolicy`.
         conditions: Names in `CONDITIONS`; "tools" and "none" are always played. A hostile tool needs tasks with answers
             in words or numbers, and is left out otherwise.
-        on_trajectory: Called with each trajectory; its `info` has the `condition`.
+        on_trajectory: Called with each trajectory; its `info` has the `condition`, and but for "tools" the mode
+            "counterfactual".
         info: Recorded with each trajectory.
         playing: Further arguments of `evaluate`.
 
@@ -140,7 +142,10 @@ def counterfactuals(
             if on_trajectory is not None:
                 on_trajectory(trajectory)
 
-        evaluate(chosen, policy, renderer, on_trajectory=keep, info={**(info or {}), "condition": condition}, **playing)
+        about = {**(info or {}), "condition": condition}
+        if condition != TOOLS:  # reports and comparisons are about the tools as they are
+            about["mode"] = MODE
+        evaluate(chosen, policy, renderer, on_trajectory=keep, info=about, **playing)
     return {
         env_id: measure(env_id, {name: [t for t in found if t.env_id == env_id] for name, found in played.items()})
         for env_id in environments
@@ -159,18 +164,19 @@ def under(env: ToolEnv, condition: str, played: Sequence[Trajectory]) -> ToolEnv
         for result in trajectory.tool_results:
             if result.failure is None:
                 recorded[trajectory.task_id][result.call.name].append(result.content)
-    wrong = _wrong_answers(env)
+    wrong = _wrong_answers(env) if condition == HOSTILE else {}
     if condition == HOSTILE and not wrong:
         return None
 
     def answers_of(task: Task, tool: Tool) -> list[str]:
         if condition == RANDOM:
-            others = [found[tool.name] for name, found in recorded.items() if name != task.id and found[tool.name]]
+            others = [texts for name, found in recorded.items() if name != task.id and (texts := found.get(tool.name))]
             return list(random.Random(task.id).choice(others)) if others else []
         if condition == HOSTILE:
             lie = wrong[task.id]
             right = re.compile(rf"(?<![\w.]){re.escape(str(task.answer))}(?![\w.])")
-            told = [right.sub(lambda _: lie, text) for text in recorded[task.id][tool.name] if right.search(text)]
+            texts = recorded[task.id].get(tool.name, [])
+            told = [right.sub(lambda _: lie, text) for text in texts if right.search(text)]
             return told or [f"The answer is {lie}."]
         return []
 
@@ -203,21 +209,20 @@ def _may_end(tool: Tool, played: Sequence[Trajectory]) -> bool:
 
 def _wrong_answers(env: ToolEnv) -> dict[str, str]:
     """Another task's answer for each task, of the same kind if there is one; empty if tasks have no plain answers."""
-    by_kind: dict[str, list[str]] = defaultdict(list)
+    by_kind: dict[str, dict[str, None]] = defaultdict(dict)  # distinct answers, in the order of the tasks
     for task in env.tasks:
         if isinstance(task.answer, bool) or not isinstance(task.answer, (str, int, float)) or task.answer == "":
             return {}
-        by_kind[task.kind].append(str(task.answer))
-    everything = [answer for answers in by_kind.values() for answer in answers]
+        by_kind[task.kind][str(task.answer)] = None
+    everything = list(dict.fromkeys(answer for answers in by_kind.values() for answer in answers))
+    if len(everything) < 2:
+        return {}
+    distinct = {kind: list(answers) if len(answers) > 1 else everything for kind, answers in by_kind.items()}
     found = {}
     for task in env.tasks:
-        rng, right = random.Random(task.id), str(task.answer)
-        for candidates in (by_kind[task.kind], everything):
-            if others := sorted(set(candidates) - {right}):
-                found[task.id] = rng.choice(others)
-                break
-        else:
-            return {}
+        answers, place = distinct[task.kind], random.Random(task.id).randrange(len(distinct[task.kind]))
+        # The next one, if it is the right one itself.
+        found[task.id] = answers[place] if answers[place] != str(task.answer) else answers[(place + 1) % len(answers)]
     return found
 
 

@@ -8,7 +8,6 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Any
 
 from toolrl.chat import Renderer
@@ -17,7 +16,7 @@ from toolrl.errors import ConfigError
 from toolrl.evaluation.statistics import mean, pass_all_k, pass_at_k, success_interval
 from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy, ScriptedPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
-from toolrl.support.checking import plain_scalar
+from toolrl.support.checking import plain_fact, plain_scalar
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory
@@ -30,8 +29,6 @@ SOLUTIONS = (
 )  # fmt: skip
 # Facts of a run, which a task's would be taken for.
 _OF_THE_RUN = ("mode", "session", "step", "group", "split", "model", "condition", "dropped")
-_FACT_CHARACTERS = 200
-_FACT_NUMBER = 2**53  # queries compare floats, which are exact up to here
 
 
 @dataclass(frozen=True)
@@ -176,15 +173,9 @@ def task_info(task: Task) -> dict[str, Any]:
     answer = str(plain_scalar(task.answer)).casefold()
     facts: dict[str, Any] = {}
     for name, value in (*typed.items(), *others.items()):
-        value = plain_scalar(value)
-        value = value.value if isinstance(value, Enum) else value
-        fits = False
-        if isinstance(value, str):
-            fits = len(value) <= _FACT_CHARACTERS
-        elif isinstance(value, (bool, int, float)):
-            fits = -_FACT_NUMBER <= value <= _FACT_NUMBER
-        if fits and (name in typed or str(value).casefold() != answer):
-            facts[name] = value
+        fact = plain_fact(value)
+        if fact is not None and (name in typed or str(fact).casefold() != answer):
+            facts[name] = fact
     return facts
 
 

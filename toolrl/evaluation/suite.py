@@ -16,10 +16,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
 import yaml
+from pydantic import ConfigDict, NonNegativeFloat, PositiveInt, TypeAdapter, ValidationError
 
 from toolrl.env import ToolEnv, make
 from toolrl.errors import ConfigError, TaskError
@@ -68,15 +69,17 @@ class Suite:
         made_from: The names of the sides that the strata are from.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     name: str
     env: str
     strata: tuple[Stratum, ...]
-    of: int
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    split: str = "test"
-    samples: int = 1
-    temperature: float = 1.0
-    max_turn_tokens: int = 512
+    of: PositiveInt
+    settings: dict[str, Any] = field(default_factory=dict)
+    split: Literal["train", "test"] = "test"
+    samples: PositiveInt = 1
+    temperature: NonNegativeFloat = 1.0
+    max_turn_tokens: PositiveInt = 512
     seed: int = 0
     prompts: str = ""
     made_from: tuple[str, ...] = ()
@@ -146,7 +149,7 @@ class Suite:
     def write(self, path: Path) -> None:
         """Write the suite as a YAML file."""
         about = {name: value for name, value in vars(self).items() if name != "strata"}
-        about |= {"settings": dict(self.settings), "made_from": list(self.made_from)}
+        about["made_from"] = list(self.made_from)
         strata = [{"share": stratum.share, "tasks": list(stratum.tasks)} for stratum in self.strata]
         text = yaml.safe_dump({"toolrl_suite": VERSION, **about, "strata": strata}, sort_keys=False, width=120)
         with writing(path):
@@ -161,15 +164,19 @@ class Suite:
         """
         try:
             found = yaml.safe_load(path.read_text("utf-8"))
-            if not isinstance(found, dict) or found.pop("toolrl_suite", None) != VERSION:
-                raise ConfigError(f"{str(path)!r} is not a suite of version {VERSION}; `toolrl suite` writes one")
-            strata = tuple(Stratum(float(one["share"]), tuple(map(str, one["tasks"]))) for one in found.pop("strata"))
-            suite = cls(strata=strata, **{**found, "made_from": tuple(found.get("made_from") or ())})
         except OSError as error:
             raise ConfigError(f"cannot read {str(path)!r}: {error.strerror}") from None
-        except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        except (ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"{str(path)!r} is not a suite: {error}") from None
-        if not suite.tasks or abs(sum(stratum.share for stratum in strata) - 1) > 1e-6:
+        if not isinstance(found, dict) or found.pop("toolrl_suite", None) != VERSION:
+            raise ConfigError(f"{str(path)!r} is not a suite of version {VERSION}; `toolrl suite` writes one")
+        try:
+            suite = TypeAdapter(cls).validate_python(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"{str(path)!r} is not a suite: {place}: {first['msg']}") from None
+        if not suite.tasks or abs(sum(stratum.share for stratum in suite.strata) - 1) > 1e-6:
             raise ConfigError(f"{str(path)!r} has no tasks, or the shares of its strata do not add up to 1")
         return suite
 

@@ -17,8 +17,10 @@ from toolrl.evaluation.evaluate import evaluate
 from toolrl.evaluation.statistics import mean, success_interval
 from toolrl.evaluation.tables import number, short_name
 from toolrl.policy import ChatPolicy, Policy
+from toolrl.rollout import renderer_of
 from toolrl.tasks import TaskSet
 from toolrl.trajectory import Trajectory
+from toolrl.types import Message
 
 OFF, ON = "off", "on"
 SWITCH = "enable_thinking"  # the variable of chat templates that can leave thinking out: Qwen 3, GLM 4.5, SmolLM3 ...
@@ -88,12 +90,16 @@ def compare_thinking(
         playing: Further arguments of `evaluate`.
 
     Raises:
-        ConfigError: A mode is unknown, or there is one only, or the policy is a chat API.
+        ConfigError: A mode is unknown, or there is one only; the policy is a chat API; or "off" is asked for, and the
+            chat template cannot leave thinking out.
     """
     if len(set(modes)) < 2:
         raise ConfigError(f"two ways to think are needed, such as 'off,on' or 'off,256,on'; got {','.join(modes)!r}")
     if renderer is None:
         raise ConfigError("a model behind a chat API thinks as its server tells it to; set that in its --request")
+    if OFF in modes:
+        for env_id, env in environments.items():
+            _check_switch(env_id, env, renderer)
     played: dict[str, list[Trajectory]] = {mode: [] for mode in modes}
     for mode, kept in played.items():
 
@@ -131,6 +137,28 @@ def think(env: ToolEnv, mode: str) -> ToolEnv:
     return other
 
 
+def _check_switch(env_id: str, env: ToolEnv, renderer: Renderer) -> None:
+    """Refuse to compare a prompt with itself.
+
+    Raises:
+        ConfigError: The prompt is the same with thinking off and on.
+    """
+    prompts = []
+    for mode in (OFF, ON):
+        changed = think(env, mode)
+        task = changed.tasks[0]
+        messages = [
+            *([Message("system", env.system_prompt)] if env.system_prompt else []),
+            Message("user", task.prompt),
+        ]
+        prompts.append(renderer_of(renderer, changed, task).prompt_ids(messages, env.toolbox.schemas))
+    if prompts[0] == prompts[1]:
+        raise ConfigError(
+            f"{env_id}: the chat template has no {SWITCH!r}, so its prompts with thinking off and on are the same; "
+            "compare 'on' with budgets, as in '256,on'"
+        )
+
+
 def _measure(env_id: str, played: Mapping[str, Sequence[Trajectory]]) -> Thinking:
     import pandas
 
@@ -144,7 +172,7 @@ def _measure(env_id: str, played: Mapping[str, Sequence[Trajectory]]) -> Thinkin
             }
             for t in found
             if t.score.value is not None
-        )
+        ).reindex(columns=["env", "task", "success", "calls"])  # which are there even if faults left nothing scored
         for mode, found in played.items()
     }
     modes = [_mode(mode, found) for mode, found in played.items()]

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import math
+from enum import Enum
 from typing import Any
 
 
 def plain_scalar(value: Any) -> Any:
     """Convert a NumPy scalar or zero-dimensional array to a Python number; return anything else unchanged."""
     return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+_FACT_CHARACTERS = 200
+_FACT_NUMBER = 2**53  # queries compare floats, which are exact up to here
+
+
+def plain_fact(value: Any) -> bool | int | float | str | None:
+    """A value that is recorded as a fact, as a plain one: a short text, a number, a boolean; None for anything else."""
+    value = plain_scalar(value)
+    value = value.value if isinstance(value, Enum) else value
+    if isinstance(value, str):
+        return value if len(value) <= _FACT_CHARACTERS else None
+    return value if isinstance(value, (bool, int, float)) and -_FACT_NUMBER <= value <= _FACT_NUMBER else None
 
 
 def finite(name: str, number: Any) -> float:

@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
 from toolrl.env import ToolEnv
 from toolrl.evaluation import Counterfactuals, EnvReport, evaluate, mean, progress, short_name
-from toolrl.evaluation.counterfactuals import NONE, TOOLS, measure, under
+from toolrl.evaluation.counterfactuals import MODE, NONE, TOOLS, measure, under
 from toolrl.training.arguments import ToolrlArguments
 from toolrl.trajectory import Trajectory, TrajectoryWriter
 from toolrl.types import SamplingParams
@@ -114,8 +114,7 @@ class HeldOut(TrainerCallback):
             return {}
         without = {env_id: under(env, NONE, played) or env for env_id, env in environments.items()}
         alone: list[Trajectory] = []
-        # In a mode of its own: success without tools is not to be taken for the model's.
-        self._evaluate(without, self._arguments.eval_alone, "alone", alone)
+        self._evaluate(without, self._arguments.eval_alone, MODE, alone)
         return {
             env_id: measure(env_id, {TOOLS: _of(played, env_id), NONE: _of(alone, env_id)}) for env_id in environments
         }

@@ -138,7 +138,7 @@ COLUMNS = (
     Column("seconds", FLOAT, "wall-clock time", lambda facts: facts.row.seconds),
     Column("generation_seconds", FLOAT, "time spent generating", lambda facts: facts.total("generation_seconds")),
     Column("tool_seconds", FLOAT, "time spent in tools", lambda facts: facts.total("tool_seconds")),
-    Column("mode", TEXT, "train, before, after or eval", lambda facts: facts.known(str, "mode")),
+    Column("mode", TEXT, "train, before, after, eval or counterfactual", lambda facts: facts.known(str, "mode")),
     Column("step", LONG, "the training step", lambda facts: facts.known(int, "step")),
     Column("session", TEXT, "the session of the run", lambda facts: facts.known(str, "session")),
     Column("group", TEXT, "the group that its advantage is computed in", lambda facts: facts.known(str, "group")),

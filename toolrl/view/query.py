@@ -349,4 +349,6 @@ def _read_info(texts: pyarrow.ChunkedArray, name: str) -> pyarrow.ChunkedArray:
     if all(value is None or isinstance(value, int | float) for value in values):
         return pyarrow.chunked_array([pyarrow.array(values, pyarrow.float64(), from_pandas=True)])
     texts_only = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
-    return pyarrow.chunked_array([pyarrow.array(texts_only, pyarrow.string())])
+    # Lone surrogates, which Arrow cannot hold, are replaced.
+    held = [value if value is None else value.encode("utf-8", "replace").decode() for value in texts_only]
+    return pyarrow.chunked_array([pyarrow.array(held, pyarrow.string())])

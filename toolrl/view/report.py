@@ -58,6 +58,7 @@ class ReportDisplay:
         images = {title: base64.b64encode(figure._repr_png_()).decode() for title, figure in self.figures().items()}
         return render(
             "report.html",
+            title=self.report.name,
             report=self.report,
             about=f"{len(self.episodes):,} episodes",
             shown=shown,

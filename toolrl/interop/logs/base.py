@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from toolrl.support.checking import plain_fact
 from toolrl.trajectory import Trajectory, Turn
 from toolrl.types import Message, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
-
-_FACT_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -160,20 +159,17 @@ def _called(turn: Turn, message: Message) -> ToolCall:
 
 
 def plain_facts(facts: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Those facts that are short texts, finite numbers or booleans."""
-    found = {}
-    for name, value in (facts or {}).items():
-        if (isinstance(value, str) and len(value) <= _FACT_CHARACTERS) or (
-            isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value))
-        ):
-            found[str(name)] = value
-    return found
+    """Those facts that are short texts, numbers or booleans."""
+    return {str(name): fact for name, value in (facts or {}).items() if (fact := plain_fact(value)) is not None}
 
 
 def number_of(value: Any) -> float | None:
     """A finite number, or None."""
-    is_number = isinstance(value, (bool, int, float)) and math.isfinite(value)
-    return float(value) if is_number else None
+    try:
+        number = float(value) if isinstance(value, (bool, int, float)) else math.nan
+    except OverflowError:
+        number = math.inf
+    return number if math.isfinite(number) else None
 
 
 def listed(value: Any, what: str) -> Iterator[Mapping[str, Any]]:

@@ -6,8 +6,9 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow.parquet
 
@@ -75,22 +76,16 @@ def _format_of(path: Path) -> str:
     """
     if path.suffix in (".eval", ".parquet"):
         return "inspect" if path.suffix == ".eval" else "trl"
-    with path.open(encoding="utf-8", errors="replace") as file:
-        first = next((line for line in file if line.strip()), "")
     try:
-        row = json.loads(first)
-    except ValueError:  # a file that is one value of many lines
-        try:
-            row = json.loads(path.read_text("utf-8", "replace"))
-        except ValueError as error:
-            raise TaskError(f"{path} is neither JSON nor JSON lines ({error}); name its --format") from None
-    if isinstance(row, Mapping):
-        for name, marks in _MARKS.items():
-            if all(mark in row for mark in marks):
-                return name
-    shown = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
+        row = next((row for _, row in _rows(path)), {})
+    except _Broken as broken:
+        raise TaskError(f"{path}, {broken.where}: neither JSON nor JSON lines ({broken}); name its --format") from None
+    for name, marks in _MARKS.items():
+        if all(mark in row for mark in marks):
+            return name
     raise TaskError(
-        f"{path} looks like no log that is read (it has {shown[:200]}); name its --format: {', '.join(FORMATS)}"
+        f"{path} looks like no log that is read (it has {', '.join(map(str, row))[:200] or 'nothing'}); name its "
+        f"--format: {', '.join(FORMATS)}"
     )
 
 
@@ -101,27 +96,32 @@ _MARKS = {
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The objects of a file, one a line, or a single one, or a list of them."""
-    text = path.read_text("utf-8", "replace")
-    try:
-        whole = json.loads(text)
-    except ValueError:
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise _Broken(f"line {number}", error) from None
+    """The objects of a file: one a line, or a single one or a list of them on several lines."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        number, line = next(((number, line) for number, line in enumerate(file, 1) if line.strip()), (0, ""))
+        if not line:
+            return
+        try:
+            first = json.loads(line)
+        except _UNREADABLE:  # a value of many lines, or nothing that can be read
+            with _naming("the file" if path.suffix == ".json" else f"line {number}"):
+                first = json.loads(line + file.read())
+        if isinstance(first, list):
+            lines = ((f"entry {entry}", row) for entry, row in enumerate(first, 1))
+        else:
+            lines = chain([(f"line {number}", first)], _lines(file, number + 1))
+        for where, row in lines:
             if not isinstance(row, Mapping):
-                raise _Broken(f"line {number}", f"a {type(row).__name__}, not an object") from None
+                raise _Broken(where, f"a {type(row).__name__}, not an object")
+            yield where, row
+
+
+def _lines(file: TextIO, first: int) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(file, first):
+        if line.strip():
+            with _naming(f"line {number}"):
+                row = json.loads(line)
             yield f"line {number}", row
-        return
-    rows = whole if isinstance(whole, list) else [whole]
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, Mapping):
-            raise _Broken(f"entry {number}", f"a {type(row).__name__}, not an object")
-        yield f"entry {number}" if len(rows) > 1 else "the only entry", row
 
 
 def _each(read: Callable[[Mapping[str, Any]], Iterator[Record]], path: Path) -> Iterator[tuple[str, Record]]:
@@ -166,7 +166,10 @@ def _naming(where: str) -> Iterator[None]:
         raise _Broken(where, reason) from None
 
 
-_MISTAKES = (ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile, pyarrow.ArrowException)
+_UNREADABLE = (ValueError, RecursionError)  # of JSON: wrong, or nested too deeply
+_MISTAKES = (
+    *_UNREADABLE, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile, pyarrow.ArrowException,
+)  # fmt: skip
 _RECORDS: dict[str, Callable[[Path], Iterator[tuple[str, Record]]]] = {
     "chat": lambda path: _each(lambda row: iter([read_chat(row, path.stem)]), path),
     "trl": _parquet,
