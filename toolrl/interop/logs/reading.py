@@ -106,6 +106,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         except _UNREADABLE:  # a value of many lines, or nothing that can be read
             with _naming("the file" if path.suffix == ".json" else f"line {number}"):
                 first = json.loads(line + file.read())
+        lines: Iterator[tuple[str, Any]]
         if isinstance(first, list):
             lines = ((f"entry {entry}", row) for entry, row in enumerate(first, 1))
         else:
