@@ -360,10 +360,10 @@ def test_no_sandbox_means_no_score() -> None:
 
 def test_grading_leaves_no_process_behind() -> None:
     score(RIGHT)
-    before = len(psutil.Process(os.getpid()).children())
+    before = set(psutil.Process(os.getpid()).children())
     for name in ("os._exit(0)", "a child that answers", "an infinite loop"):
         score(TRICKS[name], test_seconds=0.3, total_seconds=0.5)
-    assert len(psutil.Process(os.getpid()).children()) == before
+    assert set(psutil.Process(os.getpid()).children()) <= before
 
 
 def test_grading_works_off_the_main_thread_and_concurrently() -> None:
