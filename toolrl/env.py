@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import operator
+import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -172,6 +173,8 @@ class ToolEnv(gymnasium.Env[str, str]):
     def oracle(self, task: Task) -> Sequence[Message]:
         """Assistant messages that solve the task, the last one with the answer.
 
+        Where a confidence is asked for, they state one drawn by the task's id.
+
         Raises:
             ConfigError: The environment has no oracle, or the oracle returns something else.
         """
@@ -180,7 +183,9 @@ class ToolEnv(gymnasium.Env[str, str]):
         with noting(f"in the oracle of {type(self).__name__}, task {task.id!r}"):
             solution = check_solution(self._oracle(task), task)
         if self.grader.confidence is not None and not solution[-1].tool_calls:
-            solution[-1] = say(f"{solution[-1].content}<confidence>1</confidence>")
+            # Any confidence: a model that has only seen 1 would say nothing else, and could not learn by trying.
+            stated = random.Random(task.id).randint(0, 10) / 10
+            solution[-1] = say(f"{solution[-1].content}<confidence>{stated:g}</confidence>")
         return solution
 
     # ---- for Gymnasium

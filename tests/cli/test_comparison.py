@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.rewards.test_judge import Server, verdict
 from toolrl import Message, Sample, Score, StopReason, Trajectory, TrajectoryWriter, read_trajectories
 from toolrl.cli import app
 from toolrl.errors import ConfigError, QueryError, TaskError
@@ -19,7 +20,7 @@ def write(folder: Path, mode: str, solved: range, count: int = 40) -> Path:
     """Episodes of forty tasks of two kinds, some of which are solved."""
     with TrajectoryWriter(folder / "trajectories.jsonl") as writer:
         for number in range(count):
-            turn = Turn(Sample([5, 2], [-0.1, -0.2]), Message("assistant", "said"))
+            turn = Turn(Sample([5, 2], [-0.1, -0.2]), Message("assistant", f"said by {folder.name}"))
             prompt = (Message("user", f"question {number}"),)
             info = {"mode": mode, "kind": ("odd", "even")[number % 2 == 0]}
             score = Score(float(number in solved), {}, "", "")
@@ -67,6 +68,28 @@ def test_an_arena_orders_sides(run: Path, tmp_path: Path) -> None:
     assert [row["name"] for row in found["standings"]] == ["best", "run", "worst"]
     assert found["wins"]["best"]["worst"] == pytest.approx((37 + 3 / 2) / 40)
     assert "share of common tasks" in text("arena", run, *others)
+
+
+def test_a_judge_decides_ties_in_the_arena(run: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other", "eval", range(30))
+    server = Server(lambda answers: verdict(float(answers["first"] > answers["second"])))
+    try:
+        rubric = tmp_path / "rubric.txt"
+        rubric.write_text("The later in the alphabet wins.")
+        judge = ["--judge", "m", "--base-url", server.url, "--rubric", rubric]
+        found = json.loads(text("arena", run, other, *judge, "--json"))
+        shown = text("arena", run, other, *judge)
+        assert "The later in the alphabet wins." in server.requests[-1]["messages"][0]["content"]
+    finally:
+        server.http.shutdown()
+        server.http.server_close()
+    assert set(found["judge"]) == {"pairs", "first", "first_interval", "contradicted"}
+    assert found["judge"]["pairs"] == 40
+    assert found["wins"]["run"]["other"] == 1.0
+    assert "the judge decided ties, 40 pairs of answers" in " ".join(shown.split())
+    for wrong, message in ((["--judge", "m"], "needs --rubric"), (["--rubric", "x"], "name its model with --judge")):
+        with pytest.raises(ConfigError, match=message):
+            text("arena", run, other, *wrong)
 
 
 def test_sides_that_cannot_be_compared_are_refused(run: Path, tmp_path: Path) -> None:

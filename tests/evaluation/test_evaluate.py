@@ -179,7 +179,20 @@ def test_the_table_of_a_report_has_a_column_for_each_k() -> None:
     (row,) = cells_of(report_table({"env": report}))
     assert report.pass_at == {1: 0.25, 2: 0.5, 4: 1.0}
     assert report.pass_all == {1: 0.25, 2: 0.0, 4: 0.0}
-    assert row == ["env", "12", "0.25 [0.09, 0.53]", "0.50", "1.00", "0.25", "double 1.00", "-", "-", "0"]
+    assert row == [
+        "env",
+        "12",
+        "0.25 [0.09, 0.53]",
+        "0.50",
+        "1.00",
+        "0.00",
+        "0.00",
+        "0.25",
+        "double 1.00",
+        "-",
+        "-",
+        "0",
+    ]
 
 
 def test_facts_of_a_task_are_recorded_as_plain_values_and_its_secrets_are_not() -> None:

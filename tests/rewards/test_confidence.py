@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from toolrl import Episode, Score, StopReason, Task, ToolEnv, make, say
+from toolrl import Episode, Score, StopReason, Task, ToolEnv, make
 from toolrl.errors import ConfigError
 from toolrl.rewards import answer_reward, with_call_cost
 from toolrl.rewards.confidence import read_confidence, with_confidence
@@ -117,12 +117,22 @@ def test_a_group_is_judged_without_confidences() -> None:
     assert seen == ["0", "1"]
 
 
-def test_every_environment_can_be_asked_and_its_oracle_is_sure() -> None:
+def test_every_environment_can_be_asked_and_its_oracle_states_any_confidence() -> None:
+    """A warm start on always the same one would leave reinforcement learning nothing to compare."""
     env = make("toolrl/PythonMath-v0", confidence=0.3)
     try:
-        (*_, last) = env.oracle(env.tasks[0])
-        assert last.content.endswith("</answer><confidence>1</confidence>")
-        assert score(env, last.content).value == 1.0
+        stated = set()
+        for task in env.tasks.take(60):
+            (*_, last) = env.oracle(task)
+            assert env.oracle(task)[-1] == last
+            answer, confidence = read_confidence(last.content)
+            assert answer == f"<answer>{task.answer}</answer>"
+            assert confidence is not None
+            stated.add(confidence)
+        first = env.oracle(env.tasks[0])[-1].content  # of the task that `score` scores
+        found = score(env, first)
+        assert found.success
+        assert found.value == pytest.approx(1 - 0.3 * (1 - (read_confidence(first)[1] or 0.0)) ** 2)
     finally:
         env.close()
-    assert say("x").content == "x"
+    assert stated == {n / 10 for n in range(11)}

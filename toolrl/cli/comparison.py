@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from toolrl.errors import ConfigError
 
 if TYPE_CHECKING:
     from toolrl.evaluation import Comparison
+    from toolrl.rewards import RankingJudge
     from toolrl.view import Trajectories
 
 app = typer.Typer()
@@ -98,20 +100,43 @@ def compare(
 def arena(
     sides: Sides,
     value: Annotated[str, typer.Option(help="What decides; more is better.")] = "reward",
+    judge: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="Decides ties: a model of an OpenAI-compatible server, which compares answers in both orders. "
+            "TOOLRL_JUDGE_API_KEY is its key.",
+        ),
+    ] = "",
+    rubric: Annotated[str, typer.Option(help="What makes an answer better, for the judge: a text or a file.")] = "",
+    base_url: Annotated[
+        str, typer.Option(help="The judge's server, including /v1; default: OPENAI_BASE_URL, else OpenAI's.")
+    ] = "",
+    judge_cache: Annotated[Path | None, typer.Option(help="A SQLite file in which the judge's verdicts stay.")] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Order sides by who gets the higher reward on the same tasks: ratings, with intervals, and ranks."""
     from rich.table import Table
 
-    from toolrl.evaluation import arena as order, terminal
+    from toolrl.evaluation import arena as order, judge_ties, terminal
     from toolrl.view.collection import side_frames
 
+    compared = _ranking_judge(judge, rubric, base_url, judge_cache)
     names, found = _read_sides(sides)
-    result = order(side_frames(found, (value,), names), value=value, seed=seed)
+    if compared and value != "reward":
+        raise ConfigError(f"a judge decides where rewards tie; it cannot be combined with --value {value}")
+    preferences = None
+    if compared:
+        with closing(compared):
+            preferences = judge_ties(dict(zip(names, found, strict=True)), compared)
+    result = order(side_frames(found, (value,), names), value=value, preferences=preferences, seed=seed)
     if as_json:
         wins = json.loads(result.wins.to_json(orient="index"))
-        typer.echo(json.dumps({"standings": [asdict(row) for row in result.standings], "wins": wins}, indent=1))
+        judged = {} if preferences is None else {"judge": preferences.summary()}
+        typer.echo(
+            json.dumps({"standings": [asdict(row) for row in result.standings], "wins": wins, **judged}, indent=1)
+        )
         return
     console = terminal()
     console.print(result.table())
@@ -165,6 +190,24 @@ def suite(
         by_task = {str(task): list(group.astype(float)) for task, group in frame.groupby("task")["success"]}
         whole = sum(sum(one) / len(one) for one in by_task.values()) / len(by_task)
         typer.echo(f"{name}: {whole:.3f} on all tasks; the suite would say {made.estimate(by_task)}")
+
+
+def _ranking_judge(model: str, rubric: str, base_url: str, cache: Path | None) -> RankingJudge | None:
+    """The judge of an arena, if there is one."""
+    from toolrl.policy.completions import default_base_url
+    from toolrl.rewards import JudgeSettings, RankingJudge
+
+    if not model:
+        if rubric or base_url or cache is not None:
+            raise ConfigError("--rubric, --base-url and --judge-cache are for a judge; name its model with --judge")
+        return None
+    if not rubric.strip():
+        raise ConfigError("a judge needs --rubric: what makes an answer better, as a text or a file")
+    try:
+        text = Path(rubric).read_text(encoding="utf-8") if Path(rubric).is_file() else rubric
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the rubric {rubric!r}: {error}") from None
+    return RankingJudge(JudgeSettings(base_url or default_base_url(), model, cache=cache), text)
 
 
 def _read_sides(texts: list[str]) -> tuple[list[str], list[Trajectories]]:

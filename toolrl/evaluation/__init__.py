@@ -5,6 +5,7 @@ from toolrl.evaluation.calibration import Calibration, calibrate, calibration, c
 from toolrl.evaluation.compare import Comparison, Difference, compare
 from toolrl.evaluation.counterfactuals import CONDITIONS, Counterfactuals, counterfactual_tables, counterfactuals
 from toolrl.evaluation.evaluate import SOLUTIONS, EnvReport, evaluate, summarise
+from toolrl.evaluation.preferences import Preferences, judge_ties
 from toolrl.evaluation.statistics import mean, pass_all_k, pass_at_k, success_interval, wilson_interval
 from toolrl.evaluation.tables import before_after_table, report_table, short_name, terminal
 from toolrl.evaluation.thinking import Thinking, compare_thinking, thinking_tables
@@ -19,6 +20,7 @@ __all__ = [
     "Counterfactuals",
     "Difference",
     "EnvReport",
+    "Preferences",
     "Standing",
     "Thinking",
     "arena",
@@ -31,6 +33,7 @@ __all__ = [
     "counterfactual_tables",
     "counterfactuals",
     "evaluate",
+    "judge_ties",
     "mean",
     "pass_all_k",
     "pass_at_k",

@@ -1,10 +1,10 @@
 """An arena: sides that played the same tasks, ordered by who gets the higher reward.
 
-A task on which two sides get the same reward is half a win for each. Strengths are those of Bradley and Terry (1952,
-"Rank analysis of incomplete block designs"): a side of strength s beats one of strength t with the chance
-1 / (1 + 10^((t - s) / 400)), as in Elo's ratings. They are fitted by Hunter's algorithm (2004, "MM algorithms for
-generalized Bradley-Terry models"), with one more tied task for each pair, so that they stay finite where a side wins
-all. Their doubt is that about the tasks: whole tasks are drawn again.
+A task on which two sides get the same reward is half a win for each, or a judge's share. Strengths are those of
+Bradley and Terry (1952, "Rank analysis of incomplete block designs"): a side of strength s beats one of strength t
+with the chance 1 / (1 + 10^((t - s) / 400)), as in Elo's ratings. They are fitted by Hunter's algorithm (2004, "MM
+algorithms for generalized Bradley-Terry models"), with one more tied task for each pair, so that they stay finite
+where a side wins all. Their doubt is that about the tasks: whole tasks are drawn again.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ import numpy
 from rich.table import Table
 
 from toolrl.errors import ConfigError
-from toolrl.evaluation.compare import means_by_task
+from toolrl.evaluation.compare import SAME, means_by_task
 
 if TYPE_CHECKING:
     import pandas
 
+    from toolrl.evaluation.preferences import Preferences
+
 _DRAWS = 1_000
 _CENTRE, _SCALE = 1_000.0, 400 / math.log(10)
 _ITERATIONS, _CLOSE = 10_000, 1e-7
-_SAME, _EQUAL = 1e-9, 1e-3  # of rewards, and of ratings
+_EQUAL = 1e-3  # of ratings
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +61,17 @@ class Arena:
     Attributes:
         standings: The sides.
         wins: One row and column per side: the share of common tasks on which the row's side wins, ties as halves.
+        preferences: What decided ties, if a judge did.
     """
 
     standings: tuple[Standing, ...]
     wins: pandas.DataFrame
+    preferences: Preferences | None = None
 
     def table(self) -> Table:
         """The order, for a terminal."""
-        table = Table(title="arena: who gets the higher reward on the same tasks")
+        title = "arena: who gets the higher reward on the same tasks"
+        table = Table(title=title, caption=None if self.preferences is None else str(self.preferences))
         for column in ("rank", "side", "tasks", "rating [95 %]", "wins", "ties"):
             table.add_column(column, overflow="fold")
         for row in self.standings:
@@ -83,12 +88,19 @@ class Arena:
         return table
 
 
-def arena(sides: Mapping[str, pandas.DataFrame], *, value: str = "reward", seed: int = 0) -> Arena:
+def arena(
+    sides: Mapping[str, pandas.DataFrame],
+    *,
+    value: str = "reward",
+    preferences: Preferences | None = None,
+    seed: int = 0,
+) -> Arena:
     """Order sides by the value that they get on the same tasks.
 
     Args:
         sides: The scored episodes of each side, by its name: `env`, `task` and the value.
         value: The column that decides; more is better.
+        preferences: What decides ties; see `toolrl.evaluation.judge_ties`.
         seed: Of the draws of tasks.
 
     Raises:
@@ -99,13 +111,15 @@ def arena(sides: Mapping[str, pandas.DataFrame], *, value: str = "reward", seed:
     if len(sides) < 2:
         raise ConfigError(f"an arena needs two sides, got {', '.join(sides) or 'none'}")
     means = pandas.concat([means_by_task(frame, value) for frame in sides.values()], axis=1, keys=sides)
-    values = means[means.notna().sum(axis=1) > 1].to_numpy()  # (N, S), NaN where a side did not play
+    means = means[means.notna().sum(axis=1) > 1]
+    values = means.to_numpy()  # (N, S), NaN where a side did not play
     alone = [name for name, played in zip(sides, (~numpy.isnan(values)).any(0), strict=True) if not played]
     if alone:
         raise ConfigError(f"{alone[0]!r} shares no task with another side")
     gaps = values[:, :, None] - values[:, None, :]  # (N, S, S)
     both = ~numpy.isnan(gaps)
-    won = numpy.where(both, numpy.where(gaps > _SAME, 1.0, numpy.where(gaps < -_SAME, 0.0, 0.5)), 0.0)
+    tied = numpy.abs(gaps) <= SAME
+    won = numpy.where(tied, _decided(means, preferences), (gaps > 0).astype(float))
     for matrix in (both, won):
         matrix[:, range(len(sides)), range(len(sides))] = 0
     counts, wins = both.sum(0).astype(float), won.sum(0)  # (S, S)
@@ -118,7 +132,7 @@ def arena(sides: Mapping[str, pandas.DataFrame], *, value: str = "reward", seed:
     drawn = _strengths(sampled[:, 0], sampled[:, 1])  # (D, S)
     above = drawn[:, None, :] - drawn[:, :, None]  # (D, S, S)
     best, worst = 1 + (above > _EQUAL).sum(2), (above > -_EQUAL).sum(2)  # (D, S) each; equal ratings share their ranks
-    ties = numpy.where(both & (numpy.abs(gaps) <= _SAME), 1.0, 0.0)
+    ties = tied.astype(float)
     ties[:, range(len(sides)), range(len(sides))] = 0
     standings = [
         Standing(
@@ -139,7 +153,18 @@ def arena(sides: Mapping[str, pandas.DataFrame], *, value: str = "reward", seed:
     names = [standing.name for standing in order]
     with numpy.errstate(invalid="ignore"):
         shares = pandas.DataFrame(wins / counts, list(sides), list(sides))
-    return Arena(tuple(order), shares.loc[names, names])
+    return Arena(tuple(order), shares.loc[names, names], preferences)
+
+
+def _decided(means: pandas.DataFrame, preferences: Preferences | None) -> Any:
+    """The share of each tie (N, S, S) that the row's side gets."""
+    shares = numpy.full((len(means), means.shape[1], means.shape[1]), 0.5)
+    if preferences is not None:
+        task_places = {key: place for place, key in enumerate(means.index)}
+        side_places = {name: place for place, name in enumerate(means.columns)}
+        for (key, one, other), share in preferences.shares.items():
+            shares[task_places[key], side_places[one], side_places[other]] = share
+    return shares
 
 
 def _strengths(wins: Any, counts: Any) -> Any:

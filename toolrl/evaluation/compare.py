@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas
 
 ALL = "all"
-_SAME = 1e-9
+SAME = 1e-9  # of means
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +186,8 @@ def _difference(paired: pandas.DataFrame, a: str, b: str, part: str, largest: fl
         interval=difference_interval(differences, largest=largest),
         p_value=p_value,
         adjusted=p_value,
-        better=int((differences > _SAME).sum()),
-        worse=int((differences < -_SAME).sum()),
+        better=int((differences > SAME).sum()),
+        worse=int((differences < -SAME).sum()),
         smallest=smallest,
         needed=needed,
     )

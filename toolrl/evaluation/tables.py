@@ -17,7 +17,8 @@ def report_table(reports: Mapping[str, EnvReport]) -> Table:
     ks = sorted({k for report in reports.values() for k in report.pass_at})[1:]
     is_counted = any(report.usage for report in reports.values())
     for column in (
-        "environment", "episodes", "success [95 %]", *(f"pass@{k}" for k in ks), "reward", "calls per episode",
+        "environment", "episodes", "success [95 %]", *(f"pass@{k}" for k in ks), *(f"pass^{k}" for k in ks), "reward",
+        "calls per episode",
         "tool use if needed", "if not", "unscored", *(["used"] if is_counted else []),
     ):  # fmt: skip
         # Names of resources are long; a narrow column would cut them.
@@ -28,6 +29,7 @@ def report_table(reports: Mapping[str, EnvReport]) -> Table:
             str(report.samples),
             with_interval(report),
             *(number(report.pass_at.get(k)) for k in ks),
+            *(number(report.pass_all.get(k)) for k in ks),
             number(report.reward),
             ", ".join(f"{name} {count:.2f}" for name, count in report.calls_by_tool.items()) or "0",
             number(report.call_share_needed),

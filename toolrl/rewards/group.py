@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from toolrl.errors import ConfigError
@@ -165,26 +165,47 @@ class RankingJudge:
         """
         if len(episodes) == 1:
             return [1.0]
-        most = self._verdicts.settings.max_answer_characters
-        answers = [(episode.answer or "").strip() for episode in episodes]
-        answers = [answer if len(answer) <= most else "" for answer in answers]
-        pairs = sorted({(one, other) for one in answers for other in answers if one and other and one != other})
+        answers = [self.readable(episode.answer) for episode in episodes]
+        verdicts = await self.verdicts(task, [(one, other) for one in answers for other in answers])
+        return [
+            sum(preference(own, other, verdicts) for place, other in enumerate(answers) if place != index)
+            / (len(answers) - 1)
+            for index, own in enumerate(answers)
+        ]
+
+    def readable(self, answer: str | None) -> str:
+        """The answer as it is compared: stripped, and empty if it is overlong."""
+        text = (answer or "").strip()
+        return text if len(text) <= self._verdicts.settings.max_answer_characters else ""
+
+    async def verdicts(self, task: Task, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], float]:
+        """Ask about pairs of answers in both orders; equal and empty ones need no question.
+
+        Returns:
+            For each ordered pair, the score of the first: 1 if it is better, 0 if the second is.
+
+        Raises:
+            JudgeFault: The judge failed.
+            ConfigError: The server rejects the key, or does not know the model.
+        """
+        asked = {(one, other) for one, other in pairs if one and other and one != other}
+        asked |= {(other, one) for one, other in asked}
 
         async def compare(one: str, other: str) -> float:
             return (await in_thread(lambda: self._verdicts.ask(task, {"first": one, "second": other})))[0]
 
-        better = dict(zip(pairs, await together([compare(*pair) for pair in pairs]), strict=True))
-
-        def won(one: str, other: str) -> float:
-            if not one or not other:
-                return 0.5 if one == other else float(bool(one))
-            return 0.5 if one == other else (better[one, other] + 1.0 - better[other, one]) / 2
-
-        return [
-            sum(won(own, other) for place, other in enumerate(answers) if place != index) / (len(answers) - 1)
-            for index, own in enumerate(answers)
-        ]
+        ordered = sorted(asked)
+        return dict(zip(ordered, await together([compare(*pair) for pair in ordered]), strict=True))
 
     def close(self) -> None:
         """Close the connections and the cache."""
         self._verdicts.close()
+
+
+def preference(one: str, other: str, verdicts: Mapping[tuple[str, str], float]) -> float:
+    """The share of `one` by verdicts in both orders: 1 if it is better than `other`, 0 if it is worse."""
+    if one == other:
+        return 0.5
+    if not one or not other:
+        return float(bool(one))
+    return (verdicts[one, other] + 1.0 - verdicts[other, one]) / 2
