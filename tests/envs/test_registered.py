@@ -12,9 +12,11 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import toolrl
-from toolrl import StopReason, Task, ToolEnv
+from toolrl import StopReason, Task, ToolEnv, Trajectory
 from toolrl.audit.subject import options_of
 from toolrl.chat import HermesDialect
+from toolrl.evaluation import CONDITIONS, evaluate
+from toolrl.evaluation.counterfactuals import under
 from toolrl_envs import ENTRY_POINTS
 
 SIZE = 60
@@ -85,6 +87,22 @@ def sample(env: ToolEnv) -> list[Task]:
     tasks = random.Random(0).sample(list(env.tasks), len(env.tasks))
     kinds = {task.kind: task for task in tasks}
     return [*kinds.values(), *tasks[:SAMPLE]]
+
+
+def test_tools_can_be_replaced_under_every_condition(env_id: str, make: Make) -> None:
+    """`toolrl eval --counterfactuals`: an oracle that plays on as if nothing had happened meets no fault."""
+    env = make(env_id, "test", size=SIZES.get(env_id, 4))
+    if not env.toolbox.tools:
+        return
+    played: list[Trajectory] = []
+    evaluate({env_id: env}, None, None, tasks=3, on_trajectory=played.append)
+    for condition in CONDITIONS:
+        changed = under(env, condition, played)
+        if changed is None:
+            assert condition == "hostile"
+            continue
+        (report,) = evaluate({env_id: changed}, None, None, tasks=3).values()
+        assert report.unscored == 0, condition
 
 
 def play(env: ToolEnv, task: Task, *actions: str) -> tuple[float, dict[str, Any]]:

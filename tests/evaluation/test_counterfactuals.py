@@ -156,6 +156,34 @@ def test_stand_ins_open_nothing_and_say_what_their_condition_says() -> None:
     assert len({t.id for t in played}) == len(played) == 6 * 20
 
 
+def test_each_of_several_tools_has_a_stand_in() -> None:
+    def halve(number: int) -> str:
+        """Halve a number.
+
+        Args:
+            number: It.
+        """
+        return f"half of {number} is {number / 2:g}"
+
+    def doubtful(number: int, said: list[str], has_tools: bool) -> Message:
+        """Doubles, and halves what it was told."""
+        if not has_tools or len(said) == 2:
+            return say(said[0].split()[-1] if said else "no idea")
+        return call("halve", number=2 * number) if said else call("double", number=number)
+
+    played: list[Trajectory] = []
+    measure(doubtful, make_env(tools=[double, halve]), on_trajectory=played.append)
+    said: dict[str, list[str]] = {}
+    for trajectory in played:
+        if trajectory.task_id == "t3":
+            said[trajectory.info["condition"]] = [result.content for result in trajectory.tool_results]
+    assert said["tools"] == ["twice 3 is 6", "half of 6 is 3"]
+    assert said["empty"] == ["(no output)", "(no output)"]
+    assert re.fullmatch(r"twice \d+ is \d+, half of \d+ is \d+", ", ".join(said["random"]))
+    assert "twice 3 is 6" not in said["hostile"]
+    assert said["broken"] == ["error: double is not available", "error: halve is not available"]
+
+
 def test_a_tool_that_ends_the_episode_stays_and_is_no_tool_use() -> None:
     def submits(number: int, said: list[str], has_tools: bool) -> Message:
         answer = honest(number, said, has_tools) if said or number < 10 else call("double", number=number)

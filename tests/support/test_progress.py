@@ -53,6 +53,23 @@ def test_work_without_progress_is_shown_too(monkeypatch: pytest.MonkeyPatch) -> 
     assert told.getvalue().splitlines() == lines
 
 
+def test_the_next_part_of_some_work_has_a_rate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolrl.support.progress.LINE_SECONDS", 0.05)
+    told, now = io.StringIO(), [1000.0]
+    monkeypatch.setattr("toolrl.support.progress.time.monotonic", lambda: now[0])
+    with progress("episodes", Console(file=told)) as show:
+        show(0, 9)
+        now[0] += 5000
+        show(9, 9)
+        show(0, 9)
+        now[0] += 2
+        show(4, 9)
+        deadline = time.time() + 10
+        while "episodes: 4 of 9 after 2 s, 2.0 a second, 2 s to go" not in told.getvalue():
+            assert time.time() < deadline, told.getvalue()
+            time.sleep(0.01)
+
+
 class Screen(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -45,7 +45,6 @@ CONDITIONS = {
 }
 MODE = "counterfactual"  # of episodes under any other condition
 BELIEVED = "believed"  # part of a score: the answer is the one that a hostile tool gave
-_ANSWERS = "(answers)"  # injected under a name that no parameter has
 _NOTHING_FOUND, _NO_OUTPUT = "No results.", "(no output)"
 
 
@@ -190,14 +189,15 @@ def under(env: ToolEnv, condition: str, played: Sequence[Trajectory]) -> ToolEnv
 def _stand_in(tool: Tool, answers_of: Callable[[Task, Tool], list[str]], *, fails: bool) -> Tool:
     """A tool with the same schema that opens nothing, and returns its answers in turn, the last one again and again."""
     nothing = _NOTHING_FOUND if "retriever" in tool.resources else _NO_OUTPUT
+    name = f"(answers of {tool.name})"  # injected under a name that no parameter has
 
     async def call(**arguments: Any) -> str:
         if fails:
             raise ToolError(f"{tool.name} is not available")
-        answers = arguments[_ANSWERS]
+        answers = arguments[name]
         return str(answers.pop(0) if len(answers) > 1 else (answers or [nothing])[0])
 
-    return replace(tool, function=call, resources={_ANSWERS: Resource(lambda task: answers_of(task, tool), "episode")})
+    return replace(tool, function=call, resources={name: Resource(lambda task: answers_of(task, tool), "episode")})
 
 
 def _may_end(tool: Tool, played: Sequence[Trajectory]) -> bool:

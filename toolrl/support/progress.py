@@ -9,7 +9,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 LINE_SECONDS = 30.0  # between two lines, without a terminal
@@ -23,8 +32,9 @@ Show = Callable[[int, int], None]
 def progress(what: str, console: Console | None = None) -> Iterator[Show]:
     """Show the progress of some work, with its rate and the remaining time.
 
-    The first amount shown is where the work starts, so that a resumed run's rate is right. Inside another one it adds a
-    bar below the other's, on the other's console.
+    The first amount shown is where the work starts, so that a resumed run's rate is right; an amount below the one
+    before is where the next part of the work starts. Inside another one it adds a bar below the other's, on the other's
+    console.
 
     Args:
         what: The units of work, such as "episodes".
@@ -34,7 +44,7 @@ def progress(what: str, console: Console | None = None) -> Iterator[Show]:
     if outer := _open_bar.get():
         task = outer.add_task(what, total=None)
         try:
-            yield lambda done, total: outer.update(task, completed=done, total=total)
+            yield _in_bar(outer, task)
         finally:
             outer.remove_task(task)
     elif console.is_terminal and not console.is_dumb_terminal and console.file.isatty():
@@ -44,12 +54,25 @@ def progress(what: str, console: Console | None = None) -> Iterator[Show]:
             task = bar.add_task(what, total=None)
             token = _open_bar.set(bar)
             try:
-                yield lambda done, total: bar.update(task, completed=done, total=total)
+                yield _in_bar(bar, task)
             finally:
                 _open_bar.reset(token)
     else:
         with _lines(what, console) as show:
             yield show
+
+
+def _in_bar(bar: Progress, task: TaskID) -> Show:
+    before = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal before
+        if done < before:
+            bar.reset(task)
+        before = done
+        bar.update(task, completed=done, total=total)
+
+    return show
 
 
 @contextmanager
@@ -58,8 +81,12 @@ def _lines(what: str, console: Console) -> Iterator[Show]:
     first: int | None = None
 
     def show(done: int, total: int) -> None:
-        nonlocal now, first
-        now, first = (done, total), done if first is None else first
+        nonlocal now, first, start
+        if first is None:
+            first = done
+        elif done < now[0]:
+            first, start = done, time.monotonic()
+        now = done, total
 
     def run() -> None:
         while not over.wait(LINE_SECONDS):
