@@ -14,7 +14,8 @@ import pytest
 
 from toolrl import Award, Ended, StopReason, ToolFailure, Trajectory, read_trajectories
 from toolrl.view import load
-from toolrl.view.html import notebook_html, page_html, timing, trajectory_html, write_page
+from toolrl.view.html import notebook_html, page_html, table_html, timing, trajectory_html, write_page
+from toolrl.view.text import TextLimits
 
 OURS = """
 article aside code dd details div dl dt fieldset figcaption figure form h4 h5 header i input label legend output p pre
@@ -29,12 +30,14 @@ class Elements(HTMLParser):
         super().__init__()
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
+        self.values: dict[str, str | None] = {}
         self.text: list[str] = []
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.attributes |= {name for name, _ in attrs}
+        self.values |= dict(attrs)
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
@@ -121,7 +124,40 @@ def test_a_collection_is_shown_as_a_table_of_bounded_size(run: Path, play: Calla
     assert "120 episodes" in html
     assert "sandbox=" in html
     assert "allow-same-origin" not in html
-    assert len(html) < 1_000_000
+    assert len(html) < 250_000
+
+
+def test_a_table_stays_in_its_frame(run: Path) -> None:
+    """The page is the frame's attribute as a whole, whatever its texts quote."""
+    episodes = load(run)
+    page = page_html(episodes[:3], "Episodes", limits=TextLimits(folded=20_000), tokens=False)
+    assert "'" in page
+    assert "&" in page
+    frame = Elements(table_html(episodes[:3]))
+    assert frame.tags == {"p", "iframe"}
+    assert frame.values["srcdoc"] == page
+
+
+def test_a_table_shows_what_tells_its_rows_apart(run: Path) -> None:
+    """What they share is said once; a single row shows all."""
+
+    def shown(query: str) -> tuple[list[str], str]:
+        page = page_html(load(run).where(query), "Episodes")
+        shared = re.search(r"All: (.*?)</p>", page)
+        return re.findall(r'<button type="button">([a-z ]+)</button>', page), shared[1] if shared else ""
+
+    columns, shared = shown("step >= 0")
+    assert {"outcome", "question", "reward", "step"} <= set(columns)
+    assert "run" not in columns
+    assert shared.startswith("run ")
+    assert ", environment " in shared
+    columns, shared = shown("step == 7")
+    assert "step" not in columns
+    assert shared.endswith("step 7")
+    columns, shared = shown("id == 'train/s/7/1'")
+    assert {"run", "environment", "step", "mode"} <= set(columns)
+    assert shared == ""
+    assert shown("step == 999") == (columns, "")
 
 
 def test_rows_open_up_to_the_limit_of_bytes(run: Path) -> None:

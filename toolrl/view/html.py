@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LIMITS = TextLimits()
 _TOKENS = 4_000
 _NOTEBOOK_ROWS = 100
-_NOTEBOOK_BYTES = 300_000
+_NOTEBOOK_BYTES = 100_000
 _NOTEBOOK_TEXTS = TextLimits(folded=20_000)
 # Columns of a table: title, field, whether it is a number, whether a phone hides it.
 TABLE_COLUMNS = (
@@ -30,6 +30,10 @@ TABLE_COLUMNS = (
     ("turns", "turns", True, True), ("calls", "calls", True, False), ("tokens", "tokens", True, True),
     ("time", "seconds", True, True), ("stop", "stop", False, True), ("mode", "mode", False, True),
     ("step", "step", True, False),
+)  # fmt: skip
+# Those of a page of its own.
+_PAGE_COLUMNS = (
+    ("run", "run", False, True), ("environment", "env", False, True), ("kind", "kind", False, True), *TABLE_COLUMNS,
 )  # fmt: skip
 
 
@@ -125,7 +129,7 @@ class TrajectoryDisplay:
 
 def table_rows(trajectories: Trajectories) -> list[dict[str, Any]]:
     """The rows of a table; unscored trajectories have no advantage."""
-    fields = ["id", "run", "env", "task", "prompt", "success", *(field for _, field, _, _ in TABLE_COLUMNS)]
+    fields = ["id", "run", "env", "task", "kind", "prompt", "success", *(field for _, field, _, _ in TABLE_COLUMNS)]
     rows: list[dict[str, Any]] = trajectories.table.select(fields).to_pylist()
     for row in rows:
         if row["reward"] is None:
@@ -135,6 +139,8 @@ def table_rows(trajectories: Trajectories) -> list[dict[str, Any]]:
 
 def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_bytes: int = 0, **options: Any) -> str:
     """Trajectories as one self-contained page: a table that sorts and filters, and whose rows open.
+
+    What all rows share is said once, above it.
 
     Args:
         trajectories: The trajectories.
@@ -153,14 +159,17 @@ def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_
             trajectory_html(trajectory, advantage=row["advantage"], vocabulary=vocabularies[row["run"]], **options)
         )
         written += len(bodies[-1])
+    told_apart = {field for _, field, _, _ in _PAGE_COLUMNS if len({row[field] for row in rows}) > 1 or len(rows) < 2}
     return render(
         "export.html",
         title=title,
         about=about,
         rows=rows,
         bodies=bodies,
-        columns=TABLE_COLUMNS,
-        several_runs=len({row["run"] for row in rows}) > 1,
+        columns=[column for column in _PAGE_COLUMNS if column[1] in told_apart],
+        shared=[
+            column for column in _PAGE_COLUMNS if column[1] not in told_apart and rows[0][column[1]] not in (None, "")
+        ],
         policy=content_security_policy(served=False),
     )
 
@@ -168,12 +177,17 @@ def page_html(trajectories: Trajectories, title: str, *, about: str = "", limit_
 def table_html(trajectories: Trajectories) -> str:
     """Trajectories as a table for a notebook, in a sandboxed frame.
 
-    It has the first 100; only the first 300 kB of rows open, since a notebook stores what it shows.
+    It has the first 100; only the first 100 kB of rows open, since a notebook stores what it shows.
     """
     shown = trajectories[:_NOTEBOOK_ROWS]
     about = f"the first {len(shown):,} of {len(trajectories):,}" if len(shown) < len(trajectories) else ""
     page = page_html(shown, "Episodes", about=about, limit_bytes=_NOTEBOOK_BYTES, limits=_NOTEBOOK_TEXTS, tokens=False)
-    return render("notebook_table.html", page=page, summary=repr(trajectories).strip("<>"))
+    return render("notebook_table.html", page=_quoted(page), summary=repr(trajectories).strip("<>"))
+
+
+def _quoted(page: str) -> Markup:
+    """For an attribute in single quotes, where only these two must be escaped; all others would weigh half again."""
+    return Markup(str(page).replace("&", "&amp;").replace("'", "&#39;"))
 
 
 def write_page(trajectories: Trajectories, path: Path, title: str, about: str = "") -> int:
