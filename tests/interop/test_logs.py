@@ -24,6 +24,7 @@ from toolrl.view.report import report_on
 
 LOGS = Path(__file__).parent / "logs"
 INSPECT, VERIFIERS, TRL = LOGS / "doubling.eval", LOGS / "traces.jsonl", LOGS / "completions_00001.parquet"
+HARBOR = LOGS / "trajectory.json"
 
 
 def read(path: Path, format: str = "") -> list[Trajectory]:
@@ -193,6 +194,34 @@ def test_sessions_of_atif_have_no_reward(tmp_path: Path) -> None:
     assert episode.tool_results[0].content == "a.py"
     assert episode.turns[1].reply == "screen"
     assert episode.usage == {"prompt_tokens": 9.0, "dollars": 0.25}
+
+
+def test_a_session_that_terminus_wrote_has_its_tokens(tmp_path: Path) -> None:
+    """Written by Terminus 2 of harbor 0.26.0, against a scripted model."""
+    (episode,) = read(HARBOR)
+    assert (episode.env_id, episode.info["model"], episode.usage["dollars"]) == (
+        "terminus-2",
+        "openai/scripted",
+        0.00056,
+    )
+    assert [len(turn.message.tool_calls) for turn in episode.turns] == [1, 2, 1, 1]
+    assert "numbers.txt" in episode.tool_results[0].content
+    assert "42" in str(episode.turns[1].reply)  # one screen after two calls
+    assert episode.prompt_ids == [1, 2, 3]
+    assert [turn.sample.token_ids for turn in episode.turns] == [[53, 54], [52, 53], [51, 52], [51, 52]]
+    assert [turn.observation_ids for turn in episode.turns] == [(7, 8), (7, 8), (7, 8), ()]
+    assert episode.mask == [1, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 1]
+    session = json.loads(HARBOR.read_text())
+    agent = [step["metrics"] for step in session["steps"] if step["source"] == "agent"]
+    for change in (
+        lambda: agent[2]["prompt_token_ids"].insert(1, 9),  # the history was written anew
+        lambda: agent[1].pop("logprobs"),
+        lambda: agent[0].pop("completion_token_ids"),
+    ):
+        change()
+        (without,) = read(write(tmp_path / "session.json", json.dumps(session)))
+        assert (without.prompt_ids, without.completion_ids) == ([], [])
+        assert without.messages == episode.messages
 
 
 # ---- all

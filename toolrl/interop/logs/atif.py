@@ -5,7 +5,8 @@ Source: https://github.com/laude-institute/harbor/blob/main/docs/rfcs/0001-traje
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from toolrl.chat.wire import from_wire
@@ -29,15 +30,41 @@ def read_atif(session: Mapping[str, Any]) -> Record:
         raise ValueError(f"its schema_version is {version!r}; ATIF-v1 is read")
     agent = session.get("agent") or {}
     totals = session.get("final_metrics") or {}
+    steps = list(listed(session.get("steps"), "'steps'"))
     amounts = {ours: number_of(totals.get(theirs)) for theirs, ours in _AMOUNTS.items()}
     facts = {"agent": agent.get("name"), "model": agent.get("model_name"), **(session.get("extra") or {})}
     return Record(
         env_id=str(agent.get("name") or "atif"),
         task_id="",
-        said=[said for step in listed(session.get("steps"), "'steps'") for said in _said(step)],
+        said=_with_tokens([said for step in steps for said in _said(step)], steps),
         info={"mode": "eval", "session": str(session.get("session_id", "")), **plain_facts(facts)},
         usage={name: amount for name, amount in amounts.items() if amount is not None},
     )
+
+
+def _with_tokens(said: Sequence[Said], steps: Sequence[Mapping[str, Any]]) -> list[Said]:
+    """The same with tokens, if every step of the agent has them and each prompt goes on from what was before it.
+
+    What lies between two samples counts as said before the second one.
+    """
+    found: list[Said] = []
+    known: list[int] = []
+    sampled = iter([step.get("metrics") or {} for step in steps if step.get("source") == "agent"])
+    for one in said:
+        if one.message.role != "assistant":
+            found.append(replace(one, token_ids=()))
+            continue
+        metrics = next(sampled)
+        prompt, completion, logprobs = (
+            metrics.get(name) or [] for name in ("prompt_token_ids", "completion_token_ids", "logprobs")
+        )
+        if not completion or len(completion) != len(logprobs) or prompt[: len(known)] != known:
+            return list(said)
+        between = prompt[len(known) :]
+        mask = [0] * len(between) + [1] * len(completion)
+        found.append(replace(one, token_ids=[*between, *completion], mask=mask, logprobs=logprobs))
+        known = prompt + completion
+    return found
 
 
 def _said(step: Mapping[str, Any]) -> Iterator[Said]:

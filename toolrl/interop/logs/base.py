@@ -21,7 +21,7 @@ class Said:
         message: The message.
         failure: Of a tool's message: how the call failed; None if it did not.
         seconds: How long it took.
-        token_ids: (T,) the tokens that it adds to the sequence, the template's around it included; empty if unknown.
+        token_ids: (T,) the tokens that it adds to the sequence, the template's around it included; None if unknown.
         mask: (T,) 1 where the model sampled the token.
         logprobs: Of the sampled tokens, in order.
     """
@@ -29,7 +29,7 @@ class Said:
     message: Message
     failure: ToolFailure | None = None
     seconds: float = 0.0
-    token_ids: Sequence[int] = ()
+    token_ids: Sequence[int] | None = None
     mask: Sequence[int] = ()
     logprobs: Sequence[float] = ()
 
@@ -93,18 +93,18 @@ class Record:
 
 
 def _turns(prompt: Sequence[Said], rest: Sequence[Said]) -> tuple[list[int], list[Turn]]:
-    """The prompt's tokens, and the turns; without tokens unless every message has them."""
-    has_tokens = all(said.token_ids for said in (*prompt, *rest)) and all(
+    """The prompt's tokens, and the turns; without tokens unless those of every message are known."""
+    has_tokens = all(said.token_ids is not None for said in (*prompt, *rest)) and all(
         sum(said.mask) == len(said.logprobs) and (said.message.role == "assistant") == any(said.mask) for said in rest
     )
-    ids = [token for said in prompt for token in said.token_ids] if has_tokens else []
+    ids = [token for said in prompt for token in said.token_ids or ()] if has_tokens else []
     turns: list[Turn] = []
     for said in rest:
         message = said.message
         observed: list[int] = []
         if message.role == "assistant":
             sampled, sample = _sample(said) if has_tokens else (0, Sample([], []))
-            observed = list(said.token_ids[:sampled])
+            observed = list((said.token_ids or ())[:sampled])
             if turns:
                 turns[-1] = replace(turns[-1], observation_ids=(*turns[-1].observation_ids, *observed))
             else:
@@ -113,7 +113,7 @@ def _turns(prompt: Sequence[Said], rest: Sequence[Said]) -> tuple[list[int], lis
             continue
         last = turns[-1]
         if has_tokens:
-            last = replace(last, observation_ids=(*last.observation_ids, *said.token_ids))
+            last = replace(last, observation_ids=(*last.observation_ids, *(said.token_ids or ())))
         if message.role == "tool":
             call = _called(last, message)
             result = ToolResult(call, message.content, said.failure, said.seconds)
@@ -131,7 +131,7 @@ def _sample(said: Said) -> tuple[int, Sample]:
     end = len(said.mask) - next(place for place, bit in enumerate(reversed(said.mask)) if bit)
     if not all(said.mask[start:end]) or end != len(said.mask):
         raise ValueError("the sampled tokens of a turn are not in one piece at its end")
-    return start, Sample(list(said.token_ids[start:end]), list(said.logprobs))
+    return start, Sample(list((said.token_ids or ())[start:end]), list(said.logprobs))
 
 
 def _with_ids(message: Message, number: int) -> Message:

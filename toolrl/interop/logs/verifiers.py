@@ -95,7 +95,7 @@ def _said(node: Mapping[str, Any]) -> Said:
     ]
     return Said(
         from_wire({**wire, "tool_calls": calls}),
-        token_ids=[int(token) for token in node.get("token_ids") or ()],
+        token_ids=[int(token) for token in node.get("token_ids") or ()] or None,
         mask=[int(bit) for bit in node.get("mask") or ()],
         logprobs=[float(value) for value in node.get("logprobs") or ()],
     )
