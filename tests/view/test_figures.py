@@ -33,6 +33,13 @@ def test_need_shows_every_condition_and_share_even_where_one_is_unknown() -> Non
         assert figure._repr_png_().startswith(b"\x89PNG")
 
 
+def test_need_before_is_drawn_beside_need_after() -> None:
+    figure = need_figure(measure(honest), before=measure(under_user))
+    colours = [str(line.get_color()) for line in figure.axes[1].get_lines()]
+    assert colours.count("C0") == 8
+    assert len(colours) == 8 + 6  # nothing was trusted before, since nothing was asked
+
+
 def test_a_pareto_front_joins_what_nothing_beats() -> None:
     modes = (
         Mode("off", 0.4, (0.3, 0.5), 10.0, 0.0, 0.0, 0.0, is_best=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from toolrl.evaluation import Arena, Counterfactuals, Thinking, short_name
@@ -59,15 +60,18 @@ def reliability_figure(found: AgentReport) -> NotebookFigure:
     return figure
 
 
-def need_figure(found: Counterfactuals) -> NotebookFigure:
-    """Success under each condition; and over-use, under-use and trust, with intervals."""
+def need_figure(found: Counterfactuals, *, before: Counterfactuals | None = None) -> NotebookFigure:
+    """Success under each condition; and over-use, under-use and trust, with intervals; in grey, those of before."""
     figure = NotebookFigure(figsize=(8, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    names = list(found.reports)
-    _intervals(left, names, [(found.reports[name].success, found.reports[name].success_interval) for name in names])
+    sides = [(found, "C0", 0.0)] if before is None else [(before, _GREY, -0.12), (found, "C0", 0.12)]
+    for side, colour, offset in sides:
+        success = {name: (report.success, report.success_interval) for name, report in side.reports.items()}
+        _intervals(left, success, colour=colour, offset=offset)
+        shares = {"need": side.need, "over-use": side.over_use, "under-use": side.under_use, "trust": side.trust}
+        known = {name: (share.value, share.interval) for name, share in shares.items()}
+        _intervals(right, known, colour=colour, offset=offset)
     left.set_xlabel("success, 95 %")
-    shares = {"need": found.need, "over-use": found.over_use, "under-use": found.under_use, "trust": found.trust}
-    _intervals(right, list(shares), [(share.value, share.interval) for share in shares.values()])
     right.set_xlabel("share of tasks, 95 %")
     return figure
 
@@ -92,21 +96,26 @@ def arena_figure(found: Arena) -> NotebookFigure:
     """Ratings with their intervals, the strongest first."""
     figure, axis = _figure(1.0 + 0.35 * len(found.standings))
     rows = found.standings
-    _intervals(axis, [row.name for row in rows], [(row.strength, row.interval) for row in rows], share=False)
+    _intervals(axis, {row.name: (row.strength, row.interval) for row in rows}, share=False)
     axis.set_xlabel("rating, 95 %")
     return figure
 
 
 def _intervals(
-    axis: Any, names: list[str], values: list[tuple[float | None, tuple[float, float]]], *, share: bool = True
+    axis: Any,
+    values: Mapping[str, tuple[float | None, tuple[float, float]]],
+    *,
+    share: bool = True,
+    colour: str = "C0",
+    offset: float = 0.0,
 ) -> None:
     """A line with a dot for each name, from top to bottom; nothing for a value that is unknown."""
-    for place, (value, (low, high)) in enumerate(values):
+    for place, (value, (low, high)) in enumerate(values.values()):
         if value is not None:
-            axis.plot([low, high], [place, place], color="C0", linewidth=1.5)
-            axis.plot([value], [place], "o", color="C0")
-    axis.set_yticks(range(len(names)), names)
-    axis.set_ylim(len(names) - 0.5, -0.5)
+            axis.plot([low, high], [place + offset] * 2, color=colour, linewidth=1.5)
+            axis.plot([value], [place + offset], "o", color=colour, markersize=5)
+    axis.set_yticks(range(len(values)), list(values))
+    axis.set_ylim(len(values) - 0.5, -0.5)
     if share:
         axis.set_xlim(-0.02, 1.02)
     _plain(axis)
