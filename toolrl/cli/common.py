@@ -29,6 +29,18 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a f
 Where = Annotated[str, typer.Option(help="A query, such as \"success == 0 and calls('python') > 2\".")]
 Limit = Annotated[int, typer.Option(min=1, help="The most episodes, drawn at random.")]
 Seed = Annotated[int, typer.Option(help="Seeds the draw.")]
+Workers = Annotated[
+    int,
+    typer.Option("--rollout-workers", min=0, help="Play on this many workers of a Ray cluster; 0 for this process."),
+]
+RayAddress = Annotated[
+    str,
+    typer.Option(help="The cluster: 'auto' for the one that runs on this machine, HOST:PORT, or 'local' to start one."),
+]
+WorkerResources = Annotated[
+    str,
+    typer.Option(help='What a worker takes, by Ray\'s names, as JSON: {"CPU": 1, "GPU": 0, "sandbox": 1}.'),
+]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")]
 

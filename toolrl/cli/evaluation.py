@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolrl.cli.common import AsJson, EnvSettings, Overwrite, Tasks, opened_environments
+from toolrl.cli.common import (
+    AsJson,
+    EnvSettings,
+    Overwrite,
+    RayAddress,
+    Tasks,
+    WorkerResources,
+    Workers,
+    opened_environments,
+)
 from toolrl.errors import ConfigError
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 
@@ -83,6 +93,9 @@ def evaluate_command(
         str,
         typer.Option(metavar="MODES", help="Play the tasks with thinking 'off', 'on' and under budgets: 'off,256,on'."),
     ] = "",
+    rollout_workers: Workers = 0,
+    ray_address: RayAddress = "local",
+    worker_resources: WorkerResources = "{}",
     price_in: Annotated[float, typer.Option(min=0.0, help="Dollars per million prompt tokens.")] = 0.0,
     price_out: Annotated[float, typer.Option(min=0.0, help="Dollars per million sampled tokens.")] = 0.0,
 ) -> None:
@@ -101,10 +114,16 @@ def evaluate_command(
     )
     from toolrl.policy import PolicySettings, Prices, open_policy
     from toolrl.support.outputs import new_file, refuse_existing
+    from toolrl.training.arguments import parse_json
     from toolrl.trajectory import Trajectory, TrajectoryWriter
     from toolrl.types import SamplingParams
 
     _check_questions(policy, counterfactual, thinking)
+    if rollout_workers and (counterfactual or thinking):
+        raise ConfigError(
+            "--counterfactuals and --thinking change environments, which workers make by their ids; leave "
+            "out --rollout-workers"
+        )
     suite = _suite_of(environments)
     if suite is not None:
         environments, tasks, samples, split = [suite.env], len(suite.tasks), suite.samples, suite.split
@@ -141,11 +160,31 @@ def evaluate_command(
             )
             if renderer.remark:
                 typer.echo(renderer.remark, err=True)
-        player = open_policy(settings, renderer) if policy == "model" else None
-        if player is not None:
+        sampling = SamplingParams(temperature, max_turn_tokens)
+        player, pool = None, None
+        if rollout_workers:
+            from toolrl.distributed import Playing, PoolSettings, RolloutPool
+
+            pool = RolloutPool(
+                Playing(
+                    settings if policy == "model" else None,
+                    renderer.parts() if renderer is not None else None,
+                    sampling if policy == "model" else dataclasses.replace(sampling, max_tokens=sys.maxsize),
+                    policy_timeout_seconds=policy_timeout_seconds,
+                ),
+                PoolSettings(
+                    workers=rollout_workers,
+                    address=ray_address,
+                    resources=parse_json("--worker-resources", worker_resources) or {"CPU": 1},
+                    **({"concurrency": concurrency} if concurrency else {}),
+                ),
+            )
+            stack.callback(pool.close)
+        elif policy == "model":
+            player = open_policy(settings, renderer)
             stack.callback(player.close)
         writer = stack.enter_context(TrajectoryWriter(new_file(out, overwrite=overwrite))) if out else None
-        show = stack.enter_context(progress("episodes"))
+        show = stack.enter_context(progress("episodes", about=None if pool is None else pool.status))
         successes: dict[str, list[float]] = defaultdict(list)
 
         def note(trajectory: Trajectory) -> None:
@@ -157,7 +196,7 @@ def evaluate_command(
         playing: dict[str, Any] = {
             "tasks": tasks,
             "samples": samples,
-            "sampling": SamplingParams(temperature, max_turn_tokens),
+            "sampling": sampling,
             "concurrency": concurrency or (settings.max_concurrent if settings.is_chat else 128),
             "policy_timeout_seconds": policy_timeout_seconds,
             "on_trajectory": note,
@@ -173,7 +212,7 @@ def evaluate_command(
             thought = compare_thinking(made, player, renderer, modes=_names(thinking), **playing)
             found, tables = _plain(thought), thinking_tables(thought)
         else:
-            reports = evaluate(made, player, renderer, **playing)
+            reports = evaluate(made, player, renderer, workers=pool, **playing)
             found, tables = _plain(reports), [report_table(reports)]
             if suite is not None:
                 typer.echo(f"{suite.name}: success {suite.estimate(successes)}", err=as_json)

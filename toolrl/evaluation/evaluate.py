@@ -8,14 +8,15 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from toolrl.chat import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation.statistics import mean, pass_all_k, pass_at_k, success_interval
+from toolrl.players import renderer_of
 from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy, ScriptedPolicy
-from toolrl.rollout import RolloutEngine, RolloutRequest, renderer_of
+from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.support.checking import plain_fact, plain_scalar
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 from toolrl.tools.resources import add_up
@@ -74,6 +75,16 @@ class EnvReport:
     pass_all: dict[int, float] = field(default_factory=dict)
 
 
+class Workers(Protocol):
+    """Plays episodes elsewhere, as `toolrl.distributed.RolloutPool` does."""
+
+    def run(
+        self, requests: Sequence[RolloutRequest], on_trajectory: Callable[[Trajectory], None] | None = None
+    ) -> list[Trajectory]:
+        """Play all and return their trajectories in the order of the requests; each is announced as it ends."""
+        ...
+
+
 def evaluate(
     environments: Mapping[str, ToolEnv],
     policy: Policy | ChatPolicy | None,
@@ -88,6 +99,7 @@ def evaluate(
     on_trajectory: Callable[[Trajectory], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     info: Mapping[str, Any] | None = None,
+    workers: Workers | None = None,
 ) -> dict[str, EnvReport]:
     """Play the first tasks of each environment.
 
@@ -106,6 +118,7 @@ def evaluate(
             see `toolrl.evaluation.progress`.
         info: Recorded with each trajectory; `mode`, `session` and `step` become part of its id. The session is random
             by default, so that no two evaluations share an id.
+        workers: Play the episodes in place of this process, with their own policy, sampling and limits.
 
     Raises:
         ConfigError: `tasks` or `samples` is not positive.
@@ -118,7 +131,7 @@ def evaluate(
     requests = []
     for env_id, env in environments.items():
         for task in env.tasks.take(tasks):
-            oracle = _oracle(env, task, renderer) if policy is None else None
+            oracle = oracle_policy(env, task, renderer) if policy is None and workers is None else None
             for sample in range(samples):
                 id, group = f"{prefix}/{env_id}/{task.id}/{sample}", f"{env_id}/{task.id}"
                 requests.append(RolloutRequest(env, task, env_id, id, oracle, {**task_info(task), **about}, group))
@@ -144,12 +157,13 @@ def evaluate(
     if on_progress is not None:
         on_progress(0, len(requests))
     played = defaultdict(list)
-    for trajectory in engine.run(requests):
+    for trajectory in engine.run(requests) if workers is None else workers.run(requests, announce):
         played[trajectory.env_id].append(trajectory)
     return {env_id: summarise(env_id, played[env_id]) for env_id in environments}
 
 
-def _oracle(env: ToolEnv, task: Task, renderer: Renderer | None) -> Policy | ChatPolicy:
+def oracle_policy(env: ToolEnv, task: Task, renderer: Renderer | None) -> Policy | ChatPolicy:
+    """A policy that says what the environment's oracle says."""
     messages = env.oracle(task)
     if renderer is None:
         return ScriptedChatPolicy(messages)

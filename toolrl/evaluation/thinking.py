@@ -16,8 +16,8 @@ from toolrl.evaluation.compare import Comparison, compare
 from toolrl.evaluation.evaluate import evaluate
 from toolrl.evaluation.statistics import mean, success_interval
 from toolrl.evaluation.tables import number, short_name
+from toolrl.players import renderer_of
 from toolrl.policy import ChatPolicy, Policy
-from toolrl.rollout import renderer_of
 from toolrl.tasks import TaskSet
 from toolrl.trajectory import Trajectory
 from toolrl.types import Message

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -129,6 +129,13 @@ class TransformersPolicy:
         """Steps of generation so far; see `ShowsProgress`."""
         engine = self._engine
         return 0.0 if engine is None else engine.steps()
+
+    @torch.no_grad()
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Copy weights, by their names in the model; see `weights_changed`."""
+        for name, weight in weights:
+            self.model.get_parameter(name).copy_(weight)
+        self.weights_changed()
 
     def weights_changed(self) -> None:
         """Note that the model's weights were updated: drop cached prefixes and count the version up.

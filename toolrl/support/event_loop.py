@@ -86,6 +86,12 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
         raise RuntimeError(f"a coroutine raised {error!r}") from error
 
 
+async def on_background_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine that runs on the background loop, from another loop."""
+    loop, _ = _background_loop()
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+
+
 def _background_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
     with _loops_lock:
         if os.getpid() not in _loops:

@@ -29,7 +29,7 @@ Show = Callable[[int, int], None]
 
 
 @contextmanager
-def progress(what: str, console: Console | None = None) -> Iterator[Show]:
+def progress(what: str, console: Console | None = None, about: Callable[[], str] | None = None) -> Iterator[Show]:
     """Show the progress of some work, with its rate and the remaining time.
 
     The first amount shown is where the work starts, so that a resumed run's rate is right; an amount below the one
@@ -39,12 +39,13 @@ def progress(what: str, console: Console | None = None) -> Iterator[Show]:
     Args:
         what: The units of work, such as "episodes".
         console: Where to print; default: stderr.
+        about: Gives a further line about the work.
     """
     console = console or Console(stderr=True, force_jupyter=False)
     if outer := _open_bar.get():
         task = outer.add_task(what, total=None)
         try:
-            yield _in_bar(outer, task)
+            yield _in_bar(outer, task, what, about)
         finally:
             outer.remove_task(task)
     elif console.is_terminal and not console.is_dumb_terminal and console.file.isatty():
@@ -54,15 +55,15 @@ def progress(what: str, console: Console | None = None) -> Iterator[Show]:
             task = bar.add_task(what, total=None)
             token = _open_bar.set(bar)
             try:
-                yield _in_bar(bar, task)
+                yield _in_bar(bar, task, what, about)
             finally:
                 _open_bar.reset(token)
     else:
-        with _lines(what, console) as show:
+        with _lines(what, console, about) as show:
             yield show
 
 
-def _in_bar(bar: Progress, task: TaskID) -> Show:
+def _in_bar(bar: Progress, task: TaskID, what: str, about: Callable[[], str] | None) -> Show:
     before = 0
 
     def show(done: int, total: int) -> None:
@@ -70,13 +71,14 @@ def _in_bar(bar: Progress, task: TaskID) -> Show:
         if done < before:
             bar.reset(task)
         before = done
-        bar.update(task, completed=done, total=total)
+        said = what if about is None else f"{what} ({about()})"
+        bar.update(task, completed=done, total=total, description=said)
 
     return show
 
 
 @contextmanager
-def _lines(what: str, console: Console) -> Iterator[Show]:
+def _lines(what: str, console: Console, about: Callable[[], str] | None) -> Iterator[Show]:
     start, over, now = time.monotonic(), threading.Event(), (0, 0)
     first: int | None = None
 
@@ -91,6 +93,7 @@ def _lines(what: str, console: Console) -> Iterator[Show]:
     def run() -> None:
         while not over.wait(LINE_SECONDS):
             line = describe(what, *now, time.monotonic() - start, first or 0)
+            line = f"{line}; {about()}" if about is not None else line
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     thread = threading.Thread(target=run, name="toolrl-progress", daemon=True)

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolrl.distributed import PoolSettings
 from toolrl.env import ToolEnv, make
 from toolrl.errors import ConfigError
 from toolrl.policy import PolicySettings
@@ -99,6 +100,15 @@ class ToolrlArguments(RunArguments):
     generation_sequences: int = setting(
         0, "Sequences that transformers generates in one batch; 0 for the device's default."
     )
+    rollout_workers: int = setting(
+        0, "Play on this many workers of a Ray cluster (for each process), each with a sampler of its own; 0 for none."
+    )
+    ray_address: str = setting(
+        "local", "The cluster: 'auto' for the one that runs on this machine, HOST:PORT, or 'local' to start one."
+    )
+    worker_resources: str = setting(
+        '{"CPU": 1}', 'What a worker takes, by Ray\'s names, as JSON: {"CPU": 4, "GPU": 1, "sandbox": 1}.'
+    )
     mismatch_limit: float = setting(
         MISMATCH_LIMIT,
         "Warn if sampler and trainer differ by more nats a token on average; 0 for never. The values are logged as "
@@ -136,6 +146,25 @@ class ToolrlArguments(RunArguments):
             transfer=transfer,
             sequences=self.generation_sequences or None,
             engine=engine,
+        )
+
+    def pool_settings(self) -> PoolSettings | None:
+        """The rollout workers, if there are any.
+
+        Raises:
+            ConfigError: A setting is wrong.
+        """
+        if not self.rollout_workers:
+            return None
+        if self.eval_alone:
+            raise ConfigError(
+                f"--eval_alone {self.eval_alone} changes environments, which workers make by their ids; set it to 0"
+            )
+        return PoolSettings(
+            workers=self.rollout_workers,
+            address=self.ray_address,
+            resources=parse_json("worker_resources", self.worker_resources),
+            concurrency=max(1, self.concurrency // self.rollout_workers),
         )
 
     def credit_settings(self) -> CreditSettings:

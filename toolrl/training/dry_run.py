@@ -19,9 +19,10 @@ from trl import GRPOConfig, ModelConfig  # type: ignore[attr-defined]
 from toolrl.env import ToolEnv
 from toolrl.evaluation import short_name
 from toolrl.evaluation.tables import number
+from toolrl.players import renderer_of
 from toolrl.policy import ScriptedPolicy
 from toolrl.policy.models import load_model
-from toolrl.rollout import RolloutRequest, renderer_of
+from toolrl.rollout import RolloutRequest
 from toolrl.training.loading import loading_options
 from toolrl.training.memory import ModelSize, estimate_memory, read_size, weight_bytes
 from toolrl.training.mixture import Place

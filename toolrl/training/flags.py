@@ -7,6 +7,7 @@ only together with another setting. A value equal to the default is never refuse
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+from transformers import PreTrainedModel, Trainer, get_scheduler
 from trl import GRPOConfig, ModelConfig, SFTConfig  # type: ignore[attr-defined]
 
 from toolrl.errors import ConfigError, UserError
@@ -286,6 +289,29 @@ def rejections(library: str) -> Iterator[None]:
             raise
         kind = "" if type(error) in (ValueError, ImportError, RuntimeError) else f"{type(error).__name__}: "
         raise ConfigError(f"{library} rejects these settings: {kind}{' '.join(str(error).split())}") from error
+
+
+def try_optimizer(args: GRPOConfig, model: PreTrainedModel) -> None:
+    """Have transformers reject an optimiser or a schedule now, not after the first evaluation."""
+    make, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+    for name in ("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon"):
+        default = next(field.default for field in dataclasses.fields(args) if field.name == name)
+        plain = copy.copy(args)
+        setattr(plain, name, default)
+        if getattr(args, name) != default and Trainer.get_optimizer_cls_and_kwargs(plain, model)[1] == options:
+            optim = getattr(args.optim, "value", args.optim)
+            raise ConfigError(f"--optim {optim} takes no --{name}, got {getattr(args, name)!r}; remove it")
+    if "optimizer_dict" in options or "params" in options:  # an optimiser that needs the model's layers
+        return
+    optimizer = make([torch.nn.Parameter(torch.zeros(1))], **options)
+    schedule: Any = args.lr_scheduler_kwargs or {}
+    get_scheduler(
+        args.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=args.get_warmup_steps(max(args.max_steps, 1)),
+        num_training_steps=max(args.max_steps, 1),
+        scheduler_specific_kwargs=dict(schedule),
+    )
 
 
 def start_training(trainer: Any, checkpoint: Path | None, has_started: Callable[[], bool]) -> None:

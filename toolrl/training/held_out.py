@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 
+from toolrl.distributed import RolloutPool
 from toolrl.env import ToolEnv
 from toolrl.evaluation import Counterfactuals, EnvReport, evaluate, mean, progress, short_name
 from toolrl.evaluation.counterfactuals import MODE, NONE, TOOLS, measure, under
@@ -92,10 +93,12 @@ class HeldOut(TrainerCallback):
             self._writer.write(trajectory)
             played.append(trajectory)
 
+        pool = run.policy if isinstance(run.policy, RolloutPool) else None
         return evaluate(
             environments,
-            run.policy,
+            None if isinstance(run.policy, RolloutPool) else run.policy,
             run.renderer,
+            workers=pool,
             tasks=tasks,
             samples=arguments.eval_samples,
             sampling=SamplingParams(trainer.args.temperature, arguments.max_turn_tokens),

@@ -55,7 +55,7 @@ def train(
     silence_libraries()
     refuse_unsupported(arguments, args, model_config)
     schedule = {name: getattr(arguments, name) for name in ("refill", "curriculum", "max_staleness")}
-    check_schedule(args, arguments.sampler_settings().sampler, **schedule)
+    check_schedule(args, "workers" if arguments.rollout_workers else arguments.sampler_settings().sampler, **schedule)
     credit = arguments.credit_settings()
     credit.refuse_conflicts(args)
     if arguments.patience and not args.eval_steps:
@@ -75,6 +75,7 @@ def train(
         "tool_prompt": arguments.tool_prompt,
         "peft_config": adapter_settings(name, model_config),
         "sampler": arguments.sampler_settings(),
+        "workers": arguments.pool_settings(),
         **schedule,
         "credit": credit,
     }
@@ -84,6 +85,7 @@ def train(
     ):  # fmt: skip
         settings[field] = getattr(arguments, field)
     if arguments.dry_run:
+        del settings["workers"]
         dry_run(name, tokenizer, environments, args, model_config, console, **settings)
         return {}
     if arguments.check_memory:

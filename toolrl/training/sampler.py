@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from trl import GRPOConfig  # type: ignore[attr-defined]
 
 from toolrl.chat import Renderer
+from toolrl.distributed import Playing, PoolSettings, RolloutPool
 from toolrl.errors import ConfigError
 from toolrl.policy import Policy, PolicySettings, TransformersPolicy, VLLMPolicy, VLLMServerPolicy, open_policy
 from toolrl.policy.vllm.base import EnginePolicy
@@ -104,8 +105,45 @@ def open_sampler(
     return policy
 
 
-def sync_policy(policy: Policy, trainer: SampledTokensTrainer) -> None:
+def open_workers(
+    settings: PolicySettings,
+    workers: PoolSettings,
+    trainer: SampledTokensTrainer,
+    model: PreTrainedModel,
+    renderer: Renderer,
+    playing: dict[str, Any],
+) -> RolloutPool:
+    """Open the workers of a run, each with a sampler of its own.
+
+    Args:
+        settings: Of the samplers.
+        workers: How many, and where.
+        trainer: Trains `model`.
+        model: Names what the workers load; their weights come from the trainer.
+        renderer: Of the run.
+        playing: Further arguments of `Playing`.
+
+    Raises:
+        ConfigError: Settings contradict each other, or the cluster has no room for such workers.
+    """
+    args: Any = trainer.args
+    if args.use_vllm or settings.urls:
+        raise ConfigError("each rollout worker has a sampler of its own; pass --sampler transformers or vllm")
+    settings = replace(
+        settings, model=str(model.name_or_path), seed=args.seed + 1000 * trainer.accelerator.process_index
+    )
+    if settings.sampler == "vllm":
+        settings = replace(settings, transfer=settings.transfer or "file")
+    pool = RolloutPool(Playing(settings, renderer.parts(), **playing), workers)
+    trainer.correct_for_sampler()
+    return pool
+
+
+def sync_policy(policy: Policy | RolloutPool, trainer: SampledTokensTrainer) -> None:
     """Have the sampler use the trainer's current weights."""
+    if isinstance(policy, RolloutPool):
+        policy.update_weights(TrainerWeights(trainer)())
+        return
     if isinstance(policy, EnginePolicy) and policy.connected:
         policy.update_weights()
         return

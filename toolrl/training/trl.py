@@ -22,7 +22,6 @@ tests/training/test_trl.py runs against. They rely on (trl 1.16, trainer/grpo_tr
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 import os
@@ -31,30 +30,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.utils import broadcast_object_list, gather_object  # type: ignore[import-untyped]
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, get_scheduler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
 from toolrl.chat import Renderer
 from toolrl.chat.renderer import ToolPromptChoice
+from toolrl.distributed import PoolSettings, RolloutPool
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation.evaluate import task_info
-from toolrl.policy import PolicySettings
+from toolrl.policy import Policy, PolicySettings
 from toolrl.policy.vllm.base import EnginePolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 from toolrl.training.arguments import MISMATCH_LIMIT
 from toolrl.training.credit import CreditSettings, assign_credit
 from toolrl.training.curriculum import Curriculum
-from toolrl.training.flags import refuse_unsupported, rejections, start_training
+from toolrl.training.flags import refuse_unsupported, rejections, start_training, try_optimizer
 from toolrl.training.held_out import HeldOut
 from toolrl.training.layout import GroupLayout, check_schedule, places, prompts_needed
 from toolrl.training.metrics import batch_metrics, equal_in_float32, staleness_metrics, zero_variance_shares
 from toolrl.training.mixture import Mixture, Place, TaskSource
 from toolrl.training.monitors import HackMonitor, Probe, graded
-from toolrl.training.sampler import open_sampler, sync_policy
+from toolrl.training.sampler import open_sampler, open_workers, sync_policy
 from toolrl.training.scheduler import FATES, Group, Scheduler, read_state, write_state
 from toolrl.training.trainer import SampledTokensTrainer
 from toolrl.trajectory import Trajectory, TrajectoryWriter
@@ -99,6 +98,7 @@ class GRPORun:
         retries: int = 2,
         policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS,
         sampler: PolicySettings | None = None,
+        workers: PoolSettings | None = None,
         mismatch_limit: float = MISMATCH_LIMIT,
         refill: float = 0.0,
         curriculum: bool = False,
@@ -127,6 +127,7 @@ class GRPORun:
             retries: Further attempts after an infrastructure fault.
             policy_timeout_seconds: A sampler that samples nothing for this long, for any episode, has failed.
             sampler: What generates; by default the trained model itself.
+            workers: Play on workers of a Ray cluster, each with a sampler of its own.
             mismatch_limit: `mismatch/alarm` is 1 if the log-probabilities of sampler and trainer differ by more nats a
                 token on average; 0 for no alarm.
             refill: How many groups without variance may be replaced for a batch, as a multiple of its groups.
@@ -143,7 +144,8 @@ class GRPORun:
         sampler = sampler or PolicySettings()
         evaluates = any(isinstance(callback, HeldOut) for callback in callbacks or [])
         refuse_unsupported(args, sampler=sampler.sampler, use_peft=peft_config is not None, eval_tasks=evaluates)
-        check_schedule(args, sampler.sampler, refill=refill, curriculum=curriculum, max_staleness=max_staleness)
+        kind = "workers" if workers else sampler.sampler
+        check_schedule(args, kind, refill=refill, curriculum=curriculum, max_staleness=max_staleness)
         self._layout = GroupLayout.of(args)
         self._layout.keep_together([env_id for env_id, env in environments.items() if env.grader.group_reward])
         self._credit = credit or CreditSettings()
@@ -167,7 +169,7 @@ class GRPORun:
                 peft_config=peft_config,
                 callbacks=callbacks,
             )
-            _try_optimizer(args, model)
+            try_optimizer(args, model)
         self.trainer.model_name = model_name or str(model.name_or_path)
         self.trainer.sources = {
             env_id: f"{len(env.tasks)} tasks, weight {(weights or {}).get(env_id, 1.0):g}"
@@ -178,18 +180,22 @@ class GRPORun:
         # A resumed run may repeat a step, and a step may play several batches: ids are unique nevertheless.
         self.session = str(broadcast_object_list([secrets.token_hex(8)])[0])
         self._episodes = itertools.count()
-        self.policy = open_sampler(sampler, self.trainer, self.base_model, self.renderer)
+        playing: dict[str, Any] = {
+            "sampling": SamplingParams(args.temperature, max_turn_tokens),
+            "max_completion_tokens": args.max_completion_length,
+            "concurrency": concurrency,
+            "retries": retries,
+            "policy_timeout_seconds": policy_timeout_seconds,
+        }
+        self.policy: Policy | RolloutPool
+        self.engine: RolloutEngine | RolloutPool
+        if workers is not None:
+            self.policy = self.engine = open_workers(sampler, workers, self.trainer, model, self.renderer, playing)
+        else:
+            self.policy = open_sampler(sampler, self.trainer, self.base_model, self.renderer)
+            self.engine = RolloutEngine(self.policy, self.renderer, **playing)
         # The trained model itself is up to date from the start.
-        self._synced_step = 0 if sampler.sampler == "transformers" else -1
-        self.engine = RolloutEngine(
-            self.policy,
-            self.renderer,
-            sampling=SamplingParams(args.temperature, max_turn_tokens),
-            max_completion_tokens=args.max_completion_length,
-            concurrency=concurrency,
-            retries=retries,
-            policy_timeout_seconds=policy_timeout_seconds,
-        )
+        self._synced_step = 0 if kind == "transformers" else -1
         self.source = self._task_source(weights or {}, task_seed, train_tasks, curriculum)
         self.scheduler = Scheduler(
             self.source,
@@ -312,7 +318,9 @@ class GRPORun:
         Raises:
             ConfigError: A reward is too large to be compared with others in float32.
         """
-        if isinstance(self.policy, EnginePolicy):  # older weights differ by purpose, and are corrected for
+        if isinstance(
+            self.policy, (EnginePolicy, RolloutPool)
+        ):  # older weights differ by purpose, and are corrected for
             now = self.policy.version
             self.trainer.fresh = [
                 all(turn.sample.policy_version == now for turn in episode.turns) for episode in self.last_batch
@@ -373,26 +381,3 @@ class GRPORun:
     def find_task(self, place: Place) -> Task:
         """The task of a place."""
         return self.environments[place.env_id].tasks.by_id(place.task_id)
-
-
-def _try_optimizer(args: GRPOConfig, model: PreTrainedModel) -> None:
-    """Have transformers reject an optimiser or a schedule now, not after the first evaluation."""
-    make, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
-    for name in ("optim_args", "adam_beta1", "adam_beta2", "adam_epsilon"):
-        default = next(field.default for field in dataclasses.fields(args) if field.name == name)
-        plain = copy.copy(args)
-        setattr(plain, name, default)
-        if getattr(args, name) != default and Trainer.get_optimizer_cls_and_kwargs(plain, model)[1] == options:
-            optim = getattr(args.optim, "value", args.optim)
-            raise ConfigError(f"--optim {optim} takes no --{name}, got {getattr(args, name)!r}; remove it")
-    if "optimizer_dict" in options or "params" in options:  # an optimiser that needs the model's layers
-        return
-    optimizer = make([torch.nn.Parameter(torch.zeros(1))], **options)
-    schedule: Any = args.lr_scheduler_kwargs or {}
-    get_scheduler(
-        args.lr_scheduler_type,
-        optimizer,
-        num_warmup_steps=args.get_warmup_steps(max(args.max_steps, 1)),
-        num_training_steps=max(args.max_steps, 1),
-        scheduler_specific_kwargs=dict(schedule),
-    )

@@ -1,0 +1,156 @@
+"""A rollout worker: an engine, its policy and its environments, in a process of its own on some node."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pickle
+import socket
+import traceback
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from toolrl.distributed.gate import Gate
+from toolrl.distributed.work import Played, Playing, Work, digest_of, versions
+from toolrl.env import ToolEnv, make
+from toolrl.errors import ConfigError, TaskError, UserError
+from toolrl.evaluation.evaluate import oracle_policy
+from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy, open_policy
+from toolrl.rollout import RolloutEngine, RolloutRequest
+from toolrl.support.event_loop import on_background_loop
+from toolrl.types import Task
+
+
+class RolloutWorker:
+    """What Ray runs as an actor; without Ray, an ordinary object."""
+
+    def __init__(self, playing: Playing, variables: Mapping[str, str] | None = None):
+        """Note how to play; `start` opens everything.
+
+        Args:
+            playing: How to play.
+            variables: Of the driver's environment, for what is opened here.
+        """
+        os.environ.update(variables or {})
+        self._playing = playing
+        self._environments: dict[str, ToolEnv] = {}
+        self._making = asyncio.Lock()  # one environment at a time, each once
+        self._open = ExitStack()
+        self._engine: RolloutEngine | None = None
+        self._gate: Gate | None = None
+        self._alive = 0
+
+    async def start(self, weights: Mapping[str, Any] | None = None, version: int = 0) -> dict[str, Any]:
+        """Open the policy, with the given weights if there are any.
+
+        Returns:
+            The node's name, the process id, and `versions`.
+        """
+        await asyncio.to_thread(self._start)
+        if weights is not None:
+            await self.load(weights, version)
+        return {"node": socket.gethostname(), "pid": os.getpid(), "versions": versions()}
+
+    def _start(self) -> None:
+        playing = self._playing
+        renderer = playing.open_renderer()
+        policy: Policy | ChatPolicy = ScriptedChatPolicy([])  # unused: each episode has its own oracle
+        if playing.policy is not None:
+            opened = open_policy(playing.policy, renderer)
+            self._open.callback(opened.close)
+            policy = opened
+            if not isinstance(opened, ChatPolicy):
+                self._open.enter_context(opened.generating())
+                policy = self._gate = Gate(opened)
+        self._engine = RolloutEngine(
+            policy,
+            renderer,
+            sampling=playing.sampling,
+            max_completion_tokens=playing.max_completion_tokens,
+            concurrency=playing.concurrency,
+            retries=playing.retries,
+            policy_timeout_seconds=playing.policy_timeout_seconds,
+        )
+
+    async def play(self, works: Sequence[Work]) -> AsyncIterator[tuple[int, Played]]:
+        """Play, and yield the place of each work with what came of it, as they end."""
+        tasks = {asyncio.create_task(self._play(work)): place for place, work in enumerate(works)}
+        try:
+            pending = set(tasks)
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield tasks[task], task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _play(self, work: Work) -> Played:
+        assert self._engine is not None
+        self._alive += len(work.episodes)
+        try:
+            async with self._making:
+                env = await asyncio.to_thread(self._environment, work)
+            task = _task_of(env, work)
+            policy = oracle_policy(env, task, self._engine.renderer) if self._playing.policy is None else None
+            requests = [RolloutRequest(env, task, work.env_id, id, policy, info) for id, info in work.episodes]
+            return Played(await on_background_loop(self._engine.play_group(requests)))
+        except UserError as error:
+            return Played(error=error)
+        except Exception as error:  # noqa: BLE001 - a bug in a tool or a reward, raised where the run is
+            return Played(error=_sendable(error))
+        finally:
+            self._alive -= len(work.episodes)
+
+    def _environment(self, work: Work) -> ToolEnv:
+        env_id, settings = work.made_from
+        key = json.dumps([env_id, settings], sort_keys=True, default=repr)
+        if key not in self._environments:
+            try:
+                self._environments[key] = env = make(env_id, **settings)
+            except (UserError, ImportError) as error:
+                raise ConfigError(f"on node {socket.gethostname()}, {env_id} cannot be made: {error}") from None
+            self._open.callback(env.close)
+        return self._environments[key]
+
+    async def load(self, weights: Mapping[str, Any], version: int) -> None:
+        """Sample with other weights; turns in flight end first, and the next ones wait."""
+        if self._gate is None:
+            raise ConfigError("this policy has no weights that could be set")
+        await asyncio.to_thread(self._gate.load, weights, version)
+
+    async def alive(self) -> int:
+        """Episodes in flight."""
+        return self._alive
+
+    async def close(self) -> None:
+        """Close environments and policy."""
+        await asyncio.to_thread(self._open.close)
+
+
+def _task_of(env: ToolEnv, work: Work) -> Task:
+    """The task of some work.
+
+    Raises:
+        ConfigError: The worker has another version of the environment.
+    """
+    with suppress(TaskError):
+        task = env.tasks.by_id(work.task_id)
+        if digest_of(task) == work.digest:
+            return task
+    raise ConfigError(
+        f"on node {socket.gethostname()}, {work.env_id} has no task {work.task_id!r} with the same prompt; install the "
+        "same version of the environment's package there"
+    )
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error itself, or its text if it cannot be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001 - whatever its class does
+        return RuntimeError("".join(traceback.format_exception(error)))
+    error.add_note(f"on node {socket.gethostname()}:\n" + "".join(traceback.format_tb(error.__traceback__)))
+    return error
