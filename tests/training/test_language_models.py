@@ -73,11 +73,12 @@ def test_smollm2_is_told_of_the_tools_and_calls_them_after_a_warm_start(
 ) -> None:
     assert rows(warm, "loss")[-1] < rows(warm, "loss")[0] / 4
     before = played("smollm2", tmp_path / "before.jsonl")
-    assert "the system message shows the tools, which the chat template leaves out" in capfd.readouterr().out
+    assert "the system message shows the tools, which the chat template leaves out" in capfd.readouterr().err
     after = played(str(warm / "model"), tmp_path / "after.jsonl")
+    tokenizer = load_tokenizer("smollm2")
     for episodes in (before, after):
         assert len(episodes) == 24
-        assert all('"name": "' in message.content for t in episodes for message in t.prompt if message.role == "system")
+        assert all('"name": "' in tokenizer.decode(t.prompt_ids) for t in episodes)
     right = [sum(bool(t.score.success) for t in episodes) for episodes in (before, after)]
     assert right[0] <= 4
     assert right[1] >= 8
@@ -139,17 +140,23 @@ def gemma(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_gemma_goes_on_with_a_sentence(gemma: str) -> None:
+def test_gemma_knows_english(gemma: str) -> None:
+    """A fault of the conversion would show: with any kind of norm one too large or too small, the loss is above 2.2."""
     tokenizer, model = load_tokenizer(gemma), load_model(gemma)
-    ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
-    generate: Any = model.generate  # transformers leaves it untyped
-    said = generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False)
-    assert "Paris" in tokenizer.decode(said[0, ids.shape[1] :])
+    text = (
+        "The Eiffel Tower is a wrought-iron lattice tower on the Champ de Mars in Paris, France. It is named after the "
+        "engineer Gustave Eiffel, whose company designed and built the tower from 1887 to 1889. Locally nicknamed La "
+        "dame de fer, it was constructed as the centerpiece of the 1889 World's Fair."
+    )
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    with torch.no_grad():
+        assert 1.5 < float(model(ids, labels=ids).loss) < 2.2  # nats a token
 
 
 def test_gemma_learns_calls_from_a_warm_start(gemma: str, demonstrations: Path, tmp_path: Path) -> None:
     out = tmp_path / "gemma"
-    flags = [f"--model_name_or_path={gemma}", "--chat_template=gemma3", "--max_steps=8", f"--output_dir={out}"]
+    flags = [f"--model_name_or_path={gemma}", "--chat_template=gemma3", "--max_steps=12", f"--output_dir={out}"]
+    flags += ["--warmup_steps=3", "--learning_rate=1e-4"]  # a loss of 9 otherwise, in the second step
     assert command("sft", *SFT, *flags, "--dataset", str(demonstrations)) == 0
     assert rows(out, "loss")[-1] < rows(out, "loss")[0] / 2
     assert "layer_types" in json.loads((out / "model" / "config.json").read_text())

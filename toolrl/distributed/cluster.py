@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 from typing import Any
 
 from toolrl.distributed.work import Playing, PoolSettings
@@ -12,6 +13,7 @@ from toolrl.errors import ConfigError, InfrastructureError, MissingExtra
 
 # Settings and keys that tools and policies read from the environment.
 _SENT = ("TOOLRL_", "OPENAI_", "E2B_", "HF_")
+_KNOCK_SECONDS = 10.0
 _CALLS = 10_000  # that a worker may have open
 
 
@@ -83,8 +85,9 @@ def connect(settings: PoolSettings) -> Cluster:
             ray.init(address="local", num_cpus=cpus, resources=counted, **quiet)
         else:
             try:
+                _knock(settings.address)
                 ray.init(address=settings.address, **quiet)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 raise ConfigError(
                     f"no Ray cluster answers at {settings.address!r} ({str(error).splitlines()[0]}); start one with "
                     "'ray start --head', or leave the address out for one on this machine"
@@ -95,6 +98,13 @@ def connect(settings: PoolSettings) -> Cluster:
         cluster.close()
         raise
     return cluster
+
+
+def _knock(address: str) -> None:
+    """Raise an OSError if nobody listens at HOST:PORT, where Ray would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), _KNOCK_SECONDS).close()
 
 
 def _check_room(settings: PoolSettings, nodes: list[dict[str, Any]]) -> None:
