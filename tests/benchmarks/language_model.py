@@ -170,7 +170,8 @@ def _theirs(folder: Path, seed: int) -> dict[str, float]:
 
     # The same prompt to the token: the model learnt from toolrl's schema, and calls badly by one in another order.
     (schema,) = make("toolrl/DocsSearch-v0", size=8).toolbox.schemas
-    chat_template_utils.get_json_schema = lambda function: schema
+    utils: Any = chat_template_utils
+    utils.get_json_schema = lambda function: schema
     tokenizer, clock = load_tokenizer(MODEL), Clock()
     tokenizer.chat_template = read_template("qwen2.5")
     system = {"role": "system", "content": SYSTEM_PROMPT}

@@ -29,7 +29,7 @@ class Cluster:
         import ray
 
         settings = self._settings
-        actor = ray.remote(kind).options(
+        actor: Any = ray.remote(kind).options(
             num_cpus=settings.resources.get("CPU", 1),
             num_gpus=settings.resources.get("GPU", 0),
             resources={name: amount for name, amount in settings.resources.items() if name not in ("CPU", "GPU")},
