@@ -1,9 +1,9 @@
-"""Rollout workers: how they scale on this machine, and what a simulation says of a thousand of them.
+"""Rollout workers: how they scale on this machine, and what a simulation says of many more.
 
 The first table plays `tests/distributed/waiting.py`, whose tool waits 0.1 to 2 seconds, in one process and on Ray
 workers here. The others run the same `RolloutPool` and the trainer's `Scheduler` in virtual time, on actors that only
 wait: for as long as the tools do, and for what the driver took in the first run.
-CLUSTER_WORKERS "1 2 4 8", CLUSTER_SIZES "8 64 256 1000".
+CLUSTER_WORKERS "1 2 4 8", CLUSTER_SIZES "8 64 256" (a thousand take ten minutes).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from toolrl.training.scheduler import Group, Scheduler
 
 ENV_ID = f"tests.distributed.waiting:{PLAIN_ID}"
 WORKERS = [int(word) for word in os.environ.get("CLUSTER_WORKERS", "1 2 4 8").split()]
-SIZES = [int(word) for word in os.environ.get("CLUSTER_SIZES", "8 64 256 1000").split()]
+SIZES = [int(word) for word in os.environ.get("CLUSTER_SIZES", "8 64 256").split()]
 CONCURRENCY, ROUNDS = 8, 12  # episodes in flight on a worker, and how often each place is filled
 LIFETIME = 3600.0  # mean seconds until a worker is lost
 SLOW_SHARE, SLOWNESS = 0.05, 3.0
@@ -59,7 +59,7 @@ def main() -> str:
             table(
                 f"Simulated training: a batch fills all places once, a step of the trainer takes {STEP_SECONDS:g} s",
                 ["workers", "max_staleness", "seconds a step", "staleness", "places in use"],
-                [simulate_training(workers, staleness, cost) for workers in SIZES[:3] for staleness in (0, 1, 2)],
+                [simulate_training(workers, staleness, cost) for workers in SIZES[:2] for staleness in (0, 1, 2)],
             ),
         ]
     )
