@@ -73,20 +73,12 @@ class RolloutPool:
         version: Number of weight updates; stamped on each sample.
     """
 
-    def __init__(
-        self,
-        playing: Playing,
-        settings: PoolSettings,
-        *,
-        on_trajectory: Callable[[Trajectory], None] | None = None,
-        cluster: Cluster | None = None,
-    ):
+    def __init__(self, playing: Playing, settings: PoolSettings, *, cluster: Cluster | None = None):
         """Connect to the cluster; workers start with the first episodes.
 
         Args:
             playing: How workers play.
             settings: How many, and where.
-            on_trajectory: Called with each trajectory as its group ends.
             cluster: Where actors start; by default what `settings` name.
 
         Raises:
@@ -94,7 +86,7 @@ class RolloutPool:
             MissingExtra: Ray is not installed.
         """
         self.version = 0
-        self._playing, self._settings, self._on_trajectory = playing, settings, on_trajectory
+        self._playing, self._settings = playing, settings
         self._cluster = cluster or connect(settings)
         self._weights: Any = None  # a reference into the object store
         self._slots: list[_Slot] = []
@@ -114,7 +106,7 @@ class RolloutPool:
 
         Args:
             requests: Their environments were made by `toolrl.make`, and they have no policy of their own.
-            on_trajectory: Called with each trajectory besides the pool's own.
+            on_trajectory: Called with each trajectory as its group ends, on the pool's event loop.
 
         Raises:
             ConfigError: A request cannot be sent, a worker has another version, or lacks an environment.
@@ -124,13 +116,14 @@ class RolloutPool:
         async def play(group: Sequence[RolloutRequest]) -> list[Trajectory]:
             played = await self.play_group(group)
             for trajectory in played if on_trajectory is not None else ():
-                on_trajectory(trajectory)  # type: ignore[misc]
+                with contained(f"on_trajectory, with episode {trajectory.id!r}"):
+                    on_trajectory(trajectory)  # type: ignore[misc]
             return played
 
         return run_sync(in_groups(requests, play))
 
     async def play_group(self, requests: Sequence[RolloutRequest], *, record: bool = True) -> list[Trajectory]:
-        """Play the episodes of one task together; see `RolloutEngine.play_group`."""
+        """Play the episodes of one task together; see `RolloutEngine.play_group`. The caller records them."""
         self._start()
         if self._failure is not None:
             raise self._failure
@@ -138,14 +131,10 @@ class RolloutPool:
         self._queue.append(item)
         self._pump_soon()
         try:
-            played = await item.result
+            return await item.result
         finally:
             if not item.result.done():
                 item.result.cancel()
-        for trajectory in played if record and self._on_trajectory is not None else ():
-            with contained(f"on_trajectory, with episode {trajectory.id!r}"):
-                self._on_trajectory(trajectory)  # type: ignore[misc]
-        return played
 
     def generating(self) -> AbstractContextManager[None]:
         """Nothing to set up here: workers always can generate."""
