@@ -95,7 +95,7 @@ def play_here(tasks: int) -> float:
 def play_there(workers: int, tasks: int) -> tuple[float, float]:
     env = make(ENV_ID, count=tasks)
     settings = PoolSettings(workers=workers, concurrency=CONCURRENCY)
-    pool = RolloutPool(Playing(None, None, SamplingParams(1.0, sys.maxsize), concurrency=CONCURRENCY), settings)
+    pool = RolloutPool(Playing(None, None, SamplingParams(1.0, sys.maxsize)), settings)
     try:
         evaluate({ENV_ID: env}, None, None, tasks=CONCURRENCY * workers, workers=pool)
         while sum(slot.ready for slot in pool._slots) < workers:
@@ -254,6 +254,10 @@ def in_virtual_time(coroutine: Any) -> Any:
     try:
         return loop.run_until_complete(coroutine)
     finally:
+        left = asyncio.all_tasks(loop)  # of actors that were lost
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         loop.close()
 
 

@@ -24,7 +24,9 @@ from tests.distributed.waiting import ENV_ID
 from toolrl import Renderer, SamplingParams, Task, ToolEnv, Trajectory, make, read_trajectories, say
 from toolrl.cli import app
 from toolrl.distributed import Playing, PoolSettings, RolloutPool
-from toolrl.errors import ConfigError
+from toolrl.distributed.pool import WorkerLost
+from toolrl.distributed.worker import RolloutWorker
+from toolrl.errors import ConfigError, PolicyFault
 from toolrl.evaluation import evaluate
 from toolrl.policy import PolicySettings
 from toolrl.policy.models import load_model, load_tokenizer
@@ -236,6 +238,19 @@ def test_what_cannot_work_is_one_clear_error(nodes: Nodes, open_pool: OpenPool) 
     with pytest.raises(ConfigError, match="no/such-model-anywhere"):
         evaluate({"e": env}, None, None, tasks=1, workers=open_pool(bad, workers=1))
     env.close()
+
+
+def test_workers_that_never_start_end_the_run(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def start(self: RolloutWorker, *_: Any) -> None:
+        raise PolicyFault("the model's server is down")
+
+    monkeypatch.setattr(RolloutWorker, "start", start)
+    pool = RolloutPool(oracle(), PoolSettings(workers=1, address=nodes.address, attempts=2))
+    env = make("toolrl/PythonMath-v0", size=5)
+    with pytest.raises(WorkerLost, match=r"2 workers in a row did not start.*the model's server is down"):
+        evaluate({"e": env}, None, None, tasks=1, workers=pool)
+    env.close()
+    pool.close()
 
 
 def test_a_missing_cluster_is_one_clear_error() -> None:

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas
 import pytest
 
-from tests.rewards.test_judge import QUICK, Reply, Server, says, verdict
+from tests.rewards.test_group import ranking
+from tests.rewards.test_judge import Reply, says, verdict
 from toolrl import Message, Sample, Score, StopReason, Trajectory, call, say
 from toolrl.errors import ConfigError
 from toolrl.evaluation import Arena, Preferences, arena, judge_ties
-from toolrl.rewards import JudgeFault, JudgeSettings, RankingJudge
+from toolrl.rewards import JudgeFault
 from toolrl.trajectory import Turn
 
 TASKS = 40
-
-
-@contextmanager
-def ranking(judge: Callable[[dict[str, Any]], Reply] | None, **settings: Any) -> Iterator[tuple[RankingJudge, Server]]:
-    server = Server(judge)
-    made = RankingJudge(JudgeSettings(server.url, "m", retry_policy=QUICK, **settings), "The longer answer wins.")
-    try:
-        yield made, server
-    finally:
-        made.close()
-        server.http.shutdown()
-        server.http.server_close()
 
 
 def longer(answers: dict[str, Any]) -> Reply:

@@ -96,9 +96,9 @@ def test_diversity_is_the_mean_share_of_words_not_in_common() -> None:
 
 
 @contextmanager
-def ranking(judge: Any) -> Iterator[tuple[RankingJudge, Server]]:
+def ranking(judge: Any, **settings: Any) -> Iterator[tuple[RankingJudge, Server]]:
     server = Server(judge)
-    made = RankingJudge(JudgeSettings(server.url, "m", retry_policy=QUICK), "The better cause wins.")
+    made = RankingJudge(JudgeSettings(server.url, "m", retry_policy=QUICK, **settings), "The better cause wins.")
     try:
         yield made, server
     finally:

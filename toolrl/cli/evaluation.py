@@ -95,7 +95,7 @@ def evaluate_command(
     ] = "",
     rollout_workers: Workers = 0,
     ray_address: RayAddress = "local",
-    worker_resources: WorkerResources = "{}",
+    worker_resources: WorkerResources = '{"CPU": 1}',
     price_in: Annotated[float, typer.Option(min=0.0, help="Dollars per million prompt tokens.")] = 0.0,
     price_out: Annotated[float, typer.Option(min=0.0, help="Dollars per million sampled tokens.")] = 0.0,
 ) -> None:
@@ -175,7 +175,7 @@ def evaluate_command(
                 PoolSettings(
                     workers=rollout_workers,
                     address=ray_address,
-                    resources=parse_json("--worker-resources", worker_resources) or {"CPU": 1},
+                    resources=parse_json("--worker-resources", worker_resources),
                     **({"concurrency": concurrency} if concurrency else {}),
                 ),
             )

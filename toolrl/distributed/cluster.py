@@ -36,7 +36,8 @@ class Cluster:
             max_concurrency=_CALLS,
             scheduling_strategy="SPREAD",
         )
-        return actor.remote(playing, {name: value for name, value in os.environ.items() if name.startswith(_SENT)})
+        variables = {name: value for name, value in os.environ.items() if name.startswith(_SENT)}
+        return actor.remote(playing, settings.concurrency, variables)
 
     def kill(self, actor: Any) -> None:
         """End an actor at once."""
@@ -126,5 +127,5 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(is_lost(one) for one in error.exceptions)
     if isinstance(error, ray.exceptions.RayTaskError):
-        return isinstance(error.cause, ray.exceptions.RayError)
+        return isinstance(error.cause, (ray.exceptions.RayError, InfrastructureError))
     return isinstance(error, (ray.exceptions.RayError, InfrastructureError))

@@ -265,7 +265,7 @@ class RolloutPool:
 
     async def _keep(self, slot: _Slot) -> None:
         """Have a worker in the slot, and another when it is lost."""
-        backoff = _BACKOFF_SECONDS
+        backoff, failures = _BACKOFF_SECONDS, 0
         while True:
             slot.actor = self._cluster.start(RolloutWorker, self._playing.of_worker(slot.number))
             try:
@@ -276,7 +276,7 @@ class RolloutPool:
                     version = self.version
                     await slot.actor.load.remote(self._weights, version)
                 slot.node, slot.pid, slot.ready = about["node"], about["pid"], True
-                backoff = _BACKOFF_SECONDS
+                backoff, failures = _BACKOFF_SECONDS, 0
                 self._pump_soon()
                 await self._serve(slot)
             except asyncio.CancelledError:
@@ -289,9 +289,13 @@ class RolloutPool:
                     return
                 self._faults[slot.node or "(not started)"] += 1
                 why = f"on {slot.node or 'a node'}: {_first_line(error)}"
+            failures += not slot.ready
             slot.ready = False
             self._cluster.kill(slot.actor)
             self._take_back(slot, why)
+            if failures >= self._settings.attempts:
+                self._fail(WorkerLost(f"{failures} workers in a row did not start, the last one {why}"))
+                return
             await asyncio.sleep(backoff)
             backoff = min(2 * backoff, _MOST_BACKOFF_SECONDS)
 
@@ -369,4 +373,5 @@ def _cause(error: BaseException) -> BaseException:
 def _first_line(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return _first_line(error.exceptions[0])
+    error = getattr(error, "cause", None) or error
     return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"

@@ -32,7 +32,8 @@ class PoolSettings:
         resources: What each worker takes, by Ray's names: `{"CPU": 1, "GPU": 0, "sandbox": 1}`.
         concurrency: Episodes in flight on each worker.
         silence_seconds: A worker that does not answer for this long is replaced.
-        attempts: Workers that may be lost under an episode before it counts as a fault.
+        attempts: Workers that may be lost under an episode before it counts as a fault; and in one place without ever
+            starting, before the run ends.
     """
 
     workers: int
@@ -67,7 +68,6 @@ class Playing:
         renderer: The tokenizer and the arguments of `Renderer`; None for policies without tokens.
         sampling: How to sample.
         max_completion_tokens: Bounds an episode.
-        concurrency: Episodes in flight.
         retries: Further attempts at an episode that an infrastructure fault ended.
         policy_timeout_seconds: See `RolloutEngine`.
     """
@@ -76,7 +76,6 @@ class Playing:
     renderer: tuple[Any, dict[str, Any]] | None
     sampling: SamplingParams
     max_completion_tokens: int | None = None
-    concurrency: int = 64
     retries: int = 2
     policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS
 

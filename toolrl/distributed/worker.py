@@ -26,15 +26,16 @@ from toolrl.types import Task
 class RolloutWorker:
     """What Ray runs as an actor; without Ray, an ordinary object."""
 
-    def __init__(self, playing: Playing, variables: Mapping[str, str] | None = None):
+    def __init__(self, playing: Playing, concurrency: int = 64, variables: Mapping[str, str] | None = None):
         """Note how to play; `start` opens everything.
 
         Args:
             playing: How to play.
+            concurrency: Episodes in flight.
             variables: Of the driver's environment, for what is opened here.
         """
         os.environ.update(variables or {})
-        self._playing = playing
+        self._playing, self._concurrency = playing, concurrency
         self._environments: dict[str, ToolEnv] = {}
         self._making = asyncio.Lock()  # one environment at a time, each once
         self._open = ExitStack()
@@ -69,7 +70,7 @@ class RolloutWorker:
             renderer,
             sampling=playing.sampling,
             max_completion_tokens=playing.max_completion_tokens,
-            concurrency=playing.concurrency,
+            concurrency=self._concurrency,
             retries=playing.retries,
             policy_timeout_seconds=playing.policy_timeout_seconds,
         )

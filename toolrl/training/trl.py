@@ -183,7 +183,6 @@ class GRPORun:
         playing: dict[str, Any] = {
             "sampling": SamplingParams(args.temperature, max_turn_tokens),
             "max_completion_tokens": args.max_completion_length,
-            "concurrency": concurrency,
             "retries": retries,
             "policy_timeout_seconds": policy_timeout_seconds,
         }
@@ -193,7 +192,7 @@ class GRPORun:
             self.policy = self.engine = open_workers(sampler, workers, self.trainer, model, self.renderer, playing)
         else:
             self.policy = open_sampler(sampler, self.trainer, self.base_model, self.renderer)
-            self.engine = RolloutEngine(self.policy, self.renderer, **playing)
+            self.engine = RolloutEngine(self.policy, self.renderer, concurrency=concurrency, **playing)
         # The trained model itself is up to date from the start.
         self._synced_step = 0 if kind == "transformers" else -1
         self.source = self._task_source(weights or {}, task_seed, train_tasks, curriculum)
