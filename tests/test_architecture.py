@@ -59,7 +59,7 @@ OWNERS = {
     "msgspec": "support.json_text trajectory view",
     "sentence_transformers": "search.corpus",
     "ray": "distributed",
-    "starlette": "interop sandbox.server search.server support.serving view",
+    "starlette": "distributed.rates interop sandbox.server search.server support.serving view",
     "trafilatura": "search.web",
     "usearch": "search.corpus",
     "uvicorn": "support.serving",

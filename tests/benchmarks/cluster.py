@@ -21,8 +21,7 @@ from tests.benchmarks.common import table
 from tests.distributed.waiting import ENV_ID as PLAIN_ID, seconds_of
 from toolrl import RolloutRequest, SamplingParams, Score, StopReason, ToolEnv, Trajectory, make
 from toolrl.distributed import Playing, PoolSettings, RolloutPool
-from toolrl.distributed.cluster import Cluster
-from toolrl.distributed.pool import WorkerLost
+from toolrl.distributed.cluster import Cluster, WorkerLost
 from toolrl.distributed.work import Played, Work, versions
 from toolrl.evaluation import evaluate
 from toolrl.rollout import in_groups
@@ -98,7 +97,7 @@ def play_there(workers: int, tasks: int) -> tuple[float, float]:
     pool = RolloutPool(Playing(None, None, SamplingParams(1.0, sys.maxsize)), settings)
     try:
         evaluate({ENV_ID: env}, None, None, tasks=CONCURRENCY * workers, workers=pool)
-        while sum(slot.ready for slot in pool._slots) < workers:
+        while len(pool._workers.ready) < workers:
             time.sleep(0.1)
         start, used = time.perf_counter(), time.process_time()
         evaluate({ENV_ID: env}, None, None, tasks=tasks, workers=pool)
@@ -145,7 +144,7 @@ class Machine(Cluster):
     lost: float = 0.0
     busy: float = 0.0
 
-    def start(self, kind: type, playing: Playing) -> Actor:
+    def start(self, kind: type, arguments: Any, resources: Any, *, group: str = "") -> Actor:
         self.started += 1
         return Actor(self, self.started, SLOWNESS if self.rng.random() < self.slow_share else 1.0)
 
@@ -168,16 +167,21 @@ class Actor:
         self.places = asyncio.Semaphore(CONCURRENCY)
         lifetime = machine.rng.expovariate(1 / machine.lifetime)
         asyncio.get_running_loop().call_later(lifetime, self.die)
-        self.start, self.play, self.alive, self.close = map(Call, (self._start, self._play, self._alive, self._alive))
+        self.start, self.play = Call(self._start), Call(self._play)
+        self.alive = self.close = Call(self._alive)
+        self.surround = Call(self._surround)
 
     def die(self) -> None:
         if not self.dead.done():
             self.dead.set_exception(WorkerLost(f"worker {self.number} is gone"))
             self.dead.exception()  # noted
 
-    async def _start(self, weights: Any, version: int) -> dict[str, Any]:
+    async def _start(self, weights: Any, version: int, around: Any) -> dict[str, Any]:
         await self._living(asyncio.sleep(self.machine.start_seconds))
         return {"node": f"node {self.number}", "pid": self.number, "versions": versions()}
+
+    async def _surround(self, around: Any) -> None:
+        """There is nothing around."""
 
     async def _alive(self) -> int:
         await self._living(asyncio.sleep(0.001))

@@ -24,7 +24,7 @@ from tests.distributed.waiting import ENV_ID
 from toolrl import Renderer, SamplingParams, Task, ToolEnv, Trajectory, make, read_trajectories, say
 from toolrl.cli import app
 from toolrl.distributed import Playing, PoolSettings, RolloutPool
-from toolrl.distributed.pool import WorkerLost
+from toolrl.distributed.cluster import WorkerLost
 from toolrl.distributed.worker import RolloutWorker
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.evaluation import evaluate
@@ -107,7 +107,7 @@ def rows(trajectories: list[Trajectory]) -> list[dict[str, Any]]:
 
 def workers_of(pool: RolloutPool) -> dict[int, int]:
     """The process id of each slot's worker."""
-    return {slot.number: slot.pid for slot in pool._slots if slot.ready}
+    return {slot.number: slot.about["pid"] for slot in pool._workers.ready}
 
 
 def eventually(check: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -210,7 +210,7 @@ def test_an_episode_that_takes_every_worker_down_is_a_fault_and_not_a_failure(op
     )
     thread.start()
     for losses in (1, 2):
-        eventually(lambda: any(slot.given for slot in pool._slots) and workers_of(pool))
+        eventually(lambda: any(slot.given for slot in pool._workers.slots) and workers_of(pool))
         os.kill(next(iter(workers_of(pool).values())), signal.SIGKILL)
         eventually(lambda losses=losses: sum(pool.losses.values()) == losses)  # type: ignore[misc]
     thread.join(60)
@@ -322,3 +322,67 @@ def new(before: set[psutil.Process]) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+# ---- engines and services
+
+
+def with_engines(nodes: Nodes, engines: int = 2, **settings: Any) -> RolloutPool:
+    playing = Playing(
+        PolicySettings(model="tiny", seed=0), Renderer(load_tokenizer("tiny")).parts(), SamplingParams(0.6, 48)
+    )
+    return RolloutPool(playing, PoolSettings(workers=2, address=nodes.address, engines=engines, **settings))
+
+
+def test_engines_sample_for_all_workers_and_one_that_dies_is_replaced(nodes: Nodes) -> None:
+    pool = with_engines(nodes)
+    env = make("toolrl/PythonMath-v0", split="test", size=200)
+    model = load_model("tiny")
+    pool.update_weights(model.named_parameters())
+    played: list[Trajectory] = []
+    arguments = {"tasks": 200, "workers": pool, "on_trajectory": played.append}
+    thread = threading.Thread(target=lambda: evaluate({"e": env}, None, None, **arguments))
+    thread.start()
+    eventually(lambda: len(played) > 10)
+    assert "2 of 2 engines" in pool.status()
+    os.kill(pool._engines.ready[0].about["pid"], signal.SIGKILL)
+    thread.join(80)
+    assert Counter(t.task_id for t in played) == Counter(task.id for task in env.tasks.take(200))
+    assert all(t.score.value is not None for t in played)
+    assert {turn.sample.policy_version for t in played for turn in t.turns} == {1}
+    eventually(lambda: len(pool._engines.ready) == 2)
+    pool.update_weights((name, weight * 0) for name, weight in model.named_parameters())
+    played.clear()
+    evaluate({"e": env}, None, None, **{**arguments, "tasks": 8})  # type: ignore[arg-type]
+    env.close()
+    pool.close()
+    assert {turn.sample.policy_version for t in played for turn in t.turns} == {2}
+    assert sum(bool(t.score.success) for t in played) == 0
+
+
+def test_services_are_offered_to_tools_and_replaced(nodes: Nodes) -> None:
+    services = {"docs": {"retriever": "bm25:python-docs", "count": 2}}
+    pool = RolloutPool(
+        oracle(), PoolSettings.of(workers=2, address=nodes.address, services=services, silence_seconds=5.0)
+    )
+    env_id = "toolrl/DocsSearch-v0"
+    # Here nobody offers it; the driver itself never searches.
+    env = make(env_id, split="test", size=60, retriever="service:docs")
+    played: list[Trajectory] = []
+    evaluate({env_id: env}, None, None, tasks=20, workers=pool, on_trajectory=played.append)
+    assert all(t.score.success for t in played)
+    os.kill(pool._services[0].ready[0].about["pid"], signal.SIGKILL)
+    eventually(lambda: sum(pool.losses.values()) == 1 and len(pool._services[0].ready) == 2)
+    evaluate({env_id: env}, None, None, tasks=20, workers=pool, on_trajectory=played.append)
+    env.close()
+    assert len(played) == 40
+    assert all(t.score.success for t in played)
+    assert "2 of 2 docs" in pool.status()
+    pool.close()
+
+
+def test_engines_without_a_model_of_ours_are_refused(nodes: Nodes) -> None:
+    with pytest.raises(ConfigError, match="engines are for a model that is sampled here"):
+        RolloutPool(oracle(), PoolSettings(workers=1, engines=1, address=nodes.address))
+    with pytest.raises(ConfigError, match="an engine takes 4 of 'GPU', which no node has"):
+        with_engines(nodes, engine_resources={"GPU": 4})

@@ -41,6 +41,14 @@ WorkerResources = Annotated[
     str,
     typer.Option(help='What a worker takes, by Ray\'s names, as JSON: {"CPU": 1, "GPU": 0, "sandbox": 1}.'),
 ]
+Engines = Annotated[
+    int,
+    typer.Option("--rollout-engines", min=0, help="Engines there that sample for all workers; 0 for one in each."),
+]
+EngineResources = Annotated[str, typer.Option(help="What such an engine takes, as JSON.")]
+Services = Annotated[
+    str, typer.Option(help='Servers that the cluster offers to tools, as JSON: {"sandbox": {"count": 2}}.')
+]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,9 +16,12 @@ import typer
 
 from toolrl.cli.common import (
     AsJson,
+    EngineResources,
+    Engines,
     EnvSettings,
     Overwrite,
     RayAddress,
+    Services,
     Tasks,
     WorkerResources,
     Workers,
@@ -28,6 +32,7 @@ from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from toolrl.evaluation.suite import Suite
+    from toolrl.trajectory import Trajectory
 
 app = typer.Typer()
 
@@ -62,6 +67,9 @@ def evaluate_command(
     env_settings: EnvSettings = "{}",
     out: Annotated[Path | None, typer.Option(help="Write the trajectories to this JSONL file, a new one.")] = None,
     overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an evaluation that was ended has left the file of --out.")
+    ] = False,
     as_json: AsJson = False,
     device: Annotated[str, typer.Option(help="'cpu', 'cuda' ...; default: a GPU if there is one.")] = "",
     sampler: Annotated[
@@ -96,6 +104,9 @@ def evaluate_command(
     rollout_workers: Workers = 0,
     ray_address: RayAddress = "local",
     worker_resources: WorkerResources = '{"CPU": 1}',
+    rollout_engines: Engines = 0,
+    engine_resources: EngineResources = '{"CPU": 1}',
+    services: Services = "{}",
     price_in: Annotated[float, typer.Option(min=0.0, help="Dollars per million prompt tokens.")] = 0.0,
     price_out: Annotated[float, typer.Option(min=0.0, help="Dollars per million sampled tokens.")] = 0.0,
 ) -> None:
@@ -115,7 +126,7 @@ def evaluate_command(
     from toolrl.policy import PolicySettings, Prices, open_policy
     from toolrl.support.outputs import new_file, refuse_existing
     from toolrl.training.arguments import parse_json
-    from toolrl.trajectory import Trajectory, TrajectoryWriter
+    from toolrl.trajectory import TrajectoryWriter
     from toolrl.types import SamplingParams
 
     _check_questions(policy, counterfactual, thinking)
@@ -128,8 +139,13 @@ def evaluate_command(
     if suite is not None:
         environments, tasks, samples, split = [suite.env], len(suite.tasks), suite.samples, suite.split
         temperature, max_turn_tokens = suite.temperature, suite.max_turn_tokens
-    if out is not None:
+    info = {"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"}
+    played: dict[str, Trajectory] = {}
+    if resume:
+        played = _played_before(out, info, counterfactual or thinking)
+    elif out is not None:
         refuse_existing(out, overwrite=overwrite)
+    info["session"] = next((str(one.info["session"]) for one in played.values()), secrets.token_hex(8))
     settings = PolicySettings(
         model=model,
         sampler=sampler,
@@ -172,10 +188,13 @@ def evaluate_command(
                     sampling if policy == "model" else dataclasses.replace(sampling, max_tokens=sys.maxsize),
                     policy_timeout_seconds=policy_timeout_seconds,
                 ),
-                PoolSettings(
+                PoolSettings.of(
                     workers=rollout_workers,
                     address=ray_address,
                     resources=parse_json("--worker-resources", worker_resources),
+                    engines=rollout_engines,
+                    engine_resources=parse_json("--engine-resources", engine_resources),
+                    services=parse_json("--services", services),
                     **({"concurrency": concurrency} if concurrency else {}),
                 ),
             )
@@ -183,15 +202,22 @@ def evaluate_command(
         elif policy == "model":
             player = open_policy(settings, renderer)
             stack.callback(player.close)
-        writer = stack.enter_context(TrajectoryWriter(new_file(out, overwrite=overwrite))) if out else None
+        file = out if out is None or played else new_file(out, overwrite=overwrite)
+        writer = stack.enter_context(TrajectoryWriter(file)) if file else None
         show = stack.enter_context(progress("episodes", about=None if pool is None else pool.status))
         successes: dict[str, list[float]] = defaultdict(list)
+
+        def count(trajectory: Trajectory) -> None:
+            if trajectory.score.value is not None:
+                successes[trajectory.task_id].append(float(bool(trajectory.score.success)))
 
         def note(trajectory: Trajectory) -> None:
             if writer is not None:
                 writer.write(trajectory)
-            if trajectory.score.value is not None:
-                successes[trajectory.task_id].append(float(bool(trajectory.score.success)))
+            count(trajectory)
+
+        for trajectory in played.values():
+            count(trajectory)
 
         playing: dict[str, Any] = {
             "tasks": tasks,
@@ -201,7 +227,7 @@ def evaluate_command(
             "policy_timeout_seconds": policy_timeout_seconds,
             "on_trajectory": note,
             "on_progress": show,
-            "info": {"mode": "eval", "split": split, "model": model if policy == "model" else "oracle"},
+            "info": info,
         }
         tables: Sequence[Any]
         if counterfactual and player is not None:
@@ -212,7 +238,7 @@ def evaluate_command(
             thought = compare_thinking(made, player, renderer, modes=_names(thinking), **playing)
             found, tables = _plain(thought), thinking_tables(thought)
         else:
-            reports = evaluate(made, player, renderer, workers=pool, **playing)
+            reports = evaluate(made, player, renderer, workers=pool, played=played, **playing)
             found, tables = _plain(reports), [report_table(reports)]
             if suite is not None:
                 typer.echo(f"{suite.name}: success {suite.estimate(successes)}", err=as_json)
@@ -222,6 +248,29 @@ def evaluate_command(
     console = terminal()
     for table in tables:
         console.print(table)
+
+
+def _played_before(out: Path | None, info: Mapping[str, Any], questions: str) -> dict[str, Trajectory]:
+    """The episodes in the file of an evaluation that was ended, by id; none if there is no such file.
+
+    Raises:
+        ConfigError: There is no --out, it has other episodes, or the evaluation asks further questions.
+    """
+    from toolrl.trajectory import read_trajectories
+
+    if out is None or questions:
+        raise ConfigError("--resume goes on with the file of --out, and not with --counterfactuals or --thinking")
+    if not out.exists():
+        return {}
+    found = {trajectory.id: trajectory for trajectory in read_trajectories(out)}
+    for trajectory in found.values():
+        for name, value in info.items():
+            if trajectory.info.get(name) != value:
+                raise ConfigError(
+                    f"{str(out)!r} has episodes of another evaluation, with {name} {trajectory.info.get(name)!r} and "
+                    f"not {value!r}; pass what it was started with, or name another file"
+                )
+    return found
 
 
 def _check_questions(policy: str, counterfactual: str, thinking: str) -> None:

@@ -3,99 +3,73 @@
 The driver hands out groups by free capacity. A group counts once: if a call raises although its episodes were played,
 they are played again, and the first answer stands. A worker that is lost or silent is replaced, and its groups are
 played elsewhere; what nobody could play is unscored, never scored 0.
+
+Workers sample with a policy of their own, or with engines that are actors too; tools may ask services that the cluster
+offers. Whatever joins or leaves, workers are told.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
-from toolrl.distributed.cluster import Cluster, connect, is_lost
-from toolrl.distributed.work import Played, Playing, PoolSettings, Work, versions
-from toolrl.distributed.worker import RolloutWorker
-from toolrl.errors import ConfigError, InfrastructureError, UserError
+from toolrl.distributed.cluster import Cluster, connect
+from toolrl.distributed.crew import Crew, Slot, Weights
+from toolrl.distributed.engine import InferenceEngine
+from toolrl.distributed.hand_out import Workers, WorkerSlot
+from toolrl.distributed.service import Service, chosen_for
+from toolrl.distributed.settings import PoolSettings, ServiceSettings
+from toolrl.distributed.work import Playing, Surroundings, Work
+from toolrl.errors import ConfigError
 from toolrl.rollout import RolloutRequest, in_groups
 from toolrl.support.event_loop import run_sync
 from toolrl.support.waiting import contained
 from toolrl.trajectory import Trajectory
-from toolrl.types import Message, Score, StopReason
-
-CLOSING_SECONDS = 20.0
-_BACKOFF_SECONDS = 1.0  # before a lost worker is replaced; doubled up to a minute while none starts
-_MOST_BACKOFF_SECONDS = 60.0
-_AHEAD = 1.25  # what a worker is given, of what it plays at a time, so that it never waits for us
-
-
-class WorkerLost(InfrastructureError):
-    """Every worker that played an episode was lost."""
-
-
-@dataclass(eq=False)
-class _Item:
-    """A group to be played."""
-
-    work: Work
-    result: asyncio.Future[list[Trajectory]]
-    losses: int = 0
-
-    @property
-    def size(self) -> int:
-        return len(self.work.episodes)
-
-
-@dataclass(eq=False)
-class _Slot:
-    """A place for a worker, which may be filled again and again."""
-
-    number: int
-    actor: Any = None
-    node: str = ""
-    pid: int = 0
-    ready: bool = False
-    given: set[_Item] = field(default_factory=set)  # not yet answered
-    inbox: list[_Item] = field(default_factory=list)  # of these, not yet sent
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def load(self) -> int:
-        return sum(item.size for item in self.given)
 
 
 class RolloutPool:
-    """Plays episodes on workers.
-
-    Attributes:
-        version: Number of weight updates; stamped on each sample.
-    """
+    """Plays episodes on workers."""
 
     def __init__(self, playing: Playing, settings: PoolSettings, *, cluster: Cluster | None = None):
         """Connect to the cluster; workers start with the first episodes.
 
         Args:
             playing: How workers play.
-            settings: How many, and where.
+            settings: How many, and where; and what else runs there.
             cluster: Where actors start; by default what `settings` name.
 
         Raises:
-            ConfigError: No cluster answers, or no node has what a worker takes.
+            ConfigError: No cluster answers, no node has what an actor takes, or settings contradict each other.
             MissingExtra: Ray is not installed.
         """
-        self.version = 0
-        self._playing, self._settings = playing, settings
+        if settings.engines and (playing.policy is None or playing.policy.is_chat or playing.policy.urls):
+            raise ConfigError("engines are for a model that is sampled here; leave out rollout_engines")
+        if settings.engines:
+            playing = replace(playing, elsewhere=True)
+        self._settings = settings
         self._cluster = cluster or connect(settings)
-        self._weights: Any = None  # a reference into the object store
-        self._slots: list[_Slot] = []
-        self._keepers: list[asyncio.Task[None]] = []
-        self._queue: deque[_Item] = deque()
-        self._pumps = False
+        self._weights = Weights()
         self._failure: BaseException | None = None
-        self._faults: Counter[str] = Counter()  # by node
-        self._finished, self._since = 0, time.monotonic()
+        self._since = time.monotonic()
+        self._resources = ExitStack()
+        self._resources.callback(self._cluster.close)
+        common = (self._cluster, settings, self._fail)
+        self._engines = Engines(playing, self._weights, *common, changed=self._tell)
+        self._services = [
+            Services(one, secrets.token_urlsafe(24), *common, changed=self._tell) for one in settings.services
+        ]
+        self._workers = Workers(playing, self._weights, *common, around=self._around)
+
+    @property
+    def version(self) -> int:
+        """Number of weight updates; stamped on each sample."""
+        return self._weights.version
 
     # ---- as RolloutEngine
 
@@ -127,14 +101,7 @@ class RolloutPool:
         self._start()
         if self._failure is not None:
             raise self._failure
-        item = _Item(Work.of(requests), asyncio.get_running_loop().create_future())
-        self._queue.append(item)
-        self._pump_soon()
-        try:
-            return await item.result
-        finally:
-            if not item.result.done():
-                item.result.cancel()
+        return await self._workers.play(Work.of(requests))
 
     def generating(self) -> AbstractContextManager[None]:
         """Nothing to set up here: workers always can generate."""
@@ -143,7 +110,7 @@ class RolloutPool:
     # ---- weights
 
     def update_weights(self, weights: Iterable[tuple[str, Any]]) -> None:
-        """Have all workers sample with these weights: turns in flight end first. Each node gets them once.
+        """Have all episodes sampled with these weights: turns in flight end first. Each node gets them once.
 
         Args:
             weights: Tensors by their names in a checkpoint. They are copied.
@@ -154,224 +121,120 @@ class RolloutPool:
         copied = {name: weight.detach().cpu().clone() for name, weight in weights}
         run_sync(self._load(self._cluster.put(copied)))
 
-    async def _load(self, weights: Any) -> None:
-        self._weights, self.version = weights, self.version + 1
-
-        async def load(slot: _Slot) -> None:
-            try:
-                await slot.actor.load.remote(self._weights, self.version)
-            except Exception as error:  # noqa: BLE001 - whatever Ray raises
-                if not is_lost(error):
-                    raise _cause(error) from None
-                self._cluster.kill(slot.actor)  # its keeper notices, and the next worker starts with these weights
-
+    async def _load(self, reference: Any) -> None:
+        self._weights.reference, self._weights.version = reference, self._weights.version + 1
         self._start()
-        await asyncio.gather(*(load(slot) for slot in self._slots if slot.ready))
+        crew: Crew[Any] = self._engines if self._settings.engines else self._workers
+        await crew.tell(lambda slot: slot.actor.load.remote(reference, self._weights.version))
 
     # ---- life
 
     def status(self) -> str:
-        """One line: workers, episodes a second, queues, and lost workers by node."""
-        ready = sum(slot.ready for slot in self._slots)
-        rate = self._finished / max(time.monotonic() - self._since, 1e-9)
-        flying = sum(slot.load for slot in self._slots)
-        line = f"{ready} of {self._settings.workers} workers, {rate:.1f} episodes a second, {flying} in flight"
-        line += f", {sum(item.size for item in self._queue)} waiting"
-        lost = ", ".join(f"{node} {count}" for node, count in self._faults.most_common(4))
+        """One line: workers, engines and services, episodes a second, queues, and lost actors by node."""
+        rate = self._workers.finished / max(time.monotonic() - self._since, 1e-9)
+        there = [f"{len(self._workers.ready)} of {self._settings.workers} workers"]
+        if self._settings.engines:
+            there.append(f"{len(self._engines.ready)} of {self._settings.engines} engines")
+        there += [f"{len(crew.ready)} of {len(crew.slots)} {crew.settings.name}" for crew in self._services]
+        line = f"{', '.join(there)}, {rate:.1f} episodes a second, {self._workers.flying} in flight"
+        line += f", {self._workers.waiting} waiting"
+        lost = ", ".join(f"{node} {count}" for node, count in Counter(self.losses).most_common(4))
         return f"{line}, lost: {lost}" if lost else line
 
     @property
     def losses(self) -> Mapping[str, int]:
-        """Workers that were lost, by node."""
-        return dict(self._faults)
+        """Actors that were lost, by node."""
+        return dict(sum((crew.losses for crew in self._crews), Counter()))
 
     def close(self) -> None:
-        """End all workers and what they opened. Safe to call twice."""
+        """End all actors and what they opened. Safe to call twice."""
         with suppress(RuntimeError):
             run_sync(self._close())
-        self._cluster.close()
+        self._resources.close()
 
     async def _close(self) -> None:
-        keepers, self._keepers = self._keepers, []
-        for keeper in keepers:
-            keeper.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        for crew in self._crews:  # workers first: they use the others
+            await crew.close()
         self._fail(ConfigError("the pool is closed"))
 
+    @property
+    def _crews(self) -> list[Crew[Any]]:
+        return [self._workers, self._engines, *self._services]
+
     def _start(self) -> None:
-        if self._keepers or self._failure is not None:
-            return
-        self._since = time.monotonic()
-        self._slots = [_Slot(number) for number in range(self._settings.workers)]
-        self._keepers = [asyncio.ensure_future(self._keep(slot)) for slot in self._slots]
+        if self._failure is None:
+            if not any(crew.ready for crew in self._crews):
+                self._since = time.monotonic()
+            for crew in self._crews:
+                crew.start()
 
     def _fail(self, error: BaseException) -> None:
         """End everything that waits with an error."""
         self._failure = self._failure or error
-        items = [*self._queue, *(item for slot in self._slots for item in slot.given)]
-        self._queue.clear()
-        for item in items:
-            if not item.result.done():
-                item.result.set_exception(self._failure)
+        self._workers.end(self._failure)
 
-    # ---- handing out
+    # ---- what workers know of the others
 
-    def _pump_soon(self) -> None:
-        """Hand out once for all that arrives in this turn of the loop, so that workers get it together."""
-        if not self._pumps:
-            self._pumps = True
-            asyncio.get_running_loop().call_soon(self._pump)
+    async def _around(self, slot: WorkerSlot) -> Surroundings:
+        """What a worker needs to know; waits until there is one of each service."""
+        while not all(crew.ready for crew in self._services):
+            await asyncio.sleep(0.05)
+        variables: dict[str, str] = {}
+        for crew in self._services:
+            variables |= chosen_for(slot.number, slot.about.get("node_id"), crew.ready)
+        return Surroundings(tuple((engine.number, engine.actor) for engine in self._engines.ready), variables)
 
-    def _pump(self) -> None:
-        self._pumps = False
-        room = self._settings.concurrency * _AHEAD
-        ready = [slot for slot in self._slots if slot.ready]
-        while self._queue and ready:
-            slot = min(ready, key=lambda slot: slot.load)
-            if slot.load and slot.load + self._queue[0].size > room:
-                return
-            item = self._queue.popleft()
-            if item.result.done():
-                continue
-            slot.given.add(item)
-            slot.inbox.append(item)
-            slot.wake.set()
+    async def _tell(self) -> None:
+        """Tell workers that something has joined or left."""
+        if all(crew.ready for crew in self._services):
 
-    def _finish(self, slot: _Slot, item: _Item, played: Played) -> None:
-        slot.given.discard(item)
-        if not item.result.done():  # else played twice: the first answer counts
-            if played.error is not None:
-                item.result.set_exception(played.error)
-            else:
-                item.result.set_result(played.trajectories)
-                self._finished += item.size
-        self._pump_soon()
+            async def tell(slot: WorkerSlot) -> None:
+                await slot.actor.surround.remote(await self._around(slot))
 
-    def _take_back(self, slot: _Slot, why: str) -> None:
-        """Have what a lost worker was given played elsewhere."""
-        given, slot.given, slot.inbox = slot.given, set(), []
-        for item in sorted(given, key=lambda item: item.work.episodes[0][0]):
-            if item.result.done():
-                continue
-            item.losses += 1
-            if item.losses >= self._settings.attempts:
-                error = f"{WorkerLost.__name__}: {item.losses} workers were lost, the last one {why}"
-                item.result.set_result([_unplayed(item.work, id, info, error) for id, info in item.work.episodes])
-            else:
-                self._queue.appendleft(item)
-        self._pump_soon()
-
-    # ---- one worker
-
-    async def _keep(self, slot: _Slot) -> None:
-        """Have a worker in the slot, and another when it is lost."""
-        backoff, failures = _BACKOFF_SECONDS, 0
-        while True:
-            slot.actor = self._cluster.start(RolloutWorker, self._playing.of_worker(slot.number))
-            try:
-                version = self.version
-                about = await slot.actor.start.remote(self._weights, version)
-                self._check(about)
-                while version != self.version:  # they changed while it started
-                    version = self.version
-                    await slot.actor.load.remote(self._weights, version)
-                slot.node, slot.pid, slot.ready = about["node"], about["pid"], True
-                backoff, failures = _BACKOFF_SECONDS, 0
-                self._pump_soon()
-                await self._serve(slot)
-            except asyncio.CancelledError:
-                await self._end(slot)
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever Ray raises
-                if not is_lost(error):
-                    self._fail(_cause(error))
-                    await self._end(slot)
-                    return
-                self._faults[slot.node or "(not started)"] += 1
-                why = f"on {slot.node or 'a node'}: {_first_line(error)}"
-            failures += not slot.ready
-            slot.ready = False
-            self._cluster.kill(slot.actor)
-            self._take_back(slot, why)
-            if failures >= self._settings.attempts:
-                self._fail(WorkerLost(f"{failures} workers in a row did not start, the last one {why}"))
-                return
-            await asyncio.sleep(backoff)
-            backoff = min(2 * backoff, _MOST_BACKOFF_SECONDS)
-
-    async def _serve(self, slot: _Slot) -> None:
-        """Send what the slot is given, until the worker is lost."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen(slot))
-            while True:
-                await slot.wake.wait()
-                slot.wake.clear()
-                items, slot.inbox = slot.inbox, []
-                if items:
-                    group.create_task(self._send(slot, items))
-
-    async def _send(self, slot: _Slot, items: Sequence[_Item]) -> None:
-        answers = slot.actor.play.options(num_returns="streaming").remote([item.work for item in items])
-        async for answer in answers:
-            place, played = await answer
-            self._finish(slot, items[place], played)
-
-    async def _listen(self, slot: _Slot) -> None:
-        """Raise when the worker has been silent for too long."""
-        silence = self._settings.silence_seconds
-        while True:
-            try:
-                await asyncio.wait_for(_awaited(slot.actor.alive.remote()), silence)
-            except TimeoutError:
-                raise WorkerLost(f"it has not answered for {silence:g} s") from None
-            await asyncio.sleep(silence / 4)
-
-    async def _end(self, slot: _Slot) -> None:
-        """Have the worker close what it opened, and end it."""
-        if slot.ready:
-            with suppress(Exception):
-                await asyncio.wait_for(_awaited(slot.actor.close.remote()), CLOSING_SECONDS)
-        slot.ready = False
-        self._cluster.kill(slot.actor)
-
-    def _check(self, about: Mapping[str, Any]) -> None:
-        """Reject a worker whose versions differ.
-
-        Raises:
-            ConfigError: They do.
-        """
-        ours, theirs = versions(), about["versions"]
-        for name, version in ours.items():
-            if theirs.get(name) != version:
-                raise ConfigError(
-                    f"node {about['node']} has {name} {theirs.get(name)}, and this process has {version}; install the "
-                    "same there"
-                )
+            await self._workers.tell(tell)
 
 
-async def _awaited(reference: Any) -> Any:
-    return await reference
+class Engines(Crew[Slot]):
+    """The engines that sample for workers, each in a placement group of its own."""
+
+    def __init__(self, playing: Playing, weights: Weights, *common: Any, changed: Callable[[], Any]):
+        """See `Crew`; `changed` is called when an engine has joined or left."""
+        settings: PoolSettings = common[1]
+        super().__init__("engine", [Slot(number) for number in range(settings.engines)], *common)
+        self._playing, self._weights, self._changed = playing, weights, changed
+
+    def _create(self, slot: Slot) -> Any:
+        playing = self._playing.of_worker(slot.number)
+        resources = self._settings.engine_resources
+        return self._cluster.start(InferenceEngine, (playing,), resources, group=f"engine {slot.number}")
+
+    async def _welcome(self, slot: Slot) -> Mapping[str, Any]:
+        return await self._weights.start(slot.actor)
+
+    async def _joined(self, slot: Slot) -> None:
+        await self._changed()
+
+    async def _left(self, slot: Slot, why: str) -> None:
+        await self._changed()
 
 
-def _unplayed(work: Work, id: str, info: Mapping[str, Any], error: str) -> Trajectory:
-    """An episode that nobody could play: it is recorded, and unscored."""
-    prompt: tuple[Message, ...] = ()
-    score = Score(None, reason=error)
-    return Trajectory(
-        id, work.env_id, work.task_id, prompt, [], (), score, StopReason.FAULT, error=error, info=dict(info)
-    )
+class Services(Crew[Slot]):
+    """The servers of one service."""
 
+    def __init__(self, service: ServiceSettings, key: str, *common: Any, changed: Callable[[], Any]):
+        """See `Crew`; `changed` is called when a server has joined or left."""
+        super().__init__(f"{service.name} service", [Slot(number) for number in range(service.count)], *common)
+        self.settings, self._key, self._changed = service, key, changed
 
-def _cause(error: BaseException) -> BaseException:
-    """The user's error within Ray's."""
-    if isinstance(error, BaseExceptionGroup):
-        return _cause(error.exceptions[0])
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, UserError) else error
+    def _create(self, slot: Slot) -> Any:
+        return self._cluster.start(Service, (self.settings, self._key), self.settings.resources)
 
+    async def _welcome(self, slot: Slot) -> Mapping[str, Any]:
+        about: Mapping[str, Any] = await slot.actor.start.remote()
+        return about
 
-def _first_line(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        return _first_line(error.exceptions[0])
-    error = getattr(error, "cause", None) or error
-    return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"
+    async def _joined(self, slot: Slot) -> None:
+        await self._changed()
+
+    async def _left(self, slot: Slot, why: str) -> None:
+        await self._changed()

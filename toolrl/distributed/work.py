@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import zlib
 from collections.abc import Mapping, Sequence
@@ -22,41 +21,17 @@ from toolrl.types import SamplingParams, Task
 _COMPARED = ("toolrl", "transformers", "torch")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSettings:
-    """How many workers there are, where, and what each takes.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a worker knows of the other actors.
 
     Attributes:
-        workers: Rollout workers. Those for which there is no room yet start when a node joins.
-        address: Of the cluster: "auto" for one that runs here, HOST:PORT, or "local" to start one on this machine.
-        resources: What each worker takes, by Ray's names: `{"CPU": 1, "GPU": 0, "sandbox": 1}`.
-        concurrency: Episodes in flight on each worker.
-        silence_seconds: A worker that does not answer for this long is replaced.
-        attempts: Workers that may be lost under an episode before it counts as a fault; and in one place without ever
-            starting, before the run ends.
+        engines: The number and the handle of each engine that is ready.
+        variables: Of its environment, by which tools find services.
     """
 
-    workers: int
-    address: str = "local"
-    resources: Mapping[str, float] = field(default_factory=lambda: {"CPU": 1})
-    concurrency: int = 64
-    silence_seconds: float = 60.0
-    attempts: int = 5
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ConfigError: One is out of range.
-        """
-        for name in ("workers", "concurrency", "silence_seconds", "attempts"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive, got {getattr(self, name)!r}")
-        if not isinstance(self.resources, Mapping):
-            raise ConfigError(f'worker_resources must be like {{"CPU": 1, "GPU": 1}}, got {self.resources!r:.80}')
-        for name, amount in self.resources.items():
-            if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
-                raise ConfigError(f"worker_resources: {name!r} must be a number from 0, got {amount!r}")
+    engines: tuple[tuple[int, Any], ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +39,13 @@ class Playing:
     """How a worker plays; what `RolloutEngine` takes, in a form that can be sent.
 
     Attributes:
-        policy: Opened by each worker; None replays each task's oracle.
+        policy: Opened by each worker, or by engines; None replays each task's oracle.
         renderer: The tokenizer and the arguments of `Renderer`; None for policies without tokens.
         sampling: How to sample.
         max_completion_tokens: Bounds an episode.
         retries: Further attempts at an episode that an infrastructure fault ended.
         policy_timeout_seconds: See `RolloutEngine`.
+        elsewhere: Whether engines sample, and not the worker itself.
     """
 
     policy: PolicySettings | None
@@ -78,9 +54,10 @@ class Playing:
     max_completion_tokens: int | None = None
     retries: int = 2
     policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS
+    elsewhere: bool = False
 
     def of_worker(self, number: int) -> Playing:
-        """The same with a seed of its own, so that no two workers draw the same numbers."""
+        """The same with a seed of its own, so that no two of them draw the same numbers."""
         if self.policy is None or self.policy.seed is None:
             return self
         return replace(self, policy=replace(self.policy, seed=self.policy.seed + number))

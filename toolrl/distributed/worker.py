@@ -9,22 +9,23 @@ import pickle
 import socket
 import traceback
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Any
 
-from toolrl.distributed.gate import Gate
-from toolrl.distributed.work import Played, Playing, Work, digest_of, versions
+from toolrl.distributed.engine import RemotePolicy
+from toolrl.distributed.host import PolicyHost, about_here
+from toolrl.distributed.work import Played, Playing, Surroundings, Work, digest_of
 from toolrl.env import ToolEnv, make
 from toolrl.errors import ConfigError, TaskError, UserError
 from toolrl.evaluation.evaluate import oracle_policy
-from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy, open_policy
+from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.support.event_loop import on_background_loop
 from toolrl.types import Task
 
 
-class RolloutWorker:
-    """What Ray runs as an actor; without Ray, an ordinary object."""
+class RolloutWorker(PolicyHost):
+    """Plays episodes."""
 
     def __init__(self, playing: Playing, concurrency: int = 64, variables: Mapping[str, str] | None = None):
         """Note how to play; `start` opens everything.
@@ -34,37 +35,32 @@ class RolloutWorker:
             concurrency: Episodes in flight.
             variables: Of the driver's environment, for what is opened here.
         """
-        os.environ.update(variables or {})
-        self._playing, self._concurrency = playing, concurrency
+        super().__init__(playing, variables)
+        self._concurrency = concurrency
         self._environments: dict[str, ToolEnv] = {}
         self._making = asyncio.Lock()  # one environment at a time, each once
-        self._open = ExitStack()
         self._engine: RolloutEngine | None = None
-        self._gate: Gate | None = None
+        self._remote = RemotePolicy()
         self._alive = 0
 
-    async def start(self, weights: Mapping[str, Any] | None = None, version: int = 0) -> dict[str, Any]:
-        """Open the policy, with the given weights if there are any.
-
-        Returns:
-            The node's name, the process id, and `versions`.
-        """
+    async def start(
+        self, weights: Mapping[str, Any] | None = None, version: int = 0, around: Surroundings | None = None
+    ) -> dict[str, Any]:
+        """Open the policy, with the given weights if there are any and it is opened here; see `about_here`."""
+        await self.surround(around or Surroundings())
         await asyncio.to_thread(self._start)
-        if weights is not None:
+        if weights is not None and not self._playing.elsewhere:
             await self.load(weights, version)
-        return {"node": socket.gethostname(), "pid": os.getpid(), "versions": versions()}
+        return about_here()
 
     def _start(self) -> None:
         playing = self._playing
         renderer = playing.open_renderer()
         policy: Policy | ChatPolicy = ScriptedChatPolicy([])  # unused: each episode has its own oracle
-        if playing.policy is not None:
-            opened = open_policy(playing.policy, renderer)
-            self._open.callback(opened.close)
-            policy = opened
-            if not isinstance(opened, ChatPolicy):
-                self._open.enter_context(opened.generating())
-                policy = self._gate = Gate(opened)
+        if playing.elsewhere:
+            policy = self._remote
+        elif playing.policy is not None:
+            policy = self._open_policy(renderer)
         self._engine = RolloutEngine(
             policy,
             renderer,
@@ -74,6 +70,11 @@ class RolloutWorker:
             retries=playing.retries,
             policy_timeout_seconds=playing.policy_timeout_seconds,
         )
+
+    async def surround(self, around: Surroundings) -> None:
+        """Use these engines and services from now on."""
+        os.environ.update(around.variables)
+        self._remote.set_engines(around.engines)
 
     async def play(self, works: Sequence[Work]) -> AsyncIterator[tuple[int, Played]]:
         """Play, and yield the place of each work with what came of it, as they end."""
@@ -116,19 +117,9 @@ class RolloutWorker:
             self._open.callback(env.close)
         return self._environments[key]
 
-    async def load(self, weights: Mapping[str, Any], version: int) -> None:
-        """Sample with other weights; turns in flight end first, and the next ones wait."""
-        if self._gate is None:
-            raise ConfigError("this policy has no weights that could be set")
-        await asyncio.to_thread(self._gate.load, weights, version)
-
     async def alive(self) -> int:
         """Episodes in flight."""
         return self._alive
-
-    async def close(self) -> None:
-        """Close environments and policy."""
-        await asyncio.to_thread(self._open.close)
 
 
 def _task_of(env: ToolEnv, work: Work) -> Task:

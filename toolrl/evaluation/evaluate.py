@@ -100,6 +100,7 @@ def evaluate(
     on_progress: Callable[[int, int], None] | None = None,
     info: Mapping[str, Any] | None = None,
     workers: Workers | None = None,
+    played: Mapping[str, Trajectory] | None = None,
 ) -> dict[str, EnvReport]:
     """Play the first tasks of each environment.
 
@@ -119,6 +120,8 @@ def evaluate(
         info: Recorded with each trajectory; `mode`, `session` and `step` become part of its id. The session is random
             by default, so that no two evaluations share an id.
         workers: Play the episodes in place of this process, with their own policy, sampling and limits.
+        played: Episodes by id that an evaluation with the same session has played before it was ended: they count, and
+            are not played again.
 
     Raises:
         ConfigError: `tasks` or `samples` is not positive.
@@ -135,13 +138,16 @@ def evaluate(
             for sample in range(samples):
                 id, group = f"{prefix}/{env_id}/{task.id}/{sample}", f"{env_id}/{task.id}"
                 requests.append(RolloutRequest(env, task, env_id, id, oracle, {**task_info(task), **about}, group))
-    finished = itertools.count(1)
+    earlier = [played[request.id] for request in requests if request.id in played] if played else []
+    total = len(requests)
+    requests = [request for request in requests if not played or request.id not in played]
+    finished = itertools.count(len(earlier) + 1)
 
     def announce(trajectory: Trajectory) -> None:
         if on_trajectory is not None:
             on_trajectory(trajectory)
         if on_progress is not None:
-            on_progress(next(finished), len(requests))
+            on_progress(next(finished), total)
 
     if policy is None:  # an oracle's turns are bounded by the environment alone
         sampling = replace(sampling or SamplingParams(), max_tokens=sys.maxsize)
@@ -155,11 +161,11 @@ def evaluate(
         on_trajectory=announce,
     )
     if on_progress is not None:
-        on_progress(0, len(requests))
-    played = defaultdict(list)
-    for trajectory in engine.run(requests) if workers is None else workers.run(requests, announce):
-        played[trajectory.env_id].append(trajectory)
-    return {env_id: summarise(env_id, played[env_id]) for env_id in environments}
+        on_progress(len(earlier), total)
+    by_env = defaultdict(list)
+    for trajectory in (*earlier, *(engine.run(requests) if workers is None else workers.run(requests, announce))):
+        by_env[trajectory.env_id].append(trajectory)
+    return {env_id: summarise(env_id, by_env[env_id]) for env_id in environments}
 
 
 def oracle_policy(env: ToolEnv, task: Task, renderer: Renderer | None) -> Policy | ChatPolicy:

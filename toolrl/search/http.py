@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from toolrl.errors import ConfigError, RetrieverFault
 from toolrl.search.base import Document, NotReadable, Retriever, check_k
 from toolrl.support.retry import RetryPolicy, ServiceCaller, TryAgain, retry_after_seconds
 
+SERVICE_VARIABLE = "TOOLRL_SERVICE_"
 _JSON = {"Content-Type": "application/json"}
 _LIMITED = (202, 408, 425, 429)
 # The user's own server: no rate limit, and as many concurrent requests as it has threads.
@@ -41,10 +43,9 @@ class HTTPRetriever(Retriever):
     ):
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"a retrieval server's address begins with http:// or https://, got {url!r}")
-        self._url = url.rstrip("/").removesuffix("/retrieve")
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._url, self._api_key = url.rstrip("/").removesuffix("/retrieve"), api_key or ""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=retry_policy.max_concurrent)
-        self._client = httpx.Client(headers=headers, timeout=timeout_seconds, limits=limits)
+        self._client = httpx.Client(timeout=timeout_seconds, limits=limits)
         self._caller = ServiceCaller(self._url, retry_policy)
 
     @property
@@ -76,14 +77,20 @@ class HTTPRetriever(Retriever):
         self._caller.close()
         self._client.close()
 
+    def _address(self) -> tuple[str, str]:
+        """The server's address, and the key."""
+        return self._url, self._api_key
+
     def _ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return self._caller.call(f"{self._url}{path}", lambda: self._request(path, body))
 
     def _request(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         # A model can write a lone surrogate, which cannot be encoded.
         content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
+        url, key = self._address()
+        headers = {**_JSON, "Authorization": f"Bearer {key}"} if key else _JSON
         try:
-            response = self._client.post(self._url + path, content=content, headers=_JSON)
+            response = self._client.post(url + path, content=content, headers=headers)
         except httpx.TransportError as error:
             raise TryAgain(f"{type(error).__name__}: {error}") from error
         if response.status_code in _LIMITED or response.status_code >= 500:
@@ -125,3 +132,35 @@ def _document(entry: Any, url: str) -> Document:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) < 200 else f"{text[:200]} ..."
+
+
+class ServiceRetriever(HTTPRetriever):
+    """Asks a server whose address is in TOOLRL_SERVICE_NAME, which may change: "URL KEY".
+
+    Args:
+        name: Of the service; see `toolrl.distributed`.
+
+    Raises:
+        ConfigError: There is no such variable.
+    """
+
+    def __init__(self, name: str):
+        self._name = name
+        super().__init__(self._address()[0])
+
+    @property
+    def identity(self) -> str:
+        """The service's name: its address may change."""
+        return f"service {self._name}"
+
+    def _address(self) -> tuple[str, str]:
+        variable = service_variable(self._name)
+        url, _, key = os.environ.get(variable, "").partition(" ")
+        if not url:
+            raise ConfigError(f"no service {self._name!r} is offered here ({variable} is not set); see --services")
+        return url, key
+
+
+def service_variable(name: str) -> str:
+    """The variable that has the address of a service."""
+    return SERVICE_VARIABLE + name.upper()

@@ -47,8 +47,8 @@ def open_retriever(
 
     Args:
         name: "bm25:CORPUS", "dense:CORPUS" or "hybrid:CORPUS" with a corpus as `open_corpus` takes it; "web" or
-            "web:ENGINES" for ddgs, such as "web:duckduckgo,brave"; the address of a retrieval server; or a backend
-            added by `register_retriever`.
+            "web:ENGINES" for ddgs, such as "web:duckduckgo,brave"; the address of a retrieval server; "service:NAME"
+            for one that a cluster offers; or a backend added by `register_retriever`.
         model: For a dense or hybrid one; see `DenseRetriever`.
         store: The SQLite file of a `CachedRetriever` in front of it; default: no cache.
         mode: The mode of the `CachedRetriever`.
@@ -118,9 +118,16 @@ def _https(address: str) -> Retriever:
     return _http(address, "https")
 
 
+def _service(name: str) -> Retriever:
+    from toolrl.search.http import ServiceRetriever
+
+    return ServiceRetriever(name)
+
+
 register_retriever("bm25", _bm25, "bm25:CORPUS")
 register_retriever("dense", _dense, "dense:CORPUS")
 register_retriever("hybrid", _hybrid, "hybrid:CORPUS")
 register_retriever("web", _web, "web", "web:ENGINES")
 register_retriever("http", _http, "http://SERVER")
 register_retriever("https", _https, "https://SERVER")
+register_retriever("service", _service, "service:NAME")

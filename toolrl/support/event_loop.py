@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -88,8 +89,12 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
 
 async def on_background_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine that runs on the background loop, from another loop."""
-    loop, _ = _background_loop()
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+    return await asyncio.wrap_future(submit_to_background_loop(coroutine))
+
+
+def submit_to_background_loop(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """Run a coroutine on the background loop, from any thread; cancelling the future cancels it."""
+    return asyncio.run_coroutine_threadsafe(coroutine, _background_loop()[0])
 
 
 def _background_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:

@@ -53,6 +53,7 @@ class RateLimit:
         self.name = name
         self._interval = 1.0 / per_second
         self._slack = (burst - 1) * self._interval
+        self.per_second, self.burst = per_second, burst
         folder = runtime_folder() if folder is None else folder
         self._path = folder / f"rate-{hashlib.sha256(name.encode()).hexdigest()[:24]}"
         self._boot = _boot_id()

@@ -21,6 +21,7 @@ import tenacity
 
 from toolrl.errors import ConfigError, RetrieverFault, ToolError
 from toolrl.support.rate_limit import RateLimit
+from toolrl.support.shared_rate import SharedRateLimit
 from toolrl.support.usage import count_usage
 
 T = TypeVar("T")
@@ -72,7 +73,8 @@ class RetryPolicy:
     """How often a service is asked, and how failures are retried.
 
     Attributes:
-        requests_per_second: Over all processes of this user on this machine; None for no limit.
+        requests_per_second: Over all processes of this user on this machine, or of a run on its cluster; None for no
+            limit.
         burst: Requests that may be sent at once after a pause.
         max_concurrent: Requests in flight at the same time, in this process.
         attempts: Maximum number of attempts per call.
@@ -220,7 +222,9 @@ class ServiceCaller:
         self.name = name
         self.policy = policy = RetryPolicy() if policy is None else policy
         rate = policy.requests_per_second
-        self._limit = None if rate is None else RateLimit(name, rate, burst=policy.burst, folder=folder)
+        self._limit = (
+            None if rate is None else SharedRateLimit(RateLimit(name, rate, burst=policy.burst, folder=folder))
+        )
         self._breaker = CircuitBreaker(name, failures=policy.failures_to_open, open_seconds=policy.open_seconds)
         self._slots = threading.BoundedSemaphore(policy.max_concurrent)
         self._closed = threading.Event()
@@ -283,7 +287,7 @@ class ServiceCaller:
         finally:
             self._slots.release()
 
-    def _wait_for_turn(self, what: str, limit: RateLimit, deadline: float) -> None:
+    def _wait_for_turn(self, what: str, limit: SharedRateLimit, deadline: float) -> None:
         within = max(0.0, deadline - time.monotonic())
         seconds = limit.reserve(within)
         if seconds is None:

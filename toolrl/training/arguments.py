@@ -109,6 +109,15 @@ class ToolrlArguments(RunArguments):
     worker_resources: str = setting(
         '{"CPU": 1}', 'What a worker takes, by Ray\'s names, as JSON: {"CPU": 4, "GPU": 1, "sandbox": 1}.'
     )
+    rollout_engines: int = setting(
+        0, "Engines on the cluster that sample for all workers; 0 for a sampler in each worker."
+    )
+    engine_resources: str = setting('{"CPU": 1}', "What such an engine takes, as JSON.")
+    services: str = setting(
+        "{}",
+        'Servers that the cluster offers to tools, as JSON: {"sandbox": {"count": 2}, "wiki": {"retriever": '
+        '"bm25:wiki.jsonl", "resources": {"CPU": 4}}}.',
+    )
     mismatch_limit: float = setting(
         MISMATCH_LIMIT,
         "Warn if sampler and trainer differ by more nats a token on average; 0 for never. The values are logged as "
@@ -160,11 +169,14 @@ class ToolrlArguments(RunArguments):
             raise ConfigError(
                 f"--eval_alone {self.eval_alone} changes environments, which workers make by their ids; set it to 0"
             )
-        return PoolSettings(
+        return PoolSettings.of(
             workers=self.rollout_workers,
             address=self.ray_address,
             resources=parse_json("worker_resources", self.worker_resources),
             concurrency=max(1, self.concurrency // self.rollout_workers),
+            engines=self.rollout_engines,
+            engine_resources=parse_json("engine_resources", self.engine_resources),
+            services=parse_json("services", self.services),
         )
 
     def credit_settings(self) -> CreditSettings:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,17 @@ class ProgressCallback(TrainerCallback):
         self._show: Show = lambda done, total: None
 
     @contextmanager
-    def steps(self, *, is_main: bool) -> Iterator[None]:
-        """While open, the main process shows the progress of the steps: a bar in a terminal, else lines on stderr."""
+    def steps(self, *, is_main: bool, about: Callable[[], str] | None = None) -> Iterator[None]:
+        """While open, the main process shows the progress of the steps: a bar in a terminal, else lines on stderr.
+
+        Args:
+            is_main: Whether this is the main process.
+            about: Gives a further line, such as how the rollout workers are.
+        """
         if not is_main:
             yield
             return
-        with progress("steps", self._console if self._console.is_terminal else None) as self._show:
+        with progress("steps", self._console if self._console.is_terminal else None, about) as self._show:
             yield
 
     def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:

@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, ModelConfig, SFTConfig  # type: ignore[attr-defined]
 
 from toolrl.chat.variants import read_template
+from toolrl.distributed import RolloutPool
 from toolrl.errors import ConfigError
 from toolrl.evaluation import before_after_table, terminal
 from toolrl.policy.models import load_tokenizer
@@ -121,7 +122,8 @@ def train(
         is_main = begin_run(run.trainer, folder, checkpoint, console, arguments, args, model_config)
         if held_out and "before" not in evaluation.reports:
             evaluation.play("before")
-        with shown.steps(is_main=is_main):
+        about = run.policy.status if isinstance(run.policy, RolloutPool) else None
+        with shown.steps(is_main=is_main, about=about):
             run.train(checkpoint)
         save_run(run.trainer, folder)
         if held_out:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,13 +19,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from toolrl.errors import ConfigError, PolicyFault
+from toolrl.policy.conversations import Conversations
 from toolrl.policy.vllm.base import CLOSING_SECONDS, EnginePolicy
 from toolrl.policy.vllm.server_client import VLLMServer
 from toolrl.policy.vllm.weights_sender import NamedWeights, Transfer, open_sender
 from toolrl.support.waiting import TookTooLong
 from toolrl.types import SamplingParams
 
-CONVERSATIONS_REMEMBERED = 20_000
 # A text that different tokenizers split differently: spaces, digits, case, scripts.
 PROBE = "  The 1,234th répétition: x_1 = {'a': 5.50}\n\t漢字 🙂"
 
@@ -190,7 +189,7 @@ class ServerPool:
             raise ConfigError("no server to ask; pass an address, such as http://localhost:8000")
         self._servers = [VLLMServer(url, model, api_key, timeout_seconds) for url in urls]
         self._threads = ThreadPoolExecutor(len(urls), thread_name_prefix="toolrl-vllm-control")
-        self._conversations: OrderedDict[int, VLLMServer] = OrderedDict()
+        self._conversations: Conversations[VLLMServer] = Conversations()
 
     def __iter__(self) -> Iterator[VLLMServer]:
         """Iterate over the servers, in order."""
@@ -209,19 +208,13 @@ class ServerPool:
         up = [server for server in self._servers if not server.down]
         if len(up) < 2:
             return up[0] if up else None
-        known = None
-        if self._conversations:
-            for key in _prefixes(prompt_ids):
-                known = self._conversations.get(key, known)
+        known = self._conversations.find(prompt_ids)
         return known if known in up else min(up, key=lambda server: server.in_flight)
 
     def remember(self, prompt_ids: list[int], ids: list[int], server: VLLMServer) -> None:
         """Note which server has a conversation up to here in its cache."""
         if len(self._servers) > 1:
-            *_, key = _prefixes([*prompt_ids, *ids])
-            self._conversations[key] = server
-            if len(self._conversations) > CONVERSATIONS_REMEMBERED:
-                self._conversations.popitem(last=False)
+            self._conversations.remember(prompt_ids, ids, server)
 
     async def close_completions(self) -> None:
         """Close the connections of completions, on their loop."""
@@ -271,11 +264,3 @@ class ServerPool:
                 failure = error
         if failure is not None and not (self.may_miss_updates and any(not server.down for server in self._servers)):
             raise PolicyFault(f"a weight update failed: {self.describe()}") from failure
-
-
-def _prefixes(ids: list[int]) -> Iterator[int]:
-    """A hash of each prefix of a conversation (len(ids),)."""
-    key = 0
-    for id in ids:
-        key = hash((key, id))
-        yield key
