@@ -1,0 +1,4 @@
+#!/bin/bash
+# Runs in a fresh sandbox, on a copy of the files that the model left. Its exit code is the verdict.
+set -e
+test "$(cat count.txt)" = 3

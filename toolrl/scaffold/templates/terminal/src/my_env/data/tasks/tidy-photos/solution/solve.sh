@@ -1,0 +1,2 @@
+mkdir photos
+mv *.jpg photos
