@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[3]
-README = (ROOT / "README.md").read_text()
+SECURITY = (ROOT / "docs/security.md").read_text()
 LIKE_DOCKER = "tests/sandbox/local/like_docker.py"
 # Root's folders may be inaccessible to others: mount Python, the packages and toolrl where they are not.
 AS_ORDINARY_USER = """
@@ -82,7 +82,7 @@ def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 def test_the_readme_shows_its_real_output(zygote_at, run):
     zygote_at("full")
-    as_root, as_user = README.split("prints the level, with status 1")[1].split("```\n")[1:4:2]
+    as_root, as_user = SECURITY.split("prints the level, with status 1")[1].split("```\n")[1:4:2]
     expected = as_root
     if is_ordinary(run):
         expected = as_root[: as_root.index("active  cgroup")] + as_user
@@ -95,7 +95,7 @@ def test_the_readme_shows_its_real_output(zygote_at, run):
 
 def test_a_container_without_new_namespaces_is_diagnosed(zygote_at, run):
     zygote_at("no-userns")
-    begins = next(block for block in README.split("```\n") if block.startswith("isolation level: no-userns"))
+    begins = next(block for block in SECURITY.split("```\n") if block.startswith("isolation level: no-userns"))
     assert run(LIKE_DOCKER, "-m", "toolrl", "doctor").stdout.startswith(begins)
     report = report_of(run(LIKE_DOCKER, "-m", "toolrl", "doctor", "--json"))
     namespaces = report["findings"]["namespaces"]
