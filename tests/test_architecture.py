@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -37,8 +37,8 @@ LAYERS = (
     "players",
     "rollout",
     "evaluation tiny",
-    "audit distributed view",
-    "interop training",
+    "audit distributed gateway view",
+    "interop scaffold training",
     "cli",
     "__main__",
 )
@@ -59,12 +59,15 @@ OWNERS = {
     "msgspec": "support.json_text trajectory view",
     "sentence_transformers": "search.corpus",
     "ray": "distributed",
-    "starlette": "distributed.rates interop sandbox.server search.server support.serving view",
+    "starlette": "distributed.rates gateway.server interop sandbox.server search.server support.serving view",
     "trafilatura": "search.web",
     "usearch": "search.corpus",
     "uvicorn": "support.serving",
     "webencodings": "search.web",
 }
+
+# Packages that a dependency always brings, so that the core declares ten.
+BROUGHT_BY = {"rich": "typer", "pygments": "rich", "referencing": "jsonschema"}
 
 PACKAGE_FOLDERS = {"toolrl": ROOT / "toolrl", "toolrl_envs": ROOT / "envs" / "toolrl_envs"}
 RANK = {unit: rank for rank, units in enumerate(LAYERS) for unit in units.split()}
@@ -116,8 +119,8 @@ def imports_of(source: str, module: str, is_package: bool = False) -> list[Impor
     return imports
 
 
-# Files of tasks that models work on, and their tests.
-TASK_FOLDERS = ROOT / "envs/toolrl_envs/terminal/tasks"
+# Files of tasks that models work on, with their tests, and packages that `toolrl init` writes.
+DATA_FOLDERS = {ROOT / "envs/toolrl_envs/terminal/tasks", ROOT / "toolrl/scaffold/templates"}
 
 
 @cache
@@ -126,7 +129,7 @@ def modules(package: str) -> dict[str, Path]:
     return {
         ".".join([package, *path.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__"): path
         for path in sorted(folder.rglob("*.py"))
-        if TASK_FOLDERS not in path.parents
+        if not DATA_FOLDERS & {*path.parents}
     }
 
 
@@ -241,6 +244,9 @@ def test_every_imported_package_is_declared_as_a_dependency() -> None:
         for entry in package_imports(package)
         if (top := entry.target.split(".")[0]) not in sys.stdlib_module_names and top not in PACKAGE_FOLDERS
     }
+    for package, owner in BROUGHT_BY.items():
+        assert any(normalised(re.split(r"[^\w.-]", line)[0]) == package for line in requires(owner) or ()), owner
+    names |= BROUGHT_BY.keys()
     # A package that is not installed cannot be looked up; its own name is used.
     missing = {top for top in imported if not {normalised(name) for name in distributions.get(top, [top])} & names}
     assert missing == set()

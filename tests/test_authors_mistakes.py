@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import toolrl
-from toolrl import ConfigError, Limits, Task, ToolEnv, call, say
+from toolrl import ConfigError, Limits, Task, ToolEnv, say
 from toolrl.evaluation import evaluate
 
 TASKS = [Task("a", "p", "x")]
@@ -56,11 +56,11 @@ def test_an_oracle_may_give_its_messages_one_by_one() -> None:
     assert evaluate({"e": env}, None, None, tasks=1)["e"].success == 1.0
 
 
-@pytest.mark.parametrize("action", [5, None, say("x"), call("f"), ["x"]], ids=lambda action: type(action).__name__)
-def test_an_action_that_is_not_text_is_refused(action: Any) -> None:
+@pytest.mark.parametrize("action", [5, None, {"role": "assistant"}, ["x"]], ids=lambda action: type(action).__name__)
+def test_an_action_that_is_neither_text_nor_a_message_is_refused(action: Any) -> None:
     env = ToolEnv(tasks=TASKS, reward=right)
     env.reset()
-    with pytest.raises(ConfigError, match="an action is the text of an assistant turn, got"):
+    with pytest.raises(ConfigError, match="an action is the text of an assistant turn, or a message, got"):
         env.step(action)
     assert env.step("x")[1] == 1.0
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
 
+import toolrl
 from toolrl import (
     ConfigError,
     Episode,
@@ -357,3 +358,13 @@ def test_scores_of_a_vector_environment_are_arrays_and_an_unscored_one_is_not_ze
     assert values[:2].tolist() == [1.0, 0.5]
     assert np.isnan(values[2])
     envs.close()
+
+
+def test_a_step_takes_a_message_too() -> None:
+    env = toolrl.make("toolrl/PythonMath-v0", size=5)
+    env.reset(seed=0)
+    observation, _, _, _, info = env.step(call("python", code="print(6 * 7)"))
+    assert (observation.strip(), info["tool_calls"]) == ("42", 1)
+    _, _, terminated, _, _ = env.step(say("<answer>1</answer>"))
+    assert terminated
+    env.close()

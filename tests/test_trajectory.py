@@ -210,30 +210,20 @@ def test_every_row_has_the_same_fields_of_the_same_types(trajectory: Trajectory)
 
 
 def test_a_row_of_another_version_is_refused() -> None:
-    with pytest.raises(ValueError, match="schema_version is 99, this version reads 2 and 3 and 4 and 5"):
+    with pytest.raises(ValueError, match="schema_version is 99, this version reads 5 and 6"):
         Trajectory.from_row({**make_trajectory().to_row(), "schema_version": 99})
 
 
-@pytest.mark.parametrize("version", [2, 3])
-def test_rows_of_earlier_versions_are_read(version: int) -> None:
-    """2 had no thinking; up to 3 calls, parts and usage were lists, and an answer could be null."""
-    turns = make_trajectory().turns
-    if version == 2:
-        turns = tuple(dataclasses.replace(t, message=dataclasses.replace(t.message, thinking="")) for t in turns)
-    trajectory = make_trajectory(turns=turns, usage={"seconds": 1.5}, score=Score(1.0, {"correct": 1.0}, None))
-    row = trajectory.to_row()
-    del row["answered"]
-    calls = [json.loads(turn["tool_calls"]) for turn in row["turns"]]
-    for call in (call for of_turn in calls for call in of_turn):
-        call["arguments"] = json.dumps(call["arguments"])
-    rows = [{**turn, "tool_calls": of_turn} for turn, of_turn in zip(row["turns"], calls, strict=True)]
-    if version == 2:
-        rows = [{name: value for name, value in turn.items() if name != "thinking"} for turn in rows]
-    lists = {
-        name: [{"name": key, "value": value} for key, value in json.loads(row[name]).items()]
-        for name in ("parts", "usage")
-    }
-    assert Trajectory.from_row({**row, **lists, "answer": None, "turns": rows, "schema_version": version}) == trajectory
+def test_rows_without_branches_are_read() -> None:
+    row = make_trajectory().to_row()
+    del row["branches"]
+    assert Trajectory.from_row({**row, "schema_version": 5}) == make_trajectory()
+
+
+def test_branches_are_kept() -> None:
+    branch = make_trajectory(prompt_ids=[1, 2, 3])
+    trajectory = make_trajectory(branches=(branch,))
+    assert Trajectory.from_row(json.loads(json.dumps(trajectory.to_row()))) == trajectory
 
 
 # ---- files

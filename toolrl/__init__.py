@@ -10,6 +10,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from toolrl.errors import naming_extras
+
 if TYPE_CHECKING:
     from toolrl.chat import Renderer as Renderer
     from toolrl.env import ToolEnv as ToolEnv, call as call, make as make, say as say
@@ -82,7 +84,8 @@ __all__ = ["__version__", *_MODULE_OF]
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'toolrl' has no attribute {name!r}")
-    value = getattr(import_module(_MODULE_OF[name]), name)
+    with naming_extras():
+        value = getattr(import_module(_MODULE_OF[name]), name)
     globals()[name] = value
     return value
 

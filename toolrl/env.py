@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -16,6 +17,7 @@ import gymnasium
 from toolrl.chat.dialects import Dialect, HermesDialect
 from toolrl.episode import EpisodeSession, check_parts, check_solution
 from toolrl.errors import ConfigError, TaskError
+from toolrl.gym.naming import absolute, found_by_place, without_label
 from toolrl.gym.registry import creator_of, import_module_of, settings_of, unknown
 from toolrl.gym.spaces import UnicodeText
 from toolrl.rewards.confidence import REQUEST, check_confidence
@@ -114,7 +116,6 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._run_scope = ResourceScope()
         self._session: EpisodeSession | None = None
         self._conversation: Sequence[Message] = ()
-        self._tasks_before_split = 0
         self.made_from: tuple[str, dict[str, Any]] | None = None  # what `make` was called with
         if split is not None:
             self.keep_split(split)
@@ -126,7 +127,7 @@ class ToolEnv(gymnasium.Env[str, str]):
             ConfigError: The split is neither.
             TaskError: No task is left.
         """
-        self.tasks, self._tasks_before_split = self.tasks.of_split(split), len(self.tasks)
+        self.tasks = self.tasks.of_split(split)
 
     def with_tools(
         self, tools: Iterable[Tool | Callable[..., Any] | Sequence[Tool]], reward: Reward | None = None
@@ -142,6 +143,12 @@ class ToolEnv(gymnasium.Env[str, str]):
             other.toolbox.share(other.user.resources)
         if reward is not None:
             other.grader = replace(self.grader, reward=reward)
+        return other
+
+    def copy(self) -> ToolEnv:
+        """The same environment with resources and a current episode of its own."""
+        other = copy.copy(self)
+        other._run_scope, other._session, other._conversation = ResourceScope(), None, ()
         return other
 
     def ask_confidence(self, weight: float = 0.0) -> None:
@@ -227,8 +234,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         except IndexError:
             raise TaskError(f"no task has the index {index!r}; there are {len(self.tasks)}") from None
 
-    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Take one assistant turn, in the environment's dialect.
+    def step(self, action: str | Message) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Take one assistant turn: text in the environment's dialect, or a message: `call("price", fruit="fig")`.
 
         Returns:
             Observation (tool results, one per line, or the user's words; empty after an answer or at a limit), reward,
@@ -238,15 +245,16 @@ class ToolEnv(gymnasium.Env[str, str]):
             ends with reward 0 and `info["score"]["value"]` None.
 
         Raises:
-            ConfigError: The action is not text.
+            ConfigError: The action is neither text nor a message.
             InfrastructureError: A tool or the user failed, and the model did not cause it.
         """
-        if not isinstance(action, str):
-            raise ConfigError(f"an action is the text of an assistant turn, got {action!r:.80}; see env.dialect.format")
+        if not isinstance(action, (str, Message)):
+            raise ConfigError(f"an action is the text of an assistant turn, or a message, got {action!r:.80}")
         if self._session is None:
             raise gymnasium.error.ResetNeeded("call reset() before step(); an episode also ends with its last step")
         session = self._session
-        step = run_sync(session.advance(self.dialect.parse(action, self.toolbox.schemas)))
+        turn = action if isinstance(action, Message) else self.dialect.parse(action, self.toolbox.schemas)
+        step = run_sync(session.advance(turn))
         failures = [str(result.failure) for result in step.results if result.failure is not None]
         info: dict[str, Any] = {"tool_calls": len(step.results), "failures": failures}
         if step.awards:
@@ -290,57 +298,62 @@ class ToolEnv(gymnasium.Env[str, str]):
 
 
 def make(env_id: str, **settings: Any) -> ToolEnv:
-    """Make a registered environment, as `gymnasium.make(env_id, **settings).unwrapped` does.
+    """Make an environment by its name.
 
     Args:
-        env_id: As registered; `my_envs:mine/Shopping-v0` first imports the module `my_envs`, which registers it.
+        env_id: An id of Gymnasium's registry, after the name of a module that registers it if need be
+            (`my_envs:mine/Shopping-v0`). Or where it is written: `my_env.py:Shopping`, `my_env.py` if there is only
+            one, or `my_package.envs:Shopping`, for a `ToolEnv`, a class of them or a function that returns one. A
+            label (`toolrl/PythonMath-v0@hard`) tells apart the same environment with other settings.
         settings: Passed to the environment. If it takes no `split`, its tasks are divided; see `ToolEnv`. If it takes
             no `confidence`, that is the weight for `ToolEnv.ask_confidence`.
 
     Raises:
-        EnvironmentNotFound: No environment has this id; the message suggests close matches.
+        EnvironmentNotFound: No environment has this name; the message suggests close matches.
         ConfigError: It is not a toolrl environment, or does not take these settings.
         TaskError: It has too few tasks for the split.
     """
     if not isinstance(env_id, str):
         raise ConfigError(f"an environment's id is text such as 'toolrl/PythonMath-v0', got {env_id!r:.80}")
-    creator = creator_of(env_id)
+    name = without_label(env_id)
+    create = found_by_place(name)
+    creator = create or creator_of(name)
+    if creator is None and import_module_of(name) in gymnasium.registry:
+        raise ConfigError(f"{name} is registered without an entry_point; set it to the class")
+    create = create or partial(gymnasium.make, name, disable_env_checker=True)
     asks = "confidence" in settings and not (creator is not None and "confidence" in settings_of(creator))
     confidence = settings.pop("confidence") if asks else None
-    if creator is None and import_module_of(env_id) in gymnasium.registry:
-        raise ConfigError(f"{env_id} is registered without an entry_point; set it to the class")
     try:
-        env = _create(env_id, settings)
+        made = create(**settings)
     except gymnasium.error.Error as error:
         if creator is not None:
             raise
-        raise unknown(env_id, error) from None
+        raise unknown(name, error) from None
     except TypeError as error:
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if refused is None or refused[1] not in settings:
             raise
         if refused[1] != "split":
             taken = ", ".join(settings_of(creator)) if creator is not None else ""
-            raise ConfigError(f"{env_id} does not take these settings: {refused[1]!r}; it takes: {taken}") from None
-        env = _create(env_id, {name: value for name, value in settings.items() if name != "split"})
-        if isinstance(env, ToolEnv):
-            env.keep_split(settings["split"])
+            raise ConfigError(
+                f"{name} does not take these settings: {refused[1]!r}; it takes: {taken or 'none'}"
+            ) from None
+        made = create(**{key: value for key, value in settings.items() if key != "split"})
+        if isinstance(made.unwrapped, ToolEnv):
+            before = len(made.unwrapped.tasks)
+            made.unwrapped.keep_split(settings["split"])
+            _log.warning(
+                "%s has no splits of its own: about a fifth of its tasks is held out for 'test', and %r has %d of %d",
+                env_id, settings["split"], len(made.unwrapped.tasks), before,
+            )  # fmt: skip
+    env = getattr(made, "unwrapped", made)
     if not isinstance(env, ToolEnv):
-        raise ConfigError(f"{env_id} is a {type(env).__name__}, not a toolrl.ToolEnv")
-    if env._tasks_before_split:
-        _log.warning(
-            "%s has no splits of its own: about a fifth of its tasks is held out for 'test', and %r has %d of %d",
-            env_id, settings.get("split"), len(env.tasks), env._tasks_before_split,
-        )  # fmt: skip
+        raise ConfigError(f"{name} is a {type(env).__name__}, not a toolrl.ToolEnv")
     if confidence is not None:
         env.ask_confidence(confidence)
         settings["confidence"] = confidence
-    env.made_from = (env_id, settings)
+    env.made_from = (absolute(name), settings)
     return env
-
-
-def _create(env_id: str, settings: Mapping[str, Any]) -> Any:
-    return gymnasium.make(env_id, disable_env_checker=True, **settings).unwrapped
 
 
 def call(tool_name: str, /, **arguments: Any) -> Message:

@@ -18,6 +18,20 @@
 An exception of any other type is a bug and propagates with its traceback.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Packages that the core does without, by the extra that installs them.
+EXTRA_OF = {
+    **dict.fromkeys(("bm25s",), "search"),
+    **dict.fromkeys(
+        ("h11", "jinja2", "markupsafe", "matplotlib", "pandas", "pyarrow", "scipy", "starlette", "statsmodels",
+         "uvicorn", "yaml"),
+        "view",
+    ),
+    **dict.fromkeys(("accelerate", "datasets", "safetensors", "tokenizers", "torch", "transformers", "trl"), "train"),
+}  # fmt: skip
+
 
 class ToolrlError(Exception):
     """Base of all exceptions defined by toolrl."""
@@ -56,6 +70,22 @@ class MissingExtra(UserError, ImportError):
 
     def __init__(self, package: str, extra: str):
         super().__init__(f"{package} is not installed. Run: pip install 'toolrl[{extra}]'")
+
+
+@contextmanager
+def naming_extras() -> Iterator[None]:
+    """Have the import of a package that is missing say which extra installs it.
+
+    Raises:
+        MissingExtra: The package is one of `EXTRA_OF`.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        raise MissingExtra(package, EXTRA_OF[package]) from error
 
 
 class ToolError(ToolrlError):

@@ -30,7 +30,7 @@ from toolrl.support.usage import Usage, counting
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS, contained, together
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory, Turn
-from toolrl.types import Episode, SamplingParams, Score, StopReason, Task
+from toolrl.types import Episode, Message, SamplingParams, Score, StopReason, Task
 
 Prompts = dict[tuple[int, str], list[int]]  # (P,) ids by environment and task, of episodes that are played together
 
@@ -57,6 +57,16 @@ class RolloutRequest:
     policy: Policy | ChatPolicy | None = None
     info: dict[str, Any] = field(default_factory=dict)
     group: str = ""
+
+
+@dataclass
+class Played:
+    """The conversation of an episode, as far as it was played, and further ones; see `Trajectory`."""
+
+    prompt: tuple[Message, ...]
+    prompt_ids: list[int] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    branches: list[Played] = field(default_factory=list)
 
 
 class RolloutEngine:
@@ -179,13 +189,11 @@ class RolloutEngine:
         usage: dict[str, float] = {}
         for attempt in range(1, self._retries + 2):
             start = time.perf_counter()
-            turns: list[Turn] = []
             error = ""
             session = request.env.open_episode(request.task, request.env_id)
-            opening = tuple(session.messages)
-            player = self.player(request, session, prompts)
+            played = Played(tuple(session.messages))
             try:
-                stop, score = await play_episode(session, player, turns, in_group=True)
+                stop, score = await self._play(request, session, played, prompts)
             except InfrastructureError as fault:
                 error = f"{type(fault).__name__}: {fault}"
                 stop, score = StopReason.FAULT, Score(None, reason=error)
@@ -194,13 +202,25 @@ class RolloutEngine:
             if not error or attempt > self._retries:
                 break
             await asyncio.sleep(self._backoff_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-        prompt_ids = player.prompt_ids if isinstance(player, TokenPlayer) else []
         trajectory = Trajectory(
-            request.id, request.env_id, request.task.id, opening, prompt_ids, tuple(turns), score, stop,
-            error=error, attempts=attempt, seconds=seconds, info=request.info, usage=usage,
+            request.id, request.env_id, request.task.id, played.prompt, played.prompt_ids, tuple(played.turns), score,
+            stop, error=error, attempts=attempt, seconds=seconds, info=request.info, usage=usage,
             ending=session.ended.reason if session.ended else "",
         )  # fmt: skip
-        return trajectory, session
+        branches = [
+            replace(trajectory, prompt=branch.prompt, prompt_ids=branch.prompt_ids, turns=tuple(branch.turns))
+            for branch in played.branches
+        ]
+        return replace(trajectory, branches=tuple(branches)), session
+
+    async def _play(
+        self, request: RolloutRequest, session: EpisodeSession, played: Played, prompts: Prompts
+    ) -> tuple[StopReason, Score]:
+        """Play an episode, and note its tokens in `played`, as far as it comes."""
+        player = self.player(request, session, prompts)
+        if isinstance(player, TokenPlayer):
+            played.prompt_ids = player.prompt_ids
+        return await play_episode(session, player, played.turns, in_group=True)
 
     def player(self, request: RolloutRequest, session: EpisodeSession, prompts: Prompts | None = None) -> Player:
         """The player of a new episode, within the limits of its environment and of this engine.

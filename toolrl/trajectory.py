@@ -16,9 +16,8 @@ from toolrl.support.line_file import LineFile
 from toolrl.support.secret_values import hide_within
 from toolrl.types import Award, Ended, Message, Role, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
 
-SCHEMA_VERSION = 5
-# 2 had no `thinking`, 3 lists in place of JSON text (readers cannot infer the types of an empty one), 4 no users.
-READABLE_VERSIONS = (2, 3, 4, 5)
+SCHEMA_VERSION = 6
+READABLE_VERSIONS = (5, 6)  # 5 had no branches
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +70,7 @@ class Trajectory:
         seconds: Wall-clock time of the last attempt.
         info: Facts about the run: step, group, split ...
         usage: Amounts used by the tools' resources, the reward and a `ChatPolicy`, by name, over all attempts.
+        branches: Further conversations, where a program played that had several: trajectories with the same verdict.
     """
 
     id: str
@@ -87,6 +87,7 @@ class Trajectory:
     info: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, float] = field(default_factory=dict)
     ending: str = ""
+    branches: tuple[Trajectory, ...] = ()
 
     @property
     def has_tokens(self) -> bool:
@@ -153,6 +154,7 @@ class Trajectory:
             completion_ids=self.completion_ids,
             mask=self.mask,
             logprobs=self.logprobs,
+            branches=json_text([branch.to_row() for branch in self.branches]),
         )
         values: dict[str, Any] = msgspec.to_builtins(row)
         return values
@@ -185,6 +187,7 @@ class Trajectory:
             info=json.loads(row.info),
             usage=amounts(row.usage),
             ending=row.ending,
+            branches=tuple(map(cls.from_row, json.loads(row.branches))),
         )
 
 
@@ -195,19 +198,12 @@ Ids = TypeVar("Ids")  # list[int], or msgspec.Raw for a reader that skips tokens
 Numbers = TypeVar("Numbers")  # list[float], or msgspec.Raw
 
 
-class AmountRow(msgspec.Struct):
-    """A part of a score, or an amount used, up to version 3."""
-
-    name: str
-    value: float
-
-
 class CallRow(msgspec.Struct, kw_only=True):
     """A tool call; `output` is None if the episode ended before the call ran. Empty texts stand for None."""
 
     id: str
     name: str
-    arguments: dict[str, Any] | str
+    arguments: dict[str, Any]
     error: str
     raw: str
     output: str | None
@@ -234,8 +230,7 @@ class CallRow(msgspec.Struct, kw_only=True):
 
     def read(self) -> tuple[ToolCall, ToolResult | None]:
         """The call and its result."""
-        arguments = json.loads(self.arguments) if isinstance(self.arguments, str) else self.arguments
-        call = ToolCall(self.name, arguments, self.id, self.error or None, self.raw)
+        call = ToolCall(self.name, self.arguments, self.id, self.error or None, self.raw)
         if self.output is None:
             return call, None
         failure = ToolFailure(self.failure) if self.failure else None
@@ -253,8 +248,8 @@ class TurnRow(msgspec.Struct, kw_only=True):
     """A turn. `tool_calls` and `awards` are JSON text, lists of `CallRow` and `Award`; `reply` counts if `replied`."""
 
     content: str
-    thinking: str = ""
-    tool_calls: str | list[CallRow]
+    thinking: str
+    tool_calls: str
     finish: Literal["stop", "length"]
     policy_version: int
     sampled_tokens: Count
@@ -286,7 +281,7 @@ class TurnRow(msgspec.Struct, kw_only=True):
 
     def calls(self) -> list[CallRow]:
         """The calls."""
-        return decode_json(self.tool_calls, _CALLS) if isinstance(self.tool_calls, str) else self.tool_calls
+        return decode_json(self.tool_calls, _CALLS)
 
     def awarded(self) -> list[Award]:
         """The awards."""
@@ -319,8 +314,9 @@ class TurnRow(msgspec.Struct, kw_only=True):
 class Row(msgspec.Struct, Generic[Ids, Numbers], kw_only=True):
     """A line of a file of trajectories.
 
-    Fields whose content varies between episodes (calls, parts, `usage`, `info`) are JSON text: readers infer the types
-    of columns from the first rows, where lists may be empty. Without an answer `answered` is false and `answer` empty.
+    Fields whose content varies between episodes (calls, parts, `usage`, `info`, `branches`) are JSON text: readers
+    infer the types of columns from the first rows, where lists may be empty. Without an answer `answered` is false and
+    `answer` empty.
     """
 
     schema_version: int
@@ -329,11 +325,11 @@ class Row(msgspec.Struct, Generic[Ids, Numbers], kw_only=True):
     task_id: str
     reward: float | None
     success: bool | None
-    answer: str | None
-    answered: bool = True
+    answer: str
+    answered: bool
     reason: str
-    parts: str | list[AmountRow]
-    usage: str | list[AmountRow]
+    parts: str
+    usage: str
     stop: StopReason
     ending: str = ""
     error: str
@@ -346,6 +342,7 @@ class Row(msgspec.Struct, Generic[Ids, Numbers], kw_only=True):
     completion_ids: Ids
     mask: Ids
     logprobs: Numbers
+    branches: str = "[]"
 
 
 _CALLS = msgspec.json.Decoder(list[CallRow])
@@ -364,9 +361,9 @@ def check_version(version: object) -> None:
         raise TaskError(f"schema_version is {version!r}, this version reads {readable}")
 
 
-def amounts(value: str | list[AmountRow]) -> dict[str, float]:
+def amounts(value: str) -> dict[str, float]:
     """Parts of a score, or amounts used, by name."""
-    return decode_json(value, _AMOUNTS) if isinstance(value, str) else {entry.name: entry.value for entry in value}
+    return decode_json(value, _AMOUNTS)
 
 
 # ---- files

@@ -21,7 +21,7 @@ from toolrl import Renderer, Trajectory, read_trajectories
 from toolrl.evaluation import calibrate, evaluate, success_interval
 from toolrl.policy.models import load_tokenizer
 from toolrl.training.demonstrations import select_demonstrations, write_demonstrations
-from toolrl.training.run import parse_arguments, train
+from toolrl.training.run import parse_arguments, run_training
 from toolrl.training.sft import fine_tune, parse_sft_arguments
 
 STEPS = int(os.environ.get("CALIBRATED_STEPS", "80"))
@@ -80,7 +80,7 @@ def run(seed: int, weight: float) -> dict[str, list[Trajectory]]:
     folder = FOLDER / f"seed{seed}-weight{weight:g}"
     settings = f'--env_settings={{"{ENV_ID}": {{"confidence": {weight}}}}}'
     changes = [settings, f"--output_dir={folder}", f"--seed={seed}"]
-    train(*parse_arguments([*TRAINING, *COMMON, *changes]), console=Console(quiet=True))
+    run_training(*parse_arguments([*TRAINING, *COMMON, *changes]), console=Console(quiet=True))
     played = list(read_trajectories(folder / "trajectories.jsonl"))
     return {mode: [t for t in played if t.info["mode"] == mode] for mode in ("before", "after")}
 

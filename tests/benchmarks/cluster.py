@@ -3,7 +3,7 @@
 The first table plays `tests/distributed/waiting.py`, whose tool waits 0.1 to 2 seconds, in one process and on Ray
 workers here. The others run the same `RolloutPool` and the trainer's `Scheduler` in virtual time, on actors that only
 wait: for as long as the tools do, and for what the driver took in the first run.
-CLUSTER_WORKERS "1 2 4 8", CLUSTER_SIZES "8 64 256" (a thousand take ten minutes).
+CLUSTER_WORKERS "1 2 4 8", CLUSTER_ROUNDS "24", CLUSTER_SIZES "8 64 256" (a thousand take ten minutes).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -31,7 +32,11 @@ from toolrl.training.scheduler import Group, Scheduler
 ENV_ID = f"tests.distributed.waiting:{PLAIN_ID}"
 WORKERS = [int(word) for word in os.environ.get("CLUSTER_WORKERS", "1 2 4 8").split()]
 SIZES = [int(word) for word in os.environ.get("CLUSTER_SIZES", "8 64 256").split()]
-CONCURRENCY, ROUNDS = 8, 12  # episodes in flight on a worker, and how often each place is filled
+CONCURRENCY, ROUNDS = (
+    8,
+    int(os.environ.get("CLUSTER_ROUNDS", "24")),
+)  # episodes in flight on a worker, and how often each place is filled
+BATCH = 64
 LIFETIME = 3600.0  # mean seconds until a worker is lost
 SLOW_SHARE, SLOWNESS = 0.05, 3.0
 START_SECONDS = 10.0
@@ -47,6 +52,11 @@ def main() -> str:
                 "Ray workers on this machine, tools that wait",
                 ["workers", "episodes/s", "to one process", "of linear", "driver, ms an episode"],
                 [_row(workers, rate, rows[0][1], cost) for workers, rate in rows],
+            ),
+            table(
+                f"A batch of {BATCH} episodes with nothing to do",
+                ["", "ms, median of 9", "lowest and highest"],
+                [overhead(workers) for workers in (0, 1, 4)],
             ),
             table("The same, simulated", ["workers", "episodes/s, real", "simulated"], here[1:]),
             table(
@@ -104,6 +114,27 @@ def play_there(workers: int, tasks: int) -> tuple[float, float]:
         return tasks / (time.perf_counter() - start), (time.process_time() - used) / tasks
     finally:
         pool.close()
+
+
+def overhead(workers: int) -> list[str]:
+    """A row of how long a batch takes whose tools return at once; 0 workers are this process."""
+    env = make(ENV_ID, count=BATCH, seconds=0.0)
+    playing, settings = Playing(None, None, SamplingParams(1.0, sys.maxsize)), PoolSettings(workers=workers or 1)
+    pool = RolloutPool(playing, settings) if workers else None
+    times = []
+    try:
+        for _ in range(12):
+            start = time.perf_counter()
+            evaluate({ENV_ID: env}, None, None, tasks=BATCH, workers=pool)
+            times.append(1000 * (time.perf_counter() - start))
+            while pool is not None and len(pool._workers.ready) < workers:
+                time.sleep(0.1)
+    finally:
+        if pool is not None:
+            pool.close()
+    measured = times[3:]
+    name = f"{workers} workers" if workers > 1 else "1 worker" if workers else "this process"
+    return [name, f"{statistics.median(measured):.0f}", f"{min(measured):.0f} to {max(measured):.0f}"]
 
 
 # ---- simulated
@@ -261,7 +292,8 @@ def in_virtual_time(coroutine: Any) -> Any:
         left = asyncio.all_tasks(loop)  # of actors that were lost
         for task in left:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
         loop.close()
 
 

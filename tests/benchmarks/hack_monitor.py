@@ -31,7 +31,7 @@ from toolrl import Episode, Limits, Message, Renderer, Task, ToolEnv, read_traje
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.tiny.fitting import IGNORED, Example, fit
 from toolrl.training.monitors import Alarm, Graded, HackMonitor, graded
-from toolrl.training.run import parse_arguments, train
+from toolrl.training.run import parse_arguments, run_training
 from toolrl.view.metrics import read_metrics
 
 ENV_ID = "tests/Claims-v0"
@@ -111,7 +111,7 @@ def run(folder: Path, seed: int) -> list[str]:
         f"--task_seed={seed}",
         f"--output_dir={own}",
     ]
-    train(*parse_arguments([*SETTINGS, *settings]), console=Console(quiet=not os.environ.get("HACK_FOLDER")))
+    run_training(*parse_arguments([*SETTINGS, *settings]), console=Console(quiet=not os.environ.get("HACK_FOLDER")))
     return summary(own, seed)
 
 

@@ -25,7 +25,7 @@ from toolrl import Message, Renderer, Task, Trajectory, read_trajectories
 from toolrl.evaluation import mean, wilson_interval
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.tiny.fitting import IGNORED, Example, fit
-from toolrl.training.run import parse_arguments, train
+from toolrl.training.run import parse_arguments, run_training
 from toolrl.view.metrics import read_metrics
 
 STEPS = int(os.environ.get("HACKABLE_STEPS", "20"))
@@ -81,7 +81,7 @@ def run(paid: Paid) -> str:
     folder = FOLDER / paid
     settings = f'--env_settings={{"{ENV_ID}": {{"paid": "{paid}"}}}}'
     (folder / "trajectories.jsonl").unlink(missing_ok=True)
-    train(*parse_arguments([*SETTINGS, settings, f"--output_dir={folder}"]), console=Console(quiet=True))
+    run_training(*parse_arguments([*SETTINGS, settings, f"--output_dir={folder}"]), console=Console(quiet=True))
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "reward" in row]
     title = "the example is paid" if paid == "visible" else "hidden tests are paid"
     width = max(1, len(rows) // PARTS)

@@ -31,7 +31,7 @@ from toolrl.chat.variants import read_template
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.search import open_retriever
 from toolrl.tools.search import format_documents
-from toolrl.training.run import parse_arguments, train
+from toolrl.training.run import parse_arguments, run_training
 from toolrl.view.metrics import read_metrics
 from toolrl_envs.common import PYTHON_DOCS, SYSTEM_PROMPT
 from toolrl_envs.docs_search.env import make_tasks
@@ -135,7 +135,7 @@ def _ours(folder: Path, seed: int, changes: dict[str, Any]) -> dict[str, float]:
     if changes.get("sampler"):
         del settings["generation_sequences"]
     flags = [f"--{name}={value}" for name, value in settings.items()]
-    train(*parse_arguments(["--envs", "toolrl/DocsSearch-v0", *flags]), console=Console(quiet=True))
+    run_training(*parse_arguments(["--envs", "toolrl/DocsSearch-v0", *flags]), console=Console(quiet=True))
     rows = [row for row in read_metrics(folder / "metrics.jsonl") if "time/step" in row][1:]
     return {
         "seconds": fmean(row["time/step"] for row in rows),

@@ -174,7 +174,7 @@ def e2b_session() -> Iterator[Run]:
 @contextlib.contextmanager
 def our_server() -> Iterator[None]:
     """`toolrl sandbox serve` in a process of its own, and the variables that direct E2B's SDK to it."""
-    command = [sys.executable, "-m", "toolrl", "sandbox", "serve", "--port", "0", "--max-sandboxes", "64"]
+    command = [sys.executable, "-m", "toolrl", "sandbox", "serve", "--port", "0", "--max_sandboxes", "64"]
     environment = {**os.environ, "TOOLRL_ISOLATION": "none"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None

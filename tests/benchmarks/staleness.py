@@ -29,7 +29,7 @@ from toolrl.policy.settings import TINY_PATH
 from toolrl.rewards import answer_reward
 from toolrl.search import open_retriever
 from toolrl.tools.search import format_documents
-from toolrl.training.run import parse_arguments, train
+from toolrl.training.run import parse_arguments, run_training
 from toolrl.training.trainer import TrainerWeights
 from toolrl.view.metrics import read_metrics
 from toolrl_envs.common import CALL_COST, PYTHON_DOCS, SYSTEM_PROMPT, Split
@@ -102,7 +102,9 @@ def ours(folder: Path, seed: int, staleness: int) -> list[Any]:
     """Seconds of a step, the mean staleness of its episodes, and what was learnt."""
     own = folder / f"{seed}-{staleness}"
     flags = [f"--max_steps={STEPS}", f"--seed={seed}", f"--task_seed={seed}", f"--max_staleness={staleness}"]
-    train(*parse_arguments([*SETTINGS, *flags, "--eval_tasks=200", f"--output_dir={own}"]), console=Console(quiet=True))
+    run_training(
+        *parse_arguments([*SETTINGS, *flags, "--eval_tasks=200", f"--output_dir={own}"]), console=Console(quiet=True)
+    )
     rows = [row for row in read_metrics(own / "metrics.jsonl") if "time/step" in row][WARM:]
     [after] = json.loads((own / "report.json").read_text())["after"].values()
     low, high = after["success_interval"]

@@ -88,7 +88,7 @@ print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_m
 
 def page_times(run: Path) -> tuple[list[list[str]], float]:
     """The time `toolrl view` takes for each page, the first time and repeated, and its peak memory in MiB."""
-    command = [sys.executable, "-m", "toolrl", "view", str(run), "--no-browser"]
+    command = [sys.executable, "-m", "toolrl", "view", str(run), "--no_browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         address = urlsplit(server.stdout.readline().strip())

@@ -76,7 +76,7 @@ def test_a_judge_decides_ties_in_the_arena(run: Path, tmp_path: Path) -> None:
     try:
         rubric = tmp_path / "rubric.txt"
         rubric.write_text("The later in the alphabet wins.")
-        judge = ["--judge", "m", "--base-url", server.url, "--rubric", rubric]
+        judge = ["--judge", "m", "--base_url", server.url, "--rubric", rubric]
         found = json.loads(text("arena", run, other, *judge, "--json"))
         shown = text("arena", run, other, *judge)
         assert "The later in the alphabet wins." in server.requests[-1]["messages"][0]["content"]
@@ -140,10 +140,10 @@ def test_ways_to_think_are_compared_where_the_template_has_a_switch(
 ) -> None:
     template = tmp_path / "qwen3.jinja"
     template.write_text(trl_template("qwen3"))
-    arguments = ("eval", "toolrl/PythonMath-v0", "--tasks", "4", "--temperature", "0.6", "--max-turn-tokens", "48")
-    found = json.loads(text(*arguments, "--chat-template", template, "--thinking", "off,on", "--json"))
+    arguments = ("eval", "toolrl/PythonMath-v0", "--tasks", "4", "--temperature", "0.6", "--max_turn_tokens", "48")
+    found = json.loads(text(*arguments, "--chat_template", template, "--thinking", "off,on", "--json"))
     assert [mode["name"] for mode in found["toolrl/PythonMath-v0"]["modes"]] == ["off", "on"]
-    assert "is thinking worth it?" in text(*arguments, "--chat-template", template, "--thinking", "off, on")
+    assert "is thinking worth it?" in text(*arguments, "--chat_template", template, "--thinking", "off, on")
     with pytest.raises(ConfigError, match="the chat template has no 'enable_thinking'"):
         text(*arguments, "--thinking", "off,on")
     with pytest.raises(ConfigError, match="two questions"):
@@ -160,12 +160,12 @@ def test_a_suite_is_chosen_from_an_evaluation_and_played(tmp_path: Path) -> None
         "30",
         "--temperature",
         "0.6",
-        "--env-settings",
+        "--env_settings",
         settings,
         "--out",
         out,
     )
-    made = text("suite", out, "--tasks", "8", "--out", suite, "--env-settings", settings, "--temperature", "0.6")
+    made = text("suite", out, "--tasks", "8", "--out", suite, "--env_settings", settings, "--temperature", "0.6")
     assert "8 of 30 tasks" in made
     assert "on all tasks; the suite would say" in made
     played = tmp_path / "played.jsonl"

@@ -20,7 +20,7 @@ def run(*arguments: str) -> str:
 
 def test_a_report_is_text_or_json() -> None:
     text = run(
-        "check", "toolrl/PythonMath-v0", "--tasks", "2", "--env-settings", '{"toolrl/PythonMath-v0": {"size": 30}}'
+        "check", "toolrl/PythonMath-v0", "--tasks", "2", "--env_settings", '{"toolrl/PythonMath-v0": {"size": 30}}'
     )
     assert text.startswith("check of toolrl/PythonMath-v0: passed")
     text = run(
@@ -28,7 +28,7 @@ def test_a_report_is_text_or_json() -> None:
         "toolrl/PythonMath-v0",
         "--tasks",
         "1",
-        "--env-settings",
+        "--env_settings",
         '{"toolrl/PythonMath-v0": {"size": 30}}',
         "--json",
     )
@@ -57,7 +57,7 @@ def test_an_audit_can_sample_tokens() -> None:
 )
 def test_settings_are_by_environment(settings: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        run("check", "toolrl/PythonMath-v0", "--env-settings", settings)
+        run("check", "toolrl/PythonMath-v0", "--env_settings", settings)
 
 
 def paid_for_anything(**settings: object) -> ToolEnv:

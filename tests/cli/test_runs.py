@@ -46,7 +46,7 @@ def command(*arguments: str) -> int:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_page_answers_until_a_signal_ends_it_cleanly(run: Path, number: signal.Signals) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "toolrl", "view", str(run), "--no-browser"],
+        [sys.executable, "-m", "toolrl", "view", str(run), "--no_browser"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -69,7 +69,7 @@ def test_a_port_in_use_is_reported(run: Path, capsys: pytest.CaptureFixture[str]
     port = urlsplit(server.url).port
     server.start()
     try:
-        assert command("view", str(run), "--no-browser", "--port", str(port)) == 2
+        assert command("view", str(run), "--no_browser", "--port", str(port)) == 2
     finally:
         server.stop()
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err

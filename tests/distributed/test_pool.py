@@ -273,7 +273,7 @@ def test_a_node_that_joins_is_used(nodes: Nodes, open_pool: OpenPool) -> None:
 def test_the_command_evaluates_on_workers_of_its_own(tmp_path: Path) -> None:
     command = ["eval", "toolrl/PythonMath-v0", "--policy", "oracle", "--tasks", "20", "--json"]
     results = []
-    for name, further in (("one", []), ("two", ["--rollout-workers", "2"])):
+    for name, further in (("one", []), ("two", ["--rollout_workers", "2"])):
         out = tmp_path / f"{name}.jsonl"
         done = CliRunner().invoke(app, [*command, "--out", str(out), *further], catch_exceptions=False)
         assert done.exit_code == 0
@@ -297,8 +297,8 @@ def ray_processes() -> list[psutil.Process]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_of_a_driver_that_ends_in_any_way(tmp_path: Path, number: signal.Signals) -> None:
     before = set(ray_processes())
-    command = [sys.executable, "-m", "toolrl", "eval", WAITING, "--policy", "oracle", "--rollout-workers", "2"]
-    command += ["--tasks", "40", "--env-settings", json.dumps({WAITING: {"seconds": 30}})]
+    command = [sys.executable, "-m", "toolrl", "eval", WAITING, "--policy", "oracle", "--rollout_workers", "2"]
+    command += ["--tasks", "40", "--env_settings", json.dumps({WAITING: {"seconds": 30}})]
     with (tmp_path / "err").open("w") as err:
         driver = subprocess.Popen(command, stdout=err, stderr=err, cwd=Path(__file__).parents[2])
     try:

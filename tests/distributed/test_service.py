@@ -14,7 +14,6 @@ from toolrl.distributed.rates import RateServer
 from toolrl.distributed.service import Service, chosen_for
 from toolrl.distributed.settings import PoolSettings, ServiceSettings, parse_services
 from toolrl.errors import ConfigError, RetrieverFault
-from toolrl.sandbox import open_sandbox
 from toolrl.search import open_retriever
 from toolrl.support.rate_limit import RateLimit
 from toolrl.support.shared_rate import RATES_VARIABLE, SharedRateLimit
@@ -55,8 +54,12 @@ def test_sandboxes_are_found_by_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None
     service, variables = served(name="sandbox", settings={"max_sandboxes": 2})
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with open_sandbox("e2b") as sandbox:
+    from toolrl.sandbox.e2b import E2BFleet, E2BSandbox, E2BSettings
+
+    fleet = E2BFleet(E2BSettings())
+    with E2BSandbox(fleet=fleet) as sandbox:
         assert sandbox.run("print(6 * 7)").stdout.strip() == "42"
+    fleet.close()
     asyncio.run(service.close())
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from toolrl import read_trajectories
 from toolrl.errors import ConfigError
-from toolrl.training.run import parse_arguments, train
+from toolrl.training.run import parse_arguments, run_training
 from toolrl.view.metrics import read_metrics
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(200)]
@@ -26,7 +26,7 @@ SETTINGS = [
 @pytest.mark.parametrize("staleness", [0, 1])
 def test_workers_play_with_the_trainers_weights(tmp_path: Path, staleness: int) -> None:
     folder = tmp_path / "run"
-    reports = train(
+    reports = run_training(
         *parse_arguments([*SETTINGS, f"--max_staleness={staleness}", f"--output_dir={folder}"]),
         console=Console(quiet=True),
     )
@@ -52,6 +52,6 @@ def test_settings_that_contradict_workers_are_refused(tmp_path: Path) -> None:
         (["--worker_resources=[1]"], "worker_resources must be like"),
     ):
         with pytest.raises(ConfigError, match=message):
-            train(
+            run_training(
                 *parse_arguments([*SETTINGS, *further, f"--output_dir={tmp_path / 'x'}"]), console=Console(quiet=True)
             )

@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import gymnasium
@@ -104,7 +105,7 @@ def test_settings_that_are_not_taken_are_named_without_their_values(authors: str
     ("env_id", "message"),
     [
         ("no_such_module:ns/X-v0", "no module 'no_such_module' here or installed"),
-        ("no_such_module.py:ns/X-v0", "write 'no_such_module', without .py"),
+        ("no_such_module.py:ns/X-v0", "there is no such file"),
         ("{0}:{0}/Plan-v0", "did you mean {0}/Plain-v0"),
         ("{0}/Plain-v0", "if a module of yours registers it, write MODULE:{0}/Plain-v0"),
         (":ns/X-v0", "no module ''"),
@@ -131,11 +132,20 @@ def test_a_mistake_inside_a_module_keeps_its_traceback(tmp_path: Path, monkeypat
 
 def test_third_party_environments_are_listed_and_gymnasiums_are_not(authors: str) -> None:
     assert f"{authors}/Plain-v0" not in environment_ids()
-    output = CliRunner().invoke(app, ["envs", authors], catch_exceptions=False).output
-    assert f"{authors}/Plain-v0  {authors}:Plain\n" in output
-    assert f"{authors}/Function-v0  {authors}:made\n" in output
-    assert "toolrl/PythonMath-v0" in output
+    output = CliRunner().invoke(app, ["envs", "--module", authors], catch_exceptions=False).output
+    lines = {line.split()[0]: line.split(maxsplit=3) for line in output.splitlines()}
+    assert lines[f"{authors}/Plain-v0"][1:] == [authors]
+    assert lines[f"{authors}/Function-v0"][1:] == [authors]
+    assert lines["toolrl/PythonMath-v0"][1:3] == ["toolrl", version("toolrl")]
+    assert lines["toolrl/PythonMath-v0"][3].startswith("Arithmetic and number problems")
     assert "CartPole" not in output
+
+
+def test_environments_are_found_by_a_part_of_their_names() -> None:
+    found = json.loads(CliRunner().invoke(app, ["envs", "docs", "--json"], catch_exceptions=False).output)
+    assert [one["env_id"] for one in found] == ["toolrl/DocsCompute-v0", "toolrl/DocsSearch-v0"]
+    with pytest.raises(EnvironmentNotFound, match=r"has 'PythonMaths' in its name; there are toolrl/PythonMath-v0"):
+        CliRunner().invoke(app, ["envs", "PythonMaths"], catch_exceptions=False)
 
 
 def test_a_plugin_that_fails_hides_no_other_environments(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,7 +58,7 @@ def warm(demonstrations: Path) -> Path:
 
 def played(model: str, out: Path, *flags: str) -> list[Any]:
     """Episodes of both environments."""
-    arguments = [MATH, SEARCH, "--tasks", "12", "--max-turn-tokens", "64", "--temperature", "0.5", "--device", "cpu"]
+    arguments = [MATH, SEARCH, "--tasks", "12", "--max_turn_tokens", "64", "--temperature", "0.5", "--device", "cpu"]
     assert command("eval", *arguments, "--model", model, "--out", str(out), *flags) == 0
     return list(read_trajectories(out))
 

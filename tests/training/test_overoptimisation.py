@@ -18,7 +18,7 @@ from toolrl.policy import ScriptedPolicy
 from toolrl.training import GRPORun
 from toolrl.training.callbacks import MetricsCallback
 from toolrl.training.monitors import Graded, HackCallback, HackMonitor
-from toolrl.training.run import parse_arguments, train
+from toolrl.training.run import parse_arguments, run_training
 from toolrl.view.metrics import panels, read_metrics
 from toolrl.view.plots import plot_curves
 
@@ -165,4 +165,4 @@ def test_stopping_at_hacks_needs_a_gold_reward(tmp_path: Path) -> None:
         "--bf16=false",
     ]
     with pytest.raises(ConfigError, match="no environment has a gold reward"):
-        train(*parse_arguments(settings))
+        run_training(*parse_arguments(settings))

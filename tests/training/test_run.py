@@ -159,11 +159,11 @@ def test_two_processes_train_together(tmp_path: Path) -> None:
         (["train", "--envs", "toolrl/PythonMath-v0", "--chat_template", "nowhere.jinja"], "'nowhere.jinja' cannot be"),
         (["train", "--envs", "toolrl/PythonMath-v0", "--chat_template", "qwen2.4"], "did you mean qwen2_5"),
         (["train", "--envs", "toolrl/PythonMath-v0", "--tool_prompt", "both"], "'template' or 'system', got 'both'"),
-        (["eval", "toolrl/PythonMath-v0", "--tool-prompt", "both"], "'template' or 'system', got 'both'"),
+        (["eval", "toolrl/PythonMath-v0", "--tool_prompt", "both"], "'template' or 'system', got 'both'"),
         (["eval", "toolrl/PythonMath-v0", "--model", "nowhere.gguf"], "cannot read the model 'nowhere.gguf'"),
         (["eval", "toolrl/Nothing-v0"], "no environment"),
         (["eval", "toolrl/PythonMath-v0", "--policy", "magic"], "--policy must be"),
-        (["eval", "toolrl/PythonMath-v0", "--env-settings", '{"toolrl/PythonMath-v0": {"sizes": 1}}'], "sizes"),
+        (["eval", "toolrl/PythonMath-v0", "--env_settings", '{"toolrl/PythonMath-v0": {"sizes": 1}}'], "sizes"),
         (["eval", "toolrl/PythonMath-v0", "--split", "validation"], "split must be"),
     ],
 )
@@ -181,5 +181,5 @@ def test_wrong_task_file_names_the_line(capsys: pytest.CaptureFixture[str], tmp_
     path = tmp_path / "tasks.jsonl"
     path.write_text('{"question": "1+1?", "answer": "#### 2"}\n{"question": \n')
     settings = json.dumps({"toolrl/PythonMath-v0": {"data": str(path)}})
-    assert command("eval", "toolrl/PythonMath-v0", "--env-settings", settings) == 2
+    assert command("eval", "toolrl/PythonMath-v0", "--env_settings", settings) == 2
     assert "tasks.jsonl, line 2" in " ".join(capsys.readouterr().err.split())

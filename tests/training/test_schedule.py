@@ -125,8 +125,8 @@ def test_batches_that_split_groups_are_refused(config: Callable[..., Any], monke
 
 
 def test_the_command_names_the_setting_before_it_loads_anything(tmp_path: Path) -> None:
-    from toolrl.training.run import parse_arguments, train
+    from toolrl.training.run import parse_arguments, run_training
 
     flags = ["--envs", DOCS, "--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false"]
     with pytest.raises(ConfigError, match="--max_staleness 1"):
-        train(*parse_arguments([*flags, "--model_name_or_path", "no/such-model", "--max_staleness", "1"]))
+        run_training(*parse_arguments([*flags, "--model_name_or_path", "no/such-model", "--max_staleness", "1"]))

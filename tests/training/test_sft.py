@@ -52,7 +52,7 @@ def test_the_readme_says_what_was_learnt_from_and_that_nothing_was_measured(fold
 
 def greedy(model: str, path: Path) -> dict[str, tuple[bool, int]]:
     """Success and calls by task, on the same held-out tasks."""
-    arguments = [ENV, "--tasks", "24", "--temperature", "0", "--max-turn-tokens", "96", "--device", "cpu"]
+    arguments = [ENV, "--tasks", "24", "--temperature", "0", "--max_turn_tokens", "96", "--device", "cpu"]
     assert command("eval", *arguments, "--model", model, "--out", str(path)) == 0
     return {t.task_id: (bool(t.score.success), len(t.tool_results)) for t in read_trajectories(path)}
 
@@ -141,7 +141,7 @@ def test_trl_learns_from_the_same_file_by_itself(demonstrations: Path, tmp_path:
             "--policy must be 'oracle', got 'model'",
         ),
         (
-            ["demonstrations", "--env", ENV, "--tasks", "2", "--min-reward", "7", "--out", "x.jsonl"],
+            ["demonstrations", "--env", ENV, "--tasks", "2", "--min_reward", "7", "--out", "x.jsonl"],
             "0 demonstrations; left out: 2",
         ),
         (["sft"], "nothing to learn from; pass --dataset"),
@@ -150,8 +150,8 @@ def test_trl_learns_from_the_same_file_by_itself(demonstrations: Path, tmp_path:
         (["sft", "--dataset", "DATA", "--max_length=8"], "none of 200 demonstrations fits; the longest has"),
         (["sft", "--dataset", "DATA", "--model_name_or_path=openai:gpt"], "so it cannot be trained"),
         (["train", "--envs", ENV, "--model_name_or_path=openai:gpt"], "so it cannot be trained"),
-        (["eval", ENV, "--price-in", "1"], "prices are for models named 'openai:NAME'"),
-        (["eval", ENV, "--model", "openai:gpt", "--base-url", "127.0.0.1"], "base_url must start with http"),
+        (["eval", ENV, "--price_in", "1"], "prices are for models named 'openai:NAME'"),
+        (["eval", ENV, "--model", "openai:gpt", "--base_url", "127.0.0.1"], "base_url must start with http"),
         (["eval", ENV, "--model", "openai:gpt", "--request", "{"], "--request is not valid JSON"),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_model_told_by_the_system_message_is_fine_tuned_trained_and_played_ali
     assert said in " ".join(capsys.readouterr().out.split())
     model = str(tmp_path / "sft" / "model")
     assert load_tokenizer(model).chat_template == named_template("chatml")
-    assert command("eval", ENV, "--model", model, "--tasks", "1", "--max-turn-tokens", "8") == 0
+    assert command("eval", ENV, "--model", model, "--tasks", "1", "--max_turn_tokens", "8") == 0
     assert said in " ".join(capsys.readouterr().err.split())
     flags = ["--envs", ENV, "--eval_tasks=0", f"--output_dir={tmp_path / 'run'}", "--max_completion_length=32"]
     assert command("train", *few, f"--model_name_or_path={model}", *flags, "--max_turn_tokens=8") == 0

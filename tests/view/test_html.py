@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from toolrl import Award, Ended, StopReason, ToolFailure, Trajectory, read_trajectories
+from toolrl import Award, Ended, StopReason, ToolFailure, Trajectory
 from toolrl.view import load
 from toolrl.view.html import notebook_html, page_html, table_html, timing, trajectory_html, write_page
 from toolrl.view.text import TextLimits
@@ -174,18 +174,6 @@ def test_an_exported_page_is_self_contained_and_allows_nothing_else(run: Path, t
     assert "default-src &#39;none&#39;" in page or "default-src 'none'" in page
     assert not re.search(r"(src|href)=\"(?!data:,)", page)
     assert page.count("<template") == 5
-
-
-def test_an_old_file_without_thinking_is_shown(play: Callable[..., Trajectory], tmp_path: Path) -> None:
-    import json
-
-    row = play().to_row()
-    row["schema_version"] = 2
-    for turn in row["turns"]:
-        del turn["thinking"]
-    path = tmp_path / "trajectories.jsonl"
-    path.write_text(json.dumps(row) + "\n")
-    assert "print(2 + 2)" in "".join(Elements(trajectory_html(next(read_trajectories(path)))).text)
 
 
 def test_a_collection_shows_a_trajectory_with_the_facts_of_its_run(run: Path) -> None:

@@ -275,7 +275,7 @@ def test_a_run_without_episodes_is_shown(tmp_path: Path) -> None:
 
 def test_a_file_of_another_version_is_explained(run: Path) -> None:
     path = run / "trajectories.jsonl"
-    path.write_text(path.read_text().replace('"schema_version": 5', '"schema_version": 99'))
+    path.write_text(path.read_text().replace('"schema_version": 6', '"schema_version": 99'))
     with client_of(run) as client:
         reply = client.get("/run")
         assert reply.status_code == 400

@@ -8,7 +8,8 @@ import re
 import pytest
 from hypothesis import given, strategies as st
 
-from toolrl.view.text import TextLimits, excerpt, marked, plain
+from toolrl.support.visible import plain
+from toolrl.view.text import TextLimits, excerpt, marked
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=200)
 

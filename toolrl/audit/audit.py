@@ -15,7 +15,7 @@ from toolrl.audit.subject import Environment, Subject, options_of, sample_tasks
 from toolrl.chat.renderer import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
-from toolrl.evaluation import wilson_interval
+from toolrl.evaluation.statistics import wilson_interval
 from toolrl.types import Score, Task
 
 _LUCK = 0.5  # a fixed answer that is right on more than this share of tasks is not luck

@@ -70,6 +70,14 @@ class EnvironmentTests:
         """Empty, wrong and refusing answers earn nothing."""
         self._check("worthless")
 
+    def test_its_tools_are_described_in_plain_text(self) -> None:
+        """A model can read what the tools say of themselves."""
+        self._check("schemas")
+
+    def test_comparing_episodes_does_not_put_wrong_above_right(self) -> None:
+        """A right answer is worth more than a wrong one, compared with any others."""
+        self._check("group_reward")
+
     def test_broken_calls_are_survived(self) -> None:
         """A model's mistakes raise nothing."""
         self._check("broken_calls")

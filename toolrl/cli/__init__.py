@@ -7,14 +7,27 @@ import sys
 import traceback
 from typing import NoReturn
 
-import typer
 from rich.console import Console
 
-from toolrl.cli import comparison, demonstrations, environments, evaluation, runs, sandbox, search, tools, training
-from toolrl.errors import InfrastructureError, UserError
+from toolrl.cli import (
+    comparison,
+    demonstrations,
+    environments,
+    evaluation,
+    gateway,
+    play,
+    runs,
+    sandbox,
+    scaffold,
+    search,
+    tools,
+    training,
+)
+from toolrl.cli.common import App
+from toolrl.errors import InfrastructureError, UserError, naming_extras
 from toolrl.support.secret_values import hide
 
-app = typer.Typer(
+app = App(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -24,6 +37,9 @@ app.add_typer(training.app)
 app.add_typer(evaluation.app)
 app.add_typer(demonstrations.app)
 app.add_typer(environments.app)
+app.add_typer(play.app)
+app.add_typer(gateway.app)
+app.add_typer(scaffold.app)
 app.add_typer(sandbox.app)
 app.add_typer(sandbox.sandbox_app, name="sandbox")
 app.add_typer(search.app, name="search")
@@ -40,7 +56,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         hide("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr
     )
     try:
-        app(args=arguments)
+        with naming_extras():
+            app(args=arguments)
     except (UserError, InfrastructureError) as error:
         lines = [f"error: {error}", *getattr(error, "__notes__", ())]  # notes say where it was raised
         Console(stderr=True).print(hide("\n".join(lines)), style="red", markup=False, soft_wrap=True)

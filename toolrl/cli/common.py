@@ -7,15 +7,46 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from toolrl.errors import ConfigError
 
 if TYPE_CHECKING:
     from toolrl.env import ToolEnv
     from toolrl.view import Trajectories
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Command(TyperCommand):
+    """A command whose flags are spelt as settings are everywhere: `--env_settings`. Dashes are understood too."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        """Spell the flags."""
+        super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            parameter.opts = [spelt(flag) for flag in parameter.opts]
+            parameter.secondary_opts = [spelt(flag) for flag in parameter.secondary_opts]
+        self.context_settings = {**self.context_settings, "token_normalize_func": spelt}
+
+
+class App(typer.Typer):
+    """Commands of class `Command`."""
+
+    def command(self, *args: Any, **kwargs: Any) -> Callable[[F], F]:
+        """See `typer.Typer.command`."""
+        return super().command(*args, **{"cls": Command, **kwargs})
+
+
+def spelt(flag: str) -> str:
+    """A flag with underscores."""
+    dashes = len(flag) - len(flag.lstrip("-"))
+    return flag[:dashes] + flag[dashes:].replace("-", "_")
+
 
 EnvironmentIds = Annotated[list[str], typer.Argument(metavar="ENV...", help="Environment ids.")]
 EnvSettings = Annotated[
@@ -31,7 +62,7 @@ Limit = Annotated[int, typer.Option(min=1, help="The most episodes, drawn at ran
 Seed = Annotated[int, typer.Option(help="Seeds the draw.")]
 Workers = Annotated[
     int,
-    typer.Option("--rollout-workers", min=0, help="Play on this many workers of a Ray cluster; 0 for this process."),
+    typer.Option("--rollout_workers", min=0, help="Play on this many workers of a Ray cluster; 0 for this process."),
 ]
 RayAddress = Annotated[
     str,
@@ -43,11 +74,14 @@ WorkerResources = Annotated[
 ]
 Engines = Annotated[
     int,
-    typer.Option("--rollout-engines", min=0, help="Engines there that sample for all workers; 0 for one in each."),
+    typer.Option("--rollout_engines", min=0, help="Engines there that sample for all workers; 0 for one in each."),
 ]
 EngineResources = Annotated[str, typer.Option(help="What such an engine takes, as JSON.")]
 Services = Annotated[
     str, typer.Option(help='Servers that the cluster offers to tools, as JSON: {"sandbox": {"count": 2}}.')
+]
+WorkerSilence = Annotated[
+    float, typer.Option("--worker_silence_seconds", help="A worker that does not answer for this long is replaced.")
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")]
@@ -67,7 +101,7 @@ def opened_environments(
         ConfigError: The settings are wrong.
     """
     from toolrl.env import make
-    from toolrl.training.arguments import parse_env_settings
+    from toolrl.support.json_settings import parse_env_settings
 
     settings = parse_env_settings(env_settings, env_ids)
     made: dict[tuple[str, str], ToolEnv] = {}

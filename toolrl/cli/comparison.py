@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolrl.cli.common import AsJson, EnvSettings, Overwrite, Seed
+from toolrl.cli.common import App, AsJson, EnvSettings, Overwrite, Seed
 from toolrl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from toolrl.rewards import RankingJudge
     from toolrl.view import Trajectories
 
-app = typer.Typer()
+app = App()
 
 Sides = Annotated[
     list[str],
@@ -169,8 +169,8 @@ def suite(
     The sides are models that played all tasks.
     """
     from toolrl.evaluation.suite import choose
+    from toolrl.support.json_settings import parse_env_settings
     from toolrl.support.outputs import refuse_existing
-    from toolrl.training.arguments import parse_env_settings
     from toolrl.view.collection import side_frames
 
     refuse_existing(out, overwrite=overwrite)
@@ -199,7 +199,7 @@ def _ranking_judge(model: str, rubric: str, base_url: str, cache: Path | None) -
 
     if not model:
         if rubric or base_url or cache is not None:
-            raise ConfigError("--rubric, --base-url and --judge-cache are for a judge; name its model with --judge")
+            raise ConfigError("--rubric, --base_url and --judge_cache are for a judge; name its model with --judge")
         return None
     if not rubric.strip():
         raise ConfigError("a judge needs --rubric: what makes an answer better, as a text or a file")

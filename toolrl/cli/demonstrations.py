@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from toolrl.cli.common import EnvSettings, Overwrite, Tasks, opened_environments
+from toolrl.cli.common import App, EnvSettings, Overwrite, Tasks, opened_environments
 from toolrl.errors import ConfigError
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
@@ -31,7 +31,7 @@ def demonstrations(
     min_reward: Annotated[float | None, typer.Option(help="The lowest reward accepted; default: any success.")] = None,
     overwrite: Overwrite = False,
     held_out: Annotated[
-        bool, typer.Option("--held-out", help="Include held-out tasks, which makes evaluations on them worthless.")
+        bool, typer.Option("--held_out", help="Include held-out tasks, which makes evaluations on them worthless.")
     ] = False,
 ) -> None:
     """Select successful episodes, and write them as a data set for supervised fine-tuning (toolrl sft, or TRL)."""

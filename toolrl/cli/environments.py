@@ -9,29 +9,41 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from toolrl.cli.common import AsJson, EnvironmentIds, EnvSettings, Tasks
+from toolrl.cli.common import App, AsJson, EnvironmentIds, EnvSettings, Tasks
+from toolrl.errors import EnvironmentNotFound
 
 if TYPE_CHECKING:
     from toolrl.audit.report import Report
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
 def envs(
-    modules: Annotated[
-        list[str] | None, typer.Argument(metavar="[MODULE]...", help="Modules that register more environments.")
+    pattern: Annotated[str, typer.Argument(help="Part of the names to list; by default all.")] = "",
+    module: Annotated[
+        list[str] | None, typer.Option(help="A module that registers more of them; may be repeated.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """List the installed environments."""
-    import gymnasium
+    """List the installed environments, whoever made them: name, package, and what they are."""
+    import difflib
 
-    from toolrl.gym.registry import entry_point_name, environment_ids, import_module_of
+    from toolrl.gym.registry import environment_ids, import_module_of, introduced
 
-    for module in modules or []:
-        import_module_of(f"{module}:")
-    for env_id in environment_ids():
-        typer.echo(f"{env_id}  {entry_point_name(gymnasium.registry[env_id])}")
+    for name in module or []:
+        import_module_of(f"{name}:")
+    ids = environment_ids()
+    found = [introduced(env_id) for env_id in ids if pattern.casefold() in env_id.casefold()]
+    if not found:
+        near = difflib.get_close_matches(pattern, ids, n=3, cutoff=0.3) or ids
+        raise EnvironmentNotFound(f"no installed environment has {pattern!r} in its name; there are {', '.join(near)}")
+    if as_json:
+        typer.echo(json.dumps([one._asdict() for one in found], indent=1))
+        return
+    widths = [max(len(one[column]) for one in found) for column in (0, 1)]
+    for one in found:
+        typer.echo(f"{one.env_id:{widths[0]}}  {one.package:{widths[1]}}  {one.about}".rstrip())
 
 
 @app.command()
@@ -69,8 +81,8 @@ def audit(
 def _report(
     units: str, examine: Callable[..., Report], ids: list[str], tasks: int, env_settings: str, as_json: bool
 ) -> None:
-    from toolrl.evaluation import progress
-    from toolrl.training.arguments import parse_env_settings
+    from toolrl.support.json_settings import parse_env_settings
+    from toolrl.support.progress import progress
 
     settings = parse_env_settings(env_settings, ids)
     failed = False

@@ -9,12 +9,14 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolrl.cli.common import (
+    App,
     AsJson,
     EngineResources,
     Engines,
@@ -25,6 +27,7 @@ from toolrl.cli.common import (
     Tasks,
     WorkerResources,
     Workers,
+    WorkerSilence,
     opened_environments,
 )
 from toolrl.errors import ConfigError
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from toolrl.evaluation.suite import Suite
     from toolrl.trajectory import Trajectory
 
-app = typer.Typer()
+app = App()
 
 
 @app.command(name="eval")
@@ -101,12 +104,21 @@ def evaluate_command(
         str,
         typer.Option(metavar="MODES", help="Play the tasks with thinking 'off', 'on' and under budgets: 'off,256,on'."),
     ] = "",
+    agent: Annotated[
+        str,
+        typer.Option(
+            metavar="PROGRAM",
+            help="A program that plays, with the model behind a gateway: FILE.py:FUNCTION, a command.",
+        ),
+    ] = "",
+    agent_seconds: Annotated[float, typer.Option(min=0.1, help="Longest run of the program for an episode.")] = 600.0,
     rollout_workers: Workers = 0,
     ray_address: RayAddress = "local",
     worker_resources: WorkerResources = '{"CPU": 1}',
     rollout_engines: Engines = 0,
     engine_resources: EngineResources = '{"CPU": 1}',
     services: Services = "{}",
+    worker_silence_seconds: WorkerSilence = 60.0,
     price_in: Annotated[float, typer.Option(min=0.0, help="Dollars per million prompt tokens.")] = 0.0,
     price_out: Annotated[float, typer.Option(min=0.0, help="Dollars per million sampled tokens.")] = 0.0,
 ) -> None:
@@ -124,16 +136,21 @@ def evaluate_command(
         thinking_tables,
     )
     from toolrl.policy import PolicySettings, Prices, open_policy
+    from toolrl.support.json_settings import parse_json
     from toolrl.support.outputs import new_file, refuse_existing
-    from toolrl.training.arguments import parse_json
     from toolrl.trajectory import TrajectoryWriter
     from toolrl.types import SamplingParams
 
     _check_questions(policy, counterfactual, thinking)
+    if agent and (policy == "oracle" or rollout_workers or counterfactual or thinking):
+        raise ConfigError(
+            "--agent plays with a model in this process; leave out --policy oracle, --rollout_workers, "
+            "--counterfactuals and --thinking"
+        )
     if rollout_workers and (counterfactual or thinking):
         raise ConfigError(
             "--counterfactuals and --thinking change environments, which workers make by their ids; leave "
-            "out --rollout-workers"
+            "out --rollout_workers"
         )
     suite = _suite_of(environments)
     if suite is not None:
@@ -164,7 +181,8 @@ def evaluate_command(
             environment = stack.enter_context(opened_environments(env_settings, environments))
             made = {env_id: environment(env_id, split) for env_id in environments}
         renderer: Renderer | None = None
-        if policy == "oracle" or not settings.is_chat:
+        # Without transformers, an oracle's episodes have no tokens.
+        if find_spec("transformers") is not None if policy == "oracle" else not settings.is_chat:
             from toolrl.chat.variants import read_template
             from toolrl.policy.models import load_tokenizer
 
@@ -177,7 +195,7 @@ def evaluate_command(
             if renderer.remark:
                 typer.echo(renderer.remark, err=True)
         sampling = SamplingParams(temperature, max_turn_tokens)
-        player, pool = None, None
+        player, pool, elsewhere = None, None, None
         if rollout_workers:
             from toolrl.distributed import Playing, PoolSettings, RolloutPool
 
@@ -191,10 +209,11 @@ def evaluate_command(
                 PoolSettings.of(
                     workers=rollout_workers,
                     address=ray_address,
-                    resources=parse_json("--worker-resources", worker_resources),
+                    resources=parse_json("--worker_resources", worker_resources),
                     engines=rollout_engines,
-                    engine_resources=parse_json("--engine-resources", engine_resources),
+                    engine_resources=parse_json("--engine_resources", engine_resources),
                     services=parse_json("--services", services),
+                    silence_seconds=worker_silence_seconds,
                     **({"concurrency": concurrency} if concurrency else {}),
                 ),
             )
@@ -202,6 +221,12 @@ def evaluate_command(
         elif policy == "model":
             player = open_policy(settings, renderer)
             stack.callback(player.close)
+            if agent:
+                from toolrl.gateway import ProgramEngine, parse_agent
+
+                program = parse_agent(agent, seconds=agent_seconds)
+                elsewhere = ProgramEngine(program, player, renderer, sampling=sampling)
+                stack.callback(elsewhere.close)
         file = out if out is None or played else new_file(out, overwrite=overwrite)
         writer = stack.enter_context(TrajectoryWriter(file)) if file else None
         show = stack.enter_context(progress("episodes", about=None if pool is None else pool.status))
@@ -238,7 +263,7 @@ def evaluate_command(
             thought = compare_thinking(made, player, renderer, modes=_names(thinking), **playing)
             found, tables = _plain(thought), thinking_tables(thought)
         else:
-            reports = evaluate(made, player, renderer, workers=pool, played=played, **playing)
+            reports = evaluate(made, player, renderer, workers=pool or elsewhere, played=played, **playing)
             found, tables = _plain(reports), [report_table(reports)]
             if suite is not None:
                 typer.echo(f"{suite.name}: success {suite.estimate(successes)}", err=as_json)
@@ -289,12 +314,14 @@ def _check_questions(policy: str, counterfactual: str, thinking: str) -> None:
 
 def _suite_of(environments: list[str]) -> Suite | None:
     """The suite, if a file of one was named in place of environments."""
-    from toolrl.evaluation.suite import Suite
-
     files = [name for name in environments if name.endswith((".yaml", ".yml"))]
     if files and len(environments) > 1:
         raise ConfigError(f"a suite is played by itself; {files[0]!r} was named with {len(environments) - 1} others")
-    return Suite.read(Path(files[0])) if files else None
+    if not files:
+        return None
+    from toolrl.evaluation.suite import Suite
+
+    return Suite.read(Path(files[0]))
 
 
 def _names(text: str) -> list[str]:
@@ -314,7 +341,7 @@ def _plain(measured: Any) -> Any:
 
 def _request_fields(request: str) -> dict[str, Any]:
     """The fields that `--request` adds to each request."""
-    from toolrl.training.arguments import parse_json
+    from toolrl.support.json_settings import parse_json
 
     fields = parse_json("--request", request)
     if not isinstance(fields, dict):

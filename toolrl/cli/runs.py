@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from toolrl.cli.common import (
+    App,
     EnvSettings,
     Limit,
     Overwrite,
@@ -22,7 +23,7 @@ from toolrl.cli.common import (
 )
 from toolrl.errors import ConfigError
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from toolrl.cli.common import AsJson, Host, Port, catch_signals
+from toolrl.cli.common import App, AsJson, Host, Port, catch_signals
 
-app = typer.Typer()
+app = App()
 
 
 @app.command()
@@ -24,7 +24,7 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-sandbox_app = typer.Typer(no_args_is_help=True, help="Sandboxes for code.")
+sandbox_app = App(no_args_is_help=True, help="Sandboxes for code.")
 
 
 @sandbox_app.command()

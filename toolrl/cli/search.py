@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from toolrl.cli.common import Host, Port, catch_signals
+from toolrl.cli.common import App, Host, Port, catch_signals
 
-app = typer.Typer(no_args_is_help=True, help="Search backends.")
+app = App(no_args_is_help=True, help="Search backends.")
 
 RETRIEVER = typer.Argument(
     metavar="BACKEND",

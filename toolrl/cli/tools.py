@@ -8,9 +8,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from toolrl.cli.common import EnvSettings, catch_signals, opened_environments
+from toolrl.cli.common import App, EnvSettings, catch_signals, opened_environments
 
-app = typer.Typer(no_args_is_help=True, help="Tools of environments.")
+app = App(no_args_is_help=True, help="Tools of environments.")
 
 
 @app.callback()

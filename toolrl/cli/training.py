@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import typer
 
-app = typer.Typer()
+from toolrl.cli.common import App
+
+app = App()
 
 
 @app.command(
@@ -13,6 +15,6 @@ app = typer.Typer()
 )
 def train(context: typer.Context) -> None:
     """Train a policy."""
-    from toolrl.training import parse_arguments, train as run_training
+    from toolrl.training import parse_arguments, run_training as run_training
 
     run_training(*parse_arguments(context.args))

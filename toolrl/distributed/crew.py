@@ -83,7 +83,7 @@ class Crew(ABC, Generic[S]):
         """The slot's actor was lost."""
 
     async def _work(self, slot: S) -> None:
-        """What is done while the actor lives; ends only with it."""
+        """Work with the actor while it lives; ends only with it."""
         await asyncio.Event().wait()
 
     # ---- life

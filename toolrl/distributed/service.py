@@ -1,6 +1,6 @@
 """Servers of tools as actors: sandboxes and retrievers, offered on nodes that are made for them.
 
-Workers find them by variables of their environment, which are set anew whenever a server joins or leaves: those of
+Workers find them by variables of their environment, which change whenever a server joins or leaves: those of
 E2B's SDK for sandboxes (backend "e2b"), and TOOLRL_SERVICE_NAME for the retriever "service:NAME".
 """
 

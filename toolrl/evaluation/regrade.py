@@ -94,7 +94,7 @@ async def _replayed(trajectory: Trajectory, env: ToolEnv) -> EpisodeSession | st
         return "it ended in a fault"
     task = _task_of(env, trajectory)
     if task is None:
-        return f"the environment has no task {trajectory.task_id!r} with this prompt; does it need --env-settings?"
+        return f"the environment has no task {trajectory.task_id!r} with this prompt; does it need --env_settings?"
     session = env.open_episode(task)
     try:
         await play_episode(session, _Replay(trajectory), [], in_group=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from statistics import NormalDist
 
 import numpy
 
@@ -69,13 +70,13 @@ def wilson_interval(successes: float, trials: float, level: float = 0.95) -> tup
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
     """
-    from statsmodels.stats.proportion import proportion_confint
-
     if trials == 0:
         return 0.0, 1.0
-    low, high = proportion_confint(successes, trials, alpha=1 - level, method="wilson")
+    z, rate = NormalDist().inv_cdf((1 + level) / 2), successes / trials
+    centre = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * math.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
     # At the ends, rounding leaves a little.
-    return 0.0 if successes <= 0 else float(low), 1.0 if successes >= trials else float(high)
+    return 0.0 if successes <= 0 else centre - half, 1.0 if successes >= trials else centre + half
 
 
 def success_interval(groups: Sequence[Sequence[float]], level: float = 0.95) -> tuple[float, float]:
@@ -91,14 +92,14 @@ def success_interval(groups: Sequence[Sequence[float]], level: float = 0.95) -> 
         groups: The successes, 0 or 1, of each task's samples.
         level: Coverage.
     """
-    from scipy import stats
-
     rates = numpy.array([sum(group) / len(group) for group in groups if len(group)])
     tasks, samples = len(rates), sum(len(group) for group in groups)
     if not tasks:
         return 0.0, 1.0
     rate, trials = float(rates.mean()), float(tasks)
     if samples > tasks > 1 and 0 < rate < 1:
+        from scipy import stats
+
         tail = (1 + level) / 2
         doubt = float(stats.norm.ppf(tail) / stats.t.ppf(tail, tasks - 1)) ** 2
         variance = max(float(rates.var(ddof=1)), 1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 
@@ -76,8 +77,10 @@ def terminal() -> Console:
 
 
 def short_name(env_id: str) -> str:
-    """`toolrl/PythonMath-v0` as `PythonMath`."""
-    return env_id.rsplit("/", 1)[-1].rsplit("-v", 1)[0]
+    """`toolrl/PythonMath-v0` as `PythonMath`, `my_env.py:Shopping` as `Shopping`, `my_env.py` as `my_env`."""
+    name, at, label = env_id.rpartition("@") if "@" in env_id else (env_id, "", "")
+    name = name.rsplit("/", 1)[-1].rsplit(":", 1)[-1].removesuffix(".py")
+    return re.sub(r"-v\d+$", "", name) + at + label
 
 
 def with_interval(report: EnvReport) -> str:

@@ -7,9 +7,11 @@ import functools
 import importlib
 import importlib.metadata
 import inspect
+import re
 import warnings
 from collections.abc import Callable
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
@@ -41,6 +43,29 @@ def environment_ids() -> list[str]:
     return sorted(env_id for env_id, spec in gymnasium.registry.items() if _may_be_tool_env(spec))
 
 
+class Introduction(NamedTuple):
+    """What is known of an environment without making it."""
+
+    env_id: str
+    package: str
+    about: str
+    entry_point: str
+
+
+def introduced(env_id: str) -> Introduction:
+    """An environment's package, or its module if it is in none, and the first line of what its class says."""
+    entry_point, about = entry_point_name(gymnasium.registry[env_id]), ""
+    try:
+        creator = creator_of(env_id)
+        about = inspect.cleandoc(getattr(creator, "__doc__", "") or "").partition("\n")[0]
+    except Exception as error:  # noqa: BLE001 - a bug in one package must not hide all environments
+        about = f"cannot be loaded: {error!r}"
+    module = re.split("[.:]", entry_point)[0]
+    package = next(iter(importlib.metadata.packages_distributions().get(module, ())), "")
+    version = f" {importlib.metadata.version(package)}" if package else ""
+    return Introduction(env_id, f"{package or module}{version}", about, entry_point)
+
+
 def import_module_of(env_id: str) -> str:
     """Import the module of an id such as `my_envs:mine/Shopping-v0` and return the registered id.
 
@@ -48,28 +73,37 @@ def import_module_of(env_id: str) -> str:
         EnvironmentNotFound: No module has this name.
     """
     module, separator, name = env_id.rpartition(":")
-    if not separator:
-        return env_id
+    if separator:
+        import_module(module, env_id)
+        return name
+    return env_id
+
+
+def import_module(module: str, env_id: str) -> ModuleType:
+    """Import the module of an environment's name.
+
+    Raises:
+        EnvironmentNotFound: No module has this name.
+    """
     try:
-        importlib.import_module(module)
+        return importlib.import_module(module)
     except (ImportError, TypeError, ValueError) as error:
         missing = error.name or "" if isinstance(error, ModuleNotFoundError) else None
         if missing is None and isinstance(error, ImportError):
             raise  # a mistake inside the module
         if missing and not f"{module}.".startswith(f"{missing}."):
             raise  # it imports another module, which is missing
-        hint = f"; write {module.removesuffix('.py')!r}, without .py" if module.endswith(".py") else ""
         raise EnvironmentNotFound(
-            f"no environment {env_id.removesuffix(':')!r}: there is no module {module!r} here or installed{hint}"
+            f"no environment {env_id.removesuffix(':')!r}: there is no module {module!r} here or installed"
         ) from None
-    return name
 
 
 def unknown(env_id: str, reason: object) -> EnvironmentNotFound:
     """The error for an id that is not registered, with close matches."""
     ours = environment_ids()
     near = difflib.get_close_matches(env_id.rpartition(":")[2], ours, n=3, cutoff=0.4) or ours
-    hint = "" if ":" in env_id else f"; if a module of yours registers it, write MODULE:{env_id or 'ID'}"
+    own = f"if a module of yours registers it, write MODULE:{env_id or 'ID'}, and if it is in a file, FILE.py:NAME"
+    hint = "" if ":" in env_id else f"; {own}"
     return EnvironmentNotFound(f"no environment {env_id!r}; did you mean {', '.join(near)}? ({reason}{hint})")
 
 

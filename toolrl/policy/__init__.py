@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from toolrl.errors import naming_extras
 from toolrl.policy.base import ChatPolicy, ChatReply, Policy, ShowsProgress
 from toolrl.policy.completions import Endpoint, Prices
 from toolrl.policy.factory import open_policy
@@ -47,5 +48,6 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return getattr(importlib.import_module(f"toolrl.policy.{_MODULES[name]}"), name)
+        with naming_extras():
+            return getattr(importlib.import_module(f"toolrl.policy.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

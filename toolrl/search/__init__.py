@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from toolrl.errors import naming_extras
 from toolrl.search.base import Document as Document, NotReadable as NotReadable, Retriever as Retriever
 from toolrl.search.corpus.pydocs import (
     Parameter as Parameter,
@@ -62,4 +63,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"toolrl.search.{_MODULE_OF[name]}"), name)
+    with naming_extras():
+        return getattr(import_module(f"toolrl.search.{_MODULE_OF[name]}"), name)

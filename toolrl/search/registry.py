@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from pathlib import Path
 
-from toolrl.errors import ConfigError
+from toolrl.errors import ConfigError, naming_extras
 from toolrl.search.base import Retriever
 from toolrl.search.cache import CachedRetriever, CacheMode
 from toolrl.search.corpus.sources import PYTHON_DOCS
@@ -80,7 +80,8 @@ def _open(name: str, model: str | None, cache_dir: str | Path | None) -> Retriev
     taken = inspect.signature(factory).parameters
     if model and "model" not in taken:
         raise ConfigError(f"the search backend {name!r} does not use a model, got model={model!r}")
-    return factory(argument, **{option: value for option, value in options.items() if option in taken})
+    with naming_extras():
+        return factory(argument, **{option: value for option, value in options.items() if option in taken})
 
 
 def _bm25(corpus: str, cache_dir: str | Path | None) -> Retriever:

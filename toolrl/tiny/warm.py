@@ -70,7 +70,7 @@ def main(
     for _, env in environments:
         env.close()
     by_id = shlex.quote(json.dumps({env_id: settings}))
-    print(f"to see what it can do: toolrl eval {env_id} --model {folder} --env-settings {by_id}")
+    print(f"to see what it can do: toolrl eval {env_id} --model {folder} --env_settings {by_id}")
     print(f"to train it: toolrl train --model_name_or_path {folder} --envs {env_id} --env_settings {by_id} ...")
 
 

@@ -2,22 +2,24 @@
 
 from typing import TYPE_CHECKING, Any
 
+from toolrl.errors import naming_extras
+
 if TYPE_CHECKING:
     from toolrl.training.arguments import ToolrlArguments
     from toolrl.training.parsing import find_config
-    from toolrl.training.run import parse_arguments, train
+    from toolrl.training.run import parse_arguments, run_training
     from toolrl.training.sft import DemonstrationArguments, fine_tune, parse_sft_arguments
     from toolrl.training.trl import GRPORun
 
 __all__ = [
     "DemonstrationArguments", "GRPORun", "ToolrlArguments", "find_config", "fine_tune",
-    "parse_arguments", "parse_sft_arguments", "train",
+    "parse_arguments", "parse_sft_arguments", "run_training", "train",
 ]  # fmt: skip
 
 _MODULES = {
     "arguments": ("ToolrlArguments"),
     "parsing": ("find_config",),
-    "run": ("parse_arguments", "train"),
+    "run": ("parse_arguments", "run_training", "train"),
     "sft": ("DemonstrationArguments", "fine_tune", "parse_sft_arguments"),
     "trl": ("GRPORun",),
 }
@@ -29,5 +31,6 @@ def __getattr__(name: str) -> Any:
         if name in names:
             from importlib import import_module
 
-            return getattr(import_module(f"toolrl.training.{module}"), name)
+            with naming_extras():
+                return getattr(import_module(f"toolrl.training.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from toolrl.distributed import PoolSettings
 from toolrl.env import ToolEnv, make
 from toolrl.errors import ConfigError
+from toolrl.gateway import AgentProgram, parse_agent
 from toolrl.policy import PolicySettings
+from toolrl.support.json_settings import parse_env_settings, parse_json
 from toolrl.support.secret_values import expand
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
 from toolrl.training.credit import CreditSettings
@@ -42,6 +43,18 @@ class RunArguments:
     dialect: str = setting("", "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
     overwrite_output_dir: bool = setting(False, "Delete the results of an earlier run in output_dir, and start again.")
     check_memory: bool = setting(True, "Before training, compare the memory it takes with the memory that is free.")
+
+
+def named(envs: str | ToolEnv | Sequence[str | ToolEnv]) -> dict[str, str | ToolEnv]:
+    """Environments by name: an object's is what it was made by, else its class, and two of a kind are told apart."""
+    found: dict[str, str | ToolEnv] = {}
+    for env in [envs] if isinstance(envs, (str, ToolEnv)) else envs:
+        if isinstance(env, str):
+            found[env] = env
+            continue
+        name = env.made_from[0] if env.made_from else type(env).__name__
+        found[f"{name}@{len(found) + 1}" if name in found else name] = env
+    return found
 
 
 @dataclass
@@ -100,6 +113,12 @@ class ToolrlArguments(RunArguments):
     generation_sequences: int = setting(
         0, "Sequences that transformers generates in one batch; 0 for the device's default."
     )
+    agent: str = setting(
+        "",
+        "A program that plays the episodes, with the model behind a gateway: FILE.py:FUNCTION, or a command. See the "
+        "guide to agents.",
+    )
+    agent_seconds: float = setting(600.0, "Longest run of such a program for an episode.")
     rollout_workers: int = setting(
         0, "Play on this many workers of a Ray cluster (for each process), each with a sampler of its own; 0 for none."
     )
@@ -109,6 +128,7 @@ class ToolrlArguments(RunArguments):
     worker_resources: str = setting(
         '{"CPU": 1}', 'What a worker takes, by Ray\'s names, as JSON: {"CPU": 4, "GPU": 1, "sandbox": 1}.'
     )
+    worker_silence_seconds: float = setting(60.0, "A worker that does not answer for this long is replaced.")
     rollout_engines: int = setting(
         0, "Engines on the cluster that sample for all workers; 0 for a sampler in each worker."
     )
@@ -177,7 +197,20 @@ class ToolrlArguments(RunArguments):
             engines=self.rollout_engines,
             engine_resources=parse_json("engine_resources", self.engine_resources),
             services=parse_json("services", self.services),
+            silence_seconds=self.worker_silence_seconds,
         )
+
+    def agent_program(self) -> AgentProgram | None:
+        """The program that plays, if there is one.
+
+        Raises:
+            ConfigError: It cannot be found, or workers are to play.
+        """
+        if not self.agent:
+            return None
+        if self.rollout_workers or self.eval_alone:
+            raise ConfigError("--agent plays in this process, and as it is; leave out --rollout_workers and eval_alone")
+        return parse_agent(self.agent, seconds=self.agent_seconds)
 
     def credit_settings(self) -> CreditSettings:
         """How scores become advantages.
@@ -195,15 +228,14 @@ class ToolrlArguments(RunArguments):
         """
         weights: dict[str, float] = {}
         for entry in self.envs:
-            # The id itself may name its module: `my_envs:mine/Shopping-v0:2`.
+            # The name itself may have a colon: `my_env.py:Shopping:2`, `my_envs:mine/Shopping-v0`.
             env_id, _, weight = entry.rpartition(":")
             try:
                 number = float(weight)
             except ValueError:
-                if "/" not in env_id:  # a module or an empty text
-                    env_id, number = entry, 1.0
-                else:
+                if env_id and not env_id.endswith(".py") and "/" in env_id:
                     raise ConfigError(f"--envs {entry!r}: {weight!r} is not a number; write ID or ID:WEIGHT") from None
+                env_id, number = entry, 1.0
             if env_id in weights:
                 raise ConfigError(f"--envs names {env_id!r} twice; give it one weight")
             if not 0 < number < float("inf"):
@@ -213,8 +245,13 @@ class ToolrlArguments(RunArguments):
             raise ConfigError("no environment to train on; pass --envs toolrl/PythonMath-v0 ...")
         return weights
 
-    def make_envs(self, split: str) -> dict[str, ToolEnv]:
+    def make_envs(self, split: str, objects: Mapping[str, ToolEnv] | None = None) -> dict[str, ToolEnv]:
         """Make the environments of a split.
+
+        Args:
+            split: "train" or "test".
+            objects: Environments by name that are there already; one that `make` made without a split is made again
+                with this one, others are copied and their tasks divided.
 
         Raises:
             ConfigError: The settings are not JSON, name another environment, or are invalid.
@@ -222,38 +259,16 @@ class ToolrlArguments(RunArguments):
         """
         env_ids = self.weighted_envs()
         settings = parse_env_settings(self.env_settings, env_ids)
-        return {env_id: make(env_id, **{"split": split, **settings.get(env_id, {})}) for env_id in env_ids}
-
-
-def parse_env_settings(text: str | dict[str, Any], env_ids: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Read `{"ID": {"setting": value}}`, given as JSON or (from YAML) as a mapping.
-
-    Args:
-        text: The settings.
-        env_ids: The environments in use; by default any may be named.
-
-    Raises:
-        ConfigError: It has another form, or names another environment.
-    """
-    settings = parse_json("env_settings", text)
-    for env_id, value in settings.items() if isinstance(settings, dict) else [("", settings)]:
-        if not isinstance(value, dict):
-            shape = type(value).__name__ + (f" for {env_id!r}" if env_id else "")
-            raise ConfigError(f'env_settings must be like {{"toolrl/PythonMath-v0": {{"size": 500}}}}, got {shape}')
-    if env_ids is not None and (unknown := sorted(set(settings) - set(env_ids))):
-        raise ConfigError(f"env_settings names {unknown[0]!r}, which is not among {sorted(env_ids)}")
-    return settings
-
-
-def parse_json(name: str, text: str | dict[str, Any]) -> Any:
-    """Read a setting given as JSON or (from YAML) as a mapping, and expand the environment variables it names.
-
-    Raises:
-        ConfigError: It is not JSON, or a variable is not set. The message omits the text, which may hold a secret.
-    """
-    try:
-        return expand(json.loads(text) if isinstance(text, str) else text)
-    except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{name} is not valid JSON: {error}; put names and texts in double quotes") from None
+        made = {}
+        for env_id in env_ids:
+            there = (objects or {}).get(env_id)
+            if there is not None and there.made_from is None:
+                if env_id in settings:
+                    raise ConfigError(f"env_settings are for environments by name, and {env_id!r} is already made")
+                made[env_id] = there.copy()
+                made[env_id].keep_split(split)
+                continue
+            name, own = (env_id, {}) if there is None or there.made_from is None else there.made_from
+            own = {key: value for key, value in own.items() if key != "split"}
+            made[env_id] = make(name, **{"split": split, **own, **settings.get(env_id, {})})
+        return made

@@ -19,6 +19,7 @@ from toolrl.distributed import RolloutPool
 from toolrl.env import ToolEnv
 from toolrl.evaluation import Counterfactuals, EnvReport, evaluate, mean, progress, short_name
 from toolrl.evaluation.counterfactuals import MODE, NONE, TOOLS, measure, under
+from toolrl.gateway import ProgramEngine
 from toolrl.training.arguments import ToolrlArguments
 from toolrl.trajectory import Trajectory, TrajectoryWriter
 from toolrl.types import SamplingParams
@@ -93,12 +94,12 @@ class HeldOut(TrainerCallback):
             self._writer.write(trajectory)
             played.append(trajectory)
 
-        pool = run.policy if isinstance(run.policy, RolloutPool) else None
+        elsewhere = run.engine if isinstance(run.engine, (RolloutPool, ProgramEngine)) else None
         return evaluate(
             environments,
             None if isinstance(run.policy, RolloutPool) else run.policy,
             run.renderer,
-            workers=pool,
+            workers=elsewhere,
             tasks=tasks,
             samples=arguments.eval_samples,
             sampling=SamplingParams(trainer.args.temperature, arguments.max_turn_tokens),

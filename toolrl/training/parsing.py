@@ -57,8 +57,14 @@ _TRACKERS = (
 )  # fmt: skip
 
 
-def parse(parts: Any, program: str, arguments: list[str]) -> Any:
+def parse(parts: Any, program: str, arguments: list[str], settings: Mapping[str, Any] | None = None) -> Any:
     """Read the command line and `--config`, a YAML file or the name of a recipe; the command line takes precedence.
+
+    Args:
+        parts: The data classes to fill.
+        program: For messages.
+        arguments: The command line.
+        settings: Further settings by name, as a config has them; they take precedence.
 
     Raises:
         ConfigError: A flag is unknown, or a value is invalid, contradicts others or would do nothing.
@@ -76,6 +82,8 @@ def parse(parts: Any, program: str, arguments: list[str]) -> Any:
             raise ConfigError("--config is given twice; put all settings into one file, or pass the others as flags")
         config = _read(find_config(arguments[place + 1]))
         arguments = [*_as_flags(parser, config), *arguments[:place], *arguments[place + 2 :]]
+    if settings:
+        arguments = [*arguments, *_as_flags(parser, dict(settings))]
     with rejections(program):
         found = parser.parse_args_into_dataclasses(arguments, look_for_args_file=False)
     refuse_unsupported(*found)

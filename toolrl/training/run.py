@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from trl import GRPOConfig, ModelConfig, SFTConfig  # type: ignore[attr-defined]
 
 from toolrl.chat.variants import read_template
 from toolrl.distributed import RolloutPool
+from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation import before_after_table, terminal
 from toolrl.policy.models import load_tokenizer
-from toolrl.training.arguments import ToolrlArguments
+from toolrl.training.arguments import ToolrlArguments, named
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
 from toolrl.training.dry_run import dry_run
 from toolrl.training.flags import refuse_unsupported
@@ -45,9 +47,57 @@ def parse_arguments(arguments: list[str]) -> tuple[ToolrlArguments, GRPOConfig, 
 
 
 def train(
-    arguments: ToolrlArguments, args: GRPOConfig, model_config: ModelConfig, console: Console | None = None
+    envs: str | ToolEnv | Sequence[str | ToolEnv] = (),
+    model: str = "",
+    *,
+    config: str = "",
+    console: Console | None = None,
+    **settings: Any,
 ) -> dict[str, EnvReports]:
-    """Train, and return the held-out reports `before` and `after` (empty if `eval_tasks` is 0).
+    """Train from Python; `toolrl train` does the same from the command line.
+
+        train([my_env, "toolrl/PythonMath-v0"], "tiny", max_steps=20, output_dir="runs/mine")
+
+    Args:
+        envs: What to train on: names, as `toolrl.make` takes them, perhaps with a weight (`ID:2`), and environments
+            themselves. Of an environment that was not made for a split, a fifth of the tasks is held out.
+        model: "tiny", "smollm2", a folder or a hub id.
+        config: A YAML file or the name of a recipe, whose settings are used where none is given here.
+        console: Where to print; default: stdout.
+        settings: By the names of the flags of `toolrl train`.
+
+    Returns:
+        The held-out reports `before` and `after` by environment; empty if `eval_tasks` is 0.
+
+    Raises:
+        UserError: A setting is wrong; nothing has been trained.
+    """
+    given = named(envs)
+    if given:
+        settings["envs"] = list(given)
+    if model:
+        settings["model_name_or_path"] = model
+    flags = [f"--config={config}"] if config else []
+    arguments, args, model_config = parse((ToolrlArguments, GRPOConfig, ModelConfig), "train", flags, settings)
+    objects = {name: env for name, env in given.items() if isinstance(env, ToolEnv)}
+    return run_training(arguments, args, model_config, console, objects)
+
+
+def run_training(
+    arguments: ToolrlArguments,
+    args: GRPOConfig,
+    model_config: ModelConfig,
+    console: Console | None = None,
+    objects: Mapping[str, ToolEnv] | None = None,
+) -> dict[str, EnvReports]:
+    """Train with settings that were read, and return the held-out reports as `train` does.
+
+    Args:
+        arguments: Our settings.
+        args: TRL's.
+        model_config: Which model.
+        console: Where to print; default: stdout.
+        objects: Environments by their names among `arguments.envs`, which are used as they are.
 
     Raises:
         UserError: A setting is wrong; nothing has been trained.
@@ -62,7 +112,7 @@ def train(
     if arguments.patience and not args.eval_steps:
         raise ConfigError(f"--patience {arguments.patience} counts held-out evaluations; pass --eval_steps too")
     checkpoint = None if arguments.dry_run else find_checkpoint(args)
-    environments = arguments.make_envs("train")
+    environments = arguments.make_envs("train", objects)
     if arguments.stop_on_hack and not any(env.grader.gold for env in environments.values()):
         raise ConfigError(
             "stop_on_hack=True, but no environment has a gold reward; pass ToolEnv(gold=), or leave it out"
@@ -77,6 +127,7 @@ def train(
         "peft_config": adapter_settings(name, model_config),
         "sampler": arguments.sampler_settings(),
         "workers": arguments.pool_settings(),
+        "agent": arguments.agent_program(),
         **schedule,
         "credit": credit,
     }
@@ -95,7 +146,7 @@ def train(
         warn_about_memory(console, args, model_config, settings["peft_config"], prompt_tokens, samples=samples)
     with ExitStack() as stack:
         folder = stack.enter_context(run_folder(args, checkpoint, overwrite=arguments.overwrite_output_dir))
-        held_out = arguments.make_envs("test") if arguments.eval_tasks else {}
+        held_out = arguments.make_envs("test", objects) if arguments.eval_tasks else {}
         for env in held_out.values():
             stack.callback(env.close)
         writer = stack.enter_context(TrajectoryWriter(folder / "trajectories.jsonl"))

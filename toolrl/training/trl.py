@@ -40,11 +40,13 @@ from toolrl.distributed import PoolSettings, RolloutPool
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation.evaluate import task_info
+from toolrl.gateway import AgentProgram, ProgramEngine
 from toolrl.policy import Policy, PolicySettings
+from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.policy.vllm.base import EnginePolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
-from toolrl.training.arguments import MISMATCH_LIMIT
+from toolrl.training.arguments import MISMATCH_LIMIT, named
 from toolrl.training.credit import CreditSettings, assign_credit
 from toolrl.training.curriculum import Curriculum
 from toolrl.training.flags import refuse_unsupported, rejections, start_training, try_optimizer
@@ -80,9 +82,9 @@ class GRPORun:
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        environments: Mapping[str, ToolEnv],
+        model: PreTrainedModel | str,
+        tokenizer: PreTrainedTokenizerBase | None,
+        environments: Mapping[str, ToolEnv] | Sequence[ToolEnv],
         args: GRPOConfig,
         *,
         weights: Mapping[str, float] | None = None,
@@ -99,6 +101,7 @@ class GRPORun:
         policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS,
         sampler: PolicySettings | None = None,
         workers: PoolSettings | None = None,
+        agent: AgentProgram | None = None,
         mismatch_limit: float = MISMATCH_LIMIT,
         refill: float = 0.0,
         curriculum: bool = False,
@@ -110,9 +113,9 @@ class GRPORun:
         """Build the trainer.
 
         Args:
-            model: A causal language model.
-            tokenizer: Its tokenizer.
-            environments: By id; a run mixes them.
+            model: A causal language model, or its name.
+            tokenizer: Its tokenizer; None for the one of a model's name.
+            environments: By name, or a list of them; a run mixes them.
             args: TRL's config.
             weights: Relative frequency of each environment; equal by default.
             chat_template: Replaces the tokenizer's, and is saved with the model.
@@ -128,6 +131,8 @@ class GRPORun:
             policy_timeout_seconds: A sampler that samples nothing for this long, for any episode, has failed.
             sampler: What generates; by default the trained model itself.
             workers: Play on workers of a Ray cluster, each with a sampler of its own.
+            agent: A program that plays the episodes, with the model behind a gateway; its latest conversation is
+                trained on.
             mismatch_limit: `mismatch/alarm` is 1 if the log-probabilities of sampler and trainer differ by more nats a
                 token on average; 0 for no alarm.
             refill: How many groups without variance may be replaced for a batch, as a multiple of its groups.
@@ -141,6 +146,11 @@ class GRPORun:
             ConfigError: A setting of `args` is not supported.
             TemplateError: The chat template cannot be used.
         """
+        if isinstance(model, str):
+            model_name, model = model_name or model, load_model(model)
+        tokenizer = tokenizer or load_tokenizer(model_name or str(model.name_or_path))
+        if not isinstance(environments, Mapping):
+            environments = {name: env for name, env in named(environments).items() if isinstance(env, ToolEnv)}
         sampler = sampler or PolicySettings()
         evaluates = any(isinstance(callback, HeldOut) for callback in callbacks or [])
         refuse_unsupported(args, sampler=sampler.sampler, use_peft=peft_config is not None, eval_tasks=evaluates)
@@ -192,7 +202,12 @@ class GRPORun:
             self.policy = self.engine = open_workers(sampler, workers, self.trainer, model, self.renderer, playing)
         else:
             self.policy = open_sampler(sampler, self.trainer, self.base_model, self.renderer)
-            self.engine = RolloutEngine(self.policy, self.renderer, concurrency=concurrency, **playing)
+            playing["concurrency"] = concurrency
+            self.engine = (
+                ProgramEngine(agent, self.policy, self.renderer, **playing)
+                if agent is not None
+                else RolloutEngine(self.policy, self.renderer, **playing)
+            )
         # The trained model itself is up to date from the start.
         self._synced_step = 0 if kind == "transformers" else -1
         self.source = self._task_source(weights or {}, task_seed, train_tasks, curriculum)
@@ -227,6 +242,8 @@ class GRPORun:
     def close(self) -> None:
         """Stop playing and generation, and close the environments."""
         self.scheduler.close()
+        if isinstance(self.engine, ProgramEngine):
+            self.engine.close()
         self.policy.close()
         for env in self.environments.values():
             env.close()

@@ -14,7 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from toolrl.evaluation.compare import p_text
-from toolrl.view.text import call_parts, excerpt, marked, plain, python
+from toolrl.support.visible import plain
+from toolrl.view.text import call_parts, excerpt, marked, python
 
 _FOLDER = Path(__file__).parent
 

@@ -8,7 +8,6 @@ stay as they are, since scripts and emoji need them.
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,48 +15,21 @@ from markupsafe import Markup, escape
 from pygments.lexers.python import PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, Operator, String
 
+from toolrl.support.visible import SPECIAL, stand_in
 from toolrl.types import ToolCall
-
-# ANSI: ECMA-48, 5.4 (control sequences) and 8.3.89 (operating system commands).
-_SPECIAL = re.compile(
-    r"(?P<ansi>\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]{0,400}(?:\x07|\x1b\\))"
-    "|(?P<one>[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
-    "\ufeff\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f])"
-)
-_NAMES = {
-    0x00AD: "SHY", 0x061C: "ALM", 0x200B: "ZWSP", 0x200E: "LRM", 0x200F: "RLM", 0x2028: "LS", 0x2029: "PS",
-    0x202A: "LRE", 0x202B: "RLE", 0x202C: "PDF", 0x202D: "LRO", 0x202E: "RLO", 0x2060: "WJ", 0x2066: "LRI",
-    0x2067: "RLI", 0x2068: "FSI", 0x2069: "PDI", 0xFEFF: "BOM",
-}  # fmt: skip
-
-
-def plain(text: str) -> str:
-    """The text with stand-ins for invisible characters; not yet escaped."""
-    return _SPECIAL.sub(lambda match: "".join(map(_stand_in, match[0])), text)
 
 
 def marked(text: str) -> Markup:
     """The text as HTML; the stand-ins of `plain` are marked up."""
     pieces, end = [], 0
-    for match in _SPECIAL.finditer(text):
+    for match in SPECIAL.finditer(text):
         pieces.append(escape(text[end : match.start()]))
         end = match.end()
         title = "terminal escape" if match["ansi"] else f"U+{ord(match[0]):04X}"
-        shown = escape("".join(map(_stand_in, match[0])))
+        shown = escape("".join(map(stand_in, match[0])))
         pieces.append(Markup('<span class="control" title="{}">{}</span>').format(title, shown))
     pieces.append(escape(text[end:]))
     return Markup("").join(pieces)
-
-
-def _stand_in(character: str) -> str:
-    code = ord(character)
-    if not _SPECIAL.fullmatch(character):
-        return character
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    return f"\u27e8{_NAMES.get(code, f'U+{code:04X}')}\u27e9"
 
 
 @dataclass(frozen=True, slots=True)
