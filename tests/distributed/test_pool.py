@@ -25,6 +25,7 @@ from toolrl import Renderer, SamplingParams, Task, ToolEnv, Trajectory, make, re
 from toolrl.cli import app
 from toolrl.distributed import Playing, PoolSettings, RolloutPool
 from toolrl.distributed.cluster import WorkerLost
+from toolrl.distributed.settings import parse_services
 from toolrl.distributed.worker import RolloutWorker
 from toolrl.errors import ConfigError, PolicyFault
 from toolrl.evaluation import evaluate
@@ -327,15 +328,16 @@ def new(before: set[psutil.Process]) -> list[psutil.Process]:
 # ---- engines and services
 
 
-def with_engines(nodes: Nodes, engines: int = 2, **settings: Any) -> RolloutPool:
+def with_engines(open_pool: OpenPool, **settings: Any) -> RolloutPool:
     playing = Playing(
         PolicySettings(model="tiny", seed=0), Renderer(load_tokenizer("tiny")).parts(), SamplingParams(0.6, 48)
     )
-    return RolloutPool(playing, PoolSettings(workers=2, address=nodes.address, engines=engines, **settings))
+    return open_pool(playing, workers=2, engines=2, **settings)
 
 
-def test_engines_sample_for_all_workers_and_one_that_dies_is_replaced(nodes: Nodes) -> None:
-    pool = with_engines(nodes)
+@pytest.mark.timeout(200)
+def test_engines_sample_for_all_workers_and_one_that_dies_is_replaced(open_pool: OpenPool) -> None:
+    pool = with_engines(open_pool)
     env = make("toolrl/PythonMath-v0", split="test", size=200)
     model = load_model("tiny")
     pool.update_weights(model.named_parameters())
@@ -343,10 +345,9 @@ def test_engines_sample_for_all_workers_and_one_that_dies_is_replaced(nodes: Nod
     arguments = {"tasks": 200, "workers": pool, "on_trajectory": played.append}
     thread = threading.Thread(target=lambda: evaluate({"e": env}, None, None, **arguments))
     thread.start()
-    eventually(lambda: len(played) > 10)
-    assert "2 of 2 engines" in pool.status()
+    eventually(lambda: len(played) > 10 and "2 of 2 engines" in pool.status())
     os.kill(pool._engines.ready[0].about["pid"], signal.SIGKILL)
-    thread.join(80)
+    thread.join(120)
     assert Counter(t.task_id for t in played) == Counter(task.id for task in env.tasks.take(200))
     assert all(t.score.value is not None for t in played)
     assert {turn.sample.policy_version for t in played for turn in t.turns} == {1}
@@ -355,16 +356,13 @@ def test_engines_sample_for_all_workers_and_one_that_dies_is_replaced(nodes: Nod
     played.clear()
     evaluate({"e": env}, None, None, **{**arguments, "tasks": 8})  # type: ignore[arg-type]
     env.close()
-    pool.close()
     assert {turn.sample.policy_version for t in played for turn in t.turns} == {2}
     assert sum(bool(t.score.success) for t in played) == 0
 
 
-def test_services_are_offered_to_tools_and_replaced(nodes: Nodes) -> None:
-    services = {"docs": {"retriever": "bm25:python-docs", "count": 2}}
-    pool = RolloutPool(
-        oracle(), PoolSettings.of(workers=2, address=nodes.address, services=services, silence_seconds=5.0)
-    )
+def test_services_are_offered_to_tools_and_replaced(open_pool: OpenPool) -> None:
+    services = parse_services({"docs": {"retriever": "bm25:python-docs", "count": 2}})
+    pool = open_pool(workers=2, services=services, silence_seconds=5.0)
     env_id = "toolrl/DocsSearch-v0"
     # Here nobody offers it; the driver itself never searches.
     env = make(env_id, split="test", size=60, retriever="service:docs")
@@ -378,11 +376,10 @@ def test_services_are_offered_to_tools_and_replaced(nodes: Nodes) -> None:
     assert len(played) == 40
     assert all(t.score.success for t in played)
     assert "2 of 2 docs" in pool.status()
-    pool.close()
 
 
-def test_engines_without_a_model_of_ours_are_refused(nodes: Nodes) -> None:
+def test_engines_without_a_model_of_ours_are_refused(open_pool: OpenPool) -> None:
     with pytest.raises(ConfigError, match="engines are for a model that is sampled here"):
-        RolloutPool(oracle(), PoolSettings(workers=1, engines=1, address=nodes.address))
+        open_pool(engines=1)
     with pytest.raises(ConfigError, match="an engine takes 4 of 'GPU', which no node has"):
-        with_engines(nodes, engine_resources={"GPU": 4})
+        with_engines(open_pool, engine_resources={"GPU": 4})

@@ -198,11 +198,16 @@ def give_up(reference: Any) -> None:
 
 def is_gone(error: BaseException) -> bool:
     """Whether an error means that the actor that was called, or its node, is gone."""
-    if isinstance(error, WorkerLost):
+    if isinstance(error, WorkerLost) or _is_forgotten(error):
         return True
     import ray.exceptions
 
     return isinstance(error, ray.exceptions.RayError) and not isinstance(error, ray.exceptions.RayTaskError)
+
+
+def _is_forgotten(error: BaseException) -> bool:
+    """Whether Ray has forgotten the actor that is called, which it says by a plain exception."""
+    return type(error) is Exception and "Can't find actor" in str(error)
 
 
 def is_lost(error: BaseException) -> bool:
@@ -213,4 +218,4 @@ def is_lost(error: BaseException) -> bool:
         return all(is_lost(one) for one in error.exceptions)
     if isinstance(error, ray.exceptions.RayTaskError):
         return isinstance(error.cause, (ray.exceptions.RayError, InfrastructureError))
-    return isinstance(error, (ray.exceptions.RayError, InfrastructureError))
+    return isinstance(error, (ray.exceptions.RayError, InfrastructureError)) or _is_forgotten(error)
