@@ -92,6 +92,15 @@ def test_other_paths_are_not_served(said: Served) -> None:
         assert "is not served here" in answer.json()["error"]["message"]
 
 
+def test_log_probabilities_come_for_those_who_ask(said: Served) -> None:
+    client = said.open()
+    create = said.openai(client).chat.completions.create
+    assert create(model="policy", messages=[user("Hi")]).choices[0].logprobs is None
+    asked = create(model="policy", messages=[user("Hi")], logprobs=True).choices[0].logprobs.content
+    assert [token.logprob for token in asked] == client.conversations.nodes[-1].sample.logprobs
+    assert "".join(token.token for token in asked).startswith("hello")
+
+
 def test_limits_hold(serve: Serve, renderer: Renderer) -> None:
     served = serve(scripted(renderer, "one two three four five six seven eight"))
     create = served.openai(served.open(calls=2)).chat.completions.create

@@ -92,7 +92,7 @@ class GatewayServer:
         node = await self._gateway.complete(
             client, call.messages, call.tools, max_tokens=call.max_tokens, stops=call.stops
         )
-        texts = [self._gateway.text(token) for token in node.sample.token_ids]
+        texts = [self._gateway.text(token) for token in node.sample.token_ids] if call.logprobs else None
         return api.answer(node, self._gateway.model, _tokens_before(node), texts)
 
     def _client_of(self, request: Request) -> Client | None:

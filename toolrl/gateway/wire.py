@@ -27,6 +27,7 @@ class Call:
         max_tokens: Of the turn; None if the client does not say.
         stops: Texts before which it ends for the client.
         stream: Whether the answer comes in events.
+        logprobs: Whether the client wants log-probabilities.
     """
 
     messages: list[Message]
@@ -34,6 +35,7 @@ class Call:
     max_tokens: int | None
     stops: list[str]
     stream: bool
+    logprobs: bool = False
 
 
 class OpenAI:
@@ -66,29 +68,30 @@ class OpenAI:
             _count(body, "max_completion_tokens") or _count(body, "max_tokens"),
             [stops] if isinstance(stops, str) else [str(stop) for stop in stops],
             bool(body.get("stream")),
+            bool(body.get("logprobs")),
         )
 
     @staticmethod
-    def answer(node: Node, model: str, prompt_tokens: int, texts: Sequence[str]) -> Json:
+    def answer(node: Node, model: str, prompt_tokens: int, texts: Sequence[str] | None = None) -> Json:
         """The answer.
 
         Args:
             node: The turn.
             model: Its model.
             prompt_tokens: Tokens before it.
-            texts: The text of each of its tokens.
+            texts: The text of each of its tokens, if the client wants log-probabilities.
         """
         wire = to_wire(node.shown)
         message: Json = {**wire, "content": wire["content"] or None, "refusal": None}
         if node.shown.thinking:
             message["reasoning_content"] = node.shown.thinking
-        values = zip(texts, node.sample.logprobs, strict=True)
+        values = zip(texts or (), node.sample.logprobs, strict=texts is not None)
         logprobs = [{"token": t, "logprob": v, "bytes": list(t.encode()), "top_logprobs": []} for t, v in values]
         choice = {
             "index": 0,
             "message": message,
             "finish_reason": _finish(node, "tool_calls", "length", "stop"),
-            "logprobs": {"content": logprobs, "refusal": None},
+            "logprobs": None if texts is None else {"content": logprobs, "refusal": None},
         }
         sampled = len(node.sample.token_ids)
         usage = {
@@ -151,7 +154,7 @@ class Anthropic:
         return Call(messages, tools, _count(body, "max_tokens"), stops, bool(body.get("stream")))
 
     @staticmethod
-    def answer(node: Node, model: str, prompt_tokens: int, texts: Sequence[str]) -> Json:
+    def answer(node: Node, model: str, prompt_tokens: int, texts: Sequence[str] | None = None) -> Json:
         """The answer; see `OpenAI.answer`."""
         blocks: list[Json] = [{"type": "text", "text": node.shown.content}] if node.shown.content else []
         for call in node.shown.tool_calls:
