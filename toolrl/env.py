@@ -339,12 +339,13 @@ def make(env_id: str, **settings: Any) -> ToolEnv:
                 f"{name} does not take these settings: {refused[1]!r}; it takes: {taken or 'none'}"
             ) from None
         made = create(**{key: value for key, value in settings.items() if key != "split"})
-        if isinstance(made.unwrapped, ToolEnv):
-            before = len(made.unwrapped.tasks)
-            made.unwrapped.keep_split(settings["split"])
+        env = getattr(made, "unwrapped", made)
+        if isinstance(env, ToolEnv):
+            before = len(env.tasks)
+            env.keep_split(settings["split"])
             _log.warning(
                 "%s has no splits of its own: about a fifth of its tasks is held out for 'test', and %r has %d of %d",
-                env_id, settings["split"], len(made.unwrapped.tasks), before,
+                env_id, settings["split"], len(env.tasks), before,
             )  # fmt: skip
     env = getattr(made, "unwrapped", made)
     if not isinstance(env, ToolEnv):

@@ -37,6 +37,13 @@ def test_an_evaluation_that_was_ended_goes_on(tmp_path: Path) -> None:
     assert cut.read_text() == before  # nothing was left to play
 
 
+def test_a_file_without_a_whole_line_is_begun_again(tmp_path: Path) -> None:
+    out = tmp_path / "cut.jsonl"
+    out.write_text('{"schema_version": 6, "id": "ev')
+    evaluated(out, "--resume")
+    assert len(list(read_trajectories(out))) == 24
+
+
 def test_without_a_file_it_begins(tmp_path: Path) -> None:
     out = tmp_path / "new.jsonl"
     evaluated(out, "--resume")

@@ -97,8 +97,9 @@ def test_a_file_with_one_environment_needs_no_name(folder: Path) -> None:
 def test_what_is_no_environment_is_one_clear_error(
     folder: Path, name: str, kind: type[Exception], message: str
 ) -> None:
-    with pytest.raises(kind, match=message):
-        make(name)
+    for settings in ({}, {"split": "train"}):
+        with pytest.raises(kind, match=message):
+            make(name, **settings)
 
 
 def test_a_file_of_a_package_is_imported_as_a_part_of_it(folder: Path) -> None:

@@ -160,8 +160,8 @@ def evaluate_command(
     played: dict[str, Trajectory] = {}
     if resume:
         played = _played_before(out, info, counterfactual or thinking)
-    elif out is not None:
-        refuse_existing(out, overwrite=overwrite)
+    if out is not None:
+        refuse_existing(out, overwrite=overwrite or resume)
     info["session"] = next((str(one.info["session"]) for one in played.values()), secrets.token_hex(8))
     settings = PolicySettings(
         model=model,
@@ -182,7 +182,8 @@ def evaluate_command(
             made = {env_id: environment(env_id, split) for env_id in environments}
         renderer: Renderer | None = None
         # Without transformers, an oracle's episodes have no tokens.
-        if find_spec("transformers") is not None if policy == "oracle" else not settings.is_chat:
+        has_tokens = not settings.is_chat if policy == "model" else find_spec("transformers") is not None
+        if has_tokens:
             from toolrl.chat.variants import read_template
             from toolrl.policy.models import load_tokenizer
 
@@ -227,7 +228,7 @@ def evaluate_command(
                 program = parse_agent(agent, seconds=agent_seconds)
                 elsewhere = ProgramEngine(program, player, renderer, sampling=sampling)
                 stack.callback(elsewhere.close)
-        file = out if out is None or played else new_file(out, overwrite=overwrite)
+        file = out if out is None or resume else new_file(out, overwrite=overwrite)
         writer = stack.enter_context(TrajectoryWriter(file)) if file else None
         show = stack.enter_context(progress("episodes", about=None if pool is None else pool.status))
         successes: dict[str, list[float]] = defaultdict(list)

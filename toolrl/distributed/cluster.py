@@ -188,6 +188,11 @@ def node_id() -> str:
     return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
 
 
+async def awaited(reference: Any) -> Any:
+    """The answer to a call, as a coroutine, which `asyncio` can wait for with a limit."""
+    return await reference
+
+
 def give_up(reference: Any) -> None:
     """Cancel a call."""
     import ray

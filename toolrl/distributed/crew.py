@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from toolrl.distributed.cluster import Cluster, WorkerLost, is_lost
+from toolrl.distributed.cluster import Cluster, WorkerLost, awaited, is_lost
 from toolrl.distributed.settings import PoolSettings
 from toolrl.distributed.work import versions
 from toolrl.errors import ConfigError, UserError
@@ -161,7 +161,7 @@ class Crew(ABC, Generic[S]):
         silence = self._settings.silence_seconds
         while True:
             try:
-                await asyncio.wait_for(_awaited(slot.actor.alive.remote()), silence)
+                await asyncio.wait_for(awaited(slot.actor.alive.remote()), silence)
             except TimeoutError:
                 raise WorkerLost(f"it has not answered for {silence:g} s") from None
             await asyncio.sleep(silence / 4)
@@ -169,7 +169,7 @@ class Crew(ABC, Generic[S]):
     async def _end(self, slot: S) -> None:
         if slot.ready:
             with suppress(Exception):
-                await asyncio.wait_for(_awaited(slot.actor.close.remote()), CLOSING_SECONDS)
+                await asyncio.wait_for(awaited(slot.actor.close.remote()), CLOSING_SECONDS)
         slot.ready = False
         self._cluster.kill(slot.actor)
 
@@ -209,10 +209,6 @@ def _check_versions(about: Mapping[str, Any]) -> None:
                 f"node {about['node']} has {name} {theirs.get(name)}, and this process has {version}; install the "
                 "same there"
             )
-
-
-async def _awaited(reference: Any) -> Any:
-    return await reference
 
 
 def cause_of(error: BaseException) -> BaseException:

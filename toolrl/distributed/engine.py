@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from toolrl.distributed.cluster import give_up, is_gone
+from toolrl.distributed.cluster import awaited, give_up, is_gone
 from toolrl.distributed.host import PolicyHost, about_here
 from toolrl.errors import ConfigError, InfrastructureError, PolicyFault
 from toolrl.policy.conversations import Conversations
@@ -118,7 +118,7 @@ class RemotePolicy:
 
     async def _ask(self, seat: _Seat, prompt_ids: list[int], sampling: SamplingParams) -> Sample:
         reference = seat.actor.sample.remote(prompt_ids, sampling)
-        answer = asyncio.ensure_future(_awaited(reference))
+        answer = asyncio.ensure_future(awaited(reference))
         try:
             while not (await asyncio.wait((answer,), timeout=_LOOK_SECONDS))[0]:
                 if time.monotonic() - seat.looked > _LOOK_SECONDS / 2:
@@ -130,10 +130,6 @@ class RemotePolicy:
             if not answer.done():
                 give_up(reference)
                 answer.cancel()
-
-
-async def _awaited(reference: Any) -> Any:
-    return await reference
 
 
 def _cause(error: Exception) -> Exception:

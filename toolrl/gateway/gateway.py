@@ -69,7 +69,7 @@ class Client:
         conversations: Its turns.
         sampling: How they are sampled; calls may ask for fewer tokens.
         limits: Its bounds.
-        fault: Why the policy failed a call; empty if it did not.
+        faults: Why the policy failed calls that have not succeeded since, by the conversation they continue.
         calls: So far.
     """
 
@@ -77,10 +77,15 @@ class Client:
     conversations: Conversations
     sampling: SamplingParams
     limits: GatewayLimits
-    fault: str = ""
+    faults: dict[int, str] = field(default_factory=dict)
     calls: int = 0
     slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = field(default_factory=WeakKeyDictionary)
     closed: bool = False
+
+    @property
+    def fault(self) -> str:
+        """Why the policy failed a call for good; empty if it did not. A client may catch its error, and answer."""
+        return next(iter(self.faults.values()), "")
 
 
 class Gateway:
@@ -112,10 +117,22 @@ class Gateway:
         self._watches: WeakKeyDictionary[asyncio.AbstractEventLoop, Watchdog] = WeakKeyDictionary()
         self._clients: dict[str, Client] = {}
 
-    def open(self, sampling: SamplingParams | None = None, limits: GatewayLimits | None = None) -> Client:
-        """Begin an episode; its key is accepted until it is closed."""
+    def open(
+        self,
+        sampling: SamplingParams | None = None,
+        limits: GatewayLimits | None = None,
+        renderer: Renderer | None = None,
+    ) -> Client:
+        """Begin an episode; its key is accepted until it is closed.
+
+        Args:
+            sampling: How turns are sampled.
+            limits: Of its calls.
+            renderer: With the template's variables of this episode; by default the gateway's.
+        """
         key = f"toolrl-{secrets.token_urlsafe(24)}"
-        client = Client(key, Conversations(self._renderer), sampling or SamplingParams(), limits or GatewayLimits())
+        conversations = Conversations(renderer or self._renderer)
+        client = Client(key, conversations, sampling or SamplingParams(), limits or GatewayLimits())
         self._clients[key] = client
         return client
 
@@ -181,10 +198,11 @@ class Gateway:
             try:
                 sample = await self._watch().sample(prompt_ids, replace(client.sampling, max_tokens=most))
             except PolicyFault as fault:
-                client.fault = client.fault or str(fault)
+                client.faults[place.key] = str(fault)
                 raise
+            client.faults.pop(place.key, None)
             seconds = time.perf_counter() - start
-            message = self._renderer.parse(sample.token_ids, list(tools), after_tools=place.after_tools)
+            message = client.conversations.renderer.parse(sample.token_ids, list(tools), after_tools=place.after_tools)
             if client.closed:  # nobody will ever continue this turn
                 raise CallRefused("this episode has ended", 401)
             message = _with_ids(message)

@@ -19,10 +19,11 @@ from typing import Any
 
 from toolrl.chat import Renderer
 from toolrl.episode import EpisodeSession
-from toolrl.errors import ConfigError, PolicyFault
+from toolrl.errors import ConfigError, InfrastructureError, PolicyFault
 from toolrl.gateway.gateway import Client, Gateway, GatewayLimits
 from toolrl.gateway.server import GatewayServer
 from toolrl.gym.naming import object_at
+from toolrl.players import renderer_of
 from toolrl.policy import ChatPolicy, Policy
 from toolrl.rollout import Played, Prompts, RolloutEngine, RolloutRequest
 from toolrl.support.waiting import contained
@@ -58,23 +59,17 @@ class AgentContext:
     base_url: str
     api_key: str
     model: str
-    session: EpisodeSession = field(repr=False)
+    tool_calls: ToolCalls = field(repr=False)
 
     async def call(self, name: str, /, **arguments: Any) -> str:
-        """Call a tool of the environment.
+        """Call a tool of the environment; calls at the same time run one after the other.
 
         Raises:
             ToolMistake: The call failed as it would for a model.
             EpisodeOver: The tool has ended the episode.
             InfrastructureError: The tool could not do its work, and the agent did not cause it.
         """
-        step = await self.session.advance(Message("assistant", "", (ToolCall(name, arguments),)))
-        result = step.results[0]
-        if result.failure is not None and result.failure is not ToolFailure.LIMIT:
-            raise ToolMistake(result.content)
-        if step.stop is not None:
-            raise EpisodeOver(step.stop)
-        return result.content
+        return await self.tool_calls.run(ToolCall(name, arguments))
 
 
 class EpisodeOver(Exception):
@@ -87,6 +82,43 @@ class EpisodeOver(Exception):
     def __init__(self, stop: StopReason):
         super().__init__(f"the episode has ended: {stop}")
         self.stop = stop
+
+
+class ToolCalls:
+    """A program's calls of the environment's tools.
+
+    What ends the episode, or is nobody's mistake, is kept here: a program may catch everything, and go on.
+
+    Attributes:
+        over: Why the environment has ended the episode; None if it has not.
+        fault: The infrastructure fault of a tool; None if there was none.
+    """
+
+    def __init__(self, session: EpisodeSession):
+        """Call tools of an episode."""
+        self.over: StopReason | None = None
+        self.fault: InfrastructureError | None = None
+        self._session = session
+        self._one_call = asyncio.Lock()
+
+    async def run(self, call: ToolCall) -> str:
+        """See `AgentContext.call`."""
+        async with self._one_call:
+            if self.fault is not None:
+                raise self.fault
+            if self.over is not None:
+                raise EpisodeOver(self.over)
+            try:
+                step = await self._session.advance(Message("assistant", "", (call,)))
+            except InfrastructureError as fault:
+                self.fault = fault
+                raise
+        result, self.over = step.results[0], step.stop
+        if self.over is not None:
+            raise EpisodeOver(self.over)
+        if result.failure is not None and result.failure is not ToolFailure.LIMIT:
+            raise ToolMistake(result.content)
+        return result.content
 
 
 AgentFunction = Callable[[AgentContext], Awaitable[str]]
@@ -191,7 +223,8 @@ class ProgramEngine(RolloutEngine):
         own, env = self._program.limits, request.env.limits
         most = int(min(own.completion_tokens, env.completion_tokens, self._max_completion_tokens))
         limits = replace(own, turn_tokens=min(own.turn_tokens, env.turn_tokens), completion_tokens=most)
-        client = self._gateway.open(self.sampling, limits)
+        assert self.renderer is not None
+        client = self._gateway.open(self.sampling, limits, renderer_of(self.renderer, request.env, request.task))
         async with session:
             try:
                 with session.counting_usage():
@@ -207,8 +240,8 @@ class ProgramEngine(RolloutEngine):
         """The conversations as the episode's: the latest is its main one."""
         branches = client.conversations.branches()
         if not branches:  # the model was never asked; the task is what it would have seen
-            assert self.renderer is not None
-            branches = [Played(played.prompt, self.renderer.prompt_ids(played.prompt, request.env.toolbox.schemas))]
+            renderer = client.conversations.renderer
+            branches = [Played(played.prompt, renderer.prompt_ids(played.prompt, request.env.toolbox.schemas))]
         main, *played.branches = branches
         played.prompt, played.prompt_ids, played.turns = main.prompt, main.prompt_ids, main.turns
 
@@ -218,30 +251,31 @@ class ProgramEngine(RolloutEngine):
         """What the program answers, or why there is no answer.
 
         Raises:
-            PolicyFault: The policy failed a call, and the program did not answer.
+            InfrastructureError: The policy failed a call, or a tool its work, whatever the program made of it.
         """
-        program = self._program
+        program, calls = self._program, ToolCalls(session)
         context = AgentContext(
             request.task.prompt, request.env.system_prompt, request.env.toolbox.schemas, f"{self._url}/v1", client.key,
-            self._gateway.model, session,
+            self._gateway.model, calls,
         )  # fmt: skip
+        answer: str | None = None
         try:
-            async with asyncio.timeout(program.seconds):
+            async with asyncio.timeout(program.seconds) as limit:
                 if program.function is not None:
                     with contained(f"the program, with task {request.task.id!r}"):
-                        answer: str | None = await program.function(context)
+                        answer = await program.function(context)
                 else:
                     answer = await _run(program, context)
-        except EpisodeOver as over:
-            return None, over.stop
-        except TimeoutError:
-            answer = None
-        except Exception:
-            if client.fault:  # its SDK has raised what the gateway answered
-                raise PolicyFault(client.fault) from None
-            raise
-        if answer is None and client.fault:
+        except Exception as error:
+            caused = calls.fault or calls.over or client.fault  # its SDK has raised what the gateway answered
+            if not caused and not (isinstance(error, TimeoutError) and limit.expired()):
+                raise  # a bug of the program
+        if calls.fault is not None:
+            raise calls.fault
+        if client.fault:
             raise PolicyFault(client.fault)
+        if calls.over is not None:
+            return None, calls.over
         if answer is not None and not isinstance(answer, str):
             raise ConfigError(f"a program's function returns its answer as text, got {answer!r:.80}")
         return answer, None

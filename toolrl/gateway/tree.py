@@ -94,11 +94,12 @@ class Conversations:
 
     Attributes:
         nodes: All turns, in the order in which they were sampled.
+        renderer: Writes and reads their tokens.
     """
 
     def __init__(self, renderer: Renderer):
         """Begin without a turn."""
-        self._renderer = renderer
+        self.renderer = renderer
         self.nodes: list[Node] = []
         self._by_history: dict[int, Node] = {}
 
@@ -118,7 +119,7 @@ class Conversations:
         rest = tuple(messages[since:])
         if parent is not None and (ids := self._appended(parent, rest)) is not None:
             return Place(parent, rest, ids, key)
-        return Place(None, tuple(messages), self._renderer.prompt_ids(messages, tools), key)
+        return Place(None, tuple(messages), self.renderer.prompt_ids(messages, tools), key)
 
     def add(self, place: Place, sample: Sample, message: Message, shown: Message, seconds: float) -> Node:
         """Note what was sampled there, and what the client is shown of it, by which it continues."""
@@ -134,7 +135,7 @@ class Conversations:
         if not is_answer or parent.sample.finish != "stop":
             return None
         try:
-            renderer = self._renderer.with_options({}, users=roles == ["user"])
+            renderer = self.renderer.with_options({}, users=roles == ["user"])
         except TemplateError:  # it would rewrite what was before
             return None
         return renderer.observation_ids(rest, after=parent.sample.token_ids[-1])

@@ -5,6 +5,7 @@ Where it is not set, a limit is that of the machine.
 
 from __future__ import annotations
 
+import functools
 import os
 
 import httpx
@@ -31,8 +32,7 @@ class SharedRateLimit:
         """
         if not _address():
             return self._limit.reserve(within_seconds)
-        found = self._ask("reserve", min(within_seconds, FARTHEST_SECONDS))
-        return None if found is None else float(found)
+        return self._ask("reserve", min(within_seconds, FARTHEST_SECONDS))
 
     def hold(self, seconds: float) -> None:
         """See `RateLimit.hold`; raises as `reserve`."""
@@ -43,21 +43,25 @@ class SharedRateLimit:
 
     def held_seconds(self) -> float:
         """See `RateLimit.held_seconds`; raises as `reserve`."""
-        return float(self._ask("held", 0.0)) if _address() else self._limit.held_seconds()
+        return float(self._ask("held", 0.0) or 0.0) if _address() else self._limit.held_seconds()
 
-    def _ask(self, what: str, seconds: float) -> float:
+    def _ask(self, what: str, seconds: float) -> float | None:
         url, _, key = _address().partition(" ")
         limit = self._limit
         body = {"name": limit.name, "per_second": limit.per_second, "burst": limit.burst, "seconds": seconds}
         try:
-            answer = httpx.post(
-                f"{url}/{what}", json=body, headers={"Authorization": f"Bearer {key}"}, timeout=_TIMEOUT_SECONDS
-            )
+            answer = _client().post(f"{url}/{what}", json=body, headers={"Authorization": f"Bearer {key}"})
             answer.raise_for_status()
-            found: float = answer.json().get("seconds")
+            found: float | None = answer.json().get("seconds")
         except (httpx.HTTPError, ValueError) as error:
             raise RetrieverFault(f"the rate limit {limit.name!r} cannot be asked for at {url}: {error}") from error
         return found
+
+
+@functools.cache
+def _client() -> httpx.Client:
+    """Shared by all limits of a process: making one takes longer than a request."""
+    return httpx.Client(timeout=_TIMEOUT_SECONDS)
 
 
 def _address() -> str:
