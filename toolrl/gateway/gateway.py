@@ -84,7 +84,7 @@ class Client:
 
     @property
     def fault(self) -> str:
-        """Why the policy failed a call for good; empty if it did not. A client may catch its error, and answer."""
+        """Why the policy failed a call that never succeeded; empty if there is none. A client may catch its error."""
         return next(iter(self.faults.values()), "")
 
 
