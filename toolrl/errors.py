@@ -29,6 +29,7 @@ EXTRA_OF = {
          "uvicorn", "yaml"),
         "view",
     ),
+    **dict.fromkeys(("websockets",), "serve"),
     **dict.fromkeys(("accelerate", "datasets", "safetensors", "tokenizers", "torch", "transformers", "trl"), "train"),
 }  # fmt: skip
 

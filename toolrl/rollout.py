@@ -235,12 +235,14 @@ class RolloutEngine:
                 place to end the thinking that `thinking_tokens` bounds.
         """
         policy, env, task = request.policy or self.policy, request.env, request.task
-        watch = self._watches.setdefault(id(policy), Watchdog(policy, self._policy_timeout_seconds))
+        watch = self._watches.get(id(policy))
+        if watch is None:
+            watch = self._watches[id(policy)] = Watchdog(policy, self._policy_timeout_seconds)
         prompts = {} if prompts is None else prompts
         sampling = replace(self.sampling, max_tokens=min(self.sampling.max_tokens, env.limits.turn_tokens))
         room = int(min(env.limits.completion_tokens, self._max_completion_tokens))
         tools = env.toolbox.schemas
-        if isinstance(policy, ChatPolicy):
+        if watch.is_chat:
             return ChatPlayer(watch, tools, sampling, room)
         if self.renderer is None:
             raise ConfigError("a policy that generates tokens needs a renderer; pass RolloutEngine(policy, renderer)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import zlib
 from collections import Counter
@@ -15,6 +16,9 @@ from toolrl.support.rows import read_rows
 from toolrl.types import TASK_FIELDS, Task, fits_task_field
 
 T = TypeVar("T")
+_MANY = 20  # tasks of which about a fifth should be held out
+_FEWEST_HELD_OUT, _MOST_HELD_OUT = 0.1, 0.4
+_log = logging.getLogger(__name__)
 RowToTask = Callable[[dict[str, Any], int], Task]
 
 
@@ -103,6 +107,13 @@ class TaskSet(Sequence[Task]):
         chosen = list(of_split(self._tasks, lambda task: task.prompt, split))
         if not chosen:
             raise TaskError(f"no task is left for split={split!r}: all {len(self)} have the same prompt; add others")
+        held_out = len(chosen) if split == "test" else len(self) - len(chosen)
+        if len(self) >= _MANY and not _FEWEST_HELD_OUT <= held_out / len(self) <= _MOST_HELD_OUT:
+            _log.warning(
+                "%d of %d tasks are held out for 'test': prompts that are the same are on the same side. For other "
+                "splits, make them yourself, and take `split` as a setting",
+                held_out, len(self),
+            )  # fmt: skip
         return TaskSet(chosen)
 
     @classmethod

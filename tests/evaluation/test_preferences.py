@@ -108,7 +108,7 @@ def test_a_judge_that_fails_is_one_clear_error_and_its_verdicts_are_kept(tmp_pat
 
     def fails_late(answers: dict[str, Any]) -> Reply:
         asked.append(answers.get("question", ""))
-        return (401, "{}", {}) if len(asked) == 30 else longer(answers)
+        return (401, "{}", {}) if len(asked) == 60 else longer(answers)
 
     with ranking(fails_late, cache=tmp_path / "verdicts.sqlite") as (judge, _):
         with pytest.raises(ConfigError, match="401"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from toolrl.evaluation import short_name
 from toolrl.training.arguments import ToolrlArguments
 
 README = Path(__file__).parents[2] / "README.md"
+NOTEBOOK = README.parent / "notebooks" / "01_first_environment.ipynb"
 
 SOURCE = '''
 from __future__ import annotations
@@ -177,10 +179,32 @@ def test_short_names(name: str, short: str) -> None:
     assert short_name(name) == short
 
 
-def test_the_readmes_environment_goes_the_whole_way(folder: Path) -> None:
-    """As it stands there: checked, audited and evaluated by the file's name."""
-    block = README.read_text().split("```python\n", 1)[1].split("```", 1)[0]
-    (folder / "shopping_of_readme.py").write_text(block)
-    for command in (["check"], ["audit"], ["eval", "--policy", "oracle", "--tasks", "5"], ["eval", "--tasks", "3"]):
-        done = CliRunner().invoke(app, [command[0], "shopping_of_readme.py", *command[1:]], catch_exceptions=False)
+def written_in_the_readme() -> str:
+    return README.read_text().split("```python\n", 1)[1].split("```", 1)[0]
+
+
+def written_in_the_notebook() -> str:
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return "\n\n".join(text for text in code if "import random" in text or "class Shopping" in text)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [(written_in_the_readme, "of_readme.py"), (written_in_the_notebook, "of_notebook.py:Shopping")],
+)
+def test_the_first_environment_of_a_reader_goes_the_whole_way(
+    folder: Path, written: Callable[[], str], name: str
+) -> None:
+    """As it stands there: checked, audited, evaluated and trained by the file's name."""
+    (folder / name.partition(":")[0]).write_text(written())
+    commands = (["check"], ["audit"], ["eval", "--policy", "oracle", "--tasks", "5"], ["eval", "--tasks", "3"])
+    for command in commands:
+        done = CliRunner().invoke(app, [command[0], name, *command[1:]], catch_exceptions=False)
         assert done.exit_code == 0, done.output
+    trained = ["--max_steps=2", "--num_generations=4", "--per_device_train_batch_size=8", "--eval_tasks=4"]
+    quiet = ["--use_cpu=true", "--bf16=false", "--gradient_checkpointing=false", "--report_to=none"]
+    command = ["train", "--envs", name, "--model_name_or_path=tiny", "--output_dir=run", *trained, *quiet]
+    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert (folder / "run" / "report.json").exists()

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from toolrl import ConfigError, InfrastructureError, Score, Task, ToolEnv, make
 from toolrl.training import GRPORun
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
-from toolrl.training.trainer import BROKEN_STEPS
+from toolrl.training.step_guard import BROKEN_STEPS
 from toolrl.view.metrics import read_metrics
 
 DOCS = "toolrl/DocsSearch-v0"

@@ -336,4 +336,10 @@ def _describe(outcome: Outcome) -> list[str]:
         lines.append(f"    final message: {final[:_LINE_CHARACTERS]!r}")
     if outcome.note:
         lines.append(f"    {outcome.note}")
-    return [*lines, f"    usual cause: {outcome.cause}", f"    remedy: {outcome.remedy}"]
+    lines += [f"    usual cause: {outcome.cause}", f"    remedy: {outcome.remedy}"]
+    if outcome.status == "leak":
+        lines.append(
+            "    if it is fair here, as in some games, say so in the environment: "
+            f'audit_options = AuditOptions(excused={{"{exploit.name}": "why"}})'
+        )
+    return lines

@@ -20,6 +20,7 @@ from toolrl.cli import (
     sandbox,
     scaffold,
     search,
+    serve,
     tools,
     training,
 )
@@ -39,6 +40,7 @@ app.add_typer(demonstrations.app)
 app.add_typer(environments.app)
 app.add_typer(play.app)
 app.add_typer(gateway.app)
+app.add_typer(serve.app)
 app.add_typer(scaffold.app)
 app.add_typer(sandbox.app)
 app.add_typer(sandbox.sandbox_app, name="sandbox")

@@ -112,6 +112,12 @@ def evaluate_command(
         ),
     ] = "",
     agent_seconds: Annotated[float, typer.Option(min=0.1, help="Longest run of the program for an episode.")] = 600.0,
+    agent_sandbox: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER", help="The program runs in this folder, in a sandbox, and reaches nothing but the model."
+        ),
+    ] = "",
     rollout_workers: Workers = 0,
     ray_address: RayAddress = "local",
     worker_resources: WorkerResources = '{"CPU": 1}',
@@ -225,7 +231,7 @@ def evaluate_command(
             if agent:
                 from toolrl.gateway import ProgramEngine, parse_agent
 
-                program = parse_agent(agent, seconds=agent_seconds)
+                program = parse_agent(agent, seconds=agent_seconds, sandbox=agent_sandbox or None)
                 elsewhere = ProgramEngine(program, player, renderer, sampling=sampling)
                 stack.callback(elsewhere.close)
         file = out if out is None or resume else new_file(out, overwrite=overwrite)

@@ -35,8 +35,16 @@ def play(
             help="Add the episode to this JSONL file, for `toolrl demonstrations`; as .py, write a test.",
         ),
     ] = None,
+    page: Annotated[bool, typer.Option("--page", help="Play in the browser, on a page of this machine.")] = False,
 ) -> None:
     """Play an episode yourself: see what a model sees, type words or calls, and get the verdict. /help says how."""
+    if page:
+        if task or tokens or save:
+            raise ConfigError(
+                "--page has a choice of tasks and a button to save; leave out --task, --tokens and --save"
+            )
+        _serve_page(env_id, env_settings)
+        return
     from toolrl.evaluation.tables import terminal
     from toolrl.rollout import RolloutEngine, RolloutRequest
     from toolrl.view.person import PersonPolicy, Quit, task_of
@@ -69,6 +77,18 @@ def play(
         if save is not None:
             _save(save, env.made_from or (env_id, {}), trajectory)
             console.print(f"saved to {save}", style="dim", markup=False)
+
+
+def _serve_page(env_id: str, env_settings: str) -> None:
+    from toolrl.cli.common import catch_signals
+    from toolrl.interop.serve import EnvironmentServer
+
+    wait = catch_signals()
+    with opened_environments(env_settings, [env_id]) as environment:
+        environment(env_id, "train")
+        with EnvironmentServer([env_id], environment) as server:
+            typer.echo(f"play {env_id} at {server.url}/play; Ctrl-C ends it")
+            wait()
 
 
 def _save(path: Path, made_from: tuple[str, dict[str, Any]], trajectory: Trajectory) -> None:

@@ -7,12 +7,14 @@ import secrets
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from toolrl.chat import Renderer
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
+from toolrl.evaluation.inputs import Environments, model_policy, opened
 from toolrl.evaluation.statistics import mean, pass_all_k, pass_at_k, success_interval
 from toolrl.players import renderer_of
 from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy, ScriptedPolicy
@@ -86,9 +88,9 @@ class Workers(Protocol):
 
 
 def evaluate(
-    environments: Mapping[str, ToolEnv],
-    policy: Policy | ChatPolicy | None,
-    renderer: Renderer | None,
+    environments: Environments,
+    policy: Policy | ChatPolicy | str | None,
+    renderer: Renderer | None = None,
     *,
     tasks: int = 100,
     samples: int = 1,
@@ -102,11 +104,12 @@ def evaluate(
     workers: Workers | None = None,
     played: Mapping[str, Trajectory] | None = None,
 ) -> dict[str, EnvReport]:
-    """Play the first tasks of each environment.
+    """Play the first tasks of each environment: `evaluate(env, "tiny")`.
 
     Args:
-        environments: By id.
-        policy: Plays the tasks; None replays each task's oracle.
+        environments: By name; or one or several, as objects or names. Those that only have a name are made with their
+            held-out tasks.
+        policy: Plays the tasks; a model by its name, as `--model` has it; None replays each task's oracle.
         renderer: Of the policy's tokenizer. None for a `ChatPolicy`; an oracle without one has no tokens.
         tasks: The most tasks per environment.
         samples: Episodes per task.
@@ -128,6 +131,16 @@ def evaluate(
     """
     if tasks < 1 or samples < 1:
         raise ConfigError(f"evaluation needs at least one task and one sample, got {tasks} and {samples}")
+    if isinstance(policy, str) or not isinstance(environments, Mapping):
+        with ExitStack() as stack:
+            if isinstance(policy, str):
+                policy, renderer = stack.enter_context(model_policy(policy))
+            return evaluate(
+                stack.enter_context(opened(environments)), policy, renderer, tasks=tasks, samples=samples,
+                sampling=sampling, max_completion_tokens=max_completion_tokens, concurrency=concurrency,
+                policy_timeout_seconds=policy_timeout_seconds, on_trajectory=on_trajectory, on_progress=on_progress,
+                info=info, workers=workers, played=played,
+            )  # fmt: skip
     about = dict(info or {})
     named = {"mode": "eval", "session": secrets.token_hex(8), **about}
     prefix = "/".join(str(named[name]) for name in ("mode", "session", "step") if name in named)

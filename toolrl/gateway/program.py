@@ -15,18 +15,20 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from toolrl.chat import Renderer
 from toolrl.episode import EpisodeSession
 from toolrl.errors import ConfigError, InfrastructureError, PolicyFault
 from toolrl.gateway.gateway import Client, Gateway, GatewayLimits
+from toolrl.gateway.sandboxed import PORT, Gate, SandboxedRun
 from toolrl.gateway.server import GatewayServer
 from toolrl.gym.naming import object_at
 from toolrl.players import renderer_of
 from toolrl.policy import ChatPolicy, Policy
 from toolrl.rollout import Played, Prompts, RolloutEngine, RolloutRequest
-from toolrl.support.waiting import contained
+from toolrl.support.waiting import contained, in_thread
 from toolrl.trajectory import Trajectory
 from toolrl.types import Message, Score, StopReason, ToolCall, ToolFailure
 
@@ -51,6 +53,7 @@ class AgentContext:
         base_url: Of the gateway, for OpenAI's clients: it ends with `/v1`. Anthropic's take it without.
         api_key: The episode's.
         model: The policy's name there.
+        metadata: The task's, for agents that belong to an environment; it may hold the solution.
     """
 
     prompt: str
@@ -59,6 +62,7 @@ class AgentContext:
     base_url: str
     api_key: str
     model: str
+    metadata: Mapping[str, Any] = field(repr=False)
     tool_calls: ToolCalls = field(repr=False)
 
     async def call(self, name: str, /, **arguments: Any) -> str:
@@ -137,6 +141,8 @@ class AgentProgram:
         seconds: Longest run; then it is ended, and has no answer.
         limits: Of its calls to the model.
         environment: Further variables of a command, which inherits few of this process's.
+        sandbox: A folder that a command runs in, in a sandbox: it may read that, write its own, and reach nothing but
+            the gateway. Packages are this Python's. None runs it on this machine.
     """
 
     function: AgentFunction | None = None
@@ -144,6 +150,7 @@ class AgentProgram:
     seconds: float = 600.0
     limits: GatewayLimits = field(default_factory=GatewayLimits)
     environment: Mapping[str, str] = field(default_factory=dict)
+    sandbox: str | Path | None = None
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -153,6 +160,8 @@ class AgentProgram:
         """
         if (self.function is None) == (not self.command):
             raise ConfigError("an AgentProgram has a function or a command, and not both")
+        if self.sandbox is not None and self.function is not None:
+            raise ConfigError("a function runs in this process; only a command can have a sandbox")
         if not self.seconds > 0:
             raise ConfigError(f"AgentProgram.seconds must be positive, got {self.seconds!r}")
 
@@ -195,7 +204,12 @@ class ProgramEngine(RolloutEngine):
         self._program = program
         self._gateway = Gateway(policy, renderer, policy_timeout_seconds=self._policy_timeout_seconds)
         self._resources = ExitStack()
-        self._url = self._resources.enter_context(GatewayServer(self._gateway)).url
+        self._gate = None
+        if program.sandbox is not None:
+            self._gate = Gate()
+            self._resources.callback(self._gate.close)
+        listeners = [self._gate.listener] if self._gate else []
+        self._url = self._resources.enter_context(GatewayServer(self._gateway, listeners=listeners)).url
 
     def run(
         self, requests: Sequence[RolloutRequest], on_trajectory: Callable[[Trajectory], None] | None = None
@@ -256,7 +270,7 @@ class ProgramEngine(RolloutEngine):
         program, calls = self._program, ToolCalls(session)
         context = AgentContext(
             request.task.prompt, request.env.system_prompt, request.env.toolbox.schemas, f"{self._url}/v1", client.key,
-            self._gateway.model, calls,
+            self._gateway.model, request.task.metadata, calls,
         )  # fmt: skip
         answer: str | None = None
         try:
@@ -264,6 +278,8 @@ class ProgramEngine(RolloutEngine):
                 if program.function is not None:
                     with contained(f"the program, with task {request.task.id!r}"):
                         answer = await program.function(context)
+                elif self._gate is not None:
+                    answer = await _run_in_sandbox(program, context, self._gate)
                 else:
                     answer = await _run(program, context)
         except Exception as error:
@@ -281,21 +297,39 @@ class ProgramEngine(RolloutEngine):
         return answer, None
 
 
+def _variables(program: AgentProgram, context: AgentContext, base_url: str) -> dict[str, str]:
+    """What a command finds in its environment."""
+    return {
+        **program.environment,
+        "TOOLRL_TASK": context.prompt,
+        "TOOLRL_MODEL": context.model,
+        "OPENAI_BASE_URL": base_url,
+        "OPENAI_API_KEY": context.api_key,
+        "ANTHROPIC_BASE_URL": base_url.removesuffix("/v1"),
+        "ANTHROPIC_API_KEY": context.api_key,
+    }
+
+
+async def _run_in_sandbox(program: AgentProgram, context: AgentContext, gate: Gate) -> str | None:
+    """What a command prints in a sandbox; None if it fails. Nothing of it is left afterwards."""
+    assert program.sandbox is not None
+    folder = Path(program.sandbox)
+    run = await in_thread(lambda: SandboxedRun(program.command, folder, gate))
+    variables = _variables(program, context, f"http://127.0.0.1:{PORT}/v1")
+    try:
+        return await in_thread(lambda: run.output(program.seconds, variables))
+    finally:
+        await in_thread(run.close)
+
+
 async def _run(program: AgentProgram, context: AgentContext) -> str | None:
     """What a command prints; None if it fails. Nothing of it is left afterwards."""
     variables = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    given = {
-        "TOOLRL_TASK": context.prompt,
-        "TOOLRL_MODEL": context.model,
-        "OPENAI_BASE_URL": context.base_url,
-        "OPENAI_API_KEY": context.api_key,
-        "ANTHROPIC_BASE_URL": context.base_url.removesuffix("/v1"),
-        "ANTHROPIC_API_KEY": context.api_key,
-    }
+    given = _variables(program, context, context.base_url)
     try:
         process = await asyncio.create_subprocess_exec(
             *program.command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL, env={**variables, **program.environment, **given},
+            stderr=asyncio.subprocess.DEVNULL, env={**variables, **given},
             start_new_session=True,
         )  # fmt: skip
     except OSError as error:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
@@ -38,8 +39,16 @@ class GatewayServer:
         url: Its address. Of OpenAI's clients it is `base_url` with `/v1`, of Anthropic's without.
     """
 
-    def __init__(self, gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0):
+    def __init__(
+        self, gateway: Gateway, *, host: str = "127.0.0.1", port: int = 0, listeners: Sequence[socket.socket] = ()
+    ):
         """Listen.
+
+        Args:
+            gateway: What is served.
+            host: Address to listen on.
+            port: Port to listen on; 0 takes a free one.
+            listeners: Further sockets that listen already; whoever passes them closes them.
 
         Raises:
             ConfigError: The address is in use, or not one of this machine.
@@ -52,7 +61,7 @@ class GatewayServer:
         ]
         app = Starlette(routes=routes, exception_handlers={404: _unknown, 405: _unknown})
         app.router.redirect_slashes = False
-        self._server = Server(app, host=host, port=port, name="gateway")
+        self._server = Server(app, host=host, port=port, name="gateway", listeners=listeners)
         self._server.start()
         self.url = self._server.url
 

@@ -1,11 +1,14 @@
-"""Environments by where they are written: `my_env.py:Shopping`, `my_env.py`, `my_package.envs:Shopping`.
+"""Environments by where they are: `my_env.py:Shopping`, `my_env.py`, `my_package.envs:Shopping`, `openenv:URL`.
 
-What is named is a `ToolEnv`, a class of them, or a function that returns one.
+What is named in Python is a `ToolEnv`, a class of them, or a function that returns one. Of anything else a scheme says
+what makes an environment of it: an entry point of the group `toolrl.environments`, which is given what follows.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
 import re
@@ -42,6 +45,9 @@ def found_by_place(name: str) -> Callable[..., Any] | None:
         EnvironmentNotFound: There is no such file, module or name.
         ConfigError: It is not an environment, or a file without a name has several.
     """
+    scheme, _, address = name.partition(":")
+    if address and scheme in schemes():
+        return functools.partial(schemes()[scheme].load(), address)
     place, attribute = _split(name)
     if place.endswith(".py"):
         module = _run_file(Path(place).expanduser())
@@ -86,11 +92,21 @@ def object_at(name: str) -> Any:
 
 def absolute(name: str) -> str:
     """The same name for a process with another working directory."""
+    scheme, _, address = name.partition(":")
+    if address and scheme in schemes():
+        is_path = Path(address).expanduser().exists()
+        return f"{scheme}:{Path(address).expanduser().absolute() if is_path else absolute(address)}"
     place, attribute = _split(name)
     if not place.endswith(".py"):
         return name
     path = str(Path(place).expanduser().absolute())
     return f"{path}:{attribute}" if attribute else path
+
+
+@functools.cache
+def schemes() -> dict[str, importlib.metadata.EntryPoint]:
+    """What makes environments of what is elsewhere, by the scheme of its name: `openenv`, `harbor` and others."""
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group="toolrl.environments")}
 
 
 def _split(name: str) -> tuple[str, str]:

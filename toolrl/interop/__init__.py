@@ -2,6 +2,7 @@
 
 from toolrl.interop.gymnasium import Game, GameEnv, from_gymnasium
 from toolrl.interop.harbor import HarborEnv, HarborTask, read_harbor_tasks
+from toolrl.interop.openenv import from_openenv
 from toolrl.interop.trl import from_trl
 from toolrl.interop.verifier import Verifier
 
@@ -12,6 +13,7 @@ __all__ = [
     "HarborTask",
     "Verifier",
     "from_gymnasium",
+    "from_openenv",
     "from_trl",
     "read_harbor_tasks",
 ]

@@ -29,7 +29,9 @@ from typing import Any
 
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError, InfrastructureError, TaskError, ToolError, ToolrlError
+from toolrl.gym.naming import object_at
 from toolrl.support.event_loop import run_sync
+from toolrl.support.rows import read_rows
 from toolrl.support.waiting import in_thread
 from toolrl.tasks import TaskSet, task_from_row
 from toolrl.tools.openers import required_parameters
@@ -118,6 +120,22 @@ def from_trl(
         reward=_reward(kind, scored_by, resource, faults),
         **{"system_prompt": system_prompt, **settings},
     )
+
+
+def from_trl_at(place: str, *, dataset: str = "", **settings: Any) -> ToolEnv:
+    """`from_trl` with names, as in `trl:my_env.py:Counter`.
+
+    Args:
+        place: Where the class is: `FILE.py:NAME` or `MODULE:NAME`.
+        dataset: A file of rows, or a data set on the hub; see `toolrl.support.rows`. By default none.
+        settings: Of `from_trl`.
+
+    Raises:
+        EnvironmentNotFound: There is no such file or module.
+        ConfigError: It has no such class; see also `from_trl`.
+    """
+    rows = [row for _, row in read_rows(dataset)] if dataset else None
+    return from_trl(object_at(place), rows, **settings)
 
 
 async def _run_through(values: AsyncIterator[Any]) -> None:

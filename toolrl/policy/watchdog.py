@@ -18,7 +18,11 @@ _LOOKS = 20
 
 
 class Watchdog:
-    """Asks a policy on behalf of all episodes of an engine, and gives up when it does nothing for any of them."""
+    """Asks a policy on behalf of all episodes of an engine, and gives up when it does nothing for any of them.
+
+    Attributes:
+        is_chat: Whether the policy is a `ChatPolicy`.
+    """
 
     def __init__(self, policy: Policy | ChatPolicy, timeout_seconds: float):
         """Watch a policy, and give up on it when it does nothing for `timeout_seconds`."""
@@ -26,7 +30,9 @@ class Watchdog:
         self._name = f"policy {type(policy).__name__}"
         self._timeout_seconds = timeout_seconds
         self._answers = 0
-        self._shows_progress = policy if isinstance(policy, ShowsProgress) else None  # slow to find out
+        # Both are slow to find out.
+        self.is_chat = isinstance(policy, ChatPolicy)
+        self._shows_progress = policy if isinstance(policy, ShowsProgress) else None
         self._inbox: Arrivals | None = None
 
     async def sample(self, prompt_ids: list[int], sampling: SamplingParams) -> Sample:

@@ -125,6 +125,8 @@ class SandboxLimits:
         files: Number of files and folders, under the same condition.
         output_characters: Characters kept of stdout, of stderr, and of the value.
         display_mb: Total size of the displays of one run; those that do not fit are left out.
+        loopback: Whether the code may open sockets, in a network that has nothing but this sandbox. Otherwise it may
+            not. Local sandboxes with namespaces only.
     """
 
     seconds: float = 5.0
@@ -135,6 +137,7 @@ class SandboxLimits:
     files: int = 4096
     output_characters: int = 20_000
     display_mb: int = 4
+    loopback: bool = False
 
     def __post_init__(self) -> None:
         check_seconds("SandboxLimits.seconds", self.seconds)

@@ -78,8 +78,11 @@ def make_package(name: str, kind: str = "tools", folder: str | Path | None = Non
     written = []
     for path, text in files.items():
         target = home / _filled_in(path.as_posix(), filled)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(_filled_in(text, filled), "utf-8")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(_filled_in(text, filled), "utf-8")
+        except OSError as error:
+            raise ConfigError(f"{str(target)!r} cannot be written: {error.strerror}; choose another --out") from None
         written.append(target)
     return names, sorted(written)
 

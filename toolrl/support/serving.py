@@ -26,7 +26,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -38,6 +38,7 @@ T = TypeVar("T")
 MAX_CONNECTIONS = 512
 MAX_REQUESTS = 384  # in progress; the other connections leave room for idle ones
 _STOPPING_SECONDS = 2
+_MAX_MESSAGE_BYTES = 16 << 20  # of a WebSocket
 CHECK_SECONDS = 1.0  # between two looks at a connection
 _LINGER_SECONDS = 2.0
 # How long a connection may be idle, take to send a request's head or body, and leave a response unread.
@@ -195,7 +196,7 @@ class Threads:
             raise Refusal(503, "this server has no thread left; try again later", {"Retry-After": "1"}) from None
 
 
-def json_app(routes: Sequence[Route]) -> Starlette:
+def json_app(routes: Sequence[BaseRoute]) -> Starlette:
     """An application whose errors are JSON."""
 
     async def refused(request: Request, error: Exception) -> Response:
@@ -211,7 +212,11 @@ def json_app(routes: Sequence[Route]) -> Starlette:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return Refusal(500, f"the server has a bug: {type(error).__name__}").response()
+    return _bug(error).response()
+
+
+def _bug(error: Exception) -> Refusal:
+    return Refusal(500, f"the server has a bug: {type(error).__name__}")
 
 
 class Server:
@@ -224,6 +229,8 @@ class Server:
         name: Name of the thread.
         guard: Sees each request's headers before the body is read, and may raise `Refusal`.
         lifespan: Whether the application must be started and stopped through ASGI's lifespan protocol.
+        websockets: Whether it has connections of that kind, which needs the package of that name.
+        listeners: Further sockets that listen already; whoever passes them closes them.
 
     Attributes:
         url: The server's address.
@@ -241,6 +248,8 @@ class Server:
         name: str,
         guard: Callable[[Headers], None] = lambda headers: None,
         lifespan: bool = False,
+        websockets: bool = False,
+        listeners: Sequence[socket.socket] = (),
     ) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -255,7 +264,8 @@ class Server:
             uvicorn.Config(
                 _Guarded(app, guard),
                 http=_Connection,
-                ws="none",
+                ws="websockets-sansio" if websockets else "none",
+                ws_max_size=_MAX_MESSAGE_BYTES,
                 lifespan="on" if lifespan else "off",
                 log_config=None,
                 log_level="critical",  # `_Guarded` reports bugs
@@ -265,7 +275,7 @@ class Server:
                 timeout_graceful_shutdown=_STOPPING_SECONDS,
             )
         )
-        arguments = {"sockets": [self._socket]}
+        arguments = {"sockets": [self._socket, *listeners]}
         self._thread = threading.Thread(target=self._server.run, kwargs=arguments, name=name, daemon=True)
 
     def start(self) -> None:
@@ -317,7 +327,7 @@ class _Guarded:
         except Exception as error:  # noqa: BLE001  a bug: reported here, and the server goes on
             traceback.print_exception(error)
             if not begun:
-                await (await _failed(Request(scope), error))(scope, receive, send)
+                await _bug(error).response()(scope, receive, send)
         finally:
             self._busy -= 1
 
@@ -338,6 +348,11 @@ class _Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
         super().connection_lost(exc)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection over: uvicorn's WebSockets ask for signs of life themselves."""
+        self._timer.cancel()
+        super().handle_websocket_upgrade(event)
 
     def data_received(self, data: bytes) -> None:
         if not self._refused:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,18 +44,6 @@ class RunArguments:
     dialect: str = setting("", "How the model calls tools: 'hermes', 'tags' ...; default: as its chat template does.")
     overwrite_output_dir: bool = setting(False, "Delete the results of an earlier run in output_dir, and start again.")
     check_memory: bool = setting(True, "Before training, compare the memory it takes with the memory that is free.")
-
-
-def named(envs: str | ToolEnv | Sequence[str | ToolEnv]) -> dict[str, str | ToolEnv]:
-    """Environments by name: an object's is what it was made by, else its class, and two of a kind are told apart."""
-    found: dict[str, str | ToolEnv] = {}
-    for env in [envs] if isinstance(envs, (str, ToolEnv)) else envs:
-        if isinstance(env, str):
-            found[env] = env
-            continue
-        name = env.made_from[0] if env.made_from else type(env).__name__
-        found[f"{name}@{len(found) + 1}" if name in found else name] = env
-    return found
 
 
 @dataclass
@@ -119,6 +108,9 @@ class ToolrlArguments(RunArguments):
         "guide to agents.",
     )
     agent_seconds: float = setting(600.0, "Longest run of such a program for an episode.")
+    agent_sandbox: str = setting(
+        "", "A folder: the command runs there in a sandbox, and reaches nothing but the model. Empty for no sandbox."
+    )
     rollout_workers: int = setting(
         0, "Play on this many workers of a Ray cluster (for each process), each with a sampler of its own; 0 for none."
     )
@@ -210,7 +202,7 @@ class ToolrlArguments(RunArguments):
             return None
         if self.rollout_workers or self.eval_alone:
             raise ConfigError("--agent plays in this process, and as it is; leave out --rollout_workers and eval_alone")
-        return parse_agent(self.agent, seconds=self.agent_seconds)
+        return parse_agent(self.agent, seconds=self.agent_seconds, sandbox=self.agent_sandbox or None)
 
     def credit_settings(self) -> CreditSettings:
         """How scores become advantages.
@@ -231,9 +223,9 @@ class ToolrlArguments(RunArguments):
             # The name itself may have a colon: `my_env.py:Shopping:2`, `my_envs:mine/Shopping-v0`.
             env_id, _, weight = entry.rpartition(":")
             try:
-                number = float(weight)
+                number = float("" if _ends_with_port(entry) else weight)
             except ValueError:
-                if env_id and not env_id.endswith(".py") and "/" in env_id:
+                if "://" not in entry and env_id and not env_id.endswith(".py") and "/" in env_id:
                     raise ConfigError(f"--envs {entry!r}: {weight!r} is not a number; write ID or ID:WEIGHT") from None
                 env_id, number = entry, 1.0
             if env_id in weights:
@@ -272,3 +264,9 @@ class ToolrlArguments(RunArguments):
             own = {key: value for key, value in own.items() if key != "split"}
             made[env_id] = make(name, **{"split": split, **own, **settings.get(env_id, {})})
         return made
+
+
+def _ends_with_port(name: str) -> bool:
+    """Whether the number at the end of an address is its port: `openenv:http://host:8000`, but not `...:8000:2`."""
+    host = re.sub(r"\[.*?\]", "", name.partition("://")[2])
+    return bool(host) and "/" not in host and host.count(":") < 2

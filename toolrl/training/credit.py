@@ -115,7 +115,7 @@ class Played(NamedTuple):
             trajectory.score.value,
             bool(trajectory.score.success),
             len(trajectory.tool_results),
-            sum(trajectory.mask),
+            sum(sum(part.mask) for part in (trajectory, *trajectory.branches)),
             tuple(math.fsum(award.value for award in turn.awards) for turn in trajectory.turns),
         )
 

@@ -24,8 +24,9 @@ from toolrl.distributed import RolloutPool
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation import before_after_table, terminal
+from toolrl.evaluation.inputs import named
 from toolrl.policy.models import load_tokenizer
-from toolrl.training.arguments import ToolrlArguments, named
+from toolrl.training.arguments import ToolrlArguments
 from toolrl.training.callbacks import MetricsCallback, ProgressCallback
 from toolrl.training.dry_run import dry_run
 from toolrl.training.flags import refuse_unsupported

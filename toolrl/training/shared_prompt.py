@@ -27,7 +27,7 @@ class Packed:
         rows: (R,) their numbers in the batch.
         ids: (1, T).
         positions: (1, T).
-        mask: (1, 1, T, T), which tokens (last axis) each token sees.
+        mask: (1, 1, T, T), which tokens (last axis) each token sees; None for all before it.
         labels: (1, T), the token that is scored at each position, -100 for none.
         row: (T,) the number in the batch of each position's row; -1 for the prompt.
         column: (T,) the column among the batch's completions of the token that is scored there.
@@ -36,7 +36,7 @@ class Packed:
     rows: Tensor
     ids: Tensor
     positions: Tensor
-    mask: Tensor
+    mask: Tensor | None
     labels: Tensor
     row: Tensor
     column: Tensor
@@ -123,9 +123,11 @@ def shared_prompts(input_ids: Tensor, attention_mask: Tensor, completion: int, r
         completion: C.
         rows: (R,) the rows to look at.
     """
+    if not len(rows):
+        return []
     prompts = input_ids[:, :-completion].masked_fill(attention_mask[:, :-completion] == 0, -1)
     _, which = prompts[rows].unique(dim=0, return_inverse=True)
-    groups = [rows[which == number] for number in range(int(which.max()) + 1)] if len(rows) else []
+    groups = [rows[which == number] for number in range(int(which.max()) + 1)]
     return [group for group in groups if len(group) > 1]
 
 

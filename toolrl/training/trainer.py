@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,17 @@ import torch
 import trl.trainer.grpo_trainer
 import trl.trainer.utils
 from torch import Tensor
-from transformers import TrainerCallback, TrainerState
 from trl import GRPOTrainer  # type: ignore[attr-defined]
 from trl.kernels import chunked_logprob
 
-from toolrl.errors import ConfigError
 from toolrl.training.arguments import MISMATCH_LIMIT
 from toolrl.training.card import write_card
 from toolrl.training.credit import Credit
 from toolrl.training.metrics import Mismatch, measure_mismatch, sum_mismatches
 from toolrl.training.shared_prompt import Packed, can_share, pack_groups, shares_exactly, shuffle_groups
+from toolrl.training.step_guard import StepGuard
 from toolrl.training.timing import StepClock
+from toolrl.training.tree import Tree, pack_trees
 
 with warnings.catch_warnings():
     # TRL 1.16 knows vLLM up to 0.31; what is used here is tested with 0.32.
@@ -33,8 +33,6 @@ with warnings.catch_warnings():
 
 # Rows per forward pass, padded to the longest of them.
 ROWS_TOGETHER = 16
-# Training ends after this many consecutive steps whose loss or gradient is not finite.
-BROKEN_STEPS = 5
 # Without Triton, TRL's fused head scores positions without a label too, because some accelerators need constant shapes.
 # A CPU does not. The name is used for nothing else in that module.
 trl.trainer.utils._use_triton = (  # type: ignore[attr-defined]
@@ -64,6 +62,8 @@ class SampledTokensTrainer(GRPOTrainer):
     model_name = ""
     fresh: list[bool] | None = None  # (B,), which episodes the trainer's own weights sampled
     sources: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+    trees: Sequence[Tree] = ()  # (B,), the conversations of each episode of the latest batch, where there are several
+    _places: Tensor | None = None  # (B,), where in that batch the rows are for which a loss is computed
     _learnable = 0.0  # sampled tokens of scored episodes since the last optimiser step
     _broken = False  # whether a loss since then was not finite
     _alarms = 0  # steps skipped since the last log
@@ -91,7 +91,10 @@ class SampledTokensTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's, without advantage, KL term and entropy for an unscored episode, with the advantages of `credit`."""
+        self._places = None
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if any(self.trees):
+            batch["place"] = torch.arange(len(self.trees), device=batch["completion_ids"].device)
         if self.scored is not None and "tool_mask" in batch:
             if self.fresh is not None:
                 batch["fresh"] = torch.tensor(self.fresh, device=batch["tool_mask"].device)
@@ -119,6 +122,7 @@ class SampledTokensTrainer(GRPOTrainer):
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
         self._sampled = mask * self._has_gradient(inputs["advantages"], mask)
+        self._places = inputs.get("place")
         self._left_out, self._old_logprobs = (mask - self._sampled).bool(), inputs.get("old_per_token_logps")
         try:
             loss = super()._compute_loss(model, inputs)
@@ -248,7 +252,11 @@ class SampledTokensTrainer(GRPOTrainer):
         together = min(batch_size or ROWS_TOGETHER, ROWS_TOGETHER)
         order = attention_mask.sum(1).argsort()
         order = order[scored[order].any(1)]
+        trees = self._trees_of(order.tolist())
+        order = order[~torch.isin(order, torch.tensor(list(trees), device=order.device))]
         packs = self._packs(model, input_ids, attention_mask, labels, logits_to_keep, order, together)
+        if trees:
+            packs += pack_trees(trees, input_ids, attention_mask, labels, logits_to_keep, share=bool(self._shares))
         alone = torch.ones(len(input_ids), dtype=torch.bool, device=order.device)
         for packed in packs:
             alone[packed.rows] = False
@@ -304,6 +312,13 @@ class SampledTokensTrainer(GRPOTrainer):
             return []
         return pack_groups(ids, mask, labels, completion, rows, together, plain.config.get_text_config().hidden_size)
 
+    def _trees_of(self, rows: Sequence[int]) -> dict[int, Tree]:
+        """The conversations of those rows that have several."""
+        if not any(self.trees):
+            return {}
+        places = rows if self._places is None else self._places[rows].tolist()
+        return {row: self.trees[place] for row, place in zip(rows, places, strict=True) if self.trees[place]}
+
     def _most_passes(self, own: int) -> int:
         """The forward passes of the process that needs most, at least 1.
 
@@ -319,50 +334,6 @@ class SampledTokensTrainer(GRPOTrainer):
         sums = torch.stack([(entropies.detach() * self._sampled).sum(), self._sampled.sum().to(entropies.dtype)])
         total, count = self.accelerator.reduce(sums, reduction="sum")
         return torch.where(self._left_out, total / count, entropies)
-
-
-class StepGuard(TrainerCallback):
-    """Skips an optimiser step if no episode was scored, or if it would destroy the weights.
-
-    Without gradients an optimiser does nothing; with gradients of 0, momentum and weight decay would still move the
-    weights. DeepSpeed's own gradients are not covered.
-    """
-
-    def __init__(self, trainer: SampledTokensTrainer):
-        """Guard this trainer."""
-        self._trainer = trainer
-        self._consecutive = 0
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
-        self._trainer.clock.start()
-
-    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """The last callback of a step: what the others did belongs to it."""
-        self._trainer.clock.end_step()
-
-    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Before each optimiser step, on every process."""
-        trainer = self._trainer
-        assert trainer.model is not None
-        gradients = [p.grad for p in trainer.model.parameters() if p.grad is not None]
-        broken = trainer._broken
-        if trainer.accelerator.scaler is None:  # fp16's scaler skips steps itself while it lowers its scale
-            broken = broken or not all(bool(torch.isfinite(gradient).all()) for gradient in gradients)
-        counts = torch.tensor([trainer._learnable, float(broken)], device=trainer.accelerator.device)
-        learnable, breaks = trainer.accelerator.reduce(counts, reduction="sum").tolist()
-        trainer._learnable, trainer._broken = 0.0, False
-        self._consecutive = self._consecutive + 1 if breaks else 0
-        if breaks or not learnable:
-            trainer.model.zero_grad(set_to_none=True)
-        if breaks:
-            trainer._alarms += 1
-        if self._consecutive >= BROKEN_STEPS:
-            raise ConfigError(
-                f"the loss or its gradient was not finite in {BROKEN_STEPS} consecutive steps, up to step "
-                f"{state.global_step}; none of them changed the model. Lower --learning_rate {args.learning_rate}, "
-                "use bf16 instead of fp16, and check the rewards"
-            )
 
 
 class TrainerWeights(VLLMGeneration):

@@ -40,13 +40,14 @@ from toolrl.distributed import PoolSettings, RolloutPool
 from toolrl.env import ToolEnv
 from toolrl.errors import ConfigError
 from toolrl.evaluation.evaluate import task_info
+from toolrl.evaluation.inputs import named
 from toolrl.gateway import AgentProgram, ProgramEngine
 from toolrl.policy import Policy, PolicySettings
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.policy.vllm.base import EnginePolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS
-from toolrl.training.arguments import MISMATCH_LIMIT, named
+from toolrl.training.arguments import MISMATCH_LIMIT
 from toolrl.training.credit import CreditSettings, assign_credit
 from toolrl.training.curriculum import Curriculum
 from toolrl.training.flags import refuse_unsupported, rejections, start_training, try_optimizer
@@ -58,6 +59,7 @@ from toolrl.training.monitors import HackMonitor, Probe, graded
 from toolrl.training.sampler import open_sampler, open_workers, sync_policy
 from toolrl.training.scheduler import FATES, Group, Scheduler, read_state, write_state
 from toolrl.training.trainer import SampledTokensTrainer
+from toolrl.training.tree import columns_of, turns_of
 from toolrl.trajectory import Trajectory, TrajectoryWriter
 from toolrl.types import SamplingParams, Task
 
@@ -131,8 +133,8 @@ class GRPORun:
             policy_timeout_seconds: A sampler that samples nothing for this long, for any episode, has failed.
             sampler: What generates; by default the trained model itself.
             workers: Play on workers of a Ray cluster, each with a sampler of its own.
-            agent: A program that plays the episodes, with the model behind a gateway; its latest conversation is
-                trained on.
+            agent: A program that plays the episodes, with the model behind a gateway; all its conversations are trained
+                on.
             mismatch_limit: `mismatch/alarm` is 1 if the log-probabilities of sampler and trainer differ by more nats a
                 token on average; 0 for no alarm.
             refill: How many groups without variance may be replaced for a batch, as a multiple of its groups.
@@ -160,6 +162,8 @@ class GRPORun:
         self._layout.keep_together([env_id for env_id, env in environments.items() if env.grader.group_reward])
         self._credit = credit or CreditSettings()
         self._credit.refuse_conflicts(args)
+        if agent is not None and self._credit.credit == "turn":
+            raise ConfigError("--credit turn needs the turns of one conversation, and an agent may have several")
         self.environments = dict(environments)
         self.renderer = Renderer(tokenizer, chat_template=chat_template, dialect=dialect, tool_prompt=tool_prompt)
         self.renderer.keep_template()
@@ -290,21 +294,10 @@ class GRPORun:
             raise ConfigError(
                 "a chat policy has no tokens to train on; evaluate it, or fine-tune on its episodes (toolrl sft)"
             )
-        eos, pad = self.renderer.tokenizer.eos_token_id, self.renderer.tokenizer.pad_token_id
-        # An empty completion gets a token that does not end a turn, and so counts as truncated.
-        filler = next(token for token in itertools.count() if token not in self.renderer.closing_ids)
-        columns: dict[str, list[list[Any]]] = {"prompt_ids": [], "completion_ids": [], "logprobs": [], "env_mask": []}
-        for trajectory in self.last_batch:
-            ids, mask, logprobs = trajectory.completion_ids, trajectory.mask, trajectory.logprobs
-            if not ids:  # a fault before the first token
-                ids, mask, logprobs = [filler], [0], [0.0]
-            elif trajectory.stop.terminated and ids[-1] not in (eos, pad):
-                # The template ends answers with another token; TRL would count this one as truncated.
-                ids, mask, logprobs = [*ids, eos], [*mask, 0], [*logprobs, 0.0]
-            columns["prompt_ids"].append(trajectory.prompt_ids)
-            columns["completion_ids"].append(ids)
-            columns["logprobs"].append(logprobs)
-            columns["env_mask"].append(mask)
+        tokenizer = self.renderer.tokenizer
+        columns, self.trainer.trees = columns_of(
+            self.last_batch, tokenizer.eos_token_id, tokenizer.pad_token_id, self.renderer.closing_ids
+        )
         return columns
 
     async def _play(self, group: Group) -> list[Trajectory]:
@@ -339,7 +332,7 @@ class GRPORun:
         ):  # older weights differ by purpose, and are corrected for
             now = self.policy.version
             self.trainer.fresh = [
-                all(turn.sample.policy_version == now for turn in episode.turns) for episode in self.last_batch
+                all(turn.sample.policy_version == now for turn in turns_of(episode)) for episode in self.last_batch
             ]
         self.trainer.scored = [trajectory.score.value is not None for trajectory in self.last_batch]
         for trajectory in self.last_batch:

@@ -260,7 +260,7 @@ def plot_curves(metrics_path: Path, image_path: Path) -> bool:
                 env = env.removeprefix(HELD_OUT)
                 _held_out(axis, rows, name, label=f"{env} (held out)", color=colours.get(env))
         axis.set_title(title, fontsize=10)
-        axis.set_xlabel("step")
+        _label_steps(axis)
         axis.set_ylim(-0.03, 1.03)
         axis.grid(alpha=0.3)
         _legend(axis)
@@ -291,7 +291,7 @@ def _stack(axis: Any, rows: Sequence[dict[str, Any]]) -> None:
         [row["step"] for row in rows], values, labels=[part.replace("_", " ") for part in parts.values()], alpha=0.8
     )
     axis.set_title("seconds of a step", fontsize=10)
-    axis.set_xlabel("step")
+    _label_steps(axis)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), reverse=True)
 
@@ -336,10 +336,18 @@ def _axis(title: str, x: str, y: str, height: float = 3.6) -> tuple[Figure, Any]
     axis = figure.subplots()
     axis.set_title(title, fontsize=11)
     axis.set_xlabel(x)
+    if x == "step":
+        _label_steps(axis)
     axis.set_ylabel(y)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     return figure, axis
+
+
+def _label_steps(axis: Any) -> None:
+    """Steps are whole numbers."""
+    axis.set_xlabel("step")
+    axis.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _bars(axis: Any, names: Sequence[str], shares: pandas.DataFrame) -> None:

@@ -108,7 +108,7 @@ def test_a_worker_in_which_a_layer_fails_runs_no_code(monkeypatch):
 import resource
 active = zygote.probes.active_layers
 rehearses = lambda: resource.getrlimit(resource.RLIMIT_NPROC)[0] == zygote.REHEARSAL_LIMITS["processes"]
-zygote.probes.active_layers = lambda trainer: dict(active(trainer), landlock=rehearses())
+zygote.probes.active_layers = lambda trainer, **options: dict(active(trainer, **options), landlock=rehearses())
 zygote.main()"""
     monkeypatch.setattr(launcher, "START_CODE", launcher.START_CODE.replace("\nzygote.main()", failing))
     zygote = Zygote()

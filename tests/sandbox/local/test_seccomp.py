@@ -18,11 +18,13 @@ HEADERS = {
 }
 
 
-def answer(machine: str, number: int, *arguments: int, architecture: int = 0, attributes: bool = True) -> int:
+def answer(
+    machine: str, number: int, *arguments: int, architecture: int = 0, attributes: bool = True, sockets: bool = False
+) -> int:
     """Run the filter on a call; interprets the few instructions that it uses."""
     padded = (*arguments, 0, 0, 0, 0, 0, 0)[:6]
     call = struct.pack("=IIQ6Q", number, architecture or MACHINES[machine], 0, *padded)
-    program = list(struct.iter_unpack("=HBBI", seccomp.program(machine, attributes=attributes)))
+    program = list(struct.iter_unpack("=HBBI", seccomp.program(machine, attributes=attributes, sockets=sockets)))
     position = value = 0
     while True:
         code, if_true, if_false, operand = program[position]
@@ -48,12 +50,22 @@ def number(machine: str, name: str) -> int:
 
 
 def test_exactly_the_calls_of_the_table_are_denied(machine):
-    denied = seccomp.numbers(seccomp.DENIED, machine)
+    denied = seccomp.numbers(seccomp.DENIED + seccomp.SOCKETS + seccomp.OF_SOCKETS, machine)
     assert {name: answer(machine, at) for name, at in denied.items()} == dict.fromkeys(denied, EPERM)
     conditional = {number(machine, "clone3"), number(machine, "socketpair")}
     others = set(range(470)) - set(denied.values()) - conditional
     assert {at for at in others if answer(machine, at) != ALLOW} == set()
     assert {"ptrace", "socket", "mount", "unshare", "bpf", "memfd_create"} < denied.keys()
+
+
+def test_with_sockets_nothing_else_is_allowed(machine):
+    allowed = seccomp.numbers(seccomp.SOCKETS + seccomp.OF_SOCKETS, machine)
+    made = allowed.pop("socket")
+    assert {name for name, at in allowed.items() if answer(machine, at, sockets=True) != ALLOW} == set()
+    families = {family: answer(machine, made, family, 1, sockets=True) for family in (1, 2, 10, 16, 17, 40)}
+    assert families == {1: ALLOW, 2: ALLOW, 10: ALLOW, 16: EPERM, 17: EPERM, 40: EPERM}  # no netlink, packets, vsock
+    others = set(range(470)) - {*allowed.values(), made}
+    assert {at for at in others if answer(machine, at, sockets=True) != answer(machine, at)} == set()
 
 
 def test_calls_newer_than_the_table_do_not_exist(machine):
@@ -112,6 +124,9 @@ def test_the_numbers_match_the_kernels_headers(machine):
         pytest.skip("the kernel's headers are not installed")
     pairs = re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", HEADERS[machine].read_text())
     official = {name: int(digits) for name, digits in pairs}
-    ours = seccomp.numbers(seccomp.DENIED + seccomp.ATTRIBUTES + seccomp.OF_PROCESSES + seccomp.SOME, machine)
+    ours = seccomp.numbers(
+        seccomp.DENIED + seccomp.SOCKETS + seccomp.OF_SOCKETS + seccomp.ATTRIBUTES + seccomp.OF_PROCESSES
+        + seccomp.SOME, machine,
+    )  # fmt: skip
     known = {name: at for name, at in ours.items() if at <= max(official.values())}
     assert known == {name: official.get(name) for name in known}

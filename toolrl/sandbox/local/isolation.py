@@ -8,9 +8,11 @@ make.
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import signal
+import socket
 import struct
 import time
 from collections.abc import Callable
@@ -108,6 +110,13 @@ def share_namespaces(directory: str, uid: int | None) -> None:
         os.chown(directory, uid, uid)
         drop_root(uid)
     unshare(NEWUSER | NEWNET | NEWPID)
+
+
+def own_loopback() -> None:
+    """Enter a network whose only device is a loopback of its own, and switch that on."""
+    call("unshare", NEWNET)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
+        fcntl.ioctl(device, 0x8914, struct.pack("16sh", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
 
 
 def become_first_process(at_its_end: Callable[[], None]) -> None:

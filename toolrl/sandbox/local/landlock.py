@@ -27,6 +27,8 @@ READ = EXECUTE | READ_FILE | READ_DIR
 OWN = READ | WRITE_FILE | TRUNCATE | REFER | _MAKE | _REMOVE
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/nix/store", "/sys/devices/system/cpu")
+# Certificates of authorities, which HTTP libraries load even where they do not need them.
+_CERTIFICATES = ("/etc/ssl/certs", "/etc/pki/tls/certs", "/etc/ca-certificates")
 _SETTINGS = ("ld.so.cache", "localtime", "timezone", "mime.types", "services", "protocols", "ssl/openssl.cnf")
 
 
@@ -47,7 +49,7 @@ def open_readable(packages: Iterable[str]) -> list[tuple[int, int]]:
     """
     libraries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     folders = (*_SYSTEM, sys.base_prefix, sys.base_exec_prefix, os.path.dirname(os.__file__), *libraries, *packages)
-    folders += tuple(interpreter())
+    folders += (*interpreter(), *_CERTIFICATES)
     rules = [(f"/etc/{name}", READ_FILE) for name in _SETTINGS]
     rules += [(path, READ_FILE) for path in interpreter() if os.path.isfile(path)]
     rules += [(path, READ_FILE | WRITE_FILE) for path in _DEVICES]
@@ -63,21 +65,22 @@ def interpreter() -> list[str]:
     return [path for path in paths if os.path.exists(path)]
 
 
-def restrict(opened: Iterable[tuple[int, int]], paths: Iterable[tuple[str, int]]) -> None:
+def restrict(opened: Iterable[tuple[int, int]], paths: Iterable[tuple[str, int]], *, network: bool = False) -> None:
     """Restrict this process to the given rights; no_new_privs must be set.
 
     Args:
         opened: Descriptors, and the rights on and below them.
         paths: The same for paths in the current mount namespace.
+        network: Whether TCP sockets may be bound and connected.
 
     Raises:
         OSError: The kernel has no Landlock, or a path cannot be opened.
     """
     version = abi()
     handled = _ALL_BY_ABI[max(known for known in _ALL_BY_ABI if known <= version)] - 1
-    network = 3 if version >= 4 else 0  # binding and connecting TCP sockets
+    sockets = 3 if version >= 4 and not network else 0  # binding and connecting TCP sockets
     scope = 3 if version >= 6 else 0  # no abstract Unix sockets or signals beyond this domain
-    attributes = struct.pack("=3Q", handled, network, scope)[: 24 if version >= 6 else 16 if version >= 4 else 8]
+    attributes = struct.pack("=3Q", handled, sockets, scope)[: 24 if version >= 6 else 16 if version >= 4 else 8]
     ruleset = call("syscall", _CREATE, attributes, ctypes.c_size_t(len(attributes)), 0)
     ours = [(os.open(path, os.O_PATH | os.O_CLOEXEC), rights) for path, rights in paths]
     for descriptor, rights in (*opened, *ours):

@@ -123,7 +123,7 @@ class Zygote:
                 group = own_group()
             except OSError as error:
                 problem = str(error)
-        self.directory = make_folder("sandbox", _reachable_parent())
+        self.directory = make_folder("sandbox", reachable_parent())
         self.preloaded = dict(_preloaded)
         self._lock = threading.Lock()
         self._directories = 0
@@ -314,7 +314,7 @@ def _forget_inherited() -> None:
 os.register_at_fork(after_in_child=_forget_inherited)
 
 
-def _reachable_parent() -> str | None:
+def reachable_parent() -> str | None:
     """Where folders of sandboxes go: with root's rights, where the unprivileged users that run the code get to as well.
 
     The folder of temporary files may be root's own, such as a TMPDIR below a home.

@@ -190,6 +190,11 @@ class _Workspace:
         self.zygote = zygote()
         accept(self.zygote.active, isolation)
         _check_in_root(in_root, self.zygote.active)
+        if limits.loopback and not self.zygote.active.holds["namespaces"]:
+            raise ConfigError(
+                f"sandboxes on this machine have isolation level {self.zygote.active.level!r}, at which none can have "
+                f"a network of its own, as loopback=True asks for. To get namespaces: {LAYERS['namespaces'].remedy}"
+            )
         self.sessions: list[LocalSession] = []
         self._source, self._limits = zygote, limits
         self._private = self.zygote.active.holds["namespaces"]  # then only workers see the files

@@ -21,15 +21,13 @@ move_pages 279/239  migrate_pages 256/238  ioprio_set 251/30
 shmget 29/194  shmat 30/196  shmctl 31/195  semget 64/190  semop 65/193  semctl 66/191  semtimedop 220/192
 msgget 68/186  msgsnd 69/189  msgrcv 70/188  msgctl 71/187  mq_open 240/180  mq_unlink 241/181
 
-socket 41/198  connect 42/203  bind 49/200  listen 50/201  accept 43/202  accept4 288/242
-
 unshare 272/97  setns 308/268  mount 165/40  umount2 166/39  pivot_root 155/41  chroot 161/51
 open_tree 428/428  move_mount 429/429  fsopen 430/430  fsconfig 431/431  fsmount 432/432  fspick 433/433
 mount_setattr 442/442  statmount 457/457  listmount 458/458  open_tree_attr 467/467
 name_to_handle_at 303/264  open_by_handle_at 304/265
 
 inotify_init 253/-  inotify_init1 294/26  inotify_add_watch 254/27  fanotify_init 300/262  io_setup 206/0
-epoll_create 213/-  epoll_create1 291/20  sendmsg 46/211  sendmmsg 307/269  vmsplice 278/75
+vmsplice 278/75
 seccomp 317/277  landlock_create_ruleset 444/444  landlock_add_rule 445/445  landlock_restrict_self 446/446
 
 memfd_create 319/279  memfd_secret 447/447  io_uring_setup 425/425  io_uring_enter 426/426
@@ -41,6 +39,13 @@ syslog 103/116  personality 135/92  vhangup 153/58  sethostname 170/161  setdoma
 settimeofday 164/170  adjtimex 159/171  clock_settime 227/112  clock_adjtime 305/266
 nfsservctl 180/42  lookup_dcookie 212/18  iopl 172/-  ioperm 173/-  modify_ldt 154/-  uselib 134/-
 ustat 136/-  sysfs 139/-  _sysctl 156/-  create_module 174/-  get_kernel_syms 177/-  query_module 178/-
+"""
+SOCKETS = """
+socket 41/198  connect 42/203  bind 49/200  listen 50/201  accept 43/202  accept4 288/242
+"""
+# What programs with sockets call too: asyncio and node wait with epoll, HTTP libraries send with sendmsg.
+OF_SOCKETS = """
+epoll_create 213/-  epoll_create1 291/20  sendmsg 46/211  sendmmsg 307/269
 """
 # File attributes: Landlock does not protect them from the file's owner, or from whoever may write to it.
 ATTRIBUTES = """
@@ -63,7 +68,7 @@ _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, 
 _X32 = 0x40000000  # the bit of a second set of numbers on x86-64
 
 _NEW_NAMESPACES = 0x7E020000  # all CLONE_NEW* that clone(2) knows
-_AF_UNIX, _SOCK_STREAM, _SOCK_TYPE = 1, 1, 0xF
+_AF_UNIX, _AF_INET, _AF_INET6, _SOCK_STREAM, _SOCK_TYPE = 1, 2, 10, 1, 0xF
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into a terminal
 _SIZES_OF_BUFFERS = (7, 8, 32, 33)  # SO_SNDBUF, SO_RCVBUF, and their variants that exceed the system's limits
 _FILTERS = 26  # SO_ATTACH_FILTER: from this one on, socket options cost kernel memory or time
@@ -85,7 +90,7 @@ def numbers(table: str, machine: str) -> dict[str, int]:
     return {name: int(pair[column]) for name, pair in both.items() if pair[column] != "-"}
 
 
-def program(machine: str, *, attributes: bool, locks: bool = True) -> bytes:
+def program(machine: str, *, attributes: bool, locks: bool = True, sockets: bool = False) -> bytes:
     """Assemble the filter.
 
     Args:
@@ -93,6 +98,7 @@ def program(machine: str, *, attributes: bool, locks: bool = True) -> bytes:
         attributes: Whether modes, owners, times and extended attributes of files may be changed. If not, the calls
             do nothing and report success, so that copying files and unpacking archives still works.
         locks: Whether files may be locked. If not, locking does nothing and reports success.
+        sockets: Whether TCP, UDP and Unix sockets may be opened.
 
     Raises:
         OSError: ENOSYS, for an architecture without a table.
@@ -100,7 +106,13 @@ def program(machine: str, *, attributes: bool, locks: bool = True) -> bytes:
     if machine not in _ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no seccomp filter for the architecture {machine!r}")
     some = numbers(SOME, machine)
-    blocks = {number: [answer(DENY)] for number in numbers(DENIED, machine).values()}
+    denied = DENIED if sockets else DENIED + SOCKETS + OF_SOCKETS
+    blocks = {number: [answer(DENY)] for number in numbers(denied, machine).values()}
+    if sockets:
+        families = [_argument(0)]
+        for family in (_AF_UNIX, _AF_INET, _AF_INET6):
+            families += _when(_EQUAL, family, [answer(ALLOW)])
+        blocks[numbers(SOCKETS, machine)["socket"]] = [*families, answer(DENY)]
     if not attributes:
         blocks |= {number: [answer(_ERRNO)] for number in numbers(ATTRIBUTES, machine).values()}
     ourselves = [_instruction(_EQUAL, 0, 1, 0), answer(DENY)]

@@ -224,15 +224,19 @@ def _layer(source: int, path: str, place: str) -> tuple[int, bool]:
     """Create a detached, read-only mount of a file or folder; return it and whether it is a folder.
 
     It is an overlay, so that locks on it do not lock the machine's files. Where that is impossible (no overlays in
-    the kernel, mounts inside the folder) the files themselves are mounted: see `exposes_locks`.
+    the kernel, mounts inside the folder) the files themselves are mounted: see `exposes_locks`. So is a socket, which
+    nobody answers behind an overlay.
 
     Args:
         source: A descriptor of the file or folder.
         path: Its path.
         place: An empty folder, used temporarily.
     """
-    is_folder = stat.S_ISDIR(os.stat(source).st_mode)
+    mode = os.stat(source).st_mode
+    is_folder = stat.S_ISDIR(mode)
     try:
+        if stat.S_ISSOCK(mode):
+            raise OSError(errno.EINVAL, "a socket")
         with open("/proc/self/mountinfo") as file:
             if any(line.split(" ", 5)[4].startswith(f"{path}/") for line in file):
                 raise OSError(errno.EINVAL, "mounts inside")
@@ -260,8 +264,10 @@ def _in_root(bindings: list[Binding]) -> list[str]:
 
 def exposes_locks(directory: str, bindings: list[Binding]) -> bool:
     """Whether a mount in a directory is the machine's own file or folder instead of an overlay."""
-    mounts = [(name, device) for _, name, (device, _) in bindings if not name.startswith("/")]
-    return any(os.stat(f"{directory}/{name}").st_dev == device for name, device in mounts)
+    mounts = [
+        (os.stat(f"{directory}/{name}"), device) for _, name, (device, _) in bindings if not name.startswith("/")
+    ]
+    return any(found.st_dev == device and not stat.S_ISSOCK(found.st_mode) for found, device in mounts)
 
 
 def _tree(path: str) -> int:

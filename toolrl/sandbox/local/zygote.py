@@ -48,6 +48,7 @@ REHEARSAL_LIMITS = {
     "files": 8,
     "output_characters": 80,
     "display_mb": 1,
+    "loopback": False,
 }
 
 
@@ -301,6 +302,8 @@ class _Zygote:
             if self.namespaces:
                 directory = self.home or os.path.dirname(directory)  # the same path for all, with separate mounts
                 earlier = files[3] if files[3:] else None
+                if limits["loopback"]:
+                    isolation.own_loopback()
                 made = views.enter_private_view(directory, limits, bindings, self.processes, earlier, self.kept)
                 if earlier is None:
                     ours += [made, os.open(directory, os.O_RDONLY)]
@@ -318,7 +321,7 @@ class _Zygote:
                 own = views.own_folders(directory, bindings) if self.namespaces else [directory]
                 processes_directory = "/proc" if self.namespaces else "/proc/self"
                 rules = [(processes_directory, landlock.READ), *((path, landlock.OWN) for path in own)]
-                landlock.restrict(self.readable, rules)
+                landlock.restrict(self.readable, rules, network=limits["loopback"])
             kept = sorted({0, 1, 2, channel.fileno(), *outputs, interrupts, *ours, *self.libraries})
             for low, high in zip(kept, [*kept[1:], 1 << 20], strict=True):
                 if high - low > 1:
@@ -330,10 +333,10 @@ class _Zygote:
                 os.close(descriptor)
             if "seccomp" not in self.problems:
                 exposed = self.namespaces and views.exposes_locks(directory, bindings)
-                seccomp.install(
-                    seccomp.program(os.uname().machine, attributes=True, locks=False) if exposed else self.filter
-                )
-            layers = probes.active_layers(self.trainer)
+                options = {"attributes": True, "locks": not exposed, "sockets": limits["loopback"]}
+                usual = not exposed and not limits["loopback"]
+                seccomp.install(self.filter if usual else seccomp.program(os.uname().machine, **options))
+            layers = probes.active_layers(self.trainer, loopback=limits["loopback"])
             if self.holds not in (None, layers):
                 raise OSError(f"the layers of isolation have changed: {self.holds} before, {layers} now")
             hello = _READY if self.holds else plumbing.framed(json.dumps({"ready": True, "layers": layers}).encode())
