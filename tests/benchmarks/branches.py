@@ -1,6 +1,6 @@
 """Loss and gradient of an agent's conversations: as a tree in which what they share is there once, and as rows.
 
-The embedded model, 16 episodes. In each, an agent asks a helper (another system prompt), or forks a long conversation
+The embedded model, four episodes. In each, an agent asks a helper (another system prompt), or forks a long conversation
 after some turns; both sides have the same tokens, advantages and normaliser, and alternate. The gradients are compared.
 """
 
@@ -22,7 +22,7 @@ from toolrl import Message, Sample, Score, StopReason, Trajectory
 from toolrl.training.tree import columns_of
 from toolrl.trajectory import Turn
 
-EPISODES, PAIRS = 16, 7
+EPISODES, PAIRS = 4, 3
 
 
 def conversation(rng: random.Random, prompt_ids: list[int], turns: int) -> Trajectory:
@@ -116,7 +116,10 @@ def measure(trainer: Any, name: str) -> list[object]:
 def main() -> str:
     with tempfile.TemporaryDirectory() as folder:
         run = run_for_rows(folder, loss_type="dapo")
-        rows = [measure(run.trainer, name) for name in SHAPES]
+        rows = []
+        for name in SHAPES:
+            rows.append(measure(run.trainer, name))
+            print(rows[-1], flush=True)
         run.close()
     columns = ["an episode", "tokens as rows", "as rows", "as a tree", "ratio (all pairs)", "gradients differ by"]
     return table(f"Conversations of {EPISODES} episodes, loss and gradient", columns, rows)

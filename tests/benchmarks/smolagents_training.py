@@ -31,7 +31,7 @@ from toolrl.view.metrics import read_metrics
 
 ENV = "toolrl/DocsCompute-v0"
 SEEDS = [int(seed) for seed in os.environ.get("SMOLAGENTS_SEEDS", "0 1 2").split()]
-DEMONSTRATIONS, PASSES, STEPS = 96, 6, 40
+DEMONSTRATIONS, PASSES, STEPS, EPISODES = 48, 4, 20, 32
 
 
 def main() -> str:
@@ -42,7 +42,7 @@ def main() -> str:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(run(Path(folder), seed))
             print(rows[-1], flush=True)
-    title = f"A smolagents agent on {ENV}: {STEPS} steps of 64 episodes after {DEMONSTRATIONS} demonstrations"
+    title = f"A smolagents agent on {ENV}: {STEPS} steps of {EPISODES} episodes after {DEMONSTRATIONS} demonstrations"
     columns = ["seed", "held-out success before [95 %]", "after [95 %]", "seconds a step", "conversations an episode"]
     return table(title, columns, rows)
 
@@ -51,10 +51,10 @@ def run(folder: Path, seed: int) -> list[Any]:
     start = folder / "start"
     warm_start(start, seed)
     train(
-        ENV, str(start), console=Console(quiet=True), output_dir=str(folder / "run"), agent=f"{smol.__file__}:play",
-        max_steps=STEPS, num_generations=8, per_device_train_batch_size=64, max_completion_length=384,
-        max_turn_tokens=96, temperature=0.6, learning_rate=3e-4, beta=0.0, loss_type="dapo", use_cpu=True, bf16=False,
-        gradient_checkpointing=False, report_to="none", save_strategy="no", eval_tasks=100, logging_steps=1, seed=seed,
+        ENV, str(start), console=Console(), output_dir=str(folder / "run"), agent=f"{smol.__file__}:play",
+        max_steps=STEPS, num_generations=8, per_device_train_batch_size=EPISODES, max_completion_length=384,
+        max_turn_tokens=96, temperature=0.6, learning_rate=5e-4, beta=0.0, loss_type="dapo", use_cpu=True, bf16=False,
+        gradient_checkpointing=False, report_to="none", save_strategy="no", eval_tasks=50, logging_steps=1, seed=seed,
         task_seed=seed, warmup_steps=3,
     )  # fmt: skip
     report = json.loads((folder / "run" / "report.json").read_text())
@@ -91,6 +91,7 @@ def warm_start(folder: Path, seed: int) -> None:
             model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
             optimiser.step()
             optimiser.zero_grad()
+        print(f"warm start: a pass over {len(rows)} turns of at most {width} tokens", flush=True)
     model.eval().save_pretrained(folder)
     renderer.tokenizer.save_pretrained(folder)
 

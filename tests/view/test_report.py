@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.view.episodes import episode
+from tests.view.test_html import Elements
 from toolrl import Score, load
 from toolrl.errors import QueryError
 from toolrl.view.report import report_on
@@ -52,6 +53,9 @@ def test_a_notebook_shows_it_and_a_file_holds_it(run: Path, tmp_path: Path) -> N
     assert "mine" in found._repr_html_()
     assert len(found._repr_html_()) < len(found.page_html())
     assert "episodes that stand for it" not in found._repr_html_()
+    frame = Elements(found._repr_html_())
+    assert frame.tags == {"p", "iframe"}  # the page is the frame's attribute as a whole
+    assert frame.values["srcdoc"] == found.page_html(episodes=False)
     assert found.write(tmp_path / "report.html") == (tmp_path / "report.html").stat().st_size
     assert list(found.figures()) == ["success", "reliability"]
 

@@ -11,6 +11,8 @@ from rich.table import Table
 
 from toolrl.evaluation.evaluate import EnvReport
 
+_NOTEBOOK_CHARACTERS = 108  # of a line
+
 
 def report_table(reports: Mapping[str, EnvReport]) -> Table:
     """One row per environment, with the usage of tools' resources, if there is any."""
@@ -72,8 +74,9 @@ def before_after_table(before: Mapping[str, EnvReport], after: Mapping[str, EnvR
 def terminal() -> Console:
     """A console wide enough for these tables, also in a file, a pipe or a notebook, which have no width."""
     console = Console(force_jupyter=False)
-    # A notebook's kernel forces colours, which makes rich take it for a terminal.
-    return console if console.is_terminal and sys.stdout.isatty() else Console(force_jupyter=False, width=140)
+    # A notebook's kernel forces colours, which makes rich take it for a terminal; its page wraps longer lines.
+    width = _NOTEBOOK_CHARACTERS if "ipykernel" in sys.modules else 140
+    return console if console.is_terminal and sys.stdout.isatty() else Console(force_jupyter=False, width=width)
 
 
 def short_name(env_id: str) -> str:

@@ -182,10 +182,10 @@ def table_html(trajectories: Trajectories) -> str:
     shown = trajectories[:_NOTEBOOK_ROWS]
     about = f"the first {len(shown):,} of {len(trajectories):,}" if len(shown) < len(trajectories) else ""
     page = page_html(shown, "Episodes", about=about, limit_bytes=_NOTEBOOK_BYTES, limits=_NOTEBOOK_TEXTS, tokens=False)
-    return render("notebook_table.html", page=_quoted(page), summary=repr(trajectories).strip("<>"))
+    return render("notebook_table.html", page=quoted(page), summary=repr(trajectories).strip("<>"))
 
 
-def _quoted(page: str) -> Markup:
+def quoted(page: str) -> Markup:
     """For an attribute in single quotes, where only these two must be escaped; all others would weigh half again."""
     return Markup(str(page).replace("&", "&amp;").replace("'", "&#39;"))
 

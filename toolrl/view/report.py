@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolrl.evaluation.report import AgentReport, report
 from toolrl.view.figures import reliability_figure, success_figure
-from toolrl.view.html import trajectory_html
+from toolrl.view.html import quoted, trajectory_html
 from toolrl.view.plots import NotebookFigure
 from toolrl.view.rendering import content_security_policy, render
 from toolrl.view.tokens import Vocabulary
@@ -36,7 +36,7 @@ class ReportDisplay:
 
     def _repr_html_(self) -> str:
         # Without episodes, since a notebook stores what it shows.
-        return render("notebook_table.html", page=self.page_html(episodes=False), summary=self.report.name)
+        return render("notebook_table.html", page=quoted(self.page_html(episodes=False)), summary=self.report.name)
 
     def figures(self) -> dict[str, NotebookFigure]:
         """Figures by title: success with intervals; where answers state a confidence, reliability and abstention."""

@@ -18,11 +18,12 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from tests.interop.serve.environments import LIBRARY_ANSWERS, library, make
-from toolrl import ConfigError, InfrastructureError, TaskError, ToolEnv, call, say
+from toolrl import ConfigError, InfrastructureError, Message, TaskError, ToolEnv, call, say
 from toolrl.audit import audit_environment, check_environment
 from toolrl.interop import from_openenv
 from toolrl.interop.serve import EnvironmentServer
 from toolrl.support.serving import Server
+from toolrl.types import ToolCall
 
 Foreign = Callable[..., str]
 
@@ -146,6 +147,14 @@ def test_mistakes_and_faults_are_told_apart(served: EnvironmentServer) -> None:
     assert (text, info["failures"]) == ("error: there is no such book", ["raised"])
     with pytest.raises(InfrastructureError, match="the library burns"):
         env.step(call("put", book="fire"))
+
+
+def test_calls_after_the_end_are_mistakes_and_no_way_out_of_a_score(served: EnvironmentServer) -> None:
+    env = from_openenv(f"{served.url}/openenv/test-Library-v0")  # of six turns; here it has more
+    *_, info = played(env, 0, *[call("put", book="nothing")] * 6)
+    assert info["score"]["parts"] == {"correct": 0.0}
+    _, info = played(env, 0, Message("assistant", "", tuple(ToolCall("put", {"book": "nothing"}) for _ in range(20))))
+    assert info["score"]["parts"] == {"correct": 0.0}
 
 
 def test_a_typed_action_is_a_tool(foreign: Foreign) -> None:

@@ -34,7 +34,8 @@ IDS = ["toolrl/PythonMath-v0", "toolrl/DocsSearch-v0", "toolrl/Retail-v0"]
 def opening(env: ToolEnv, task: Task) -> tuple[list[Any], str]:
     """The calls with which an oracle begins, and its last words."""
     solution = list(env.oracle(task))
-    calls = [(one.name, dict(one.arguments)) for message in solution for one in message.tool_calls]
+    made = [(one.name, dict(one.arguments)) for message in solution for one in message.tool_calls]
+    calls = [(name, arguments) for name, arguments in made if "name" not in arguments]  # its client takes that itself
     return calls, next(message.content for message in reversed(solution) if not message.tool_calls)
 
 

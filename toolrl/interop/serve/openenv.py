@@ -124,7 +124,9 @@ class OpenEnvApi:
             outcome = await session.take(Message("assistant", "", (call,)))
         observation = observed(outcome)
         if isinstance(action, CallTool) and observation.tool_name is None:
-            observation = observation.model_copy(update={"tool_name": action.tool_name, "result": observation.text, "text": None})
+            observation = observation.model_copy(
+                update={"tool_name": action.tool_name, "result": observation.text, "text": None}
+            )
         shown = observation.model_dump(exclude_none=True)
         return Answer(
             observation=shown, reward=reward_of(outcome), done=outcome.stop is not None, metadata=observation.metadata

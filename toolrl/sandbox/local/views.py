@@ -264,9 +264,7 @@ def _in_root(bindings: list[Binding]) -> list[str]:
 
 def exposes_locks(directory: str, bindings: list[Binding]) -> bool:
     """Whether a mount in a directory is the machine's own file or folder instead of an overlay."""
-    mounts = [
-        (os.stat(f"{directory}/{name}"), device) for _, name, (device, _) in bindings if not name.startswith("/")
-    ]
+    mounts = [(os.stat(f"{directory}/{name}"), device) for _, name, (device, _) in bindings if not name.startswith("/")]
     return any(found.st_dev == device and not stat.S_ISSOCK(found.st_mode) for found, device in mounts)
 
 
