@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.audit.conftest import CAPITALS, capital_tasks, search, sum_tasks
-from toolrl import Episode, Task, ToolEnv, ToolError, per_episode, per_run, say, tool
+from toolrl import Episode, InfrastructureError, Task, ToolEnv, ToolError, per_episode, per_run, say, tool
 from toolrl.audit import AuditReport, audit_environment
 from toolrl.audit.exploits.memory import MEMORY
 from toolrl.audit.exploits.nearby import NEARBY
@@ -300,3 +300,14 @@ def test_the_honest_environments_hold_against_all_of_it(make_env: Make) -> None:
     exploits = [*NEARBY.exploits, *MEMORY.exploits, *TOOLS.exploits]
     for tasks in (capital_tasks(), sum_tasks(), sum_tasks(as_number=False)):
         audit_environment(make_env(tasks=tasks), exploits=exploits).assert_passed()
+
+
+def test_an_audit_in_which_nothing_was_scored_does_not_pass() -> None:
+    """A grader that is down says nothing about leaks."""
+
+    def down(task: Task, episode: Episode) -> float:
+        raise InfrastructureError("the grader's server is down")
+
+    report = audit_environment(lambda: ToolEnv(tasks=[Task("1", "Say a.", "a")], reward=down), tasks=1)
+    assert not report.passed
+    assert "no episode has a score, so nothing is known: the grader failed: the grader's server is down" in str(report)

@@ -31,7 +31,7 @@ from toolrl.view.metrics import read_metrics
 
 ENV = "toolrl/DocsCompute-v0"
 SEEDS = [int(seed) for seed in os.environ.get("SMOLAGENTS_SEEDS", "0 1 2").split()]
-DEMONSTRATIONS, PASSES, STEPS, EPISODES = 48, 4, 20, 32
+DEMONSTRATIONS, PASSES, STEPS, EPISODES = 64, 5, 20, 32
 
 
 def main() -> str:
@@ -101,7 +101,8 @@ def demonstrated(env: ToolEnv, task: Task, renderer: Renderer) -> Iterator[tuple
     *calls, last = env.oracle(task)
     answer = last.content.partition("<answer>")[2].partition("</answer>")[0]
     said: list[Message] = [*calls, call("final_answer", answer=answer)]
-    policy = ScriptedPolicy([renderer.assistant_ids(message) for message in said])
+    turns = iter([renderer.assistant_ids(message) for message in said])
+    policy = ScriptedPolicy(lambda ids: next(turns))  # in turn: the agent's steps are conversations of their own
     engine = ProgramEngine(AgentProgram(smol.play), policy, renderer, sampling=SamplingParams(0.0, 512), retries=0)
     (trajectory,) = engine.run([RolloutRequest(env, task, ENV, task.id)])
     engine.close()

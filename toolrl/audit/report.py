@@ -281,9 +281,15 @@ class AuditReport(Report):
         return reasons
 
     @property
+    def unscored(self) -> str:
+        """Why no episode of any exploit has a score, so that the report says nothing; empty if one has."""
+        scores = [attempt.played.score for outcome in self.outcomes for attempt in outcome.attempts]
+        return scores[0].reason if scores and all(score.value is None for score in scores) else ""
+
+    @property
     def passed(self) -> bool:
-        """Whether no exploit was paid and nothing raised; `untried` has what could not be tried."""
-        return not self.leaks
+        """Whether no exploit was paid, nothing raised, and an episode had a score; see also `untried`."""
+        return not self.leaks and not self.unscored
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -308,6 +314,8 @@ class AuditReport(Report):
             played = [outcome for outcome in members if outcome.attempts]
             reward = max((outcome.reward for outcome in played), default=0.0)
             lines.append(f"    {family:18}{len(played):3} of {len(members):2} played, highest reward {reward:.2f}")
+        if self.unscored:
+            lines.append(f"  no episode has a score, so nothing is known: {self.unscored}")
         lines += [f"  not tried: {family}: {reason}" for family, reason in self.untried.items()]
         for outcome in self.leaks:
             lines += ["", *_describe(outcome)]
