@@ -293,3 +293,23 @@ def test_episodes_run_at_the_same_time(renderer: Renderer) -> None:
         return "x"
 
     assert len(played(AgentProgram(play), scripted(renderer, "8"), renderer, count=8)) == 8
+
+
+@pytest.mark.parametrize("limits", [GatewayLimits(calls=1), GatewayLimits(completion_tokens=3)])
+def test_an_agent_that_has_used_up_its_calls_or_tokens_has_no_answer(
+    tiny: TransformersPolicy, renderer: Renderer, limits: GatewayLimits
+) -> None:
+    """Its SDK raises what it is told, which is no bug of the agent's; another error is."""
+
+    async def greedy(context: AgentContext) -> str:
+        openai = pytest.importorskip("openai")
+        messages: list[Any] = [{"role": "user", "content": context.prompt}]
+        async with openai.AsyncOpenAI(base_url=context.base_url, api_key=context.api_key, max_retries=0) as client:
+            while True:
+                answer = await client.chat.completions.create(model=context.model, messages=messages)
+                messages.append(answer.choices[0].message.model_dump(exclude_none=True))
+                messages.append({"role": "user", "content": "Go on."})
+
+    (trajectory,) = played(AgentProgram(greedy, limits=limits), tiny, renderer)
+    assert (trajectory.stop, trajectory.score.value) == (StopReason.TOKENS, 0.0)
+    assert trajectory.turns

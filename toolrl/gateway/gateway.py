@@ -71,6 +71,7 @@ class Client:
         limits: Its bounds.
         faults: Why the policy failed calls that have not succeeded since, by the conversation they continue.
         calls: So far.
+        is_over_limit: Whether a call was refused since there were too many, or its conversation was full.
     """
 
     key: str
@@ -79,6 +80,7 @@ class Client:
     limits: GatewayLimits
     faults: dict[int, str] = field(default_factory=dict)
     calls: int = 0
+    is_over_limit: bool = False
     slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = field(default_factory=WeakKeyDictionary)
     closed: bool = False
 
@@ -175,6 +177,7 @@ class Gateway:
         if client.closed:
             raise CallRefused("this episode has ended", 401)
         if client.calls >= limits.calls:
+            client.is_over_limit = True
             raise CallRefused(f"no more than {limits.calls} calls are allowed in an episode", 429)
         if not messages or messages[-1].role == "assistant":
             raise CallRefused("the last message must be the user's, the system's or a tool's")
@@ -189,6 +192,7 @@ class Gateway:
             there, beginning = len(prompt_ids), len(place.beginning_ids)
             room = min(limits.tokens - there, limits.completion_tokens - (there - beginning))
             if room < 1:
+                client.is_over_limit = True
                 raise CallRefused(
                     f"the conversation has {there} tokens, {there - beginning} after its prompt; the maximum context "
                     f"length is {limits.tokens}, and {limits.completion_tokens} after the prompt"

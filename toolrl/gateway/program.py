@@ -283,7 +283,8 @@ class ProgramEngine(RolloutEngine):
                 else:
                     answer = await _run(program, context)
         except Exception as error:
-            caused = calls.fault or calls.over or client.fault  # its SDK has raised what the gateway answered
+            # Its SDK has raised what the gateway answered.
+            caused = calls.fault or calls.over or client.fault or client.is_over_limit
             if not caused and not (isinstance(error, TimeoutError) and limit.expired()):
                 raise  # a bug of the program
         if calls.fault is not None:
@@ -292,6 +293,8 @@ class ProgramEngine(RolloutEngine):
             raise PolicyFault(client.fault)
         if calls.over is not None:
             return None, calls.over
+        if answer is None and client.is_over_limit:
+            return None, StopReason.TOKENS
         if answer is not None and not isinstance(answer, str):
             raise ConfigError(f"a program's function returns its answer as text, got {answer!r:.80}")
         return answer, None
