@@ -31,7 +31,7 @@ from toolrl.view.metrics import read_metrics
 
 ENV = "toolrl/DocsCompute-v0"
 SEEDS = [int(seed) for seed in os.environ.get("SMOLAGENTS_SEEDS", "0 1 2").split()]
-DEMONSTRATIONS, PASSES, STEPS, EPISODES = 64, 5, 20, 32
+DEMONSTRATIONS, PASSES, STEPS, EPISODES = 40, 5, 30, 64
 
 
 def main() -> str:
@@ -53,8 +53,8 @@ def run(folder: Path, seed: int) -> list[Any]:
     train(
         ENV, str(start), console=Console(), output_dir=str(folder / "run"), agent=f"{smol.__file__}:play",
         max_steps=STEPS, num_generations=8, per_device_train_batch_size=EPISODES, max_completion_length=384,
-        max_turn_tokens=96, temperature=0.6, learning_rate=5e-4, beta=0.0, loss_type="dapo", use_cpu=True, bf16=False,
-        gradient_checkpointing=False, report_to="none", save_strategy="no", eval_tasks=50, logging_steps=1, seed=seed,
+        max_turn_tokens=96, temperature=0.6, learning_rate=2e-4, beta=0.0, loss_type="dapo", use_cpu=True, bf16=False,
+        gradient_checkpointing=False, report_to="none", save_strategy="no", eval_tasks=100, logging_steps=1, seed=seed,
         task_seed=seed, warmup_steps=3,
     )  # fmt: skip
     report = json.loads((folder / "run" / "report.json").read_text())
