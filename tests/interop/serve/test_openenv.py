@@ -186,3 +186,14 @@ def test_a_connection_without_the_key_or_from_another_site_is_refused(start: Sta
     with pytest.raises(InvalidStatus, match="403"):
         dial(open_, Origin="http://evil.example")
     assert dial(keyed, Authorization="Bearer k").observe("reset", {})["observation"]["prompt"]
+
+
+def test_a_session_of_another_environment_is_not_found(start: Start, dial: Connect) -> None:
+    server = start()
+    library, shop = (f"{server.url}/openenv/{name}" for name in ("test-Library-v0", "shop.py-Shop"))
+    id = httpx.post(f"{library}/reset", json={}).json()["metadata"]["session_id"]
+    assert httpx.get(f"{library}/state", params={"session_id": id}).status_code == 200
+    assert httpx.get(f"{shop}/state", params={"session_id": id}).status_code == 404
+    body = {"action": {"type": "message", "content": "please"}, "session_id": id}
+    assert httpx.post(f"{shop}/step", json=body).status_code == 404
+    assert dial(shop, f"/ws?session_id={id}").raw("{}")["data"]["code"] == "SESSION_ERROR"

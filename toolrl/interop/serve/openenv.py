@@ -155,7 +155,7 @@ class OpenEnvApi:
         wanted, session, owned = socket.query_params.get("session_id"), None, False
         try:
             try:
-                session = self._host.session(wanted) if wanted else self._host.open(self._name)
+                session = self._opened(wanted) if wanted else self._host.open(self._name)
                 owned = not wanted
                 if session.is_attached:
                     raise NotServed("this session has a connection already")
@@ -242,7 +242,7 @@ class OpenEnvApi:
             return rpc_error(id, _INVALID_REQUEST, "Invalid request: jsonrpc, method and params are needed")
         try:
             if session is None and isinstance(named := params.get("session_id"), str):
-                session = self._host.session(named)
+                session = self._opened(named)
             result = await self._rpc_result(message["method"], params, session)
         except (NotServed, ValidationError) as error:
             return rpc_error(
@@ -307,11 +307,11 @@ class OpenEnvApi:
 
     async def _state(self, request: Request) -> Response:
         id = request.query_params.get("session_id")
-        return _json(state_of(_found(self._host, id)) if id else EpisodeState())
+        return _json(state_of(self._found(id)) if id else EpisodeState())
 
     async def _reset(self, request: Request) -> Response:
         reset = Reset.of(await read_body(request, MAX_BODY_BYTES), 422)
-        session = _found(self._host, reset.session_id) if reset.session_id else None
+        session = self._found(reset.session_id) if reset.session_id else None
         try:
             opened = session or self._host.open(self._name)
             try:
@@ -329,7 +329,7 @@ class OpenEnvApi:
     async def _step(self, request: Request) -> Response:
         body = StepRequest.of(await read_body(request, MAX_BODY_BYTES), 422)
         try:
-            return _json(await self._act(_found(self._host, body.session_id) if body.session_id else None, body.action))
+            return _json(await self._act(self._found(body.session_id) if body.session_id else None, body.action))
         except ValidationError as error:
             raise Refusal(422, f"action: {first_problem(error)}") from None
         except EpisodeEnded as error:
@@ -376,16 +376,28 @@ class OpenEnvApi:
         except NotServed as error:
             raise Refusal(404, str(error)) from None
 
+    # ---- its sessions
+
+    def _opened(self, id: str) -> Session:
+        """An open session.
+
+        Raises:
+            NotServed: There is none of this environment's with this id.
+        """
+        session = self._host.session(id)
+        if session.name != self._name:
+            raise NotServed(f"no session {id[:80]!r} of {self._address} is open")
+        return session
+
+    def _found(self, id: str) -> Session:
+        try:
+            return self._opened(id)
+        except NotServed as error:
+            raise Refusal(404, str(error)) from None
+
     def _check_named(self, request: Request) -> None:
         if request.path_params["env"].lower() != self._address.lower():
             raise Refusal(404, f"unknown environment {request.path_params['env'][:80]!r}; this is {self._address!r}")
-
-
-def _found(host: Host, id: str) -> Session:
-    try:
-        return host.session(id)
-    except NotServed as error:
-        raise Refusal(404, str(error)) from None
 
 
 def _json(model: BaseModel) -> Response:
