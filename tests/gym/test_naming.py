@@ -196,12 +196,21 @@ def written_in_the_notebook() -> str:
 def test_the_first_environment_of_a_reader_goes_the_whole_way(
     folder: Path, written: Callable[[], str], name: str
 ) -> None:
-    """As it stands there: checked, audited, evaluated and trained by the file's name."""
+    """As it stands there: checked, audited and evaluated by the file's name."""
     (folder / name.partition(":")[0]).write_text(written())
     commands = (["check"], ["audit"], ["eval", "--policy", "oracle", "--tasks", "5"], ["eval", "--tasks", "3"])
     for command in commands:
         done = CliRunner().invoke(app, [command[0], name, *command[1:]], catch_exceptions=False)
         assert done.exit_code == 0, done.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [(written_in_the_readme, "of_readme.py"), (written_in_the_notebook, "of_notebook.py:Shopping")],
+)
+def test_the_first_environment_of_a_reader_trains(folder: Path, written: Callable[[], str], name: str) -> None:
+    (folder / name.partition(":")[0]).write_text(written())
     trained = ["--max_steps=2", "--num_generations=4", "--per_device_train_batch_size=8", "--eval_tasks=4"]
     quiet = ["--use_cpu=true", "--bf16=false", "--gradient_checkpointing=false", "--report_to=none"]
     command = ["train", "--envs", name, "--model_name_or_path=tiny", "--output_dir=run", *trained, *quiet]

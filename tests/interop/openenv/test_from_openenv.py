@@ -77,7 +77,7 @@ def foreign() -> Iterator[Foreign]:
                         await ws.close()
                         return
                     if faults.get("hang"):
-                        await asyncio.sleep(60)
+                        await asyncio.sleep(4)
                     if faults.get("nonsense"):
                         await ws.send_text("[]")
                         continue

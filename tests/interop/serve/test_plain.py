@@ -16,17 +16,18 @@ from toolrl import ConfigError
 from toolrl.interop.serve import ServeLimits
 
 LIBRARY = "test/Library-v0"
+HTTP = httpx.Client(timeout=30)
 
 
 def opened(url: str, **body: Any) -> dict[str, Any]:
-    answer = httpx.post(f"{url}/v1/sessions", json={"environment": LIBRARY, **body})
+    answer = HTTP.post(f"{url}/v1/sessions", json={"environment": LIBRARY, **body})
     assert answer.status_code == 200, answer.text
     content: dict[str, Any] = answer.json()
     return content
 
 
 def step(url: str, session: str, **message: Any) -> dict[str, Any]:
-    answer = httpx.post(f"{url}/v1/sessions/{session}/step", json={"message": message})
+    answer = HTTP.post(f"{url}/v1/sessions/{session}/step", json={"message": message})
     assert answer.status_code == 200, answer.text
     content: dict[str, Any] = answer.json()
     return content
@@ -39,7 +40,7 @@ def calling(name: str, **arguments: Any) -> dict[str, Any]:
 
 def test_an_episode_from_its_task_to_its_verdict(start: Start) -> None:
     url = start().url
-    known = httpx.get(f"{url}/v1/environments").json()["environments"]
+    known = HTTP.get(f"{url}/v1/environments").json()["environments"]
     assert [(one["name"], one["splits"]) for one in known] == [
         (LIBRARY, {"train": 3, "test": 3}), ("shop.py:Shop", {"train": 2, "test": 2}),
     ]  # fmt: skip
@@ -52,17 +53,17 @@ def test_an_episode_from_its_task_to_its_verdict(start: Start) -> None:
     last = step(url, first["session"], content="secret-train-1")
     assert (last["done"], last["stop"], last["score"]["value"]) == (True, "answer", 1.0)
     assert turn["reward"] + last["reward"] == pytest.approx(1.0)
-    assert httpx.post(f"{url}/v1/sessions/{first['session']}/verify").json()["score"]["value"] == 1.0
-    assert httpx.post(f"{url}/v1/sessions/{first['session']}/step", json={"text": "x"}).status_code == 409
+    assert HTTP.post(f"{url}/v1/sessions/{first['session']}/verify").json()["score"]["value"] == 1.0
+    assert HTTP.post(f"{url}/v1/sessions/{first['session']}/step", json={"text": "x"}).status_code == 409
     assert closed[-1] == ["Emma"]
-    assert httpx.delete(f"{url}/v1/sessions/{first['session']}").json() == {"closed": True}
+    assert HTTP.delete(f"{url}/v1/sessions/{first['session']}").json() == {"closed": True}
 
 
 def test_nothing_that_leaves_the_server_holds_an_answer(start: Start) -> None:
     url = start().url
-    said = [httpx.get(f"{url}/v1/tasks?environment={LIBRARY}").text, httpx.get(f"{url}/v1/environments").text]
+    said = [HTTP.get(f"{url}/v1/tasks?environment={LIBRARY}").text, HTTP.get(f"{url}/v1/environments").text]
     session = opened(url, index=0)
-    said += [json.dumps(session), httpx.get(f"{url}/v1/sessions/{session['session']}").text]
+    said += [json.dumps(session), HTTP.get(f"{url}/v1/sessions/{session['session']}").text]
     said.append(json.dumps(step(url, session["session"], content="wrong")))
     assert [text for text in said if "secret" in text] == []
     assert '"total": 3' in said[0]
@@ -72,7 +73,7 @@ def test_tasks_by_place_and_by_seed(start: Start) -> None:
     url = start().url
     assert opened(url, index=2, split="test")["task"]["id"] == "test-2"
     assert opened(url, seed=5)["task"] == opened(url, seed=5)["task"]
-    listed = httpx.get(f"{url}/v1/tasks", params={"environment": LIBRARY, "start": 1, "stop": 2}).json()
+    listed = HTTP.get(f"{url}/v1/tasks", params={"environment": LIBRARY, "start": 1, "stop": 2}).json()
     assert listed["tasks"] == [
         {"id": "train-1", "prompt": "Which number is train 1?", "kind": "count", "difficulty": None, "needs_tool": None}
     ]
@@ -92,7 +93,7 @@ def test_tasks_by_place_and_by_seed(start: Start) -> None:
 )
 def test_a_session_that_cannot_begin(start: Start, body: dict[str, Any], status: int, part: str) -> None:
     server = start()
-    answer = httpx.post(f"{server.url}/v1/sessions", json={"environment": LIBRARY, **body})
+    answer = HTTP.post(f"{server.url}/v1/sessions", json={"environment": LIBRARY, **body})
     assert (answer.status_code, part in answer.json()["message"]) == (status, True)
 
 
@@ -109,9 +110,9 @@ def test_a_session_that_cannot_begin(start: Start, body: dict[str, Any], status:
 def test_a_step_that_is_none(start: Start, body: Any, part: str) -> None:
     url = start().url
     session = opened(url)["session"]
-    answer = httpx.post(f"{url}/v1/sessions/{session}/step", json=body)
+    answer = HTTP.post(f"{url}/v1/sessions/{session}/step", json=body)
     assert (answer.status_code, part in answer.json()["message"]) == (400, True)
-    assert not httpx.get(f"{url}/v1/sessions/{session}").json()["done"]
+    assert not HTTP.get(f"{url}/v1/sessions/{session}").json()["done"]
 
 
 def test_mistakes_count_and_faults_do_not(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
@@ -123,9 +124,9 @@ def test_mistakes_count_and_faults_do_not(start: Start, capfd: pytest.CaptureFix
     fault = step(url, session, **calling("put", book="fire"))
     assert (fault["done"], fault["stop"], fault["score"]["value"]) == (True, "fault", None)
     assert "the library burns" in fault["score"]["reason"]
-    assert httpx.post(f"{url}/v1/sessions/{session}/verify").json()["score"]["value"] is None
+    assert HTTP.post(f"{url}/v1/sessions/{session}/verify").json()["score"]["value"] is None
     session = opened(url)["session"]
-    answer = httpx.post(f"{url}/v1/sessions/{session}/step", json={"message": calling("put", book="bug")})
+    answer = HTTP.post(f"{url}/v1/sessions/{session}/step", json={"message": calling("put", book="bug")})
     assert (answer.status_code, "secret" in answer.text) == (500, False)
     said, deadline = "", time.monotonic() + 20  # the answer comes before the report
     while "KeyError" not in said:
@@ -146,20 +147,20 @@ def test_words_are_replied_to_or_end_the_episode(start: Start) -> None:
 def test_verify_grades_the_answer_or_the_state(start: Start) -> None:
     url = start().url
     session = opened(url, task="train-0")["session"]
-    graded = httpx.post(f"{url}/v1/sessions/{session}/verify", json={"answer": "secret-train-0"}).json()
+    graded = HTTP.post(f"{url}/v1/sessions/{session}/verify", json={"answer": "secret-train-0"}).json()
     assert (graded["score"]["value"], graded["stop"]) == (1.0, "answer")
     session = opened(url)["session"]
-    graded = httpx.post(f"{url}/v1/sessions/{session}/verify").json()
+    graded = HTTP.post(f"{url}/v1/sessions/{session}/verify").json()
     assert (graded["score"]["value"], graded["stop"], graded["done"]) == (0.0, "turns", True)
     shop = opened(url, environment="shop.py:Shop")["session"]
-    assert httpx.post(f"{url}/v1/sessions/{shop}/verify", json={"answer": "a hat"}).json()["stop"] == "turns"
+    assert HTTP.post(f"{url}/v1/sessions/{shop}/verify", json={"answer": "a hat"}).json()["stop"] == "turns"
 
 
 def test_a_text_is_read_in_the_environments_dialect(start: Start) -> None:
     url = start().url
     session = opened(url)["session"]
     text = '<tool_call>\n{"name": "put", "arguments": {"book": "Emma"}}\n</tool_call>'
-    answer = httpx.post(f"{url}/v1/sessions/{session}/step", json={"text": text}).json()
+    answer = HTTP.post(f"{url}/v1/sessions/{session}/step", json={"text": text}).json()
     assert answer["messages"][0]["content"] == "1 books"
 
 
@@ -178,13 +179,13 @@ def test_a_full_server_says_so_and_idle_sessions_make_room(start: Start) -> None
     url = start(LIBRARY, limits=ServeLimits(sessions=2, idle_seconds=0.5)).url
     sessions = [opened(url)["session"] for _ in range(2)]
     step(url, sessions[0], **calling("put", book="left behind"))
-    full = httpx.post(f"{url}/v1/sessions", json={})
+    full = HTTP.post(f"{url}/v1/sessions", json={})
     assert (full.status_code, full.headers["retry-after"]) == (503, "1")
     deadline = time.monotonic() + 20
-    while httpx.post(f"{url}/v1/sessions", json={}).status_code != 200:
+    while HTTP.post(f"{url}/v1/sessions", json={}).status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert httpx.get(f"{url}/v1/sessions/{sessions[0]}").status_code == 404
+    assert HTTP.get(f"{url}/v1/sessions/{sessions[0]}").status_code == 404
     assert ["left behind"] in closed
 
 
@@ -209,32 +210,32 @@ def test_keys(start: Start) -> None:
         start(host="0.0.0.0")
     url = start(LIBRARY, api_key="open sesame").url
     right = {"Authorization": "Bearer open sesame"}
-    assert httpx.get(f"{url}/v1/environments").status_code == 401
-    assert httpx.get(f"{url}/v1/environments", headers={"Authorization": "Bearer no"}).status_code == 401
-    assert httpx.get(f"{url}/v1/environments", headers=right).status_code == 200
+    assert HTTP.get(f"{url}/v1/environments").status_code == 401
+    assert HTTP.get(f"{url}/v1/environments", headers={"Authorization": "Bearer no"}).status_code == 401
+    assert HTTP.get(f"{url}/v1/environments", headers=right).status_code == 200
 
 
 def test_pages_of_other_sites_are_refused_without_a_key(start: Start) -> None:
     url = start().url
     for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
-        assert httpx.post(f"{url}/v1/sessions", json={}, headers=headers).status_code == 403
+        assert HTTP.post(f"{url}/v1/sessions", json={}, headers=headers).status_code == 403
 
 
 def test_what_no_path_leads_to(start: Start) -> None:
     url = start().url
     for path in ("/v1/sessions/../../etc/passwd", "/v1/sessions/%2e%2e%2f", "/v2", "/v1/sessions/x"):
-        assert httpx.get(url + path).status_code in (404, 405), path
-    huge = httpx.post(f"{url}/v1/sessions", content=b"{" + b" " * (17 << 20) + b"}")
+        assert HTTP.get(url + path).status_code in (404, 405), path
+    huge = HTTP.post(f"{url}/v1/sessions", content=b"{" + b" " * (17 << 20) + b"}")
     assert huge.status_code == 413
 
 
 def test_the_description_is_openapi_and_a_page(start: Start) -> None:
     url = start(LIBRARY).url
-    document = httpx.get(f"{url}/openapi.json").json()
+    document = HTTP.get(f"{url}/openapi.json").json()
     assert {"/v1/sessions", "/v1/sessions/{session}/step", "/reset", "/ws"} - set(document["paths"]) == {"/ws"}
     known = set(document["components"]["schemas"])
     used = {part.partition('"')[0] for part in json.dumps(document).split("#/components/schemas/")[1:]}
     assert used - known == set()
-    page = httpx.get(f"{url}/docs").text
+    page = HTTP.get(f"{url}/docs").text
     assert "/v1/sessions/{session}/verify" in page
     assert "http" not in page.replace("<!doctype html>", "").replace("http://json-schema", "")

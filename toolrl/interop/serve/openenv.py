@@ -161,10 +161,8 @@ class OpenEnvApi:
                     raise NotServed("this session has a connection already")
                 session.is_attached = True
             except (NotServed, Busy) as error:
-                session = None
-                await socket.send_json(
-                    error_message(str(error), "CAPACITY_REACHED" * isinstance(error, Busy) or "SESSION_ERROR")
-                )
+                session, code = None, "CAPACITY_REACHED" if isinstance(error, Busy) else "SESSION_ERROR"
+                await socket.send_json(error_message(str(error), code))
                 return
             while True:
                 message = await socket.receive_text()
@@ -198,13 +196,10 @@ class OpenEnvApi:
                 return {"type": "mcp", "data": await self._rpc(data, session)}
             if kind == "state":
                 return {"type": "state", "data": state_of(session).model_dump()}
-            if kind == "reset":
-                return {
-                    "type": "observation",
-                    "data": (await self._begin(session, Reset.model_validate(data))).model_dump(),
-                }
-            if kind == "step":
-                return {"type": "observation", "data": (await self._act(session, data)).model_dump()}
+            if kind in ("reset", "step"):
+                begins = kind == "reset"
+                acting = self._begin(session, Reset.model_validate(data)) if begins else self._act(session, data)
+                return {"type": "observation", "data": (await acting).model_dump()}
         except ValidationError as error:
             return error_message(f"Invalid message: {first_problem(error)}", "VALIDATION_ERROR")
         except NotServed as error:
