@@ -71,7 +71,7 @@ def test_a_port_in_use_is_reported(run: Path, capsys: pytest.CaptureFixture[str]
     try:
         assert command("view", str(run), "--no_browser", "--port", str(port)) == 2
     finally:
-        server.stop()
+        server.close()
     assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
 
 

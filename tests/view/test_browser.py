@@ -77,7 +77,7 @@ def serve() -> Iterator[Callable[..., str]]:
 
     yield start
     for server in servers:
-        server.stop()
+        server.close()
 
 
 def shot(page: Any, name: str, **options: Any) -> None:

@@ -46,7 +46,7 @@ def view(
             webbrowser.open(server.url)
         wait()
     finally:
-        server.stop()
+        server.close()
 
 
 @app.command()

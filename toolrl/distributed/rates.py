@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from toolrl.support.rate_limit import FARTHEST_SECONDS, RateLimit
-from toolrl.support.serving import Body, Refusal, Server, json_app, json_response, key_matches, read_body
+from toolrl.support.serving import Body, Server, check_bearer, json_app, json_response, read_body
 
 _MAX_BODY_BYTES = 1 << 16
 
@@ -25,7 +25,7 @@ class _Limit(Body):
     seconds: Annotated[float, Field(ge=0)] = 0.0
 
 
-class RateServer:
+class RateServer(Server):
     """Serves this machine's limits until closed.
 
     Attributes:
@@ -38,21 +38,16 @@ class RateServer:
         Raises:
             ConfigError: The address is not one of this machine.
         """
-        self._folder, self._key = folder, secrets.token_urlsafe(24)
+        self._folder, key = folder, secrets.token_urlsafe(24)
         routes = [
             Route(f"/{name}", getattr(self, f"_{name}"), methods=["POST"]) for name in ("reserve", "hold", "held")
         ]
-        self._server = Server(json_app(routes), host=host, port=0, name="rate-server")
-        self._server.start()
-        self.address = f"{self._server.url} {self._key}"
-
-    def close(self) -> None:
-        """Stop serving. Safe to call twice."""
-        self._server.stop()
+        app = json_app(routes)
+        super().__init__(app, host=host, port=0, name="rate-server", guard=lambda headers: check_bearer(headers, key))
+        self.start()
+        self.address = f"{self.url} {key}"
 
     async def _limit(self, request: Request) -> tuple[RateLimit, float]:
-        if not key_matches(request.headers.get("Authorization", "").removeprefix("Bearer "), self._key):
-            raise Refusal(401, "the key is missing or wrong")
         asked = _Limit.of(await read_body(request, _MAX_BODY_BYTES))
         return RateLimit(asked.name, asked.per_second, burst=asked.burst, folder=self._folder), asked.seconds
 

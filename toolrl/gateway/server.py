@@ -11,7 +11,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, Self
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -32,7 +32,7 @@ _ALIVE_SECONDS = 10.0  # between two comments
 Api = type[OpenAI] | type[Anthropic]
 
 
-class GatewayServer:
+class GatewayServer(Server):
     """Serves a gateway until closed.
 
     Attributes:
@@ -61,19 +61,8 @@ class GatewayServer:
         ]
         app = Starlette(routes=routes, exception_handlers={404: _unknown, 405: _unknown})
         app.router.redirect_slashes = False
-        self._server = Server(app, host=host, port=port, name="gateway", listeners=listeners)
-        self._server.start()
-        self.url = self._server.url
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(app, host=host, port=port, name="gateway", listeners=listeners)
+        self.start()
 
     async def _models(self, request: Request) -> Response:
         if self._client_of(request) is None:

@@ -11,7 +11,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Any, Self
+from typing import Any
 
 from mcp import MCPError
 from mcp.server.context import ServerRequestContext
@@ -130,7 +130,7 @@ async def serve_stdio(env: ToolEnv, task: Task) -> None:
             await server.run(incoming, outgoing, server.create_initialization_options())
 
 
-class ToolServer:
+class ToolServer(Server):
     """Serves an environment's tools over streamable HTTP on this machine, one episode for each session.
 
     Attributes:
@@ -152,12 +152,6 @@ class ToolServer:
                 raise Refusal(400, f"supported versions: {', '.join(HANDSHAKE_PROTOCOL_VERSIONS)}")
 
         app = tool_server(env, task).streamable_http_app(host=host)
-        self._server = Server(app, host=host, port=port, name="toolrl-mcp", guard=guard, lifespan=True)
-        self.url = f"{self._server.url}/mcp"
-
-    def __enter__(self) -> Self:
-        self._server.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._server.stop()
+        super().__init__(app, host=host, port=port, name="toolrl-mcp", guard=guard, lifespan=True)
+        self.start()
+        self.url += "/mcp"

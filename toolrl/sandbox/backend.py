@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from toolrl.errors import ConfigError
 from toolrl.sandbox.base import (
@@ -17,6 +16,7 @@ from toolrl.sandbox.base import (
     check_environment,
     check_seconds,
 )
+from toolrl.support.closing import Closeable
 
 SandboxFactory = Callable[..., Sandbox]  # called with the limits, then with the backend's own options by keyword
 
@@ -80,22 +80,6 @@ class Workspace(Protocol):
     @property
     def files(self) -> WorkspaceFiles:
         """The files in the directory."""
-
-
-class Closeable(ABC):
-    """Closes at the end of a `with` block."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Release everything. Idempotent."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class BaseSession(Closeable):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from toolrl.errors import ConfigError, ToolError
+from toolrl.support.closing import Closeable
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class NotReadable(ToolError):
     """
 
 
-class Retriever(ABC):
+class Retriever(Closeable):
     """A search backend. One instance serves many episodes at once, so its methods are thread-safe.
 
     A search that finds nothing returns an empty list. A backend that is down, unreachable or limits us raises
@@ -91,14 +90,6 @@ class Retriever(ABC):
     def close(self) -> None:
         """Release connections and processes; may be called twice."""
         return
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def check_k(k: int) -> None:

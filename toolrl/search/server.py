@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 from starlette.datastructures import Headers
@@ -30,13 +30,13 @@ from toolrl.support.serving import (
     Body,
     Refusal,
     Server,
-    Threads,
+    check_bearer,
     json_app,
     json_response,
-    key_matches,
     read_body,
     refuse_browsers,
 )
+from toolrl.support.threads import Threads
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ _MAX_BATCH_RESULTS = 1024
 _MIN_THREADS = 8  # searches may wait for a network rather than a core
 
 
-class RetrievalServer:
+class RetrievalServer(Server):
     """Serves a retriever until closed; the retriever itself is not closed.
 
     Args:
@@ -75,28 +75,16 @@ class RetrievalServer:
             Route("/read", self._read, methods=["POST"]),
             Route("/health", self._health, methods=["GET"]),
         ]
-        self._server = Server(json_app(routes), host=host, port=port, name="retrieval-server", guard=self._guard)
-        self.url = self._server.url
-        self._server.start()
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(json_app(routes), host=host, port=port, name="retrieval-server", guard=self._guard)
+        self.start()
 
     def _guard(self, headers: Headers) -> None:
         if self._api_key is None:
             refuse_browsers(headers, self._host)
 
     def _check_key(self, request: Request) -> None:
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if self._api_key is not None and not (scheme.lower() == "bearer" and key_matches(given, self._api_key)):
-            raise Refusal(401, "the API key is missing or wrong; send it as `Authorization: Bearer ...`")
+        if self._api_key is not None:
+            check_bearer(request.headers, self._api_key)
 
     async def _health(self, request: Request) -> Response:
         return json_response({"status": "ok", "identity": self._retriever.identity})

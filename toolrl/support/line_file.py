@@ -8,10 +8,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+
+from toolrl.support.closing import Closeable
 
 
-class LineFile:
+class LineFile(Closeable):
     """Appends whole lines. A partial line left by a killed process is removed before the next line is written.
 
     Attributes:
@@ -40,12 +41,6 @@ class LineFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -7,7 +7,6 @@ and bodies that do not arrive and for responses that are not read, and eviction 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import ipaddress
 import json
@@ -16,7 +15,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import h11
 import uvicorn
@@ -31,9 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from toolrl.errors import ConfigError, InfrastructureError
-from toolrl.support.waiting import in_thread
-
-T = TypeVar("T")
+from toolrl.support.closing import Closeable
 
 MAX_CONNECTIONS = 512
 MAX_REQUESTS = 384  # in progress; the other connections leave room for idle ones
@@ -120,6 +117,17 @@ def key_matches(given: str, key: str) -> bool:
     return hmac.compare_digest(given.encode("latin-1", "replace"), key.encode())
 
 
+def check_bearer(headers: Headers, key: str) -> None:
+    """Check `Authorization: Bearer KEY`.
+
+    Raises:
+        Refusal: The header is missing, or has another key.
+    """
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if not (scheme.lower() == "bearer" and key_matches(given, key)):
+        raise Refusal(401, "the API key is missing or wrong; send it as `Authorization: Bearer ...`")
+
+
 def cross_site_reason(headers: Headers, is_ours: Callable[[str], bool], *, by_link: bool = False) -> str:
     """Say why a request may come from another site's page in a browser; empty if it does not.
 
@@ -164,38 +172,6 @@ def refuse_browsers(headers: Headers, host: str) -> None:
         raise Refusal(403, f"{reason}; without an API key this server only answers to its own name, and no browser")
 
 
-class Threads:
-    """Runs blocking calls on daemon threads, a limited number at once, first come first served.
-
-    A call that hangs does not keep the process alive.
-    """
-
-    def __init__(self, at_once: int) -> None:
-        self._free = asyncio.Semaphore(at_once)
-
-    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a call; its slot is taken until it ends, even if the caller is cancelled."""
-        await self._free.acquire()
-        loop, started = asyncio.get_running_loop(), False
-
-        def work() -> T:
-            nonlocal started
-            started = True
-            try:
-                return function(*arguments)
-            finally:
-                with contextlib.suppress(RuntimeError):  # the server has ended
-                    loop.call_soon_threadsafe(self._free.release)
-
-        try:
-            return await in_thread(work)
-        except InfrastructureError:
-            if started:
-                raise
-            self._free.release()
-            raise Refusal(503, "this server has no thread left; try again later", {"Retry-After": "1"}) from None
-
-
 def json_app(routes: Sequence[BaseRoute]) -> Starlette:
     """An application whose errors are JSON."""
 
@@ -219,7 +195,7 @@ def _bug(error: Exception) -> Refusal:
     return Refusal(500, f"the server has a bug: {type(error).__name__}")
 
 
-class Server:
+class Server(Closeable):
     """An application, served on a thread.
 
     Args:
@@ -279,7 +255,7 @@ class Server:
         self._thread = threading.Thread(target=self._server.run, kwargs=arguments, name=name, daemon=True)
 
     def start(self) -> None:
-        """Serve until `stop`; returns once requests are answered.
+        """Serve until `close`; returns once requests are answered.
 
         Raises:
             InfrastructureError: The server could not be started.
@@ -290,8 +266,8 @@ class Server:
                 raise InfrastructureError(f"the server at {self.url} could not be started")
             self._thread.join(0.005)
 
-    def stop(self) -> None:
-        """Answer the pending requests, and shut down."""
+    def close(self) -> None:
+        """Answer the pending requests, and shut down. Safe to call twice."""
         self._server.should_exit = True
         if self._thread.ident is not None:
             self._thread.join(3 * _STOPPING_SECONDS)

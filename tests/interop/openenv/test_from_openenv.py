@@ -103,7 +103,7 @@ def foreign() -> Iterator[Foreign]:
 
     yield begin
     for server in started:
-        server.stop()
+        server.close()
 
 
 def played(env: ToolEnv, task: int, *turns: Any) -> tuple[float, dict[str, Any]]:

@@ -7,7 +7,7 @@ import contextlib
 import importlib.util
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -22,15 +22,15 @@ from toolrl.interop.serve.openapi import as_page, openapi
 from toolrl.interop.serve.openenv import OpenEnvApi
 from toolrl.interop.serve.openenv_wire import OPERATIONS as OPENENV
 from toolrl.interop.serve.plain import OPERATIONS as PLAIN, PlainApi
-from toolrl.support.serving import Refusal, Server, is_loopback, json_app, json_response, key_matches, refuse_browsers
+from toolrl.support.serving import Server, check_bearer, is_loopback, json_app, json_response, refuse_browsers
 
 _PAGE = Path(__file__).with_name("play.html")
 _POLICY = "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _ABOUT = "Environments of toolrl. Answers and grading stay on the server."
 
 
-class EnvironmentServer:
-    """Serves environments until closed.
+class EnvironmentServer(Server):
+    """Serves environments until closed; then sessions are closed too, and what they opened.
 
     Every environment is at `URL/openenv/NAME` for OpenEnv's clients, and at `URL` too if it is the only one. Plain HTTP
     is at `URL/v1`, described at `URL/docs` and `URL/openapi.json`; a person plays at `URL/play`.
@@ -74,29 +74,16 @@ class EnvironmentServer:
         self.names = dict(served.names)
         app = json_app(_routes(served))
         app.router.lifespan_context = _keeping(served)
-        self._server = Server(
+        super().__init__(
             app, host=host, port=port, name="environment-server", guard=self._guard, lifespan=True, websockets=True
         )
-        self._server.start()
-        self.url = self._server.url
-
-    def close(self) -> None:
-        """Stop serving; sessions are closed, and what they opened."""
-        self._server.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        self.start()
 
     def _guard(self, headers: Headers) -> None:
         if self._key is None:
             refuse_browsers(headers, self._address)
-            return
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if not (scheme.lower() == "bearer" and key_matches(given, self._key)):
-            raise Refusal(401, "the API key is missing or wrong; send it as `Authorization: Bearer ...`")
+        else:
+            check_bearer(headers, self._key)
 
 
 def _keeping(host: Host) -> Callable[[Any], contextlib.AbstractAsyncContextManager[None]]:

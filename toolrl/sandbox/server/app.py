@@ -9,14 +9,13 @@ from __future__ import annotations
 from starlette.datastructures import Headers
 
 from toolrl.errors import ConfigError
-from toolrl.sandbox.backend import Closeable
 from toolrl.sandbox.local.sandbox import LocalSandbox
 from toolrl.sandbox.server.hosting import Hosting, HostSettings
 from toolrl.sandbox.server.routes import routes
 from toolrl.support.serving import Server, is_loopback, json_app, refuse_browsers
 
 
-class SandboxServer(Closeable):
+class SandboxServer(Server):
     """Serves until it is closed.
 
     Args:
@@ -40,17 +39,16 @@ class SandboxServer(Closeable):
         self.hosting = Hosting(settings)
         try:
             app = json_app(routes(self.hosting))
-            self._server = Server(app, host=host, port=port, name="sandbox-server", guard=self._guard)
-            self._server.start()
+            super().__init__(app, host=host, port=port, name="sandbox-server", guard=self._guard)
+            self.start()
         except BaseException:
             self.hosting.close()
             raise
-        self.url = self._server.url
 
     def close(self) -> None:
         """End all sandboxes and stop listening."""
         self.hosting.close()
-        self._server.stop()
+        super().close()
 
     def _guard(self, headers: Headers) -> None:
         if self.hosting.settings.api_key is None:

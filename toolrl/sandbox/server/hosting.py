@@ -12,7 +12,7 @@ from toolrl.sandbox.base import ExecResult, OutputListener, SandboxLimits, Sessi
 from toolrl.sandbox.local.sandbox import LocalSandbox
 from toolrl.sandbox.server.files import HOME, HostedFiles, inside
 from toolrl.sandbox.server.notebook import PRELUDE
-from toolrl.support.serving import Threads
+from toolrl.support.threads import Threads
 
 _REAP_SECONDS = 0.5  # how late an expired sandbox may be ended
 _FIRST_COMMAND = 100_000  # above the process ids inside a sandbox

@@ -66,7 +66,7 @@ def _import_for_comparisons() -> None:
         import_module(name)
 
 
-class PageServer:
+class PageServer(Server):
     """Serves the local page on a thread.
 
     Attributes:
@@ -85,8 +85,8 @@ class PageServer:
             TaskError: There is no run at one of the paths.
         """
         token = secrets.token_urlsafe(24)
-        self._server = Server(make_app(paths, token), host=_HOST, port=port, name="toolrl-view")
-        self.url = f"{self._server.url}/?token={token}"
+        super().__init__(make_app(paths, token), host=_HOST, port=port, name="toolrl-view")
+        self.url += f"/?token={token}"
 
     def start(self) -> None:
         """Start serving, and return once requests are accepted.
@@ -94,9 +94,5 @@ class PageServer:
         Raises:
             InfrastructureError: The server stopped at once.
         """
-        self._server.start()
+        super().start()
         threading.Thread(target=_import_for_comparisons, name="toolrl-view-imports", daemon=True).start()
-
-    def stop(self) -> None:
-        """Finish the requests in progress, and stop."""
-        self._server.stop()
