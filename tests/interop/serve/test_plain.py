@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from tests.interop.serve.conftest import Start
-from tests.interop.serve.environments import closed
-from toolrl import ConfigError
-from toolrl.interop.serve import ServeLimits
+from tests.interop.serve.environments import closed, library
+from toolrl import ToolEnv
+from toolrl.errors import ConfigError, TaskError, UserError
+from toolrl.interop.serve import EnvironmentServer, ServeLimits
 
 LIBRARY = "test/Library-v0"
 HTTP = httpx.Client(timeout=30)
@@ -95,6 +96,46 @@ def test_a_session_that_cannot_begin(start: Start, body: dict[str, Any], status:
     server = start()
     answer = HTTP.post(f"{server.url}/v1/sessions", json={"environment": LIBRARY, **body})
     assert (answer.status_code, part in answer.json()["message"]) == (status, True)
+
+
+@pytest.mark.parametrize("error", [TaskError("no such file"), ConfigError("no such level")])
+@pytest.mark.parametrize("missing", ["train", "test"])
+def test_an_environment_with_one_split_is_made_once(error: UserError, missing: str) -> None:
+    made = []
+
+    class Shelves(ToolEnv):
+        """Shelves.
+
+        There are many.
+        """
+
+    def make(name: str, split: str) -> ToolEnv:
+        made.append(split)
+        if split == missing:
+            raise error
+        return Shelves(tasks=library(split).tasks, tools=[], reward=lambda task, episode: 1.0)
+
+    with EnvironmentServer([LIBRARY], make) as server:
+        (known,) = HTTP.get(f"{server.url}/v1/environments").json()["environments"]
+        split = {"train": "test", "test": "train"}[missing]
+        assert (known["splits"], known["about"]) == ({split: 3}, "Shelves.")
+        assert HTTP.get(f"{server.url}/metadata").json()["description"] == "Shelves."
+        assert HTTP.get(f"{server.url}/v1/tasks?split={missing}").status_code == 404
+        refused = HTTP.post(f"{server.url}/v1/sessions", json={"split": missing})
+        assert (refused.status_code, str(error) in refused.json()["message"]) == (404, True)
+        assert step(server.url, opened(server.url, split=split)["session"], content="x")["done"]
+    assert sorted(made) == ["test", "train"]
+
+
+def test_a_session_before_its_first_episode(start: Start) -> None:
+    url = start(LIBRARY).url
+    call = {"jsonrpc": "2.0", "id": 1, "method": "openenv/session/create"}
+    session = f"{url}/v1/sessions/{HTTP.post(f'{url}/mcp', json=call).json()['result']['session_id']}"
+    state = HTTP.get(session).json()
+    assert (state["task"], state["split"], state["turns"], state["done"]) == ("", "", 0, True)
+    for path in ("step", "verify"):
+        refused = HTTP.post(f"{session}/{path}", json={"text": "x"})
+        assert (refused.status_code, "no episode has begun" in refused.json()["message"]) == (409, True)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import random
 import re
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from toolrl.env import ToolEnv
 from toolrl.episode import EpisodeSession, Step
-from toolrl.errors import ConfigError, InfrastructureError, TaskError
+from toolrl.errors import ConfigError, InfrastructureError, TaskError, UserError
 from toolrl.support.waiting import in_thread
 from toolrl.types import Message, Score, StopReason, Task
 
@@ -86,6 +87,7 @@ class Session:
         outcome: The last turn's, in that episode.
         is_attached: Whether a connection uses it.
         label: What the client calls the episode.
+        used_at: When it was last used, in seconds of the event loop's clock.
     """
 
     def __init__(self, name: str, env_of: Callable[[str, str], Coroutine[Any, Any, ToolEnv]]):
@@ -258,7 +260,7 @@ class Host:
         self.limits = limits
         self._make = make
         self._making = asyncio.Lock()
-        self._made: dict[tuple[str, str], ToolEnv] = {}
+        self._made: dict[tuple[str, str], ToolEnv | UserError] = {}
         self._sessions: dict[str, Session] = {}
 
     async def env(self, name: str, split: str) -> ToolEnv:
@@ -275,9 +277,23 @@ class Host:
             if (name, split) not in self._made:
                 try:
                     self._made[name, split] = await in_thread(lambda: self._make(name, split))
-                except TaskError as error:
-                    raise NotServed(f"{name} has no tasks of the split {split!r}: {error}") from None
-            return self._made[name, split]
+                except UserError as error:  # many environments have one split, and are asked for both
+                    self._made[name, split] = error
+            made = self._made[name, split]
+        if isinstance(made, UserError):
+            raise NotServed(f"{name} has no tasks of the split {split!r}: {made}")
+        return made
+
+    async def any_env(self, name: str) -> ToolEnv:
+        """An environment with the tasks of the first split that it has, for what all splits share.
+
+        Raises:
+            NotServed: It is not served, or has no tasks at all.
+        """
+        try:
+            return await self.env(name, SPLITS[0])
+        except NotServed:
+            return await self.env(name, SPLITS[1])
 
     async def splits(self, name: str) -> dict[str, int]:
         """The splits that an environment has, with the number of their tasks."""
@@ -347,6 +363,11 @@ async def _closed(closings: Sequence[Coroutine[Any, Any, None]]) -> None:
 def slug(name: str) -> str:
     """A name as a part of an address: `toolrl/PythonMath-v0` becomes `toolrl-PythonMath-v0`."""
     return re.sub(r"[^\w.@-]+", "-", name).strip("-")
+
+
+def summary(env: ToolEnv) -> str:
+    """The first line of what an environment's class says; empty for one that is made of parts."""
+    return "" if type(env) is ToolEnv else inspect.cleandoc(type(env).__doc__ or "").partition("\n")[0]
 
 
 def described(task: Task) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import toolrl
 from toolrl.chat.wire import to_wire
 from toolrl.env import ToolEnv, say
 from toolrl.errors import InfrastructureError
-from toolrl.interop.serve.host import Busy, EpisodeEnded, Host, NotServed, Session, described
+from toolrl.interop.serve.host import Busy, EpisodeEnded, Host, NotServed, Session, described, summary
 from toolrl.interop.serve.openenv_wire import (
     Answer,
     CallTool,
@@ -137,7 +137,7 @@ class OpenEnvApi:
         return [*env.toolbox.schemas, words_tool(env)]
 
     async def _env(self) -> ToolEnv:
-        return await self._host.env(self._name, next(iter(await self._host.splits(self._name))))
+        return await self._host.any_env(self._name)
 
     # ---- by WebSocket
 
@@ -291,7 +291,7 @@ class OpenEnvApi:
         return json_response(Health().model_dump())
 
     async def _metadata(self, request: Request) -> Response:
-        about = (type(await self._env()).__doc__ or self._name).strip().partition("\n")[0]
+        about = summary(await self._env()) or self._name
         return _json(Metadata(name=self._address, description=about, version=toolrl.__version__))
 
     async def _schema(self, request: Request) -> Response:

@@ -22,6 +22,7 @@ from toolrl.interop.serve.host import (
     Session,
     described,
     judged,
+    summary,
 )
 from toolrl.interop.serve.openapi import Operation
 from toolrl.support.serving import Body, Refusal, json_response, read_body
@@ -99,7 +100,7 @@ class Turned(BaseModel):
 
 
 class State(BaseModel):
-    """A session as it is."""
+    """A session as it is; it has no task and no split before its first episode."""
 
     session: str
     environment: str
@@ -172,15 +173,12 @@ class PlainApi:
     async def _environments(self, request: Request) -> BaseModel:
         shown = []
         for name in self._host.names.values():
-            splits = await self._host.splits(name)
-            env = await self._host.env(name, next(iter(splits)))
-            about = (type(env).__doc__ or "").strip().partition("\n")[0]
-            tools, ends = env.toolbox.schemas, env.user is None
-            shown.append(
-                Environment(
-                    name=name, about=about, splits=splits, tools=tools, answers_end=ends, turns=env.limits.turns
-                )
-            )
+            env = await self._host.any_env(name)
+            one = Environment(
+                name=name, about=summary(env), splits=await self._host.splits(name), tools=env.toolbox.schemas,
+                answers_end=env.user is None, turns=env.limits.turns,
+            )  # fmt: skip
+            shown.append(one)
         return Environments(environments=shown)
 
     async def _tasks(self, request: Request) -> BaseModel:
@@ -209,16 +207,16 @@ class PlainApi:
 
     async def _state(self, request: Request) -> BaseModel:
         session = self._session(request)
-        assert session.task is not None
         return State(
-            session=session.id, environment=session.name, task=session.task.id, split=session.split,
+            session=session.id, environment=session.name, task=session.task.id if session.task else "",
+            split=session.split,
             turns=session.turns, reward=session.total, done=not session.is_playing,
         )  # fmt: skip
 
     async def _step(self, request: Request) -> BaseModel:
         session = self._session(request)
         body = Step.of(await read_body(request, MAX_BODY_BYTES))
-        env = await self._host.env(session.name, session.split)
+        env = await self._host.any_env(session.name)
         if (body.message is None) == (body.text is None):
             raise Refusal(400, "a step has a message or a text, and not both")
         if body.message is None:
