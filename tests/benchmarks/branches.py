@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from tests.benchmarks.common import table
-from tests.training.rows import run_for_rows
+from tests.training.rows import batch_of_conversations, batch_of_trees, run_for_rows
 from toolrl import Message, Sample, Score, StopReason, Trajectory
-from toolrl.training.tree import columns_of
 from toolrl.trajectory import Turn
 
 EPISODES, PAIRS = 4, 3
@@ -60,39 +59,13 @@ SHAPES: dict[str, Callable[[random.Random], Trajectory]] = {
 }
 
 
-def batch_of(trajectories: list[Trajectory]) -> tuple[dict[str, Any], Any]:
-    columns, trees = columns_of(trajectories, 2, 0, ())
-
-    def padded(rows: list[list[int]], *, left: bool = False) -> torch.Tensor:
-        width = max(map(len, rows))
-        return torch.tensor([[0] * (width - len(r)) + r if left else r + [0] * (width - len(r)) for r in rows])
-
-    prompts, completions, mask = columns["prompt_ids"], columns["completion_ids"], padded(columns["env_mask"])
-    return {
-        "prompt_ids": padded(prompts, left=True),
-        "prompt_mask": padded([[1] * len(row) for row in prompts], left=True),
-        "completion_ids": padded(completions),
-        "completion_mask": padded([[1] * len(row) for row in completions]),
-        "tool_mask": mask,
-        "num_items_in_batch": mask.sum(),
-    }, trees
-
-
 def measure(trainer: Any, name: str) -> list[object]:
     rng = random.Random(0)
     episodes = [SHAPES[name](rng) for _ in range(EPISODES)]
     advantages = [1.0, -1.0] * (EPISODES // 2)
-    rows = [
-        (replace(part, branches=()), value)
-        for one, value in zip(episodes, advantages, strict=True)
-        for part in (*one.branches, one)
-    ]
-    whole, trees = batch_of(episodes)
-    apart, _ = batch_of([part for part, _ in rows])
-    sides = (
-        ({**whole, "advantages": torch.tensor(advantages), "place": torch.arange(EPISODES)}, trees),
-        ({**apart, "advantages": torch.tensor([value for _, value in rows])}, ()),
-    )
+    whole, trees = batch_of_trees(episodes, advantages)
+    apart = batch_of_conversations(episodes, advantages)
+    sides: tuple[Any, ...] = (({**whole, "place": torch.arange(EPISODES)}, trees), (apart, ()))
     times: list[list[float]] = [[], []]
     gradients: list[torch.Tensor] = [torch.zeros(0), torch.zeros(0)]
     for pair in range(-1, PAIRS):  # the first is not counted

@@ -8,18 +8,22 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
+from trl.trainer.utils import pad
 
-from toolrl import make
+from toolrl import Trajectory, make
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.training import GRPORun
 from toolrl.training.trainer import ROWS_TOGETHER, SampledTokensTrainer
+from toolrl.training.tree import columns_of
 
 PROMPT, COMPLETION = 5, 9
+PAD, EOS = 0, 2
 METRICS = ("clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/low_min", "clip_ratio/high_max")
 
 
@@ -65,6 +69,37 @@ def batch_of(advantages: Sequence[float] | torch.Tensor, seed: int = 0, group: i
         "noise": random(rows, COMPLETION) - 0.5,
         "importance_sampling_ratio": 0.5 + random(rows, COMPLETION),
     }
+
+
+def batch_of_trees(
+    trajectories: Sequence[Trajectory], advantages: Sequence[float]
+) -> tuple[dict[str, Any], Sequence[Any]]:
+    """A batch as TRL makes it of what `rollout_func` returns, and its trees."""
+    columns, trees = columns_of(trajectories, EOS, PAD, ())
+
+    def padded(rows: Sequence[Sequence[int]], side: str = "right") -> torch.Tensor:
+        return pad([torch.tensor(row) for row in rows], PAD, side)
+
+    prompts, completions, mask = columns["prompt_ids"], columns["completion_ids"], padded(columns["env_mask"])
+    return {
+        "prompt_ids": padded(prompts, "left"),
+        "prompt_mask": padded([[1] * len(row) for row in prompts], "left"),
+        "completion_ids": padded(completions),
+        "completion_mask": padded([[1] * len(row) for row in completions]),
+        "tool_mask": mask,
+        "advantages": torch.tensor(advantages),
+        "num_items_in_batch": mask.sum(),
+    }, trees
+
+
+def batch_of_conversations(trajectories: Sequence[Trajectory], advantages: Sequence[float]) -> dict[str, Any]:
+    """The same with each conversation as an episode of its own."""
+    rows = [
+        (replace(part, branches=()), value)
+        for one, value in zip(trajectories, advantages, strict=True)
+        for part in (*one.branches, one)
+    ]
+    return batch_of_trees([part for part, _ in rows], [value for _, value in rows])[0]
 
 
 def with_old_logprobs(trainer: Any, batch: dict[str, Any]) -> dict[str, Any]:

@@ -14,17 +14,15 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.training.rows import differ, ours_and_theirs
+from tests.training.rows import batch_of_conversations, batch_of_trees, differ, ours_and_theirs
 from toolrl import ConfigError, Message, Sample, Score, StopReason, Trajectory, make, read_trajectories
 from toolrl.gateway import AgentContext
 from toolrl.training import train
 from toolrl.training.credit import CreditSettings
 from toolrl.training.trainer import SampledTokensTrainer
-from toolrl.training.tree import columns_of, turns_of
+from toolrl.training.tree import turns_of
 from toolrl.trajectory import Turn
 from toolrl.view.metrics import read_metrics
-
-PAD, EOS = 0, 2
 
 
 def episode(rng: random.Random, forks: int) -> Trajectory:
@@ -57,34 +55,6 @@ def episode(rng: random.Random, forks: int) -> Trajectory:
     )
 
 
-def batch_of(trajectories: Sequence[Trajectory], advantages: Sequence[float]) -> tuple[dict[str, Any], list[Any]]:
-    """A batch as TRL makes it of what `rollout_func` returns."""
-    columns, trees = columns_of(trajectories, EOS, PAD, ())
-
-    def padded(rows: list[list[Any]], *, left: bool = False) -> torch.Tensor:
-        width = max(map(len, rows))
-        filled = [[PAD] * (width - len(row)) + row if left else row + [PAD] * (width - len(row)) for row in rows]
-        return torch.tensor(filled)
-
-    prompts, completions = columns["prompt_ids"], columns["completion_ids"]
-    mask = padded(columns["env_mask"])
-    return {
-        "prompt_ids": padded(prompts, left=True),
-        "prompt_mask": padded([[1] * len(row) for row in prompts], left=True),
-        "completion_ids": padded(completions),
-        "completion_mask": padded([[1] * len(row) for row in completions]),
-        "tool_mask": mask,
-        "advantages": torch.tensor(advantages),
-        "num_items_in_batch": mask.sum(),
-    }, trees
-
-
-def apart(trajectory: Trajectory) -> list[Trajectory]:
-    """Each conversation as an episode of its own."""
-    parts = [*trajectory.branches, trajectory]
-    return [Trajectory("a", "e", "t", (), part.prompt_ids, part.turns, Score(1.0), StopReason.ANSWER) for part in parts]
-
-
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("seed", range(6))
 def test_a_tree_has_the_loss_and_gradient_of_separate_rows(
@@ -95,12 +65,11 @@ def test_a_tree_has_the_loss_and_gradient_of_separate_rows(
     advantages = [0.7, -0.4, -0.9, 0.5]
     ours: Any = trainer(loss_type="dapo")
     monkeypatch.setattr(ours, "_shares", share)
-    trees, found = batch_of(episodes, advantages)
+    trees, found = batch_of_trees(episodes, advantages)
     monkeypatch.setattr(ours, "trees", found)
     order = torch.tensor([2, 0, 3, 1])  # as TRL shuffles them
     shuffled = {name: value[order] if value.dim() else value for name, value in trees.items()} | {"place": order}
-    rows = [(part, value) for one, value in zip(episodes, advantages, strict=True) for part in apart(one)]
-    separate, _ = batch_of([part for part, _ in rows], [value for _, value in rows])
+    separate = batch_of_conversations(episodes, advantages)
     assert separate["num_items_in_batch"] == trees["num_items_in_batch"]
     mine, *_ = ours_and_theirs(ours, shuffled)
     ours._places = None
@@ -121,7 +90,7 @@ def test_what_conversations_share_is_computed_once(
     )
     tree = Trajectory("a", "e", "t", (), base.prompt_ids, base.turns, Score(1.0), StopReason.ANSWER, branches=branches)
     ours: Any = trainer(loss_type="dapo")
-    batch, trees = batch_of([tree], [1.0])
+    batch, trees = batch_of_trees([tree], [1.0])
     monkeypatch.setattr(ours, "trees", trees)
     computed: list[int] = []
     hook = ours.model.register_forward_pre_hook(

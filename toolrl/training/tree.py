@@ -105,14 +105,14 @@ def pack_trees(
         attention_mask: (B, P + C).
         labels: (B, P + C), -100 for tokens that are not scored.
         completion: C.
-        share: Whether what conversations share is computed once. Otherwise, and if a tree would be too long, each is a
-            sequence by itself.
+        share: Whether what conversations share is computed once. Otherwise, and if they would be too long together,
+            each is a sequence by itself.
     """
-    packs = []
+    packs: list[Packed] = []
     for row, tree in trees.items():
         sequences = [_sequence(one, row, input_ids, attention_mask, labels, completion) for one in tree]
-        whole = _tree(sequences, row) if share else None
-        packs += [whole] if whole is not None else [_alone(one, row) for one in sequences]
+        for family in _families(sequences) if share else [[_Member(one, 0, 0)] for one in sequences]:
+            packs += _together(family, row)
     return packs
 
 
@@ -140,31 +140,53 @@ def _alone(one: _Sequence, row: int) -> Packed:
     )
 
 
-def _tree(sequences: Sequence[_Sequence], row: int) -> Packed | None:
-    """Conversations as one sequence; None if it would be too long."""
+class _Member(NamedTuple):
+    """A conversation of a family: it continues another, by its number in the family, after so many of its tokens."""
+
+    sequence: _Sequence
+    other: int
+    after: int
+
+
+def _families(sequences: Sequence[_Sequence]) -> list[list[_Member]]:
+    """Conversations that begin alike, each after one that it continues. Others are families by themselves."""
+    families: list[list[_Member]] = []
+    for one in sorted(sequences, key=_unscored):  # a conversation before those that continue it
+        shared, family, other = max(
+            (
+                (_in_common(one, member.sequence), place, number)
+                for place, members in enumerate(families)
+                for number, member in enumerate(members)
+            ),
+            default=(0, 0, 0),
+        )
+        if shared > 1:  # the last shared token is repeated
+            families[family].append(_Member(one, other, shared - 1))
+        else:
+            families.append([_Member(one, 0, 0)])
+    return families
+
+
+def _together(family: Sequence[_Member], row: int) -> list[Packed]:
+    """Conversations as one sequence; each by itself if that would be too long."""
+    total = sum(len(member.sequence.ids) - member.after for member in family)
+    if len(family) == 1 or total > MOST_TOKENS:
+        return [_alone(member.sequence, row) for member in family]
     paths: list[Tensor] = []  # of each conversation, where its tokens are in the sequence
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # own ids, positions, labels, columns
-    total = 0
-    sequences = sorted(sequences, key=_unscored)  # a conversation before those that continue it
-    for one in sequences:
-        shared, other = max(
-            ((_in_common(one, earlier), number) for number, earlier in enumerate(sequences[: len(paths)])),
-            default=(0, 0),
-        )
-        first = max(shared - 1, 0)  # the last shared token is repeated
-        own = torch.arange(total, total + len(one.ids) - first, device=one.ids.device)
-        paths.append(torch.cat([paths[other][:first], own]) if first else own)
-        positions = torch.arange(first, len(one.ids), device=one.ids.device)
-        parts.append((one.ids[first:], positions, _shifted(one.labels)[first:], _shifted(one.columns, 0)[first:]))
-        total += len(own)
-    if total > MOST_TOKENS:
-        return None
-    ids, positions, labels, columns = (torch.cat(kind) for kind in zip(*parts, strict=True))
-    sees = torch.zeros(total, total, dtype=torch.bool, device=ids.device)
-    for path, (own, *_) in zip(paths, parts, strict=True):
-        for place in range(len(path) - len(own), len(path)):
+    device, begun = family[0].sequence.ids.device, 0
+    sees = torch.zeros(total, total, dtype=torch.bool, device=device)
+    for one, other, after in family:
+        own = torch.arange(begun, begun + len(one.ids) - after, device=device)
+        path = torch.cat([paths[other][:after], own]) if after else own
+        for place in range(after, len(path)):
             sees[path[place], path[: place + 1]] = True
-    return _packed(row, ids, positions, sees[None, None], labels, columns)
+        positions = torch.arange(after, len(one.ids), device=device)
+        parts.append((one.ids[after:], positions, _shifted(one.labels)[after:], _shifted(one.columns, 0)[after:]))
+        paths.append(path)
+        begun += len(own)
+    ids, positions, labels, columns = (torch.cat(kind) for kind in zip(*parts, strict=True))
+    return [_packed(row, ids, positions, sees[None, None], labels, columns)]
 
 
 def _packed(row: int, ids: Tensor, positions: Tensor, mask: Tensor | None, labels: Tensor, columns: Tensor) -> Packed:

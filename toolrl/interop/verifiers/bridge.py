@@ -3,7 +3,7 @@
 `python -P bridge.py SETTINGS` reads requests from stdin and writes answers to stdout, one JSON object a line. Any
 number of requests can be in flight; an answer has the `id` of its request. It ends with its stdin, or by SIGTERM.
 
-    {"id": 1, "do": "tasks", "limit": null}      {"id": 1, "tasks": [{"index": 0, "key": ..., "prompt": ...}]}
+    {"id": 1, "do": "tasks"}                     {"id": 1, "tasks": [{"index": 0, "key": ..., "prompt": ...}]}
     {"id": 2, "do": "run", "index": 0, "key": ..., "base_url": ..., "api_key": ..., "model": ...}
                                                  {"id": 2, "reward": 1.0, "metrics": {}, "error": "", "fault": ""}
     {"id": 3, "do": "cancel", "run": 2}          {"id": 2, "error": "cancelled", "fault": "environment", ...}
@@ -91,8 +91,7 @@ class Player:
         os.environ[variable] = request["api_key"]
         try:
             client = v1.EvalClientConfig(base_url=request["base_url"], api_key_var=variable)
-            wanted = {name: request[name] for name in ("max_tokens", "temperature") if request.get(name) is not None}
-            context = v1.ModelContext(model=request["model"], client=client, sampling=v1.SamplingConfig(**wanted))
+            context = v1.ModelContext(model=request["model"], client=client, sampling=v1.SamplingConfig())
             (slot,) = self._env.slots(task)
             return _outcome(await self._env.run_slot(slot, context))
         finally:
