@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import socket
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import httpx
@@ -83,6 +87,48 @@ def test_what_is_not_a_request_is_refused(said: Served, path: str, body: Any, me
     refused = post(said, path, body, said.open().key)
     assert refused.status_code == 400
     assert message in refused.json()["error"]["message"]
+
+
+OPENAI_BODY = {
+    "max_tokens": 4, "stop": ["x"], "n": 1,
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+        {"role": "assistant", "tool_calls": [
+            {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        ]},
+        {"role": "tool", "tool_call_id": "a", "content": "1"},
+    ],
+    "tools": [{"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}],
+}  # fmt: skip
+ANTHROPIC_BODY = {
+    "max_tokens": 4, "stop_sequences": ["x"], "system": [{"type": "text", "text": "s"}],
+    "messages": [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a", "content": "1"}]},
+    ],
+    "tools": [{"name": "f", "description": "d", "input_schema": {"type": "object"}}],
+}  # fmt: skip
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if path:
+        yield path
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from places(value[key], (*path, key))
+
+
+@pytest.mark.parametrize(("path", "body"), [(CHAT, OPENAI_BODY), (ANTHROPIC, ANTHROPIC_BODY)])
+@pytest.mark.parametrize("wrong", [None, 5, True, "", "abc", [""], [[1]], {"a": 1}], ids=repr)
+def test_a_value_of_another_type_is_never_our_bug(said: Served, path: str, body: Any, wrong: Any) -> None:
+    key, statuses = said.open().key, []
+    for *outer, last in places(body):
+        changed = copy.deepcopy(body)
+        reduce(getitem, outer, changed)[last] = wrong
+        answer = post(said, path, changed, key)
+        statuses.append(answer.status_code)
+        assert answer.status_code in (200, 400), (outer, last, answer.text)
+    assert 400 in statuses
 
 
 def test_other_paths_are_not_served(said: Served) -> None:

@@ -59,14 +59,13 @@ class OpenAI:
         for tool in _list(body, "tools", missing=True):
             function = tool.get("function") if isinstance(tool, Mapping) else None
             if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-                raise CallRefused(f"tools: not a function: {json.dumps(tool)[:200]}")
+                raise CallRefused(f"tools: not a function: {_quoted(tool)}")
             tools.append(_schema(function["name"], function.get("description"), function.get("parameters")))
-        stops = body.get("stop") or []
         return Call(
             messages,
             tools,
             _count(body, "max_completion_tokens") or _count(body, "max_tokens"),
-            [stops] if isinstance(stops, str) else [str(stop) for stop in stops],
+            _stops(body, "stop"),
             bool(body.get("stream")),
             bool(body.get("logprobs")),
         )
@@ -143,15 +142,15 @@ class Anthropic:
         messages = [Message("system", text)] if (text := _joined(body.get("system"))) else []
         for wire in _list(body, "messages"):
             if not isinstance(wire, Mapping) or wire.get("role") not in ("user", "assistant"):
-                raise CallRefused(f"messages: not a message of the user or the assistant: {json.dumps(wire)[:200]}")
+                raise CallRefused(f"messages: not a message of the user or the assistant: {_quoted(wire)}")
             messages += _from_blocks(wire["role"], wire.get("content"))
         tools = []
         for tool in _list(body, "tools", missing=True):
             if not isinstance(tool, Mapping) or not isinstance(tool.get("name"), str) or "input_schema" not in tool:
-                raise CallRefused(f"tools: only tools with an input_schema are known here: {json.dumps(tool)[:200]}")
+                raise CallRefused(f"tools: only tools with an input_schema are known here: {_quoted(tool)}")
             tools.append(_schema(tool["name"], tool.get("description"), tool["input_schema"]))
-        stops = [str(stop) for stop in body.get("stop_sequences") or []]
-        return Call(messages, tools, _count(body, "max_tokens"), stops, bool(body.get("stream")))
+        stops, most = _stops(body, "stop_sequences"), _count(body, "max_tokens")
+        return Call(messages, tools, most, stops, bool(body.get("stream")))
 
     @staticmethod
     def answer(node: Node, model: str, prompt_tokens: int, texts: Sequence[str] | None = None) -> Json:
@@ -208,14 +207,17 @@ def _from_blocks(role: str, content: Any) -> Iterator[Message]:
     """The messages in the content of one of Anthropic's: results of tools are messages of their own here."""
     blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
     if not isinstance(blocks, list) or not all(isinstance(block, Mapping) for block in blocks):
-        raise CallRefused(f"messages: the content must be text or blocks, got {json.dumps(content)[:200]}")
+        raise CallRefused(f"messages: the content must be text or blocks, got {_quoted(content)}")
     texts, calls = [], []
     for block in blocks:
         kind = block.get("type")
         if kind == "text":
             texts.append(str(block.get("text", "")))
         elif kind == "tool_use" and role == "assistant":
-            calls.append(ToolCall(str(block.get("name")), dict(block.get("input") or {}), str(block.get("id"))))
+            arguments = block.get("input") or {}
+            if not isinstance(arguments, Mapping):
+                raise CallRefused(f"messages: the input of a tool_use must be an object, got {_quoted(arguments)}")
+            calls.append(ToolCall(str(block.get("name")), dict(arguments), str(block.get("id"))))
         elif kind == "tool_result" and role == "user":
             text = _joined(block.get("content"))
             yield Message("tool", text, tool_call_id=str(block.get("tool_use_id")))
@@ -242,15 +244,28 @@ def _list(body: Json, name: str, *, missing: bool = False) -> list[Any]:
     if value is None and missing:
         return []
     if not isinstance(value, list) or (not value and not missing):
-        raise CallRefused(f"{name} must be a list that is not empty, got {json.dumps(value)[:80]}")
+        raise CallRefused(f"{name} must be a list that is not empty, got {_quoted(value)}")
     return value
+
+
+def _stops(body: Json, name: str) -> list[str]:
+    value = body.get(name) or []
+    stops = [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+        raise CallRefused(f"{name} must be a list of texts, got {_quoted(value)}")
+    return [stop for stop in stops if stop]
 
 
 def _count(body: Json, name: str) -> int | None:
     value = body.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise CallRefused(f"{name} must be a positive integer, got {json.dumps(value)[:80]}")
+        raise CallRefused(f"{name} must be a positive integer, got {_quoted(value)}")
     return value
+
+
+def _quoted(value: Any) -> str:
+    """A value in a message."""
+    return json.dumps(value)[:200]
 
 
 def _finish(node: Node, calls: str, length: str, stop: str) -> str:
