@@ -13,7 +13,8 @@
     └── InfrastructureError       not caused by the model; retried, then the sample is unscored
         ├── SandboxFault          a sandbox died or could not be started
         ├── RetrieverFault        a search backend is down or rate-limits us
-        └── PolicyFault           the generator failed or is unreachable
+        ├── PolicyFault           the generator failed or is unreachable
+        └── ProgramFault          an agent's program failed before it had asked for anything
 
 An exception of any other type is a bug and propagates with its traceback.
 """
@@ -117,3 +118,7 @@ class RetrieverFault(InfrastructureError):
 
 class PolicyFault(InfrastructureError):
     """A generator failed or is unreachable."""
+
+
+class ProgramFault(InfrastructureError):
+    """A program that plays an episode failed before it had asked the model or a tool for anything."""

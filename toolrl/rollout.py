@@ -61,12 +61,13 @@ class RolloutRequest:
 
 @dataclass
 class Played:
-    """The conversation of an episode, as far as it was played, and further ones; see `Trajectory`."""
+    """The conversation of an episode, as far as it was played, further ones, and further facts; see `Trajectory`."""
 
     prompt: tuple[Message, ...]
     prompt_ids: list[int] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     branches: list[Played] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
 
 
 class RolloutEngine:
@@ -204,7 +205,7 @@ class RolloutEngine:
             await asyncio.sleep(self._backoff_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
         trajectory = Trajectory(
             request.id, request.env_id, request.task.id, played.prompt, played.prompt_ids, tuple(played.turns), score,
-            stop, error=error, attempts=attempt, seconds=seconds, info=request.info, usage=usage,
+            stop, error=error, attempts=attempt, seconds=seconds, info=request.info | played.info, usage=usage,
             ending=session.ended.reason if session.ended else "",
         )  # fmt: skip
         branches = [

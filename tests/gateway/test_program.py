@@ -6,11 +6,9 @@ import asyncio
 import contextlib
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.gateway.test_conversations import scripted
@@ -106,35 +104,6 @@ def test_what_a_program_delegates_is_a_branch_with_the_same_verdict(renderer: Re
     assert all(branch.score == trajectory.score and branch.has_tokens for branch in trajectory.branches)
     row = json.loads(json.dumps(trajectory.to_row()))
     assert Trajectory.from_row(row).to_row() == row
-
-
-def test_a_command_plays_over_the_address_that_it_finds(tmp_path: Path, renderer: Renderer) -> None:
-    file = tmp_path / "agent.py"
-    file.write_text(CLIENT + 'print(ask([{"role": "user", "content": os.environ["TOOLRL_TASK"]}]))')
-    program = AgentProgram(command=[sys.executable, str(file)])
-    (trajectory,) = played(program, scripted(renderer, "8"), renderer)
-    assert trajectory.score.success
-    assert trajectory.score.answer is None or trajectory.turns[0].message.content == "8"
-
-
-@pytest.mark.parametrize("code", ["sys.exit(3)", "raise SystemExit('no')", "ask([])"])
-def test_a_command_that_fails_has_no_answer(tmp_path: Path, renderer: Renderer, code: str) -> None:
-    file = tmp_path / "agent.py"
-    file.write_text(CLIENT + f"print(8)\n{code}")
-    (trajectory,) = played(AgentProgram(command=[sys.executable, str(file)]), scripted(renderer, "8"), renderer)
-    assert trajectory.score.value == 0.0
-
-
-def test_a_command_that_does_not_end_is_ended_with_what_it_started(tmp_path: Path, renderer: Renderer) -> None:
-    file = tmp_path / "agent.py"
-    file.write_text("import subprocess, time\nsubprocess.Popen(['sleep', '4321'])\ntime.sleep(4321)")
-    program = AgentProgram(command=[sys.executable, str(file)], seconds=2)
-    (trajectory,) = played(program, scripted(renderer, "8"), renderer)
-    assert trajectory.score.value == 0.0
-    until = time.monotonic() + 10
-    while any("4321" in p.info["cmdline"] or () for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"]):
-        assert time.monotonic() < until
-        time.sleep(0.1)
 
 
 def test_a_policy_that_fails_leaves_the_episode_unscored(tmp_path: Path, renderer: Renderer) -> None:

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.gateway.test_program import CLIENT, counting
+from tests.gateway.test_tools import CALL
 from toolrl import ConfigError, Renderer, RolloutRequest, SamplingParams
 from toolrl.gateway import AgentProgram, ProgramEngine
 from toolrl.policy import TransformersPolicy
@@ -65,6 +66,19 @@ answer = OpenAI(max_retries=0).chat.completions.create(
 print(answer.choices[0].message.content)
 """
     assert all(len(trajectory.turns) == 1 for trajectory in played(tmp_path, program, tiny, renderer))
+
+
+def test_it_calls_the_environments_tools(tmp_path: Path, tiny: TransformersPolicy, renderer: Renderer) -> None:
+    assert all(trajectory.score.success for trajectory in played(tmp_path, CALL, tiny, renderer))
+
+
+def test_how_it_failed_is_kept(tmp_path: Path, tiny: TransformersPolicy, renderer: Renderer) -> None:
+    program = f'{CLIENT}\nask([{{"role": "user", "content": "hello"}}])\nraise SystemExit("a reason")'
+    for trajectory in played(tmp_path, program, tiny, renderer):
+        assert trajectory.info["program"] == "ended with status 1: a reason"
+    for trajectory in played(tmp_path, "import no_such_package", tiny, renderer):
+        assert trajectory.score.value is None
+        assert "No module named 'no_such_package'" in trajectory.error
 
 
 def test_it_reaches_nothing_else(tmp_path: Path, tiny: TransformersPolicy, renderer: Renderer, reachable: int) -> None:

@@ -56,6 +56,7 @@ class EnvReport:
         stops: Episodes by stop reason.
         usage: Usage of tools' resources, by name, over all episodes.
         pass_all: k to pass^k, for the same k as `pass_at`.
+        faults: Why episodes are unscored, the most frequent reasons first, with their number.
     """
 
     env_id: str
@@ -75,6 +76,7 @@ class EnvReport:
     stops: dict[str, int]
     usage: dict[str, float] = field(default_factory=dict)
     pass_all: dict[int, float] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
 
 
 class Workers(Protocol):
@@ -242,4 +244,9 @@ def summarise(env_id: str, trajectories: Sequence[Trajectory]) -> EnvReport:
         stops=dict(Counter(str(t.stop) for t in trajectories)),
         usage=add_up(t.usage for t in trajectories),
         pass_all={k: mean(pass_all_k(len(group), int(sum(group)), k) for group in by_task.values()) or 0.0 for k in ks},
+        faults=dict(Counter(_why(t) for t in trajectories if t.score.value is None).most_common(3)),
     )
+
+
+def _why(trajectory: Trajectory) -> str:
+    return (trajectory.error or trajectory.score.reason)[:500]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from toolrl.evaluation.evaluate import EnvReport
 
@@ -15,8 +16,13 @@ _NOTEBOOK_CHARACTERS = 108  # of a line
 
 
 def report_table(reports: Mapping[str, EnvReport]) -> Table:
-    """One row per environment, with the usage of tools' resources, if there is any."""
-    table = Table(title="evaluation")
+    """One row per environment, with the usage of tools' resources, if there is any; and why episodes are unscored."""
+    reasons = [
+        f"{report.env_id}: {count} unscored: {reason}"
+        for report in reports.values()
+        for reason, count in report.faults.items()
+    ]
+    table = Table(title="evaluation", caption=Text("\n".join(reasons)) if reasons else None, caption_justify="left")
     ks = sorted({k for report in reports.values() for k in report.pass_at})[1:]
     is_counted = any(report.usage for report in reports.values())
     for column in (
@@ -33,7 +39,7 @@ def report_table(reports: Mapping[str, EnvReport]) -> Table:
             with_interval(report),
             *(number(report.pass_at.get(k)) for k in ks),
             *(number(report.pass_all.get(k)) for k in ks),
-            number(report.reward),
+            number(report.reward if report.samples else None),
             ", ".join(f"{name} {count:.2f}" for name, count in report.calls_by_tool.items()) or "0",
             number(report.call_share_needed),
             number(report.call_share_needless),
@@ -87,7 +93,9 @@ def short_name(env_id: str) -> str:
 
 
 def with_interval(report: EnvReport) -> str:
-    """Success with its interval."""
+    """Success with its interval; a dash if nothing was scored."""
+    if not report.samples:
+        return "-"
     low, high = report.success_interval
     return f"{report.success:.2f} [{low:.2f}, {high:.2f}]"
 

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from toolrl.chat import Renderer
 from toolrl.errors import ConfigError, PolicyFault, TemplateError
+from toolrl.gateway.tools import ToolCalls
 from toolrl.gateway.tree import Conversations, Node
 from toolrl.policy import Policy
 from toolrl.policy.watchdog import Watchdog
@@ -72,6 +73,7 @@ class Client:
         faults: Why the policy failed calls that have not succeeded since, by the conversation they continue.
         calls: So far.
         is_over_limit: Whether a call was refused since there were too many, or its conversation was full.
+        tools: The environment's, if there is one.
     """
 
     key: str
@@ -81,6 +83,7 @@ class Client:
     faults: dict[int, str] = field(default_factory=dict)
     calls: int = 0
     is_over_limit: bool = False
+    tools: ToolCalls | None = None
     slots: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = field(default_factory=WeakKeyDictionary)
     closed: bool = False
 

@@ -7,11 +7,8 @@ calls of the environment's tools leave, by the environment's own reward.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
-import os
 import shlex
-import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,26 +17,19 @@ from typing import Any
 
 from toolrl.chat import Renderer
 from toolrl.episode import EpisodeSession
-from toolrl.errors import ConfigError, InfrastructureError, PolicyFault
+from toolrl.errors import ConfigError, PolicyFault, ProgramFault
+from toolrl.gateway.command import Outcome, run_command
 from toolrl.gateway.gateway import Client, Gateway, GatewayLimits
 from toolrl.gateway.sandboxed import PORT, Gate, SandboxedRun
 from toolrl.gateway.server import GatewayServer
-from toolrl.gym.naming import object_at
+from toolrl.gateway.tools import ToolCalls
+from toolrl.gym.naming import absolute, object_at
 from toolrl.players import renderer_of
 from toolrl.policy import ChatPolicy, Policy
 from toolrl.rollout import Played, Prompts, RolloutEngine, RolloutRequest
 from toolrl.support.waiting import contained, in_thread
 from toolrl.trajectory import Trajectory
-from toolrl.types import Message, Score, StopReason, ToolCall, ToolFailure
-
-_MAX_OUTPUT_BYTES = 1 << 20
-_GRACE_SECONDS = 5.0
-# What a command inherits of this process's environment.
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
-
-
-class ToolMistake(Exception):
-    """A call of the environment's tool failed, and the agent caused it. The text is what a model would read."""
+from toolrl.types import Message, Score, StopReason, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +42,8 @@ class AgentContext:
         tools: The environment's tools as JSON schemas.
         base_url: Of the gateway, for OpenAI's clients: it ends with `/v1`. Anthropic's take it without.
         api_key: The episode's.
+        mcp_url: The environment's tools over MCP (streamable HTTP), which takes the key as `Authorization: Bearer ...`;
+            empty if the package mcp is not installed.
         model: The policy's name there.
         metadata: The task's, for agents that belong to an environment; it may hold the solution.
     """
@@ -61,6 +53,7 @@ class AgentContext:
     tools: Sequence[Mapping[str, Any]]
     base_url: str
     api_key: str
+    mcp_url: str
     model: str
     metadata: Mapping[str, Any] = field(repr=False)
     tool_calls: ToolCalls = field(repr=False)
@@ -76,55 +69,6 @@ class AgentContext:
         return await self.tool_calls.run(ToolCall(name, arguments))
 
 
-class EpisodeOver(Exception):
-    """The environment has ended the episode; a program need not catch this.
-
-    Attributes:
-        stop: Why.
-    """
-
-    def __init__(self, stop: StopReason):
-        super().__init__(f"the episode has ended: {stop}")
-        self.stop = stop
-
-
-class ToolCalls:
-    """A program's calls of the environment's tools.
-
-    What ends the episode, or is nobody's mistake, is kept here: a program may catch everything, and go on.
-
-    Attributes:
-        over: Why the environment has ended the episode; None if it has not.
-        fault: The infrastructure fault of a tool; None if there was none.
-    """
-
-    def __init__(self, session: EpisodeSession):
-        """Call tools of an episode."""
-        self.over: StopReason | None = None
-        self.fault: InfrastructureError | None = None
-        self._session = session
-        self._one_call = asyncio.Lock()
-
-    async def run(self, call: ToolCall) -> str:
-        """See `AgentContext.call`."""
-        async with self._one_call:
-            if self.fault is not None:
-                raise self.fault
-            if self.over is not None:
-                raise EpisodeOver(self.over)
-            try:
-                step = await self._session.advance(Message("assistant", "", (call,)))
-            except InfrastructureError as fault:
-                self.fault = fault
-                raise
-        result, self.over = step.results[0], step.stop
-        if self.over is not None:
-            raise EpisodeOver(self.over)
-        if result.failure is not None and result.failure is not ToolFailure.LIMIT:
-            raise ToolMistake(result.content)
-        return result.content
-
-
 AgentFunction = Callable[[AgentContext], Awaitable[str]]
 
 
@@ -135,14 +79,16 @@ class AgentProgram:
     Attributes:
         function: An async function that takes an `AgentContext` and returns the answer. What it raises is a bug, unless
             the policy failed it.
-        command: A command. It finds the task in TOOLRL_TASK, the gateway in OPENAI_BASE_URL, OPENAI_API_KEY,
-            ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY, and the model's name in TOOLRL_MODEL; what it prints is the answer.
-            If it fails there is none.
+        command: A command. It finds the task in TOOLRL_TASK and TOOLRL_SYSTEM_PROMPT, the gateway in OPENAI_BASE_URL,
+            OPENAI_API_KEY, ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY, the environment's tools in TOOLRL_MCP_URL, and the
+            model's name in TOOLRL_MODEL; what it prints is the answer. If it fails there is none, and the trajectory's
+            `info["program"]` says why; if it fails before it has asked for anything, that is a fault.
         seconds: Longest run; then it is ended, and has no answer.
         limits: Of its calls to the model.
         environment: Further variables of a command, which inherits few of this process's.
         sandbox: A folder that a command runs in, in a sandbox: it may read that, write its own, and reach nothing but
             the gateway. Packages are this Python's. None runs it on this machine.
+        made_from: What `parse_agent` made it of, so that workers can make it too.
     """
 
     function: AgentFunction | None = None
@@ -151,6 +97,7 @@ class AgentProgram:
     limits: GatewayLimits = field(default_factory=GatewayLimits)
     environment: Mapping[str, str] = field(default_factory=dict)
     sandbox: str | Path | None = None
+    made_from: tuple[str, dict[str, Any]] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -177,10 +124,10 @@ def parse_agent(text: str, **settings: Any) -> AgentProgram:
         function = object_at(words[0])
         if not inspect.iscoroutinefunction(function):
             raise ConfigError(f"--agent {text!r}: an agent is an async function that takes an AgentContext")
-        return AgentProgram(function, **settings)
+        return AgentProgram(function, **settings, made_from=(absolute(words[0]), settings))
     if not words:
         raise ConfigError("--agent is empty; name a command, or FILE.py:FUNCTION")
-    return AgentProgram(command=words, **settings)
+    return AgentProgram(command=words, **settings, made_from=(text, settings))
 
 
 class ProgramEngine(RolloutEngine):
@@ -209,7 +156,7 @@ class ProgramEngine(RolloutEngine):
             self._gate = Gate()
             self._resources.callback(self._gate.close)
         listeners = [self._gate.listener] if self._gate else []
-        self._url = self._resources.enter_context(GatewayServer(self._gateway, listeners=listeners)).url
+        self._server = self._resources.enter_context(GatewayServer(self._gateway, listeners=listeners))
 
     def run(
         self, requests: Sequence[RolloutRequest], on_trajectory: Callable[[Trajectory], None] | None = None
@@ -239,12 +186,15 @@ class ProgramEngine(RolloutEngine):
         limits = replace(own, turn_tokens=min(own.turn_tokens, env.turn_tokens), completion_tokens=most)
         assert self.renderer is not None
         client = self._gateway.open(self.sampling, limits, renderer_of(self.renderer, request.env, request.task))
+        client.tools = ToolCalls(session, request.env.toolbox.schemas)
         async with session:
             try:
                 with session.counting_usage():
-                    answer, stop = await self._answer(request, session, client)
+                    outcome, stop = await self._outcome(request, client, client.tools)
+                if outcome.failure:
+                    played.info["program"] = outcome.failure
                 if stop is None:
-                    stop = (await session.advance(Message("assistant", answer or ""))).stop or StopReason.ANSWER
+                    stop = (await session.advance(Message("assistant", outcome.answer or ""))).stop or StopReason.ANSWER
                 return stop, await session.score(stop, in_group=True)
             finally:
                 self._gateway.close(client)
@@ -259,98 +209,77 @@ class ProgramEngine(RolloutEngine):
         main, *played.branches = branches
         played.prompt, played.prompt_ids, played.turns = main.prompt, main.prompt_ids, main.turns
 
-    async def _answer(
-        self, request: RolloutRequest, session: EpisodeSession, client: Client
-    ) -> tuple[str | None, StopReason | None]:
-        """What the program answers, or why there is no answer.
+    async def _outcome(
+        self, request: RolloutRequest, client: Client, calls: ToolCalls
+    ) -> tuple[Outcome, StopReason | None]:
+        """What the program answers, or how it fails; and why the episode ended before it could answer.
 
         Raises:
-            InfrastructureError: The policy failed a call, or a tool its work, whatever the program made of it.
+            InfrastructureError: The policy failed a call, or a tool its work, whatever the program made of it; or the
+                program failed before it had asked anything of either.
+            Exception: A bug of the program or of a tool.
         """
-        program, calls = self._program, ToolCalls(session)
+        program = self._program
         context = AgentContext(
-            request.task.prompt, request.env.system_prompt, request.env.toolbox.schemas, f"{self._url}/v1", client.key,
-            self._gateway.model, request.task.metadata, calls,
+            request.task.prompt, request.env.system_prompt, request.env.toolbox.schemas, f"{self._server.url}/v1",
+            client.key, self._server.mcp_url, self._gateway.model, request.task.metadata, calls,
         )  # fmt: skip
-        answer: str | None = None
+        outcome = Outcome(None)
         try:
             async with asyncio.timeout(program.seconds) as limit:
                 if program.function is not None:
                     with contained(f"the program, with task {request.task.id!r}"):
-                        answer = await program.function(context)
-                elif self._gate is not None:
-                    answer = await _run_in_sandbox(program, context, self._gate)
+                        outcome = Outcome(await program.function(context))
                 else:
-                    answer = await _run(program, context)
+                    outcome = await self._run(context)
         except Exception as error:
             # Its SDK has raised what the gateway answered.
             caused = calls.fault or calls.over or client.fault or client.is_over_limit
-            if not caused and not (isinstance(error, TimeoutError) and limit.expired()):
+            is_late = isinstance(error, TimeoutError) and limit.expired()
+            if not caused and not is_late:
                 raise  # a bug of the program
+            if is_late:
+                outcome = Outcome(None, f"had not ended after {program.seconds:g} s")
+        finally:
+            await calls.close()
         if calls.fault is not None:
             raise calls.fault
         if client.fault:
             raise PolicyFault(client.fault)
         if calls.over is not None:
-            return None, calls.over
-        if answer is None and client.is_over_limit:
-            return None, StopReason.TOKENS
-        if answer is not None and not isinstance(answer, str):
-            raise ConfigError(f"a program's function returns its answer as text, got {answer!r:.80}")
-        return answer, None
+            return outcome, calls.over
+        if outcome.answer is None and client.is_over_limit:
+            return outcome, StopReason.TOKENS
+        if outcome.failure and not client.calls and not calls.made:
+            raise ProgramFault(f"the program {outcome.failure}; it had asked neither the model nor a tool")
+        if not isinstance(outcome.answer, str | None):
+            raise ConfigError(f"a program's function returns its answer as text, got {outcome.answer!r:.80}")
+        return outcome, None
+
+    async def _run(self, context: AgentContext) -> Outcome:
+        """Run the program's command."""
+        program, gate = self._program, self._gate
+        if gate is None or program.sandbox is None:
+            return await run_command(program.command, _variables(program, context))
+        folder, inside = Path(program.sandbox), f"http://127.0.0.1:{PORT}"
+        context = replace(context, base_url=f"{inside}/v1", mcp_url=context.mcp_url.replace(self._server.url, inside))
+        run = await in_thread(lambda: SandboxedRun(program.command, folder, gate))
+        try:
+            return await in_thread(lambda: run.outcome(program.seconds, _variables(program, context)))
+        finally:
+            await in_thread(run.close)
 
 
-def _variables(program: AgentProgram, context: AgentContext, base_url: str) -> dict[str, str]:
+def _variables(program: AgentProgram, context: AgentContext) -> dict[str, str]:
     """What a command finds in its environment."""
-    return {
-        **program.environment,
+    given = {
         "TOOLRL_TASK": context.prompt,
+        "TOOLRL_SYSTEM_PROMPT": context.system_prompt,
         "TOOLRL_MODEL": context.model,
-        "OPENAI_BASE_URL": base_url,
+        "TOOLRL_MCP_URL": context.mcp_url,
+        "OPENAI_BASE_URL": context.base_url,
         "OPENAI_API_KEY": context.api_key,
-        "ANTHROPIC_BASE_URL": base_url.removesuffix("/v1"),
+        "ANTHROPIC_BASE_URL": context.base_url.removesuffix("/v1"),
         "ANTHROPIC_API_KEY": context.api_key,
     }
-
-
-async def _run_in_sandbox(program: AgentProgram, context: AgentContext, gate: Gate) -> str | None:
-    """What a command prints in a sandbox; None if it fails. Nothing of it is left afterwards."""
-    assert program.sandbox is not None
-    folder = Path(program.sandbox)
-    run = await in_thread(lambda: SandboxedRun(program.command, folder, gate))
-    variables = _variables(program, context, f"http://127.0.0.1:{PORT}/v1")
-    try:
-        return await in_thread(lambda: run.output(program.seconds, variables))
-    finally:
-        await in_thread(run.close)
-
-
-async def _run(program: AgentProgram, context: AgentContext) -> str | None:
-    """What a command prints; None if it fails. Nothing of it is left afterwards."""
-    variables = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    given = _variables(program, context, context.base_url)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *program.command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL, env={**variables, **given},
-            start_new_session=True,
-        )  # fmt: skip
-    except OSError as error:
-        raise ConfigError(f"the program {program.command[0]!r} cannot be started: {error}") from None
-    try:
-        assert process.stdout is not None
-        printed = await _read(process.stdout)
-        code = await process.wait()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.wait_for(process.wait(), _GRACE_SECONDS)
-    return printed.decode("utf-8", "replace").strip() if code == 0 else None
-
-
-async def _read(stream: asyncio.StreamReader) -> bytes:
-    """What is printed, up to a limit; the rest is read and dropped."""
-    kept = bytearray()
-    while chunk := await stream.read(1 << 16):
-        kept += chunk[: _MAX_OUTPUT_BYTES - len(kept)]
-    return bytes(kept)
+    return {**program.environment, **given}

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from toolrl.errors import ConfigError, SandboxFault
+from toolrl.gateway.command import Outcome
 from toolrl.sandbox import LocalSandbox, Mount, SandboxLimits
 from toolrl.sandbox.local.launcher import reachable_parent
 from toolrl.support.cleanup import remove_tree
@@ -49,7 +50,7 @@ ready = threading.Event()
 threading.Thread(target=lambda: asyncio.run(relay()), daemon=True).start()
 if not ready.wait(20):
     raise SystemExit("the relay did not start")
-subprocess.run({command!r}, cwd={folder!r}, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+subprocess.run({command!r}, cwd={folder!r}, stdin=subprocess.DEVNULL).returncode
 """
 
 
@@ -98,16 +99,18 @@ class SandboxedRun:
         self._code = _BOOT.format(gate=_GATE, port=PORT, command=list(command), folder=_FOLDER)
         self._sandbox = LocalSandbox(LIMITS, packages=True, mounts=mounts)
 
-    def output(self, seconds: float, environment: Mapping[str, str]) -> str | None:
-        """What the command prints; None if it fails, or takes too long. Blocks.
+    def outcome(self, seconds: float, environment: Mapping[str, str]) -> Outcome:
+        """Run the command. Blocks.
 
         Raises:
             SandboxFault: The sandbox could not do its work.
         """
         result = self._sandbox.run(self._code, timeout_seconds=seconds, environment=dict(environment))
-        if result.error is not None and result.error.name == "SystemExit":
+        if result.error is None:
+            return Outcome.of(int(result.value or 0), result.stdout, result.stderr)
+        if result.error.name == "SystemExit":
             raise SandboxFault(f"in the sandbox, {result.error.value}")
-        return result.stdout.strip() if result.error is None and result.value == "0" else None
+        return Outcome(None, f"was ended: {result.error.name}: {result.error.value}")
 
     def close(self) -> None:
         """End the run, and all that it started."""

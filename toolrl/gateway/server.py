@@ -1,4 +1,4 @@
-"""The gateway over HTTP: OpenAI's `/v1/chat/completions` and `/v1/models`, Anthropic's `/v1/messages`.
+"""The gateway over HTTP: OpenAI's `/v1/chat/completions` and `/v1/models`, Anthropic's `/v1/messages`, and `/mcp`.
 
 The API key is the episode's. A turn is sampled whole and then sent; with `stream` it comes in events, and comments keep
 the connection alive before.
@@ -7,6 +7,7 @@ the connection alive before.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -17,9 +18,11 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from toolrl.errors import ConfigError, InfrastructureError
 from toolrl.gateway.gateway import CallRefused, Client, Gateway
+from toolrl.gateway.tools import ToolCalls
 from toolrl.gateway.tree import Node
 from toolrl.gateway.wire import Anthropic, Call, OpenAI
 from toolrl.support.serving import Refusal, Server, json_response, read_body
@@ -37,6 +40,7 @@ class GatewayServer(Server):
 
     Attributes:
         url: Its address. Of OpenAI's clients it is `base_url` with `/v1`, of Anthropic's without.
+        mcp_url: Where the environments' tools are; empty if the package mcp is not installed.
     """
 
     def __init__(
@@ -59,9 +63,20 @@ class GatewayServer(Server):
             Route("/v1/messages", self._serving(Anthropic), methods=["POST"]),
             Route("/v1/models", self._models, methods=["GET"]),
         ]
-        app = Starlette(routes=routes, exception_handlers={404: _unknown, 405: _unknown})
+        tools = None
+        if importlib.util.find_spec("mcp") is not None:
+            from toolrl.gateway.mcp import PATH, tools_app
+
+            tools = tools_app(self._calls_of)
+            routes.append(Route(PATH, _Keyed(tools, self._calls_of)))
+        app = Starlette(
+            routes=routes,
+            exception_handlers={404: _unknown, 405: _unknown, Refusal: _refused},
+            lifespan=tools.router.lifespan_context if tools else None,
+        )
         app.router.redirect_slashes = False
-        super().__init__(app, host=host, port=port, name="gateway", listeners=listeners)
+        super().__init__(app, host=host, port=port, name="gateway", lifespan=tools is not None, listeners=listeners)
+        self.mcp_url = f"{self.url}{PATH}" if tools else ""
         self.start()
 
     async def _models(self, request: Request) -> Response:
@@ -96,6 +111,30 @@ class GatewayServer(Server):
     def _client_of(self, request: Request) -> Client | None:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         return self._gateway.client(key if scheme.lower() == "bearer" else request.headers.get("x-api-key", ""))
+
+    def _calls_of(self, request: Request) -> ToolCalls:
+        """The calls of tools of the episode whose key a request has.
+
+        Raises:
+            Refusal: There is no such episode, or it has no tools here.
+        """
+        client = self._client_of(request)
+        if client is None:
+            raise Refusal(401, _WRONG_KEY)
+        if client.tools is None:
+            raise Refusal(404, "this episode has no environment, and so no tools here")
+        return client.tools
+
+
+class _Keyed:
+    """An application for those who have the key of an episode with tools."""
+
+    def __init__(self, app: ASGIApp, calls_of: Callable[[Request], ToolCalls]):
+        self._app, self._calls_of = app, calls_of
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._calls_of(Request(scope))
+        await self._app(scope, receive, send)
 
 
 _WRONG_KEY = "the API key is not that of an episode in progress"
@@ -154,6 +193,11 @@ async def _events(turn: asyncio.Future[dict[str, Any]], api: Api) -> AsyncIterat
 def _event(kind: str, content: dict[str, Any]) -> str:
     named = f"event: {kind}\n" if kind else ""
     return f"{named}data: {json.dumps(content)}\n\n"
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return error.response()
 
 
 async def _unknown(request: Request, error: Exception) -> Response:

@@ -23,8 +23,6 @@ from mcp.types import (
     CallToolResult,
     ListToolsResult,
     PaginatedRequestParams,
-    TextContent,
-    Tool as ServerTool,
 )
 from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.datastructures import Headers
@@ -33,6 +31,7 @@ from toolrl.env import ToolEnv
 from toolrl.episode import EpisodeSession
 from toolrl.errors import InfrastructureError
 from toolrl.support.serving import Refusal, Server, refuse_browsers
+from toolrl.tools.mcp.offered import answered, offered
 from toolrl.types import Message, StopReason, Task, ToolCall
 
 _MAX_LINE_BYTES = 1 << 24
@@ -49,19 +48,15 @@ class _Episode:
     async def call(self, name: str, arguments: dict[str, Any]) -> CallToolResult:
         async with self._one_call:
             if self._has_ended:
-                return _result("the episode has ended; connect again for another", is_error=True)
+                return answered("the episode has ended; connect again for another", is_error=True)
             step = await self._session.advance(Message("assistant", "", (ToolCall(name, arguments),)))
         result = step.results[0]
         self._has_ended = step.stop is StopReason.TOOL
         text = f"{result.content}\n(the episode has ended)" if self._has_ended else result.content
-        return _result(text.strip(), is_error=result.failure is not None)
+        return answered(text.strip(), is_error=result.failure is not None)
 
     async def close(self) -> None:
         await self._session.close()
-
-
-def _result(text: str, *, is_error: bool) -> CallToolResult:
-    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=is_error)
 
 
 def tool_server(env: ToolEnv, task: Task) -> SdkServer[AsyncExitStack]:
@@ -81,15 +76,7 @@ def tool_server(env: ToolEnv, task: Task) -> SdkServer[AsyncExitStack]:
     async def list_tools(
         context: ServerRequestContext[AsyncExitStack], params: PaginatedRequestParams | None
     ) -> ListToolsResult:
-        functions = [schema["function"] for schema in env.toolbox.schemas]
-        return ListToolsResult(
-            tools=[
-                ServerTool(
-                    name=function["name"], description=function["description"], input_schema=function["parameters"]
-                )
-                for function in functions
-            ]
-        )
+        return offered(env.toolbox.schemas)
 
     async def call_tool(context: ServerRequestContext[AsyncExitStack], params: CallToolRequestParams) -> CallToolResult:
         # The SDK names the connection's stack as the place to clean up, but hands handlers no public way to it.

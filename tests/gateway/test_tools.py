@@ -1,0 +1,189 @@
+"""Promises about the environment's tools over MCP: an agent's own client finds them, and its key is the episode's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from mcp import Client as McpClient, MCPError
+from mcp.client.streamable_http import streamable_http_client
+
+from tests.gateway.test_command import agent
+from tests.gateway.test_conversations import scripted
+from tests.gateway.test_program import CLIENT, played
+from toolrl import Renderer, RolloutRequest, Task, ToolEnv
+from toolrl.errors import SandboxFault
+from toolrl.gateway import AgentContext, AgentProgram, ProgramEngine
+from toolrl.trajectory import Trajectory
+from toolrl.types import Ended, StopReason
+
+# A client of the standard library alone.
+CALL = f"""{CLIENT}
+def call(name, **arguments):
+    body = {{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {{"name": name, "arguments": arguments}}}}
+    request = urllib.request.Request(os.environ["TOOLRL_MCP_URL"], json.dumps(body).encode(), {{
+        "Authorization": "Bearer " + os.environ["OPENAI_API_KEY"], "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+    }})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)["result"]["content"][0]["text"]
+
+number = int(os.environ["TOOLRL_TASK"].split()[2])
+print(call("double", number=number))
+"""
+
+
+@contextlib.asynccontextmanager
+async def connected(context: AgentContext, key: str = "") -> Any:
+    headers = {"Authorization": f"Bearer {key or context.api_key}"}
+    async with (
+        httpx2.AsyncClient(headers=headers) as http,
+        McpClient(streamable_http_client(context.mcp_url, http_client=http)) as client,
+    ):
+        yield client
+
+
+async def call(context: AgentContext, name: str, **arguments: Any) -> Any:
+    async with connected(context) as client:
+        return await client.call_tool(name, arguments)
+
+
+def play(env: ToolEnv, function: Any, renderer: Renderer, **options: Any) -> Trajectory:
+    engine = ProgramEngine(AgentProgram(function), scripted(renderer, "8"), renderer, retries=0, **options)
+    try:
+        return engine.run([RolloutRequest(env, env.tasks[0], "e", "1")])[0]
+    finally:
+        engine.close()
+        env.close()
+
+
+def with_tool(tool: Any) -> ToolEnv:
+    return ToolEnv(
+        tasks=[Task("t", "?", "8")], tools=[tool], reward=lambda task, episode: float(episode.answer == task.answer)
+    )
+
+
+def test_a_client_of_the_protocol_finds_the_tools_of_its_episode(renderer: Renderer) -> None:
+    async def function(context: AgentContext) -> str:
+        number = int(context.prompt.split()[2])
+        async with connected(context) as client:
+            (tool,) = (await client.list_tools()).tools
+            assert tool.input_schema == context.tools[0]["function"]["parameters"]
+            wrong = await client.call_tool("double", {"number": -number})
+            assert (wrong.is_error, "only positive numbers" in wrong.content[0].text) == (True, True)
+            assert (await client.call_tool("no_such_tool", {})).is_error
+            assert (await client.call_tool("double", {"number": "many"})).is_error
+            results = await asyncio.gather(*(client.call_tool("double", {"number": number}) for _ in range(4)))
+        assert {one.content[0].text for one in results} == {str(2 * number)}
+        return str(results[0].content[0].text)
+
+    trajectories = played(AgentProgram(function), scripted(renderer, "unused"), renderer, count=8)
+    assert all(trajectory.score.success for trajectory in trajectories)
+
+
+def test_a_command_calls_them_without_a_package(tmp_path: Path, renderer: Renderer) -> None:
+    trajectories = played(agent(tmp_path, CALL), scripted(renderer, "unused"), renderer, count=3)
+    assert all(trajectory.score.success for trajectory in trajectories)
+
+
+def test_only_the_key_of_an_episode_in_progress_opens(renderer: Renderer) -> None:
+    contexts: list[AgentContext] = []
+
+    async def function(context: AgentContext) -> str:
+        contexts.append(context)
+        wrong = ["guess", context.api_key[:-1], *(other.api_key for other in contexts[:-1])]
+        for key in wrong:
+            with pytest.raises(BaseExceptionGroup):
+                async with connected(context, key) as client:
+                    await client.list_tools()
+        async with httpx.AsyncClient() as http:
+            for headers in ({}, *({"Authorization": f"Bearer {key}"} for key in wrong)):
+                for method in ("GET", "POST", "DELETE"):
+                    assert (await http.request(method, context.mcp_url, headers=headers)).status_code == 401
+        return "8"
+
+    for _ in range(2):  # the second one tries the key of the first, which has ended
+        assert play(with_tool(nothing), function, renderer).score.success
+
+
+def nothing() -> str:
+    """Do nothing."""
+    return ""
+
+
+def test_what_a_tool_ends_or_cannot_do_is_known_whatever_the_program_makes_of_it(renderer: Renderer) -> None:
+    calls = []
+
+    def finish() -> Ended:
+        """End it."""
+        calls.append(1)
+        return Ended("done", answer="8")
+
+    async def go_on(context: AgentContext) -> str:
+        for _ in range(2):
+            assert (await call(context, "finish")).is_error
+        return "another answer"
+
+    trajectory = play(with_tool(finish), go_on, renderer)
+    assert (trajectory.score.value, trajectory.stop, len(calls)) == (1.0, StopReason.TOOL, 1)
+
+    def down() -> str:
+        """Fail."""
+        raise SandboxFault("the sandbox is gone")
+
+    async def swallow(context: AgentContext) -> str:
+        with pytest.raises((MCPError, BaseExceptionGroup)):
+            await call(context, "down")
+        return "8"
+
+    trajectory = play(with_tool(down), swallow, renderer)
+    assert trajectory.score.value is None
+    assert "the sandbox is gone" in trajectory.error
+
+    def broken() -> str:
+        """Have a bug."""
+        raise KeyError("my_bug")
+
+    async def swallow_a_bug(context: AgentContext) -> str:
+        with contextlib.suppress(Exception, BaseExceptionGroup):
+            await call(context, "broken")
+        with contextlib.suppress(Exception):
+            await context.call("broken")
+        return "8"
+
+    with pytest.raises(KeyError, match="my_bug"):
+        play(with_tool(broken), swallow_a_bug, renderer)
+
+
+def test_a_call_in_flight_is_given_up_with_its_episode(renderer: Renderer) -> None:
+    began, ended = asyncio.Event(), []
+
+    async def slow() -> str:
+        """Take long."""
+        began.set()
+        try:
+            await asyncio.sleep(100)
+        finally:
+            ended.append(1)
+        return ""
+
+    async def leave(context: AgentContext) -> str:
+        calling = asyncio.create_task(call(context, "slow"))
+        await began.wait()
+        calling.cancel()
+        await asyncio.wait([calling])
+        return "8"
+
+    assert play(with_tool(slow), leave, renderer).score.success
+    assert ended == [1]
+
+
+def test_an_episode_by_hand_has_no_tools(renderer: Renderer, served: Any) -> None:
+    client = served.open()
+    answer = httpx.post(served.server.mcp_url, headers={"Authorization": f"Bearer {client.key}"}, json={})
+    assert (answer.status_code, "no tools here" in answer.json()["message"]) == (404, True)
