@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.gateway.test_training import AGENT
 from toolrl import read_trajectories
 from toolrl.errors import ConfigError
 from toolrl.training.run import parse_arguments, run_training
@@ -43,6 +44,23 @@ def test_workers_play_with_the_trainers_weights(tmp_path: Path, staleness: int) 
     assert rows
     if not staleness:
         assert all(row["mismatch/mean"] < 1e-4 for row in rows)
+
+
+@pytest.mark.parametrize("engines", [0, 1])
+def test_an_agent_plays_on_workers(tmp_path: Path, engines: int) -> None:
+    folder = tmp_path / "run"
+    run_training(
+        *parse_arguments(
+            [*SETTINGS, f"--agent={AGENT}", f"--rollout_engines={engines}", f"--output_dir={folder}", "--max_steps=2"]
+        ),
+        console=Console(quiet=True),
+    )
+    trained = [t for t in read_trajectories(folder / "trajectories.jsonl") if t.info["mode"] == "train"]
+    assert len(trained) == 32
+    assert all(t.score.value is not None and t.has_tokens for t in trained)
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if "mismatch/mean" in row]
+    assert rows
+    assert all(row["mismatch/mean"] < 1e-3 for row in rows)
 
 
 def test_settings_that_contradict_workers_are_refused(tmp_path: Path) -> None:

@@ -12,12 +12,14 @@ import gymnasium
 import pytest
 import torch
 
+from tests.gateway.test_training import AGENT
 from toolrl import Message, Renderer, RolloutRequest, SamplingParams, Task, ToolEnv, make, say
 from toolrl.distributed import Playing, PoolSettings
 from toolrl.distributed.gate import Gate
 from toolrl.distributed.work import Played, Work
 from toolrl.distributed.worker import RolloutWorker
 from toolrl.errors import ConfigError
+from toolrl.gateway import GatewayLimits, parse_agent
 from toolrl.policy import PolicySettings, ScriptedPolicy, TransformersPolicy
 from toolrl.policy.models import load_model, load_tokenizer
 
@@ -71,6 +73,20 @@ def test_a_worker_plays_what_it_is_sent() -> None:
         assert [t.id for t in trajectories] == [id for id, _ in one.episodes]
         assert all(t.score.success and t.has_tokens and t.env_id == "e" for t in trajectories)
         assert trajectories[1].info == {"n": 1}
+
+
+def test_a_worker_has_an_agent_play() -> None:
+    env = make("toolrl/PythonMath-v0", split="test", size=20)
+    works = work(env, 4)
+    program = parse_agent(AGENT, limits=GatewayLimits(calls=5))
+    playing = replace(
+        oracle(), policy=PolicySettings(seed=0), sampling=SamplingParams(0.0, 64), agent=program.made_from
+    )
+    found = played(playing, works)
+    env.close()
+    trajectories = [found[place].trajectories[0] for place in range(4)]
+    assert all(t.has_tokens and t.score.value is not None for t in trajectories)
+    assert any(len(t.turns) > 1 for t in trajectories)
 
 
 def test_a_worker_with_another_version_of_an_environment_says_so() -> None:

@@ -16,9 +16,10 @@ from mcp.client.streamable_http import streamable_http_client
 from tests.gateway.test_command import agent
 from tests.gateway.test_conversations import scripted
 from tests.gateway.test_program import CLIENT, played
-from toolrl import Renderer, RolloutRequest, Task, ToolEnv
+from toolrl import Renderer, RolloutRequest, SamplingParams, Task, ToolEnv, make
 from toolrl.errors import SandboxFault
 from toolrl.gateway import AgentContext, AgentProgram, ProgramEngine
+from toolrl.policy import TransformersPolicy
 from toolrl.trajectory import Trajectory
 from toolrl.types import Ended, StopReason
 
@@ -89,6 +90,18 @@ def test_a_client_of_the_protocol_finds_the_tools_of_its_episode(renderer: Rende
 def test_a_command_calls_them_without_a_package(tmp_path: Path, renderer: Renderer) -> None:
     trajectories = played(agent(tmp_path, CALL), scripted(renderer, "unused"), renderer, count=3)
     assert all(trajectory.score.success for trajectory in trajectories)
+
+
+def test_the_manuals_command_plays(tmp_path: Path, tiny: TransformersPolicy, renderer: Renderer) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "agents.md").read_text("utf-8")
+    code = page.partition('```python title="my_agent.py"\n')[2].partition("```")[0]
+    env = make("toolrl/DocsSearch-v0", split="test", size=40)
+    engine = ProgramEngine(agent(tmp_path, code), tiny, renderer, sampling=SamplingParams(0.0, 64))
+    trajectories = engine.run([RolloutRequest(env, task, "e", task.id) for task in env.tasks.take(4)])
+    engine.close()
+    env.close()
+    assert all(t.score.value is not None and "program" not in t.info for t in trajectories)
+    assert any(result.call.name == "search" for t in trajectories for result in t.tool_results)
 
 
 def test_only_the_key_of_an_episode_in_progress_opens(renderer: Renderer) -> None:

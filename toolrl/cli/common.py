@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 from typer.core import TyperCommand
@@ -133,14 +133,24 @@ def find_episodes(run: Path, where: str) -> tuple[Trajectories, int]:
     return found, len(episodes)
 
 
-def catch_signals() -> Callable[[], None]:
+class Wait(Protocol):
+    """Waits for a signal."""
+
+    def __call__(self, seconds: float | None = None) -> bool:
+        """Whether it came within so many seconds; None waits for it."""
+        ...
+
+
+def catch_signals() -> Wait:
     """Have Ctrl-C and SIGTERM end the function returned, which waits for the first; the next ends the process."""
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def wait() -> None:
-        ended.wait()
+    def wait(seconds: float | None = None) -> bool:
+        if not ended.wait(seconds):
+            return False
         for number, handler in before.items():
             signal.signal(number, handler)
+        return True
 
     return wait

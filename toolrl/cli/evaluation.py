@@ -148,11 +148,8 @@ def evaluate_command(
     from toolrl.types import SamplingParams
 
     _check_questions(policy, counterfactual, thinking)
-    if agent and (policy == "oracle" or rollout_workers or counterfactual or thinking):
-        raise ConfigError(
-            "--agent plays with a model in this process; leave out --policy oracle, --rollout_workers, "
-            "--counterfactuals and --thinking"
-        )
+    if agent and (policy == "oracle" or counterfactual or thinking):
+        raise ConfigError("--agent plays with a model; leave out --policy oracle, --counterfactuals and --thinking")
     if rollout_workers and (counterfactual or thinking):
         raise ConfigError(
             "--counterfactuals and --thinking change environments, which workers make by their ids; leave "
@@ -203,6 +200,11 @@ def evaluate_command(
                 typer.echo(renderer.remark, err=True)
         sampling = SamplingParams(temperature, max_turn_tokens)
         player, pool, elsewhere = None, None, None
+        program = None
+        if agent:
+            from toolrl.gateway import ProgramEngine, parse_agent
+
+            program = parse_agent(agent, seconds=agent_seconds, sandbox=agent_sandbox or None)
         if rollout_workers:
             from toolrl.distributed import Playing, PoolSettings, RolloutPool
 
@@ -212,6 +214,7 @@ def evaluate_command(
                     renderer.parts() if renderer is not None else None,
                     sampling if policy == "model" else dataclasses.replace(sampling, max_tokens=sys.maxsize),
                     policy_timeout_seconds=policy_timeout_seconds,
+                    agent=None if program is None else program.made_from,
                 ),
                 PoolSettings.of(
                     workers=rollout_workers,
@@ -228,10 +231,7 @@ def evaluate_command(
         elif policy == "model":
             player = open_policy(settings, renderer)
             stack.callback(player.close)
-            if agent:
-                from toolrl.gateway import ProgramEngine, parse_agent
-
-                program = parse_agent(agent, seconds=agent_seconds, sandbox=agent_sandbox or None)
+            if program is not None:
                 elsewhere = ProgramEngine(program, player, renderer, sampling=sampling)
                 stack.callback(elsewhere.close)
         file = out if out is None or resume else new_file(out, overwrite=overwrite)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from toolrl.cli.common import App, Host, Overwrite, Port, catch_signals
 from toolrl.errors import ConfigError
 
+if TYPE_CHECKING:
+    from toolrl.gateway import Conversations
+
 app = App()
+
+_KEEPING_SECONDS = 1.0
 
 
 @app.command()
@@ -21,7 +28,7 @@ def gateway(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     max_turn_tokens: Annotated[int, typer.Option(min=1, help="Sampled tokens per turn.")] = 512,
     out: Annotated[
-        Path | None, typer.Option(help="Write the conversations to this JSONL file at the end, for `toolrl view`.")
+        Path | None, typer.Option(help="Keep the conversations in this JSONL file, for `toolrl view`.")
     ] = None,
     overwrite: Overwrite = False,
     dialect: Annotated[str, typer.Option(help="How the model calls tools; default: as its chat template does.")] = "",
@@ -38,8 +45,7 @@ def gateway(
     from toolrl.policy import ChatPolicy, PolicySettings, open_policy
     from toolrl.policy.models import load_tokenizer
     from toolrl.support.outputs import new_file
-    from toolrl.trajectory import Trajectory, TrajectoryWriter
-    from toolrl.types import SamplingParams, Score, StopReason
+    from toolrl.types import SamplingParams
 
     settings = PolicySettings(model=model, sampler=sampler, device=device)
     if settings.is_chat:
@@ -60,20 +66,38 @@ def gateway(
                     f"export OPENAI_BASE_URL={server.url}/v1 OPENAI_API_KEY={client.key}\n"
                     f"export ANTHROPIC_BASE_URL={server.url} ANTHROPIC_API_KEY={client.key}"
                 )
-                wait()
+                kept, pause = 0, _KEEPING_SECONDS
+                while not wait(pause):
+                    if file is not None and kept != (kept := len(client.conversations.nodes)):
+                        start = time.monotonic()
+                        _keep(client.conversations, file, model)
+                        pause = max(_KEEPING_SECONDS, 20 * (time.monotonic() - start))
     finally:
         policy.close()
-    branches = client.conversations.branches()
-    calls, tokens = len(client.conversations.nodes), sum(len(n.sample.token_ids) for n in client.conversations.nodes)
-    typer.echo(f"{calls} turns in {len(branches)} conversations, {tokens} tokens sampled", err=True)
-    if file is not None:
-        with TrajectoryWriter(file) as writer:
-            for number, branch in enumerate(branches):
-                score = Score(None, reason="nobody graded it")
-                about = {"mode": "gateway", "model": model}
+        if file is not None:
+            _keep(client.conversations, file, model)
+    nodes = client.conversations.nodes
+    tokens = sum(len(node.sample.token_ids) for node in nodes)
+    found = len(client.conversations.branches())
+    typer.echo(f"{len(nodes)} turns in {found} conversations, {tokens} tokens sampled", err=True)
+
+
+def _keep(conversations: Conversations, file: Path, model: str) -> None:
+    """Write the conversations as they are now; the file is whole at any time."""
+    from toolrl.trajectory import Trajectory, TrajectoryWriter
+    from toolrl.types import Score, StopReason
+
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    score, about = Score(None, reason="nobody graded it"), {"mode": "gateway", "model": model}
+    try:
+        with TrajectoryWriter(partial) as writer:
+            for number, branch in enumerate(conversations.branches()):
                 writer.write(
                     Trajectory(
                         f"gateway/{number}", "gateway", f"conversation {number}", branch.prompt, branch.prompt_ids,
                         tuple(branch.turns), score, StopReason.ANSWER, info=about,
                     )
                 )  # fmt: skip
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)

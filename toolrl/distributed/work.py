@@ -46,6 +46,7 @@ class Playing:
         retries: Further attempts at an episode that an infrastructure fault ended.
         policy_timeout_seconds: See `RolloutEngine`.
         elsewhere: Whether engines sample, and not the worker itself.
+        agent: What `toolrl.gateway.parse_agent` makes the program of that plays; None for the policy itself.
     """
 
     policy: PolicySettings | None
@@ -55,6 +56,7 @@ class Playing:
     retries: int = 2
     policy_timeout_seconds: float = POLICY_TIMEOUT_SECONDS
     elsewhere: bool = False
+    agent: tuple[str, dict[str, Any]] | None = None
 
     def of_worker(self, number: int) -> Playing:
         """The same with a seed of its own, so that no two of them draw the same numbers."""

@@ -18,6 +18,7 @@ from toolrl.distributed.work import Played, Playing, Surroundings, Work, digest_
 from toolrl.env import ToolEnv, make
 from toolrl.errors import ConfigError, TaskError, UserError
 from toolrl.evaluation.evaluate import oracle_policy
+from toolrl.gateway import ProgramEngine, parse_agent
 from toolrl.policy import ChatPolicy, Policy, ScriptedChatPolicy
 from toolrl.rollout import RolloutEngine, RolloutRequest
 from toolrl.support.event_loop import on_background_loop
@@ -61,15 +62,19 @@ class RolloutWorker(PolicyHost):
             policy = self._remote
         elif playing.policy is not None:
             policy = self._open_policy(renderer)
-        self._engine = RolloutEngine(
-            policy,
-            renderer,
-            sampling=playing.sampling,
-            max_completion_tokens=playing.max_completion_tokens,
-            concurrency=self._concurrency,
-            retries=playing.retries,
-            policy_timeout_seconds=playing.policy_timeout_seconds,
-        )
+        options: dict[str, Any] = {
+            "sampling": playing.sampling,
+            "max_completion_tokens": playing.max_completion_tokens,
+            "concurrency": self._concurrency,
+            "retries": playing.retries,
+            "policy_timeout_seconds": playing.policy_timeout_seconds,
+        }
+        if playing.agent is None:
+            self._engine = RolloutEngine(policy, renderer, **options)
+        else:
+            name, settings = playing.agent
+            self._engine = engine = ProgramEngine(parse_agent(name, **settings), policy, renderer, **options)
+            self._open.callback(engine.close)
 
     async def surround(self, around: Surroundings) -> None:
         """Use these engines and services from now on."""

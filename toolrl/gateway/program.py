@@ -120,6 +120,8 @@ def parse_agent(text: str, **settings: Any) -> AgentProgram:
         ConfigError: There is no such function, or the text is not a command.
     """
     words = shlex.split(text)
+    if settings.get("sandbox") is not None:
+        settings["sandbox"] = Path(settings["sandbox"]).absolute()
     if len(words) == 1 and ":" in words[0]:
         function = object_at(words[0])
         if not inspect.iscoroutinefunction(function):

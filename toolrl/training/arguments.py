@@ -196,12 +196,12 @@ class ToolrlArguments(RunArguments):
         """The program that plays, if there is one.
 
         Raises:
-            ConfigError: It cannot be found, or workers are to play.
+            ConfigError: It cannot be found, or is to play without tools too.
         """
         if not self.agent:
             return None
-        if self.rollout_workers or self.eval_alone:
-            raise ConfigError("--agent plays in this process, and as it is; leave out --rollout_workers and eval_alone")
+        if self.eval_alone:
+            raise ConfigError("--agent plays as it is, with its tools; leave out eval_alone")
         return parse_agent(self.agent, seconds=self.agent_seconds, sandbox=self.agent_sandbox or None)
 
     def credit_settings(self) -> CreditSettings:

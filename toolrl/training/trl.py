@@ -203,6 +203,9 @@ class GRPORun:
         self.policy: Policy | RolloutPool
         self.engine: RolloutEngine | RolloutPool
         if workers is not None:
+            if agent is not None and agent.made_from is None:
+                raise ConfigError("workers make the agent too: name it, as in parse_agent('my_agent.py:play')")
+            playing["agent"] = None if agent is None else agent.made_from
             self.policy = self.engine = open_workers(sampler, workers, self.trainer, model, self.renderer, playing)
         else:
             self.policy = open_sampler(sampler, self.trainer, self.base_model, self.renderer)
