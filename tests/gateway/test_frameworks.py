@@ -76,3 +76,22 @@ def test_openai_agents(renderer: Renderer) -> None:
     assert trajectory.score.success
     assert [len(turn.message.tool_calls) for turn in trajectory.turns] == [1, 0]  # one conversation, appended
     assert not trajectory.branches
+
+
+def test_openai_agents_with_the_environments_tools_over_mcp(renderer: Renderer) -> None:
+    agents = pytest.importorskip("agents", reason="openai-agents is not installed: make test-agents")
+    mcp = pytest.importorskip("agents.mcp")
+    openai = pytest.importorskip("openai")
+
+    async def play(context: AgentContext) -> str:
+        agents.set_tracing_disabled(True)
+        client = openai.AsyncOpenAI(base_url=context.base_url, api_key=context.api_key)
+        address = {"url": context.mcp_url, "headers": {"Authorization": f"Bearer {context.api_key}"}}
+        async with mcp.MCPServerStreamableHttp(params=address) as tools:
+            model = agents.OpenAIChatCompletionsModel(context.model, openai_client=client)
+            agent = agents.Agent(name="solver", instructions="Use the tool.", mcp_servers=[tools], model=model)
+            return str((await agents.Runner.run(agent, context.prompt)).final_output)
+
+    trajectory = played(play, renderer, DOUBLE, "8")
+    assert trajectory.score.success
+    assert [result.content for result in trajectory.tool_results] == ["8"]

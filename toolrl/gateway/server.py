@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -68,7 +69,7 @@ class GatewayServer(Server):
             from toolrl.gateway.mcp import PATH, tools_app
 
             tools = tools_app(self._calls_of)
-            routes.append(Route(PATH, _Keyed(tools, self._calls_of)))
+            routes.append(Route(PATH, _Keyed(tools, self._calls_of), methods=["POST"]))
         app = Starlette(
             routes=routes,
             exception_handlers={404: _unknown, 405: _unknown, Refusal: _refused},
@@ -201,5 +202,6 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # no such route or method
     message = f"{request.method} {request.url.path} is not served here; /v1/chat/completions and /v1/messages are"
-    return json_response(OpenAI.error(message, 404), 404)
+    return json_response(OpenAI.error(message, error.status_code), error.status_code, error.headers)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ import httpx
 import torch
 from transformers import PreTrainedModel
 
+from tests.gateway.agents import play as agent
+from toolrl import Renderer, RolloutRequest, make
+from toolrl.gateway import AgentProgram, ProgramEngine
 from toolrl.policy import Policy
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.tiny import PATH
@@ -66,6 +70,24 @@ def assert_same_model(
         sampling = SamplingParams(temperature, max_tokens=24)
         for ids, sample in zip(prompts, play(policy, prompts, sampling), strict=True):
             assert gap(model, ids, sample, temperature) < 1e-3
+
+
+def assert_agents_tokens_are_the_models(policy: Policy, model: PreTrainedModel) -> None:
+    """What agents sample through the gateway has the model's logprobs, at its place in their conversations."""
+    renderer = Renderer(TOKENIZER)
+    env = make("toolrl/PythonMath-v0", split="test", size=40)
+    with closing(ProgramEngine(AgentProgram(agent), policy, renderer, sampling=SamplingParams(0.6, 48))) as engine:
+        trajectories = engine.run([RolloutRequest(env, task, "e", task.id) for task in env.tasks.take(12)])
+    env.close()
+    turns = 0
+    for trajectory in trajectories:
+        assert trajectory.score.value is not None, trajectory.error
+        ids = list(trajectory.prompt_ids)
+        for turn in trajectory.turns:
+            assert gap(model, ids, turn.sample, 0.6) < 1e-3
+            ids += [*turn.sample.token_ids, *turn.observation_ids]
+            turns += 1
+    assert turns > len(trajectories)
 
 
 @torch.no_grad()

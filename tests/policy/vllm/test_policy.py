@@ -22,6 +22,7 @@ from tests.policy.vllm.checks import (
     STOPS,
     TOKENIZER,
     UNCLOSED,
+    assert_agents_tokens_are_the_models,
     assert_same_model,
     connect,
     gap,
@@ -64,6 +65,10 @@ def test_tokens_and_logprobs_are_the_models_before_and_after_updates(
         policy.update_weights()
         assert_same_model(policy, model)
         assert {sample.policy_version for sample in play(policy, PROMPTS, GREEDY)} == {version + update}
+
+
+def test_agents_play_with_an_engine_behind_the_gateway(policy: VLLMPolicy, model: PreTrainedModel) -> None:
+    assert_agents_tokens_are_the_models(policy, model)
 
 
 def test_tied_weights_and_their_head_change_together(policy: VLLMPolicy, model: PreTrainedModel) -> None:

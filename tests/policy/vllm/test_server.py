@@ -20,6 +20,7 @@ from tests.policy.vllm.checks import (
     STOPS,
     TOKENIZER,
     RunningServer,
+    assert_agents_tokens_are_the_models,
     assert_same_model,
     connect,
     gap,
@@ -90,6 +91,11 @@ def policy(servers: list[RunningServer], opened: Callable[..., VLLMServerPolicy]
 def model(policy: VLLMServerPolicy) -> PreTrainedModel:
     """The trainer's model, whose weights the servers have."""
     return connect(policy)
+
+
+@with_servers
+def test_agents_play_with_servers_behind_the_gateway(policy: VLLMServerPolicy, model: PreTrainedModel) -> None:
+    assert_agents_tokens_are_the_models(policy, model)
 
 
 @with_servers
