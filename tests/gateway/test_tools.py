@@ -16,7 +16,7 @@ from mcp.client.streamable_http import streamable_http_client
 from tests.gateway.test_command import agent
 from tests.gateway.test_conversations import scripted
 from tests.gateway.test_program import CLIENT, played
-from toolrl import Renderer, RolloutRequest, SamplingParams, Task, ToolEnv, make
+from toolrl import ConfigError, Renderer, RolloutRequest, SamplingParams, Task, ToolEnv, make
 from toolrl.errors import SandboxFault
 from toolrl.gateway import AgentContext, AgentProgram, ProgramEngine
 from toolrl.policy import TransformersPolicy
@@ -173,6 +173,52 @@ def test_what_a_tool_ends_or_cannot_do_is_known_whatever_the_program_makes_of_it
 
     with pytest.raises(KeyError, match="my_bug"):
         play(with_tool(broken), swallow_a_bug, renderer)
+
+
+def asks_for_a_colour(task: Task, message: str, state: Any) -> str | Ended:
+    if "blue" in message:
+        return Ended("thanks")
+    return "which colour?"
+
+
+@pytest.mark.parametrize("over_mcp", [False, True])
+def test_a_user_is_spoken_to(renderer: Renderer, over_mcp: bool) -> None:
+    def say() -> str:
+        """Do nothing, under a name that is taken."""
+        return "nothing"
+
+    async def talk(context: AgentContext) -> str:
+        if not over_mcp:
+            assert await context.say("hello") == "which colour?"
+            with pytest.raises(Exception, match="the episode has ended"):
+                await context.say("blue")
+            return "late"
+        async with connected(context) as client:
+            assert [tool.name for tool in (await client.list_tools()).tools] == ["say", "say_"]
+            replies = [
+                await client.call_tool(name, arguments)
+                for name, arguments in (
+                    ("say", {}), ("say_", {"text": "hello"}), ("say_", {"text": 5}), ("say_", {"text": "blue"})
+                )
+            ]  # fmt: skip
+        assert [reply.is_error for reply in replies] == [False, False, True, True]
+        assert [reply.content[0].text for reply in replies[:2]] == ["nothing", "which colour?"]
+        return "late"
+
+    env = ToolEnv(
+        tasks=[Task("t", "Sell something.", "blue")], tools=[say], user=asks_for_a_colour,
+        reward=lambda task, episode: float(episode.answer == task.answer),
+    )  # fmt: skip
+    trajectory = play(env, talk, renderer)
+    assert (trajectory.score.value, trajectory.stop) == (1.0, StopReason.USER)
+
+
+def test_without_a_user_nobody_is_spoken_to(renderer: Renderer) -> None:
+    async def talk(context: AgentContext) -> str:
+        return await context.say("hello")
+
+    with pytest.raises(ConfigError, match="no user to speak to"):
+        play(with_tool(nothing), talk, renderer)
 
 
 def test_a_call_in_flight_is_given_up_with_its_episode(renderer: Renderer) -> None:

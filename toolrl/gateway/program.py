@@ -68,6 +68,16 @@ class AgentContext:
         """
         return await self.tool_calls.run(ToolCall(name, arguments))
 
+    async def say(self, text: str) -> str:
+        """Say something to the environment's user, and return the reply.
+
+        Raises:
+            EpisodeOver: The user has ended the conversation.
+            InfrastructureError: The user could not reply, and the agent did not cause it.
+            ConfigError: The environment has no user.
+        """
+        return await self.tool_calls.say(text)
+
 
 AgentFunction = Callable[[AgentContext], Awaitable[str]]
 
@@ -188,15 +198,16 @@ class ProgramEngine(RolloutEngine):
         limits = replace(own, turn_tokens=min(own.turn_tokens, env.turn_tokens), completion_tokens=most)
         assert self.renderer is not None
         client = self._gateway.open(self.sampling, limits, renderer_of(self.renderer, request.env, request.task))
-        client.tools = ToolCalls(session, request.env.toolbox.schemas)
+        client.tools = ToolCalls(session, request.env)
         async with session:
             try:
                 with session.counting_usage():
                     outcome, stop = await self._outcome(request, client, client.tools)
                 if outcome.failure:
                     played.info["program"] = outcome.failure
-                if stop is None:
-                    stop = (await session.advance(Message("assistant", outcome.answer or ""))).stop or StopReason.ANSWER
+                if stop is None and (outcome.answer or not client.tools.has_user):
+                    stop = (await session.advance(Message("assistant", outcome.answer or ""))).stop
+                stop = stop or StopReason.ANSWER
                 return stop, await session.score(stop, in_group=True)
             finally:
                 self._gateway.close(client)

@@ -26,6 +26,7 @@ import toolrl
 from toolrl.chat.wire import to_wire
 from toolrl.env import ToolEnv, say
 from toolrl.errors import InfrastructureError
+from toolrl.gateway.tools import words_tool
 from toolrl.interop.serve.host import Busy, EpisodeEnded, Host, NotServed, Session, described, summary
 from toolrl.interop.serve.openenv_wire import (
     Answer,
@@ -49,7 +50,6 @@ from toolrl.interop.serve.openenv_wire import (
     reward_of,
     rpc_error,
     state_of,
-    words_tool,
 )
 from toolrl.support.serving import Refusal, json_response, read_body
 from toolrl.types import Message, ToolCall

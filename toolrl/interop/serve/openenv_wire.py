@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from toolrl.env import ToolEnv
 from toolrl.interop.serve.host import Outcome, Session, judged
 from toolrl.interop.serve.openapi import Operation
 from toolrl.support.serving import Body
@@ -161,18 +160,6 @@ OPERATIONS = [
     Operation("get", "/health", "Whether the server is well.", Health),
     Operation("post", "/mcp", "tools/list and tools/call by JSON-RPC.", Rpc, Rpc),
 ]
-
-
-def words_tool(env: ToolEnv) -> dict[str, Any]:
-    """The tool by which a client that only knows tools says something."""
-    taken = {schema["function"]["name"] for schema in env.toolbox.schemas}
-    name, about = ("answer", "Give the final answer, which ends the episode.")
-    if env.user is not None:
-        name, about = "say", "Say something to the user, who replies."
-    while name in taken:
-        name = f"{name}_"
-    parameters = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-    return {"type": "function", "function": {"name": name, "description": about, "parameters": parameters}}
 
 
 def as_listed(schema: Mapping[str, Any]) -> dict[str, Any]:
