@@ -20,56 +20,63 @@ from toolrl.policy import TransformersPolicy
 from toolrl.policy.models import load_model, load_tokenizer
 from toolrl.trajectory import Trajectory
 
-AGENTS, PAIRS = 64, 5
-MODELS = ("tiny", os.environ.get("LANGUAGE_MODEL", "runs/smollm2-sft/model"))
+AGENTS = 64
+LANGUAGE_MODEL = os.environ.get("LANGUAGE_MODEL", "runs/smollm2-sft/model")
+# The model, the environment, and the pairs.
+SHAPES = [
+    ("tiny", "toolrl/DocsSearch-v0", 5),
+    ("tiny", "toolrl/DocsCompute-v0", 5),
+    (LANGUAGE_MODEL, "toolrl/DocsSearch-v0", 4),
+]
 SAMPLING = SamplingParams(0.0, 64)
 
 
 def main() -> str:
     rows = []
-    for model in MODELS:
+    for model, env_id, pairs in SHAPES:
         if model != "tiny" and not Path(model).is_dir():
             print(f"gateway: {model!r} is missing; `make train-lm` writes it, or set LANGUAGE_MODEL")
             continue
-        renderer = Renderer(load_tokenizer(model))
-        policy = TransformersPolicy(load_model(model), stop_token_ids=renderer.stop_token_ids, seed=0)
-        for env_id in ("toolrl/DocsSearch-v0", "toolrl/DocsCompute-v0"):
-            rows.append(measure(env_id, model, policy, renderer))
-            print(rows[-1], flush=True)
-        policy.close()
+        rows.append(measure(env_id, model, pairs))
+        print(rows[-1], flush=True)
     columns = [
-        "environment",
         "model",
+        "environment",
         "calls",
         "tokens",
         "engine, s",
         "gateway, s",
-        "overhead, median",
-        "lowest and highest",
+        "more time a token: median",
+        "range",
     ]
-    return table(f"{AGENTS} agents at once through the gateway, {PAIRS} pairs", columns, rows)
+    return table(f"{AGENTS} agents at once through the gateway, in pairs", columns, rows)
 
 
-def measure(env_id: str, model: str, policy: TransformersPolicy, renderer: Renderer) -> list[str]:
+def measure(env_id: str, model: str, pairs: int) -> list[str]:
+    renderer = Renderer(load_tokenizer(model))
+    policy = TransformersPolicy(load_model(model), stop_token_ids=renderer.stop_token_ids, seed=0)
     env = make(env_id, split="test", size=400)
     requests = [RolloutRequest(env, task, "e", task.id) for task in env.tasks.take(AGENTS)]
     engine = RolloutEngine(policy, renderer, sampling=SAMPLING)
     gateway = ProgramEngine(AgentProgram(play), policy, renderer, sampling=SAMPLING)
     times: dict[str, list[float]] = {"engine": [], "gateway": []}
-    played: dict[str, list[Trajectory]] = {}
-    for pair in range(PAIRS + 1):  # the first is not counted
+    tokens: dict[str, list[int]] = {"engine": [], "gateway": []}
+    for pair in range(pairs + 1):
         for name, one in sorted({"engine": engine, "gateway": gateway}.items(), reverse=bool(pair % 2)):
             start = time.perf_counter()
-            played[name] = one.run(requests)
-            times[name].append(time.perf_counter() - start)
+            played = one.run(requests)
+            if pair:  # the first is not counted
+                times[name].append(time.perf_counter() - start)
+                tokens[name].append(sum(map(sampled, played)))
     gateway.close()
     env.close()
-    ratios = [b / a - 1 for a, b in zip(times["engine"][1:], times["gateway"][1:], strict=True)]
-    tokens = {name: sum(map(sampled, episodes)) for name, episodes in played.items()}
+    policy.close()
+    each = {name: [second / count for second, count in zip(times[name], tokens[name], strict=True)] for name in times}
+    ratios = [b / a - 1 for a, b in zip(each["engine"], each["gateway"], strict=True)]
     return [
-        env_id, Path(model).parent.name or model, str(sum(len(one.turns) for one in played["gateway"])),
-        f"{tokens['engine']:,} and {tokens['gateway']:,}", f"{median(times['engine'][1:]):.2f}",
-        f"{median(times['gateway'][1:]):.2f}", f"{median(ratios):+.0%}", f"{min(ratios):+.0%} to {max(ratios):+.0%}",
+        Path(model).parent.name or model, env_id, str(sum(len(one.turns) for one in played)),
+        f"{median(tokens['engine']):,.0f} and {median(tokens['gateway']):,.0f}", f"{median(times['engine']):.2f}",
+        f"{median(times['gateway']):.2f}", f"{median(ratios):+.0%}", f"{min(ratios):+.0%} to {max(ratios):+.0%}",
     ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from toolrl.gateway import AgentContext
+from toolrl.gateway import AgentContext, EpisodeOver, ToolMistake
 
 
 async def play(context: AgentContext) -> str:
@@ -30,8 +30,10 @@ async def play(context: AgentContext) -> str:
                 arguments = json.loads(call["function"]["arguments"])
                 try:
                     text = await context.call(call["function"]["name"], **arguments)
-                except Exception as error:  # noqa: BLE001 - the model reads it
-                    text = str(error)
+                except EpisodeOver:
+                    return ""
+                except ToolMistake as mistake:
+                    text = str(mistake)
                 messages.append({"role": "tool", "tool_call_id": call["id"], "content": text})
     return ""
 
