@@ -30,7 +30,7 @@ from toolrl.support.usage import Usage, counting
 from toolrl.support.waiting import POLICY_TIMEOUT_SECONDS, contained, together
 from toolrl.tools.resources import add_up
 from toolrl.trajectory import Trajectory, Turn
-from toolrl.types import Episode, Message, SamplingParams, Score, StopReason, Task
+from toolrl.types import Episode, Message, SamplingParams, Score, StopReason, Task, ToolResult
 
 Prompts = dict[tuple[int, str], list[int]]  # (P,) ids by environment and task, of episodes that are played together
 
@@ -61,12 +61,13 @@ class RolloutRequest:
 
 @dataclass
 class Played:
-    """The conversation of an episode, as far as it was played, further ones, and further facts; see `Trajectory`."""
+    """The conversation of an episode, as far as it was played, and what else is known of it; see `Trajectory`."""
 
     prompt: tuple[Message, ...]
     prompt_ids: list[int] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     branches: list[Played] = field(default_factory=list)
+    results: tuple[ToolResult, ...] | None = None
     info: dict[str, Any] = field(default_factory=dict)
 
 
@@ -206,10 +207,12 @@ class RolloutEngine:
         trajectory = Trajectory(
             request.id, request.env_id, request.task.id, played.prompt, played.prompt_ids, tuple(played.turns), score,
             stop, error=error, attempts=attempt, seconds=seconds, info=request.info | played.info, usage=usage,
-            ending=session.ended.reason if session.ended else "",
+            ending=session.ended.reason if session.ended else "", results=played.results,
         )  # fmt: skip
         branches = [
-            replace(trajectory, prompt=branch.prompt, prompt_ids=branch.prompt_ids, turns=tuple(branch.turns))
+            replace(
+                trajectory, prompt=branch.prompt, prompt_ids=branch.prompt_ids, turns=tuple(branch.turns), results=None
+            )
             for branch in played.branches
         ]
         return replace(trajectory, branches=tuple(branches)), session

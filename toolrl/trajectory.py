@@ -17,7 +17,7 @@ from toolrl.support.secret_values import hide_within
 from toolrl.types import Award, Ended, Message, Role, Sample, Score, StopReason, ToolCall, ToolFailure, ToolResult
 
 SCHEMA_VERSION = 6
-READABLE_VERSIONS = (5, 6)  # 5 had no branches
+READABLE_VERSIONS = (5, 6)  # 5 had no branches and no results
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class Trajectory:
         info: Facts about the run: step, group, split ...
         usage: Amounts used by the tools' resources, the reward and a `ChatPolicy`, by name, over all attempts.
         branches: Further conversations, where a program played that had several: trajectories with the same verdict.
+        results: What the environment's tools returned to a program, whose conversations need not show it; None if
+            the turns have it.
     """
 
     id: str
@@ -88,6 +90,7 @@ class Trajectory:
     usage: dict[str, float] = field(default_factory=dict)
     ending: str = ""
     branches: tuple[Trajectory, ...] = ()
+    results: tuple[ToolResult, ...] | None = None
 
     @property
     def has_tokens(self) -> bool:
@@ -115,18 +118,17 @@ class Trajectory:
         conversation = list(self.prompt)
         for turn in self.turns:
             conversation.append(turn.message)
-            conversation.extend(
-                Message("tool", result.content, name=result.call.name, tool_call_id=result.call.id)
-                for result in turn.results
-            )
+            conversation += [
+                Message("tool", one.content, name=one.call.name, tool_call_id=one.call.id) for one in turn.results
+            ]
             if turn.reply is not None:
                 conversation.append(Message("user", turn.reply))
         return conversation
 
     @property
     def tool_results(self) -> list[ToolResult]:
-        """The results of all calls, in order."""
-        return [result for turn in self.turns for result in turn.results]
+        """The results of all calls of the environment's tools, in order."""
+        return [result for turn in self.turns for result in turn.results] if self.results is None else [*self.results]
 
     def to_row(self) -> dict[str, Any]:
         """The trajectory as JSON values, with the same fields and types in every row; see `Row`."""
@@ -155,6 +157,9 @@ class Trajectory:
             mask=self.mask,
             logprobs=self.logprobs,
             branches=json_text([branch.to_row() for branch in self.branches]),
+            results=json_text(
+                self.results and msgspec.to_builtins([CallRow.of(one.call, one) for one in self.results])
+            ),
         )
         values: dict[str, Any] = msgspec.to_builtins(row)
         return values
@@ -168,7 +173,7 @@ class Trajectory:
         """
         check_version(values.get("schema_version"))
         row = msgspec.convert(values, Row[list[int], list[float]])
-        turns, start = [], 0
+        program, turns, start = decode_json(row.results, PROGRAM_CALLS), [], 0
         for turn in row.turns:
             turns.append(turn.read(row, start))
             start += turn.sampled_tokens + turn.observed_tokens
@@ -188,6 +193,7 @@ class Trajectory:
             usage=amounts(row.usage),
             ending=row.ending,
             branches=tuple(map(cls.from_row, json.loads(row.branches))),
+            results=None if program is None else tuple(result for _, result in map(CallRow.read, program) if result),
         )
 
 
@@ -292,15 +298,11 @@ class TurnRow(msgspec.Struct, kw_only=True):
         middle = start + self.sampled_tokens
         end = middle + self.observed_tokens
         calls = [call.read() for call in self.calls()]
-        forced = [index for index, bit in enumerate(row.mask[start:middle]) if not bit]
+        places = [index for index, bit in enumerate(row.mask[start:middle]) if not bit]
+        forced = (places[0], places[-1] + 1) if places else (0, 0)
+        ids, logprobs = row.completion_ids[start:middle], row.logprobs[start:middle]
         return Turn(
-            Sample(
-                row.completion_ids[start:middle],
-                row.logprobs[start:middle],
-                self.finish,
-                self.policy_version,
-                (forced[0], forced[-1] + 1) if forced else (0, 0),
-            ),
+            Sample(ids, logprobs, self.finish, self.policy_version, forced),
             Message("assistant", self.content, tuple(call for call, _ in calls), thinking=self.thinking),
             tuple(result for _, result in calls if result is not None),
             tuple(row.completion_ids[middle:end]),
@@ -343,9 +345,11 @@ class Row(msgspec.Struct, Generic[Ids, Numbers], kw_only=True):
     mask: Ids
     logprobs: Numbers
     branches: str = "[]"
+    results: str = "null"
 
 
 _CALLS = msgspec.json.Decoder(list[CallRow])
+PROGRAM_CALLS = msgspec.json.Decoder(list[CallRow] | None)
 _AWARDS = msgspec.json.Decoder(list[Award])
 _AMOUNTS = msgspec.json.Decoder(dict[str, float])
 
@@ -357,8 +361,7 @@ def check_version(version: object) -> None:
         TaskError: It is not one of `READABLE_VERSIONS`.
     """
     if version not in READABLE_VERSIONS:
-        readable = " and ".join(map(str, READABLE_VERSIONS))
-        raise TaskError(f"schema_version is {version!r}, this version reads {readable}")
+        raise TaskError(f"schema_version is {version!r}, this version reads {READABLE_VERSIONS}")
 
 
 def amounts(value: str) -> dict[str, float]:

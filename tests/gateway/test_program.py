@@ -91,6 +91,8 @@ def test_a_function_plays_with_the_environments_tools_and_is_graded(renderer: Re
         assert trajectory.score.success
         assert trajectory.has_tokens
         assert trajectory.turns[0].message.content == "let me see"
+        # The conversation shows none of the calls, and they are counted nevertheless.
+        assert [str(result.failure) for result in trajectory.tool_results] == ["raised", "None"]
 
 
 def test_what_a_program_delegates_is_a_branch_with_the_same_verdict(renderer: Renderer) -> None:
@@ -102,6 +104,7 @@ def test_what_a_program_delegates_is_a_branch_with_the_same_verdict(renderer: Re
     assert [t.message.content for t in trajectory.turns] == ["8"]
     assert [branch.turns[0].message.content for branch in trajectory.branches] == ["b", "a"]
     assert all(branch.score == trajectory.score and branch.has_tokens for branch in trajectory.branches)
+    assert trajectory.tool_results == []
     row = json.loads(json.dumps(trajectory.to_row()))
     assert Trajectory.from_row(row).to_row() == row
 

@@ -148,7 +148,7 @@ def test_another_version_is_one_clear_error(tmp_path: Path, version: object) -> 
     row = {**episode("f").to_row(), "schema_version": version}
     (tmp_path / "trajectories.jsonl").write_text(json.dumps(row) + "\n")
     for _ in range(2):
-        with pytest.raises(TaskError, match=r"line 1: schema_version is .*, this version reads 5 and 6"):
+        with pytest.raises(TaskError, match=r"line 1: schema_version is .*, this version reads"):
             load(tmp_path)
 
 

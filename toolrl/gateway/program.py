@@ -198,20 +198,21 @@ class ProgramEngine(RolloutEngine):
         limits = replace(own, turn_tokens=min(own.turn_tokens, env.turn_tokens), completion_tokens=most)
         assert self.renderer is not None
         client = self._gateway.open(self.sampling, limits, renderer_of(self.renderer, request.env, request.task))
-        client.tools = ToolCalls(session, request.env)
+        client.tools = tools = ToolCalls(session, request.env)
         async with session:
             try:
                 with session.counting_usage():
-                    outcome, stop = await self._outcome(request, client, client.tools)
+                    outcome, stop = await self._outcome(request, client, tools)
                 if outcome.failure:
                     played.info["program"] = outcome.failure
-                if stop is None and (outcome.answer or not client.tools.has_user):
+                if stop is None and (outcome.answer or not tools.has_user):
                     stop = (await session.advance(Message("assistant", outcome.answer or ""))).stop
                 stop = stop or StopReason.ANSWER
                 return stop, await session.score(stop, in_group=True)
             finally:
                 self._gateway.close(client)
                 self._note(client, request, played)
+                played.results = tuple(tools.results)
 
     def _note(self, client: Client, request: RolloutRequest, played: Played) -> None:
         """The conversations as the episode's: the latest is its main one."""

@@ -8,7 +8,7 @@ from typing import Any
 from toolrl.env import ToolEnv
 from toolrl.episode import EpisodeSession, Step
 from toolrl.errors import ConfigError
-from toolrl.types import Message, StopReason, ToolCall, ToolFailure
+from toolrl.types import Message, StopReason, ToolCall, ToolFailure, ToolResult
 
 
 class ToolMistake(Exception):
@@ -36,6 +36,7 @@ class ToolCalls:
         schemas: The tools; if there is a user, the last one says something to them.
         has_user: Whether there is one.
         made: Calls so far, words included.
+        results: Of the tools.
         over: Why the environment has ended the episode; None if it has not.
         fault: What a tool raised that was not the program's mistake: an infrastructure fault, or a bug.
     """
@@ -47,6 +48,7 @@ class ToolCalls:
         if self.has_user:
             self.schemas.append(words_tool(env))
         self.made = 0
+        self.results: list[ToolResult] = []
         self.over: StopReason | None = None
         self.fault: Exception | None = None
         self._session = session
@@ -82,6 +84,7 @@ class ToolCalls:
                 self.fault = fault
                 raise
             self.over = step.stop
+            self.results += step.results
         if step.stop is not None:
             raise EpisodeOver(step.stop)
         return step

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 import pyarrow
 
-from toolrl.trajectory import CallRow, Row, amounts, check_version
+from toolrl.support.json_text import decode_json
+from toolrl.trajectory import PROGRAM_CALLS, CallRow, Row, amounts, check_version
 from toolrl.types import ToolFailure
 
 _TEXT_CHARACTERS = 300
@@ -38,7 +39,9 @@ class Facts:
         """
         self.row, lengths = _decode(line)
         self.info: dict[str, Any] = json.loads(self.row.info)
-        self.calls: list[CallRow] = [call for turn in self.row.turns for call in turn.calls()]
+        program: list[CallRow] | None = decode_json(self.row.results, PROGRAM_CALLS)
+        turns = [call for turn in self.row.turns for call in turn.calls()]
+        self.calls = turns if program is None else program
         self.failures = Counter(call.failure for call in self.calls if call.failure)
         self.awarded = sum((award.value for turn in self.row.turns for award in turn.awarded()), 0.0)
         self.parts, self.usage = amounts(self.row.parts), amounts(self.row.usage)
