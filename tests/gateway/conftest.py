@@ -24,6 +24,7 @@ class Served:
         self.gateway = Gateway(policy, renderer, **options)
         self.server = GatewayServer(self.gateway)
         self.renderer = renderer
+        self._clients: list[Any] = []
 
     def open(self, sampling: SamplingParams = GREEDY, **limits: Any) -> Client:
         return self.gateway.open(sampling, GatewayLimits(**limits))
@@ -35,12 +36,19 @@ class Served:
     def openai(self, client: Client | str, **options: Any) -> Any:
         openai = pytest.importorskip("openai")
         key = client if isinstance(client, str) else client.key
-        return openai.OpenAI(base_url=self.url, api_key=key, **{"max_retries": 0, **options})
+        self._clients.append(openai.OpenAI(base_url=self.url, api_key=key, **{"max_retries": 0, **options}))
+        return self._clients[-1]
 
     def anthropic(self, client: Client | str) -> Any:
         anthropic = pytest.importorskip("anthropic")
         key = client if isinstance(client, str) else client.key
-        return anthropic.Anthropic(base_url=self.server.url, api_key=key, max_retries=0)
+        self._clients.append(anthropic.Anthropic(base_url=self.server.url, api_key=key, max_retries=0))
+        return self._clients[-1]
+
+    def close(self) -> None:
+        for client in self._clients:  # a collector that finds one may warn of its socket first
+            client.close()
+        self.server.close()
 
 
 Serve = Callable[..., Served]
@@ -61,7 +69,7 @@ def serve(renderer: Renderer) -> Iterator[Serve]:
 
     yield start
     for served in opened:
-        served.server.close()
+        served.close()
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_a_conversation_of_openais_sdk_has_the_engines_tokens(
     served: Served, tiny: TransformersPolicy, renderer: Renderer, env_id: str
 ) -> None:
     env = make(env_id, split="test", size=30)
-    tasks = env.tasks.take(6)
+    tasks = env.tasks.take(4)
     engine = RolloutEngine(tiny, renderer, sampling=GREEDY)
     expected = engine.run([RolloutRequest(env, task, "e", task.id) for task in tasks])
     turns = 0

@@ -39,7 +39,7 @@ def played(
 ) -> list[Trajectory]:
     (folder / "agent.py").write_text(program)
     agent = AgentProgram(command=["python", "agent.py"], sandbox=folder, seconds=seconds)
-    engine = ProgramEngine(agent, policy, renderer, sampling=SamplingParams(0.0, 24))
+    engine = ProgramEngine(agent, policy, renderer, sampling=SamplingParams(0.0, 24), retries=0)
     env = counting()
     try:
         return engine.run([RolloutRequest(env, task, "e", task.id) for task in env.tasks.take(3)])

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,43 +81,24 @@ def test_an_agent_is_not_evaluated_without_its_tools(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
-@pytest.fixture
-def by_hand(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "toolrl", "gateway", "--temperature", "0", "--out", str(tmp_path / "seen.jsonl")]
+def test_the_gateway_can_be_tried_by_hand_and_keeps_what_it_answers(tmp_path: Path) -> None:
+    out = tmp_path / "seen.jsonl"
+    command = [sys.executable, "-m", "toolrl", "gateway", "--temperature", "0", "--out", str(out)]
     served = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
-    yield served
-    served.kill()
-    served.communicate()
-
-
-def ask(served: subprocess.Popen[str]) -> None:
     assert served.stdout is not None
     words = dict(word.split("=", 1) for word in served.stdout.readline().split()[1:])
     body = {"model": "tiny", "messages": [{"role": "user", "content": "What is 2 + 2?"}]}
     headers = {"Authorization": f"Bearer {words['OPENAI_API_KEY']}"}
     answer = httpx.post(f"{words['OPENAI_BASE_URL']}/chat/completions", json=body, headers=headers, timeout=60)
     assert answer.status_code == 200
-
-
-def test_the_gateway_can_be_tried_by_hand(tmp_path: Path, by_hand: subprocess.Popen[str]) -> None:
-    ask(by_hand)
-    by_hand.send_signal(signal.SIGINT)
-    _, errors = by_hand.communicate(timeout=30)
-    assert by_hand.returncode == 0
-    assert "1 turns in 1 conversations" in errors
-    (conversation,) = read_trajectories(tmp_path / "seen.jsonl")
-    assert conversation.has_tokens
-    assert conversation.score.value is None
-    assert [path.name for path in tmp_path.iterdir()] == ["seen.jsonl"]
-
-
-def test_a_gateway_that_is_killed_has_kept_the_conversations(tmp_path: Path, by_hand: subprocess.Popen[str]) -> None:
-    ask(by_hand)
     until = time.monotonic() + 20
-    while not (kept := list(read_trajectories(tmp_path / "seen.jsonl"))):
+    while not (kept := list(read_trajectories(out))):  # before its end: it may be killed
         assert time.monotonic() < until
         time.sleep(0.1)
-    by_hand.kill()
-    by_hand.wait()
-    assert [one.has_tokens for one in kept] == [True]
-    assert list(read_trajectories(tmp_path / "seen.jsonl")) == kept
+    served.send_signal(signal.SIGINT)
+    _, errors = served.communicate(timeout=30)
+    assert served.returncode == 0
+    assert "1 turns in 1 conversations" in errors
+    assert list(read_trajectories(out)) == kept
+    assert [(one.has_tokens, one.score.value) for one in kept] == [(True, None)]
+    assert [path.name for path in tmp_path.iterdir()] == ["seen.jsonl"]

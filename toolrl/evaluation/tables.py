@@ -81,7 +81,8 @@ def terminal() -> Console:
     """A console wide enough for these tables, also in a file, a pipe or a notebook, which have no width."""
     console = Console(force_jupyter=False)
     # A notebook's kernel forces colours, which makes rich take it for a terminal; its page wraps longer lines.
-    width = _NOTEBOOK_CHARACTERS if "ipykernel" in sys.modules else 140
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    width = _NOTEBOOK_CHARACTERS if hasattr(shell, "kernel") else 140
     return console if console.is_terminal and sys.stdout.isatty() else Console(force_jupyter=False, width=width)
 
 
