@@ -122,7 +122,10 @@ def pairs(tasks: int, samples: int, gap: float = 0.0) -> Any:
     return (rng.binomial(samples, rates + gap) - rng.binomial(samples, rates)) / samples
 
 
-@pytest.mark.parametrize(("tasks", "samples"), [(10, 1), (10, 4), (60, 1), (60, 4)])
+@pytest.mark.parametrize(
+    ("tasks", "samples"),
+    [(10, 1), pytest.param(10, 4, marks=pytest.mark.slow), (60, 1), pytest.param(60, 4, marks=pytest.mark.slow)],
+)
 def test_p_values_are_fair_where_neither_side_is_better(tasks: int, samples: int) -> None:
     values = numpy.array([difference_p_value(one) for one in pairs(tasks, samples)])
     for level in (0.05, 0.2, 0.5):
@@ -156,6 +159,7 @@ def test_holms_correction_orders_and_bounds() -> None:
     assert numpy.mean([min(holm(one)) < 0.05 for one in values]) < 0.2
 
 
+@pytest.mark.slow
 def test_the_smallest_difference_is_found_in_four_of_five_cases_and_needs_as_many_tasks() -> None:
     differences = pairs(80, 4, gap=0.1)
     smallest, needed = power(differences[0])

@@ -51,6 +51,7 @@ def test_an_estimate_has_no_bias_and_its_interval_covers() -> None:
     assert covered.mean() >= 0.88
 
 
+@pytest.mark.slow
 def test_with_many_models_known_it_errs_less_than_as_many_random_tasks() -> None:
     found, simple, covered = errors(20, 80)
     assert numpy.sqrt((found**2).mean()) < 0.9 * numpy.sqrt((simple**2).mean())
