@@ -70,7 +70,7 @@ def test_a_command_that_does_not_end_is_ended_with_what_it_started(tmp_path: Pat
     code += "subprocess.Popen(['sleep', '4321'], start_new_session=True)\ntime.sleep(4321)"
     (trajectory,) = played(agent(tmp_path, code, seconds=3), scripted(renderer, "8"), renderer)
     assert trajectory.score.value == 0.0
-    assert trajectory.info["program"] == "had not ended after 3 s"
+    assert trajectory.info["program"] == "had not ended after 3 s (--agent_seconds)"
     assert not processes_with("4321")
     assert not processes_with(str(tmp_path))
 

@@ -253,7 +253,7 @@ class ProgramEngine(RolloutEngine):
             if not caused and not is_late:
                 raise  # a bug of the program
             if is_late:
-                outcome = Outcome(None, f"had not ended after {program.seconds:g} s")
+                outcome = Outcome(None, f"had not ended after {program.seconds:g} s (--agent_seconds)")
         finally:
             await calls.close()
         if calls.fault is not None:
