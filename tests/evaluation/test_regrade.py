@@ -92,6 +92,13 @@ def test_another_task_is_not_graded(other: Task) -> None:
     assert "no task 'seven' with this prompt" in result.problem
 
 
+def test_what_a_program_played_is_left_as_it_is() -> None:
+    played = dataclasses.replace(play(counter_env(state_reward), *SCRIPT), results=())
+    result = next(regrade([played], of(counter_env(state_reward))))
+    assert "a program played it" in result.problem
+    assert result.trajectory == played
+
+
 def test_an_episode_that_ended_in_a_fault_stays_unscored() -> None:
     played = dataclasses.replace(play(counter_env(kind_reward), *SCRIPT), stop=StopReason.FAULT, score=Score(None))
     result = next(regrade([played], of(counter_env(kind_reward))))

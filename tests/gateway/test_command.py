@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
@@ -14,8 +17,8 @@ import pytest
 
 from tests.gateway.test_conversations import scripted
 from tests.gateway.test_program import CLIENT, played
-from toolrl import ConfigError, Renderer
-from toolrl.gateway import AgentProgram
+from toolrl import ConfigError, Renderer, RolloutRequest, Task, ToolEnv
+from toolrl.gateway import AgentProgram, ProgramEngine
 
 ASK = 'ask([{"role": "user", "content": os.environ["TOOLRL_TASK"]}])'
 
@@ -103,6 +106,31 @@ played(AgentProgram(command=[sys.executable, {str(tmp_path / "agent.py")!r}]), S
         started.wait()
     wait_for(0, "4323")
     wait_for(0, str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["x" * 200_000, "a\0b"])
+def test_a_task_that_no_variable_can_hold_is_said(renderer: Renderer, text: str) -> None:
+    env = ToolEnv(tasks=[Task("t", text, "8")], reward=lambda task, episode: 1.0)
+    with (
+        closing(ProgramEngine(AgentProgram(command=["true"]), scripted(renderer, "8"), renderer)) as engine,
+        pytest.raises(ConfigError, match="TOOLRL_TASK cannot be given to a command"),
+    ):
+        engine.run([RolloutRequest(env, env.tasks[0])])
+    fits = ToolEnv(tasks=[Task("t", "x" * 131_000, "8")], reward=lambda task, episode: 1.0)
+    with closing(ProgramEngine(AgentProgram(command=["true"]), scripted(renderer, "8"), renderer)) as engine:
+        assert engine.run([RolloutRequest(fits, fits.tasks[0])])[0].score.value == 1.0
+
+
+def test_a_machine_that_cannot_start_it_is_a_fault(
+    tmp_path: Path, renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(*arguments: object, **options: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", full)
+    (trajectory,) = played(agent(tmp_path, ""), scripted(renderer, "8"), renderer, retries=0)
+    assert trajectory.score.value is None
+    assert "could not be started" in trajectory.error
 
 
 def test_a_command_that_does_not_exist_is_said(renderer: Renderer) -> None:

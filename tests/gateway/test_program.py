@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import sys
 from pathlib import Path
@@ -14,12 +13,11 @@ import pytest
 from tests.gateway.test_conversations import scripted
 from tests.gateway.test_server import Hanging
 from toolrl import ConfigError, Renderer, RolloutRequest, SamplingParams, Task, ToolEnv, ToolError, make, say
-from toolrl.errors import SandboxFault
 from toolrl.evaluation import evaluate
 from toolrl.gateway import AgentContext, AgentProgram, GatewayLimits, ProgramEngine
 from toolrl.policy import Policy, ScriptedChatPolicy, TransformersPolicy
 from toolrl.trajectory import Trajectory
-from toolrl.types import Ended, StopReason
+from toolrl.types import StopReason
 
 CLIENT = """
 import json, os, sys, urllib.request
@@ -133,46 +131,6 @@ def test_a_fault_that_a_program_swallows_is_a_fault_nevertheless(renderer: Rende
         AgentProgram(swallow_the_policys), Hanging(), renderer, policy_timeout_seconds=0.2, retries=0
     )
     assert trajectory.score.value is None
-
-    async def down() -> str:
-        """Do something."""
-        raise SandboxFault("the sandbox is gone")
-
-    async def swallow_the_tools(context: AgentContext) -> str:
-        for _ in range(2):
-            with contextlib.suppress(Exception):
-                await context.call("down")
-        return "8"
-
-    env = ToolEnv(tasks=[Task("t", "?", "8")], tools=[down], reward=lambda task, episode: 1.0)
-    engine = ProgramEngine(AgentProgram(swallow_the_tools), scripted(renderer, "8"), renderer, retries=0)
-    (trajectory,) = engine.run([RolloutRequest(env, env.tasks[0], "e", "1")])
-    engine.close()
-    assert trajectory.score.value is None
-    assert "the sandbox is gone" in trajectory.error
-
-
-def test_an_episode_that_a_tool_has_ended_stays_ended(renderer: Renderer) -> None:
-    calls = []
-
-    def finish() -> Ended:
-        """End it."""
-        calls.append(1)
-        return Ended("done", answer="8")
-
-    async def play(context: AgentContext) -> str:
-        for _ in range(3):
-            with contextlib.suppress(Exception):
-                await context.call("finish")
-        return "another answer"
-
-    env = ToolEnv(
-        tasks=[Task("t", "?", "8")], tools=[finish], reward=lambda task, episode: float(episode.answer == task.answer)
-    )
-    engine = ProgramEngine(AgentProgram(play), scripted(renderer, "8"), renderer)
-    (trajectory,) = engine.run([RolloutRequest(env, env.tasks[0], "e", "1")])
-    engine.close()
-    assert (trajectory.score.value, trajectory.stop, len(calls)) == (1.0, StopReason.TOOL, 1)
 
 
 def test_a_timeout_of_the_programs_own_is_a_bug(renderer: Renderer) -> None:

@@ -81,6 +81,19 @@ def test_how_it_failed_is_kept(tmp_path: Path, tiny: TransformersPolicy, rendere
         assert "No module named 'no_such_package'" in trajectory.error
 
 
+@pytest.mark.parametrize("command", ["no-such-command", "./agent.txt"])
+def test_what_cannot_be_started_is_said(
+    tmp_path: Path, tiny: TransformersPolicy, renderer: Renderer, command: str
+) -> None:
+    (tmp_path / "agent.txt").write_text("not a program")
+    env = counting()
+    engine = ProgramEngine(AgentProgram(command=[command], sandbox=tmp_path), tiny, renderer)
+    with pytest.raises(ConfigError, match="in the sandbox, the program cannot be started"):
+        engine.run([RolloutRequest(env, env.tasks[0])])
+    engine.close()
+    env.close()
+
+
 def test_it_reaches_nothing_else(tmp_path: Path, tiny: TransformersPolicy, renderer: Renderer, reachable: int) -> None:
     """The program asks the model for as many turns as it has reached places: only the gateway's own."""
     program = f"""{CLIENT}

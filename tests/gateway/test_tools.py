@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
-from mcp import Client as McpClient, MCPError
+from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 
 from tests.gateway.test_command import agent
@@ -20,6 +20,7 @@ from toolrl import ConfigError, Renderer, RolloutRequest, SamplingParams, Task, 
 from toolrl.errors import SandboxFault
 from toolrl.gateway import AgentContext, AgentProgram, ProgramEngine
 from toolrl.policy import TransformersPolicy
+from toolrl.support.event_loop import run_sync
 from toolrl.trajectory import Trajectory
 from toolrl.types import Ended, StopReason
 
@@ -131,7 +132,16 @@ def nothing() -> str:
     return ""
 
 
-def test_what_a_tool_ends_or_cannot_do_is_known_whatever_the_program_makes_of_it(renderer: Renderer) -> None:
+async def over_mcp(context: AgentContext, name: str) -> None:
+    assert (await call(context, name)).is_error
+
+
+async def directly(context: AgentContext, name: str) -> None:
+    await context.call(name)
+
+
+@pytest.mark.parametrize("way", [over_mcp, directly])
+def test_what_a_tool_ends_or_cannot_do_is_known_whatever_the_program_makes_of_it(way: Any, renderer: Renderer) -> None:
     calls = []
 
     def finish() -> Ended:
@@ -139,40 +149,28 @@ def test_what_a_tool_ends_or_cannot_do_is_known_whatever_the_program_makes_of_it
         calls.append(1)
         return Ended("done", answer="8")
 
-    async def go_on(context: AgentContext) -> str:
-        for _ in range(2):
-            assert (await call(context, "finish")).is_error
-        return "another answer"
-
-    trajectory = play(with_tool(finish), go_on, renderer)
-    assert (trajectory.score.value, trajectory.stop, len(calls)) == (1.0, StopReason.TOOL, 1)
-
     def down() -> str:
         """Fail."""
         raise SandboxFault("the sandbox is gone")
-
-    async def swallow(context: AgentContext) -> str:
-        with pytest.raises((MCPError, BaseExceptionGroup)):
-            await call(context, "down")
-        return "8"
-
-    trajectory = play(with_tool(down), swallow, renderer)
-    assert trajectory.score.value is None
-    assert "the sandbox is gone" in trajectory.error
 
     def broken() -> str:
         """Have a bug."""
         raise KeyError("my_bug")
 
-    async def swallow_a_bug(context: AgentContext) -> str:
-        with contextlib.suppress(Exception, BaseExceptionGroup):
-            await call(context, "broken")
-        with contextlib.suppress(Exception):
-            await context.call("broken")
-        return "8"
+    async def swallow(context: AgentContext) -> str:
+        name = context.tools[0]["function"]["name"]
+        for _ in range(2):
+            with contextlib.suppress(Exception, BaseExceptionGroup):
+                await way(context, name)
+        return "8" if name != "finish" else "another answer"
 
+    trajectory = play(with_tool(finish), swallow, renderer)
+    assert (trajectory.score.value, trajectory.stop, len(calls)) == (1.0, StopReason.TOOL, 1)
+    trajectory = play(with_tool(down), swallow, renderer)
+    assert trajectory.score.value is None
+    assert "the sandbox is gone" in trajectory.error
     with pytest.raises(KeyError, match="my_bug"):
-        play(with_tool(broken), swallow_a_bug, renderer)
+        play(with_tool(broken), swallow, renderer)
 
 
 def asks_for_a_colour(task: Task, message: str, state: Any) -> str | Ended:
@@ -221,8 +219,9 @@ def test_without_a_user_nobody_is_spoken_to(renderer: Renderer) -> None:
         play(with_tool(nothing), talk, renderer)
 
 
-def test_a_call_in_flight_is_given_up_with_its_episode(renderer: Renderer) -> None:
-    began, ended = asyncio.Event(), []
+@pytest.mark.parametrize("is_waited_for", [False, True])
+def test_a_call_in_flight_is_given_up_with_its_episode(renderer: Renderer, is_waited_for: bool) -> None:
+    began, ended, waiting = asyncio.Event(), [], []
 
     async def slow() -> str:
         """Take long."""
@@ -236,11 +235,25 @@ def test_a_call_in_flight_is_given_up_with_its_episode(renderer: Renderer) -> No
     async def leave(context: AgentContext) -> str:
         calling = asyncio.create_task(call(context, "slow"))
         await began.wait()
-        calling.cancel()
-        await asyncio.wait([calling])
+        if is_waited_for:
+            waiting.append(calling)
+        else:
+            calling.cancel()
+            await asyncio.wait([calling])
         return "8"
 
-    assert play(with_tool(slow), leave, renderer).score.success
+    async def answer_of(calling: asyncio.Task[Any]) -> Any:
+        return await asyncio.wait_for(calling, 20)
+
+    env = with_tool(slow)
+    engine = ProgramEngine(AgentProgram(leave), scripted(renderer, "8"), renderer, retries=0)
+    (trajectory,) = engine.run([RolloutRequest(env, env.tasks[0], "e", "1")])
+    for calling in waiting:
+        answer = run_sync(answer_of(calling))
+        assert (answer.is_error, answer.content[0].text) == (True, "the episode has ended: answer")
+    engine.close()
+    env.close()
+    assert trajectory.score.success
     assert ended == [1]
 
 

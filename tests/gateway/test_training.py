@@ -55,6 +55,28 @@ def test_an_agent_is_evaluated_from_the_command_line(tmp_path: Path) -> None:
     assert all(t.has_tokens for t in read_trajectories(out))
 
 
+CROWD = """
+import asyncio, pathlib
+there, most = 0, 0
+
+async def play(context):
+    global there, most
+    there += 1
+    most = max(most, there)
+    pathlib.Path(__file__).with_name("most").write_text(str(most))
+    await asyncio.sleep(0.02)
+    there -= 1
+    return "8"
+"""
+
+
+def test_no_more_agents_play_at_once_than_are_allowed(tmp_path: Path) -> None:
+    (tmp_path / "crowd.py").write_text(CROWD)
+    command = ["eval", "toolrl/PythonMath-v0", "--agent", f"{tmp_path / 'crowd.py'}:play", "--tasks", "9", "--json"]
+    CliRunner().invoke(app, [*command, "--concurrency", "3"], catch_exceptions=False)
+    assert (tmp_path / "most").read_text() == "3"
+
+
 @pytest.mark.parametrize(
     ("agent", "message"),
     [
@@ -62,6 +84,7 @@ def test_an_agent_is_evaluated_from_the_command_line(tmp_path: Path) -> None:
         (AGENT.replace(":play", ":nobody"), "has no 'nobody'"),
         (AGENT.replace(":play", ":not_async"), "an agent is an async function"),
         ("", "--agent is empty"),
+        ("python 'my agent.py", "is not a command: No closing quotation"),
     ],
 )
 def test_an_agent_that_cannot_be_found_is_one_clear_error(agent: str, message: str) -> None:

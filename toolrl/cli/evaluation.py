@@ -232,7 +232,10 @@ def evaluate_command(
             player = open_policy(settings, renderer)
             stack.callback(player.close)
             if program is not None:
-                elsewhere = ProgramEngine(program, player, renderer, sampling=sampling)
+                elsewhere = ProgramEngine(
+                    program, player, renderer, sampling=sampling, concurrency=concurrency or 128,
+                    policy_timeout_seconds=policy_timeout_seconds,
+                )  # fmt: skip
                 stack.callback(elsewhere.close)
         file = out if out is None or resume else new_file(out, overwrite=overwrite)
         writer = stack.enter_context(TrajectoryWriter(file)) if file else None

@@ -72,10 +72,10 @@ def gateway(
                         start = time.monotonic()
                         _keep(client.conversations, file, model)
                         pause = max(_KEEPING_SECONDS, 20 * (time.monotonic() - start))
-    finally:
-        policy.close()
         if file is not None:
             _keep(client.conversations, file, model)
+    finally:
+        policy.close()
     nodes = client.conversations.nodes
     tokens = sum(len(node.sample.token_ids) for node in nodes)
     found = len(client.conversations.branches())
@@ -83,14 +83,19 @@ def gateway(
 
 
 def _keep(conversations: Conversations, file: Path, model: str) -> None:
-    """Write the conversations as they are now; the file is whole at any time."""
+    """Write the conversations as they are now; the file is whole at any time.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    from toolrl.support.outputs import writing
     from toolrl.trajectory import Trajectory, TrajectoryWriter
     from toolrl.types import Score, StopReason
 
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     score, about = Score(None, reason="nobody graded it"), {"mode": "gateway", "model": model}
     try:
-        with TrajectoryWriter(partial) as writer:
+        with writing(file), TrajectoryWriter(partial) as writer:
             for number, branch in enumerate(conversations.branches()):
                 writer.write(
                     Trajectory(

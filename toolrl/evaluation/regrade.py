@@ -92,6 +92,8 @@ async def _replayed(trajectory: Trajectory, env: ToolEnv) -> EpisodeSession | st
     """The episode, played again and scored by itself; or why it cannot be."""
     if trajectory.stop is StopReason.FAULT:
         return "it ended in a fault"
+    if trajectory.results is not None:
+        return "a program played it, and what it answered is not among its turns"
     task = _task_of(env, trajectory)
     if task is None:
         return f"the environment has no task {trajectory.task_id!r} with this prompt; does it need --env_settings?"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from toolrl.errors import ConfigError
+from toolrl.errors import ConfigError, ProgramFault
 from toolrl.support.keeper import GRACE_SECONDS, under_keeper
 
 _MAX_ANSWER_BYTES, _MAX_WORDS = 1 << 20, 2000
@@ -53,15 +53,19 @@ async def run_command(command: Sequence[str], variables: Mapping[str, str]) -> O
 
     Raises:
         ConfigError: There is no such command.
+        ProgramFault: The machine could not start it.
     """
     environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | dict(variables)
     if shutil.which(command[0], path=environment.get("PATH")) is None:
         raise ConfigError(f"the program {command[0]!r} cannot be started: there is no such command")
     kept, environment = under_keeper(list(command), environment)
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(
-        *kept, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *kept, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=environment, start_new_session=True
+        )
+    except OSError as error:  # no process, memory or descriptor is left
+        raise ProgramFault(f"the program {command[0]!r} could not be started: {error}") from error
     try:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -31,6 +31,8 @@ from toolrl.support.waiting import contained, in_thread
 from toolrl.trajectory import Trajectory
 from toolrl.types import Message, Score, StopReason, ToolCall
 
+_MOST_BYTES = 128 * 1024 - 64  # of a variable; Linux counts its name too
+
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:
@@ -129,7 +131,10 @@ def parse_agent(text: str, **settings: Any) -> AgentProgram:
     Raises:
         ConfigError: There is no such function, or the text is not a command.
     """
-    words = shlex.split(text)
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"--agent {text!r} is not a command: {error}") from None
     if settings.get("sandbox") is not None:
         settings["sandbox"] = Path(settings["sandbox"]).absolute()
     if len(words) == 1 and ":" in words[0]:
@@ -212,7 +217,7 @@ class ProgramEngine(RolloutEngine):
             finally:
                 self._gateway.close(client)
                 self._note(client, request, played)
-                played.results = tuple(tools.results)
+                played.results = tuple(session.results)
 
     def _note(self, client: Client, request: RolloutRequest, played: Played) -> None:
         """The conversations as the episode's: the latest is its main one."""
@@ -285,7 +290,11 @@ class ProgramEngine(RolloutEngine):
 
 
 def _variables(program: AgentProgram, context: AgentContext) -> dict[str, str]:
-    """What a command finds in its environment."""
+    """What a command finds in its environment.
+
+    Raises:
+        ConfigError: A variable cannot hold it.
+    """
     given = {
         "TOOLRL_TASK": context.prompt,
         "TOOLRL_SYSTEM_PROMPT": context.system_prompt,
@@ -296,4 +305,11 @@ def _variables(program: AgentProgram, context: AgentContext) -> dict[str, str]:
         "ANTHROPIC_BASE_URL": context.base_url.removesuffix("/v1"),
         "ANTHROPIC_API_KEY": context.api_key,
     }
+    for name, text in given.items():
+        size = len(text.encode("utf-8", "replace"))
+        if size > _MOST_BYTES or "\0" in text:
+            raise ConfigError(
+                f"{name} cannot be given to a command: a variable holds {_MOST_BYTES:,} bytes, none of them zero, "
+                f"and not {text[:60]!r}, {size:,} bytes; a function gets any text"
+            )
     return {**program.environment, **given}

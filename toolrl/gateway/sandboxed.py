@@ -104,12 +104,17 @@ class SandboxedRun:
 
         Raises:
             SandboxFault: The sandbox could not do its work.
+            ConfigError: There is no such command.
         """
         result = self._sandbox.run(self._code, timeout_seconds=seconds, environment=dict(environment))
         if result.error is None:
-            return Outcome.of(int(result.value or 0), result.stdout, result.stderr)
+            if result.value is None:
+                raise SandboxFault("in the sandbox, the command's exit status was lost")
+            return Outcome.of(int(result.value), result.stdout, result.stderr)
         if result.error.name == "SystemExit":
             raise SandboxFault(f"in the sandbox, {result.error.value}")
+        if result.error.name in ("FileNotFoundError", "PermissionError", "NotADirectoryError"):
+            raise ConfigError(f"in the sandbox, the program cannot be started: {result.error.value}")
         return Outcome(None, f"was ended: {result.error.name}: {result.error.value}")
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from toolrl.env import ToolEnv
 from toolrl.episode import EpisodeSession, Step
 from toolrl.errors import ConfigError
-from toolrl.types import Message, StopReason, ToolCall, ToolFailure, ToolResult
+from toolrl.types import Message, StopReason, ToolCall, ToolFailure
 
 
 class ToolMistake(Exception):
@@ -36,7 +36,6 @@ class ToolCalls:
         schemas: The tools; if there is a user, the last one says something to them.
         has_user: Whether there is one.
         made: Calls so far, words included.
-        results: Of the tools.
         over: Why the environment has ended the episode; None if it has not.
         fault: What a tool raised that was not the program's mistake: an infrastructure fault, or a bug.
     """
@@ -48,7 +47,6 @@ class ToolCalls:
         if self.has_user:
             self.schemas.append(words_tool(env))
         self.made = 0
-        self.results: list[ToolResult] = []
         self.over: StopReason | None = None
         self.fault: Exception | None = None
         self._session = session
@@ -84,14 +82,19 @@ class ToolCalls:
                 self.fault = fault
                 raise
             self.over = step.stop
-            self.results += step.results
         if step.stop is not None:
             raise EpisodeOver(step.stop)
         return step
 
     async def run_from_elsewhere(self, call: ToolCall) -> str:
         """Run a call of one of `schemas` from another event loop. If nobody waits for it any longer, it goes on."""
-        return await asyncio.shield(asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._run(call), self._loop)))
+        result = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._run(call), self._loop))
+        try:
+            return await asyncio.shield(result)
+        except asyncio.CancelledError:
+            if result.cancelled():  # by `close`
+                raise EpisodeOver(StopReason.ANSWER) from None
+            raise
 
     async def _run(self, call: ToolCall) -> str:
         if self._is_closed:
