@@ -133,6 +133,15 @@ def test_a_fault_that_a_program_swallows_is_a_fault_nevertheless(renderer: Rende
     assert trajectory.score.value is None
 
 
+def test_a_mistake_of_the_model_that_a_function_lets_pass_is_no_bug(renderer: Renderer) -> None:
+    async def play(context: AgentContext) -> str:
+        return await context.call("no_such_tool")
+
+    (trajectory,) = played(AgentProgram(play), scripted(renderer, "8"), renderer)
+    assert trajectory.score.value == 0.0
+    assert "there is no tool 'no_such_tool'" in trajectory.info["program"]
+
+
 def test_a_timeout_of_the_programs_own_is_a_bug(renderer: Renderer) -> None:
     async def play(context: AgentContext) -> str:
         raise TimeoutError("mine")

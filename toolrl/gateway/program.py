@@ -22,7 +22,7 @@ from toolrl.gateway.command import Outcome, run_command
 from toolrl.gateway.gateway import Client, Gateway, GatewayLimits
 from toolrl.gateway.sandboxed import PORT, Gate, SandboxedRun
 from toolrl.gateway.server import GatewayServer
-from toolrl.gateway.tools import ToolCalls
+from toolrl.gateway.tools import ToolCalls, ToolMistake
 from toolrl.gym.naming import absolute, object_at
 from toolrl.players import renderer_of
 from toolrl.policy import ChatPolicy, Policy
@@ -90,7 +90,7 @@ class AgentProgram:
 
     Attributes:
         function: An async function that takes an `AgentContext` and returns the answer. What it raises is a bug, unless
-            the policy failed it.
+            the policy failed it; after a `ToolMistake` that it does not catch there is no answer.
         command: A command. It finds the task in TOOLRL_TASK and TOOLRL_SYSTEM_PROMPT, the gateway in OPENAI_BASE_URL,
             OPENAI_API_KEY, ANTHROPIC_BASE_URL, ANTHROPIC_API_KEY, the environment's tools in TOOLRL_MCP_URL, and the
             model's name in TOOLRL_MODEL; what it prints is the answer. If it fails there is none, and the trajectory's
@@ -251,6 +251,8 @@ class ProgramEngine(RolloutEngine):
                         outcome = Outcome(await program.function(context))
                 else:
                     outcome = await self._run(context)
+        except ToolMistake as mistake:  # the model's, and the program has let it pass
+            outcome = Outcome(None, f"did not catch a mistake of the model: {mistake}")
         except Exception as error:
             # Its SDK has raised what the gateway answered.
             caused = calls.fault or calls.over or client.fault or client.is_over_limit
